@@ -1,0 +1,95 @@
+"""The errors of synofed, one tree.
+
+::
+
+    SynofedError                 exit code 1
+    ├── ConfigurationError       3   a setting is unknown, missing or out of range
+    ├── DataError                4   a site's folder, table or image cannot be used
+    ├── PolicyError              5   a site does not permit what was asked
+    ├── BudgetError              6   a patient's privacy budget is spent
+    ├── SubsetError              7   the campaign ended without some of its sites
+    ├── VerificationError        8   a signature, hash or chain does not fit
+    ├── ConnectionLostError      9   the other side cannot be reached
+    ├── UpdateError              1   an update is malformed, non-finite or of another shape
+    └── CampaignError            1   a campaign cannot go on
+
+A message says what was expected, what came, and what to do. What a client raises is reduced to ``code``
+before it leaves the site: the text stays in the site's own log.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class SynofedError(Exception):
+    """Anything that synofed refuses or cannot do.
+
+    Attributes:
+        exit_code: what the command line exits with.
+        code: the fixed word that may leave a site in place of the text.
+    """
+
+    exit_code: ClassVar[int] = 1
+    code: ClassVar[str] = "failed"
+
+
+class ConfigurationError(SynofedError):
+    """A setting is unknown, missing or out of range."""
+
+    exit_code = 3
+    code = "configuration"
+
+
+class DataError(SynofedError):
+    """A site's folder, table or image cannot be used."""
+
+    exit_code = 4
+    code = "data"
+
+
+class PolicyError(SynofedError):
+    """A site does not permit what was asked."""
+
+    exit_code = 5
+    code = "policy"
+
+
+class BudgetError(SynofedError):
+    """A patient's privacy budget is spent."""
+
+    exit_code = 6
+    code = "budget"
+
+
+class SubsetError(SynofedError):
+    """The campaign ended, but without some of its sites."""
+
+    exit_code = 7
+    code = "subset"
+
+
+class VerificationError(SynofedError):
+    """A signature, hash or chain does not fit."""
+
+    exit_code = 8
+    code = "verification"
+
+
+class ConnectionLostError(SynofedError):
+    """The other side cannot be reached."""
+
+    exit_code = 9
+    code = "connection"
+
+
+class UpdateError(SynofedError):
+    """An update is malformed, non-finite or of another shape."""
+
+    code = "update"
+
+
+class CampaignError(SynofedError):
+    """A campaign cannot go on."""
+
+    code = "campaign"

@@ -1,0 +1,286 @@
+"""The configuration of a run: TOML at the edge, frozen models inside.
+
+Sections that change what leaves a site (``measurements``, ``images``, ``network``, ``training``,
+``federation``, ``rating``) enter the plan's hash, which a site approves; ``compute`` (speed), ``evaluate``
+and ``cohort`` (simulation) do not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from common.errors import ConfigurationError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A frozen section of the configuration; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ImageSettings(Section):
+    """One image of an exam.
+
+    ``grey`` is stored as one channel, ``doppler`` as luminance and mask of the flow signal, ``colour`` as RGB.
+    """
+
+    kind: Literal["grey", "doppler", "colour"]
+    mask_saturation: Fraction = 0.40
+    """Doppler only: HSV saturation above which a pixel is flow (RATING's released code)."""
+
+
+class MeasurementSettings(Section):
+    """One graded column and the images that its networks read, in this order."""
+
+    grades: Annotated[int, Field(ge=2, le=16)] = 4
+    images: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class NetworkSettings(Section):
+    """The networks' backbone and the size of the image they see."""
+
+    backbone: Literal["small", "resnet18"] = "small"
+    image_px: Annotated[int, Field(ge=16, le=1024)] = 64
+    width: Annotated[int, Field(ge=4, le=256)] = 16
+    """Channels of the small backbone's first stage; ignored by the others."""
+    hidden: Positive = 256
+    """Width of the fusion head's hidden layer (RATING: 256)."""
+
+
+class AugmentationSettings(Section):
+    """Ranges of the random changes made to a training image (RATING, supplemental methods)."""
+
+    rotation_degrees: Annotated[float, Field(ge=0, le=180)] = 5.0
+    brightness: Fraction = 0.25
+    contrast: Fraction = 0.25
+    grey_shift: Annotated[float, Field(ge=0, le=0.10)] = 0.10
+    """Largest shift of a grey-scale ROI, as a fraction of its side."""
+    grey_scale: tuple[float, float] = (0.8, 1.1)
+    doppler_scale: tuple[float, float] = (0.9, 1.1)
+
+
+class TrainingSettings(Section):
+    """Local training of one network in one round."""
+
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    batch_size: Positive = 64
+    """``batch_size`` >= the number of training exams, with ``sampling = "all"``, gives full batches."""
+    local_steps: Positive = 10
+    sampling: Literal["balanced", "shuffled", "all"] = "balanced"
+    """``balanced`` resamples classes to equal numbers at each epoch, as RATING does."""
+    schedule: Literal["rating", "constant"] = "rating"
+    """``rating``: warm-up over the first tenth, then x0.3 at 40, 60 and 80 % of all steps."""
+    augmentation: AugmentationSettings | None = AugmentationSettings()
+
+
+class FederationSettings(Section):
+    """Rounds between sites and centre."""
+
+    algorithm: Literal["fedavg", "fedprox"] = "fedavg"
+    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
+    """FedProx's mu (Li et al. 2020, eq. 2)."""
+    rounds: Positive = 10
+    quorum: Positive | Literal["all"] = "all"
+    deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    group_bytes: Annotated[int, Field(ge=1)] = 256_000_000
+    """Networks are packed into one message up to this size."""
+    encoding: Literal["float32", "bfloat16"] = "float32"
+
+
+class RatingSettings(Section):
+    """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
+
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    models: Positive | None = None
+    """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
+    replicas: Positive = 2
+
+    @model_validator(mode="after")
+    def _no_more_models_than_folds(self) -> Self:
+        if self.models is not None and self.models > self.folds:
+            raise ValueError(f"rating.models is {self.models}, but there are only {self.folds} folds")
+        return self
+
+
+class EvaluateSettings(Section):
+    """What is computed after training."""
+
+    baselines: bool = False
+    """Also train each site alone and all sites pooled, with the same number of steps a network."""
+    baseline_models: Positive = 1
+    """Scoring models (folds) that the baselines train."""
+    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    """Share of patients held out for testing where the manifest has no ``split`` column."""
+
+
+class ComputeSettings(Section):
+    """Speed only; never part of the plan."""
+
+    devices: tuple[str, ...] = ("auto",)
+    """One worker a device; ``auto``: every CUDA device, or else one CPU worker for each ``threads`` cores."""
+    threads: Positive = 1
+    """CPU threads of one site. The same number gives the same bits in every engine."""
+    engine: Literal["in-process", "ray"] = "in-process"
+    groups_in_flight: Positive = 4
+
+
+class PhantomSettings(Section):
+    """A cohort of phantom patients (``simulation.phantom``)."""
+
+    sites: Annotated[int, Field(ge=1, le=200)] = 5
+    patients: Positive = 40
+    """Patients a site."""
+    exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    unseen_device: bool = True
+    """Add one site, on a device of its own, that is never trained on."""
+    image_px: Annotated[int, Field(ge=64, le=512)] = 224
+    """Side of the region of interest in the saved pictures."""
+
+
+class PublicSettings(Section):
+    """Pictures with labels, split into sites (``simulation.public``)."""
+
+    images: Path
+    """Folder that the paths in ``labels`` start from."""
+    labels: Path
+    columns: dict[str, str]
+    """Manifest or measurement column -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed."""
+    by: str = "dirichlet"
+    """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""
+    sites: Annotated[int, Field(ge=1, le=200)] = 3
+    alpha: Annotated[float, Field(gt=0)] = 1.0
+    weights: tuple[float, ...] = ()
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class CohortSettings(Section):
+    """Where a simulation's sites come from: exactly one of the three."""
+
+    folder: Path | None = None
+    """A folder that holds site folders (as ``synofed cohort make`` and ``split`` write them)."""
+    phantom: PhantomSettings | None = None
+    public: PublicSettings | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        given = [name for name in ("folder", "phantom", "public") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"cohort needs exactly one of folder, phantom, public; got {given or 'none'}")
+        return self
+
+
+class Settings(Section):
+    """A whole run."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    method: str = "rating"
+    validity: Literal["eoss", "any"] = "any"
+    """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0."""
+    images: dict[Name, ImageSettings]
+    measurements: dict[Name, MeasurementSettings]
+    network: NetworkSettings = NetworkSettings()
+    training: TrainingSettings = TrainingSettings()
+    federation: FederationSettings = FederationSettings()
+    rating: RatingSettings = RatingSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    cohort: CohortSettings | None = None
+    compute: ComputeSettings = ComputeSettings()
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        for name, measurement in self.measurements.items():
+            unknown = [image for image in measurement.images if image not in self.images]
+            if unknown:
+                raise ValueError(
+                    f"measurements.{name}.images names {unknown}; the images are {sorted(self.images)}"
+                )
+        if self.validity == "eoss":
+            grades = {name: m.grades for name, m in self.measurements.items()}
+            if grades != {"hypertrophy": 4, "vascularity": 4}:
+                raise ValueError(
+                    f'validity "eoss" needs hypertrophy and vascularity with 4 grades each; got {grades}'
+                )
+        return self
+
+    def plan(self) -> dict[str, Any]:
+        """Everything that changes what leaves a site, as plain JSON values."""
+        return self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
+
+    def plan_hash(self) -> str:
+        """SHA-256 of the canonical JSON of :meth:`plan`, in hex."""
+        text = json.dumps(self.plan(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configuration") -> Settings:
+    """Read a configuration from TOML.
+
+    Args:
+        text: the TOML document.
+        overrides: ``section.key=value`` pairs that replace values; the value is TOML, or else taken as text.
+        source: name used in error messages.
+
+    Raises:
+        ConfigurationError: listing every unknown key and every value out of range at once.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{source} is not TOML: {error}") from None
+    for override in overrides:
+        _set(document, override)
+    try:
+        return Settings.model_validate(document)
+    except ValidationError as error:
+        lines = [_describe(detail) for detail in error.errors()]
+        raise ConfigurationError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
+
+
+def load(path: Path, *, overrides: Sequence[str] = ()) -> Settings:
+    """Read a configuration file; see :func:`parse`. Relative paths in ``cohort`` start at the working folder."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
+    return parse(text, overrides=overrides, source=str(path))
+
+
+def _set(document: dict[str, Any], override: str) -> None:
+    key, separator, value = override.partition("=")
+    if not separator or not key:
+        raise ConfigurationError(f"Expected key=value after --set, got {override!r}")
+    *sections, last = key.strip().split(".")
+    target = document
+    for section in sections:
+        target = target.setdefault(section, {})
+        if not isinstance(target, dict):
+            raise ConfigurationError(f"--set {override}: {section} is a value, not a section")
+    try:
+        target[last] = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[last] = value.strip()
+
+
+def _describe(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "(top level)"
+    if detail["type"] == "extra_forbidden":
+        return f"  {where}: no such setting"
+    if detail["type"] == "missing":
+        return f"  {where}: is missing"
+    return f"  {where}: {detail['msg']}, got {detail['input']!r:.80}"

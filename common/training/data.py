@@ -1,0 +1,35 @@
+"""The exams of one site as tensors, the form in which training and inference read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+MISSING = -1
+"""A grade that was not given, and the fold of a held-out exam."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExamTensors:
+    """All usable exams of a site.
+
+    Attributes:
+        images: image name -> ``uint8 (exams, channels, side, side)``. Channels: grey 1; doppler 2 (luminance,
+            flow mask 0 or 255); colour 3. The region of interest fills the centre; around it lies a margin of
+            ``imaging.roi.MARGIN`` of the ROI's side, so that a shifted or enlarged ROI can be cut from it:
+            ``side == imaging.roi.stored_px(image_px)``. The tensors may be memory-mapped: never write to them.
+        grades: measurement -> ``int8 (exams,)``, ``MISSING`` where not graded.
+        fold: ``int8 (exams,)``, 0 .. folds - 1 for training exams, ``MISSING`` for held-out (test) exams.
+        patient: ``int32 (exams,)``, index of the patient within the site.
+    """
+
+    images: Mapping[str, UInt8[Tensor, "exams channels side side"]]
+    grades: Mapping[str, Int[Tensor, " exams"]]
+    fold: Int[Tensor, " exams"]
+    patient: Int[Tensor, " exams"]
+
+    def __len__(self) -> int:
+        return len(self.fold)
