@@ -1,0 +1,1 @@
+"""Grades to votes, votes to answers."""

@@ -1,0 +1,64 @@
+"""Error-correcting output codes: grades as the answers of binary networks.
+
+A measurement with ``grades`` grades has ``grades - 1`` binary tasks: grade > 0, > 1, ... Each task is
+answered by ``replicas`` networks. The code word of grade g says yes to the first g tasks; the decoded grade
+is the one with the nearest code word (Hamming distance), **a tie going to the lower grade**.
+
+Source: Zhou et al. 2022, Patterns, doi 10.1016/j.patter.2022.100592 (RATING: 2 replicas of 3 tasks, 6 bits);
+Dietterich and Bakiri 1995, doi 10.1613/jair.105.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Int64, UInt8
+
+from common.scoring.grades import GradeError, Numbers, checked
+
+
+def encode(
+    grades: Numbers, *, replicas: int = 2, grades_count: int = 4
+) -> UInt8[np.ndarray, "*shape replicas thresholds"]:
+    """Code words of grades.
+
+    Args:
+        grades: grades 0 .. ``grades_count`` - 1, of any shape.
+        replicas: networks that answer each task.
+        grades_count: the number of grades.
+
+    Returns:
+        Bits 0 or 1 of shape ``(..., replicas, grades_count - 1)``; bit k is 1 where the grade is > k.
+
+    Raises:
+        GradeError: for a grade out of range, fewer than two grades or no replica.
+    """
+    if replicas < 1 or grades_count < 2:
+        raise GradeError(f"Expected replicas >= 1 and grades_count >= 2, got {replicas} and {grades_count}.")
+    array = checked(grades, count=grades_count, what="grades")
+    word = (array[..., None] > np.arange(grades_count - 1)).astype(np.uint8)
+    return np.repeat(word[..., None, :], replicas, axis=-2)
+
+
+def decode(bits: Numbers) -> Int64[np.ndarray, "*shape"]:
+    """Grades whose code words are nearest to ``bits``.
+
+    Args:
+        bits: 0/1 or boolean, of shape ``(..., replicas, grades - 1)``, for RATING ``(..., 2, 3)``; the last
+            axis holds the answers to grade > 0, > 1, ...
+
+    Returns:
+        Grades 0 .. grades - 1 of shape ``(...)``.
+
+    Raises:
+        GradeError: for values other than 0 and 1, or without the two last axes.
+    """
+    array = checked(bits, count=2, what="bits")
+    if array.ndim < 2 or 0 in array.shape[-2:]:
+        raise GradeError(f"Expected bits of shape (..., replicas, grades - 1), got {array.shape}.")
+    replicas = array.shape[-2]
+    yes = array.sum(axis=-2, dtype=np.int64)
+    # From grade g to g + 1 the distance loses the replicas that say "> g" and gains those that deny it.
+    steps = np.cumsum(replicas - 2 * yes, axis=-1)
+    distance = np.concatenate([np.zeros_like(steps[..., :1]), steps], axis=-1)
+    # argmin gives the first minimum: the lower grade.
+    return np.asarray(distance.argmin(axis=-1), dtype=np.int64)

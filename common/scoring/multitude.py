@@ -1,0 +1,136 @@
+"""MULTITUDE: one valid answer from the votes of several scoring models.
+
+Each model votes a grade of every measurement. With q_t[g] the number of models that voted grade g of
+measurement t, a combination of grades (g_1, g_2, ...) weighs q_1[g_1] * q_2[g_2] * ...; the answer is the
+*valid* combination with the largest weight, a tie going to the lexicographically first. If no valid
+combination has any weight (all say hypertrophy 0 and all say vascularity > 0), the same rule gives the first
+valid one; such an answer is flagged as contested.
+
+Source: Zhou et al. 2022, Patterns, doi 10.1016/j.patter.2022.100592, algorithm MULTITUDE. Where the released
+code leaves the paper's rule (it returns an invalid pair when all weights are zero), the paper is followed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, Integer
+
+from common.scoring.grades import GradeError, Numbers, checked
+
+_CHUNK = 1 << 19
+"""Weights held at a time: small enough for a CPU's cache, large enough to hide the loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What the ensemble answers.
+
+    Attributes:
+        decision: grades, ``(exams, measurements)``; always a valid combination.
+        weight: weight of the answer, ``(exams,)``; models ** measurements if all agree, 0 if nobody voted for
+            a valid combination.
+        runner_up_weight: the largest weight among the other valid combinations, ``(exams,)``; 0 without any.
+        contested: ``(exams,)``; true where the weight is 0, or where the answer differs in some measurement
+            from its own plurality (tie to the lower grade).
+    """
+
+    decision: Int64[np.ndarray, "exams measurements"]
+    weight: Int64[np.ndarray, " exams"]
+    runner_up_weight: Int64[np.ndarray, " exams"]
+    contested: Bool[np.ndarray, " exams"]
+
+
+def decide(votes: Numbers, *, values: Sequence[int], is_valid: Callable[[tuple[int, ...]], bool]) -> Decision:
+    """Answer with the valid combination of the largest weight.
+
+    Args:
+        votes: grades voted, whole numbers of shape ``(exams, models, measurements)``.
+        values: the number of grades of each measurement; for RATING ``(4, 4)``.
+        is_valid: whether a combination, one grade a measurement, can be; called once for each of them.
+
+    Raises:
+        GradeError: for votes of another shape or out of range, or if no combination is valid.
+    """
+    array = _checked_votes(votes, values)
+    exams, models, measurements = array.shape
+    valid = np.array([c for c in itertools.product(*map(range, values)) if is_valid(c)], dtype=np.int64)
+    if not len(valid):
+        raise GradeError(f"Expected a valid combination among values {tuple(values)}: is_valid refuses all.")
+    if models**measurements >= 2**63:
+        raise GradeError(f"Weights of {models} models and {measurements} measurements exceed 64 bits.")
+    answer = Decision(
+        decision=np.empty((exams, measurements), dtype=np.int64),
+        weight=np.empty(exams, dtype=np.int64),
+        runner_up_weight=np.empty(exams, dtype=np.int64),
+        contested=np.empty(exams, dtype=np.bool_),
+    )
+    step = max(1, _CHUNK // len(valid))
+    for start in range(0, exams, step):
+        part = slice(start, start + step)
+        _decide_part(array[part], values, valid, answer, part)
+    return answer
+
+
+def majority(votes: Numbers, *, values: Sequence[int]) -> Int64[np.ndarray, "exams measurements"]:
+    """The plurality of each measurement by itself, a tie going to the lower grade: a baseline.
+
+    Its combinations may be invalid. Arguments and errors as in :func:`decide`.
+    """
+    array = _checked_votes(votes, values)
+    counts = _counts(array, values)
+    return np.stack([c.argmax(axis=0) for c in counts], axis=-1).astype(np.int64)
+
+
+def _checked_votes(votes: Numbers, values: Sequence[int]) -> Integer[np.ndarray, "exams models measurements"]:
+    array = np.asarray(votes)
+    if array.ndim != 3 or array.shape[1] == 0 or array.shape[2] != len(values) or not len(values):
+        raise GradeError(
+            f"Expected votes of shape (exams, models >= 1, measurements = {len(values)}), got {array.shape}."
+        )
+    if any(count < 1 for count in values):
+        raise GradeError(f"Expected at least one value of each measurement, got values {tuple(values)}.")
+    lowest = min(values)
+    array = checked(array, count=max(values), what="votes")
+    if lowest != max(values):
+        for measurement, count in enumerate(values):
+            checked(array[..., measurement], count=count, what=f"votes of measurement {measurement}")
+    return array
+
+
+def _counts(
+    votes: Integer[np.ndarray, "exams models measurements"], values: Sequence[int]
+) -> list[Integer[np.ndarray, "values exams"]]:
+    """For each measurement the number of models that voted each value; exams last, so that rows are long."""
+    dtype = np.min_scalar_type(votes.shape[1] ** votes.shape[2])
+    rows = np.ascontiguousarray(votes.transpose(2, 1, 0))
+    return [
+        np.stack([(models == value).sum(axis=0, dtype=dtype) for value in range(count)])
+        for models, count in zip(rows, values, strict=True)
+    ]
+
+
+def _decide_part(
+    votes: Integer[np.ndarray, "exams models measurements"],
+    values: Sequence[int],
+    valid: Int64[np.ndarray, "combinations measurements"],
+    answer: Decision,
+    part: slice,
+) -> None:
+    counts = _counts(votes, values)
+    weights = counts[0][valid[:, 0]]
+    for measurement, count in enumerate(counts[1:], start=1):
+        weights *= count[valid[:, measurement]]
+    best = weights.argmax(axis=0)  # the first maximum: the lexicographically first combination
+    exams = np.arange(len(best))
+    largest = weights[best, exams]
+    weights[best, exams] = 0
+    decision = valid[best]
+    plurality = np.stack([c.argmax(axis=0) for c in counts], axis=-1)
+    answer.decision[part] = decision
+    answer.weight[part] = largest
+    answer.runner_up_weight[part] = weights.max(axis=0)
+    answer.contested[part] = (largest == 0) | (decision != plurality).any(axis=-1)

@@ -1,0 +1,96 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from common.errors import DataError
+from common.scoring import ecoc
+
+SIZES = st.tuples(st.integers(1, 4), st.integers(2, 6))
+
+
+def brute_force(bits):
+    replicas, thresholds = bits.shape
+    words = [[int(grade > k) for k in range(thresholds)] * replicas for grade in range(thresholds + 1)]
+    distances = [sum(a != b for a, b in zip(word, bits.ravel(), strict=True)) for word in words]
+    return distances.index(min(distances))
+
+
+def test_code_words_of_rating():
+    words = ecoc.encode(np.arange(4))
+    assert words.shape == (4, 2, 3)
+    assert words[:, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
+    assert (words[:, 0] == words[:, 1]).all()
+
+
+@given(SIZES, st.data())
+def test_round_trip(size, data):
+    replicas, grades_count = size
+    shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
+    grades = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, grades_count - 1)))
+    bits = ecoc.encode(grades, replicas=replicas, grades_count=grades_count)
+    assert bits.shape == (*shape, replicas, grades_count - 1)
+    assert (ecoc.decode(bits) == grades).all()
+
+
+@given(SIZES, st.data())
+def test_decode_is_the_nearest_code_word_ties_to_the_lower_grade(size, data):
+    replicas, grades_count = size
+    bits = data.draw(hnp.arrays(np.uint8, (3, replicas, grades_count - 1), elements=st.integers(0, 1)))
+    assert ecoc.decode(bits).tolist() == [brute_force(word) for word in bits]
+
+
+def test_all_64_words_of_rating():
+    bits = np.array(list(product([0, 1], repeat=6))).reshape(64, 2, 3)
+    assert ecoc.decode(bits).tolist() == [brute_force(word) for word in bits]
+
+
+@pytest.mark.parametrize("replicas", [3, 4, 5])
+def test_three_replicas_correct_any_single_error(replicas):
+    for grade, replica, threshold in product(range(4), range(replicas), range(3)):
+        bits = ecoc.encode(grade, replicas=replicas)
+        bits[replica, threshold] ^= 1
+        assert ecoc.decode(bits) == grade
+
+
+def test_with_two_replicas_a_single_error_is_corrected_or_a_tie_that_lowers_by_one():
+    lowered = 0
+    for grade, replica, threshold in product(range(4), range(2), range(3)):
+        bits = ecoc.encode(grade)
+        bits[replica, threshold] ^= 1
+        answer = int(ecoc.decode(bits))
+        assert answer == brute_force(bits)
+        assert answer in (grade, grade - 1)
+        lowered += answer == grade - 1
+    # Only losing one replica of the highest "yes" ties with the grade below: 3 grades x 2 replicas of 24.
+    assert lowered == 6
+
+
+def test_boolean_bits_and_a_leading_shape():
+    bits = np.array([[[True, True, False], [True, False, False]]] * 5).reshape(5, 1, 2, 3)
+    assert ecoc.decode(bits).tolist() == [[1]] * 5
+
+
+@pytest.mark.parametrize(
+    ("bits", "message"),
+    [
+        ([[0, 1, 2]], "bits in 0..1, got 2"),
+        ([[0, -1, 0]], "bits in 0..1, got -1"),
+        ([[0.2, 0.9, 0.1]], "whole numbers for bits"),
+        ([0, 1, 1], r"shape \(..., replicas, grades - 1\), got \(3,\)"),
+        (np.zeros((4, 0, 3), dtype=int), "got"),
+    ],
+)
+def test_other_bits_are_refused(bits, message):
+    with pytest.raises(DataError, match=message):
+        ecoc.decode(bits)
+
+
+def test_encode_refuses_what_has_no_code_word():
+    with pytest.raises(DataError, match=r"grades in 0\.\.2, got 3"):
+        ecoc.encode([0, 3], grades_count=3)
+    with pytest.raises(DataError, match="replicas >= 1"):
+        ecoc.encode([0], replicas=0)

@@ -1,0 +1,142 @@
+from itertools import product
+from math import prod
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from common.errors import DataError
+from common.scoring import eoss, multitude
+
+
+def rating(votes):
+    return multitude.decide(np.asarray(votes), values=(4, 4), is_valid=eoss.is_valid_pair)
+
+
+def plurality(column, count):
+    return max(range(count), key=lambda value: (column.count(value), -value))
+
+
+def brute_force(exam, values, is_valid):
+    columns = [list(column) for column in zip(*exam, strict=True)]
+    weights = {
+        c: prod(column.count(g) for column, g in zip(columns, c, strict=True))
+        for c in product(*map(range, values))
+        if is_valid(c)
+    }
+    answer = max(weights, key=lambda c: (weights[c], [-g for g in c]))
+    runner_up = max((w for c, w in weights.items() if c != answer), default=0)
+    own = tuple(plurality(column, n) for column, n in zip(columns, values, strict=True))
+    return answer, weights[answer], runner_up, weights[answer] == 0 or answer != own
+
+
+def assert_like_brute_force(votes, values, is_valid):
+    got = multitude.decide(votes, values=values, is_valid=is_valid)
+    rows = zip(
+        map(tuple, got.decision.tolist()),
+        got.weight.tolist(),
+        got.runner_up_weight.tolist(),
+        got.contested.tolist(),
+        strict=True,
+    )
+    assert list(rows) == [brute_force(exam, values, is_valid) for exam in votes.tolist()]
+
+
+@given(
+    hnp.arrays(
+        np.int8, st.tuples(st.integers(0, 6), st.integers(1, 7), st.just(2)), elements=st.integers(0, 3)
+    )
+)
+def test_ratings_case_against_brute_force(votes):
+    assert_like_brute_force(votes, (4, 4), eoss.is_valid_pair)
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_any_measurements_values_and_predicate_against_brute_force(values, models, seed):
+    generator = np.random.default_rng(seed)
+    votes = np.stack([generator.integers(0, n, size=(4, models)) for n in values], axis=-1)
+    combinations = list(product(*map(range, values)))
+    allowed = {c for c in combinations if generator.random() < 0.5} or {combinations[-1]}
+    assert_like_brute_force(votes, tuple(values), allowed.__contains__)
+
+
+def test_many_exams_cross_the_chunks():
+    votes = np.random.default_rng(1).integers(0, 4, size=(90_000, 5, 2), dtype=np.int8)
+    whole = rating(votes)
+    edge = slice(40_000, 40_700)
+    assert_like_brute_force(votes[edge], (4, 4), eoss.is_valid_pair)
+    assert (whole.decision[edge] == rating(votes[edge]).decision).all()
+    assert eoss.is_valid(*whole.decision.T).all()
+
+
+def test_no_hypertrophy_but_flow_in_every_vote_gives_0_0_contested():
+    # The paper's rule; the released code returns an invalid pair here.
+    got = rating([[[0, 1], [0, 2], [0, 1], [0, 3], [0, 1]]])
+    assert got.decision.tolist() == [[0, 0]]
+    assert got.weight.tolist() == [0]
+    assert got.contested.tolist() == [True]
+
+
+def test_unanimous_votes_are_not_contested():
+    got = rating([[[2, 3]] * 5])
+    assert (got.decision.tolist(), got.weight.tolist(), got.runner_up_weight.tolist()) == (
+        [[2, 3]],
+        [25],
+        [0],
+    )
+    assert not got.contested.any()
+
+
+def test_a_tie_goes_to_the_lexicographically_first():
+    # 1 and 2 are voted twice each for both measurements: four combinations weigh 4.
+    got = rating([[[2, 1], [1, 2], [2, 2], [1, 1]]])
+    assert got.decision.tolist() == [[1, 1]]
+    assert got.runner_up_weight.tolist() == [4]
+    assert not got.contested.any()
+
+
+def test_an_answer_that_leaves_a_plurality_is_contested():
+    # Hypertrophy 0 leads 3 to 2, flow 2 leads 5 to 0: only (1, 2) has weight.
+    got = rating([[[0, 2], [0, 2], [0, 2], [1, 2], [1, 2]]])
+    assert got.decision.tolist() == [[1, 2]]
+    assert got.weight.tolist() == [10]
+    assert got.contested.tolist() == [True]
+
+
+def test_majority_decides_each_measurement_by_itself():
+    votes = np.array([[[0, 2], [0, 2], [1, 1]], [[3, 0], [1, 1], [2, 2]]])
+    assert multitude.majority(votes, values=(4, 4)).tolist() == [[0, 2], [1, 0]]
+
+
+def test_no_exams():
+    got = rating(np.zeros((0, 5, 2), dtype=int))
+    assert got.decision.shape == (0, 2)
+    assert got.weight.shape == got.contested.shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("votes", "message"),
+    [
+        (np.zeros((3, 5), dtype=int), r"shape \(exams, models >= 1, measurements = 2\), got \(3, 5\)"),
+        (np.zeros((3, 5, 3), dtype=int), "got"),
+        (np.zeros((3, 0, 2), dtype=int), "models >= 1"),
+        (np.zeros((3, 5, 2)), "whole numbers for votes, got float64"),
+        (np.full((1, 1, 2), 4), r"votes in 0\.\.3, got 4 at index \(0, 0, 0\)"),
+        (np.full((1, 1, 2), -1), r"votes in 0\.\.3, got -1"),
+    ],
+)
+def test_other_votes_are_refused(votes, message):
+    with pytest.raises(DataError, match=message):
+        rating(votes)
+
+
+def test_votes_beyond_the_smaller_measurement_are_refused():
+    with pytest.raises(DataError, match=r"votes of measurement 1 in 0\.\.1, got 3"):
+        multitude.decide(np.full((2, 3, 2), 3), values=(4, 2), is_valid=lambda _: True)
+
+
+def test_there_must_be_a_valid_combination():
+    with pytest.raises(DataError, match="is_valid refuses all"):
+        multitude.decide(np.zeros((1, 1, 2), dtype=int), values=(4, 4), is_valid=lambda _: False)
