@@ -1,0 +1,1 @@
+"""The pure core that site and centre must agree on."""

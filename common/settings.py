@@ -2,7 +2,7 @@
 
 Sections that change what leaves a site (``measurements``, ``images``, ``network``, ``training``,
 ``federation``, ``rating``) enter the plan's hash, which a site approves; ``compute`` (speed), ``evaluate``
-and ``cohort`` (simulation) do not.
+and ``cohort`` (simulation) do not, but for the share of patients that is held out.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class RatingSettings(Section):
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     models: Positive | None = None
     """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
-    replicas: Positive = 2
+    replicas: Annotated[int, Field(ge=1, le=26)] = 2
 
     @model_validator(mode="after")
     def _no_more_models_than_folds(self) -> Self:
@@ -220,12 +220,16 @@ class Settings(Section):
 
     def plan(self) -> dict[str, Any]:
         """Everything that changes what leaves a site, as plain JSON values."""
-        return self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
+        plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
+        return plan | {"evaluate": {"held_out": self.evaluate.held_out}}
+
+    def plan_json(self) -> str:
+        """Canonical JSON of :meth:`plan`, the text that is hashed and sent."""
+        return json.dumps(self.plan(), sort_keys=True, separators=(",", ":"))
 
     def plan_hash(self) -> str:
         """SHA-256 of the canonical JSON of :meth:`plan`, in hex."""
-        text = json.dumps(self.plan(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(self.plan_json().encode()).hexdigest()
 
 
 def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configuration") -> Settings:

@@ -1,0 +1,1 @@
+"""Whole multi-centre studies on one machine."""

@@ -1,0 +1,1 @@
+"""Federated algorithms and the aggregation of updates."""

@@ -1,0 +1,136 @@
+"""A site's answers: to a plan, and to a request to train. No Flower here, and nothing that knows of a simulation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from client.site import Site
+from common.aggregation.algorithms import algorithm
+from common.errors import DataError, PolicyError, UpdateError
+from common.evaluation.histograms import ScoreHistograms
+from common.methods.stages import networks
+from common.networks.build import layout
+from common.networks.spec import NetworkSpec
+from common.settings import Settings
+from common.training.data import ExamTensors
+from common.training.local import LocalSettings, labels, score, validation_exams
+from common.training.seeds import derive_seed
+from common.version import VERSION
+from common.wire import NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
+
+
+def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
+    """Check a campaign against the site's version and policy, prepare the store, remember the plan.
+
+    Raises:
+        PolicyError: if the version differs, the plan is not what its hash says, or the policy forbids it.
+        DataError: if the site's data cannot serve the plan.
+    """
+    if request.version != VERSION:
+        raise PolicyError(f"Expected synofed {VERSION} at the centre, got {request.version}")
+    if hashlib.sha256(request.plan.encode()).hexdigest() != request.plan_hash:
+        raise PolicyError("Expected a plan that fits its hash, got another")
+    settings = _settings(request.plan, campaign=request.campaign)
+    site.policy.check_plan(settings)
+    store = site.store(settings)
+    folder = _plans(site)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{request.plan_hash}.json").write_text(request.plan, encoding="utf-8")
+    return PlanReply(site=site.name, version=VERSION, plan_hash=settings.plan_hash(), usable=store.usable)
+
+
+def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainReply:
+    """Train one group of networks for one round; a pure function of the request and the site's data.
+
+    Raises:
+        PolicyError: if the plan was never agreed to, or the policy has changed since.
+        UpdateError: if a network is not in the plan or has another layout.
+    """
+    settings = _agreed_settings(site, request)
+    site.policy.check_plan(settings)
+    known = networks(settings)
+    unknown = sorted(set(request.weights) - set(known))
+    if unknown:
+        raise UpdateError(f"Expected networks of the plan, got {unknown}")
+    data = site.store(settings).tensors
+    histograms_may_leave = site.policy.permits_histograms
+    replies: dict[str, NetworkReply] = {}
+    for name, received in request.weights.items():
+        spec = known[name]
+        if request.layouts[name] != layout(spec, settings.images, settings.network).hash:
+            raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
+        weights = torch.from_numpy(np.array(received))
+        local = _local_settings(spec, settings, device)
+        histograms = _histograms(site, weights, data, local) if histograms_may_leave else None
+        replies[name] = _train_one(site, request, weights, data, local, settings, histograms)
+    return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
+
+
+def _train_one(
+    site: Site,
+    request: TrainRequest,
+    weights: Tensor,
+    data: ExamTensors,
+    local: LocalSettings,
+    settings: Settings,
+    histograms: ScoreHistograms | None,
+) -> NetworkReply:
+    counts = histograms.counts if histograms is not None else None
+    if request.server_round > settings.federation.rounds:
+        return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
+    seed = derive_seed(settings.seed, site.name, local.spec.name, request.server_round)
+    trained, _ = algorithm(settings.federation).local_update(
+        weights, {}, data, local, request.server_round, seed
+    )
+    return NetworkReply(
+        update=trained.update.numpy(),
+        num_examples=trained.num_examples,
+        loss=trained.loss,
+        histograms=counts,
+    )
+
+
+def _histograms(site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings) -> ScoreHistograms | None:
+    """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
+    exams = validation_exams(data, local.spec)
+    if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
+        return None
+    scores = score(weights, data, exams, local)[:, 1].numpy()
+    return ScoreHistograms.from_scores(scores, labels(data, local.spec)[exams].numpy())
+
+
+def _local_settings(spec: NetworkSpec, settings: Settings, device: torch.device) -> LocalSettings:
+    return LocalSettings(
+        spec=spec,
+        images=settings.images,
+        network=settings.network,
+        training=settings.training,
+        rounds=settings.federation.rounds,
+        device=device,
+    )
+
+
+def _plans(site: Site) -> Path:
+    return site.folder / "plans"
+
+
+def _agreed_settings(site: Site, request: TrainRequest) -> Settings:
+    try:
+        plan = (_plans(site) / f"{request.plan_hash}.json").read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise PolicyError("Expected a plan that this site has agreed to, got another") from None
+    return _settings(plan, campaign=request.campaign)
+
+
+def _settings(plan: str, *, campaign: str) -> Settings:
+    try:
+        return Settings.model_validate({**json.loads(plan), "name": campaign})
+    except (ValidationError, ValueError, TypeError) as error:
+        raise DataError(f"Expected a plan that this version understands: {error}") from None

@@ -1,0 +1,48 @@
+"""The centre's Flower ServerApp."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from common import settings
+from common.settings import Settings
+from server import campaign
+from server.campaign import Event, Observer, Outcome
+
+Finished = Callable[[Outcome], None]
+
+
+def build(configuration: Settings, *, folder: Path, observer: Observer, finished: Finished) -> ServerApp:
+    """A ServerApp that runs one campaign in ``folder`` and hands over its outcome."""
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        del context
+        finished(
+            campaign.run(
+                grid, configuration, folder=folder, campaign=configuration.name, observer=observer
+            )
+        )
+
+    return server_app
+
+
+def _log(event: Event) -> None:
+    logging.getLogger("synofed.server").info("%s", event)
+
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the campaign whose folder and configuration the run's configuration names."""
+    folder = Path(str(context.run_config["folder"]))
+    configuration = settings.load(Path(str(context.run_config["config"])))
+    campaign.run(grid, configuration, folder=folder, campaign=configuration.name, observer=_log)

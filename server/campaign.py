@@ -1,0 +1,256 @@
+"""A campaign: what to train, in which order, over which sites, until it is done or cannot go on."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from common import wire
+from common.aggregation.algorithms import algorithm
+from common.errors import CampaignError, PolicyError, SynofedError, UpdateError
+from common.methods.stages import NetworkResult, Stage, method
+from common.settings import Settings
+from common.version import VERSION
+from server import groups, network_files, weights
+from server.journal import Journal, RoundRecord
+from server.rounds import GroupRounds
+from server.spool import Spool
+
+HANDSHAKE_S = 600.0
+
+
+class Status(StrEnum):
+    """How a campaign ended."""
+
+    COMPLETE_ALL_SITES = "COMPLETE_ALL_SITES"
+    COMPLETE_SUBSET = "COMPLETE_SUBSET"
+    FAILED = "FAILED"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """A finished campaign.
+
+    Attributes:
+        status: never ``FAILED``: then an error is raised.
+        sites: the sites that took part, in the order of aggregation.
+        missing: site -> rounds in which its update was not used.
+        results: by network; the weights are in ``<folder>/networks``.
+    """
+
+    status: Status
+    sites: tuple[str, ...]
+    missing: Mapping[str, int]
+    results: Mapping[str, NetworkResult]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageStarted:
+    """Told before a stage trains.
+
+    Attributes:
+        total: rounds of all groups of the stage.
+        done: those that the journal holds already.
+    """
+
+    stage: str
+    networks: int
+    groups: int
+    total: int
+    done: int
+
+
+Event = StageStarted | RoundRecord
+Observer = Callable[[Event], None]
+
+
+def run(grid: Grid, settings: Settings, *, folder: Path, campaign: str, observer: Observer) -> Outcome:
+    """Run a campaign from where its journal stands to its end.
+
+    Args:
+        grid: connects to the sites.
+        settings: the configuration.
+        folder: holds ``journal/``, ``spool/`` and, in the end, ``networks/``.
+        campaign: the campaign's name.
+        observer: told of every stage and every committed round.
+
+    Raises:
+        CampaignError: if a site declines, or a round falls short of its quorum.
+    """
+    nodes = _handshake(grid, settings, campaign)
+    results: dict[str, NetworkResult] = {}
+    records: list[RoundRecord] = []
+    for stage in method(settings.method).stages(settings, results):
+        runs = _stage(grid, settings, stage, nodes, folder=folder, campaign=campaign, observer=observer)
+        for group_rounds in runs:
+            records += group_rounds.records
+            for name, (result, values) in group_rounds.results().items():
+                network_files.save(folder / "networks", group_rounds.group.spec(name), result, values)
+                results[name] = result
+    missing = _missing(records, tuple(nodes))
+    status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
+    return Outcome(status=status, sites=tuple(nodes), missing=missing, results=results)
+
+
+def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
+    absent = {site: 0 for site in sites}
+    for record in records:
+        for site in set(sites) - set(record.participants):
+            absent[site] += 1
+    return {site: rounds for site, rounds in absent.items() if rounds}
+
+
+def _handshake(grid: Grid, settings: Settings, campaign: str) -> dict[str, int]:
+    """Site name -> node, in the order of the names, of all sites that agree to the plan."""
+    request = wire.PlanRequest(
+        campaign=campaign, version=VERSION, plan=settings.plan_json(), plan_hash=settings.plan_hash()
+    )
+    content = wire.encode_plan_request(request)
+    replies = _ask_all(grid, content, wire.PLAN, timeout_s=min(HANDSHAKE_S, settings.federation.deadline_s))
+    sites: dict[str, int] = {}
+    for node, reply in replies.items():
+        consent = wire.decode_plan_reply(reply.content)
+        if isinstance(consent, wire.Refusal):
+            raise PolicyError(f"{consent.site} declines the campaign ({consent.code}); its own log says why")
+        if (consent.version, consent.plan_hash) != (VERSION, request.plan_hash):
+            raise CampaignError(
+                f"{consent.site} runs synofed {consent.version} with plan {consent.plan_hash[:12]}, the centre "
+                f"{VERSION} with plan {request.plan_hash[:12]}: bring both to one version"
+            )
+        if consent.site in sites:
+            raise CampaignError(f"Two sites call themselves {consent.site!r}: names must differ")
+        sites[consent.site] = node
+    return dict(sorted(sites.items()))
+
+
+def _ask_all(grid: Grid, content: RecordDict, message_type: str, *, timeout_s: float) -> dict[int, Message]:
+    nodes = sorted(grid.get_node_ids())
+    if not nodes:
+        raise CampaignError("Expected at least one connected site, found none")
+    replies = grid.send_and_receive(
+        [Message(content, node, message_type, ttl=timeout_s) for node in nodes], timeout=timeout_s
+    )
+    answered = {reply.metadata.src_node_id: reply for reply in replies}
+    silent = [node for node in nodes if node not in answered or answered[node].has_error()]
+    if silent:
+        raise CampaignError(f"Expected an answer of all {len(nodes)} sites, {len(silent)} gave none: nodes {silent}")
+    return answered
+
+
+def _stage(
+    grid: Grid,
+    settings: Settings,
+    stage: Stage,
+    nodes: Mapping[str, int],
+    *,
+    folder: Path,
+    campaign: str,
+    observer: Observer,
+) -> list[GroupRounds]:
+    layouts = weights.layouts(stage.networks, settings)
+    packed = groups.pack(
+        stage.name, stage.networks, layouts, group_bytes=settings.federation.group_bytes
+    )
+    rounds = [
+        GroupRounds(
+            group,
+            settings=settings,
+            campaign=campaign,
+            sites=tuple(nodes),
+            start=lambda spec: weights.start(spec, settings),
+            algorithm=algorithm(settings.federation),
+            journal=Journal(folder / "journal", group.name),
+            spool=Spool(folder / "spool", group.name),
+        )
+        for group in packed
+    ]
+    observer(
+        StageStarted(
+            stage=stage.name,
+            networks=len(stage.networks),
+            groups=len(packed),
+            total=len(packed) * (settings.federation.rounds + 1),
+            done=sum(len(group_rounds.records) for group_rounds in rounds),
+        )
+    )
+    _Loop(grid, nodes, observer, deadline_s=settings.federation.deadline_s).run(
+        rounds, in_flight=settings.compute.groups_in_flight
+    )
+    return rounds
+
+
+class _Loop:
+    """Keeps a few groups in flight over one grid; groups do not wait for each other."""
+
+    def __init__(self, grid: Grid, nodes: Mapping[str, int], observer: Observer, *, deadline_s: float) -> None:
+        self._grid = grid
+        self._nodes = nodes
+        self._observer = observer
+        self._deadline_s = deadline_s
+        self._pending: dict[str, tuple[GroupRounds, str]] = {}
+
+    def run(self, rounds: Iterable[GroupRounds], *, in_flight: int) -> None:
+        queue = deque(group for group in rounds if not group.done)
+        active: list[GroupRounds] = []
+        last_event = time.monotonic()
+        while queue or active:
+            while queue and len(active) < in_flight:
+                active.append(queue.popleft())
+            for group in active:
+                if not group.waiting:
+                    self._push(group)
+            if self._pull() | self._close(active):
+                last_event = time.monotonic()
+            else:
+                # 1 % of the time waited so far: prompt when rounds are short, idle when they are long
+                time.sleep(min(0.5, max(0.0005, 0.01 * (time.monotonic() - last_event))))
+            active = [group for group in active if not group.done]
+
+    def _push(self, group: GroupRounds) -> None:
+        request = group.request()
+        content = wire.encode_train_request(request)  # encoded once, shared by all sites' messages
+        messages = [
+            Message(content, node, wire.TRAIN, ttl=self._deadline_s, group_id=f"{request.group}/{request.server_round}")
+            for node in self._nodes.values()
+        ]
+        ids = self._grid.push_messages(messages)
+        for site, message_id in zip(self._nodes, ids, strict=True):
+            self._pending[message_id] = (group, site)
+
+    def _pull(self) -> bool:
+        """Take what has arrived, one reply in memory at a time."""
+        arrived = False
+        for message_id in list(self._pending):
+            for message in self._grid.pull_messages([message_id]):
+                group, site = self._pending.pop(message_id)
+                self._take(group, site, message)
+                arrived = True
+        return arrived
+
+    def _take(self, group: GroupRounds, site: str, message: Message) -> None:
+        if message.has_error():
+            group.drop(site, f"error {message.error.code}")
+            return
+        try:
+            group.accept(site, wire.decode_train_reply(message.content))
+        except (UpdateError, ValueError, KeyError) as error:
+            reason = str(error) if isinstance(error, SynofedError) else type(error).__name__
+            group.drop(site, f"malformed reply: {reason}")
+
+    def _close(self, active: Iterable[GroupRounds]) -> bool:
+        closed = False
+        for group in active:
+            if group.complete or group.overdue:
+                self._observer(group.close())
+                self._pending = {i: p for i, p in self._pending.items() if p[0] is not group}
+                closed = True
+        return closed
+
+

@@ -1,0 +1,143 @@
+"""The journal of a campaign: after each aggregation, everything that the next round needs, on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from common.errors import CampaignError
+from server import atomic
+
+Weights = Mapping[str, Float32[np.ndarray, " parameters"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Best:
+    """A network's best round so far.
+
+    Attributes:
+        server_round: the round after whose aggregation the weights stood.
+        auc: their validation AUC over all sites; NaN where no histograms came.
+        threshold: Youden's threshold on the same histograms.
+    """
+
+    server_round: int
+    auc: float
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoundRecord:
+    """One aggregated round of a group, as ``rounds.jsonl`` shows it.
+
+    Attributes:
+        loss: mean training loss over networks and sites, weighted by exams; NaN if nothing trained.
+        auc: mean validation AUC of the networks that were sent (so of the round before).
+        participants: sites whose reply was used, in order.
+        dropped: site -> reason.
+    """
+
+    stage: str
+    group: str
+    round: int
+    loss: float
+    auc: float
+    participants: tuple[str, ...]
+    dropped: Mapping[str, str]
+    seconds: float
+    time: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """The state of a group after a round; round 0 is the start."""
+
+    plan_hash: str
+    server_round: int
+    best: Mapping[str, Best] = field(default_factory=dict)
+    records: tuple[RoundRecord, ...] = ()
+
+    def with_round(self, record: RoundRecord, best: Mapping[str, Best]) -> Entry:
+        """The entry after one more round."""
+        return replace(self, server_round=record.round, best=best, records=(*self.records, record))
+
+
+class Journal:
+    """The rounds of one group, one file a round: ``<folder>/<group>/round_0007.safetensors``.
+
+    A file holds weights and entry together, so one rename commits both. Kept are the last round and the rounds
+    that are the best of some network.
+    """
+
+    def __init__(self, folder: Path, group: str) -> None:
+        self._folder = folder / group
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def write(self, entry: Entry, weights: Weights) -> None:
+        """Commit a round."""
+        content = save(dict(weights), metadata={"entry": json.dumps(asdict(entry))})
+        atomic.write_bytes(self._path(entry.server_round), content)
+        needed = {entry.server_round} | {best.server_round for best in entry.best.values()}
+        for path in self._folder.glob("round_*.safetensors"):
+            if _round_of(path) not in needed:
+                path.unlink()
+
+    def last(self, *, plan_hash: str) -> Entry | None:
+        """The last committed round without its weights, or ``None``.
+
+        Raises:
+            CampaignError: if the journal is of another plan, or a file is damaged.
+        """
+        paths = sorted(self._folder.glob("round_*.safetensors"))
+        if not paths:
+            return None
+        with _open(paths[-1]) as file:
+            entry = _entry(json.loads(file.metadata()["entry"]))
+        if entry.plan_hash != plan_hash:
+            raise CampaignError(
+                f"The journal in {self._folder} belongs to plan {entry.plan_hash[:12]}, this run is plan "
+                f"{plan_hash[:12]}: resume with the configuration it was started with, or start a new run"
+            )
+        return entry
+
+    def weights(self, server_round: int) -> dict[str, Float32[np.ndarray, " parameters"]]:
+        """The weights after a round that was kept."""
+        with _open(self._path(server_round)) as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+
+    def _path(self, server_round: int) -> Path:
+        return self._folder / f"round_{server_round:06d}.safetensors"
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            yield file
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CampaignError(f"Expected a journal file at {path}, it cannot be read: {error}") from None
+
+
+def _round_of(path: Path) -> int:
+    return int(path.stem.removeprefix("round_"))
+
+
+def _entry(raw: Any) -> Entry:
+    raw = json.loads(json.dumps(values))
+    return Entry(
+        plan_hash=raw["plan_hash"],
+        server_round=raw["server_round"],
+        best={name: Best(**best) for name, best in raw["best"].items()},
+        records=tuple(
+            RoundRecord(**{**record, "participants": tuple(record["participants"])}) for record in raw["records"]
+        ),
+    )

@@ -1,0 +1,112 @@
+"""Runs one campaign over site folders: in this process, or on Flower's Ray engine."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from client.app import app as client_app
+from common.errors import CampaignError
+from common.settings import ComputeSettings, Settings
+from server import app as server_app
+from server.campaign import Observer, Outcome
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+
+FLOWER_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def devices(compute: ComputeSettings) -> tuple[str, ...]:
+    """The device of each worker.
+
+    ``auto`` is every CUDA device where there is one, or else a CPU worker for each ``threads`` cores.
+    """
+    if compute.devices != ("auto",):
+        return tuple(f"cuda:{name}" if name.isdigit() else name for name in compute.devices)
+    if torch.cuda.is_available():
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ("cpu",) * max(1, cores // compute.threads)
+
+
+def run_campaign(
+    settings: Settings, folders: Sequence[Path], *, folder: Path, observer: Observer, workers: Workers
+) -> Outcome:
+    """Run a campaign over simulated sites with the engine that the settings name.
+
+    Args:
+        settings: the configuration.
+        folders: the sites' folders.
+        folder: where the campaign keeps its journal and its networks.
+        observer: told of every stage and round.
+        workers: the in-process engine's workers; several campaigns can share them.
+
+    Raises:
+        SynofedError: as :func:`server.campaign.run`.
+    """
+    outcomes: list[Outcome] = []
+    centre = server_app.build(settings, folder=folder, observer=observer, finished=outcomes.append)
+    if settings.compute.engine == "ray":
+        _run_on_ray(centre, settings, folders)
+    else:
+        grid = StrictGrid(InProcessGrid(client_app, folders, workers))
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+        centre(grid, context)
+    if not outcomes:
+        raise CampaignError("The simulation engine ended before the campaign did")
+    return outcomes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulated:
+    """Tells the site's ClientApp which folder a Ray worker's partition is."""
+
+    folders: tuple[str, ...]
+    threads: int
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        partition = int(context.node_config["partition-id"])
+        context.node_config["site-folder"] = self.folders[partition]
+        context.node_config["threads"] = self.threads
+        return client_app(message, context)
+
+
+def _run_on_ray(centre: ServerApp, settings: Settings, folders: Sequence[Path]) -> None:
+    os.environ.update(FLOWER_ENVIRONMENT)
+    from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
+
+    threads = settings.compute.threads
+    sites = _Simulated(tuple(str(folder.resolve()) for folder in folders), threads)
+    gpus = torch.cuda.device_count()
+    strict = ServerApp()
+
+    @strict.main()
+    def main(grid: Grid, context: Context) -> None:
+        centre(StrictGrid(grid), context)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        run_simulation(
+            server_app=strict,
+            client_app=cast(ClientApp, sites),
+            num_supernodes=len(folders),
+            backend_config={
+                "client_resources": {"num_cpus": threads, "num_gpus": 1.0 if gpus else 0.0},
+                "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
+            },
+        )

@@ -1,0 +1,175 @@
+"""A Flower Grid whose messages are direct calls: no server, no network, no copies that can be avoided."""
+
+from __future__ import annotations
+
+import queue
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+from common.errors import CampaignError
+
+CRASHED = 0
+
+
+class Workers:
+    """One thread a device; each works on one site's message at a time."""
+
+    def __init__(self, devices: Sequence[str], *, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._threads = threads
+        self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for device in devices:
+            self._free.put(device)
+        self._pool = ThreadPoolExecutor(max_workers=len(devices), thread_name_prefix="site")
+
+    def submit(self, app: ClientApp, message: Message, folder: Path) -> Future[Message]:
+        """Answer a message at a site as soon as a device is free."""
+        return self._pool.submit(self._run, app, message, folder)
+
+    def _run(self, app: ClientApp, message: Message, folder: Path) -> Message:
+        device = self._free.get()
+        try:
+            context = Context(
+                run_id=1,
+                node_id=message.metadata.dst_node_id,
+                node_config={"site-folder": str(folder), "device": device, "threads": self._threads},
+                state=RecordDict(),
+                run_config={},
+            )
+            return app(message, context)
+        except Exception as error:
+            # the app answers its own errors; what is raised here is a defect of the engine
+            return Message(Error(code=CRASHED, reason=type(error).__name__), reply_to=message)
+        finally:
+            self._free.put(device)
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class InProcessGrid(Grid):
+    """Sites in this process, answering through the same ClientApp that a hospital runs."""
+
+    def __init__(self, app: ClientApp, folders: Sequence[Path], workers: Workers) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        self._app = app
+        self._workers = workers
+        self._folders: Mapping[int, Path] = {100 + index: folder for index, folder in enumerate(folders)}
+        self._replies: dict[str, Future[Message]] = {}
+        self._run = Run.create_empty(run_id=1)
+
+    def set_run(self, run: Run) -> None:
+        """See :class:`flwr.serverapp.Grid`."""
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        """See :class:`flwr.serverapp.Grid`."""
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """See :class:`flwr.serverapp.Grid`."""
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        """See :class:`flwr.serverapp.Grid`."""
+        return list(self._folders)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """See :class:`flwr.serverapp.Grid`."""
+        ids = []
+        for message in messages:
+            message_id = uuid.uuid4().hex
+            message.metadata.__dict__["_message_id"] = message_id  # as the SuperLink does on arrival
+            folder = self._folders[message.metadata.dst_node_id]
+            self._replies[message_id] = self._workers.submit(self._app, message, folder)
+            ids.append(message_id)
+        return ids
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """See :class:`flwr.serverapp.Grid`."""
+        done = [i for i in message_ids if i in self._replies and self._replies[i].done()]
+        return [self._replies.pop(i).result() for i in done]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """See :class:`flwr.serverapp.Grid`."""
+        return [self._replies.pop(i).result(timeout) for i in self.push_messages(messages)]
+
+
+class StrictGrid(Grid):
+    """A simulation's grid, on which a broken worker is an error of the run.
+
+    Sites answer their own errors; an error reply therefore says that the engine broke (a worker died, a message
+    could not be delivered), and a simulation never goes on without a site because of that.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        self._grid = grid
+
+    def set_run(self, run: Run) -> None:
+        """See :class:`flwr.serverapp.Grid`."""
+        self._grid.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        """See :class:`flwr.serverapp.Grid`."""
+        return self._grid.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        """See :class:`flwr.serverapp.Grid`."""
+        return self._grid.create_message(content, message_type, dst_node_id, group_id, ttl)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """See :class:`flwr.serverapp.Grid`."""
+        return self._grid.get_node_ids()
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """See :class:`flwr.serverapp.Grid`."""
+        return self._grid.push_messages(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """See :class:`flwr.serverapp.Grid`.
+
+        Raises:
+            CampaignError: if a worker broke.
+        """
+        return [_intact(message) for message in self._grid.pull_messages(message_ids)]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """See :meth:`pull_messages`."""
+        return [_intact(message) for message in self._grid.send_and_receive(messages, timeout=timeout)]
+
+
+def _intact(message: Message) -> Message:
+    if message.has_error():
+        raise CampaignError(f"A simulated site's worker broke: {message.error.reason[:200]}")
+    return message
