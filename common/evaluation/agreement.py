@@ -1,0 +1,123 @@
+"""Agreement of predicted with reference grades, from confusion matrices.
+
+Rows are the reference, columns the prediction. Every function takes a stack of matrices ``(..., grades,
+grades)`` and gives one number a matrix, so that a thousand bootstrap replicates are one call; a single matrix
+gives a single number. Entries are counts, or weights of any scale.
+
+What cannot be computed is nan:
+
+=========================================  ========  =====  =================
+case                                       accuracy  kappa  balanced accuracy
+=========================================  ========  =====  =================
+no exams                                   nan       nan    nan
+one grade only, in reference and answer    1         nan    1
+a grade that never occurs as reference     as usual  usual  left out of the mean
+=========================================  ========  =====  =================
+"""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Float64, Int64, Num
+from numpy.typing import ArrayLike
+
+from common.errors import DataError
+
+Weights: TypeAlias = Literal["linear", "quadratic"] | None
+Values: TypeAlias = Float64[np.ndarray, "*stack"] | float
+
+
+def confusion(truth: ArrayLike, predicted: ArrayLike, grades: int) -> Int64[np.ndarray, "grades grades"]:
+    """Count exams by reference grade (row) and predicted grade (column).
+
+    Args:
+        truth: reference grades 0 .. ``grades`` - 1, ``(exams,)``.
+        predicted: predicted grades, ``(exams,)``.
+        grades: the number of grades.
+
+    Raises:
+        DataError: for lengths that differ, or grades that are not whole numbers in range.
+    """
+    rows, columns = checked_pair(truth, predicted, grades)
+    return np.bincount(rows * grades + columns, minlength=grades * grades).reshape(grades, grades)
+
+
+def accuracy(confusion: ArrayLike) -> Values:
+    """Share of exams whose grade is exactly right."""
+    matrix = _square(confusion)
+    return _divide(np.trace(matrix, axis1=-2, axis2=-1), matrix.sum(axis=(-2, -1)))
+
+
+def balanced_accuracy(confusion: ArrayLike) -> Values:
+    """Mean over the grades that occur in the reference of the share that is right (mean recall)."""
+    matrix = _square(confusion)
+    right = np.diagonal(matrix, axis1=-2, axis2=-1)
+    total = matrix.sum(axis=-1)
+    occurs = total > 0
+    recall = np.divide(right, total, out=np.zeros_like(right, dtype=np.float64), where=occurs)
+    return _divide(recall.sum(axis=-1), occurs.sum(axis=-1))
+
+
+def kappa(confusion: ArrayLike, weights: Weights = None) -> Values:
+    """Cohen's kappa: agreement beyond chance, 1 if perfect, 0 if at chance.
+
+    Args:
+        confusion: ``(..., grades, grades)``.
+        weights: how much a wrong answer counts: ``None`` all alike; ``linear`` by the distance in grades;
+            ``quadratic`` by its square.
+
+    Source:
+        Cohen 1960, doi 10.1177/001316446002000104; weighted: Cohen 1968, doi 10.1037/h0026256.
+    """
+    matrix = _square(confusion)
+    cost = _cost(matrix.shape[-1], weights)
+    total = matrix.sum(axis=(-2, -1))
+    chance = matrix.sum(axis=-1)[..., :, None] * matrix.sum(axis=-2)[..., None, :]
+    observed = (matrix * cost).sum(axis=(-2, -1)) * total
+    expected = (chance * cost).sum(axis=(-2, -1))
+    return _divide(expected - observed, expected)
+
+
+def checked_pair(
+    truth: ArrayLike, predicted: ArrayLike, grades: int
+) -> tuple[Int64[np.ndarray, " exams"], Int64[np.ndarray, " exams"]]:
+    """Both as ``int64`` after the checks of :func:`confusion`."""
+    pair = np.asarray(truth), np.asarray(predicted)
+    if pair[0].ndim != 1 or pair[0].shape != pair[1].shape:
+        raise DataError(f"Expected grades of one length, got shapes {pair[0].shape} and {pair[1].shape}.")
+    for name, array in zip(("truth", "predicted"), pair, strict=True):
+        if array.size and (array.dtype.kind not in "iu" or array.min() < 0 or array.max() >= grades):
+            raise DataError(
+                f"Expected whole numbers in 0..{grades - 1} as {name}, got {array.dtype} in "
+                f"{array.min()}..{array.max()}: leave out exams without a grade."
+            )
+    return pair[0].astype(np.int64), pair[1].astype(np.int64)
+
+
+def _square(confusion: ArrayLike) -> Num[np.ndarray, "*stack grades grades"]:
+    matrix = np.asarray(confusion)
+    if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
+        raise DataError(f"Expected confusion matrices (..., grades, grades), got shape {matrix.shape}.")
+    return matrix
+
+
+def _cost(grades: int, weights: Weights) -> Float64[np.ndarray, "grades grades"]:
+    distance = np.abs(np.subtract.outer(np.arange(grades), np.arange(grades))).astype(np.float64)
+    match weights:
+        case None:
+            return (distance > 0).astype(np.float64)
+        case "linear":
+            return distance
+        case "quadratic":
+            return np.square(distance)
+    raise DataError(f'Expected weights None, "linear" or "quadratic", got {weights!r}.')
+
+
+def _divide(part: ArrayLike, whole: ArrayLike) -> Values:
+    """``part / whole``, nan where ``whole`` is 0; a plain number for a single matrix."""
+    numerator, denominator = np.asarray(part, dtype=np.float64), np.asarray(whole, dtype=np.float64)
+    result = np.full(denominator.shape, np.nan)
+    np.divide(numerator, denominator, out=result, where=denominator != 0)
+    return result if result.ndim else float(result)
