@@ -1,0 +1,1 @@
+"""Phantom joint exams: anatomy, acoustics, flow, ultrasound machines and readers."""

@@ -1,0 +1,411 @@
+"""Cohorts of sites: making phantom ones, finding those in a folder, and showing what they look like."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from common.errors import DataError
+from common.settings import PhantomSettings
+from simulation.phantom.devices import FITTED, Device, jittered, random_device
+from simulation.phantom.patients import Patient, make_patient
+from simulation.phantom.random import stream
+
+VERSION = 1
+"""Of the generator: a cohort of another version is not taken for the same."""
+BROKEN_SHARE = 0.005
+"""Share of exams with an impossible pair of grades or a gap, as real tables have them."""
+MANIFEST = (
+    "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "gs_path", "gs_roi",
+    "doppler_path", "doppler_roi", "diagnosis", "split",
+)  # fmt: skip
+GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
+TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "effusion", "notch")
+SITE_TOML = """\
+name = "{name}"
+
+[data]
+consensus = "median"
+
+[policy]
+allow_unprotected = true
+methods = ["*"]
+score_histograms = true
+minimum_cohort = 5
+"""
+Rows = list[tuple[str | int | float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortSite:
+    """A site's folder; ``trains`` is false for a site that is only tested on."""
+
+    name: str
+    folder: Path
+    trains: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cohort:
+    """Site folders that belong together."""
+
+    folder: Path
+    sites: tuple[CohortSite, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """One patient to be made and written; small enough to be sent to another process."""
+
+    seed: int
+    settings: PhantomSettings
+    site: str
+    trains: bool
+    index: int
+    device: Device
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Tables:
+    manifest: Rows
+    grades: Rows
+    truth: Rows
+
+
+def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
+    """The machine of each site: the five measured ones in order, then other presets of them, then the unseen one."""
+    chosen: dict[str, Device] = {}
+    for index in range(settings.sites):
+        device = FITTED[index % len(FITTED)]
+        name = _site_name(index)
+        if index >= len(FITTED):
+            device = jittered(
+                device, stream(seed, name, "device"), name=f"{device.name}-{index // len(FITTED) + 1}"
+            )
+        chosen[name] = device
+    if settings.unseen_device:
+        chosen["unseen"] = random_device(stream(seed, "unseen", "device"))
+    return chosen
+
+
+def make(
+    settings: PhantomSettings,
+    *,
+    seed: int,
+    out: Path,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Cohort:
+    """Make a cohort of phantom sites; ``out`` appears under its name only when it is complete.
+
+    Args:
+        settings: number of sites, patients, exams.
+        seed: the same seed and settings give the same bytes, whatever the number of workers.
+        out: folder to be made; must not exist.
+        workers: processes; 1 makes everything in this one.
+        progress: called with the number of patients done and of all.
+
+    Raises:
+        DataError: if ``out`` exists or cannot be written.
+    """
+    if out.exists():
+        raise DataError(f"Expected no folder at {out}: choose another place or remove it")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        _write_cohort(settings, seed, draft, workers, progress)
+        draft.chmod(0o755)
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return discover(out)
+
+
+def ensure(
+    settings: PhantomSettings,
+    *,
+    seed: int,
+    out: Path,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> Cohort:
+    """The cohort at ``out`` if it has this seed and these settings, or else a new one.
+
+    Raises:
+        DataError: if something else is at ``out``.
+    """
+    if not out.exists():
+        return make(settings, seed=seed, out=out, workers=workers, progress=progress)
+    found = _index(out) or {}
+    wanted = _identity(settings, seed)
+    if any(found.get(key) != value for key, value in wanted.items()):
+        raise DataError(
+            f"Expected a cohort of seed {seed} and the same settings at {out}, got another: remove it"
+        )
+    return discover(out)
+
+
+def discover(folder: Path) -> Cohort:
+    """The sites of a folder: those that ``cohort.json`` names, or else every subfolder with a ``manifest.csv``.
+
+    Raises:
+        DataError: if the folder has no sites, or one that is named is missing.
+    """
+    index = _index(folder)
+    if index is None:
+        names = [(p.parent.name, True) for p in sorted(folder.glob("*/manifest.csv"))]
+    else:
+        try:
+            names = [(str(site["name"]), bool(site["trains"])) for site in index["sites"]]
+        except (KeyError, TypeError) as error:
+            raise DataError(
+                f"Expected a list of sites with name and trains in {folder / 'cohort.json'}"
+            ) from error
+    missing = [name for name, _ in names if not (folder / name / "manifest.csv").is_file()]
+    if not names or missing:
+        what = f"no manifest.csv for {', '.join(missing)}" if missing else "none"
+        raise DataError(f"Expected site folders with a manifest.csv in {folder}, got {what}")
+    return Cohort(
+        folder=folder,
+        sites=tuple(CohortSite(name=name, folder=folder / name, trains=trains) for name, trains in names),
+    )
+
+
+def show(folder: Path, out: Path, *, seed: int = 0, cell_px: int = 168) -> None:
+    """Draw a contact sheet: a row for each device, a pair of pictures for each true hypertrophy grade 0-3.
+
+    Args:
+        folder: of a cohort with ``truth.csv`` at its sites.
+        out: PNG to be written.
+        seed: chooses the examples.
+        cell_px: side of one picture.
+    """
+    cohort = discover(folder)
+    rows = [_examples(site, stream(seed, "show", site.name)) for site in cohort.sites]
+    font, gap, left = ImageFont.load_default(size=13), 6, 96
+    sheet = Image.new("RGB", (left + 4 * (2 * cell_px + gap), 20 + len(rows) * (cell_px + 18)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for grade in range(4):
+        draw.text((left + grade * (2 * cell_px + gap), 3), f"hypertrophy {grade}", fill="black", font=font)
+    for r, (site, examples) in enumerate(zip(cohort.sites, rows, strict=True)):
+        top = 20 + r * (cell_px + 18)
+        draw.text((4, top + 4), site.name, fill="black", font=font)
+        for grade, (device, vascularity, pair) in examples.items():
+            x = left + grade * (2 * cell_px + gap)
+            draw.text((4, top + 20), device, fill="black", font=font)
+            for i, picture in enumerate(pair):
+                sheet.paste(
+                    picture.resize((cell_px, cell_px), Image.Resampling.LANCZOS), (x + i * cell_px, top)
+                )
+            draw.text((x, top + cell_px + 1), f"vascularity {vascularity}", fill="black", font=font)
+    sheet.save(out)
+
+
+def _examples(site: CohortSite, rng: np.random.Generator) -> dict[int, tuple[str, str, list[Image.Image]]]:
+    truth = {row["exam_id"]: row for row in _table(site.folder / "truth.csv")}
+    manifest = _table(site.folder / "manifest.csv")
+    examples = {}
+    for grade in range(4):
+        rows = [row for row in manifest if truth[row["exam_id"]]["hypertrophy"] == str(grade)]
+        if rows:
+            row = rows[int(rng.integers(len(rows)))]
+            pair = [
+                _crop(site.folder / row[f"{kind}_path"], row[f"{kind}_roi"]) for kind in ("gs", "doppler")
+            ]
+            examples[grade] = (row["device"], truth[row["exam_id"]]["vascularity"], pair)
+    return examples
+
+
+def _crop(path: Path, roi: str) -> Image.Image:
+    x, y, width, height = (int(part) for part in roi.split())
+    with Image.open(path) as image:
+        return image.convert("RGB").crop((x, y, x + width, y + height))
+
+
+def _table(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except OSError as error:
+        raise DataError(f"Expected a table at {path}: {error}") from error
+
+
+def _index(folder: Path) -> dict[str, Any] | None:
+    path = folder / "cohort.json"
+    if not path.is_file():
+        return None
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected JSON in {path}: {error}") from error
+    if not isinstance(index, dict):
+        raise DataError(f"Expected an object in {path}, got {type(index).__name__}")
+    return index
+
+
+def _identity(settings: PhantomSettings, seed: int) -> dict[str, Any]:
+    return {"version": VERSION, "seed": seed, "settings": settings.model_dump(mode="json")}
+
+
+def _write_cohort(
+    settings: PhantomSettings,
+    seed: int,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    chosen = devices(settings, seed=seed)
+    for name in chosen:
+        (folder / name / "images").mkdir(parents=True)
+    jobs = [
+        _Job(
+            seed=seed,
+            settings=settings,
+            site=name,
+            trains=name != "unseen",
+            index=index,
+            device=device,
+            folder=folder / name,
+        )
+        for name, device in chosen.items()
+        for index in range(settings.patients)
+    ]
+    tables: dict[str, list[_Tables]] = {name: [] for name in chosen}
+    for done, (job, result) in enumerate(zip(jobs, _run(jobs, workers), strict=True), start=1):
+        tables[job.site].append(result)
+        if progress is not None:
+            progress(done, len(jobs))
+    for name, parts in tables.items():
+        _write_site(folder / name, name, parts)
+    sites = [
+        {"name": name, "device": device.name, "trains": name != "unseen"} for name, device in chosen.items()
+    ]
+    text = json.dumps(_identity(settings, seed) | {"sites": sites}, indent=2)
+    (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _run(jobs: list[_Job], workers: int) -> Iterator[_Tables]:
+    if workers <= 1:
+        yield from map(_write_patient, jobs)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        try:
+            yield from pool.map(_write_patient, jobs, chunksize=2)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _write_patient(job: _Job) -> _Tables:
+    """Make one patient, write the pictures, and return the rows of the tables."""
+    settings = job.settings
+    patient = make_patient(
+        job.seed,
+        job.site,
+        job.index,
+        job.device,
+        exams=settings.exams_per_patient,
+        roi_px=settings.image_px,
+    )
+    ids = [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(settings.exams_per_patient)]
+    for i, name in enumerate(ids):
+        for kind, picture in (("gs", patient.exams.grey[i]), ("doppler", patient.exams.doppler[i])):
+            Image.fromarray(picture).save(job.folder / "images" / f"{name}_{kind}.png", compress_level=1)
+    return _Tables(
+        manifest=_manifest_rows(job, patient, ids),
+        grades=_grade_rows(job, patient, ids),
+        truth=_truth_rows(patient, ids),
+    )
+
+
+def _manifest_rows(job: _Job, patient: Patient, ids: list[str]) -> Rows:
+    split = "train" if job.trains and job.index not in _held_out(job) else "test"
+    exams = patient.exams
+    return [
+        (
+            name, f"{job.site}-p{job.index:03d}", patient.visit.isoformat(), joint.side, joint.kind, joint.digit,
+            "dorsal longitudinal", job.device.name, f"images/{name}_gs.png",
+            " ".join(map(str, exams.grey_roi[i])), f"images/{name}_doppler.png",
+            " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split,
+        )
+        for i, (name, joint) in enumerate(zip(ids, patient.joints, strict=True))
+    ]  # fmt: skip
+
+
+def _held_out(job: _Job) -> set[int]:
+    """Patients of the site who are tested on: the same set whichever patient asks."""
+    patients = job.settings.patients
+    order = stream(job.seed, job.site, "split").permutation(patients)
+    return {int(p) for p in order[: round(job.settings.held_out * patients)]}
+
+
+def _grade_rows(job: _Job, patient: Patient, ids: list[str]) -> Rows:
+    rng = stream(job.seed, job.site, "slips", job.index)
+    rows: Rows = []
+    for i, name in enumerate(ids):
+        slip = str(
+            rng.choice(
+                ["none", "impossible", "gap"], p=[1 - BROKEN_SHARE, BROKEN_SHARE / 2, BROKEN_SHARE / 2]
+            )
+        )
+        for reader in range(len(patient.hypertrophy)):
+            grades: tuple[str | int, str | int] = (
+                int(patient.hypertrophy[reader, i]),
+                int(patient.vascularity[reader, i]),
+            )
+            if slip != "none":
+                grades = (0, 2) if slip == "impossible" else (grades[0], "")
+            rows.append((name, f"{job.site}-r{reader + 1}", 1, *grades))
+    return rows
+
+
+def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
+    exams = patient.exams
+    hypertrophy, vascularity = exams.severity.grades
+    return [
+        (
+            name,
+            int(hypertrophy[i]),
+            int(vascularity[i]),
+            round(float(exams.colour_fraction[i]), 5),
+            int(exams.effusion[i]),
+            int(exams.notch[i]),
+        )
+        for i, name in enumerate(ids)
+    ]
+
+
+def _write_site(folder: Path, name: str, parts: list[_Tables]) -> None:
+    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
+    _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
+    _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
+    _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def _site_name(index: int) -> str:
+    """``site-a`` .. ``site-z``, then ``site-aa`` and so on."""
+    letters = ""
+    index += 1
+    while index:
+        index, rest = divmod(index - 1, 26)
+        letters = chr(ord("a") + rest) + letters
+    return f"site-{letters}"

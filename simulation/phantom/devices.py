@@ -1,0 +1,317 @@
+"""Ultrasound machines: everything that two machines make differently of the same joint, in one frozen profile.
+
+Five profiles have the looks of machines measured on public frames (``looks.TABLE``); the sixth is drawn at random
+by :func:`random_device`. Pixel lengths hold for a region of interest of 224 px.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import numpy as np
+
+from simulation.phantom.arrays import Bytes, Singles
+
+TONE_DB: Final = tuple(float(level) for level in np.linspace(-66.0, 12.0, 27))
+"""Echo levels at which a tone curve is given."""
+_STEPS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Device:
+    """Machine, probe and preset.
+
+    Attributes:
+        name: as written in the manifest.
+        mm_per_px: pixel spacing, 0.06-0.09 mm.
+        axial_px: speckle's full width at half maximum along the depth.
+        lateral_px: the same across.
+        attenuation_db: fall of the level from top to bottom that remains after time-gain compensation.
+        noise_db: receiver's noise.
+        tone: grey levels 0-255 at ``TONE_DB``, not decreasing.
+        standoff_mm: gel between probe and skin.
+        proximal_left: share of pictures whose proximal end is on the left; a habit of the site's staff.
+        doppler: colour by direction, or power.
+        flow_threshold: least relative speed that is shown.
+        colour_noise: expected number of false specks in a Doppler picture.
+        doppler_contrast: contrast of the grey-scale under the Doppler, relative to that without.
+        doppler_blur: width of the point spread in Doppler mode relative to grey-scale mode.
+        box_colour: RGB of the box's outline.
+        text_colour: RGB of burned-in text.
+        maker: burned into the header.
+    """
+
+    name: str
+    mm_per_px: float
+    axial_px: float
+    lateral_px: float
+    attenuation_db: float
+    noise_db: float
+    tone: tuple[float, ...]
+    standoff_mm: float
+    proximal_left: float
+    doppler: Literal["colour", "power"]
+    flow_threshold: float
+    colour_noise: float
+    doppler_contrast: float
+    doppler_blur: float
+    box_colour: tuple[int, int, int]
+    text_colour: tuple[int, int, int]
+    maker: str
+
+    def grey(self, level_db: Singles, *, contrast: float = 1.0) -> Bytes:
+        """Grey levels of a picture in dB.
+
+        Args:
+            level_db: any shape.
+            contrast: below 1, levels move towards the middle of the tone curve.
+        """
+        steps = np.linspace(TONE_DB[0], TONE_DB[-1], _STEPS)
+        curve = np.interp(steps, TONE_DB, self.tone)
+        middle = float(np.interp(-22.0, TONE_DB, self.tone))
+        table = np.clip(middle + (curve - middle) * contrast, 0, 255).round().astype(np.uint8)
+        scale = np.float32((_STEPS - 1) / (TONE_DB[-1] - TONE_DB[0]))
+        index = np.clip((level_db - np.float32(TONE_DB[0])) * scale, 0, _STEPS - 1)
+        return table[index.astype(np.int16)]
+
+
+# TONES
+_TONES: Final[dict[str, tuple[float, ...]]] = {
+    "logiq-e9": (
+        16.4,
+        16.4,
+        16.4,
+        16.4,
+        17.1,
+        22.5,
+        43.7,
+        58.3,
+        69.4,
+        73.2,
+        75.8,
+        78.3,
+        81.0,
+        84.0,
+        87.3,
+        91.7,
+        99.2,
+        118.0,
+        142.0,
+        166.0,
+        185.1,
+        197.3,
+        209.3,
+        221.3,
+        233.3,
+        245.3,
+        255.0,
+    ),
+    "logiq-e9-breast": (
+        14.4,
+        14.4,
+        14.4,
+        14.8,
+        16.7,
+        22.0,
+        40.3,
+        63.0,
+        79.4,
+        84.6,
+        87.5,
+        90.2,
+        92.9,
+        96.5,
+        101.4,
+        108.4,
+        118.5,
+        131.5,
+        147.1,
+        164.6,
+        183.2,
+        199.6,
+        211.6,
+        223.6,
+        235.6,
+        247.6,
+        255.0,
+    ),
+    "echowave": (
+        2.4,
+        2.4,
+        2.4,
+        2.4,
+        2.4,
+        2.4,
+        6.4,
+        23.2,
+        37.6,
+        42.0,
+        45.0,
+        48.0,
+        51.7,
+        56.5,
+        63.1,
+        72.8,
+        86.5,
+        104.3,
+        125.9,
+        147.8,
+        171.6,
+        186.3,
+        198.3,
+        210.3,
+        222.3,
+        234.3,
+        246.3,
+    ),
+    "artus": (
+        8.0,
+        8.0,
+        8.0,
+        8.0,
+        8.0,
+        9.2,
+        20.2,
+        31.1,
+        38.7,
+        41.8,
+        44.3,
+        47.0,
+        50.3,
+        54.5,
+        59.3,
+        65.7,
+        75.5,
+        89.0,
+        108.2,
+        128.4,
+        152.4,
+        171.0,
+        183.0,
+        195.0,
+        207.0,
+        219.0,
+        231.0,
+    ),
+    "l12-5": (
+        1.6,
+        1.6,
+        1.6,
+        1.6,
+        1.6,
+        2.5,
+        12.9,
+        23.9,
+        27.7,
+        29.2,
+        30.4,
+        31.8,
+        33.7,
+        36.5,
+        40.8,
+        47.5,
+        57.9,
+        74.8,
+        95.4,
+        119.4,
+        143.4,
+        161.2,
+        173.2,
+        185.2,
+        197.2,
+        209.2,
+        221.2,
+    ),
+}
+# END
+
+_BASE: Final = Device(
+    name="logiq-e9",
+    mm_per_px=0.066,
+    axial_px=3.6,
+    lateral_px=8.5,
+    attenuation_db=4.0,
+    noise_db=-52.0,
+    tone=_TONES["logiq-e9"],
+    standoff_mm=0.4,
+    proximal_left=0.9,
+    doppler="colour",
+    flow_threshold=0.10,
+    colour_noise=0.6,
+    doppler_contrast=0.75,
+    doppler_blur=1.5,
+    box_colour=(235, 235, 235),
+    text_colour=(225, 225, 225),
+    maker="LOGIQ E9  ML6-15",
+)
+
+FITTED: Final = (
+    _BASE,
+    replace(
+        _BASE, name="logiq-e9-breast", tone=_TONES["logiq-e9-breast"], mm_per_px=0.078, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
+        noise_db=-56.0, standoff_mm=1.2, proximal_left=0.1, doppler="power", flow_threshold=0.30,
+        colour_noise=0.15, doppler_contrast=0.6, doppler_blur=1.4, box_colour=(225, 215, 165),
+        text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
+    ),
+    replace(
+        _BASE, name="echowave", tone=_TONES["echowave"], mm_per_px=0.072, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
+        noise_db=-44.0, standoff_mm=0.9, proximal_left=0.6, flow_threshold=0.18, colour_noise=0.9,
+        doppler_contrast=0.65, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
+        maker="ECHOWAVE II",
+    ),
+    replace(
+        _BASE, name="artus", tone=_TONES["artus"], mm_per_px=0.060, axial_px=2.7, lateral_px=8.0, attenuation_db=6.0,
+        noise_db=-48.0, standoff_mm=0.2, proximal_left=0.95, doppler="power", flow_threshold=0.40,
+        colour_noise=0.1, doppler_contrast=0.7, doppler_blur=1.5, box_colour=(250, 250, 250),
+        text_colour=(200, 210, 255), maker="ArtUs  L15-7",
+    ),
+    replace(
+        _BASE, name="l12-5", tone=_TONES["l12-5"], mm_per_px=0.084, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
+        noise_db=-46.0, standoff_mm=1.9, proximal_left=0.05, flow_threshold=0.22, colour_noise=0.4,
+        doppler_contrast=0.7, doppler_blur=1.5, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
+        maker="PHILIPS  L12-5",
+    ),
+)  # fmt: skip
+"""The five machines whose looks were measured."""
+
+
+def random_device(rng: np.random.Generator, *, name: str = "unseen") -> Device:
+    """A machine that nobody measured: every property is drawn from the range of the others, or a little beyond."""
+    low, high = rng.uniform(-62.0, -50.0), rng.uniform(2.0, 9.0)
+    position = np.clip((np.array(TONE_DB) - low) / (high - low), 0, 1)
+    tone = rng.uniform(0, 25) + (rng.uniform(205, 245) - 25) * position ** rng.uniform(1.1, 1.9)
+    mode: Literal["colour", "power"] = "power" if rng.random() < 0.5 else "colour"
+    return replace(
+        _BASE,
+        name=name,
+        mm_per_px=rng.uniform(0.062, 0.084),
+        axial_px=rng.uniform(2.7, 4.2),
+        lateral_px=rng.uniform(5.0, 9.0),
+        attenuation_db=rng.uniform(2.0, 9.0),
+        noise_db=rng.uniform(-56.0, -46.0),
+        tone=tuple(float(v) for v in tone),
+        standoff_mm=rng.uniform(0.2, 1.2),
+        proximal_left=float(rng.choice([0.2, 0.8])),
+        doppler=mode,
+        flow_threshold=rng.uniform(0.10, 0.38),
+        colour_noise=rng.uniform(0.1, 0.8),
+        doppler_contrast=rng.uniform(0.6, 0.8),
+        doppler_blur=rng.uniform(1.3, 1.7),
+        maker="SONOTEC 7  L14-3",
+    )
+
+
+def jittered(device: Device, rng: np.random.Generator, *, name: str) -> Device:
+    """The same machine with another preset, for a site that has a model which another site has too."""
+    shift = rng.uniform(-3.0, 3.0)
+    tone = np.interp(np.array(TONE_DB) + shift, TONE_DB, device.tone)
+    return replace(
+        device,
+        name=name,
+        mm_per_px=float(np.clip(device.mm_per_px * rng.uniform(0.93, 1.07), 0.06, 0.09)),
+        tone=tuple(float(v) for v in tone),
+        flow_threshold=device.flow_threshold * rng.uniform(0.7, 1.3),
+        colour_noise=device.colour_noise * rng.uniform(0.6, 1.5),
+        doppler_contrast=device.doppler_contrast * rng.uniform(0.9, 1.1),
+    )
