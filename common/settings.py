@@ -12,7 +12,7 @@ import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -109,7 +109,7 @@ class RatingSettings(Section):
     replicas: Annotated[int, Field(ge=1, le=26)] = 2
 
     @model_validator(mode="after")
-    def _no_more_models_than_folds(self) -> Self:
+    def _no_more_models_than_folds(self) -> RatingSettings:
         if self.models is not None and self.models > self.folds:
             raise ValueError(f"rating.models is {self.models}, but there are only {self.folds} folds")
         return self
@@ -177,7 +177,7 @@ class CohortSettings(Section):
     public: PublicSettings | None = None
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Self:
+    def _exactly_one(self) -> CohortSettings:
         given = [name for name in ("folder", "phantom", "public") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"cohort needs exactly one of folder, phantom, public; got {given or 'none'}")
@@ -203,7 +203,7 @@ class Settings(Section):
     compute: ComputeSettings = ComputeSettings()
 
     @model_validator(mode="after")
-    def _names_fit(self) -> Self:
+    def _names_fit(self) -> Settings:
         for name, measurement in self.measurements.items():
             unknown = [image for image in measurement.images if image not in self.images]
             if unknown:
