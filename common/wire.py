@@ -193,9 +193,7 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
                     "networks": names,
                 }
             ),
-            "weights": ArrayRecord(
-                {name: _pack(request.weights[name], request.encoding) for name in names}
-            ),
+            "weights": ArrayRecord({name: _pack(request.weights[name], request.encoding) for name in names}),
         }
     )
 
@@ -280,7 +278,9 @@ def decode_train_reply(record: RecordDict) -> TrainReply | Refusal:
     histograms = record.array_records.get("histograms", ArrayRecord())
     names = [str(name) for name in cast(list[str], fields["networks"])]
     if not (set(updates) <= set(names) and set(histograms) <= set(names)):
-        raise UpdateError(f"Expected arrays of {sorted(names)} only, got {sorted(updates)}, {sorted(histograms)}")
+        raise UpdateError(
+            f"Expected arrays of {sorted(names)} only, got {sorted(updates)}, {sorted(histograms)}"
+        )
     counts, losses = cast(list[int], fields["num-examples"]), cast(list[float], fields["loss"])
     return TrainReply(
         site=cast(str, fields["site"]),
@@ -315,7 +315,9 @@ def _fields(record: RecordDict, name: str, expected: Mapping[str, type]) -> Mapp
         )
     for key, kind in expected.items():
         if not isinstance(config[key], kind):
-            raise UpdateError(f"Expected {name}.{key} to be {kind.__name__}, got {type(config[key]).__name__}")
+            raise UpdateError(
+                f"Expected {name}.{key} to be {kind.__name__}, got {type(config[key]).__name__}"
+            )
     return config
 
 

@@ -1,0 +1,59 @@
+"""From stored bytes to what a network reads: cut, relit, painted, three channels, normalised."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from common.imaging.augment import AugmentParameters, central_cut, cut, relight
+from common.settings import ImageSettings
+
+FLOW_COLOUR = (1.0, 0.0, 0.0)
+"""Every pixel of the Doppler signal gets this colour, so that all vendors' colour maps look alike (RATING)."""
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""ImageNet's statistics, public constants, so that its weights fit."""
+
+_CONSTANTS = (
+    [1 / std for std in STD],
+    [-mean / std for mean, std in zip(MEAN, STD, strict=True)],
+    [(colour - mean) / std for colour, mean, std in zip(FLOW_COLOUR, MEAN, STD, strict=True)],
+)
+
+
+def picture(
+    stored: UInt8[Tensor, "n c side side"],
+    image: ImageSettings,
+    *,
+    image_px: int,
+    parameters: AugmentParameters | None = None,
+) -> Float[Tensor, "n 3 px px"]:
+    """Pictures of one kind, ready for a network.
+
+    Args:
+        stored: as in ``ExamTensors.images``.
+        image: its kind.
+        image_px: side of the picture.
+        parameters: random changes, or ``None`` for the ROI as it is.
+
+    Returns:
+        Normalised pictures in channels-last memory.
+    """
+    if parameters is None:
+        grey, mask = _split(central_cut(stored, image_px=image_px).float() / 255, image)
+    else:
+        grey, mask = _split(cut(stored.float() / 255, parameters, image_px=image_px), image)
+        grey = relight(grey, parameters)  # before painting: the flow's colour stays what it is
+    scale, offset, flow = torch.tensor(_CONSTANTS, device=stored.device)
+    if mask is not None:
+        grey = grey * (1 - mask)
+        offset = torch.addcmul(offset, mask.permute(0, 2, 3, 1), flow - offset)
+    rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale)  # channels last from here on
+    return rgb.permute(0, 3, 1, 2)
+
+
+def _split(values: Tensor, image: ImageSettings) -> tuple[Tensor, Tensor | None]:
+    """Luminance or colour, and for Doppler the mask of the flow signal."""
+    return (values[:, :1], values[:, 1:]) if image.kind == "doppler" else (values, None)

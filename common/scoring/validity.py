@@ -1,0 +1,23 @@
+"""The rule of validity between measurements that the settings name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from common.scoring import eoss
+from common.settings import Settings
+
+
+def predicate(settings: Settings) -> Callable[[tuple[int, ...]], bool]:
+    """Whether a combination of grades, in the order of ``settings.measurements``, can be."""
+    if settings.validity == "any":
+        return lambda combination: True
+    names = list(settings.measurements)
+    hypertrophy, vascularity = names.index("hypertrophy"), names.index("vascularity")
+
+    def is_valid(combination: tuple[int, ...]) -> bool:
+        return bool(eoss.is_valid(np.array(combination[hypertrophy]), np.array(combination[vascularity])))
+
+    return is_valid

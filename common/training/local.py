@@ -1,0 +1,214 @@
+"""Local training of one network at one site, a pure function: same inputs, same bits (on a CPU)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from jaxtyping import Float32, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.imaging import augment
+from common.imaging.prepare import picture
+from common.networks.spec import NetworkSpec
+from common.settings import ImageSettings, NetworkSettings, TrainingSettings
+from common.training.data import MISSING, ExamTensors
+from common.training.flat_network import FlatNetwork, flat_network
+from common.training.sampling import batches
+from common.training.schedule import learning_rate
+
+SCORING_BATCH = 128
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalSettings:
+    """What a site needs to know to train one network.
+
+    Attributes:
+        spec: the network.
+        images: the kinds of all images.
+        network: backbone and size.
+        training: optimiser, batches, steps, augmentation.
+        rounds: rounds of the campaign, over which the learning rate's schedule is stretched.
+        proximal_mu: FedProx's mu; 0 for FedAvg.
+        device: where to compute; bfloat16 autocast on CUDA, float32 elsewhere.
+    """
+
+    spec: NetworkSpec
+    images: Mapping[str, ImageSettings]
+    network: NetworkSettings
+    training: TrainingSettings
+    rounds: int
+    proximal_mu: float = 0.0
+    device: torch.device = CPU
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalUpdate:
+    """What a round of local training gave.
+
+    Attributes:
+        update: trained minus received weights, on the CPU.
+        num_examples: training exams before resampling; 0 where a class was missing and nothing was trained.
+        loss: mean over the steps; NaN if there was none.
+    """
+
+    update: Float32[Tensor, " size"]
+    num_examples: int
+    loss: float
+
+
+def labels(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " exams"]:
+    """The class of each exam for a network's target, ``MISSING`` where its grade is."""
+    grades = data.grades[spec.target.measurement].long()
+    if spec.target.kind == "nominal":
+        return grades
+    threshold = spec.target.threshold
+    assert threshold is not None, "a binary target has a threshold"
+    return torch.where(grades == MISSING, MISSING, (grades > threshold).long())
+
+
+def training_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " training"]:
+    """Indices of the graded exams of all folds but the network's own."""
+    usable = (data.fold != MISSING) & (data.fold != spec.fold) & (labels(data, spec) != MISSING)
+    return torch.nonzero(usable).flatten()
+
+
+def validation_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " validation"]:
+    """Indices of the graded exams of the network's fold."""
+    usable = (data.fold == spec.fold) & (data.fold != MISSING) & (labels(data, spec) != MISSING)
+    return torch.nonzero(usable).flatten()
+
+
+def train_network(
+    weights: Float32[Tensor, " size"],
+    site_state: Mapping[str, Tensor],
+    data: ExamTensors,
+    settings: LocalSettings,
+    server_round: int,
+    seed: int,
+) -> tuple[LocalUpdate, Mapping[str, Tensor]]:
+    """Train one network for one round.
+
+    Args:
+        weights: received weights; not changed.
+        site_state: what the site keeps for this network from round to round; plain local training keeps none.
+        data: the site's exams.
+        settings: what to train and how.
+        server_round: counts from 1; places the round on the learning rate's schedule.
+        seed: all randomness of this round.
+
+    Returns:
+        The update, and the site's state after the round. A site that lacks one of the target's classes trains
+        nothing: its update is zero and so is its weight.
+    """
+    exams = training_exams(data, settings.spec)
+    targets = labels(data, settings.spec)[exams]
+    if len(targets.unique()) < (2 if settings.spec.target.kind == "binary" else 1):
+        return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
+    network = flat_network(settings.spec, settings.network, settings.device)
+    network.load(weights)
+    generator = torch.Generator().manual_seed(seed)
+    loss = _steps(network, data, exams, targets, settings, server_round, generator)
+    update = network.flat.cpu() - weights
+    return LocalUpdate(update=update, num_examples=len(exams), loss=loss), site_state
+
+
+def score(
+    weights: Float32[Tensor, " size"],
+    data: ExamTensors,
+    exams: Int[Tensor, " n"],
+    settings: LocalSettings,
+) -> Float32[Tensor, "n classes"]:
+    """Probabilities of the classes for some exams, unaugmented, on the CPU."""
+    network = flat_network(settings.spec, settings.network, settings.device)
+    network.load(weights)
+    network.module.eval()
+    scores = [torch.empty(0, settings.spec.target.classes)]
+    with torch.inference_mode(), _autocast(settings.device):
+        for chunk in exams.split(SCORING_BATCH):
+            logits = network.module(_pictures(data, chunk, settings, generator=None))
+            scores.append(logits.float().softmax(dim=1).cpu())
+    return torch.cat(scores)
+
+
+def _steps(
+    network: FlatNetwork,
+    data: ExamTensors,
+    exams: Tensor,
+    targets: Tensor,
+    settings: LocalSettings,
+    server_round: int,
+    generator: torch.Generator,
+) -> float:
+    training = settings.training
+    optimiser = _optimiser(network, training)
+    received = network.trained.detach().clone() if settings.proximal_mu else None
+    gradient = network.trained.grad
+    assert gradient is not None
+    network.module.train()
+    total = torch.zeros((), device=settings.device)
+    done_before = (server_round - 1) * training.local_steps
+    for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(
+                training, step=done_before + step, total=settings.rounds * training.local_steps
+            )
+        gradient.zero_()
+        with _autocast(settings.device):
+            logits = network.module(_pictures(data, exams[batch], settings, generator))
+            loss = F.cross_entropy(logits, targets[batch].to(settings.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if received is not None:  # FedProx: the gradient of mu / 2 * |w - w_received|^2
+            gradient.add_(network.trained.detach() - received, alpha=settings.proximal_mu)
+        optimiser.step()
+        total += loss.detach()
+    return float(total) / training.local_steps
+
+
+def _optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.Optimizer:
+    """A fresh optimiser: its moments start anew in each round."""
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(
+            [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay
+        )
+    return torch.optim.AdamW(
+        [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+
+
+def _pictures(
+    data: ExamTensors, exams: Tensor, settings: LocalSettings, generator: torch.Generator | None
+) -> list[Tensor]:
+    return list(_each_picture(data, exams, settings, generator))
+
+
+def _each_picture(
+    data: ExamTensors, exams: Tensor, settings: LocalSettings, generator: torch.Generator | None
+) -> Iterator[Tensor]:
+    image_px = settings.network.image_px
+    ranges = settings.training.augmentation
+    for name in settings.spec.images:
+        stored = data.images[name][exams].to(settings.device, non_blocking=True)
+        parameters = None
+        if generator is not None and ranges is not None:
+            parameters = augment.draw(
+                len(exams),
+                image=settings.images[name],
+                settings=ranges,
+                image_px=image_px,
+                stored_px=stored.shape[-1],
+                generator=generator,
+            )
+        yield picture(stored, settings.images[name], image_px=image_px, parameters=parameters)
+
+
+def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    if device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
