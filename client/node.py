@@ -64,7 +64,7 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
     replies: dict[str, NetworkReply] = {}
     for name, received in request.weights.items():
         spec = known[name]
-        if request.layouts[name] != layout(spec, settings.images, settings.network).hash:
+        if request.layouts[name] != layout(spec, settings.network).hash:
             raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
         weights = torch.from_numpy(np.array(received))
         local = _local_settings(spec, settings, device)
@@ -97,7 +97,9 @@ def _train_one(
     )
 
 
-def _histograms(site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings) -> ScoreHistograms | None:
+def _histograms(
+    site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings
+) -> ScoreHistograms | None:
     """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
     exams = validation_exams(data, local.spec)
     if len(data.patient[exams].unique()) < site.policy.minimum_cohort:

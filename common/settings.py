@@ -252,8 +252,7 @@ def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configurat
     try:
         return Settings.model_validate(document)
     except ValidationError as error:
-        lines = [_describe(detail) for detail in error.errors()]
-        raise ConfigurationError(f"{source} cannot be used:\n" + "\n".join(lines)) from None
+        raise ConfigurationError(describe(error, source=source)) from None
 
 
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Settings:
@@ -279,6 +278,12 @@ def _set(document: dict[str, Any], override: str) -> None:
         target[last] = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         target[last] = value.strip()
+
+
+def describe(error: ValidationError, *, source: str) -> str:
+    """Every unknown key and every value out of range, a line each."""
+    lines = [_describe(detail) for detail in error.errors()]
+    return f"{source} cannot be used:\n" + "\n".join(lines)
 
 
 def _describe(detail: Any) -> str:

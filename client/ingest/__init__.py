@@ -1,0 +1,1 @@
+"""From a hospital's tables and pictures to exams and arrays."""

@@ -1,0 +1,70 @@
+"""Splits a site's patients: held out for testing, and folds for training."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedGroupKFold
+
+from common.errors import DataError
+from common.exam import MISSING, Exam
+
+
+def is_held_out(exam: Exam, *, secret: bytes, share: float) -> bool:
+    """Whether an exam is for testing: as the manifest's ``split`` says, or by HMAC(secret, patient).
+
+    The HMAC depends on nothing but the patient, so that no patient's data decides over another's.
+    """
+    if exam.split:
+        return exam.split == "test"
+    digest = hmac.new(secret, exam.patient_id.encode(), hashlib.sha256).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2**64
+
+
+def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) -> NDArray[np.int8]:
+    """The fold of each exam, ``MISSING`` where it is held out.
+
+    Training patients are kept whole and balanced over device and disease (any grade > 0), by scikit-learn's
+    StratifiedGroupKFold; a ``fold`` column in the manifest is taken as it is.
+
+    Args:
+        exams: all usable exams.
+        secret: the site's secret.
+        held_out: share of patients held out where the manifest does not say.
+        count: number of folds.
+
+    Raises:
+        DataError: if there are fewer training patients than folds, or only some exams have a given fold.
+    """
+    assigned = np.full(len(exams), MISSING, dtype=np.int8)
+    training = [i for i, exam in enumerate(exams) if not is_held_out(exam, secret=secret, share=held_out)]
+    if not training:
+        return assigned
+    given = [exams[i].fold for i in training]
+    if any(fold is not None for fold in given):
+        if any(fold is None for fold in given):
+            raise DataError("Expected a fold for every training exam of the manifest, or for none")
+        assigned[training] = [fold for fold in given if fold is not None]
+        return assigned
+    patients = [exams[i].patient_id for i in training]
+    if len(set(patients)) < count:
+        raise DataError(
+            f"Expected at least {count} training patients for {count} folds, got {len(set(patients))}: lower "
+            f"rating.folds, or add patients"
+        )
+    strata = [f"{exams[i].device}|{_diseased(exams[i])}" for i in training]
+    splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a stratum smaller than the number of folds is fine
+        for fold, (_, members) in enumerate(splitter.split(np.zeros(len(training)), strata, patients)):
+            assigned[np.array(training)[members]] = fold
+    return assigned
+
+
+def _diseased(exam: Exam) -> bool:
+    return any(grade is not None and grade > 0 for grade in exam.targets.values())

@@ -1,0 +1,87 @@
+"""A site: its folder, its settings, its store."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from client.policy import Policy
+from client.store import Store, open_store
+from common.errors import ConfigurationError, DataError
+from common.settings import Section, Settings, describe
+
+
+class DataSection(Section):
+    """The ``[data]`` section of ``site.toml``."""
+
+    manifest: str = "manifest.csv"
+    grades: str = "grades.csv"
+    consensus: Annotated[str, Field(pattern=r"^(median|majority|reader:.+)$")] = "median"
+    """How several readers' grades become one: ``median``, ``majority`` or ``reader:NAME``."""
+
+
+class SiteFile(Section):
+    """``site.toml``: what belongs to the site alone."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    data: DataSection = DataSection()
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Site:
+    """An opened site folder."""
+
+    folder: Path
+    file: SiteFile
+
+    @classmethod
+    def open(cls, folder: Path) -> Site:
+        """Read ``site.toml``.
+
+        Raises:
+            DataError: if there is no such folder.
+            ConfigurationError: if ``site.toml`` cannot be used.
+        """
+        path = folder / "site.toml"
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise DataError(f"Expected a site's folder with site.toml at {folder}: {error}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{path} is not TOML: {error}") from None
+        try:
+            return cls(folder=folder, file=SiteFile.model_validate(document))
+        except ValidationError as error:
+            raise ConfigurationError(describe(error, source=str(path))) from None
+
+    @property
+    def name(self) -> str:
+        """The site's name in the federation."""
+        return self.file.name
+
+    @property
+    def policy(self) -> Policy:
+        """What the site permits."""
+        return self.file.policy
+
+    def store(self, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Store:
+        """The site's exams as tensors: built once, then opened.
+
+        Raises:
+            DataError: if tables or images cannot be used.
+        """
+        data = self.file.data
+        return open_store(
+            self.folder,
+            manifest=data.manifest,
+            grades=data.grades,
+            consensus=data.consensus,
+            settings=settings,
+            progress=progress,
+        )

@@ -1,0 +1,127 @@
+"""Joint exams, their images, grades and what makes a grade usable."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+MISSING = -1
+"""A grade that no reader gave."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roi:
+    """A rectangle in pixels of the picture, origin at its upper left."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+    @classmethod
+    def parse(cls, text: str) -> Roi:
+        """Read ``x y width height``.
+
+        Raises:
+            ValueError: if it is not four whole numbers with positive sides.
+        """
+        numbers = [int(part) for part in text.split()]
+        if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
+            raise ValueError(text)
+        return cls(x=numbers[0], y=numbers[1], width=numbers[2], height=numbers[3])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRef:
+    """An image of an exam: where it lies, relative to the site's folder, and its region of interest.
+
+    Attributes:
+        kind: ``still`` or ``clip`` (several frames).
+        roi: ``None``: the whole picture.
+    """
+
+    path: str
+    roi: Roi | None = None
+    kind: Literal["still", "clip"] = "still"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exam:
+    """One joint of one patient at one visit, as the manifest has it.
+
+    Attributes:
+        line: line of the manifest, for messages.
+        targets: measurement -> consensus grade, ``None`` where no reader gave one.
+        split: ``train``, ``test``, or empty where the site decides.
+        fold: a fold given by the manifest, or ``None``.
+    """
+
+    line: int
+    exam_id: str
+    patient_id: str
+    images: Mapping[str, ImageRef]
+    device: str = "unknown"
+    diagnosis: str = ""
+    joint: str = ""
+    split: str = ""
+    fold: int | None = None
+    targets: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """An exam that is left out, and why."""
+
+    exam_id: str
+    line: int
+    reason: str
+
+
+def consensus(grades: Sequence[tuple[str, int]], rule: str) -> int | None:
+    """One grade from several readers'.
+
+    Args:
+        grades: (reader, grade), gaps left out.
+        rule: ``median`` (of an even number: the lower middle), ``majority`` (a tie goes to the lower grade) or
+            ``reader:NAME``.
+
+    Returns:
+        The grade, or ``None`` where the rule finds no reader.
+    """
+    if rule.startswith("reader:"):
+        wanted = rule.removeprefix("reader:")
+        return next((grade for reader, grade in grades if reader == wanted), None)
+    values = sorted(grade for _, grade in grades)
+    if not values:
+        return None
+    if rule == "median":
+        return values[(len(values) - 1) // 2]
+    counts = Counter(values)
+    return min(counts, key=lambda grade: (-counts[grade], grade))
+
+
+def repair(
+    targets: Mapping[str, int | None], *, grades: Mapping[str, int], is_valid: Callable[[tuple[int, ...]], bool]
+) -> dict[str, int | None]:
+    """The valid combination nearest to a consensus (sum of absolute differences; ties to the lower grades).
+
+    Readers who are each consistent can still have a consensus that is not, where it is taken measurement by
+    measurement over different readers. A combination with a gap is left as it is.
+    """
+    names = list(grades)
+    given = tuple(targets[name] for name in names)
+    known = tuple(grade for grade in given if grade is not None)
+    if len(known) < len(names) or is_valid(known):
+        return dict(targets)
+    candidates = [c for c in _combinations([grades[name] for name in names]) if is_valid(c)]
+    nearest = min(candidates, key=lambda c: (sum(abs(a - b) for a, b in zip(c, known, strict=True)), c))
+    return dict(zip(names, nearest, strict=True))
+
+
+def _combinations(counts: Sequence[int]) -> list[tuple[int, ...]]:
+    combinations: list[tuple[int, ...]] = [()]
+    for count in counts:
+        combinations = [(*c, grade) for c in combinations for grade in range(count)]
+    return combinations
