@@ -1,0 +1,101 @@
+"""Reads what a run's folder holds; every part but the folder itself may be missing."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from common.errors import DataError
+from server.report.examples import StoredExample, read_examples
+
+Json: TypeAlias = dict[str, Any]
+"""An object of a JSON or TOML file; its values are checked where they are shown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    """One line of ``rounds.jsonl``; ``None`` for what was not measured."""
+
+    system: str
+    group: str
+    number: int
+    loss: float | None
+    auc: float | None
+    participants: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """A run's folder.
+
+    Attributes:
+        name: of the run.
+        config: ``config.toml`` as text.
+        settings: the same, parsed.
+        manifest: ``manifest.json``.
+        metrics: ``metrics.json``; empty before the evaluation.
+        rounds: ``rounds.jsonl``, in order.
+        examples: of ``figures/examples``.
+    """
+
+    name: str
+    config: str
+    settings: Json
+    manifest: Json
+    metrics: Json
+    rounds: Sequence[Round]
+    examples: Sequence[StoredExample]
+
+    @property
+    def measurements(self) -> list[str]:
+        """What was scored, in the order of the settings; the combined score, if any, is last."""
+        return list(self.metrics.get("grades", {}))
+
+    @property
+    def primary(self) -> str:
+        """The measurement that headlines are about: the combined score, or else the first."""
+        return "combined" if "combined" in self.measurements else self.measurements[0]
+
+
+def read(run: Path) -> Content:
+    """Read a run's folder.
+
+    Raises:
+        DataError: if it is no folder, or a file in it cannot be read.
+    """
+    if not run.is_dir():
+        raise DataError(f"Expected a run's folder at {run}: run `synofed simulate` first.")
+    try:
+        config = _text(run / "config.toml")
+        settings = tomllib.loads(config)
+        manifest = json.loads(_text(run / "manifest.json") or "{}")
+        return Content(
+            name=str(manifest.get("name") or settings.get("name") or run.name),
+            config=config,
+            settings=settings,
+            manifest=manifest,
+            metrics=json.loads(_text(run / "metrics.json") or "{}"),
+            rounds=[_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line],
+            examples=read_examples(run / "figures" / "examples"),
+        )
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _round(line: Json) -> Round:
+    return Round(
+        system=str(line.get("system", "federated")),
+        group=str(line["group"]),
+        number=int(line["round"]),
+        loss=line.get("loss"),
+        auc=line.get("auc"),
+        participants=tuple(line.get("participants", ())),
+    )

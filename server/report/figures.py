@@ -1,0 +1,216 @@
+"""Charts as SVG, each with the data it shows as CSV. The same data give the same bytes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
+
+from server.report.tables import Cell, Interval
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
+INK, LINE = "#222222", "#dddddd"
+COLOURS: Mapping[str, str] = {
+    "federated": "#2b7bba",
+    "centralised": "#d9822b",
+    "alone": "#8a8f98",
+    "readers": "#8e63b0",
+    "unseen": "#c2455a",
+}
+"""Of middling lightness, to be seen on a light and on a dark page."""
+
+_STYLE: dict[RcKeyType, Any] = {
+    "svg.fonttype": "none",  # text stays text: searchable, and set in the page's own font
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": INK,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "savefig.facecolor": "none",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A chart.
+
+    Attributes:
+        name: stem of its files.
+        caption: one sentence that says what is seen; also the text for readers who cannot see it.
+        svg: a whole SVG document.
+        csv: the data it shows, with a header.
+    """
+
+    name: str
+    caption: str
+    svg: str
+    csv: str
+
+    @property
+    def inline(self) -> str:
+        """The SVG element for an HTML page, its ink and lines in the page's own colours."""
+        element = self.svg[self.svg.index("<svg") :]
+        element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+        element = re.sub(
+            r'\bid="(?:figure|axes|patch|text|line2d|matplotlib\.axis|[xy]tick)_?\d*"', "", element
+        )
+        element = element.replace(INK, "currentColor").replace(LINE, "var(--line)")
+        return element.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
+
+    def save(self, folder: Path) -> None:
+        """Write ``<name>.svg`` and ``<name>.csv``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.svg").write_text(self.svg, encoding="utf-8")
+        (folder / f"{self.name}.csv").write_text(self.csv, encoding="utf-8")
+
+
+def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figure:
+    """Counts by reference grade (row) and decided grade (column), shaded by the share of the row."""
+    counts = np.asarray(matrix)
+    grades = len(counts)
+    side = 0.9 + 0.52 * max(grades, 3)
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(side, side)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        for (row, column), share in np.ndenumerate(shares):
+            axes.add_patch(
+                Rectangle((column, row), 0.95, 0.95, facecolor=(*_rgb(COLOURS["federated"]), float(share)))
+            )
+            axes.text(
+                column + 0.475, row + 0.475, f"{counts[row, column]}", ha="center", va="center",
+                color="#ffffff" if share > 0.6 else INK, fontweight="bold" if row == column else "normal",
+            )  # fmt: skip
+        ticks = np.arange(grades) + 0.475
+        axes.set(xlim=(0, grades), ylim=(grades, 0), xlabel="decided grade", ylabel="reference grade")
+        axes.set_xticks(ticks, [str(g) for g in range(grades)])
+        axes.set_yticks(ticks, [str(g) for g in range(grades)])
+        axes.tick_params(length=0)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        svg = _svg(canvas, name)
+    rows = [(r, c, int(counts[r, c]), float(shares[r, c])) for r, c in np.ndindex(*counts.shape)]
+    return Figure(
+        name=name,
+        caption=caption,
+        svg=svg,
+        csv=table(("reference", "decision", "exams", "share_of_row"), rows),
+    )
+
+
+def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str) -> Figure:
+    """A dot and its 95 % interval for each row."""
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(4.7, 0.62 + 0.3 * len(rows))
+        for place, row in enumerate(rows):
+            if row.value is None:
+                continue
+            colour = COLOURS[row.kind]
+            if row.low is not None and row.high is not None:
+                axes.plot([row.low, row.high], [place, place], color=colour, linewidth=2.2, alpha=0.55)
+            axes.plot([row.value], [place], "o", color=colour, markersize=6)
+        axes.set_yticks(range(len(rows)), [row.label for row in rows])
+        axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=axis)
+        axes.set_xlim(*_limits(rows))
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        axes.spines["left"].set_visible(False)
+        svg = _svg(canvas, name)
+    data = [(row.label, row.value, row.low, row.high) for row in rows]
+    return Figure(
+        name=name, caption=caption, svg=svg, csv=table(("row", "value", "ci95_low", "ci95_high"), data)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Curve:
+    """A line over the rounds; ``faint`` ones are single groups behind their mean."""
+
+    label: str
+    kind: str
+    points: Sequence[tuple[int, float]]
+    faint: bool
+
+
+def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Figure:
+    """Lines over the rounds."""
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(4.4, 2.7)
+        for line in lines:
+            x, y = zip(*line.points, strict=True)
+            axes.plot(
+                x, y,
+                color=COLOURS[line.kind],
+                linewidth=0.8 if line.faint else 2.2,
+                alpha=0.35 if line.faint else 1.0,
+                linestyle="-" if line.kind == "federated" else (0, (4, 2)),
+                marker="o" if len(x) == 1 else None,
+                label="_" if line.faint else line.label,
+            )  # fmt: skip
+        axes.set(xlabel="round", ylabel=axis)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.grid()
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, loc="best")
+        svg = _svg(canvas, name)
+    data = [(line.label, number, value) for line in lines for number, value in line.points]
+    return Figure(name=name, caption=caption, svg=svg, csv=table(("line", "round", "value"), data))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """CSV text; an empty cell for ``None``."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def _canvas(width_in: float, height_in: float) -> tuple[Canvas, Axes]:
+    canvas = Canvas(figsize=(width_in, height_in), layout="constrained")
+    FigureCanvasSVG(canvas)
+    return canvas, canvas.add_subplot()
+
+
+def _svg(canvas: Canvas, name: str) -> str:
+    buffer = io.StringIO()
+    # The salt makes ids, and no date makes the file, depend on nothing but the data.
+    with mpl.rc_context({"svg.hashsalt": name}):
+        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _limits(rows: Sequence[Interval]) -> tuple[float, float]:
+    numbers = [n for row in rows for n in (row.value, row.low, row.high) if n is not None]
+    if not numbers:
+        return 0.0, 1.0
+    pad = 0.05 * max(max(numbers) - min(numbers), 0.1)
+    return min(numbers) - pad, max(numbers) + pad
+
+
+def _rgb(colour: str) -> tuple[float, float, float]:
+    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+    return red, green, blue
