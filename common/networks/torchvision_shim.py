@@ -6,8 +6,10 @@ compiled operators are missing; declaring their two schemas first is enough for 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import threading
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -32,9 +34,19 @@ def resnet18() -> nn.Module:
 
 
 def _declare_missing_operators() -> None:
-    if _libraries or importlib.util.find_spec("torchvision") is None or hasattr(torch.ops.torchvision, "nms"):
+    if _libraries or _operators_load():
         return
     library = torch.library.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         library.define(schema)
     _libraries.append(library)  # a library's operators live as long as it does
+
+
+def _operators_load() -> bool:
+    """Whether the compiled operators fit this torch; declared a second time, they would end the process."""
+    found = importlib.util.find_spec("torchvision")
+    folders = found.submodule_search_locations if found is not None else None
+    for compiled in (path for folder in folders or () for path in Path(folder).glob("_C*.so")):
+        with contextlib.suppress(OSError):
+            torch.ops.load_library(str(compiled))
+    return hasattr(torch.ops.torchvision, "nms")

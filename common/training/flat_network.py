@@ -66,5 +66,6 @@ def flat_network(spec: NetworkSpec, settings: NetworkSettings, device: torch.dev
     networks: dict[object, FlatNetwork] = _cache.__dict__.setdefault("networks", {})
     key = (len(spec.images), spec.target.classes, settings, device)
     if key not in networks:
-        networks[key] = FlatNetwork(build.network(spec, settings), device)
+        with torch.inference_mode(False):  # scoring may ask first; what it makes must be trainable later
+            networks[key] = FlatNetwork(build.network(spec, settings), device)
     return networks[key]
