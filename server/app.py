@@ -25,9 +25,7 @@ def build(configuration: Settings, *, folder: Path, observer: Observer, finished
     def main(grid: Grid, context: Context) -> None:
         del context
         finished(
-            campaign.run(
-                grid, configuration, folder=folder, campaign=configuration.name, observer=observer
-            )
+            campaign.run(grid, configuration, folder=folder, campaign=configuration.name, observer=observer)
         )
 
     return server_app

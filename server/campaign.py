@@ -140,7 +140,9 @@ def _ask_all(grid: Grid, content: RecordDict, message_type: str, *, timeout_s: f
     answered = {reply.metadata.src_node_id: reply for reply in replies}
     silent = [node for node in nodes if node not in answered or answered[node].has_error()]
     if silent:
-        raise CampaignError(f"Expected an answer of all {len(nodes)} sites, {len(silent)} gave none: nodes {silent}")
+        raise CampaignError(
+            f"Expected an answer of all {len(nodes)} sites, {len(silent)} gave none: nodes {silent}"
+        )
     return answered
 
 
@@ -155,9 +157,7 @@ def _stage(
     observer: Observer,
 ) -> list[GroupRounds]:
     layouts = weights.layouts(stage.networks, settings)
-    packed = groups.pack(
-        stage.name, stage.networks, layouts, group_bytes=settings.federation.group_bytes
-    )
+    packed = groups.pack(stage.name, stage.networks, layouts, group_bytes=settings.federation.group_bytes)
     rounds = [
         GroupRounds(
             group,
@@ -189,7 +189,9 @@ def _stage(
 class _Loop:
     """Keeps a few groups in flight over one grid; groups do not wait for each other."""
 
-    def __init__(self, grid: Grid, nodes: Mapping[str, int], observer: Observer, *, deadline_s: float) -> None:
+    def __init__(
+        self, grid: Grid, nodes: Mapping[str, int], observer: Observer, *, deadline_s: float
+    ) -> None:
         self._grid = grid
         self._nodes = nodes
         self._observer = observer
@@ -217,7 +219,13 @@ class _Loop:
         request = group.request()
         content = wire.encode_train_request(request)  # encoded once, shared by all sites' messages
         messages = [
-            Message(content, node, wire.TRAIN, ttl=self._deadline_s, group_id=f"{request.group}/{request.server_round}")
+            Message(
+                content,
+                node,
+                wire.TRAIN,
+                ttl=self._deadline_s,
+                group_id=f"{request.group}/{request.server_round}",
+            )
             for node in self._nodes.values()
         ]
         ids = self._grid.push_messages(messages)
@@ -252,5 +260,3 @@ class _Loop:
                 self._pending = {i: p for i, p in self._pending.items() if p[0] is not group}
                 closed = True
         return closed
-
-

@@ -118,6 +118,15 @@ class Journal:
         return self._folder / f"round_{server_round:06d}.safetensors"
 
 
+def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:
+    """All committed rounds of all groups of a campaign, in the order of time."""
+    if not folder.exists():
+        return []
+    entries = [Journal(folder, group.name).last(plan_hash=plan_hash) for group in sorted(folder.iterdir())]
+    found = [record for entry in entries if entry is not None for record in entry.records]
+    return sorted(found, key=lambda record: (record.time, record.group, record.round))
+
+
 @contextmanager
 def _open(path: Path) -> Iterator[safe_open]:
     try:
@@ -138,6 +147,7 @@ def _entry(raw: Any) -> Entry:
         server_round=raw["server_round"],
         best={name: Best(**best) for name, best in raw["best"].items()},
         records=tuple(
-            RoundRecord(**{**record, "participants": tuple(record["participants"])}) for record in raw["records"]
+            RoundRecord(**{**record, "participants": tuple(record["participants"])})
+            for record in raw["records"]
         ),
     )

@@ -79,7 +79,9 @@ class GroupRounds:
         self._spool = spool
         self._round: _Round | None = None
         self._start = start
-        self._entry = journal.last(plan_hash=self._plan_hash) or Entry(plan_hash=self._plan_hash, server_round=0)
+        self._entry = journal.last(plan_hash=self._plan_hash) or Entry(
+            plan_hash=self._plan_hash, server_round=0
+        )
         self._states: dict[str, ServerState] = {}  # in memory only while the group is in flight
 
     @property
@@ -223,7 +225,9 @@ class GroupRounds:
         if reply.request_id != current.request_id or reply.site != site:
             raise UpdateError(f"Expected the reply of {site} to request {current.request_id}, got another's")
         if set(reply.networks) != set(self.group.layouts):
-            raise UpdateError(f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}")
+            raise UpdateError(
+                f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}"
+            )
         for name, network in reply.networks.items():
             _check_network(name, network, size=self.group.layouts[name].size)
 

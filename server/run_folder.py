@@ -35,7 +35,9 @@ class RunFolder:
     def begin(cls, path: Path, settings: Settings) -> RunFolder:
         """Start a run; a former run of that name is moved aside to ``<name>.1``, ``<name>.2``, ..."""
         if path.exists():
-            aside = next(c for i in range(1, 1_000_000) if not (c := path.with_name(f"{path.name}.{i}")).exists())
+            aside = next(
+                c for i in range(1, 1_000_000) if not (c := path.with_name(f"{path.name}.{i}")).exists()
+            )
             path.rename(aside)
         path.mkdir(parents=True)
         folder = cls(path)
@@ -76,7 +78,9 @@ class RunFolder:
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"Expected a run's folder at {self.path}: {error}") from None
         if not isinstance(content, dict):
-            raise ConfigurationError(f"Expected a run's manifest in {self.path}, got {type(content).__name__}")
+            raise ConfigurationError(
+                f"Expected a run's manifest in {self.path}, got {type(content).__name__}"
+            )
         return content
 
     def update_manifest(self, **changes: object) -> None:

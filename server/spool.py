@@ -22,9 +22,7 @@ class SpooledUpdate:
 
     def read(self, start: int, stop: int) -> Float32[np.ndarray, " chunk"]:
         """Parameters ``start`` to ``stop``."""
-        return np.fromfile(
-            self.path, dtype="<f4", count=stop - start, offset=self.offset_bytes + 4 * start
-        )
+        return np.fromfile(self.path, dtype="<f4", count=stop - start, offset=self.offset_bytes + 4 * start)
 
 
 class Spool:

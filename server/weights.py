@@ -21,7 +21,7 @@ def layouts(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, Layou
     for spec in specs:
         shape = (spec.images, spec.target.classes)
         if shape not in by_shape:
-            by_shape[shape] = layout(spec, settings.images, settings.network)
+            by_shape[shape] = layout(spec, settings.network)
         found[spec.name] = by_shape[shape]
     return found
 
@@ -29,4 +29,4 @@ def layouts(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, Layou
 def start(spec: NetworkSpec, settings: Settings) -> Float32[np.ndarray, " parameters"]:
     """A network's random start, the same for the same seed and name."""
     seed = derive_seed(settings.seed, "start", spec.name)
-    return initial_weights(spec, settings.images, settings.network, seed=seed).numpy()
+    return initial_weights(spec, settings.network, seed=seed).numpy()

@@ -1,0 +1,99 @@
+"""All sites' training exams as one site: what centralised training would have had."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tomli_w
+
+from client.site import Site
+from common.settings import Settings
+from common.training.data import MISSING
+from simulation.cohort import CohortSite
+
+READER = "consensus"
+
+
+def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
+    """Make a site folder of the training exams of several sites, with their labels and their folds.
+
+    Pictures are hard links where the file system permits, else copies. A folder that is there is kept: what it
+    holds follows from the sites.
+
+    Returns:
+        ``folder``.
+    """
+    if folder.exists():
+        return folder
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    manifest: list[dict[str, str]] = []
+    grades: list[dict[str, str]] = []
+    for member in sites:
+        for row, labels in _training_rows(member, settings):
+            manifest.append(_pooled_row(row, member, building, settings))
+            grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
+    _write(building / "manifest.csv", manifest)
+    _write(building / "grades.csv", grades)
+    policy = {"allow_unprotected": True, "methods": [settings.method], "score_histograms": True}
+    (building / "site.toml").write_text(tomli_w.dumps({"name": "pooled", "policy": policy}), encoding="utf-8")
+    building.rename(folder)
+    return folder
+
+
+def _training_rows(
+    member: CohortSite, settings: Settings
+) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
+    """Manifest row, with its fold, and labels of every usable training exam of a site."""
+    opened = Site.open(member.folder)
+    store = opened.store(settings)
+    with (member.folder / opened.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
+        rows = {row["exam_id"]: row for row in csv.DictReader(file)}
+    for index, exam_id in enumerate(store.exams["exam_id"]):
+        fold = int(store.tensors.fold[index])
+        if fold == MISSING:
+            continue
+        labels = {name: int(values[index]) for name, values in store.tensors.grades.items()}
+        yield (
+            rows[exam_id] | {"fold": str(fold)},
+            {name: "" if grade == MISSING else str(grade) for name, grade in labels.items()},
+        )
+
+
+def _pooled_row(
+    row: Mapping[str, str], member: CohortSite, building: Path, settings: Settings
+) -> dict[str, str]:
+    pooled = {
+        "exam_id": f"{member.name}/{row['exam_id']}",
+        "patient_id": f"{member.name}/{row['patient_id']}",
+        "device": row.get("device", ""),
+        "split": "train",
+        "fold": row["fold"],
+    }
+    for image in settings.images:
+        source = row[f"{image}_path"]
+        path = f"{member.name}/{source}"
+        (building / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (building / path).exists():
+            _link(member.folder / source, building / path)
+        pooled |= {f"{image}_path": path, f"{image}_roi": row.get(f"{image}_roi", "")}
+    return pooled
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

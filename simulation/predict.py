@@ -1,0 +1,137 @@
+"""Scores the held-out exams of simulated sites with a trained ensemble, one row an exam."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from client.site import Site
+from client.store import Store
+from common import committee
+from common.scoring import multitude, validity
+from common.settings import Settings
+from server.network_files import TrainedNetwork
+from simulation.cohort import Cohort, CohortSite
+
+
+def predictions(
+    networks: Sequence[TrainedNetwork],
+    cohort: Cohort,
+    settings: Settings,
+    *,
+    devices: Sequence[str],
+) -> pd.DataFrame:
+    """Score every held-out exam of every site of a cohort.
+
+    Args:
+        networks: the trained ensemble.
+        cohort: the sites; the truth is read here, never by the client.
+        settings: the configuration.
+        devices: a worker scores one site on each.
+
+    Returns:
+        One row an exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
+        ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``vote_<m>_<k>``,
+        ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``.
+        A grade that is not there is -1.
+    """
+    with ThreadPoolExecutor(max_workers=len(devices)) as pool:
+        frames = pool.map(
+            lambda indexed: _site(
+                networks, indexed[1], settings, device=torch.device(devices[indexed[0] % len(devices)])
+            ),
+            enumerate(cohort.sites),
+        )
+        return pd.concat(list(frames), ignore_index=True)
+
+
+def _site(
+    networks: Sequence[TrainedNetwork], site: CohortSite, settings: Settings, *, device: torch.device
+) -> pd.DataFrame:
+    store = Site.open(site.folder).store(settings)
+    held_out = torch.nonzero(store.tensors.fold < 0).flatten()
+    exams = store.exams.iloc[held_out.numpy()].reset_index(drop=True)
+    columns: dict[str, object] = {
+        "exam_id": exams["exam_id"],
+        "patient_id": exams["patient_id"],
+        "site": site.name,
+        "device": exams["device"],
+        "trained_site": site.trains,
+    }
+    columns |= _references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
+    columns |= _scores(networks, store, held_out, settings, device=device)
+    return pd.DataFrame(columns)
+
+
+def _references(
+    store: Store, folder: Path, exam_ids: pd.Series, held_out: NDArray[np.int64], settings: Settings
+) -> dict[str, object]:
+    columns: dict[str, object] = {}
+    truth = _table(folder / "truth.csv", exam_ids)
+    readers = store.reader_grades
+    for name in settings.measurements:
+        if truth is not None and name in truth:
+            columns[f"truth_{name}"] = _grades(truth[name])
+        columns[f"label_{name}"] = store.tensors.grades[name].numpy()[held_out]
+        for reader, rows in readers.groupby("reader", sort=True):
+            one_each = rows.drop_duplicates("exam_id").set_index("exam_id")
+            columns[f"reader_{reader}_{name}"] = _grades(one_each[name].reindex(exam_ids))
+    return columns
+
+
+def _table(path: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
+    if not path.exists():
+        return None
+    return pd.read_csv(path, dtype={"exam_id": str}).set_index("exam_id").reindex(exam_ids)
+
+
+def _grades(values: pd.Series) -> NDArray[np.int64]:
+    return pd.to_numeric(values).fillna(-1).to_numpy().astype(np.int64)
+
+
+def _scores(
+    networks: Sequence[TrainedNetwork],
+    store: Store,
+    held_out: torch.Tensor,
+    settings: Settings,
+    *,
+    device: torch.device,
+) -> dict[str, object]:
+    specs = [network.spec for network in networks]
+    probabilities = committee.probabilities(
+        {network.spec.name: torch.from_numpy(network.weights) for network in networks},
+        specs,
+        store.tensors,
+        held_out,
+        images=settings.images,
+        network=settings.network,
+        device=device,
+    ).numpy()
+    thresholds = np.array([network.result.threshold for network in networks], dtype=np.float32)
+    votes = committee.votes(
+        committee.bits(probabilities, thresholds), specs, measurements=list(settings.measurements)
+    )
+    names, values = list(settings.measurements), tuple(_values(settings).values())
+    decided = multitude.decide(votes, values=values, is_valid=validity.predicate(settings))
+    majority = multitude.majority(votes, values=values)
+    columns: dict[str, object] = {}
+    for index, name in enumerate(names):
+        columns |= {f"vote_{name}_{model}": votes[:, model, index] for model in range(votes.shape[1])}
+        columns[f"decision_{name}"] = decided.decision[:, index]
+        columns[f"majority_{name}"] = majority[:, index]
+    columns |= {
+        "contested": decided.contested,
+        "weight": decided.weight,
+        "runner_up_weight": decided.runner_up_weight,
+    }
+    return columns | {f"p:{spec.name}": probabilities[:, i] for i, spec in enumerate(specs)}
+
+
+def _values(settings: Settings) -> Mapping[str, int]:
+    return {name: measurement.grades for name, measurement in settings.measurements.items()}

@@ -1,0 +1,231 @@
+"""A whole multi-centre study on one machine: sites, federation, baselines, evaluation, report."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+
+from client.site import Site
+from common.errors import ConfigurationError, SynofedError
+from common.settings import Section, Settings
+from server import journal, network_files, report
+from server.campaign import Event, Outcome, Status
+from server.journal import RoundRecord
+from server.run_folder import RunFolder
+from simulation import cohort, engines, examples, pooled, public
+from simulation.cohort import Cohort
+from simulation.grid import Workers
+from simulation.metrics import metrics
+from simulation.predict import predictions
+from simulation.progress import Display
+
+FEDERATED = "federated"
+CENTRALISED = "centralised"
+COHORTS = Path("cohorts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """One way of training the method: the federation, or a baseline beside it.
+
+    Attributes:
+        name: ``federated``, ``alone:<site>`` or ``centralised``.
+        folder: where its journal and networks lie.
+        sites: the folders of the sites that train.
+        settings: the run's, or for a baseline with fewer scoring models.
+    """
+
+    name: str
+    folder: Path
+    sites: tuple[Path, ...]
+    settings: Settings
+
+
+def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -> tuple[Path, Status]:
+    """Run a study.
+
+    Everything that can be wrong with configuration, sites and images is found before the run's folder is made.
+
+    Args:
+        settings: the configuration.
+        out: the run's folder; a former run there is moved aside, or with ``resume`` continued.
+        resume: go on after an interruption, with bit-identical results.
+        display: shows progress.
+
+    Returns:
+        The run's folder and how the federation ended.
+
+    Raises:
+        SynofedError: with the run's folder, if it was begun, in status ``FAILED``.
+    """
+    started = time.monotonic()
+    sites = _cohort(settings, display)
+    _open_stores(sites, settings, display)
+    run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
+    display.log_to(run.path / "log.txt")
+    try:
+        status = _train_and_evaluate(run, sites, settings, display)
+    except BaseException as error:
+        run.update_manifest(status="FAILED", error=_describe(error))
+        raise
+    run.update_manifest(seconds=round(time.monotonic() - started, 1))
+    report.write(run.path)
+    return run.path, status
+
+
+def _describe(error: BaseException) -> str:
+    return str(error) if isinstance(error, SynofedError) else type(error).__name__
+
+
+def _cohort(settings: Settings, display: Display) -> Cohort:
+    source = settings.cohort
+    if source is None:
+        raise ConfigurationError(
+            "Expected a [cohort] with folder, phantom or public: a simulation needs sites"
+        )
+    if source.folder is not None:
+        return cohort.discover(source.folder)
+    if source.phantom is not None:
+        with display.step("phantom cohort") as bar:
+            folder = COHORTS / f"phantom-{_short_hash(source.phantom, settings.seed)}"
+            return cohort.ensure(source.phantom, seed=settings.seed, out=folder, progress=bar)
+    assert source.public is not None
+    folder = COHORTS / f"public-{_short_hash(source.public, settings.seed)}"
+    return public.ensure(source.public, settings=settings, out=folder)
+
+
+def _short_hash(source: Section, seed: int) -> str:
+    return hashlib.sha256(f"{source.model_dump_json()}/{seed}".encode()).hexdigest()[:12]
+
+
+def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
+    """Read every site's data once, so that a bad row or image is found before anything is trained."""
+    with display.step("site stores") as bar:
+        for index, site in enumerate(sites.sites):
+            store = Site.open(site.folder).store(settings)
+            bar(index + 1, len(sites.sites))
+            usable = ", ".join(f"{name} {count}" for name, count in store.usable.items())
+            quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""
+            role = "" if site.trains else "  (never trained on)"
+            display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
+
+
+def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> Status:
+    federated = System(
+        name=FEDERATED,
+        folder=run.path,
+        sites=tuple(site.folder for site in sites.sites if site.trains),
+        settings=settings,
+    )
+    devices = engines.devices(settings.compute)
+    baselines = _baselines(run, sites, settings) if settings.evaluate.baselines else ()
+    _rewrite_rounds(run, (federated, *baselines))
+    with Workers(devices, threads=settings.compute.threads) as workers:
+        outcome = _train(federated, run, display, workers)
+        run.update_manifest(**_outcome_facts(outcome, sites, settings))
+        _train_side_by_side(baselines, run, display, workers)
+    with display.step("evaluation"):
+        _evaluate(run, federated, baselines, sites, devices)
+    run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
+    return outcome.status
+
+
+def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[System, ...]:
+    """Each site alone and all sites pooled: the same method, steps a network, code and seeds."""
+    models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
+    fewer = settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
+    training = [site for site in sites.sites if site.trains]
+    folder = run.path / "baselines"
+    alone = [
+        System(
+            name=f"alone:{site.name}",
+            folder=folder / f"alone-{site.name}",
+            sites=(site.folder,),
+            settings=fewer,
+        )
+        for site in training
+    ]
+    everything = pooled.site(folder / CENTRALISED / "site", training, settings)
+    return (
+        *alone,
+        System(name=CENTRALISED, folder=folder / CENTRALISED, sites=(everything,), settings=fewer),
+    )
+
+
+def _rewrite_rounds(run: RunFolder, systems: Sequence[System]) -> None:
+    """After an interruption, ``rounds.jsonl`` says again what the journals say."""
+    run.rewrite_rounds(
+        (system.name, record)
+        for system in systems
+        for record in journal.records(system.folder / "journal", plan_hash=system.settings.plan_hash())
+    )
+
+
+def _train(system: System, run: RunFolder, display: Display, workers: Workers) -> Outcome:
+    def observe(event: Event) -> None:
+        if isinstance(event, RoundRecord):
+            run.append_round(system.name, event)
+        display.event(system.name, event)
+
+    return engines.run_campaign(
+        system.settings, system.sites, folder=system.folder, observer=observe, workers=workers
+    )
+
+
+def _train_side_by_side(
+    systems: Sequence[System], run: RunFolder, display: Display, workers: Workers
+) -> None:
+    """Each baseline has one site, so several at once keep all workers busy."""
+    if not systems:
+        return
+    at_once = len(systems) if systems[0].settings.compute.engine == "in-process" else 1
+    with ThreadPoolExecutor(max_workers=at_once) as pool:
+        for future in [pool.submit(_train, system, run, display, workers) for system in systems]:
+            future.result()
+
+
+def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[str, object]:
+    return {
+        "sites": list(outcome.sites),
+        "missing": dict(outcome.missing),
+        "fingerprints": {site.name: Site.open(site.folder).store(settings).fingerprint for site in sites.sites},
+        "networks": {name: asdict(result) for name, result in outcome.results.items()},
+    }
+
+
+def _evaluate(
+    run: RunFolder,
+    federated: System,
+    baselines: Sequence[System],
+    sites: Cohort,
+    devices: Sequence[str],
+) -> None:
+    settings = federated.settings
+
+    def scored(system: System, *, models: int | None = None) -> pd.DataFrame:
+        networks = [
+            network
+            for network in network_files.load_all(system.folder / "networks")
+            if models is None or network.spec.fold < models
+        ]
+        return predictions(networks, sites, settings, devices=devices)
+
+    frame = scored(federated)
+    others = {system.name: scored(system) for system in baselines}
+    if baselines:
+        others[FEDERATED] = scored(federated, models=baselines[0].settings.rating.models)
+    frame.to_parquet(run.path / "predictions.parquet", index=False)
+    if others:
+        systems = [other.assign(system=name) for name, other in others.items()]
+        pd.concat(systems).to_parquet(run.path / "predictions_baselines.parquet", index=False)
+    run.write_json(
+        "metrics.json", metrics(frame, settings=settings, baselines=others, generator_seed=settings.seed)
+    )
+    examples.write(run.path / "figures" / "examples", frame, sites, settings)
