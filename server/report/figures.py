@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from server.report.tables import Cell, Interval
 
@@ -36,7 +36,7 @@ COLOURS: Mapping[str, str] = {
 _STYLE: dict[RcKeyType, Any] = {
     "svg.fonttype": "none",  # text stays text: searchable, and set in the page's own font
     "font.family": "DejaVu Sans",
-    "font.size": 9.0,
+    "font.size": 8.5,
     "text.color": INK,
     "axes.edgecolor": LINE,
     "axes.labelcolor": INK,
@@ -74,7 +74,7 @@ class Figure:
         element = self.svg[self.svg.index("<svg") :]
         element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
         element = re.sub(
-            r'\bid="(?:figure|axes|patch|text|line2d|matplotlib\.axis|[xy]tick)_?\d*"', "", element
+            r'\bid="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|[xy]tick)_?\d*"', "", element
         )
         element = element.replace(INK, "currentColor").replace(LINE, "var(--line)")
         return element.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
@@ -100,7 +100,7 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
             )
             axes.text(
                 column + 0.475, row + 0.475, f"{counts[row, column]}", ha="center", va="center",
-                color="#ffffff" if share > 0.6 else INK, fontweight="bold" if row == column else "normal",
+                color="#ffffff" if share > 0.85 else INK, fontweight="bold" if row == column else "normal",
             )  # fmt: skip
         ticks = np.arange(grades) + 0.475
         axes.set(xlim=(0, grades), ylim=(grades, 0), xlabel="decided grade", ylabel="reference grade")
@@ -119,10 +119,10 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
     )
 
 
-def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str) -> Figure:
+def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, percent: bool) -> Figure:
     """A dot and its 95 % interval for each row."""
     with mpl.rc_context(_STYLE):
-        canvas, axes = _canvas(4.7, 0.62 + 0.3 * len(rows))
+        canvas, axes = _canvas(3.9, 0.62 + 0.26 * len(rows))
         for place, row in enumerate(rows):
             if row.value is None:
                 continue
@@ -133,7 +133,9 @@ def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str) -
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=axis)
         axes.set_xlim(*_limits(rows))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+        if percent:
+            axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
@@ -158,7 +160,7 @@ class Curve:
 def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Figure:
     """Lines over the rounds."""
     with mpl.rc_context(_STYLE):
-        canvas, axes = _canvas(4.4, 2.7)
+        canvas, axes = _canvas(3.9, 2.6)
         for line in lines:
             x, y = zip(*line.points, strict=True)
             axes.plot(
@@ -207,7 +209,7 @@ def _limits(rows: Sequence[Interval]) -> tuple[float, float]:
     numbers = [n for row in rows for n in (row.value, row.low, row.high) if n is not None]
     if not numbers:
         return 0.0, 1.0
-    pad = 0.05 * max(max(numbers) - min(numbers), 0.1)
+    pad = 0.05 * max(max(numbers) - min(numbers), 0.2)
     return min(numbers) - pad, max(numbers) + pad
 
 

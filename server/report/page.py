@@ -17,6 +17,8 @@ from server.report.figures import Curve, Figure
 from server.report.tables import METRICS, NOTHING, Cell, bounds, number, title
 
 _SYSTEM_NAMES = {"federated": "Federated", "centralised": "All data in one place"}
+_NOT_FACTS = ("networks", "missing", "error")
+"""Entries of the manifest that are shown elsewhere than among the run's facts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +65,10 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
     """The page's HTML."""
     template = files("server.report").joinpath("page.html").read_text(encoding="utf-8")
     style = files("server.report").joinpath("page.css").read_text(encoding="utf-8")
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
     scored = bool(content.metrics)
     examples = content.examples
-    return environment.from_string(template).render(
+    html = environment.from_string(template).render(
         content=content,
         style=Markup(style),
         status=str(content.manifest.get("status", "unknown")),
@@ -86,10 +86,14 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         right=_shown([e for e in examples if e.right]),
         wrong=_shown([e for e in examples if not e.right]),
         facts=_facts(content),
+        networks=_networks(content),
         charts={name: (Markup(figure.inline), figure.caption) for name, figure in drawn.items()},
-        participants=sorted({site for line in content.rounds for site in line.participants}),
+        participants=sorted(
+            {site for line in content.rounds if line.system == "federated" for site in line.participants}
+        ),
         missing=_missing(content),
     )
+    return html.lstrip() + "\n"
 
 
 def _figures(content: Content) -> Iterator[Figure]:
@@ -98,7 +102,7 @@ def _figures(content: Content) -> Iterator[Figure]:
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
-            caption = f"{axis.capitalize()} by round: every group of networks faint, the mean bold."
+            caption = f"{axis[0].upper()}{axis[1:]} by round: every group of networks faint, the mean bold."
             yield figures.curves(f"learning_{quantity}", caption, lines, axis=f"mean {axis}")
 
 
@@ -117,14 +121,17 @@ def _scored_figures(content: Content) -> Iterator[Figure]:
         rows = tables.comparison(content, primary, metric)
         if len(rows) > 1:
             caption = f"{METRICS[metric]} of each system with its 95 % interval."
-            yield figures.intervals(f"comparison_{metric}", caption, rows, axis=axis)
+            yield figures.intervals(
+                f"comparison_{metric}", caption, rows, axis=axis, percent=metric in tables.SHARES
+            )
     caption = "Accuracy at each site with its 95 % interval; sites never trained on in red."
     rows = tables.places(content, primary, "accuracy")
-    yield figures.intervals("sites_accuracy", caption, rows, axis=f"accuracy, {title(primary).lower()}")
+    axis = f"accuracy, {title(primary).lower()}"
+    yield figures.intervals("sites_accuracy", caption, rows, axis=axis, percent=True)
     tasks = [row for row, networks, _ in tables.tasks(content) if networks]
     if tasks:
         caption = "Area under the ROC curve of each binary task, mean over its networks."
-        yield figures.intervals("binary_auc", caption, tasks, axis="AUC")
+        yield figures.intervals("binary_auc", caption, tasks, axis="AUC", percent=False)
 
 
 def _curves(content: Content, quantity: str) -> Iterator[Curve]:
@@ -154,11 +161,11 @@ def _cards(content: Content) -> Iterator[Card]:
         )
     for name, label in (
         ("federated_minus_alone_mean", "points more than sites alone"),
-        ("centralised_minus_federated", "points that pooled data gain"),
+        ("centralised_minus_federated", "points more if data were pooled"),
     ):
         if difference := (scored.get("differences") or {}).get(name):
-            entry = difference[primary]["accuracy"]
-            yield Card(value=_points(entry["value"]), label=label, interval=_point_bounds(entry))
+            value, spread = _signed(difference[primary]["accuracy"], scale=100, digits=1)
+            yield Card(value=value, label=label, interval=spread)
 
 
 def _results(content: Content) -> Table:
@@ -174,9 +181,9 @@ def _compared(content: Content) -> Table | None:
 def _differences(content: Content) -> Table | None:
     names = {
         "federated_minus_alone_mean": "Federated minus sites alone (mean)",
-        "federated_same_models_minus_alone_mean": "The same, as many models",
+        "federated_same_models_minus_alone_mean": "The same, with as many models",
         "centralised_minus_federated": "All data in one place minus federated",
-        "centralised_minus_federated_same_models": "The same, as many models",
+        "centralised_minus_federated_same_models": "The same, with as many models",
         "federated_minus_majority": "Federated minus its majority vote",
         "federated_minus_readers_mean": "Federated minus mean reader",
     }
@@ -185,14 +192,11 @@ def _differences(content: Content) -> Table | None:
     for name, label in names.items():
         if name in differences:
             block = differences[name][content.primary]
-            linear = block["kappa_linear"]
-            kappa = (
-                NOTHING if linear["value"] is None else f"{linear['value']:+.2f}",
-                bounds(linear, "kappa_linear"),
-            )
-            rows.append(
-                (label, [(_points(block["accuracy"]["value"]), _point_bounds(block["accuracy"])), kappa])
-            )
+            shown = [
+                _signed(block["accuracy"], scale=100, digits=1),
+                _signed(block["kappa_linear"], digits=2),
+            ]
+            rows.append((label, shown))
     return Table(header=("Difference", "Accuracy, points", "Linear kappa"), rows=rows) if rows else None
 
 
@@ -223,7 +227,7 @@ def _tasks(content: Content) -> Table | None:
         cells = [(number(auc.value, "auc"), bounds(entry, "auc")), (str(networks), "")]
         cells += [(number(rate["value"], "accuracy"), bounds(rate, "accuracy")) for rate in rates]
         rows.append((auc.label, cells))
-    header = ("Task", "AUC", "Networks", "Sensitivity of the decision", "Specificity of the decision")
+    header = ("Task", "AUC", "Networks", "Sensitivity", "Specificity")
     return Table(header=header, rows=rows) if rows else None
 
 
@@ -231,13 +235,15 @@ def _metric_cells(block: Json) -> list[tuple[str, str]]:
     return [(number(block[m]["value"], m), bounds(block[m], m)) for m in METRICS]
 
 
-def _points(value: float | None) -> str:
-    return NOTHING if value is None else f"{100 * value:+.1f}"
+def _signed(estimate: Json, *, digits: int, scale: float = 1.0) -> tuple[str, str]:
+    """A difference and its interval, with signs; nothing is shown as -0.0."""
 
+    def text(value: float) -> str:
+        return f"{round(scale * value, digits) + 0.0:+.{digits}f}"
 
-def _point_bounds(estimate: Json) -> str:
-    low, high = estimate["ci95"]
-    return "" if low is None or high is None else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    value, (low, high) = estimate["value"], estimate["ci95"]
+    spread = "" if low is None or high is None else f"{text(low)} to {text(high)}"
+    return (NOTHING if value is None else text(value)), spread
 
 
 def _shown(examples: Sequence[StoredExample]) -> list[dict[str, object]]:
@@ -258,7 +264,7 @@ def _facts(content: Content) -> list[tuple[str, str]]:
     return [
         (title(name), _fact(value))
         for name, value in content.manifest.items()
-        if value not in (None, "", [], {})
+        if value not in (None, "", [], {}) and name not in _NOT_FACTS
     ]
 
 
@@ -273,9 +279,20 @@ def _fact(value: Cell | list[object] | Json) -> str:
 def _inner(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_inner(item)}" for key, item in value.items())
+    if value is None:
+        return NOTHING
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return ", ".join(map(_inner, value)) if isinstance(value, list) else str(value)
 
 
+def _networks(content: Content) -> Table | None:
+    networks: dict[str, Json] = content.manifest.get("networks") or {}
+    columns = list(dict.fromkeys(key for result in networks.values() for key in result))
+    rows = [(name, [(_inner(result.get(key)), "") for key in columns]) for name, result in networks.items()]
+    return Table(header=("Network", *map(title, columns)), rows=rows) if rows else None
+
+
 def _missing(content: Content) -> list[str]:
-    missing = content.manifest.get("missing") or content.manifest.get("missing_sites") or []
-    return [str(site) for site in missing]
+    missing = content.manifest.get("missing") or {}
+    return [f"{site} (in {rounds} rounds)" for site, rounds in missing.items()]

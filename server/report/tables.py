@@ -53,7 +53,7 @@ def systems(content: Content) -> Iterator[tuple[str, str, Json]]:
     baselines = content.metrics.get("baselines") or {}
     yield "Federated", "federated", content.metrics
     if block := baselines.get("federated_same_models"):
-        yield "Federated, as many models as baselines", "federated", block
+        yield "Federated, fewer models", "federated", block
     if block := baselines.get("majority"):
         yield "Federated, majority vote", "federated", block
     if block := baselines.get("centralised"):
@@ -64,7 +64,7 @@ def systems(content: Content) -> Iterator[tuple[str, str, Json]]:
         yield f"{site} alone", "alone", block
     readers = baselines.get("readers") or {}
     if block := readers.get("mean"):
-        yield f"{_readers_word(content)}, mean", "readers", block
+        yield _readers_word(content), "readers", block
     for name, block in readers.items():
         if name != "mean":
             yield f"Reader {name}", "readers", block
@@ -121,7 +121,8 @@ def mean_curve(groups: Mapping[str, Sequence[tuple[int, float]]]) -> list[tuple[
 
 def title(name: str) -> str:
     """A name of the settings, as words."""
-    return name.replace("_", " ").capitalize()
+    # Two letters are an abbreviation: GS.
+    return name.upper() if len(name) <= 2 else name.replace("_", " ").capitalize()
 
 
 def number(value: Any, metric: str) -> str:
@@ -146,4 +147,4 @@ def is_phantom(content: Content) -> bool:
 
 
 def _readers_word(content: Content) -> str:
-    return "Simulated readers" if is_phantom(content) else "Readers"
+    return "Simulated readers, mean" if is_phantom(content) else "Readers, mean"

@@ -1,0 +1,279 @@
+import csv
+import io
+import json
+import re
+from base64 import b64decode
+from html.parser import HTMLParser
+from itertools import product
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from common.errors import DataError
+from common.settings import Settings
+from server.report import Example, write, write_examples
+from simulation.metrics import metrics
+
+SITES = {"site-a": ("ge", True), "site-b": ("mindray", True), "site-c": ("samsung", False)}
+IMAGES = {"gs": {"kind": "grey"}}
+
+
+def settings(names=("hypertrophy", "vascularity"), grades=4):
+    return Settings.model_validate(
+        {
+            "name": "test",
+            "validity": "eoss" if len(names) == 2 else "any",
+            "images": IMAGES,
+            "measurements": {name: {"grades": grades, "images": ["gs"]} for name in names},
+            "evaluate": {"bootstrap": 100},
+        }
+    )
+
+
+def table(chosen, *, right, seed, truth=True, sites=SITES):
+    base, generator = np.random.default_rng(5), np.random.default_rng(seed)
+    parts = []
+    for site, (device, trained) in sites.items():
+        columns = {
+            "exam_id": [f"e{i}" for i in range(40)],
+            "patient_id": np.arange(40) // 4,
+            "site": site,
+            "device": device,
+            "trained_site": trained,
+            "contested": np.arange(40) % 8 == 0,
+        }
+        for name, measurement in chosen.measurements.items():
+            grade = base.integers(1, measurement.grades, size=40)
+            wrong = 1 + generator.integers(0, measurement.grades - 1, size=40)
+            decision = np.where(generator.random(40) < right, grade, wrong)
+            columns |= {f"label_{name}": grade, f"decision_{name}": decision, f"majority_{name}": decision}
+            if truth:
+                columns |= {f"truth_{name}": grade, f"reader_r1_{name}": wrong}
+            columns[f"p:rating/fold0/{name}/gt1/a"] = np.clip(generator.normal(grade / 4, 0.2), 0, 1)
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def rounds():
+    for system, group, number in product(
+        ("federated", "centralised", "alone:site-a"), ("g0", "g1"), (1, 2, 3)
+    ):
+        yield {
+            "system": system,
+            "stage": "train",
+            "group": group,
+            "round": number,
+            "loss": 1 / number,
+            "auc": None if number == 1 else 0.5 + 0.1 * number,
+            "participants": ["site-a", "site-b"],
+        }
+
+
+def examples():
+    grey = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
+    colour = np.repeat(grey[..., None], 3, axis=2)
+    for number, decided in enumerate((2, 3)):
+        yield Example(
+            exam_id=f"exam-{number}",
+            site="site-a",
+            pictures={"gs": grey, "doppler": colour},
+            reference={"hypertrophy": 2, "vascularity": 1},
+            decision={"hypertrophy": decided, "vascularity": 1},
+        )
+
+
+def make(folder, *, scores=None, config="", manifest=None, lines=(), shown=()):
+    folder.mkdir()
+    (folder / "config.toml").write_text(config)
+    facts = {"name": "trial", "status": "COMPLETE_ALL_SITES", "seed": 3, "packages": {"torch": "2.13"}}
+    (folder / "manifest.json").write_text(json.dumps(facts | (manifest or {})))
+    if scores is not None:
+        (folder / "metrics.json").write_text(json.dumps(scores))
+    if lines:
+        (folder / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if shown:
+        write_examples(folder / "figures" / "examples", shown)
+    return folder
+
+
+def full_scores():
+    chosen = settings()
+    others = {
+        "centralised": table(chosen, right=0.8, seed=1),
+        "alone:site-a": table(chosen, right=0.3, seed=2),
+        "alone:site-b": table(chosen, right=0.4, seed=3),
+        "federated": table(chosen, right=0.7, seed=4),
+    }
+    return metrics(table(chosen, right=0.75, seed=0), settings=chosen, baselines=others)
+
+
+def make_full(folder):
+    config = 'validity = "eoss"\n[cohort.phantom]\nsites = 2\n[evaluate]\nbootstrap = 100\n'
+    return make(folder, scores=full_scores(), config=config, lines=rounds(), shown=examples())
+
+
+def data_of(folder, name):
+    return list(csv.DictReader(io.StringIO((folder / "figures" / f"{name}.csv").read_text(encoding="utf-8"))))
+
+
+class Page(HTMLParser):
+    """Collects what a test asks about."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.links, self.words, self.open = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+    @property
+    def text(self):
+        return re.sub(r"\s+", " ", " ".join(self.words))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = make_full(tmp_path_factory.mktemp("report") / "run")
+    assert write(folder) == folder / "report.html"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return Page((run / "report.html").read_text(encoding="utf-8"))
+
+
+def test_the_page_is_whole_in_itself(page):
+    assert "script" not in page.tags
+    assert "link" not in page.tags
+    assert page.links
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+
+
+def test_the_page_says_what_it_is_about(page):
+    for words in ("What this does not show", "How to read it", "No patient is in it", "site-b alone"):
+        assert words in page.text
+    scored = json.loads(json.dumps(full_scores()))
+    assert f"{100 * scored['combined']['accuracy']['value']:.1f} %" in page.text
+    # Beside the title and the heading of every section that shows numbers.
+    assert page.text.count("no differential privacy") >= 7
+
+
+def test_every_figure_is_an_svg_with_its_data(run):
+    names = {path.stem for path in (run / "figures").glob("*.svg")}
+    assert names == {
+        "confusion_hypertrophy", "confusion_vascularity", "confusion_combined", "confusion_combined_unseen",
+        "comparison_accuracy", "comparison_kappa_linear", "sites_accuracy", "binary_auc",
+        "learning_loss", "learning_auc",
+    }  # fmt: skip
+    for name in names:
+        root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        rows = list(csv.reader(io.StringIO((run / "figures" / f"{name}.csv").read_text(encoding="utf-8"))))
+        assert len(rows) > 1
+        assert {len(row) for row in rows} == {len(rows[0])}
+
+
+def test_the_csv_holds_the_numbers_of_metrics_json(run):
+    scored = json.loads((run / "metrics.json").read_text())
+    counts = [int(row["exams"]) for row in data_of(run, "confusion_combined")]
+    assert counts == [n for row in scored["combined"]["confusion"] for n in row]
+    rows = {row["row"]: row for row in data_of(run, "comparison_accuracy")}
+    entry = scored["baselines"]["centralised"]["combined"]["accuracy"]
+    assert float(rows["All data in one place"]["value"]) == entry["value"]
+    assert float(rows["All data in one place"]["ci95_low"]) == entry["ci95"][0]
+
+
+def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+    again = make_full(tmp_path / "run")
+    write(again)
+    for path in [run / "report.html", *sorted((run / "figures").glob("*.*"))]:
+        assert path.read_bytes() == (again / path.relative_to(run)).read_bytes(), path.name
+
+
+def test_examples_are_shown_right_and_wrong(page):
+    assert "Right" in page.text
+    assert "Wrong" in page.text
+    pictures = [link for link in page.links if link.startswith("data:")]
+    assert len(pictures) == 4
+    with Image.open(io.BytesIO(b64decode(pictures[1].split(",")[1]))) as image:
+        assert (image.size, image.mode) == ((32, 32), "RGB")
+
+
+def test_one_measurement_of_three_grades_without_truth_or_baselines(tmp_path):
+    chosen = settings(names=("steatosis",), grades=3)
+    sites = {"one": ("x", True), "two": ("y", True)}
+    scores = metrics(table(chosen, right=0.6, seed=0, truth=False, sites=sites), settings=chosen)
+    page = Page(write(make(tmp_path / "run", scores=scores, lines=rounds())).read_text(encoding="utf-8"))
+    assert "consensus of each site's readers" in page.text
+    assert "No device was kept out" in page.text
+    assert "No patient is in it" not in page.text
+    assert "Steatosis > 1" in page.text
+    assert (tmp_path / "run" / "figures" / "confusion_steatosis.svg").exists()
+
+
+def test_numbers_that_cannot_be_computed(tmp_path):
+    chosen = settings()
+    predictions = table(chosen, right=0.6, seed=0)
+    predictions[["truth_hypertrophy", "truth_vascularity"]] = predictions[
+        ["truth_hypertrophy", "truth_vascularity"]
+    ].where(predictions["site"] != "site-b", -1)
+    scores = metrics(predictions, settings=chosen)
+    page = Page(write(make(tmp_path / "run", scores=scores)).read_text(encoding="utf-8"))
+    assert "n/a" in page.text
+    assert "nan" not in page.text
+
+
+def test_a_failed_run_still_has_a_page(tmp_path):
+    facts = {"status": "FAILED", "error": "site-b has no manifest.csv"}
+    page = Page(write(make(tmp_path / "run", manifest=facts)).read_text(encoding="utf-8"))
+    assert "This run is not complete" in page.text
+    assert "site-b has no manifest.csv" in page.text
+    assert "There are no metrics" in page.text
+
+
+def test_missing_sites_and_networks_are_named(tmp_path):
+    network = {"best_round": 4, "auc": 0.8123, "threshold": 0.25}
+    facts = {"status": "COMPLETE_SUBSET", "missing": {"site-c": 3}, "networks": {"rating/fold0/a": network}}
+    page = Page(write(make(tmp_path / "run", manifest=facts)).read_text(encoding="utf-8"))
+    assert "site-c (in 3 rounds)" in page.text
+    assert "rating/fold0/a 4 0.8123 0.25" in page.text
+
+
+def test_names_from_outside_are_escaped(tmp_path):
+    chosen = settings()
+    hostile = "<script>alert(1)</script>"
+    sites = {hostile: ("<img src=x onerror=y>", True)}
+    scores = metrics(table(chosen, right=0.6, seed=0, sites=sites), settings=chosen)
+    text = write(make(tmp_path / "run", scores=scores, manifest={"name": hostile})).read_text(
+        encoding="utf-8"
+    )
+    page = Page(text)
+    assert "script" not in page.tags
+    assert "img" not in page.tags
+    assert hostile in page.text
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path):
+    with pytest.raises(DataError, match="Expected a run's folder"):
+        write(tmp_path / "nowhere")
+    broken = make(tmp_path / "run")
+    (broken / "metrics.json").write_text("{")
+    with pytest.raises(DataError, match="cannot be read"):
+        write(broken)
+
+
+def test_a_picture_of_another_type_is_refused(tmp_path):
+    example = Example(
+        exam_id="e", site="s", pictures={"gs": np.zeros((4, 4))}, reference={"a": 0}, decision={"a": 0}
+    )
+    with pytest.raises(DataError, match="picture gs as uint8"):
+        write_examples(tmp_path, [example])
