@@ -15,6 +15,7 @@ from common.scoring import ecoc
 from common.settings import ImageSettings, NetworkSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
+from common.training.local import autocast
 
 BATCH = 128
 
@@ -65,7 +66,8 @@ def _probability(
     built = flat_network(spec, network, device)
     built.load(weights)
     built.module.eval()
-    logits: Tensor = built.module([pictures[name] for name in spec.images])
+    with autocast(device):  # as in training, where the thresholds come from
+        logits: Tensor = built.module([pictures[name] for name in spec.images])
     return logits.float().softmax(dim=1)[:, 1].cpu()
 
 
@@ -101,5 +103,6 @@ def _columns(specs: Sequence[NetworkSpec], fold: int, measurement: str) -> Int[n
         for index, spec in enumerate(specs)
         if spec.fold == fold and spec.target.measurement == measurement
     }
-    replicas, thresholds = (sorted({key[i] for key in chosen}) for i in (0, 1))
-    return np.array([[chosen[replica, threshold] for threshold in thresholds] for replica in replicas])
+    replicas = sorted({replica for replica, _ in chosen})
+    tasks = range(len(chosen) // len(replicas))
+    return np.array([[chosen[replica, task] for task in tasks] for replica in replicas])

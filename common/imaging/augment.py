@@ -1,7 +1,7 @@
 """Random changes to a batch of stored images, drawn apart from being applied, and the cut of the ROI.
 
-A stored image has a margin around its ROI (``imaging.roi``): the ROI is cut from it shifted, scaled and rotated
-in one bilinear resampling of the whole batch, on whatever device the batch lies.
+A stored image has a margin around its ROI (``imaging.roi``): the ROI is cut from it shifted, scaled and
+rotated in one bilinear resampling of the whole batch, on whatever device the batch lies.
 """
 
 from __future__ import annotations

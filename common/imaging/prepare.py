@@ -10,7 +10,7 @@ from common.imaging.augment import AugmentParameters, central_cut, cut, relight
 from common.settings import ImageSettings
 
 FLOW_COLOUR = (1.0, 0.0, 0.0)
-"""Every pixel of the Doppler signal gets this colour, so that all vendors' colour maps look alike (RATING)."""
+"""Every pixel of the Doppler signal gets this colour, so all machines' colour maps look alike (RATING)."""
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

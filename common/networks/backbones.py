@@ -71,8 +71,8 @@ def backbone(settings: NetworkSettings) -> tuple[nn.Module, int]:
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from one generator: He et al. 2015 for convolutions, PyTorch's own rule for the rest.
 
-    Convolutions: N(0, 2 / fan_out). Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms: weight
-    1, bias 0.
+    Convolutions: N(0, 2 / fan_out). Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
+    weight 1, bias 0.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

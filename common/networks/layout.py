@@ -19,8 +19,8 @@ from common.errors import UpdateError
 class Layout:
     """Names and shapes, in order; parameters first, then floating buffers.
 
-    Integer buffers (BatchNorm's ``num_batches_tracked``) are left out: nothing here reads them, and an average
-    of counters means nothing.
+    Integer buffers (BatchNorm's ``num_batches_tracked``) are left out: nothing here reads them, and an
+    average of counters means nothing.
 
     Attributes:
         entries: (name, shape) of each piece.

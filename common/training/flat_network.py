@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from common.errors import UpdateError
 from common.networks import build
 from common.networks.layout import Layout, layout_of
 from common.networks.spec import NetworkSpec
@@ -37,7 +38,13 @@ class FlatNetwork:
         self._point_into_flat()
 
     def load(self, flat: Float32[Tensor, " size"]) -> None:
-        """Take weights."""
+        """Take weights.
+
+        Raises:
+            UpdateError: if the vector is of another length.
+        """
+        if flat.shape != self.flat.shape:
+            raise UpdateError(f"Expected {len(self.flat)} values for this network, got {tuple(flat.shape)}")
         with torch.no_grad():
             self.flat.copy_(flat)
 

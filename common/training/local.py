@@ -22,6 +22,8 @@ from common.training.sampling import batches
 from common.training.schedule import learning_rate
 
 SCORING_BATCH = 128
+"""Exams a forward pass; any size gives the same scores up to rounding."""
+
 CPU = torch.device("cpu")
 
 
@@ -130,9 +132,11 @@ def score(
     network.load(weights)
     network.module.eval()
     scores = [torch.empty(0, settings.spec.target.classes)]
-    with torch.inference_mode(), _autocast(settings.device):
+    with torch.inference_mode():
         for chunk in exams.split(SCORING_BATCH):
-            logits = network.module(_pictures(data, chunk, settings, generator=None))
+            pictures = _pictures(data, chunk, settings, generator=None)
+            with autocast(settings.device):
+                logits = network.module(pictures)
             scores.append(logits.float().softmax(dim=1).cpu())
     return torch.cat(scores)
 
@@ -160,10 +164,11 @@ def _steps(
                 training, step=done_before + step, total=settings.rounds * training.local_steps
             )
         gradient.zero_()
-        with _autocast(settings.device):
-            logits = network.module(_pictures(data, exams[batch], settings, generator))
+        pictures = _pictures(data, exams[batch], settings, generator)
+        with autocast(settings.device):
+            logits = network.module(pictures)
             loss = F.cross_entropy(logits, targets[batch].to(settings.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if received is not None:  # FedProx: the gradient of mu / 2 * |w - w_received|^2
             gradient.add_(network.trained.detach() - received, alpha=settings.proximal_mu)
         optimiser.step()
@@ -208,7 +213,11 @@ def _each_picture(
         yield picture(stored, settings.images[name], image_px=image_px, parameters=parameters)
 
 
-def _autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:
+    """The precision of a network's pass, in training and scoring alike: bfloat16 on CUDA, float32 elsewhere.
+
+    Pictures are prepared outside of it: a sampling grid in bfloat16 is off by tenths of a pixel.
+    """
     if device.type == "cuda":
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return contextlib.nullcontext()
