@@ -27,32 +27,43 @@ class TrainedNetwork:
     weights: Float32[np.ndarray, " parameters"]
 
 
+def path(folder: Path, name: str) -> Path:
+    """The file of a network."""
+    return folder / f"{name.replace('/', '.')}.safetensors"
+
+
 def save(
     folder: Path, spec: NetworkSpec, result: NetworkResult, weights: Float32[np.ndarray, " parameters"]
 ) -> None:
     """Write one network."""
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"spec": json.dumps(asdict(spec)), "result": json.dumps(asdict(result))}
+    # one key: safetensors writes several in no fixed order, and the same network should be the same file
+    metadata = {"network": json.dumps({"spec": asdict(spec), "result": asdict(result)})}
     content = to_bytes({"weights": np.ascontiguousarray(weights)}, metadata=metadata)
-    atomic.write_bytes(folder / f"{spec.name.replace('/', '.')}.safetensors", content)
+    atomic.write_bytes(path(folder, spec.name), content)
 
 
-def load(path: Path) -> TrainedNetwork:
+def load(file_path: Path) -> TrainedNetwork:
     """Read one network.
 
     Raises:
         DataError: if the file is none that :func:`save` wrote.
     """
     try:
-        with safe_open(path, framework="numpy") as file:
-            spec, result = (json.loads(file.metadata()[key]) for key in ("spec", "result"))
+        with safe_open(file_path, framework="numpy") as file:
+            network = json.loads(file.metadata()["network"])
             weights = file.get_tensor("weights")
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"Expected a trained network at {path}: {error}") from None
-    spec |= {"images": tuple(spec["images"]), "target": Target(**spec["target"])}
-    return TrainedNetwork(spec=NetworkSpec(**spec), result=NetworkResult(**result), weights=weights)
+        raise DataError(f"Expected a trained network at {file_path}: {error}") from None
+    spec = network["spec"] | {
+        "images": tuple(network["spec"]["images"]),
+        "target": Target(**network["spec"]["target"]),
+    }
+    return TrainedNetwork(
+        spec=NetworkSpec(**spec), result=NetworkResult(**network["result"]), weights=weights
+    )
 
 
 def load_all(folder: Path) -> Iterator[TrainedNetwork]:
     """All networks of a folder, in the order of their file names."""
-    return (load(path) for path in sorted(folder.glob("*.safetensors")))
+    return (load(found) for found in sorted(folder.glob("*.safetensors")))

@@ -97,8 +97,8 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
             folder = COHORTS / f"phantom-{_short_hash(source.phantom, settings.seed)}"
             return cohort.ensure(source.phantom, seed=settings.seed, out=folder, progress=bar)
     assert source.public is not None
-    folder = COHORTS / f"public-{_short_hash(source.public, settings.seed)}"
-    return public.ensure(source.public, settings=settings, out=folder)
+    with display.step("public cohort") as bar:
+        return public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
 
 
 def _short_hash(source: Section, seed: int) -> str:

@@ -1,0 +1,81 @@
+"""Chooses exams that the ensemble got right and wrong, and shows their pictures as a reader sees them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from client.site import Site
+from common.exam import Roi
+from common.settings import Settings
+from server.report.examples import Example, write_examples
+from simulation.cohort import Cohort
+
+EACH = 4
+"""Examples of each kind: right, wrong."""
+
+
+def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Settings) -> None:
+    """Write a few examples for the report.
+
+    Args:
+        folder: ``figures/examples`` of the run.
+        predictions: as :func:`simulation.predict.predictions` returns them.
+        cohort: the sites that the exams are from.
+        settings: the configuration.
+    """
+    reference = "truth" if f"truth_{next(iter(settings.measurements))}" in predictions else "label"
+    names = list(settings.measurements)
+    graded = predictions[(predictions[[f"{reference}_{name}" for name in names]] >= 0).all(axis=1)]
+    right = np.logical_and.reduce(
+        [graded[f"{reference}_{name}"] == graded[f"decision_{name}"] for name in names]
+    )
+    diseased = graded[f"{reference}_{names[0]}"] > 0  # a healthy joint that is right teaches little
+    chosen = [
+        *_spread(graded[right & diseased], f"{reference}_{names[0]}"),
+        *_spread(graded[~right], f"{reference}_{names[0]}"),
+    ]
+    folders = {site.name: site.folder for site in cohort.sites}
+    write_examples(
+        folder, [_example(row, folders[row["site"]], reference, settings) for row in chosen]
+    )
+
+
+def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:
+    """Up to ``EACH`` exams, of different grades and sites as far as there are."""
+    shuffled = frame.sample(frac=1.0, random_state=0)
+    ranks = shuffled.groupby(column).cumcount()
+    ordered = shuffled.assign(rank=ranks).sort_values(["rank", column], kind="stable")
+    return [row for _, row in ordered.head(EACH).iterrows()]
+
+
+def _example(row: pd.Series, folder: Path, reference: str, settings: Settings) -> Example:
+    return Example(
+        exam_id=str(row["exam_id"]),
+        site=str(row["site"]),
+        pictures=_pictures(folder, str(row["exam_id"]), settings),
+        reference={name: int(row[f"{reference}_{name}"]) for name in settings.measurements},
+        decision={name: int(row[f"decision_{name}"]) for name in settings.measurements},
+    )
+
+
+def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, NDArray[np.uint8]]:
+    manifest = folder / Site.open(folder).file.data.manifest
+    with manifest.open(encoding="utf-8-sig", newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["exam_id"] == exam_id)
+    return {image: _roi(folder / row[f"{image}_path"], row.get(f"{image}_roi", "")) for image in settings.images}
+
+
+def _roi(path: Path, roi_text: str) -> NDArray[np.uint8]:
+    with Image.open(path) as picture:
+        shown = picture.convert("RGB" if picture.mode not in ("L", "I;16", "I") else "L")
+    if roi_text:
+        roi = Roi.parse(roi_text)
+        shown = shown.crop((roi.x, roi.y, roi.x + roi.width, roi.y + roi.height))
+    return np.asarray(shown)

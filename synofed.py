@@ -1,0 +1,133 @@
+"""synofed: hospitals train synovitis-scoring networks together on ultrasound scans that never leave them.
+
+The one public module: :func:`simulate` and :class:`Run`, and :func:`main`, the command line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import nn
+
+__all__ = ["Run", "main", "simulate"]
+
+_PACKAGES = ("common", "client", "server", "simulation")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        path: its folder; ``report.html`` lies there.
+    """
+
+    path: Path
+
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` holds: scores with intervals, by measurement, site and device."""
+        content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
+        return content
+
+    def predictions(self) -> pd.DataFrame:
+        """One row a held-out exam: truth, readers, each network's probability, votes, decision."""
+        import pandas as pd  # noqa: PLC0415
+
+        return pd.read_parquet(self.path / "predictions.parquet")
+
+    def network(self, name: str) -> nn.Module:
+        """A trained network by name, for example ``rating/fold0/vascularity/gt1/a``, ready to be evaluated.
+
+        It maps prepared pictures (``common.imaging.prepare.picture``), in the order of the images of its
+        measurement, each ``float32 (n, 3, side, side)``, to logits ``(n, 2)``.
+
+        Raises:
+            DataError: if the run has no such network.
+        """
+        import torch  # noqa: PLC0415
+
+        from common.networks import build, layout  # noqa: PLC0415
+        from server import network_files  # noqa: PLC0415
+        from server.run_folder import RunFolder  # noqa: PLC0415
+
+        trained = network_files.load(network_files.path(self.path / "networks", name))
+        module = build.network(trained.spec, RunFolder(self.path).settings().network)
+        layout.load(module, torch.from_numpy(trained.weights))
+        return module.eval()
+
+
+def simulate(
+    config: str | Path, *, overrides: Sequence[str] = (), out: str | Path | None = None, resume: bool = False
+) -> Run:
+    """Run a multi-centre study on this machine.
+
+    Args:
+        config: a TOML file, as in ``configs/``.
+        overrides: ``section.key=value`` pairs that replace settings.
+        out: the run's folder; ``runs/<name>`` by default. A former run there is moved aside.
+        resume: go on with a run that was interrupted.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        common.errors.SynofedError: for what is wrong with settings, data or sites, said in full.
+    """
+    _check_packages()
+    from rich.console import Console  # noqa: PLC0415
+
+    from common import settings  # noqa: PLC0415
+    from simulation.progress import Display  # noqa: PLC0415
+    from simulation.simulate import simulate as run  # noqa: PLC0415
+
+    configuration = settings.load(Path(config), overrides=overrides)
+    folder = Path(out) if out is not None else Path("runs") / configuration.name
+    with Display(Console(stderr=True)) as display:
+        path, _ = run(configuration, out=folder, resume=resume, display=display)
+    return Run(path)
+
+
+def main() -> None:
+    """The command line; exit codes as ``common.errors`` lists them."""
+    try:
+        _check_packages()
+    except ImportError as error:
+        sys.exit(f"Error: {error}")
+    from common.errors import SynofedError  # noqa: PLC0415
+    from simulation import cli  # noqa: PLC0415
+
+    cli.app.add_typer(cli.cohort, name="cohort")
+    try:
+        cli.app()
+    except SynofedError as error:
+        sys.stderr.write(f"Error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("Interrupted. Go on with --resume.\n")
+        sys.exit(130)
+
+
+def _check_packages() -> None:
+    """The packages have plain names: say so if a folder or another distribution hides them.
+
+    Raises:
+        ImportError: naming what hides them.
+    """
+    home = Path(__file__).resolve().parent
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin is not None else None
+        if found != home / name:
+            where = found or "a folder of that name without code" if spec is not None else "nothing"
+            raise ImportError(
+                f"Expected the package {name!r} at {home / name}, got {where}: start synofed from another folder, "
+                f"or remove what hides it from PYTHONPATH"
+            )
