@@ -1,0 +1,276 @@
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from client.site import Site
+from common.errors import ConfigurationError, DataError
+from common.settings import parse
+from simulation import partition, public
+from simulation.cohort import discover
+from simulation.partition import Patient
+from tests.site_folders import make_site_folder, read_table, write_table
+
+COLUMNS = {"gs_path": "path", "patient_id": "group", "device": "device", "steatosis": "label"}
+
+
+def make_pictures(folder: Path, *, patients: int = 24, exams: int = 3, split: bool = False) -> Path:
+    """A folder of pictures and ``labels.csv`` with a spare, ungraded row."""
+    rng = np.random.default_rng(5)
+    (folder / "set").mkdir(parents=True)
+    rows = []
+    for patient in range(patients):
+        for exam in range(exams):
+            path = f"set/{patient}_{exam}.jpg"
+            Image.fromarray(rng.integers(0, 255, (28, 28), dtype=np.uint8)).save(folder / path)
+            row = {"path": path, "group": f"p{patient}", "device": "ABC"[patient % 3], "label": patient % 4}
+            if split:
+                row["split"] = "test" if patient % 3 == 0 else "train"
+            rows.append({key: str(value) for key, value in row.items()})
+    rows.append({**rows[0], "path": "elsewhere.png", "label": ""})
+    write_table(folder / "labels.csv", rows)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("pictures") / "public")
+
+
+def collection(folder: Path, **extra: str) -> public.Collection:
+    return public.read_labels(folder, folder / "labels.csv", COLUMNS | extra)
+
+
+def site_patients(folder: Path) -> dict[str, set[str]]:
+    return {
+        site.name: {row["patient_id"] for row in read_table(site.folder / "manifest.csv")}
+        for site in discover(folder).sites
+    }
+
+
+@pytest.mark.parametrize("by", ["dirichlet", "size", "device", "column:device"])
+def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by):
+    cohort = public.split(
+        collection(pictures), by=by, sites=3, seed=1, out=tmp_path / "c", held_out=0.25, least_patients=3
+    )
+    patients = site_patients(tmp_path / "c")
+    everyone = [patient for members in patients.values() for patient in members]
+    assert sorted(everyone) == sorted({f"p{i}" for i in range(24)})
+    settings = parse(
+        'name="t"\n[images.gs]\nkind="grey"\n[measurements.steatosis]\nimages=["gs"]\n'
+        "[network]\nimage_px=16\n[rating]\nfolds=3"
+    )
+    for site in cohort.sites:
+        store = Site.open(site.folder).store(settings)
+        assert site.trains
+        assert not store.quarantined
+        assert store.usable == {"steatosis": 3 * len(patients[site.name])}
+        assert set(store.tensors.fold.tolist()) == {-1, 0, 1, 2}
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures, tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        public.split(collection(pictures), by="dirichlet", sites=3, seed=seed, out=tmp_path / name)
+    tables = {
+        name: [p.read_bytes() for p in sorted((tmp_path / name).rglob("*.csv"))] for name in ("a", "b", "c")
+    }
+    assert tables["a"] == tables["b"]
+    assert tables["a"] != tables["c"]
+
+
+def test_pictures_are_copies_and_grades_have_one_reader(pictures, tmp_path):
+    cohort = public.split(collection(pictures), by="size", sites=2, seed=1, out=tmp_path / "c")
+    row = read_table(cohort.sites[0].folder / "manifest.csv")[0]
+    copy = cohort.sites[0].folder / row["gs_path"]
+    assert row["gs_path"].startswith("images/set/")
+    assert copy.read_bytes() == (pictures / row["gs_path"].removeprefix("images/")).read_bytes()
+    assert copy.stat().st_nlink == 1
+    assert {g["reader"] for g in read_table(cohort.sites[0].folder / "grades.csv")} == {"consensus"}
+
+
+def test_device_split_names_sites_after_devices_and_joins_the_smallest(pictures, tmp_path):
+    public.split(collection(pictures), by="device", sites=None, seed=1, out=tmp_path / "three")
+    assert list(site_patients(tmp_path / "three")) == ["a", "b", "c"]
+    public.split(collection(pictures), by="device", sites=2, seed=1, out=tmp_path / "two")
+    assert {k: len(v) for k, v in site_patients(tmp_path / "two").items()} == {"site-1": 16, "site-2": 8}
+    with pytest.raises(ConfigurationError, match="at least 4 groups"):
+        public.split(collection(pictures), by="device", sites=4, seed=1, out=tmp_path / "four")
+
+
+def test_size_split_follows_the_weights(pictures, tmp_path):
+    public.split(
+        collection(pictures), by="size", sites=3, weights=(1, 2, 3), seed=1, out=tmp_path / "c", held_out=0.1
+    )
+    assert [len(p) for p in site_patients(tmp_path / "c").values()] == [4, 8, 12]
+    with pytest.raises(ConfigurationError, match="3 positive weights"):
+        public.split(collection(pictures), by="size", sites=3, weights=(1, 2), seed=1, out=tmp_path / "d")
+
+
+def test_file_split_follows_the_table(pictures, tmp_path):
+    table = [{"patient_id": f"p{i}", "site": "north" if i < 10 else "south"} for i in range(24)]
+    write_table(tmp_path / "who.csv", table)
+    by = f"file:{tmp_path / 'who.csv'}"
+    public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "c")
+    assert {k: len(v) for k, v in site_patients(tmp_path / "c").items()} == {"north": 10, "south": 14}
+    write_table(tmp_path / "who.csv", table[:-1])
+    with pytest.raises(DataError, match="1 have none"):
+        public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "d")
+    write_table(tmp_path / "who.csv", [row | {"site": "../up"} for row in table])
+    with pytest.raises(DataError, match="site names"):
+        public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "e")
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_split_column_is_honoured(tmp_path):
+    folder = make_pictures(tmp_path / "public", split=True)
+    public.split(collection(folder, split="split"), by="dirichlet", sites=2, seed=3, out=tmp_path / "c")
+    for site in discover(tmp_path / "c").sites:
+        for row in read_table(site.folder / "manifest.csv"):
+            assert row["split"] == ("test" if int(row["patient_id"][1:]) % 3 == 0 else "train")
+
+
+def test_a_site_whose_patients_are_all_held_out_does_not_train(tmp_path):
+    folder = make_pictures(tmp_path / "public", split=True)  # device A has the patients that are held out
+    cohort = public.split(collection(folder, split="split"), by="device", sites=3, seed=3, out=tmp_path / "c")
+    assert {site.name: site.trains for site in cohort.sites} == {"a": False, "b": True, "c": True}
+
+
+def test_held_out_patients_are_a_share_of_each_grade():
+    patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(80)]
+    chosen = partition.choose_held_out(patients, share=0.3, rng=np.random.default_rng(0))
+    tested = Counter(patient.grade for patient in patients if chosen[patient.patient_id] == "test")
+    assert tested == {0: 6, 1: 6, 2: 6, 3: 6}
+
+
+@given(n=st.integers(1, 60), share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
+def test_training_patients_foresees_what_is_held_out(n, share, seed):
+    patients = [Patient(patient_id=str(i), grade=i % 3) for i in range(n)]
+    chosen = partition.choose_held_out(patients, share=share, rng=np.random.default_rng(seed))
+    training = sum(where == "train" for where in chosen.values())
+    assert training == partition.training_patients(patients, held_out=share)
+
+
+@given(n=st.integers(30, 80), sites=st.integers(1, 4), alpha=st.floats(0.3, 10), seed=st.integers(0, 10))
+def test_dirichlet_keeps_everyone_and_leaves_enough_to_train_on(n, sites, alpha, seed):
+    patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(n)]
+    parts = partition.by_dirichlet(
+        patients,
+        sites=sites,
+        alpha=alpha,
+        least_patients=2,
+        held_out=0.3,
+        rng=np.random.default_rng(seed),
+    )
+    assert sorted(p.patient_id for part in parts.values() for p in part) == sorted(map(str, range(n)))
+    assert all(partition.training_patients(part, held_out=0.3) >= 2 for part in parts.values())
+
+
+def test_small_alpha_makes_sites_differ_more():
+    patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(400)]
+
+    def unlikeness(alpha: float) -> float:
+        parts = partition.by_dirichlet(
+            patients,
+            sites=4,
+            alpha=alpha,
+            least_patients=1,
+            held_out=0.3,
+            rng=np.random.default_rng(1),
+        )
+        shares = [np.bincount([p.grade for p in part], minlength=4) / len(part) for part in parts.values()]
+        return float(np.std(shares, axis=0).mean())
+
+    assert unlikeness(0.2) > 2 * unlikeness(50.0)
+
+
+def test_too_many_sites_are_refused_with_advice(pictures, tmp_path):
+    with pytest.raises(ConfigurationError, match="raise alpha, or lower sites"):
+        public.split(
+            collection(pictures), by="dirichlet", sites=8, seed=0, out=tmp_path / "c", least_patients=5
+        )
+    with pytest.raises(ConfigurationError, match="fewer sites or folds"):
+        public.split(collection(pictures), by="size", sites=8, seed=0, out=tmp_path / "c", least_patients=5)
+    with pytest.raises(ConfigurationError, match="got 'colour'"):
+        public.split(collection(pictures), by="colour", sites=2, seed=0, out=tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_import_makes_a_collection_that_can_be_split(pictures, tmp_path):
+    imported = public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, out=tmp_path / "set")
+    assert imported.ungraded == 1
+    again = public.read_collection(tmp_path / "set" / "manifest.csv")
+    assert len(again.manifest) == len(again.grades) == 72
+    public.split(again, by="dirichlet", sites=2, seed=0, out=tmp_path / "c")
+    row = read_table(next((tmp_path / "c").glob("*/manifest.csv")))[0]
+    assert row["gs_path"].count("images/") == 1
+    with pytest.raises(DataError, match="Expected no folder"):
+        public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, out=tmp_path / "set")
+
+
+def test_a_site_folder_can_be_split_with_all_its_readers(tmp_path):
+    make_site_folder(tmp_path / "whole", patients=12, readers=3)
+    whole = public.read_collection(tmp_path / "whole" / "manifest.csv")
+    cohort = public.split(whole, by="size", sites=2, seed=0, out=tmp_path / "c")
+    for site in cohort.sites:
+        assert {row["reader"] for row in read_table(site.folder / "grades.csv")} == {"r1", "r2", "r3"}
+
+
+def test_all_errors_of_the_labels_at_once(pictures, tmp_path):
+    rows = read_table(pictures / "labels.csv")[:6]
+    rows[1]["label"] = "mild"
+    rows[2]["path"] = "../labels.csv"
+    rows[3]["path"] = "set/none.jpg"
+    rows[4]["group"] = ""
+    write_table(tmp_path / "labels.csv", rows)
+    with pytest.raises(DataError, match="has 4 errors") as caught:
+        public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS)
+    for line, text in (
+        (3, "steatosis is 'mild'"),
+        (4, "gs_path"),
+        (5, "gs_path"),
+        (6, "patient_id is empty"),
+    ):
+        assert f"line {line}: {text}" in str(caught.value)
+
+
+def test_labels_without_a_column_or_a_file(pictures, tmp_path):
+    with pytest.raises(DataError, match=r"Expected columns \['score'\]"):
+        public.read_labels(pictures, pictures / "labels.csv", COLUMNS | {"steatosis": "score"})
+    with pytest.raises(DataError, match="Expected a table"):
+        public.read_labels(pictures, tmp_path / "none.csv", COLUMNS)
+    with pytest.raises(ConfigurationError, match="measurement"):
+        public.read_labels(pictures, pictures / "labels.csv", {"gs_path": "path", "patient_id": "group"})
+
+
+def test_ensure_makes_a_cohort_once(pictures, tmp_path):
+    settings = parse(
+        'name="t"\n[images.gs]\nkind="grey"\n[measurements.steatosis]\nimages=["gs"]\n[rating]\nfolds=3\n'
+        f'[cohort.public]\nimages="{pictures}"\nlabels="{pictures}/labels.csv"\nsites=2\n'
+        f"[cohort.public.columns]\n" + "\n".join(f'{k}="{v}"' for k, v in COLUMNS.items())
+    )
+    assert settings.cohort is not None
+    assert settings.cohort.public is not None
+    first = public.ensure(settings.cohort.public, settings=settings, folder=tmp_path)
+    stamp = first.folder.stat().st_mtime_ns
+    again = public.ensure(settings.cohort.public, settings=settings, folder=tmp_path)
+    assert again == first
+    assert again.folder.stat().st_mtime_ns == stamp
+    index = json.loads((first.folder / "cohort.json").read_text())
+    assert index["seed"] == 0
+    assert index["settings"]["by"] == "dirichlet"
+    other = settings.cohort.public.model_copy(update={"alpha": 5.0})
+    assert public.ensure(other, settings=settings, folder=tmp_path).folder != first.folder
+
+
+def test_tables_with_a_byte_order_mark_and_crlf_are_read(pictures, tmp_path):
+    with (pictures / "labels.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    text = "\r\n".join(",".join(row) for row in rows)
+    (tmp_path / "labels.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert len(public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS).manifest) == 72
