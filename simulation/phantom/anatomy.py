@@ -21,6 +21,8 @@ SCALE = {"MCP": 1.0, "PIP": 0.88, "DIP": 0.80, "wrist": 1.08}
 HEALTHY_CAPSULE_MM = 0.66
 """Distance from bone to capsule in a healthy joint, 0.6-0.7 mm."""
 CARTILAGE_MM = 0.55
+HYPOECHOIC_SHARE = 0.35
+"""Share of effusions that are hypoechoic, hard to tell from synovium, instead of anechoic."""
 NO_BONE_MM = 60.0
 """Depth of the bone where there is none, in the gap."""
 
@@ -104,10 +106,10 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
     return Joints(
         scale=scale,
         depth=skin + dermis + fat + tendon + 0.9 * scale + 0.6 * swelling,
-        tilt=rng.normal(0, 0.05, n),
+        tilt=rng.normal(0, 0.035, n),
         gap=between(1.3, 2.0) * scale,
-        proximal_top=between(2.5, 3.3) * scale,
-        distal_top=between(1.8, 2.5) * scale,
+        proximal_top=between(2.7, 3.2) * scale,
+        distal_top=between(1.9, 2.3) * scale,
         proximal_drop=between(1.4, 1.9) * scale,
         distal_drop=between(0.9, 1.4) * scale,
         neck=np.where(wrist, between(0.2, 0.5), between(0.8, 1.6)) * scale,
@@ -120,12 +122,12 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         tendon=tendon,
         bow=rng.normal(0, 0.006, n),
         hypertrophy=severity.hypertrophy,
-        reach_proximal=between(0.5, 2.2),
-        reach_distal=between(0.3, 1.2),
+        reach_proximal=between(0.8, 2.0),
+        reach_distal=between(0.4, 1.0),
         effusion=np.where(effused, between(0.25, 0.75), 0.0) * scale,
         mimic=np.where(effused, mimic, 0.0),
-        synovium_db=rng.normal(-24.0, 2.5, n),
-        effusion_db=between(-46.0, -25.0),
+        synovium_db=rng.normal(-28.5, 1.8, n),
+        effusion_db=np.where(rng.random(n) < HYPOECHOIC_SHARE, between(-37.0, -27.0), between(-58.0, -46.0)),
     )
 
 
@@ -183,8 +185,8 @@ def _height(hypertrophy: Floats) -> tuple[Floats, Floats]:
     Grade 1 stays below the line; 2 lies above it, concave to flat; 3 above it, convex.
     """
     grade, part = np.floor(hypertrophy), hypertrophy % 1.0
-    height = np.select([grade == 1, grade == 2], [-0.95 + 0.87 * part, 0.72 + 0.30 * part], 0.75)
-    sagitta = np.select([grade == 1, grade == 2], [0.0, -0.32 + 0.30 * part], 0.42 + 0.85 * part)
+    height = np.select([grade == 1, grade == 2], [-0.85 + 0.70 * part, 0.85 + 0.30 * part], 0.85)
+    sagitta = np.select([grade == 1, grade == 2], [0.0, -0.36 + 0.34 * part], 0.68 + 0.95 * part)
     return height, sagitta
 
 

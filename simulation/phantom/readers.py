@@ -14,13 +14,13 @@ from simulation.phantom.arrays import Floats
 from simulation.phantom.section import Exams
 
 READERS = 3
-HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.26, 0.34
+HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.20, 0.44
 """Spread of one reading; calibrated to weighted kappas of about 0.87 and 0.79 between readers."""
 SITE_BIAS, READER_BIAS = 0.06, 0.06
 """Spreads of what a site's readers have in common, and of each reader's own habit."""
 FLOW_INFLATION = 0.12
 """Areas of flow are read higher than the strict rule says: grades 2 and 3 at lower colour fractions."""
-MIMICRY = 0.55
+MIMICRY = 0.4
 """How far an effusion that looks like synovium raises the hypertrophy that readers see."""
 
 

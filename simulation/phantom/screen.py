@@ -119,7 +119,7 @@ def annotate(picture: Bytes, device: Device, texts: Texts, layout: Layout, *, do
     draw.text((layout.width * 0.64, 1), device.maker, fill=colour, font=font)
     if texts.annotated:
         draw.text(
-            (layout.width * 0.68, layout.header + layout.depth * 0.84), texts.joint, fill=colour, font=font
+            (layout.width * 0.68, layout.header + layout.depth * 0.74), texts.joint, fill=colour, font=font
         )
     if texts.calipers is not None and not doppler:
         _calipers(draw, texts.calipers, colour)

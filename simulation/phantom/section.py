@@ -16,7 +16,7 @@ from simulation.phantom.devices import Device
 from simulation.phantom.screen import Layout, Texts
 from simulation.phantom.severity import Severity
 
-JOINT_AT = 0.53
+JOINT_AT = 0.49
 """Where the joint line is in the region of interest, as a share of its height."""
 Box = tuple[int, int, int, int]
 
@@ -110,7 +110,7 @@ def make_exams(
     layout = Layout(roi=roi_px)
     device = _rescaled(device, layout)
     joints = draw_joints(rng, severity, kinds=kinds)
-    joints = _under_gel(joints, device.standoff_mm)
+    joints = _under_gel(joints, device, layout)
     texture = int(rng.integers(2**31))
     place = _hold(rng, len(severity), device, layout)
     grey, grey_sections = _scan(rng, joints, place, device, layout, texture=texture, doppler=False)
@@ -147,7 +147,7 @@ def make_exams(
         ),
         effusion=(joints.effusion > 0) & ((joints.hypertrophy >= 1) | (joints.mimic >= 1)),
         notch=joints.notch > 0,
-        mimicry=np.where(joints.effusion > 0, np.clip((joints.effusion_db + 38) / 12, 0, 1), 0.0),
+        mimicry=np.where(joints.effusion > 0, np.clip((joints.effusion_db + 40) / 11, 0, 1), 0.0),
     )
 
 
@@ -161,8 +161,11 @@ def _rescaled(device: Device, layout: Layout) -> Device:
     )
 
 
-def _under_gel(joints: Joints, standoff_mm: float) -> Joints:
-    return replace(joints, skin=joints.skin + standoff_mm, depth=joints.depth + standoff_mm)
+def _under_gel(joints: Joints, device: Device, layout: Layout) -> Joints:
+    """Put gel between probe and skin: the usual amount, or enough that the joint is in the middle of the region."""
+    least = (JOINT_AT + 0.02) * layout.roi * device.mm_per_px
+    gel = np.maximum(device.standoff_mm, least - joints.depth)
+    return replace(joints, skin=joints.skin + gel, depth=joints.depth + gel)
 
 
 def _hold(rng: np.random.Generator, n: int, device: Device, layout: Layout) -> Placement:

@@ -7,6 +7,7 @@ hypertrophy, share of the synovial area for vascularity), the rest says how far 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,9 @@ PATIENT_SHARE = 0.35
 """Share of the variance of severity that a patient's joints have in common."""
 COUPLING = 0.45
 """Correlation between the hypertrophy and the vascularity of a joint."""
-EFFUSION_SHARE = 0.28
+WITHIN = 0.75
+"""Severities lie within this share of a grade: what is exactly on a border has no true grade."""
+EFFUSION_SHARE = 0.24
 NOTCH_SHARE = 1 / 3
 """A notch of the metacarpal head is seen in a third of people."""
 
@@ -70,13 +73,20 @@ def exact(hypertrophy: float, vascularity: float, *, joints: int) -> Severity:
 
 def _position(rank: Floats, mix: tuple[float, ...]) -> Floats:
     edges = np.concatenate([[0.0], np.cumsum(mix)])
-    return np.minimum(np.interp(rank, edges, np.arange(5)), 3.999)
+    position = np.minimum(np.interp(rank, edges, np.arange(5)), 3.999)
+    return np.floor(position) + 0.5 + (position % 1.0 - 0.5) * WITHIN
 
 
 def _flow_rank(flow: Floats, threshold: float) -> Floats:
-    """Rank in (0, 1) of ``flow`` among the joints that have hypertrophy (a conditional normal, tabulated)."""
-    grid = np.linspace(-5, 5, 401)
-    disease = np.linspace(-5, 5, 801)
+    """Rank in (0, 1) of ``flow`` among the joints that have hypertrophy."""
+    grid, cdf = _flow_table(threshold)
+    return np.interp(flow, grid, cdf)
+
+
+@cache
+def _flow_table(threshold: float) -> tuple[Floats, Floats]:
+    """Distribution of the latent flow where the latent disease is above its ``threshold`` quantile."""
+    grid, disease = np.linspace(-5, 5, 401), np.linspace(-5, 5, 801)
     weight = np.exp(-(disease**2) / 2) * (ndtr(disease) > threshold)
     cdf = ndtr((grid[:, None] - COUPLING * disease) / np.sqrt(1 - COUPLING**2)) @ weight / weight.sum()
-    return np.interp(flow, grid, cdf)
+    return grid, np.asarray(cdf)

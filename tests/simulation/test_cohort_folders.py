@@ -1,0 +1,150 @@
+import csv
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from common.errors import DataError
+from common.settings import PhantomSettings
+from simulation import cohort
+
+SMALL = PhantomSettings(sites=2, patients=4, exams_per_patient=2, held_out=0.25, image_px=64)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("cohort") / "made"
+    cohort.make(SMALL, seed=3, out=out, workers=1)
+    return out
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digest(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_sites_are_laid_out_as_a_hospital_has_them(folder: Path) -> None:
+    found = cohort.discover(folder)
+    assert [(site.name, site.trains) for site in found.sites] == [
+        ("site-a", True),
+        ("site-b", True),
+        ("unseen", False),
+    ]
+    exams = []
+    for site in found.sites:
+        manifest, grades, truth = (
+            rows(site.folder / f"{name}.csv") for name in ("manifest", "grades", "truth")
+        )
+        assert tuple(manifest[0]) == cohort.MANIFEST
+        assert tuple(grades[0]) == cohort.GRADES
+        assert tuple(truth[0]) == cohort.TRUTH
+        assert len(manifest) == len(truth) == 8
+        assert len(grades) == 24
+        assert tomllib.loads((site.folder / "site.toml").read_text())["name"] == site.name
+        for row in manifest:
+            for kind, mode in (("gs", "L"), ("doppler", "RGB")):
+                with Image.open(site.folder / row[f"{kind}_path"]) as image:
+                    x, y, width, height = map(int, row[f"{kind}_roi"].split())
+                    assert image.mode == mode
+                    assert x + width <= image.width
+                    assert y + height <= image.height
+        exams += [row["exam_id"] for row in manifest]
+    assert len(set(exams)) == len(exams)
+
+
+def test_patients_are_held_out_whole(folder: Path) -> None:
+    for site in cohort.discover(folder).sites:
+        splits: dict[str, set[str]] = {}
+        for row in rows(site.folder / "manifest.csv"):
+            splits.setdefault(row["patient_id"], set()).add(row["split"])
+        assert all(len(values) == 1 for values in splits.values())
+        held_out = sum(values == {"test"} for values in splits.values())
+        assert held_out == (1 if site.trains else 4)
+
+
+def test_sites_have_different_devices(folder: Path) -> None:
+    names = [site["device"] for site in json.loads((folder / "cohort.json").read_text())["sites"]]
+    assert len(set(names)) == 3
+    many = cohort.devices(PhantomSettings(sites=12), seed=1)
+    assert len({device.name for device in many.values()}) == 13
+
+
+def test_workers_do_not_change_a_byte(folder: Path, tmp_path: Path) -> None:
+    cohort.make(SMALL, seed=3, out=tmp_path / "again", workers=2)
+    assert digest(tmp_path / "again") == digest(folder)
+
+
+def test_more_sites_leave_the_first_ones_as_they_are(folder: Path, tmp_path: Path) -> None:
+    cohort.make(SMALL.model_copy(update={"sites": 1}), seed=3, out=tmp_path / "one", workers=1)
+    assert digest(tmp_path / "one" / "site-a") == digest(folder / "site-a")
+
+
+def test_an_interrupted_cohort_leaves_nothing(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        assert total == 12
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cohort.make(SMALL, seed=3, out=tmp_path / "half", workers=1, progress=stop)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_cohort_is_used_again(folder: Path) -> None:
+    before = (folder / "cohort.json").stat().st_mtime_ns
+    assert cohort.ensure(SMALL, seed=3, out=folder).sites == cohort.discover(folder).sites
+    assert (folder / "cohort.json").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match="seed 4"):
+        cohort.ensure(SMALL, seed=4, out=folder)
+    with pytest.raises(DataError, match="Expected no folder"):
+        cohort.make(SMALL, seed=3, out=folder)
+
+
+def test_some_grades_are_broken_as_in_real_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cohort, "BROKEN_SHARE", 1.0)
+    cohort.make(
+        SMALL.model_copy(update={"sites": 1, "unseen_device": False}), seed=3, out=tmp_path / "c", workers=1
+    )
+    grades = rows(tmp_path / "c" / "site-a" / "grades.csv")
+    assert all(
+        row["vascularity"] == "" or (row["hypertrophy"], row["vascularity"]) == ("0", "2") for row in grades
+    )
+
+
+def test_folders_without_an_index_are_sites_too(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "manifest.csv").write_text("exam_id\n")
+    (tmp_path / "notes").mkdir()
+    assert [site.name for site in cohort.discover(tmp_path).sites] == ["north", "south"]
+
+
+def test_discover_says_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Expected site folders"):
+        cohort.discover(tmp_path)
+    index = tmp_path / "cohort.json"
+    index.write_text('{"sites": [{"name": "gone", "trains": true}]}')
+    with pytest.raises(DataError, match="gone"):
+        cohort.discover(tmp_path)
+    for broken in ("{", "[]", '{"sites": [1]}'):
+        index.write_text(broken)
+        with pytest.raises(DataError):
+            cohort.discover(tmp_path)
+
+
+def test_the_contact_sheet_shows_every_site(folder: Path, tmp_path: Path) -> None:
+    cohort.show(folder, tmp_path / "sheet.png", seed=1, cell_px=40)
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height > 3 * 40
+        assert sheet.width > 8 * 40
