@@ -106,12 +106,12 @@ def train_network(
         seed: all randomness of this round.
 
     Returns:
-        The update, and the site's state after the round. A site that lacks one of the target's classes trains
-        nothing: its update is zero and so is its weight.
+        The update, and the site's state after the round. A site whose exams are all of one class, or that
+        has none, trains nothing: its update is zero and so is its weight.
     """
     exams = training_exams(data, settings.spec)
     targets = labels(data, settings.spec)[exams]
-    if len(targets.unique()) < (2 if settings.spec.target.kind == "binary" else 1):
+    if len(targets.unique()) < 2:
         return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights)

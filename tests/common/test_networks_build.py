@@ -1,0 +1,101 @@
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from common.networks import build
+from common.networks.layout import load
+from common.networks.spec import Target
+from common.settings import NetworkSettings
+from tests.exam_tensors import FUSION, NETWORK, SINGLE
+
+RESNET18 = NetworkSettings(backbone="resnet18", image_px=64)
+
+
+def built(spec, settings, seed=1):
+    network = build.network(spec, settings)
+    load(network, build.initial_weights(spec, settings, seed=seed))
+    return network.eval()
+
+
+@pytest.mark.parametrize("spec", [FUSION, SINGLE])
+@pytest.mark.parametrize("settings", [NETWORK, RESNET18], ids=["small", "resnet18"])
+def test_pictures_become_logits(spec, settings):
+    pictures = [torch.randn(2, 3, settings.image_px, settings.image_px) for _ in spec.images]
+    logits = built(spec, settings)(pictures)
+    assert logits.shape == (2, 2)
+    assert logits.isfinite().all()
+
+
+def test_the_published_fusion_head_is_1024_256_2():
+    head = build.network(FUSION, RESNET18).head
+    assert [(layer.in_features, layer.out_features) for layer in head if hasattr(layer, "in_features")] == [
+        (1024, 256),
+        (256, 2),
+    ]
+
+
+def test_a_nominal_target_has_a_logit_a_grade():
+    spec = replace(SINGLE, target=Target(measurement="vascularity", kind="nominal", threshold=None, classes=4))
+    assert built(spec, NETWORK)([torch.randn(2, 3, 32, 32)]).shape == (2, 4)
+
+
+def test_each_image_has_its_own_backbone():
+    network = built(FUSION, NETWORK)
+    grey, doppler = torch.randn(1, 3, 32, 32), torch.randn(1, 3, 32, 32)
+    assert not torch.allclose(network([grey, doppler]), network([doppler, grey]))
+
+
+def test_the_small_backbone_does_not_mix_exams():
+    network = built(FUSION, NETWORK).train()
+    pictures = [torch.randn(4, 3, 32, 32), torch.randn(4, 3, 32, 32)]
+    alone = torch.cat([network([p[i : i + 1] for p in pictures]) for i in range(4)])
+    torch.testing.assert_close(network(pictures), alone)
+
+
+@pytest.mark.parametrize("settings", [NETWORK, RESNET18], ids=["small", "resnet18"])
+def test_start_weights_depend_on_their_seed_alone(settings):
+    state = torch.get_rng_state()
+    weights = build.initial_weights(SINGLE, settings, seed=5)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(build.initial_weights(SINGLE, settings, seed=5), weights)
+    assert not torch.equal(build.initial_weights(SINGLE, settings, seed=6), weights)
+    assert weights.isfinite().all()
+
+
+def test_start_weights_are_the_same_in_concurrent_threads():
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda _: build.initial_weights(FUSION, NETWORK, seed=5), range(8)))
+    assert all(torch.equal(weights, drawn[0]) for weights in drawn)
+
+
+def test_replicas_start_apart():
+    assert not torch.equal(
+        build.initial_weights(FUSION, NETWORK, seed=1), build.initial_weights(FUSION, NETWORK, seed=2)
+    )
+
+
+def test_convolutions_start_as_he_et_al_have_it():
+    network = built(SINGLE, NetworkSettings(width=64), seed=3)
+    convolution = network.backbone.stages[2].conv2
+    fan_out = convolution.out_channels * 9
+    assert convolution.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
+
+
+def test_the_small_backbone_does_not_import_torchvision():
+    program = "import sys; import common.training.local, common.committee; sys.exit('torchvision' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_torchvision_can_be_used_from_several_threads_at_once():
+    program = (
+        "from concurrent.futures import ThreadPoolExecutor\n"
+        "from common.networks.torchvision_shim import resnet18\n"
+        "with ThreadPoolExecutor(4) as pool: built = list(pool.map(lambda _: resnet18(), range(4)))\n"
+        "import torchvision\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
