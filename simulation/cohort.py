@@ -19,32 +19,11 @@ from PIL import Image, ImageDraw, ImageFont
 from common.errors import DataError
 from common.settings import PhantomSettings
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
-from simulation.phantom.patients import Patient, make_patient
+from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
 
 VERSION = 1
 """Of the generator: a cohort of another version is not taken for the same."""
-BROKEN_SHARE = 0.005
-"""Share of exams with an impossible pair of grades or a gap, as real tables have them."""
-MANIFEST = (
-    "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "gs_path", "gs_roi",
-    "doppler_path", "doppler_roi", "diagnosis", "split",
-)  # fmt: skip
-GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
-TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "effusion", "notch")
-SITE_TOML = """\
-name = "{name}"
-
-[data]
-consensus = "median"
-
-[policy]
-allow_unprotected = true
-methods = ["*"]
-score_histograms = true
-minimum_cohort = 5
-"""
-Rows = list[tuple[str | int | float, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,28 +43,8 @@ class Cohort:
     sites: tuple[CohortSite, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Job:
-    """One patient to be made and written; small enough to be sent to another process."""
-
-    seed: int
-    settings: PhantomSettings
-    site: str
-    trains: bool
-    index: int
-    device: Device
-    folder: Path
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Tables:
-    manifest: Rows
-    grades: Rows
-    truth: Rows
-
-
 def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
-    """The machine of each site: the five measured ones in order, then other presets of them, then the unseen one."""
+    """The machine of each site: the five measured ones, then other presets of them, and the unseen one."""
     chosen: dict[str, Device] = {}
     for index in range(settings.sites):
         device = FITTED[index % len(FITTED)]
@@ -158,7 +117,7 @@ def ensure(
 
 
 def discover(folder: Path) -> Cohort:
-    """The sites of a folder: those that ``cohort.json`` names, or else every subfolder with a ``manifest.csv``.
+    """The sites of a folder: those that ``cohort.json`` names, or else all subfolders with a manifest.
 
     Raises:
         DataError: if the folder has no sites, or one that is named is missing.
@@ -270,7 +229,7 @@ def _write_cohort(
     for name in chosen:
         (folder / name / "images").mkdir(parents=True)
     jobs = [
-        _Job(
+        Job(
             seed=seed,
             settings=settings,
             site=name,
@@ -282,13 +241,13 @@ def _write_cohort(
         for name, device in chosen.items()
         for index in range(settings.patients)
     ]
-    tables: dict[str, list[_Tables]] = {name: [] for name in chosen}
+    tables: dict[str, list[Tables]] = {name: [] for name in chosen}
     for done, (job, result) in enumerate(zip(jobs, _run(jobs, workers), strict=True), start=1):
         tables[job.site].append(result)
         if progress is not None:
             progress(done, len(jobs))
     for name, parts in tables.items():
-        _write_site(folder / name, name, parts)
+        write_site(folder / name, name, parts)
     sites = [
         {"name": name, "device": device.name, "trains": name != "unseen"} for name, device in chosen.items()
     ]
@@ -296,109 +255,16 @@ def _write_cohort(
     (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _run(jobs: list[_Job], workers: int) -> Iterator[_Tables]:
+def _run(jobs: list[Job], workers: int) -> Iterator[Tables]:
     if workers <= 1:
-        yield from map(_write_patient, jobs)
+        yield from map(write_patient, jobs)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(_write_patient, jobs, chunksize=2)
+            yield from pool.map(write_patient, jobs, chunksize=2)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-
-
-def _write_patient(job: _Job) -> _Tables:
-    """Make one patient, write the pictures, and return the rows of the tables."""
-    settings = job.settings
-    patient = make_patient(
-        job.seed,
-        job.site,
-        job.index,
-        job.device,
-        exams=settings.exams_per_patient,
-        roi_px=settings.image_px,
-    )
-    ids = [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(settings.exams_per_patient)]
-    for i, name in enumerate(ids):
-        for kind, picture in (("gs", patient.exams.grey[i]), ("doppler", patient.exams.doppler[i])):
-            Image.fromarray(picture).save(job.folder / "images" / f"{name}_{kind}.png", compress_level=1)
-    return _Tables(
-        manifest=_manifest_rows(job, patient, ids),
-        grades=_grade_rows(job, patient, ids),
-        truth=_truth_rows(patient, ids),
-    )
-
-
-def _manifest_rows(job: _Job, patient: Patient, ids: list[str]) -> Rows:
-    split = "train" if job.trains and job.index not in _held_out(job) else "test"
-    exams = patient.exams
-    return [
-        (
-            name, f"{job.site}-p{job.index:03d}", patient.visit.isoformat(), joint.side, joint.kind, joint.digit,
-            "dorsal longitudinal", job.device.name, f"images/{name}_gs.png",
-            " ".join(map(str, exams.grey_roi[i])), f"images/{name}_doppler.png",
-            " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split,
-        )
-        for i, (name, joint) in enumerate(zip(ids, patient.joints, strict=True))
-    ]  # fmt: skip
-
-
-def _held_out(job: _Job) -> set[int]:
-    """Patients of the site who are tested on: the same set whichever patient asks."""
-    patients = job.settings.patients
-    order = stream(job.seed, job.site, "split").permutation(patients)
-    return {int(p) for p in order[: round(job.settings.held_out * patients)]}
-
-
-def _grade_rows(job: _Job, patient: Patient, ids: list[str]) -> Rows:
-    rng = stream(job.seed, job.site, "slips", job.index)
-    rows: Rows = []
-    for i, name in enumerate(ids):
-        slip = str(
-            rng.choice(
-                ["none", "impossible", "gap"], p=[1 - BROKEN_SHARE, BROKEN_SHARE / 2, BROKEN_SHARE / 2]
-            )
-        )
-        for reader in range(len(patient.hypertrophy)):
-            grades: tuple[str | int, str | int] = (
-                int(patient.hypertrophy[reader, i]),
-                int(patient.vascularity[reader, i]),
-            )
-            if slip != "none":
-                grades = (0, 2) if slip == "impossible" else (grades[0], "")
-            rows.append((name, f"{job.site}-r{reader + 1}", 1, *grades))
-    return rows
-
-
-def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
-    exams = patient.exams
-    hypertrophy, vascularity = exams.severity.grades
-    return [
-        (
-            name,
-            int(hypertrophy[i]),
-            int(vascularity[i]),
-            round(float(exams.colour_fraction[i]), 5),
-            int(exams.effusion[i]),
-            int(exams.notch[i]),
-        )
-        for i, name in enumerate(ids)
-    ]
-
-
-def _write_site(folder: Path, name: str, parts: list[_Tables]) -> None:
-    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
-    _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
-    _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
-    _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])
-
-
-def _write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
 
 
 def _site_name(index: int) -> str:

@@ -23,8 +23,8 @@ def scan(
 ) -> Singles:
     """Envelope of the received signal in dB, with fully developed speckle.
 
-    The scatterers are complex white noise; a Gaussian point spread of standard deviation s gives speckle whose
-    intensity has an autocovariance exp(-d^2 / 2 s^2), so its width at half height is 2.355 s (Wagner et al. 1983).
+    The scatterers are complex white noise. A Gaussian point spread of standard deviation s gives speckle with
+    the autocovariance (of intensity) exp(-d^2 / 2 s^2): its full width at half maximum is 2.355 s.
 
     Args:
         rng: of the exam.
@@ -45,16 +45,16 @@ def scan(
     field = ifft2(fft2(field, overwrite_x=True) * _transfer(shape[1], shape[2], axial_px, lateral_lines))
     power = field.real**2 + field.imag**2 + np.float32(10 ** (noise_db / 10))
     ramp = np.linspace(0.0, -attenuation_db, shape[2], dtype=np.float32)
-    return np.maximum(np.float32(10) * np.log10(power) + ramp, np.float32(FLOOR_DB))
+    return np.asarray(np.maximum(np.float32(10) * np.log10(power) + ramp, np.float32(FLOOR_DB)))
 
 
 def _transfer(lines: int, depth: int, axial_px: float, lateral_lines: float) -> Singles:
     """Transfer function of a Gaussian point spread with sum 1, so that coherent echoes keep their level."""
     across = (fftfreq(lines) * lateral_lines / FWHM_PER_SIGMA)[:, None]
     along = (fftfreq(depth) * axial_px / FWHM_PER_SIGMA)[None, :]
-    return np.exp(-2 * np.pi**2 * (across**2 + along**2)).astype(np.float32)
+    return np.asarray(np.exp(-2 * np.pi**2 * (across**2 + along**2)), np.float32)
 
 
 def _unit_energy(axial_px: float, lateral_lines: float) -> float:
-    """Factor that gives filtered white noise its former spread: 1 / sqrt(sum of squares of the point spread)."""
+    """Factor that gives filtered noise its former spread: 1 / root of the point spread's sum of squares."""
     return float(np.sqrt(4 * np.pi * axial_px * lateral_lines / FWHM_PER_SIGMA**2))

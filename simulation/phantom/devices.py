@@ -1,7 +1,7 @@
-"""Ultrasound machines: everything that two machines make differently of the same joint, in one frozen profile.
+"""Ultrasound machines: all that two machines make differently of the same joint, in one frozen profile.
 
-Five profiles have the looks of machines measured on public frames (``looks.TABLE``); the sixth is drawn at random
-by :func:`random_device`. Pixel lengths hold for a region of interest of 224 px.
+Five profiles have the looks of machines measured on public frames (``looks.TABLE``); the sixth is drawn at
+random by :func:`random_device`. Pixel lengths hold for a region of interest of 224 px.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final, Literal
 import numpy as np
 
 from simulation.phantom.arrays import Bytes, Singles
+from simulation.phantom.tones import TONES
 
 TONE_DB: Final = tuple(float(level) for level in np.linspace(-66.0, 12.0, 27))
 """Echo levels at which a tone curve is given."""
@@ -73,167 +74,17 @@ class Device:
         table = np.clip(middle + (curve - middle) * contrast, 0, 255).round().astype(np.uint8)
         scale = np.float32((_STEPS - 1) / (TONE_DB[-1] - TONE_DB[0]))
         index = np.clip((level_db - np.float32(TONE_DB[0])) * scale, 0, _STEPS - 1)
-        return table[index.astype(np.int16)]
+        return np.asarray(table[index.astype(np.int16)])
 
-
-# TONES
-_TONES: Final[dict[str, tuple[float, ...]]] = {
-    "logiq-e9": (
-        16.4,
-        16.4,
-        16.4,
-        16.4,
-        17.1,
-        21.4,
-        41.6,
-        55.1,
-        62.9,
-        66.5,
-        69.5,
-        72.6,
-        75.9,
-        79.6,
-        83.5,
-        87.3,
-        92.4,
-        102.1,
-        126.1,
-        150.1,
-        174.1,
-        192.1,
-        204.1,
-        216.1,
-        228.1,
-        240.1,
-        252.1,
-    ),
-    "logiq-e9-breast": (
-        14.4,
-        14.4,
-        14.4,
-        14.6,
-        16.0,
-        19.4,
-        34.6,
-        55.2,
-        68.5,
-        72.9,
-        75.8,
-        78.5,
-        81.7,
-        85.7,
-        91.1,
-        98.1,
-        107.6,
-        120.9,
-        136.4,
-        155.1,
-        175.3,
-        197.9,
-        209.9,
-        221.9,
-        233.9,
-        245.9,
-        255.0,
-    ),
-    "echowave": (
-        2.4,
-        2.4,
-        2.4,
-        2.4,
-        2.4,
-        2.5,
-        6.5,
-        18.9,
-        27.0,
-        30.4,
-        33.7,
-        37.3,
-        41.6,
-        46.7,
-        53.1,
-        61.8,
-        74.6,
-        91.7,
-        113.8,
-        137.8,
-        161.8,
-        180.5,
-        192.5,
-        204.5,
-        216.5,
-        228.5,
-        240.5,
-    ),
-    "artus": (
-        8.0,
-        8.0,
-        8.0,
-        8.0,
-        8.0,
-        9.4,
-        19.7,
-        29.6,
-        35.8,
-        38.8,
-        41.7,
-        44.8,
-        48.2,
-        51.9,
-        55.9,
-        60.7,
-        67.7,
-        78.7,
-        94.3,
-        116.0,
-        140.0,
-        164.0,
-        177.1,
-        189.1,
-        201.1,
-        213.1,
-        225.1,
-    ),
-    "l12-5": (
-        1.6,
-        1.6,
-        1.6,
-        1.6,
-        1.6,
-        2.2,
-        9.2,
-        18.9,
-        21.5,
-        22.7,
-        23.9,
-        25.4,
-        27.2,
-        29.7,
-        33.1,
-        38.0,
-        46.1,
-        58.5,
-        78.2,
-        101.4,
-        125.4,
-        149.4,
-        161.4,
-        173.4,
-        185.4,
-        197.4,
-        209.4,
-    ),
-}
-# END
 
 _BASE: Final = Device(
     name="logiq-e9",
-    mm_per_px=0.066,
+    mm_per_px=0.064,
     axial_px=3.6,
     lateral_px=8.5,
     attenuation_db=4.0,
     noise_db=-52.0,
-    tone=_TONES["logiq-e9"],
+    tone=TONES["logiq-e9"],
     standoff_mm=0.4,
     proximal_left=0.95,
     doppler="colour",
@@ -249,25 +100,29 @@ _BASE: Final = Device(
 FITTED: Final = (
     _BASE,
     replace(
-        _BASE, name="logiq-e9-breast", tone=_TONES["logiq-e9-breast"], mm_per_px=0.078, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
+        _BASE, name="logiq-e9-breast", tone=TONES["logiq-e9-breast"],
+        mm_per_px=0.082, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
         noise_db=-56.0, standoff_mm=1.2, proximal_left=0.05, doppler="power", flow_threshold=0.30,
         colour_noise=0.1, doppler_contrast=0.6, doppler_blur=1.4, box_colour=(225, 215, 165),
         text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
     ),
     replace(
-        _BASE, name="echowave", tone=_TONES["echowave"], mm_per_px=0.072, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
+        _BASE, name="echowave", tone=TONES["echowave"],
+        mm_per_px=0.074, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
         noise_db=-44.0, standoff_mm=0.9, proximal_left=0.93, flow_threshold=0.18, colour_noise=0.45,
         doppler_contrast=0.65, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
         maker="ECHOWAVE II",
     ),
     replace(
-        _BASE, name="artus", tone=_TONES["artus"], mm_per_px=0.060, axial_px=2.7, lateral_px=8.0, attenuation_db=6.0,
+        _BASE, name="artus", tone=TONES["artus"],
+        mm_per_px=0.060, axial_px=2.7, lateral_px=8.0, attenuation_db=6.0,
         noise_db=-48.0, standoff_mm=0.2, proximal_left=0.95, doppler="power", flow_threshold=0.40,
         colour_noise=0.1, doppler_contrast=0.7, doppler_blur=1.5, box_colour=(250, 250, 250),
         text_colour=(200, 210, 255), maker="ArtUs  L15-7",
     ),
     replace(
-        _BASE, name="l12-5", tone=_TONES["l12-5"], mm_per_px=0.084, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
+        _BASE, name="l12-5", tone=TONES["l12-5"],
+        mm_per_px=0.090, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
         noise_db=-46.0, standoff_mm=1.9, proximal_left=0.05, flow_threshold=0.22, colour_noise=0.25,
         doppler_contrast=0.7, doppler_blur=1.5, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
         maker="PHILIPS  L12-5",
@@ -277,7 +132,7 @@ FITTED: Final = (
 
 
 def random_device(rng: np.random.Generator, *, name: str = "unseen") -> Device:
-    """A machine that nobody measured: every property is drawn from the range of the others, or a little beyond."""
+    """A machine that nobody measured: every property is drawn from the others' range, or just beyond."""
     low, high = rng.uniform(-62.0, -50.0), rng.uniform(2.0, 9.0)
     position = np.clip((np.array(TONE_DB) - low) / (high - low), 0, 1)
     tone = rng.uniform(0, 25) + (rng.uniform(205, 245) - 25) * position ** rng.uniform(1.1, 1.9)

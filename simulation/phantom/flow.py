@@ -47,7 +47,7 @@ def draw_speed(rng: np.random.Generator, synovium: Mask, *, vascularity: float, 
 
 def at_phase(speed: Singles, phase: float) -> Singles:
     """Speeds at a phase of the cardiac cycle, in [0, 1); 0 is systole, which a still picture shows."""
-    return speed * np.float32(1 - PULSATILITY * (1 - np.cos(2 * np.pi * phase)))
+    return np.asarray(speed * np.float32(1 - PULSATILITY * (1 - np.cos(2 * np.pi * phase))))
 
 
 def share(vascularity: float, *, area_mm2: float) -> float:
@@ -75,7 +75,7 @@ def _areas(rng: np.random.Generator, inside: Mask, *, vascularity: float, mm_per
 
 
 def _depth_inside(inside: Mask, sigma_px: float) -> Singles:
-    return gaussian_filter(inside.astype(np.float32), sigma_px, mode="constant")
+    return np.asarray(gaussian_filter(inside.astype(np.float32), sigma_px, mode="constant"))
 
 
 def _spots(rng: np.random.Generator, inside: Mask, *, part: float, mm_per_px: float) -> Singles:

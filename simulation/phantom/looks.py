@@ -9,7 +9,7 @@ import numpy as np
 from scipy.interpolate import PchipInterpolator
 from scipy.optimize import least_squares
 
-from simulation.phantom.arrays import Bytes, Floats
+from simulation.phantom.arrays import Bytes, Floats, Singles
 from simulation.phantom.devices import TONE_DB
 
 CROP = 0.5
@@ -34,7 +34,7 @@ TABLE: Final = {
     "artus": Look(mean=59, spread=34, low=20, median=52, high=126),
     "l12-5": Look(mean=37, spread=32, low=4, median=28, high=102),
 }
-"""Measured on public frames of muscle: GE LOGIQ E9 with two presets, Telemed EchoWave and ArtUs, Philips L12-5."""
+"""Measured on public frames: GE LOGIQ E9 with two presets, Telemed EchoWave and ArtUs, Philips L12-5."""
 
 
 def centre_crop(roi: Bytes) -> Bytes:
@@ -57,7 +57,7 @@ def measure(rois: Bytes) -> Look:
     )
 
 
-def fit_tone(levels_db: Floats, look: Look) -> tuple[float, ...]:
+def fit_tone(levels_db: Floats | Singles, look: Look) -> tuple[float, ...]:
     """The tone curve that gives echo levels a look: a monotone map between the two distributions.
 
     Args:
@@ -77,7 +77,7 @@ def fit_tone(levels_db: Floats, look: Look) -> tuple[float, ...]:
 
 
 def _quantiles(look: Look) -> PchipInterpolator:
-    """Grey level as a function of rank, with the three percentiles exact, mean and spread as near as can be."""
+    """Grey level as a function of rank: the three percentiles exact, mean and spread as near as can be."""
     ranks = np.array([0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0])
     grid = (np.arange(2000) + 0.5) / 2000
 

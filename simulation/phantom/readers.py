@@ -1,6 +1,6 @@
 """Readers: three people at each site who grade what the pictures show, with bias and noise.
 
-A reader sees a joint's severity on a continuous scale, not its grade; mistakes happen at the borders of grades.
+A reader sees a joint's severity on a continuous scale, not its grade: mistakes happen at borders of grades.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def draw_readers(rng: np.random.Generator, *, prefix: str = "r") -> tuple[Reader
 def read(
     rng: np.random.Generator, readers: tuple[Reader, ...], exams: Exams
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Hypertrophy and vascularity that each reader gives to each exam, ``(readers, exams)``; all pairs are valid.
+    """Hypertrophy and vascularity that each reader gives to each exam, ``(readers, exams)``; valid pairs all.
 
     Args:
         rng: of the patient.

@@ -1,17 +1,21 @@
-"""What a machine puts on the screen: scan, colours of the flow, box, colour bar, calipers and burned-in text."""
+"""What a machine puts on the screen: scan, colours of the flow, box, colour bar, calipers, burned-in text."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
 from simulation.phantom.arrays import Bytes, Mask, Singles
 from simulation.phantom.devices import Device
 
+Box = tuple[int, int, int, int]
+Pixel = TypeVar("Pixel", np.uint8, np.bool_)
 REFERENCE_PX = 224
 """Side of the region of interest that the sizes below and in device profiles are given for."""
 
@@ -54,8 +58,18 @@ class Texts:
     calipers: tuple[int, int, int, int] | None
 
 
-def frame(scan: Bytes, layout: Layout) -> Bytes:
-    """Put grey scans ``(n, depth, width)`` under an empty header."""
+def convert(lines: Bytes) -> Bytes:
+    """Scan conversion ``(n, lines, depth)`` -> ``(n, depth, 2 lines)``; odd columns lie between two lines."""
+    rows = np.ascontiguousarray(lines.transpose(0, 2, 1))
+    out = np.empty((*rows.shape[:2], 2 * rows.shape[2]), np.uint8)
+    wide = rows.astype(np.uint16)
+    out[..., ::2], out[..., -1] = rows, rows[..., -1]
+    out[..., 1:-1:2] = (wide[..., :-1] + wide[..., 1:] + 1) >> 1
+    return out
+
+
+def frame(scan: NDArray[Pixel], layout: Layout) -> NDArray[Pixel]:
+    """Put scans or masks ``(n, depth, width)`` under an empty header."""
     return np.pad(scan, ((0, 0), (layout.header, 0), (0, 0)))
 
 
@@ -66,7 +80,7 @@ def colour_flow(
     device: Device,
     *,
     top: int,
-    box: tuple[int, int, int, int],
+    box: Box,
 ) -> Mask:
     """Paint the flow that the machine shows over a picture (in place).
 
@@ -126,7 +140,7 @@ def annotate(picture: Bytes, device: Device, texts: Texts, layout: Layout, *, do
     return np.asarray(image)
 
 
-def outline(rgb: Bytes, device: Device, *, top: int, box: tuple[int, int, int, int]) -> None:
+def outline(rgb: Bytes, device: Device, *, top: int, box: Box) -> None:
     """Draw the Doppler box and the colour bar (in place)."""
     left, upper, right, lower = box
     colour = device.box_colour

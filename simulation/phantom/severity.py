@@ -1,7 +1,7 @@
 """How ill a joint is: the grade of each measurement and where it lies within the grade.
 
-A joint's severity is a number in [0, 4): its whole part is the grade by the strict rule (``domain``: OMERACT for
-hypertrophy, share of the synovial area for vascularity), the rest says how far it is on the way to the next.
+A joint's severity is a number in [0, 4): its whole part is the grade (hypertrophy as OMERACT defines it,
+vascularity by spots and share of the synovial area), the rest says how far it is on the way to the next.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PATIENT_SHARE = 0.35
 """Share of the variance of severity that a patient's joints have in common."""
 COUPLING = 0.45
 """Correlation between the hypertrophy and the vascularity of a joint."""
-WITHIN = 0.75
+WITHIN = 0.70
 """Severities lie within this share of a grade: what is exactly on a border has no true grade."""
 EFFUSION_SHARE = 0.24
 NOTCH_SHARE = 1 / 3
@@ -52,7 +52,7 @@ class Severity:
 
 
 def draw_patient(rng: np.random.Generator, *, joints: int) -> Severity:
-    """Severities of one patient's joints; the grades' mix over many patients is that of the constants above."""
+    """Severities of one patient's joints; over many patients, grades have the mix of the constants above."""
     patient, own = rng.standard_normal(), rng.standard_normal((2, joints))
     disease = np.sqrt(PATIENT_SHARE) * patient + np.sqrt(1 - PATIENT_SHARE) * own[0]
     flow = COUPLING * disease + np.sqrt(1 - COUPLING**2) * own[1]

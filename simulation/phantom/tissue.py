@@ -136,7 +136,7 @@ def _texture(
     index = first[..., None] + np.arange(depth, dtype=np.int32)
     fibres, lobules = _tiles(round(mm_per_px, 4))
     strength = np.array([strength for _, _, strength, _ in TISSUES], np.float32)[labels]
-    return strength * np.where(labels == TENDON, fibres[index], lobules[index])
+    return np.asarray(strength * np.where(labels == TENDON, fibres[index], lobules[index]), np.float32)
 
 
 @cache
@@ -167,4 +167,4 @@ def _along(rng: np.random.Generator, shape: tuple[int, int], *, length: int, spr
     kernel = np.hanning(2 * length + 3)[1:-1]
     white = rng.standard_normal((shape[0], shape[1] + len(kernel) - 1))
     smooth = np.stack([np.convolve(row, kernel, mode="valid") for row in white])
-    return (smooth * (spread / np.sqrt((kernel**2).sum()))).astype(np.float32)
+    return np.asarray(smooth * (spread / np.sqrt((kernel**2).sum())), np.float32)

@@ -10,6 +10,7 @@ from PIL import Image
 from common.errors import DataError
 from common.settings import PhantomSettings
 from simulation import cohort
+from simulation.phantom import folders
 
 SMALL = PhantomSettings(sites=2, patients=4, exams_per_patient=2, held_out=0.25, image_px=64)
 
@@ -46,9 +47,9 @@ def test_sites_are_laid_out_as_a_hospital_has_them(folder: Path) -> None:
         manifest, grades, truth = (
             rows(site.folder / f"{name}.csv") for name in ("manifest", "grades", "truth")
         )
-        assert tuple(manifest[0]) == cohort.MANIFEST
-        assert tuple(grades[0]) == cohort.GRADES
-        assert tuple(truth[0]) == cohort.TRUTH
+        assert tuple(manifest[0]) == folders.MANIFEST
+        assert tuple(grades[0]) == folders.GRADES
+        assert tuple(truth[0]) == folders.TRUTH
         assert len(manifest) == len(truth) == 8
         assert len(grades) == 24
         assert tomllib.loads((site.folder / "site.toml").read_text())["name"] == site.name
@@ -112,7 +113,7 @@ def test_a_complete_cohort_is_used_again(folder: Path) -> None:
 
 
 def test_some_grades_are_broken_as_in_real_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(cohort, "BROKEN_SHARE", 1.0)
+    monkeypatch.setattr(folders, "BROKEN_SHARE", 1.0)
     cohort.make(
         SMALL.model_copy(update={"sites": 1, "unseen_device": False}), seed=3, out=tmp_path / "c", workers=1
     )

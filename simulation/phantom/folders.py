@@ -1,0 +1,159 @@
+"""A phantom site's folder, laid out as a hospital has it: tables, settings and pictures."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from common.settings import PhantomSettings
+from simulation.phantom.devices import Device
+from simulation.phantom.patients import Patient, make_patient
+from simulation.phantom.random import stream
+
+BROKEN_SHARE = 0.005
+"""Share of exams with an impossible pair of grades or a gap, as real tables have them."""
+MANIFEST = (
+    "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "gs_path", "gs_roi",
+    "doppler_path", "doppler_roi", "diagnosis", "split",
+)  # fmt: skip
+GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
+TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "effusion", "notch")
+SITE_TOML = """\
+name = "{name}"
+
+[data]
+consensus = "median"
+
+[policy]
+allow_unprotected = true
+methods = ["*"]
+score_histograms = true
+minimum_cohort = 5
+"""
+Rows = list[tuple[str | int | float, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One patient to be made and written; small enough to be sent to another process."""
+
+    seed: int
+    settings: PhantomSettings
+    site: str
+    trains: bool
+    index: int
+    device: Device
+    folder: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """Rows of a patient for each of the site's tables."""
+
+    manifest: Rows
+    grades: Rows
+    truth: Rows
+
+
+def write_patient(job: Job) -> Tables:
+    """Make one patient, write the pictures, and return the rows of the tables."""
+    settings = job.settings
+    patient = make_patient(
+        job.seed,
+        job.site,
+        job.index,
+        job.device,
+        exams=settings.exams_per_patient,
+        roi_px=settings.image_px,
+    )
+    ids = [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(settings.exams_per_patient)]
+    for i, name in enumerate(ids):
+        for kind, picture in (("gs", patient.exams.grey[i]), ("doppler", patient.exams.doppler[i])):
+            Image.fromarray(picture).save(job.folder / "images" / f"{name}_{kind}.png", compress_level=1)
+    return Tables(
+        manifest=_manifest_rows(job, patient, ids),
+        grades=_grade_rows(job, patient, ids),
+        truth=_truth_rows(patient, ids),
+    )
+
+
+def _manifest_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
+    split = "train" if job.trains and job.index not in _held_out(job) else "test"
+    exams = patient.exams
+    return [
+        (
+            name, f"{job.site}-p{job.index:03d}", patient.visit.isoformat(), joint.side,
+            joint.kind, joint.digit,
+            "dorsal longitudinal", job.device.name, f"images/{name}_gs.png",
+            " ".join(map(str, exams.grey_roi[i])), f"images/{name}_doppler.png",
+            " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split,
+        )
+        for i, (name, joint) in enumerate(zip(ids, patient.joints, strict=True))
+    ]  # fmt: skip
+
+
+def _held_out(job: Job) -> set[int]:
+    """Patients of the site who are tested on: the same set whichever patient asks."""
+    patients = job.settings.patients
+    order = stream(job.seed, job.site, "split").permutation(patients)
+    return {int(p) for p in order[: round(job.settings.held_out * patients)]}
+
+
+def _grade_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
+    rng = stream(job.seed, job.site, "slips", job.index)
+    rows: Rows = []
+    for i, name in enumerate(ids):
+        slip = str(
+            rng.choice(
+                ["none", "impossible", "gap"], p=[1 - BROKEN_SHARE, BROKEN_SHARE / 2, BROKEN_SHARE / 2]
+            )
+        )
+        for reader in range(len(patient.hypertrophy)):
+            grades: tuple[str | int, str | int] = (
+                int(patient.hypertrophy[reader, i]),
+                int(patient.vascularity[reader, i]),
+            )
+            if slip != "none":
+                grades = (0, 2) if slip == "impossible" else (grades[0], "")
+            rows.append((name, f"{job.site}-r{reader + 1}", 1, *grades))
+    return rows
+
+
+def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
+    exams = patient.exams
+    hypertrophy, vascularity = exams.severity.grades
+    return [
+        (
+            name,
+            int(hypertrophy[i]),
+            int(vascularity[i]),
+            round(float(exams.colour_fraction[i]), 5),
+            int(exams.effusion[i]),
+            int(exams.notch[i]),
+        )
+        for i, name in enumerate(ids)
+    ]
+
+
+def write_site(folder: Path, name: str, parts: list[Tables]) -> None:
+    """Write the settings and the tables of a site whose pictures are there.
+
+    Args:
+        folder: of the site.
+        name: of the site.
+        parts: rows of its patients, in order.
+    """
+    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
+    _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
+    _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
+    _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])
+
+
+def _write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
