@@ -38,10 +38,11 @@ class Policy(Section):
         built_in = "*" in self.methods and ":" not in settings.method
         if settings.method not in self.methods and not built_in:
             raise PolicyError(
-                f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to permit it"
+                f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
+                f"permit it"
             )
         if settings.federation.rounds > self.maximum_rounds:
             raise PolicyError(
-                f"The campaign has {settings.federation.rounds} rounds, policy.maximum_rounds in site.toml is "
-                f"{self.maximum_rounds}"
+                f"The campaign has {settings.federation.rounds} rounds, policy.maximum_rounds in site.toml "
+                f"is {self.maximum_rounds}: raise it there to permit that"
             )

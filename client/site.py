@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from client.policy import Policy
-from client.store import Store, open_store
+from client.store import Sources, Store, open_store
 from common.errors import ConfigurationError, DataError
 from common.settings import Section, Settings, describe
 
@@ -19,6 +19,8 @@ from common.settings import Section, Settings, describe
 class DataSection(Section):
     """The ``[data]`` section of ``site.toml``."""
 
+    folder: Path = Path()
+    """Of tables and pictures; from the site's folder, or absolute."""
     manifest: str = "manifest.csv"
     grades: str = "grades.csv"
     consensus: Annotated[str, Field(pattern=r"^(median|majority|reader:.+)$")] = "median"
@@ -70,6 +72,11 @@ class Site:
         """What the site permits."""
         return self.file.policy
 
+    @property
+    def data_folder(self) -> Path:
+        """Where the site's tables and pictures are."""
+        return self.folder / self.file.data.folder
+
     def store(self, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Store:
         """The site's exams as tensors: built once, then opened.
 
@@ -77,11 +84,11 @@ class Site:
             DataError: if tables or images cannot be used.
         """
         data = self.file.data
-        return open_store(
-            self.folder,
+        sources = Sources(
+            site=self.folder,
+            data=self.data_folder,
             manifest=data.manifest,
             grades=data.grades,
             consensus=data.consensus,
-            settings=settings,
-            progress=progress,
         )
+        return open_store(sources, settings, progress=progress)

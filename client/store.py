@@ -1,12 +1,13 @@
 """The site's store: every exam decoded once, cut, masked, and laid out as memory-mapped bytes.
 
-``<site folder>/store/<key>/`` holds one ``.npy`` an image and ``index.json``. The key stands for everything that
-shapes the store; a change of a table or picture makes it new. It is built beside its place and renamed there,
-so it is whole or absent.
+``<site folder>/store/<key>/`` holds one ``.npy`` an image and ``index.json``. The key stands for all settings
+that shapes the store; a change of a table or picture makes it anew. It is built beside its place and renamed
+there, so it is whole or absent; a lock lets one process build while others wait for it.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import hmac
 import json
@@ -14,27 +15,49 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from client.ingest.arrays import Progress, write_arrays
 from client.ingest.folds import folds
-from client.ingest.pictures import CHANNELS, Cut, read_cut
 from client.ingest.tables import Reading, Tables, read_tables
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
-from common.imaging.roi import stored_px
 from common.settings import Settings
 from common.training.data import ExamTensors
 
-FORMAT = 1
-Progress = Callable[[int, int], None]
+FORMAT = 2
+SECRET_BYTES = 32
+COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
+Stamps = dict[str, list[int] | None]
+"""File name -> size in bytes and time of change in ns; ``None``: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where a site's data are and how they are read.
+
+    Attributes:
+        site: the site's folder, which holds the store.
+        data: the folder of tables and pictures.
+        manifest: file name of the manifest there.
+        grades: file name of the readers' grades there.
+        consensus: rule that makes one grade of several.
+    """
+
+    site: Path
+    data: Path
+    manifest: str = "manifest.csv"
+    grades: str = "grades.csv"
+    consensus: str = "median"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +66,12 @@ class Store:
 
     Attributes:
         tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them.
-        exams: one row an exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint``.
+        exams: one row an exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
+            fold`` (-1: held out).
         reader_grades: one row a reading: ``exam_id, reader`` and a column a measurement (NaN: a gap).
         fingerprint: HMAC-SHA256 over tables and pictures with the site's secret; says nothing to others.
         quarantined: exams that are left out, with reasons.
+        notes: what else deserves a look.
         usable: measurement -> exams with a grade.
     """
 
@@ -55,67 +80,68 @@ class Store:
     reader_grades: pd.DataFrame
     fingerprint: str
     quarantined: tuple[Quarantined, ...]
+    notes: tuple[str, ...]
     usable: Mapping[str, int]
 
 
-_opened: dict[Path, tuple[object, Store]] = {}
-_lock = threading.Lock()
+_opened: dict[Path, tuple[Stamps, Store]] = {}
+_opening = threading.Lock()
 
 
-def open_store(
-    folder: Path,
-    *,
-    manifest: str,
-    grades: str,
-    consensus: str,
-    settings: Settings,
-    progress: Progress | None = None,
-) -> Store:
+def open_store(sources: Sources, settings: Settings, *, progress: Progress | None = None) -> Store:
     """Open a site's store, building it first where it is missing, damaged or out of date.
 
+    Within a process a store that is open stays as it is until a table changes, so that the pictures of a
+    running campaign do not change under it.
+
     Args:
-        folder: the site's folder.
-        manifest: file name of the manifest.
-        grades: file name of the readers' grades.
-        consensus: rule that makes one grade of several.
+        sources: where the data are.
         settings: what the run needs.
-        progress: told of pictures read, out of all.
+        progress: told of exams read, out of all.
 
     Raises:
         DataError: if tables cannot be used, or no exam can.
     """
-    key = _key(settings, manifest=manifest, grades=grades, consensus=consensus)
-    path = folder / "store" / key
-    stamps = _stamps(folder, (manifest, grades))
-    with _lock:
+    path = sources.site / "store" / _key(sources, settings)
+    stamps = _stamps(sources.data, (sources.manifest, sources.grades))
+    with _opening:
         known = _opened.get(path)
         if known is not None and known[0] == stamps:
             return known[1]
-        store = _load(path, folder, stamps)
+        store = _load(path, sources, stamps)
         if store is None:
-            tables = read_tables(folder, manifest=manifest, grades=grades, rule=consensus, settings=settings)
-            _build(path, folder, tables, stamps, settings, progress)
-            store = _load(path, folder, stamps)
-        if store is None:
-            raise DataError(f"The store of {folder} changed while it was built: is its data being written to?")
+            store = _load_or_build(path, sources, stamps, settings, progress)
         _opened[path] = (stamps, store)
         return store
 
 
 def site_secret(folder: Path) -> bytes:
-    """The site's secret of 32 bytes, made on first use, readable by its owner only."""
+    """The site's secret of 32 bytes, made on first use, readable by its owner only.
+
+    Raises:
+        DataError: if it is damaged: the held-out patients depend on it, so it is never quietly replaced.
+    """
     path = folder / "store" / "secret"
-    path.parent.mkdir(exist_ok=True)
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_bytes(32))
-    return path.read_bytes()
+    if not path.exists():
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_name(f".secret-{secrets.token_hex(8)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+        try:
+            path.hardlink_to(draft)  # fails if another process was first; never shows half a secret
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise DataError(
+            f"Expected {SECRET_BYTES} bytes in {path}, got {len(secret)}: restore it from a backup"
+        )
+    return secret
 
 
-def _key(settings: Settings, *, manifest: str, grades: str, consensus: str) -> str:
+def _key(sources: Sources, settings: Settings) -> str:
     shape = {
         "format": FORMAT,
         "images": {name: image.model_dump() for name, image in settings.images.items()},
@@ -124,34 +150,41 @@ def _key(settings: Settings, *, manifest: str, grades: str, consensus: str) -> s
         "image_px": settings.network.image_px,
         "folds": settings.rating.folds,
         "held_out": settings.evaluate.held_out,
-        "tables": [manifest, grades, consensus],
+        "sources": [str(sources.data.resolve()), sources.manifest, sources.grades, sources.consensus],
     }
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _stamps(folder: Path, names: Sequence[str]) -> dict[str, list[int]]:
+def _stamps(folder: Path, names: Sequence[str]) -> Stamps:
     """Size and time of change of files, to notice that they changed."""
-    try:
-        return {name: [(s := (folder / name).stat()).st_size, s.st_mtime_ns] for name in names}
-    except OSError as error:
-        raise DataError(f"Expected {', '.join(names)} in {folder}: {error}") from None
+
+    def stamp(path: Path) -> list[int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
+
+    return {name: stamp(folder / name) for name in names}
 
 
-def _load(path: Path, folder: Path, stamps: Mapping[str, list[int]]) -> Store | None:
+def _load(path: Path, sources: Sources, stamps: Stamps) -> Store | None:
     """The store, or ``None`` where it is missing, damaged or out of date."""
     try:
         index = json.loads((path / "index.json").read_text(encoding="utf-8"))
-        if index["tables"] != stamps or index["pictures"] != _stamps(folder, list(index["pictures"])):
+        if index["tables"] != stamps or index["pictures"] != _stamps(sources.data, list(index["pictures"])):
             return None
-        images = {
-            name: torch.from_numpy(np.load(path / f"{name}.npy", mmap_mode="c"))  # never written to
-            for name in index["images"]
-        }
-    except (OSError, ValueError, KeyError, DataError):
+        images = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in index["images"]}
+        whole = all(len(array) == len(index["fold"]) for array in images.values())
+        return _store(index, images) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    exams = pd.DataFrame(index["exams"])
+
+
+def _store(index: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) -> Store:
+    exams = pd.DataFrame({**index["exams"], "fold": index["fold"]})
     tensors = ExamTensors(
-        images=images,
+        images={name: torch.from_numpy(array) for name, array in images.items()},
         grades={name: torch.tensor(values, dtype=torch.int8) for name, values in index["grades"].items()},
         fold=torch.tensor(index["fold"], dtype=torch.int8),
         patient=torch.from_numpy(pd.factorize(exams["patient_id"])[0].astype(np.int32)),
@@ -162,111 +195,94 @@ def _load(path: Path, folder: Path, stamps: Mapping[str, list[int]]) -> Store | 
         reader_grades=pd.DataFrame(index["readings"]),
         fingerprint=index["fingerprint"],
         quarantined=tuple(Quarantined(**entry) for entry in index["quarantined"]),
+        notes=tuple(index["notes"]),
         usable={name: sum(v != MISSING for v in values) for name, values in index["grades"].items()},
     )
 
 
+def _load_or_build(
+    path: Path, sources: Sources, stamps: Stamps, settings: Settings, progress: Progress | None
+) -> Store:
+    try:
+        with _locked(path.parent):
+            store = _load(path, sources, stamps)  # another process may have built it while this one waited
+            if store is None:
+                _build(path, sources, stamps, settings, progress)
+                store = _load(path, sources, stamps)
+    except OSError as error:
+        raise DataError(f"The store in {path.parent} cannot be written: {error.strerror}") from None
+    if store is None:
+        raise DataError(
+            f"The data in {sources.data} changed while they were read: try again when they are whole"
+        )
+    return store
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among all processes; what a killed builder left behind is cleared away."""
+    folder.mkdir(exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_over in folder.glob(".building-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        yield
+
+
 def _build(
-    path: Path,
-    folder: Path,
-    tables: Tables,
-    stamps: Mapping[str, list[int]],
-    settings: Settings,
-    progress: Progress | None,
+    path: Path, sources: Sources, stamps: Stamps, settings: Settings, progress: Progress | None
 ) -> None:
-    secret = site_secret(folder)
-    building = path.with_name(f".building-{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+    tables = read_tables(
+        sources.data,
+        manifest=sources.manifest,
+        grades=sources.grades,
+        rule=sources.consensus,
+        settings=settings,
+    )
+    secret = site_secret(sources.site)
+    building = path.with_name(f".building-{path.name}")
     building.mkdir()
     try:
         pictures = [ref.path for exam in tables.exams for ref in exam.images.values()]
-        picture_stamps = _stamps(folder, pictures)
-        digests, failed = _write_images(building, folder, tables.exams, settings, progress)
-        kept = [i for i in range(len(tables.exams)) if i not in failed]
-        if not kept:
-            raise DataError(f"Expected usable exams in {folder}, all {len(failed)} are quarantined")
-        exams = [tables.exams[i] for i in kept]
-        index = _index(exams, tables, settings, secret=secret)
-        index["quarantined"] += [asdict(failed[i]) for i in sorted(failed)]
-        index["fingerprint"] = _fingerprint(folder, stamps, digests, secret)
-        index |= {"tables": stamps, "pictures": picture_stamps, "images": list(settings.images)}
-        if failed:
-            _compact(building, settings.images, kept)
-        (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        before = _stamps(sources.data, pictures)
+        written = write_arrays(building, sources.data, tables.exams, settings, progress)
+        quarantined = (*tables.quarantined, *written.quarantined)
+        if not written.kept:
+            raise DataError(_none_usable(quarantined, sources.data))
+        index = {
+            **_index([tables.exams[i] for i in written.kept], tables, settings, secret=secret),
+            "quarantined": [asdict(entry) for entry in sorted(quarantined, key=lambda entry: entry.line)],
+            "notes": tables.notes,
+            "fingerprint": _fingerprint(sources, written.digests, secret),
+            "tables": stamps,
+            "pictures": before,
+            "images": list(settings.images),
+        }
+        with (building / "index.json").open("w", encoding="utf-8") as file:
+            json.dump(index, file)
+            file.flush()
+            os.fsync(file.fileno())
         shutil.rmtree(path, ignore_errors=True)
-        building.replace(path)
-    except OSError as error:
-        if not (path / "index.json").exists():  # else another process was first, and its store serves as well
-            raise DataError(f"The store in {path.parent} cannot be written: {error}") from None
+        building.rename(path)
     finally:
         shutil.rmtree(building, ignore_errors=True)
 
 
-def _write_images(
-    building: Path,
-    folder: Path,
-    exams: Sequence[Exam],
-    settings: Settings,
-    progress: Progress | None,
-) -> tuple[list[str], dict[int, Quarantined]]:
-    """Decode every picture once, in parallel, into the store's arrays."""
-    side = stored_px(settings.network.image_px)
-    digests: list[str] = []
-    failed: dict[int, Quarantined] = {}
-    arrays = {
-        name: np.lib.format.open_memmap(
-            building / f"{name}.npy",
-            mode="w+",
-            dtype=np.uint8,
-            shape=(len(exams), CHANNELS[image.kind], side, side),
-        )
-        for name, image in settings.images.items()
-    }
-
-    def cuts(exam: Exam) -> list[Cut] | str:
-        try:
-            return [
-                read_cut(folder, exam.images[name], image, image_px=settings.network.image_px)
-                for name, image in settings.images.items()
-            ]
-        except DataError as error:
-            return str(error)
-
-    with ThreadPoolExecutor() as pool:
-        for row, result in enumerate(pool.map(cuts, exams)):
-            if isinstance(result, str):
-                exam = exams[row]
-                failed[row] = Quarantined(exam_id=exam.exam_id, line=exam.line, reason=f"picture: {result}")
-            else:
-                digests += [cut.digest for cut in result]
-                for array, cut in zip(arrays.values(), result, strict=True):
-                    array[row] = cut.pixels
-            if progress is not None:
-                progress(row + 1, len(exams))
-    for array in arrays.values():
-        array.flush()
-    return digests, failed
-
-
-def _compact(building: Path, images: Mapping[str, object], kept: Sequence[int]) -> None:
-    for name in images:
-        path = building / f"{name}.npy"
-        np.save(path, np.load(path)[list(kept)])
+def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
+    first = "\n".join(f"  line {entry.line}: {entry.reason}" for entry in quarantined[:5])
+    return f"Expected usable exams in {folder}, all {len(quarantined)} are quarantined, for example:\n{first}"
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned: NDArray[np.int8] = folds(
-        exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.rating.folds
-    )
-    columns = ("exam_id", "patient_id", "device", "diagnosis", "joint")
+    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.rating.folds)
     return {
-        "exams": {column: [getattr(exam, column) for exam in exams] for column in columns},
+        "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
         "grades": {
             name: [MISSING if (grade := exam.targets[name]) is None else grade for exam in exams]
             for name in settings.measurements
         },
         "fold": assigned.tolist(),
         "readings": _readings(tables.readings, settings),
-        "quarantined": [asdict(entry) for entry in tables.quarantined],
     }
 
 
@@ -278,9 +294,9 @@ def _readings(readings: Sequence[Reading], settings: Settings) -> dict[str, list
     return columns | {name: [reading.grades[name] for reading in readings] for name in settings.measurements}
 
 
-def _fingerprint(folder: Path, tables: Mapping[str, object], digests: Sequence[str], secret: bytes) -> str:
+def _fingerprint(sources: Sources, digests: Sequence[str], secret: bytes) -> str:
     content = hmac.new(secret, digestmod=hashlib.sha256)
-    for name in tables:
-        content.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    for name in (sources.manifest, sources.grades):
+        content.update(hashlib.sha256((sources.data / name).read_bytes()).digest())
     content.update("".join(digests).encode())
     return content.hexdigest()

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from common.errors import DataError
 from common.exam import ImageRef, Roi
@@ -19,6 +18,8 @@ from common.imaging.roi import stored_px
 from common.settings import ImageSettings
 
 FORMATS = ("PNG", "JPEG", "TIFF")
+LARGEST_PX = 50_000_000
+"""No ultrasound picture is larger; a small file that claims to be is an attack on memory."""
 CHANNELS = {"grey": 1, "doppler": 2, "colour": 3}
 
 
@@ -44,20 +45,29 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
     """
     try:
         content = (folder / ref.path).read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                opened.load()
-                picture = _eight_bit(opened, mode="L" if image.kind == "grey" else "RGB")
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"expected a PNG, JPEG or TIFF, it cannot be read ({type(error).__name__})") from None
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror})") from None
+    picture = _decode(content, mode="L" if image.kind == "grey" else "RGB")
     roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
     if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
         raise DataError(
             f"expected an ROI inside {picture.width} x {picture.height} pixels, got "
             f"{roi.x} {roi.y} {roi.width} {roi.height}"
         )
-    return Cut(pixels=_cut(picture, roi, image, image_px=image_px), digest=hashlib.sha256(content).hexdigest())
+    return Cut(
+        pixels=_cut(picture, roi, image, image_px=image_px), digest=hashlib.sha256(content).hexdigest()
+    )
+
+
+def _decode(content: bytes, *, mode: str) -> Image.Image:
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            if opened.width * opened.height > LARGEST_PX:
+                raise ValueError("too many pixels")
+            opened.load()
+            return _eight_bit(opened, mode=mode)
+    except Exception as error:  # a damaged file makes decoders raise nearly anything: KeyError, struct.error
+        raise DataError(f"expected a whole PNG, JPEG or TIFF ({type(error).__name__})") from None
 
 
 def _eight_bit(picture: Image.Image, *, mode: str) -> Image.Image:
@@ -80,7 +90,7 @@ def _cut(
     region, x, y = _region(picture, (left, top, right, bottom))
     box = (left - x, top - y, right - x, bottom - y)
 
-    def resized(part: Image.Image) -> UInt8[np.ndarray, "..."]:
+    def resized(part: Image.Image) -> UInt8[np.ndarray, ...]:
         return np.asarray(part.resize((side, side), Image.Resampling.BILINEAR, box=box))
 
     if image.kind == "grey":
