@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float32, Int
 from torch import Tensor
 
+from common.errors import ConfigurationError
 from common.imaging.prepare import picture
 from common.networks.spec import NetworkSpec
 from common.scoring import ecoc
@@ -87,6 +88,9 @@ def votes(
         bits: one column a network.
         specs: the networks, in the order of the columns.
         measurements: in the order of the votes.
+
+    Raises:
+        ConfigurationError: if a model has no network for a measurement.
     """
     folds = sorted({spec.fold for spec in specs})
     by_model = [
@@ -103,6 +107,8 @@ def _columns(specs: Sequence[NetworkSpec], fold: int, measurement: str) -> Int[n
         for index, spec in enumerate(specs)
         if spec.fold == fold and spec.target.measurement == measurement
     }
+    if not chosen:
+        raise ConfigurationError(f"Expected networks of model {fold} for {measurement}, got none")
     replicas = sorted({replica for replica, _ in chosen})
     tasks = range(len(chosen) // len(replicas))
     return np.array([[chosen[replica, task] for task in tasks] for replica in replicas])

@@ -84,8 +84,8 @@ def consensus(grades: Sequence[tuple[str, int]], rule: str) -> int | None:
 
     Args:
         grades: (reader, grade), gaps left out.
-        rule: ``median`` (of an even number: the lower middle), ``majority`` (a tie goes to the lower grade) or
-            ``reader:NAME``.
+        rule: ``median`` (of an even number: the lower middle), ``majority`` (a tie goes to the lower grade)
+            or ``reader:NAME``.
 
     Returns:
         The grade, or ``None`` where the rule finds no reader.
@@ -103,7 +103,10 @@ def consensus(grades: Sequence[tuple[str, int]], rule: str) -> int | None:
 
 
 def repair(
-    targets: Mapping[str, int | None], *, grades: Mapping[str, int], is_valid: Callable[[tuple[int, ...]], bool]
+    targets: Mapping[str, int | None],
+    *,
+    grades: Mapping[str, int],
+    is_valid: Callable[[tuple[int, ...]], bool],
 ) -> dict[str, int | None]:
     """The valid combination nearest to a consensus (sum of absolute differences; ties to the lower grades).
 

@@ -141,7 +141,6 @@ def _round_of(path: Path) -> int:
 
 
 def _entry(raw: Any) -> Entry:
-    raw = json.loads(json.dumps(values))
     return Entry(
         plan_hash=raw["plan_hash"],
         server_round=raw["server_round"],

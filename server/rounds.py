@@ -244,7 +244,7 @@ class GroupRounds:
 
     def _aggregate(self, name: str, current: _Round) -> ServerState:
         updates = [
-            Weighted(source=reply.updates[name], weight=reply.num_examples[name])
+            Weighted(source=reply.updates[name], num_examples=reply.num_examples[name])
             for site in self._sites
             if (reply := current.accepted.get(site)) is not None and name in reply.updates
         ]

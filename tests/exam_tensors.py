@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from common.imaging.roi import stored_px
@@ -20,7 +18,12 @@ FUSION = NetworkSpec(
     target=Target(measurement="hypertrophy"),
     fold=0,
 )
-SINGLE = replace(FUSION, name="rating/fold0/vascularity/gt0/a", images=("doppler",))
+SINGLE = NetworkSpec(
+    name="rating/fold0/vascularity/gt0/a",
+    images=("doppler",),
+    target=Target(measurement="vascularity"),
+    fold=0,
+)
 
 
 def make_exams(count: int = 48, *, image_px: int = 32, seed: int = 0) -> ExamTensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -58,6 +59,8 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
             f"rating.folds, or add patients"
         )
     strata = [f"{exams[i].device}|{_diseased(exams[i])}" for i in training]
+    if max(Counter(strata).values()) < count:  # scikit-learn refuses where nothing can be balanced
+        strata = [""] * len(training)
     splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a stratum smaller than the number of folds is fine

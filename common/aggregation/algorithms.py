@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -29,6 +29,7 @@ class ServerState:
     weights: Flat
 
 
+@runtime_checkable
 class FederatedAlgorithm(Protocol):
     """A federated algorithm for one network."""
 

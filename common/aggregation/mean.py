@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32
@@ -13,6 +13,7 @@ CHUNK = 1 << 18
 """Parameters that are reduced at a time: 1 MiB of a site's update and 2 MiB of accumulator stay in cache."""
 
 
+@runtime_checkable
 class UpdateSource(Protocol):
     """One site's update, wherever it lies."""
 
@@ -23,10 +24,10 @@ class UpdateSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Weighted:
-    """An update and its weight in the mean (FedAvg: the number of exams)."""
+    """An update and the number of exams behind it, its weight in the mean."""
 
     source: UpdateSource
-    weight: float
+    num_examples: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +50,16 @@ def weighted_mean(
     parameters of a ResNet-18 depend on it. Memory is the result plus one chunk, whatever the number of sites.
 
     Args:
-        updates: in the order of the sites; those of weight 0 are passed over.
+        updates: in the order of the sites; those of no exams are passed over.
         size: number of parameters.
         chunk: parameters reduced at a time; changes speed, not the result.
 
     Returns:
         The mean, rounded once to float32; zeros where no update has weight.
     """
-    counted = [update for update in updates if update.weight > 0]
+    counted = [update for update in updates if update.num_examples > 0]
     mean = np.zeros(size, dtype=np.float32)
-    total = sum(update.weight for update in counted)
+    total = sum(update.num_examples for update in counted)
     accumulator = np.empty(min(chunk, size), dtype=np.float64)
     scaled = np.empty_like(accumulator)
     for start in range(0, size if counted else 0, chunk):
@@ -66,7 +67,7 @@ def weighted_mean(
         acc, term = accumulator[: stop - start], scaled[: stop - start]
         acc.fill(0.0)
         for update in counted:
-            np.multiply(update.source.read(start, stop), update.weight, out=term, dtype=np.float64)
+            np.multiply(update.source.read(start, stop), update.num_examples, out=term, dtype=np.float64)
             acc += term
         np.divide(acc, total, out=acc)
         mean[start:stop] = acc

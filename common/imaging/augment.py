@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -88,7 +88,7 @@ def relight(
     return torch.lerp(mean, bright, contrast).clamp_(0.0, 1.0)
 
 
-def central_cut(stored: Float[Tensor, "n c side side"], *, image_px: int) -> Float[Tensor, "n c px px"]:
+def central_cut(stored: Shaped[Tensor, "n c side side"], *, image_px: int) -> Shaped[Tensor, "n c px px"]:
     """The unchanged ROI: a view of the middle, no resampling."""
     margin = (stored.shape[-1] - image_px) // 2
     return stored[..., margin : margin + image_px, margin : margin + image_px]

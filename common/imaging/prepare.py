@@ -50,8 +50,8 @@ def picture(
     if mask is not None:
         grey = grey * (1 - mask)
         offset = torch.addcmul(offset, mask.permute(0, 2, 3, 1), flow - offset)
-    rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale)  # channels last from here on
-    return rgb.permute(0, 3, 1, 2)
+    rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale).permute(0, 3, 1, 2)
+    return rgb.contiguous(memory_format=torch.channels_last)  # which grey, once broadcast, already is
 
 
 def _split(values: Tensor, image: ImageSettings) -> tuple[Tensor, Tensor | None]:

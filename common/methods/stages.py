@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol, cast, runtime_checkable
 
 from common.errors import ConfigurationError
 from common.networks.spec import NetworkSpec
@@ -40,6 +40,7 @@ class NetworkResult:
     threshold: float
 
 
+@runtime_checkable
 class Method(Protocol):
     """A published system."""
 

@@ -39,7 +39,9 @@ def test_the_published_fusion_head_is_1024_256_2():
 
 
 def test_a_nominal_target_has_a_logit_a_grade():
-    spec = replace(SINGLE, target=Target(measurement="vascularity", kind="nominal", threshold=None, classes=4))
+    spec = replace(
+        SINGLE, target=Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
+    )
     assert built(spec, NETWORK)([torch.randn(2, 3, 32, 32)]).shape == (2, 4)
 
 
@@ -87,7 +89,9 @@ def test_convolutions_start_as_he_et_al_have_it():
 
 
 def test_the_small_backbone_does_not_import_torchvision():
-    program = "import sys; import common.training.local, common.committee; sys.exit('torchvision' in sys.modules)"
+    program = (
+        "import sys; import common.training.local, common.committee; sys.exit('torchvision' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

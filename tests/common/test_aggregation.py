@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.aggregation.algorithms import FedAvg, algorithm
+from common.aggregation.mean import InMemory, Weighted, weighted_mean
+from common.errors import ConfigurationError
+from common.settings import FederationSettings
+from server.spool import Spool
+
+
+def _updates(seed: int, sites: int, size: int) -> list[Weighted]:
+    rng = np.random.default_rng(seed)
+    return [
+        Weighted(source=InMemory(rng.normal(size=size).astype(np.float32)), num_examples=int(rng.integers(0, 90)))
+        for _ in range(sites)
+    ]
+
+
+@given(st.integers(0, 1000), st.integers(1, 8), st.integers(1, 70), st.integers(1, 80))
+def test_mean_is_numpys_in_float64_whatever_the_chunk(seed: int, sites: int, size: int, chunk: int) -> None:
+    updates = _updates(seed, sites, size)
+    mean = weighted_mean(updates, size=size, chunk=chunk)
+    weights = np.array([u.num_examples for u in updates], dtype=np.float64)
+    values = np.stack([u.source.read(0, size) for u in updates]).astype(np.float64)
+    expected = (weights @ values) / weights.sum() if weights.sum() else np.zeros(size)
+    np.testing.assert_allclose(mean, expected, rtol=1e-6, atol=1e-7)
+    np.testing.assert_array_equal(mean, weighted_mean(updates, size=size))
+
+
+def test_no_weight_gives_zeros() -> None:
+    nothing = Weighted(source=InMemory(np.full(4, np.nan, dtype=np.float32)), num_examples=0)
+    np.testing.assert_array_equal(weighted_mean([nothing], size=4), np.zeros(4))
+    np.testing.assert_array_equal(weighted_mean([], size=4), np.zeros(4))
+
+
+def test_spooled_updates_give_the_bits_of_those_in_memory(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "g")
+    in_memory = _updates(3, 4, 1000)
+    spooled = []
+    for site, update in enumerate(in_memory):
+        values = update.source.read(0, 1000)
+        written = spool.write(site, {"a": values[:400], "b": values[400:]})
+        spooled.append(Weighted(source=written["b"], num_examples=update.num_examples))
+    tail = [Weighted(source=InMemory(u.source.read(400, 1000)), num_examples=u.num_examples) for u in in_memory]
+    np.testing.assert_array_equal(
+        weighted_mean(spooled, size=600, chunk=77), weighted_mean(tail, size=600, chunk=600)
+    )
+
+
+def test_fedavg_adds_the_mean_update() -> None:
+    fedavg = FedAvg()
+    state = fedavg.init(np.array([1.0, 2.0], dtype=np.float32))
+    after = fedavg.aggregate(state, np.array([0.5, -1.0], dtype=np.float32))
+    np.testing.assert_array_equal(fedavg.broadcast(after), [1.5, 1.0])
+    np.testing.assert_array_equal(state.weights, [1.0, 2.0])
+
+
+def test_fedprox_needs_its_mu_and_fedavg_has_none() -> None:
+    assert algorithm(FederationSettings(algorithm="fedprox", proximal_mu=0.1)) == FedAvg(proximal_mu=0.1)
+    for settings in (FederationSettings(algorithm="fedprox"), FederationSettings(proximal_mu=0.1)):
+        with pytest.raises(ConfigurationError, match="proximal_mu"):
+            algorithm(settings)

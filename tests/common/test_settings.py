@@ -1,0 +1,60 @@
+from pathlib import Path
+
+import pytest
+
+from common.errors import ConfigurationError
+from common.settings import load, parse
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+MINIMAL = """
+name = "x"
+[images.gs]
+kind = "grey"
+[measurements.steatosis]
+grades = 3
+images = ["gs"]
+"""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_configuration_that_ships_can_be_read(path: Path) -> None:
+    assert load(path).name
+
+
+def test_overrides_are_toml_or_text() -> None:
+    settings = parse(MINIMAL, overrides=["federation.rounds=7", "training.optimiser=sgd", 'name="y"'])
+    assert (settings.federation.rounds, settings.training.optimiser, settings.name) == (7, "sgd", "y")
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    text = MINIMAL + "[federation]\nround = 3\nrounds = 0\n[network]\nbackbone = 'vgg'\n"
+    with pytest.raises(ConfigurationError) as raised:
+        parse(text)
+    message = str(raised.value)
+    assert "federation.round: no such setting" in message
+    assert "federation.rounds" in message
+    assert "network.backbone" in message
+
+
+def test_unknown_image_and_eoss_without_its_measurements_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the images are"):
+        parse(MINIMAL.replace('images = ["gs"]', 'images = ["doppler"]'))
+    with pytest.raises(ConfigurationError, match="eoss"):
+        parse('validity = "eoss"\n' + MINIMAL)
+
+
+def test_a_missing_file_and_broken_toml_are_configuration_errors(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="Expected a configuration file"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigurationError, match="not TOML"):
+        parse("name = ")
+    with pytest.raises(ConfigurationError, match="key=value"):
+        parse(MINIMAL, overrides=["rounds"])
+
+
+def test_the_plan_has_what_changes_what_leaves_and_nothing_else() -> None:
+    plain = parse(MINIMAL)
+    for override in ("compute.threads=2", "name=z", "evaluate.bootstrap=200", "evaluate.baselines=true"):
+        assert parse(MINIMAL, overrides=[override]).plan_hash() == plain.plan_hash()
+    for override in ("seed=1", "federation.rounds=11", "evaluate.held_out=0.4", "network.image_px=32"):
+        assert parse(MINIMAL, overrides=[override]).plan_hash() != plain.plan_hash()

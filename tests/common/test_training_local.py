@@ -1,0 +1,308 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from common.errors import UpdateError
+from common.imaging import augment
+from common.imaging.prepare import picture
+from common.imaging.roi import stored_px
+from common.networks import build
+from common.networks.layout import flatten, load
+from common.networks.spec import Target
+from common.settings import NetworkSettings
+from common.training.data import MISSING
+from common.training.local import labels, score, train_network, training_exams, validation_exams
+from common.training.sampling import batches
+from common.training.schedule import learning_rate
+from tests.exam_tensors import FUSION, IMAGES, NETWORK, SINGLE, local_settings, make_exams
+
+DATA = make_exams()
+PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
+
+
+def start(settings, seed=1):
+    return build.initial_weights(settings.spec, settings.network, seed=seed)
+
+
+def train(settings, *, data=DATA, weights=None, server_round=1, seed=7):
+    received = start(settings) if weights is None else weights
+    return train_network(received, {}, data, settings, server_round, seed)[0]
+
+
+def plain_loop(settings, weights, data, server_round, seed):
+    """The same training as an ordinary PyTorch loop over separate parameters."""
+    network = build.network(settings.spec, settings.network).train()
+    load(network, weights)
+    training = settings.training
+    kind = torch.optim.SGD if training.optimiser == "sgd" else torch.optim.AdamW
+    optimiser = kind(network.parameters(), lr=1.0, weight_decay=training.weight_decay)
+    exams = training_exams(data, settings.spec)
+    targets = labels(data, settings.spec)[exams]
+    generator = torch.Generator().manual_seed(seed)
+    stream = islice(batches(targets, training, generator), training.local_steps)
+    for step, batch in enumerate(stream, start=(server_round - 1) * training.local_steps):
+        pictures = []
+        for name in settings.spec.images:
+            pixels = data.images[name][exams[batch]]
+            parameters = None
+            if training.augmentation is not None:
+                parameters = augment.draw(
+                    len(batch),
+                    image=settings.images[name],
+                    settings=training.augmentation,
+                    image_px=settings.network.image_px,
+                    stored_px=pixels.shape[-1],
+                    generator=generator,
+                )
+            px = settings.network.image_px
+            pictures.append(picture(pixels, settings.images[name], image_px=px, parameters=parameters))
+        rate = learning_rate(training, step=step, total=settings.rounds * training.local_steps)
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.zero_grad()
+        F.cross_entropy(network(pictures), targets[batch]).backward()
+        optimiser.step()
+    return flatten(network) - weights
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("spec", [FUSION, SINGLE])
+def test_it_is_an_ordinary_training_loop(spec, optimiser):
+    settings = local_settings(spec, optimiser=optimiser, local_steps=4)
+    weights = start(settings)
+    expected = plain_loop(settings, weights, DATA, 2, 7)
+    torch.testing.assert_close(
+        train(settings, weights=weights, server_round=2).update, expected, rtol=1e-3, atol=2e-6
+    )
+
+
+def test_batchnorm_statistics_come_back_in_the_update():
+    settings = replace(local_settings(SINGLE), network=NetworkSettings(backbone="resnet18", image_px=32))
+    settings = replace(settings, training=settings.training.model_copy(update={"local_steps": 1}))
+    weights = start(settings)
+    got = train(settings, weights=weights).update
+    trained = build.layout(SINGLE, settings.network).trained_size
+    assert got[trained:].abs().max() > 0
+    expected = plain_loop(settings, weights, DATA, 1, 7)
+    torch.testing.assert_close(got[trained:], expected[trained:], rtol=1e-3, atol=1e-5)
+
+
+def test_a_full_batch_step_is_gradient_descent_on_all_training_exams():
+    settings = local_settings(FUSION, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
+    weights = start(settings)
+    network = build.network(FUSION, NETWORK)
+    load(network, weights)
+    exams = training_exams(DATA, FUSION)
+    pictures = [picture(DATA.images[n][exams], IMAGES[n], image_px=32) for n in FUSION.images]
+    F.cross_entropy(network(pictures), labels(DATA, FUSION)[exams]).backward()
+    gradient = torch.cat([p.grad.flatten() for p in network.parameters()])
+    update = train(settings, weights=weights).update
+    torch.testing.assert_close(update, -settings.training.learning_rate * gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_full_batch_steps_of_two_sites_average_to_the_pooled_step():
+    settings = local_settings(FUSION, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
+    weights = start(settings)
+    order = torch.arange(len(DATA))
+    parts = [train(settings, data=subset(DATA, order[:17]), weights=weights)]
+    parts.append(train(settings, data=subset(DATA, order[17:]), weights=weights))
+    counts = [part.num_examples for part in parts]
+    mean = sum(part.update.double() * part.num_examples for part in parts) / sum(counts)
+    pooled = train(settings, weights=weights)
+    assert sum(counts) == pooled.num_examples
+    torch.testing.assert_close(mean.float(), pooled.update, rtol=1e-4, atol=1e-7)
+
+
+def subset(data, exams):
+    return replace(
+        data,
+        images={name: pixels[exams] for name, pixels in data.images.items()},
+        grades={name: values[exams] for name, values in data.grades.items()},
+        fold=data.fold[exams],
+        patient=data.patient[exams],
+    )
+
+
+def test_same_inputs_same_bits_also_in_concurrent_threads():
+    jobs = [(spec, seed) for spec in (FUSION, SINGLE) for seed in (1, 2)] * 3
+
+    def run(job):
+        spec, seed = job
+        return train(local_settings(spec), seed=seed).update
+
+    alone = {job: run(job) for job in set(jobs)}
+    with ThreadPoolExecutor(4) as pool:
+        assert all(
+            torch.equal(update, alone[job]) for job, update in zip(jobs, pool.map(run, jobs), strict=True)
+        )
+
+
+def test_what_was_trained_before_leaves_no_trace():
+    settings = local_settings(FUSION)
+    first = train(settings).update
+    train(settings, weights=start(settings, seed=9), seed=3)
+    score(start(settings, seed=8), DATA, torch.arange(4), settings)
+    assert torch.equal(train(settings).update, first)
+
+
+def test_inputs_and_the_global_generator_are_left_alone():
+    settings = local_settings(FUSION)
+    weights = start(settings)
+    state = {"control": torch.ones(3)}
+    before, pixels, rng = weights.clone(), DATA.images["doppler"].clone(), torch.get_rng_state()
+    _, kept = train_network(weights, state, DATA, settings, 1, 7)
+    assert torch.equal(weights, before)
+    assert torch.equal(DATA.images["doppler"], pixels)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert kept == state
+
+
+def test_memory_mapped_read_only_images_can_be_trained_on(tmp_path):
+    mapped = {}
+    for name, pixels in DATA.images.items():
+        np.save(tmp_path / f"{name}.npy", pixels.numpy())
+        # copy-on-write: torch warns about arrays that cannot be written
+        mapped[name] = torch.from_numpy(np.load(tmp_path / f"{name}.npy", mmap_mode="c"))
+    settings = local_settings(FUSION)
+    assert torch.equal(train(settings, data=replace(DATA, images=mapped)).update, train(settings).update)
+
+
+@pytest.mark.parametrize("change", [{"seed": 8}, {"server_round": 2}])
+def test_seed_and_round_matter(change):
+    settings = local_settings(FUSION)
+    assert not torch.equal(train(settings, **change).update, train(settings).update)
+
+
+def test_num_examples_counts_exams_before_resampling():
+    settings = local_settings(FUSION)
+    expected = int(((DATA.fold != FUSION.fold) & (DATA.fold != MISSING)).sum())
+    assert train(settings).num_examples == expected
+
+
+@pytest.mark.parametrize("grade", [0, 3, MISSING])
+def test_a_site_of_one_class_or_no_grade_answers_with_nothing(grade):
+    grades = {name: torch.full_like(values, grade) for name, values in DATA.grades.items()}
+    answer = train(local_settings(FUSION), data=replace(DATA, grades=grades))
+    assert not answer.update.any()
+    assert answer.num_examples == 0
+    assert np.isnan(answer.loss)
+
+
+def test_neither_the_own_fold_nor_held_out_nor_ungraded_exams_are_read():
+    grades = DATA.grades["hypertrophy"].clone()
+    grades[:6] = MISSING
+    data = replace(DATA, grades={"hypertrophy": grades})
+    unread = torch.ones(len(data), dtype=torch.bool)
+    unread[training_exams(data, FUSION)] = False
+    assert unread[data.fold == FUSION.fold].all()
+    assert unread[data.fold == MISSING].all()
+    assert unread[:6].all()
+    spoilt = {name: pixels.clone() for name, pixels in data.images.items()}
+    for pixels in spoilt.values():
+        pixels[unread] = 0
+    settings = local_settings(FUSION)
+    assert torch.equal(
+        train(settings, data=replace(data, images=spoilt)).update, train(settings, data=data).update
+    )
+
+
+def test_validation_exams_are_the_graded_exams_of_the_own_fold():
+    grades = DATA.grades["hypertrophy"].clone()
+    grades[1] = MISSING
+    data = replace(DATA, grades={"hypertrophy": grades})
+    expected = [i for i in range(len(data)) if data.fold[i] == 0 and i != 1]
+    assert validation_exams(data, FUSION).tolist() == expected
+    assert len(validation_exams(data, replace(FUSION, fold=-1))) == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (Target(measurement="m", threshold=0), [0, 1, 1, 1, MISSING]),
+        (Target(measurement="m", threshold=2), [0, 0, 0, 1, MISSING]),
+        (Target(measurement="m", kind="nominal", threshold=None, classes=4), [0, 1, 2, 3, MISSING]),
+    ],
+)
+def test_labels_follow_the_target(target, expected):
+    grades = torch.tensor([0, 1, 2, 3, MISSING], dtype=torch.int8)
+    data = replace(subset(DATA, torch.arange(5)), grades={"m": grades})
+    assert labels(data, replace(SINGLE, target=target)).tolist() == expected
+
+
+def test_the_proximal_term_pulls_towards_the_received_weights():
+    settings = local_settings(FUSION, local_steps=12)
+    distances = [train(replace(settings, proximal_mu=mu)).update.norm() for mu in (0.0, 10.0, 100.0)]
+    assert distances == sorted(distances, reverse=True)
+    assert distances[2] < 0.9 * distances[0]
+
+
+def test_the_proximal_gradient_is_mu_times_the_distance():
+    # two SGD steps on w: the second one's gradient differs by mu * (w1 - w0) alone
+    one = local_settings(SINGLE, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
+    two = replace(one, training=one.training.model_copy(update={"local_steps": 2}))
+    first, free = train(one).update, train(two).update
+    bound = train(replace(two, proximal_mu=0.5)).update
+    torch.testing.assert_close(free - bound, one.training.learning_rate * 0.5 * first, rtol=1e-2, atol=1e-6)
+
+
+def test_a_simple_task_is_learnt_in_few_steps():
+    settings = local_settings(FUSION, local_steps=40, batch_size=16, learning_rate=1e-2)
+    settings = replace(settings, rounds=1)
+    weights = start(settings)
+    answer = train(settings, weights=weights)
+    assert answer.update.isfinite().all()
+    exams = validation_exams(DATA, FUSION)
+    right = score(weights + answer.update, DATA, exams, settings).argmax(1) == labels(DATA, FUSION)[exams]
+    assert right.float().mean() > 0.9
+
+
+def test_grades_can_be_learnt_as_classes():
+    target = Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
+    settings = local_settings(
+        replace(SINGLE, target=target), local_steps=60, batch_size=16, learning_rate=1e-2
+    )
+    settings = replace(settings, rounds=1)
+    weights = start(settings)
+    trained = weights + train(settings, weights=weights).update
+    exams = training_exams(DATA, settings.spec)
+    probabilities = score(trained, DATA, exams, settings)
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(len(exams)))
+    assert (probabilities.argmax(1) == labels(DATA, settings.spec)[exams]).float().mean() > 0.8
+
+
+@pytest.mark.parametrize("settings", [NETWORK, NetworkSettings(backbone="resnet18", image_px=32)])
+def test_scores_of_a_batch_are_the_scores_of_each(settings):
+    local = replace(local_settings(FUSION), network=settings)
+    weights = start(local)
+    exams = torch.tensor([3, 0, 11])
+    together = score(weights, DATA, exams, local)
+    alone = torch.cat([score(weights, DATA, exam.view(1), local) for exam in exams])
+    assert together.dtype == torch.float32
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_no_exams_no_scores():
+    settings = local_settings(FUSION)
+    assert score(start(settings), DATA, torch.empty(0, dtype=torch.long), settings).shape == (0, 2)
+
+
+def test_weights_of_another_length_are_refused():
+    settings = local_settings(FUSION)
+    with pytest.raises(UpdateError, match="Expected"):
+        train(settings, weights=torch.zeros(1))
+
+
+def test_resnet18_takes_a_step_at_full_size():
+    data = make_exams(8, image_px=224)
+    assert data.images["gs"].shape[-1] == stored_px(224)
+    settings = replace(
+        local_settings(SINGLE, batch_size=2, local_steps=1),
+        network=NetworkSettings(backbone="resnet18", image_px=224),
+    )
+    answer = train(settings, data=data)
+    assert answer.update.isfinite().all()
+    assert answer.update.abs().max() > 0

@@ -1,0 +1,319 @@
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+from torch.nn import functional as F
+
+from client.app import app as client_app
+from client.site import Site
+from common import wire
+from common.errors import CampaignError, PolicyError
+from common.imaging.prepare import picture
+from common.methods.stages import networks
+from common.networks import build, layout
+from common.settings import Settings, TrainingSettings
+from common.training.local import labels, training_exams
+from server import campaign, network_files, weights
+from server.campaign import Event, Outcome, Status
+from server.journal import RoundRecord
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+from tests.site_folders import make_settings, make_site_folder
+
+FULL_BATCH_STEP = TrainingSettings(
+    optimiser="sgd",
+    sampling="all",
+    schedule="constant",
+    weight_decay=0.0,
+    learning_rate=0.1,
+    local_steps=1,
+    augmentation=None,
+)
+App = Callable[[Message, Context], Message]
+
+
+def configured(text: str = "", *, image_px: int = 16) -> Settings:
+    return make_settings(
+        measurements=("hypertrophy",),
+        grades=3,
+        image_px=image_px,
+        text=f"replicas = 1\n[training]\nlocal_steps = 2\nbatch_size = 8\n{text}",
+    )
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    base = tmp_path_factory.mktemp("sites")
+    return [
+        make_site_folder(
+            base / name,
+            name=name,
+            patients=8,
+            seed=seed,
+            measurements=("hypertrophy",),
+            grades=3,
+            held_out_patients=2,
+        )
+        for seed, name in enumerate(("north", "south", "west"))
+    ]
+
+
+def run(
+    folders: Sequence[Path],
+    settings: Settings,
+    folder: Path,
+    *,
+    app: App = client_app,
+    workers: int = 1,
+    observer: Callable[[Event], None] = lambda event: None,
+) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    with Workers(("cpu",) * workers, threads=1) as pool:
+        grid = StrictGrid(InProcessGrid(app, folders, pool))  # type: ignore[arg-type]
+        return campaign.run(grid, settings, folder=folder, campaign="test", observer=observer)
+
+
+def trained(folder: Path) -> dict[str, np.ndarray]:
+    return {n.spec.name: n.weights for n in network_files.load_all(folder / "networks")}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = trained(one), trained(other)
+    assert list(first) == list(second) != []
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+def hostile(site: str, change: Callable[[wire.TrainReply], wire.TrainReply]) -> App:
+    """The real client, but one site's replies are changed on the way."""
+
+    def app(message: Message, context: Context) -> Message:
+        answer = client_app(message, context)
+        if message.metadata.message_type != wire.TRAIN:
+            return answer
+        reply = wire.decode_train_reply(answer.content)
+        if isinstance(reply, wire.TrainReply) and reply.site == site:
+            return Message(wire.encode_train_reply(change(reply), encoding="float32"), reply_to=message)
+        return answer
+
+    return app
+
+
+def with_nan(reply: wire.TrainReply) -> wire.TrainReply:
+    def broken(network: wire.NetworkReply) -> wire.NetworkReply:
+        assert network.update is not None
+        return replace(network, update=np.where(np.arange(network.update.size) == 5, np.nan, network.update))
+
+    return replace(
+        reply,
+        networks={name: broken(n) if n.update is not None else n for name, n in reply.networks.items()},
+    )
+
+
+def test_a_campaign_over_three_sites_is_complete_and_repeatable(folders: list[Path], tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = configured("[federation]\nrounds = 2")
+    outcome = run(folders, settings, tmp_path / "a", observer=events.append)
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert outcome.sites == ("north", "south", "west")
+    assert set(outcome.results) == set(networks(settings))
+    assert [e.round for e in events if isinstance(e, RoundRecord)] == [1, 2, 3]
+    run(folders, settings, tmp_path / "b")
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_groups_workers_and_the_order_of_folders_do_not_change_the_bits(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    run(folders, configured("[federation]\nrounds = 2"), tmp_path / "a")
+    split = configured("[federation]\nrounds = 2\ngroup_bytes = 1\n[compute]\ngroups_in_flight = 2")
+    run(folders[::-1], split, tmp_path / "b", workers=3)
+    assert len(list((tmp_path / "b" / "journal").iterdir())) == len(networks(split))
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+def test_replies_that_arrive_in_any_order_give_the_same_bits(folders: list[Path], tmp_path: Path) -> None:
+    lock = threading.Lock()
+    chance = random.Random(0)
+
+    def dawdling(message: Message, context: Context) -> Message:
+        with lock:
+            delay = chance.random() * 0.2
+        answer = client_app(message, context)
+        time.sleep(delay)
+        return answer
+
+    settings = configured("[federation]\nrounds = 2")
+    run(folders, settings, tmp_path / "a")
+    run(folders, settings, tmp_path / "b", app=dawdling, workers=3)
+    assert_same(tmp_path / "a", tmp_path / "b")
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_interrupted_after_any_round_it_resumes_to_the_same_bits(
+    folders: list[Path], tmp_path: Path, stop_after: int
+) -> None:
+    settings = configured("[federation]\nrounds = 2\ngroup_bytes = 100_000")
+
+    class Killed(Exception):
+        pass
+
+    seen: list[Event] = []
+
+    def kill(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(e, RoundRecord) for e in seen) == stop_after:
+            raise Killed
+
+    run(folders, settings, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(folders, settings, tmp_path / "parts", observer=kill)
+    run(folders, settings, tmp_path / "parts")
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_one_full_batch_step_in_the_federation_is_the_centralised_step(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    settings = configured("[federation]\nrounds = 1").model_copy(update={"training": FULL_BATCH_STEP})
+    run(folders, settings, tmp_path)
+    for name, spec in networks(settings).items():
+        start = torch.from_numpy(weights.start(spec, settings))
+        federated = _after_round_one(tmp_path, name)
+        module = build.network(spec, settings.network)
+        layout.load(module, start)
+        pooled, targets = _pooled(folders, settings, name)
+        F.cross_entropy(module(pooled), targets).backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            for parameter in module.parameters():
+                assert parameter.grad is not None
+                parameter -= 0.1 * parameter.grad
+        centralised = layout.flatten(module).numpy()
+        step = np.abs(centralised - start.numpy()).max()
+        np.testing.assert_allclose(federated, centralised, atol=1e-4 * step)
+
+
+def _after_round_one(folder: Path, name: str) -> np.ndarray:
+    from safetensors.numpy import load_file
+
+    (path,) = (folder / "journal").rglob("round_000002.safetensors")  # scored after round 1, not trained again
+    return load_file(path)[name]
+
+
+def _pooled(folders: Sequence[Path], settings: Settings, name: str) -> tuple[list[torch.Tensor], torch.Tensor]:
+    spec = networks(settings)[name]
+    pictures: dict[str, list[torch.Tensor]] = {image: [] for image in spec.images}
+    targets = []
+    for folder in folders:
+        data = Site.open(folder).store(settings).tensors
+        exams = training_exams(data, spec)
+        targets.append(labels(data, spec)[exams])
+        for image in spec.images:
+            stored = data.images[image][exams]
+            pictures[image].append(
+                picture(stored, settings.images[image], image_px=settings.network.image_px)
+            )
+    return [torch.cat(pictures[image]) for image in spec.images], torch.cat(targets)
+
+
+def test_a_nan_in_one_sites_update_fails_the_run_and_names_site_and_reason(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(CampaignError, match="south: Expected finite numbers"):
+        run(folders, configured(), tmp_path, app=hostile("south", with_nan))
+
+
+def test_with_a_quorum_the_campaign_goes_on_without_the_bad_site_and_says_so(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    settings = configured("[federation]\nrounds = 2\nquorum = 2")
+    outcome = run(folders, settings, tmp_path / "a", app=hostile("south", with_nan))
+    assert outcome.status is Status.COMPLETE_SUBSET
+    assert outcome.missing == {"south": 2}
+    assert all(np.isfinite(values).all() for values in trained(tmp_path / "a").values())
+
+
+def test_a_site_that_raises_leaves_a_code_in_the_error_and_the_text_in_its_own_log(
+    tmp_path: Path, folders: list[Path]
+) -> None:
+    broken = make_site_folder(
+        tmp_path / "broken", name="broken", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    settings = configured("[federation]\nrounds = 2")
+    poisoned = tmp_path / "broken" / "manifest.csv"
+
+    def sabotage(event: Event) -> None:
+        if isinstance(event, RoundRecord):
+            poisoned.write_text("exam_id\nSECRET-PATIENT\n", encoding="utf-8")
+
+    with pytest.raises(CampaignError, match="broken: refused: data") as raised:
+        run([folders[0], broken], settings, tmp_path / "run", observer=sabotage)
+    assert "SECRET" not in str(raised.value)
+    assert "patient_id" in (broken / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_defect_in_the_client_leaves_no_text(folders: list[Path], tmp_path: Path) -> None:
+    folder = make_site_folder(
+        tmp_path / "odd", name="odd", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    settings = configured("[federation]\nrounds = 1")
+    run([folder], settings, tmp_path / "first")
+    (store,) = (p for p in (folder / "store").iterdir() if p.is_dir())
+    np.save(store / "gs.npy", np.zeros((1, 1, 22, 22), dtype=np.uint8))  # fewer pictures than exams
+    import client.store
+
+    client.store._opened.clear()  # as in a new process
+    with pytest.raises(CampaignError, match="odd: refused: (internal|data)") as raised:
+        run([folder], settings, tmp_path / "second")
+    assert "gs.npy" not in str(raised.value)
+
+
+def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: Path) -> None:
+    wary = make_site_folder(
+        tmp_path / "wary", name="wary", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    toml = (wary / "site.toml").read_text(encoding="utf-8")
+    (wary / "site.toml").write_text(toml.replace("allow_unprotected = true", ""), encoding="utf-8")
+    with pytest.raises(PolicyError, match=r"wary declines the campaign \(policy\)"):
+        run([folders[0], wary], configured(), tmp_path / "run")
+    assert "allow_unprotected" in (wary / "log.txt").read_text(encoding="utf-8")
+
+
+def test_a_late_site_is_dropped_at_the_deadline(folders: list[Path], tmp_path: Path) -> None:
+    def late(message: Message, context: Context) -> Message:
+        if "south" in str(context.node_config["site-folder"]) and message.metadata.message_type == wire.TRAIN:
+            time.sleep(6)
+        return client_app(message, context)
+
+    settings = configured("[federation]\nrounds = 1\nquorum = 2\ndeadline_s = 4.0")
+    outcome = run(folders, settings, tmp_path, app=late, workers=6)
+    assert outcome.missing == {"south": 2}
+
+
+def test_two_sites_of_one_name_are_refused(tmp_path: Path, folders: list[Path]) -> None:
+    twin = make_site_folder(
+        tmp_path / "twin", name="north", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    with pytest.raises(CampaignError, match="call themselves 'north'"):
+        run([folders[0], twin], configured(), tmp_path / "run")
+
+
+def test_fedprox_and_bfloat16_run_and_differ_from_fedavg(folders: list[Path], tmp_path: Path) -> None:
+    texts = {
+        "fedavg": "",
+        "fedprox": 'algorithm = "fedprox"\nproximal_mu = 5.0',
+        "bfloat16": 'encoding = "bfloat16"',
+    }
+    results = {}
+    for name, text in texts.items():
+        run(folders, configured(f"[federation]\nrounds = 1\n{text}"), tmp_path / name)
+        results[name] = np.concatenate(list(trained(tmp_path / name).values()))
+    assert not np.array_equal(results["fedavg"], results["fedprox"])
+    assert not np.array_equal(results["fedavg"], results["bfloat16"])
+    np.testing.assert_allclose(results["fedavg"], results["bfloat16"], atol=0.05)

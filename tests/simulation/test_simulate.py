@@ -1,0 +1,214 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import synofed
+from common.errors import CampaignError, ConfigurationError, DataError
+from common.scoring import eoss
+from server import network_files
+from tests.site_folders import make_site_folder
+
+CONFIG = """
+name = "small"
+seed = 3
+validity = "eoss"
+[images.gs]
+kind = "grey"
+[images.doppler]
+kind = "doppler"
+[measurements.hypertrophy]
+images = ["gs", "doppler"]
+[measurements.vascularity]
+images = ["doppler"]
+[network]
+image_px = 16
+width = 4
+hidden = 8
+[training]
+learning_rate = 0.01
+batch_size = 8
+local_steps = 2
+[federation]
+rounds = 2
+group_bytes = 60_000
+[rating]
+folds = 2
+replicas = 1
+[evaluate]
+baselines = true
+bootstrap = 100
+[cohort]
+folder = "{folder}"
+"""
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    for seed, name in enumerate(("north", "south")):
+        make_site_folder(folder / name, name=name, patients=9, exams_per_patient=4, seed=seed, held_out_patients=3)
+    return folder
+
+
+@pytest.fixture
+def config(cohort: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(CONFIG.format(folder=cohort), encoding="utf-8")
+    return path
+
+
+def _networks(run: Path) -> dict[str, np.ndarray]:
+    return {n.spec.name: n.weights for n in network_files.load_all(run / "networks")}
+
+
+def _assert_same_networks(one: Path, other: Path) -> None:
+    first, second = _networks(one), _networks(other)
+    assert list(first) == list(second) != []
+    for name, values in first.items():
+        np.testing.assert_array_equal(values, second[name])
+
+
+def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, tmp_path: Path) -> None:
+    run = synofed.simulate(config, out=tmp_path / "run")
+    metrics, predictions = run.metrics(), run.predictions()
+    for name in ("hypertrophy", "vascularity", "combined"):
+        assert 0 <= metrics[name]["accuracy"]["value"] <= 1
+        assert np.sum(metrics[name]["confusion"]) == len(predictions)
+    assert set(metrics["sites"]) == {"north", "south"}
+    assert set(metrics["baselines"]["alone"]) == {"north", "south"}
+    assert metrics["invalid_pairs"] == 0
+    assert eoss.is_valid(predictions["decision_hypertrophy"], predictions["decision_vascularity"]).all()
+    assert set(predictions["patient_id"].str[-4:]) == {"p006", "p007", "p008"}  # the held-out ones alone
+    assert (run.path / "report.html").stat().st_size > 10_000
+    manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["status"] == "COMPLETE_ALL_SITES"
+    assert manifest["privacy"] == "no differential privacy"
+    lines = [json.loads(line) for line in (run.path / "rounds.jsonl").read_text().splitlines()]
+    assert {line["system"] for line in lines} == {"federated", "alone:north", "alone:south", "centralised"}
+    network = run.network("rating/fold0/vascularity/gt1/a")
+    assert not network.training
+    with pytest.raises(DataError, match="Expected a trained network"):
+        run.network("rating/fold9/vascularity/gt1/a")
+
+
+def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
+    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+    first = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    (first.path / "mine.txt").write_text("kept", encoding="utf-8")
+    synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    assert (tmp_path / "run.1" / "mine.txt").exists()
+    assert not (tmp_path / "run" / "mine.txt").exists()
+
+
+@pytest.mark.slow
+def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tmp_path: Path) -> None:
+    whole = synofed.simulate(config, out=tmp_path / "whole")
+    command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config)]
+    command += ["--out", str(tmp_path / "killed")]
+    environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
+    for attempt in range(3):
+        resume = ["--resume"] if attempt else []
+        process = subprocess.Popen([*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        _wait_for_rounds(tmp_path / "killed" / "journal", more_than=2 * attempt, process=process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = synofed.simulate(config, out=tmp_path / "killed", resume=True)
+    _assert_same_networks(whole.path, resumed.path)
+    pd.testing.assert_frame_equal(whole.predictions(), resumed.predictions())
+    assert whole.metrics() == resumed.metrics()
+    rounds = [json.loads(line) for line in (resumed.path / "rounds.jsonl").read_text().splitlines()]
+    keys = [(line["system"], line["group"], line["round"]) for line in rounds]
+    assert len(keys) == len(set(keys)) == len((whole.path / "rounds.jsonl").read_text().splitlines())
+
+
+def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        numbers = [int(path.stem[-6:]) for path in journal.glob("*/round_*.safetensors")]
+        if sum(numbers) > more_than:
+            return
+        time.sleep(0.01)
+
+
+@pytest.mark.slow
+def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
+    short = ["evaluate.baselines=false", "rating.models=1"]
+    ours = synofed.simulate(config, out=tmp_path / "ours", overrides=short)
+    rays = synofed.simulate(config, out=tmp_path / "ray", overrides=[*short, "compute.engine=ray"])
+    _assert_same_networks(ours.path, rays.path)
+
+
+@pytest.mark.slow
+def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_path: Path) -> None:
+    module = tmp_path / "deadly.py"
+    module.write_text(
+        "import os\n"
+        "from common.methods.rating import Rating\n"
+        "class Deadly(Rating):\n"
+        "    def stages(self, settings, results):\n"
+        "        if 'ray' in os.environ.get('RAY_WORKER_MARK', '') or os.environ.get('RAY_JOB_ID'):\n"
+        "            os._exit(1)\n"
+        "        return super().stages(settings, results)\n",
+        encoding="utf-8",
+    )
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort, folder)
+    for site in ("north", "south"):
+        toml = folder / site / "site.toml"
+        toml.write_text(toml.read_text().replace('["*"]', '["deadly:Deadly"]'), encoding="utf-8")
+    command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config), "--engine", "ray"]
+    command += ["--set", "method=deadly:Deadly", "--set", f"cohort.folder={folder}"]
+    command += ["--set", "evaluate.baselines=false", "--out", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONPATH": f"{Path(synofed.__file__).parent}{os.pathsep}{tmp_path}"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    assert "worker broke" in done.stderr
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["status"] == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "says"),
+    [
+        ("federation.round=3", ConfigurationError, "federation.round: no such setting"),
+        ("cohort.folder=nowhere", DataError, "nowhere"),
+        ("method=nothing", ConfigurationError, "nothing"),
+        ("rating.folds=20", DataError, "at least 20 training patients"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_run_folder_is_made(
+    config: Path, tmp_path: Path, override: str, error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        synofed.simulate(config, out=tmp_path / "run", overrides=[override])
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
+    cohort: Path, config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("store"))
+    picture = folder / "north" / "images" / "north-p008-e0_gs.png"
+    picture.write_bytes(picture.read_bytes()[:60])
+    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", f"cohort.folder={folder}"]
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    assert "north-p008-e0" not in set(run.predictions()["exam_id"])
+
+
+def test_resuming_another_plan_is_refused(config: Path, tmp_path: Path) -> None:
+    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+    synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    with pytest.raises(CampaignError, match="another plan"):
+        synofed.simulate(config, out=tmp_path / "run", overrides=[*fast, "seed=4"], resume=True)
+    with pytest.raises(ConfigurationError, match="Expected a run's folder"):
+        synofed.simulate(config, out=tmp_path / "none", overrides=fast, resume=True)
