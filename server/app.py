@@ -17,7 +17,9 @@ from server.campaign import Event, Observer, Outcome
 Finished = Callable[[Outcome], None]
 
 
-def build(configuration: Settings, *, folder: Path, observer: Observer, finished: Finished) -> ServerApp:
+def build(
+    configuration: Settings, *, sites: int, folder: Path, observer: Observer, finished: Finished
+) -> ServerApp:
     """A ServerApp that runs one campaign in ``folder`` and hands over its outcome."""
     server_app = ServerApp()
 
@@ -25,7 +27,14 @@ def build(configuration: Settings, *, folder: Path, observer: Observer, finished
     def main(grid: Grid, context: Context) -> None:
         del context
         finished(
-            campaign.run(grid, configuration, folder=folder, campaign=configuration.name, observer=observer)
+            campaign.run(
+                grid,
+                configuration,
+                sites=sites,
+                folder=folder,
+                campaign=configuration.name,
+                observer=observer,
+            )
         )
 
     return server_app
@@ -40,7 +49,14 @@ app = ServerApp()
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the campaign whose folder and configuration the run's configuration names."""
+    """Run the campaign that the run's configuration names: ``config``, ``folder``, number of ``sites``."""
     folder = Path(str(context.run_config["folder"]))
     configuration = settings.load(Path(str(context.run_config["config"])))
-    campaign.run(grid, configuration, folder=folder, campaign=configuration.name, observer=_log)
+    campaign.run(
+        grid,
+        configuration,
+        sites=int(context.run_config["sites"]),
+        folder=folder,
+        campaign=configuration.name,
+        observer=_log,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -71,12 +71,15 @@ Event = StageStarted | RoundRecord
 Observer = Callable[[Event], None]
 
 
-def run(grid: Grid, settings: Settings, *, folder: Path, campaign: str, observer: Observer) -> Outcome:
+def run(
+    grid: Grid, settings: Settings, *, sites: int, folder: Path, campaign: str, observer: Observer
+) -> Outcome:
     """Run a campaign from where its journal stands to its end.
 
     Args:
         grid: connects to the sites.
         settings: the configuration.
+        sites: how many sites take part; the campaign waits until so many are connected.
         folder: holds ``journal/``, ``spool/`` and, in the end, ``networks/``.
         campaign: the campaign's name.
         observer: told of every stage and every committed round.
@@ -84,7 +87,7 @@ def run(grid: Grid, settings: Settings, *, folder: Path, campaign: str, observer
     Raises:
         CampaignError: if a site declines, or a round falls short of its quorum.
     """
-    nodes = _handshake(grid, settings, campaign)
+    nodes = _handshake(grid, settings, campaign, sites=sites)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
     for stage in method(settings.method).stages(settings, results):
@@ -107,14 +110,16 @@ def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str
     return {site: rounds for site, rounds in absent.items() if rounds}
 
 
-def _handshake(grid: Grid, settings: Settings, campaign: str) -> dict[str, int]:
+def _handshake(grid: Grid, settings: Settings, campaign: str, *, sites: int) -> dict[str, int]:
     """Site name -> node, in the order of the names, of all sites that agree to the plan."""
     request = wire.PlanRequest(
         campaign=campaign, version=VERSION, plan=settings.plan_json(), plan_hash=settings.plan_hash()
     )
     content = wire.encode_plan_request(request)
-    replies = _ask_all(grid, content, wire.PLAN, timeout_s=min(HANDSHAKE_S, settings.federation.deadline_s))
-    sites: dict[str, int] = {}
+    timeout_s = min(HANDSHAKE_S, settings.federation.deadline_s)
+    nodes = _connected(grid, sites, timeout_s=timeout_s)
+    replies = _ask_all(grid, nodes, content, wire.PLAN, timeout_s=timeout_s)
+    agreed: dict[str, int] = {}
     for node, reply in replies.items():
         consent = wire.decode_plan_reply(reply.content)
         if isinstance(consent, wire.Refusal):
@@ -124,16 +129,27 @@ def _handshake(grid: Grid, settings: Settings, campaign: str) -> dict[str, int]:
                 f"{consent.site} runs synofed {consent.version} with plan {consent.plan_hash[:12]}, the centre "
                 f"{VERSION} with plan {request.plan_hash[:12]}: bring both to one version"
             )
-        if consent.site in sites:
+        if consent.site in agreed:
             raise CampaignError(f"Two sites call themselves {consent.site!r}: names must differ")
-        sites[consent.site] = node
-    return dict(sorted(sites.items()))
+        agreed[consent.site] = node
+    return dict(sorted(agreed.items()))
 
 
-def _ask_all(grid: Grid, content: RecordDict, message_type: str, *, timeout_s: float) -> dict[int, Message]:
-    nodes = sorted(grid.get_node_ids())
-    if not nodes:
-        raise CampaignError("Expected at least one connected site, found none")
+def _connected(grid: Grid, sites: int, *, timeout_s: float) -> list[int]:
+    """The nodes, once as many are connected as there are sites."""
+    deadline = time.monotonic() + timeout_s
+    while len(nodes := sorted(grid.get_node_ids())) < sites:
+        if time.monotonic() > deadline:
+            raise CampaignError(
+                f"Expected {sites} connected sites within {timeout_s:g} s, found {len(nodes)}"
+            )
+        time.sleep(0.1)
+    return nodes
+
+
+def _ask_all(
+    grid: Grid, nodes: Sequence[int], content: RecordDict, message_type: str, *, timeout_s: float
+) -> dict[int, Message]:
     replies = grid.send_and_receive(
         [Message(content, node, message_type, ttl=timeout_s) for node in nodes], timeout=timeout_s
     )

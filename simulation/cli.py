@@ -30,7 +30,9 @@ cohort = typer.Typer(help="Phantom or public data laid out as site folders.", no
 @app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    overrides: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+    ] = None,
     engine: Annotated[str | None, typer.Option(help="in-process or ray.")] = None,
     devices: Annotated[str | None, typer.Option(help="One worker each: 0,1,... or cpu,cpu.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/<name>.")] = None,
@@ -83,7 +85,9 @@ def make_cohort(
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source="The cohort")) from None
     if out.exists():
-        raise ConfigurationError(f"Expected a folder that is not there yet, {out} is: remove it or name another")
+        raise ConfigurationError(
+            f"Expected a folder that is not there yet, {out} is: remove it or name another"
+        )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
@@ -163,5 +167,7 @@ def _cell(estimate: tables.Interval, metric: str) -> str:
     if estimate.value is None or estimate.low is None or estimate.high is None:
         return "n/a"
     scale, digits = (100, 1) if metric == "accuracy" else (1, 2)
-    value, low, high = (f"{number * scale:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (
+        f"{number * scale:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
+    )
     return f"{value} ({low}-{high})"

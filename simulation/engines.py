@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -60,7 +61,9 @@ def run_campaign(
         SynofedError: as :func:`server.campaign.run`.
     """
     outcomes: list[Outcome] = []
-    centre = server_app.build(settings, folder=folder, observer=observer, finished=outcomes.append)
+    centre = server_app.build(
+        settings, sites=len(folders), folder=folder, observer=observer, finished=outcomes.append
+    )
     if settings.compute.engine == "ray":
         _run_on_ray(centre, settings, folders)
     else:
@@ -99,6 +102,8 @@ def _run_on_ray(centre: ServerApp, settings: Settings, folders: Sequence[Path]) 
     def main(grid: Grid, context: Context) -> None:
         centre(StrictGrid(grid), context)
 
+    # Flower announces that `flwr run` will replace run_simulation; it needs a SuperLink, which no simulation does
+    logging.getLogger("flwr").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run_simulation(

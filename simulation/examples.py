@@ -42,9 +42,7 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
         *_spread(graded[~right], f"{reference}_{names[0]}"),
     ]
     folders = {site.name: site.folder for site in cohort.sites}
-    write_examples(
-        folder, [_example(row, folders[row["site"]], reference, settings) for row in chosen]
-    )
+    write_examples(folder, [_example(row, folders[row["site"]], reference, settings) for row in chosen])
 
 
 def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:
@@ -69,7 +67,9 @@ def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, ND
     manifest = folder / Site.open(folder).file.data.manifest
     with manifest.open(encoding="utf-8-sig", newline="") as file:
         row = next(row for row in csv.DictReader(file) if row["exam_id"] == exam_id)
-    return {image: _roi(folder / row[f"{image}_path"], row.get(f"{image}_roi", "")) for image in settings.images}
+    return {
+        image: _roi(folder / row[f"{image}_path"], row.get(f"{image}_roi", "")) for image in settings.images
+    }
 
 
 def _roi(path: Path, roi_text: str) -> NDArray[np.uint8]:

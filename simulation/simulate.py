@@ -195,7 +195,9 @@ def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[
     return {
         "sites": list(outcome.sites),
         "missing": dict(outcome.missing),
-        "fingerprints": {site.name: Site.open(site.folder).store(settings).fingerprint for site in sites.sites},
+        "fingerprints": {
+            site.name: Site.open(site.folder).store(settings).fingerprint for site in sites.sites
+        },
         "networks": {name: asdict(result) for name, result in outcome.results.items()},
     }
 

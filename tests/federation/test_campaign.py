@@ -76,7 +76,9 @@ def run(
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",) * workers, threads=1) as pool:
         grid = StrictGrid(InProcessGrid(app, folders, pool))  # type: ignore[arg-type]
-        return campaign.run(grid, settings, folder=folder, campaign="test", observer=observer)
+        return campaign.run(
+            grid, settings, sites=len(folders), folder=folder, campaign="test", observer=observer
+        )
 
 
 def trained(folder: Path) -> dict[str, np.ndarray]:
@@ -202,11 +204,15 @@ def test_one_full_batch_step_in_the_federation_is_the_centralised_step(
 def _after_round_one(folder: Path, name: str) -> np.ndarray:
     from safetensors.numpy import load_file
 
-    (path,) = (folder / "journal").rglob("round_000002.safetensors")  # scored after round 1, not trained again
+    (path,) = (folder / "journal").rglob(
+        "round_000002.safetensors"
+    )  # scored after round 1, not trained again
     return load_file(path)[name]
 
 
-def _pooled(folders: Sequence[Path], settings: Settings, name: str) -> tuple[list[torch.Tensor], torch.Tensor]:
+def _pooled(
+    folders: Sequence[Path], settings: Settings, name: str
+) -> tuple[list[torch.Tensor], torch.Tensor]:
     spec = networks(settings)[name]
     pictures: dict[str, list[torch.Tensor]] = {image: [] for image in spec.images}
     targets = []

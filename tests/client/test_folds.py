@@ -1,0 +1,91 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from client.ingest.folds import folds, is_held_out
+from common.errors import DataError
+from common.exam import Exam
+
+SECRET = b"s" * 32
+
+
+def exam(patient: int, *, device="a", grade: int | None = 0, split="train", fold: int | None = None) -> Exam:
+    return Exam(
+        line=2,
+        exam_id="x",
+        patient_id=f"p{patient}",
+        images={},
+        device=device,
+        split=split,
+        fold=fold,
+        targets={"hypertrophy": grade},
+    )
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=5, max_size=20),
+    count=st.integers(2, 5),
+    diseased=st.integers(0, 20),
+)
+def test_patients_are_whole_and_every_fold_has_some(sizes, count, diseased):
+    exams = [
+        exam(p, grade=int(p < diseased), device="ab"[p % 2])
+        for p, size in enumerate(sizes)
+        for _ in range(size)
+    ]
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=count)
+    home = {(e.patient_id, int(fold)) for e, fold in zip(exams, assigned, strict=True)}
+    assert len(home) == len(sizes)
+    assert set(assigned) == set(range(count))
+    assert np.array_equal(assigned, folds(exams, secret=b"other", held_out=0.3, count=count))
+
+
+def test_folds_are_balanced_by_device_and_disease():
+    exams = [
+        exam(10 * p + d, device=device, grade=2 * disease)
+        for p in range(10)
+        for d, (device, disease) in enumerate([("a", 0), ("a", 1), ("b", 0), ("b", 1)])
+        for _ in range(3)
+    ]
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=5)
+    strata = Counter(
+        (int(fold), e.device, e.targets["hypertrophy"]) for e, fold in zip(exams, assigned, strict=True)
+    )
+    assert len(strata) == 20
+    assert set(strata.values()) == {6}
+
+
+def test_held_out_patients_have_no_fold():
+    exams = [exam(p, split="test" if p % 3 == 0 else "train") for p in range(12)]
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=2)
+    assert [fold == -1 for fold in assigned] == [p % 3 == 0 for p in range(12)]
+
+
+def test_a_site_that_is_only_tested_on_needs_no_folds():
+    assert (folds([exam(0, split="test")], secret=SECRET, held_out=0.3, count=5) == -1).all()
+
+
+def test_without_a_split_the_secret_and_the_patient_alone_decide():
+    everyone = [exam(p, split="") for p in range(2000)]
+    chosen = [is_held_out(e, secret=SECRET, share=0.3) for e in everyone]
+    assert 0.26 < np.mean(chosen) < 0.34
+    assert chosen == [is_held_out(exam(p, split="", grade=3), secret=SECRET, share=0.3) for p in range(2000)]
+    assert chosen != [is_held_out(e, secret=b"other", share=0.3) for e in everyone]
+    assert all(
+        is_held_out(e, secret=SECRET, share=0.6) for e, out in zip(everyone, chosen, strict=True) if out
+    )
+
+
+def test_given_folds_are_taken_as_they_are():
+    exams = [exam(p, fold=p % 2) for p in range(6)] + [exam(9, split="test")]
+    assert folds(exams, secret=SECRET, held_out=0.3, count=2).tolist() == [0, 1, 0, 1, 0, 1, -1]
+    with pytest.raises(DataError, match="a fold for every training exam"):
+        folds([*exams, exam(7)], secret=SECRET, held_out=0.3, count=2)
+
+
+def test_too_few_patients_are_refused_with_advice():
+    with pytest.raises(DataError, match="at least 5 training patients for 5 folds, got 4"):
+        folds([exam(p) for p in range(4)], secret=SECRET, held_out=0.3, count=5)

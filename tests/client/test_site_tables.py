@@ -1,0 +1,275 @@
+import math
+
+import pytest
+
+from client.ingest.agreement import reader_agreement
+from client.ingest.tables import Tables, read_tables
+from client.site import Site
+from common.errors import ConfigurationError, DataError
+from tests.site_folders import make_settings, make_site_folder, read_table, write_table
+
+SETTINGS = make_settings()
+
+
+@pytest.fixture
+def site(tmp_path):
+    return make_site_folder(tmp_path / "site", patients=4, exams_per_patient=2, readers=3)
+
+
+def tables(folder, *, rule="median", settings=SETTINGS) -> Tables:
+    return read_tables(folder, manifest="manifest.csv", grades="grades.csv", rule=rule, settings=settings)
+
+
+def edit(path, change):
+    """Let ``change`` alter the list of rows of a table."""
+    rows = read_table(path)
+    change(rows)
+    write_table(path, rows)
+
+
+def regrade(folder, index, **grades):
+    """Give all readings of the manifest's ``index``-th exam these grades."""
+    exam = read_table(folder / "manifest.csv")[index]["exam_id"]
+
+    def change(rows):
+        for row in rows:
+            if row["exam_id"] == exam:
+                row.update(grades)
+
+    edit(folder / "grades.csv", change)
+
+
+def test_a_valid_folder_is_read_in_the_manifests_order(site):
+    read = tables(site)
+    assert [exam.exam_id for exam in read.exams] == [r["exam_id"] for r in read_table(site / "manifest.csv")]
+    assert len(read.readings) == 24
+    assert read.quarantined == ()
+    assert read.notes == ()
+    assert read.exams[0].device == "Resona 7"
+
+
+def test_all_errors_of_the_manifest_at_once_with_line_column_value_and_what_is_allowed(site):
+    def change(rows):
+        rows[0]["patient_id"] = ""
+        rows[1]["gs_path"] = "../secret.png"
+        rows[2]["doppler_path"] = "/etc/passwd"
+        rows[3]["gs_roi"] = "1 2 3"
+        rows[4]["split"] = "validation"
+        rows[6]["exam_id"] = rows[5]["exam_id"] = "same"
+        for row in rows:
+            row.setdefault("split", "")
+            row.setdefault("fold", "")
+        rows[7]["fold"] = "9"
+
+    edit(site / "manifest.csv", change)
+    with pytest.raises(DataError, match="has 7 errors; nothing was imported") as caught:
+        tables(site)
+    for expected in (
+        "line 2: patient_id is empty, expected an identifier",
+        "line 3: gs_path is '../secret.png', expected a path inside the data folder",
+        "line 4: doppler_path is '/etc/passwd', expected a path inside the data folder",
+        "line 5: gs_roi is '1 2 3', expected 'x y width height' in pixels",
+        "line 6: split is 'validation', expected train, test or nothing",
+        "line 8: exam_id 'same' stands in line 7 already",
+        "line 9: fold is '9', expected 0 to 1 or nothing",
+    ):
+        assert expected in str(caught.value)
+
+
+def test_a_patient_in_two_splits_or_folds_is_an_error(site):
+    def change(rows):
+        for index, row in enumerate(rows):
+            row["split"] = "test" if index == 1 else "train"
+            row["fold"] = "1" if index == 3 else "0"
+
+    edit(site / "manifest.csv", change)
+    with pytest.raises(DataError, match="has 2 errors") as caught:
+        tables(site)
+    assert "line 3: split is 'test', but 'train' in line 2 for the same patient_id" in str(caught.value)
+    assert "line 5: fold is 1, but 0 in line 4 for the same patient_id" in str(caught.value)
+
+
+def test_a_link_that_leads_out_of_the_folder_is_an_error(site, tmp_path):
+    (tmp_path / "outside.png").write_bytes(b"x")
+    link = site / read_table(site / "manifest.csv")[0]["gs_path"]
+    link.unlink()
+    link.symlink_to(tmp_path / "outside.png")
+    with pytest.raises(DataError, match="leads out of the data folder"):
+        tables(site)
+
+
+def test_many_errors_are_counted_and_cut(tmp_path):
+    site = make_site_folder(tmp_path / "s", patients=60, exams_per_patient=1, images=["gs"])
+    edit(site / "manifest.csv", lambda rows: [row.update(gs_path="") for row in rows])
+    with pytest.raises(DataError, match=r"has 60 errors(?s:.*)and 10 more"):
+        tables(site, settings=make_settings(images=["gs"]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "missing: exam_id, patient_id, gs_path, doppler_path"),
+        (b"exam_id,patient_id,gs_path\n1,2,3\n", "missing: doppler_path"),
+        (b"exam_id,patient_id,gs_path,doppler_path\n", "at least one row"),
+        (b"exam_id,patient_id,gs_path,doppler_path\n1,\xe9,a,b\n", "not a table in UTF-8"),
+        (b"exam_id,exam_id,patient_id,gs_path,doppler_path\n1,1,2,3,4\n", "twice: exam_id"),
+        (b"exam_id,patient_id,gs_path,doppler_path\n1,2,3,4,5\n", "line 2: has 5 cells, expected 4"),
+        (b'exam_id,patient_id,gs_path,doppler_path\n"1,2,3,4\n', "not a table"),
+    ],
+)
+def test_a_table_that_is_none_stops(site, content, message):
+    (site / "manifest.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        tables(site)
+
+
+def test_missing_tables_stop(site):
+    (site / "grades.csv").unlink()
+    with pytest.raises(DataError, match=r"Expected a table at .*grades"):
+        tables(site)
+    (site / "manifest.csv").unlink()
+    with pytest.raises(DataError, match=r"Expected a table at .*manifest"):
+        tables(site)
+
+
+def test_a_byte_order_mark_crlf_and_blank_lines_are_fine(site):
+    before = tables(site)
+    for name in ("manifest.csv", "grades.csv"):
+        text = (site / name).read_text().replace("\n", "\r\n") + "\r\n\r\n"
+        (site / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    after = tables(site)
+    assert [e.targets for e in after.exams] == [e.targets for e in before.exams]
+
+
+def test_unknown_columns_and_stray_grades_are_noted(site):
+    edit(site / "manifest.csv", lambda rows: [row.update(probe="L23-15", visit="1") for row in rows])
+    edit(site / "grades.csv", lambda rows: rows.append({**rows[0], "exam_id": "elsewhere"}))
+    assert tables(site).notes == (
+        "columns of the manifest that are not used: probe",
+        "1 graded exams are not in the manifest",
+    )
+
+
+def test_an_exam_with_an_impossible_pair_or_a_grade_that_is_none_is_quarantined(site):
+    regrade(site, 0, hypertrophy="0", vascularity="2")
+    regrade(site, 1, hypertrophy="4")
+    regrade(site, 2, hypertrophy="mild")
+    regrade(site, 3, hypertrophy="", vascularity="")
+    read = tables(site)
+    assert [(q.line, q.reason) for q in read.quarantined] == [
+        (2, "grades line 2: hypertrophy 0 with vascularity 2 cannot be"),
+        (3, "grades line 5: hypertrophy is '4', expected 0 to 3 or nothing"),
+        (4, "grades line 8: hypertrophy is 'mild', expected 0 to 3 or nothing"),
+        (5, "no reader gave a grade"),
+    ]
+    assert len(read.exams) == 4
+
+
+def test_one_impossible_pair_among_several_readers_quarantines(site):
+    def change(rows):
+        rows[1].update(hypertrophy="0", vascularity="1")
+
+    edit(site / "grades.csv", change)
+    assert [q.line for q in tables(site).quarantined] == [2]
+
+
+def test_an_exam_without_any_row_of_grades_is_quarantined(site):
+    edit(site / "grades.csv", lambda rows: rows.__delitem__(slice(0, 3)))
+    assert [(q.line, q.reason) for q in tables(site).quarantined] == [(2, "no reader gave a grade")]
+
+
+def test_a_gap_leaves_the_exam_for_the_other_measurement(site):
+    regrade(site, 0, hypertrophy="2", vascularity="")
+    read = tables(site)
+    assert read.exams[0].targets == {"hypertrophy": 2, "vascularity": None}
+    assert read.quarantined == ()
+
+
+def test_grades_of_a_spreadsheet_with_gaps_are_whole_numbers(site):
+    regrade(site, 0, hypertrophy="2.0", vascularity="1.0")
+    regrade(site, 1, hypertrophy="1.5")
+    read = tables(site)
+    assert read.exams[0].targets == {"hypertrophy": 2, "vascularity": 1}
+    assert [q.line for q in read.quarantined] == [3]
+
+
+def test_a_consensus_that_cannot_be_is_repaired(site):
+    """The medians, each over the readers who graded it, are hypertrophy 0 and vascularity 1."""
+
+    def change(rows):
+        for row, (h, v) in zip(rows, [("0", ""), ("0", ""), ("1", "1")], strict=False):
+            row.update(hypertrophy=h, vascularity=v)
+
+    edit(site / "grades.csv", change)
+    assert tables(site).exams[0].targets == {"hypertrophy": 0, "vascularity": 0}
+
+
+def test_the_rule_decides_between_readers(site):
+    def change(rows):
+        for row, h in zip(rows, "133", strict=False):
+            row.update(hypertrophy=h, vascularity="0")
+
+    edit(site / "grades.csv", change)
+    chosen = {
+        rule: tables(site, rule=rule).exams[0].targets["hypertrophy"] for rule in ("median", "reader:r1")
+    }
+    assert chosen == {"median": 3, "reader:r1": 1}
+    with pytest.raises(DataError, match=r"Expected reader 'r9' of site.toml in .*, got r1, r2, r3"):
+        tables(site, rule="reader:r9")
+
+
+def test_a_readers_second_session_does_not_count_twice(site):
+    def change(rows):
+        for row, h in zip(rows, "133", strict=False):
+            row.update(hypertrophy=h, vascularity="0")
+        rows += [{**rows[0], "session": str(session)} for session in range(2, 9)]
+
+    edit(site / "grades.csv", change)
+    assert tables(site).exams[0].targets["hypertrophy"] == 3
+
+
+def test_kappa_between_readers(site):
+    found = reader_agreement(tables(site).readings, SETTINGS)
+    assert [(a.measurement, a.readers) for a in found[:3]] == [
+        ("hypertrophy", ("r1", "r2")),
+        ("hypertrophy", ("r1", "r3")),
+        ("hypertrophy", ("r2", "r3")),
+    ]
+    assert found[0].exams == 8
+    assert found[0].kappa_linear == pytest.approx(1.0)
+    assert 0 < found[1].kappa_linear < found[1].kappa_quadratic < 1
+    assert reader_agreement((), SETTINGS) == ()
+
+
+def test_readers_without_a_common_exam_have_no_kappa(site):
+    def change(rows):
+        rows[:] = [row for i, row in enumerate(rows) if (row["reader"] == "r1") == (i < 12)]
+
+    edit(site / "grades.csv", change)
+    found = reader_agreement(tables(site).readings, SETTINGS)
+    assert found[0].exams == 0
+    assert math.isnan(found[0].kappa_linear)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        ("name = ", ConfigurationError, "is not TOML"),
+        ('name = "a b"', ConfigurationError, "name"),
+        (
+            'name = "a"\ncolour = 1\n[data]\nconsensus = "mean"',
+            ConfigurationError,
+            "(?s)consensus.*colour: no such",
+        ),
+        ('name = "a"\n[policy]\nminimum_cohort = 0', ConfigurationError, "policy.minimum_cohort"),
+    ],
+)
+def test_a_site_file_that_cannot_be_used(tmp_path, text, error, message):
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(error, match=message):
+        Site.open(tmp_path)
+
+
+def test_a_folder_that_is_no_sites(tmp_path):
+    with pytest.raises(DataError, match=r"Expected a site's folder with site.toml"):
+        Site.open(tmp_path / "nowhere")

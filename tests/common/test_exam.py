@@ -1,0 +1,71 @@
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.exam import Roi, consensus, repair
+from common.scoring.eoss import is_valid_pair
+
+GRADES = st.integers(0, 3)
+EOSS = {"hypertrophy": 4, "vascularity": 4}
+
+
+def test_an_roi_is_read():
+    assert Roi.parse(" 1 2  30 4 ") == Roi(x=1, y=2, width=30, height=4)
+
+
+@pytest.mark.parametrize("text", ["", "1 2 3", "1 2 3 4 5", "1 2 3 x", "1.5 2 3 4", "-1 0 3 4", "0 0 0 4"])
+def test_an_roi_that_is_none_is_refused(text):
+    with pytest.raises(ValueError):
+        Roi.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("grades", "median", "majority"),
+    [
+        ([2], 2, 2),
+        ([1, 2], 1, 1),
+        ([0, 3, 3], 3, 3),
+        ([0, 1, 2, 3], 1, 0),
+        ([0, 2, 2, 3, 3, 3], 2, 3),
+        ([], None, None),
+    ],
+)
+def test_consensus_of_several_readers(grades, median, majority):
+    readings = [(f"r{i}", grade) for i, grade in enumerate(grades)]
+    assert consensus(readings, "median") == median
+    assert consensus(readings, "majority") == majority
+
+
+def test_consensus_of_one_reader():
+    assert consensus([("a", 1), ("b", 3)], "reader:b") == 3
+    assert consensus([("a", 1)], "reader:b") is None
+
+
+@given(grades=st.lists(GRADES, min_size=1, max_size=7), rule=st.sampled_from(["median", "majority"]))
+def test_consensus_is_some_readers_grade_and_does_not_depend_on_their_order(grades, rule):
+    readings = [(f"r{i}", grade) for i, grade in enumerate(grades)]
+    chosen = consensus(readings, rule)
+    assert chosen in grades
+    assert consensus(readings[::-1], rule) == chosen
+
+
+@given(h=GRADES, v=GRADES)
+def test_repair_gives_the_nearest_valid_pair(h, v):
+    fixed = repair({"hypertrophy": h, "vascularity": v}, grades=EOSS, is_valid=is_valid_pair)
+    pair = fixed["hypertrophy"], fixed["vascularity"]
+    assert is_valid_pair(pair)
+    valid = [p for p in itertools.product(range(4), range(4)) if is_valid_pair(p)]
+    assert abs(pair[0] - h) + abs(pair[1] - v) == min(abs(a - h) + abs(b - v) for a, b in valid)
+    if is_valid_pair((h, v)):
+        assert pair == (h, v)
+
+
+def test_repair_takes_the_lower_of_two_and_leaves_gaps():
+    def fixed(h: int | None, v: int | None) -> dict[str, int | None]:
+        return repair({"hypertrophy": h, "vascularity": v}, grades=EOSS, is_valid=is_valid_pair)
+
+    assert fixed(0, 1) == {"hypertrophy": 0, "vascularity": 0}
+    assert fixed(0, 3) == {"hypertrophy": 1, "vascularity": 3}
+    assert fixed(None, 3) == {"hypertrophy": None, "vascularity": 3}
