@@ -90,11 +90,11 @@ def read_collection(manifest: Path, *, grades: str = "grades.csv") -> Collection
     return Collection(root=manifest.parent, manifest=[row for _, row in rows], grades=readings)
 
 
-def import_pictures(images: Path, labels: Path, columns: Mapping[str, str], *, out: Path) -> Collection:
+def import_pictures(images: Path, labels: Path, columns: Mapping[str, str], out: Path) -> Path:
     """Make a collection's folder from a folder of pictures and a table of labels, see :func:`read_labels`.
 
     Returns:
-        The collection that was read (with ``ungraded``), now also at ``out``.
+        The manifest that was made.
 
     Raises:
         DataError: if the labels cannot be used, or ``out`` exists.
@@ -102,7 +102,7 @@ def import_pictures(images: Path, labels: Path, columns: Mapping[str, str], *, o
     collection = read_labels(images, labels, columns)
     with draft_folder(out) as folder:
         write_folder(folder, collection, collection.manifest)
-    return collection
+    return out / "manifest.csv"
 
 
 @contextmanager
@@ -171,6 +171,8 @@ def read_rows(path: Path, needed: Iterable[str]) -> list[tuple[int, Row]]:
 def _problems(root: Path, row: Row, graded: Row) -> Iterator[str]:
     if not row["patient_id"]:
         yield "patient_id is empty"
+    if row.get("split", "") not in ("", "train", "test"):
+        yield f"split is {row['split']!r}, expected train, test or nothing"
     for column in (name for name in row if name.endswith("_path")):
         path = PurePosixPath(row[column])
         if not row[column] or path.is_absolute() or ".." in path.parts or not (root / path).is_file():

@@ -1,7 +1,8 @@
 """Public pictures with grades, laid out as site folders.
 
 A collection is made from any folder of pictures with a table of labels (:func:`import_pictures`), or is any
-manifest with its grades (:func:`read_collection`); it is split into sites by :func:`split`.
+manifest with its grades (:func:`read_collection`); it is split into sites by :func:`split`,
+or :func:`ensure` does all of it for a run.
 """
 
 from __future__ import annotations
@@ -48,11 +49,45 @@ score_histograms = true
 # The pictures are public: counts need no crowd to hide in.
 minimum_cohort = 1
 """
-__all__ = ["Collection", "ensure", "import_pictures", "read_collection", "read_labels", "split"]
+__all__ = [
+    "Collection",
+    "ensure",
+    "import_pictures",
+    "read_collection",
+    "read_labels",
+    "split",
+    "split_collection",
+]
 Progress = Callable[[int, int], None]
 
 
 def split(
+    manifest: Path,
+    *,
+    by: str,
+    sites: int | None,
+    seed: int,
+    out: Path,
+    alpha: float = 1.0,
+    weights: Sequence[float] = (),
+    held_out: float = 0.3,
+    progress: Progress | None = None,
+) -> Cohort:
+    """Split a manifest, with the grades and pictures beside it, into sites: see :func:`split_collection`."""
+    return split_collection(
+        read_collection(manifest),
+        by=by,
+        sites=sites,
+        seed=seed,
+        out=out,
+        alpha=alpha,
+        weights=weights,
+        held_out=held_out,
+        progress=progress,
+    )
+
+
+def split_collection(
     collection: Collection,
     *,
     by: str,
@@ -147,7 +182,7 @@ def ensure(
     out = folder / f"public-{key}"
     if out.is_dir():
         return discover(out)
-    return split(
+    return split_collection(
         read_labels(public.images, public.labels, public.columns),
         by=public.by,
         sites=public.sites,

@@ -56,7 +56,7 @@ def site_patients(folder: Path) -> dict[str, set[str]]:
 
 @pytest.mark.parametrize("by", ["dirichlet", "size", "device", "column:device"])
 def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by):
-    cohort = public.split(
+    cohort = public.split_collection(
         collection(pictures), by=by, sites=3, seed=1, out=tmp_path / "c", held_out=0.25, least_patients=3
     )
     patients = site_patients(tmp_path / "c")
@@ -76,7 +76,7 @@ def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures, tmp_path):
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        public.split(collection(pictures), by="dirichlet", sites=3, seed=seed, out=tmp_path / name)
+        public.split_collection(collection(pictures), by="dirichlet", sites=3, seed=seed, out=tmp_path / name)
     tables = {
         name: [p.read_bytes() for p in sorted((tmp_path / name).rglob("*.csv"))] for name in ("a", "b", "c")
     }
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures, tmp_p
 
 
 def test_pictures_are_copies_and_grades_have_one_reader(pictures, tmp_path):
-    cohort = public.split(collection(pictures), by="size", sites=2, seed=1, out=tmp_path / "c")
+    cohort = public.split_collection(collection(pictures), by="size", sites=2, seed=1, out=tmp_path / "c")
     row = read_table(cohort.sites[0].folder / "manifest.csv")[0]
     copy = cohort.sites[0].folder / row["gs_path"]
     assert row["gs_path"].startswith("images/set/")
@@ -95,41 +95,45 @@ def test_pictures_are_copies_and_grades_have_one_reader(pictures, tmp_path):
 
 
 def test_device_split_names_sites_after_devices_and_joins_the_smallest(pictures, tmp_path):
-    public.split(collection(pictures), by="device", sites=None, seed=1, out=tmp_path / "three")
+    public.split_collection(collection(pictures), by="device", sites=None, seed=1, out=tmp_path / "three")
     assert list(site_patients(tmp_path / "three")) == ["a", "b", "c"]
-    public.split(collection(pictures), by="device", sites=2, seed=1, out=tmp_path / "two")
+    public.split_collection(collection(pictures), by="device", sites=2, seed=1, out=tmp_path / "two")
     assert {k: len(v) for k, v in site_patients(tmp_path / "two").items()} == {"site-1": 16, "site-2": 8}
     with pytest.raises(ConfigurationError, match="at least 4 groups"):
-        public.split(collection(pictures), by="device", sites=4, seed=1, out=tmp_path / "four")
+        public.split_collection(collection(pictures), by="device", sites=4, seed=1, out=tmp_path / "four")
 
 
 def test_size_split_follows_the_weights(pictures, tmp_path):
-    public.split(
+    public.split_collection(
         collection(pictures), by="size", sites=3, weights=(1, 2, 3), seed=1, out=tmp_path / "c", held_out=0.1
     )
     assert [len(p) for p in site_patients(tmp_path / "c").values()] == [4, 8, 12]
     with pytest.raises(ConfigurationError, match="3 positive weights"):
-        public.split(collection(pictures), by="size", sites=3, weights=(1, 2), seed=1, out=tmp_path / "d")
+        public.split_collection(
+            collection(pictures), by="size", sites=3, weights=(1, 2), seed=1, out=tmp_path / "d"
+        )
 
 
 def test_file_split_follows_the_table(pictures, tmp_path):
     table = [{"patient_id": f"p{i}", "site": "north" if i < 10 else "south"} for i in range(24)]
     write_table(tmp_path / "who.csv", table)
     by = f"file:{tmp_path / 'who.csv'}"
-    public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "c")
+    public.split_collection(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "c")
     assert {k: len(v) for k, v in site_patients(tmp_path / "c").items()} == {"north": 10, "south": 14}
     write_table(tmp_path / "who.csv", table[:-1])
     with pytest.raises(DataError, match="1 have none"):
-        public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "d")
+        public.split_collection(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "d")
     write_table(tmp_path / "who.csv", [row | {"site": "../up"} for row in table])
     with pytest.raises(DataError, match="site names"):
-        public.split(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "e")
+        public.split_collection(collection(pictures), by=by, sites=None, seed=1, out=tmp_path / "e")
     assert not list(tmp_path.glob(".*"))
 
 
 def test_a_split_column_is_honoured(tmp_path):
     folder = make_pictures(tmp_path / "public", split=True)
-    public.split(collection(folder, split="split"), by="dirichlet", sites=2, seed=3, out=tmp_path / "c")
+    public.split_collection(
+        collection(folder, split="split"), by="dirichlet", sites=2, seed=3, out=tmp_path / "c"
+    )
     for site in discover(tmp_path / "c").sites:
         for row in read_table(site.folder / "manifest.csv"):
             assert row["split"] == ("test" if int(row["patient_id"][1:]) % 3 == 0 else "train")
@@ -137,7 +141,9 @@ def test_a_split_column_is_honoured(tmp_path):
 
 def test_a_site_whose_patients_are_all_held_out_does_not_train(tmp_path):
     folder = make_pictures(tmp_path / "public", split=True)  # device A has the patients that are held out
-    cohort = public.split(collection(folder, split="split"), by="device", sites=3, seed=3, out=tmp_path / "c")
+    cohort = public.split_collection(
+        collection(folder, split="split"), by="device", sites=3, seed=3, out=tmp_path / "c"
+    )
     assert {site.name: site.trains for site in cohort.sites} == {"a": False, "b": True, "c": True}
 
 
@@ -191,32 +197,33 @@ def test_small_alpha_makes_sites_differ_more():
 
 def test_too_many_sites_are_refused_with_advice(pictures, tmp_path):
     with pytest.raises(ConfigurationError, match="raise alpha, or lower sites"):
-        public.split(
+        public.split_collection(
             collection(pictures), by="dirichlet", sites=8, seed=0, out=tmp_path / "c", least_patients=5
         )
     with pytest.raises(ConfigurationError, match="fewer sites or folds"):
-        public.split(collection(pictures), by="size", sites=8, seed=0, out=tmp_path / "c", least_patients=5)
+        public.split_collection(
+            collection(pictures), by="size", sites=8, seed=0, out=tmp_path / "c", least_patients=5
+        )
     with pytest.raises(ConfigurationError, match="got 'colour'"):
-        public.split(collection(pictures), by="colour", sites=2, seed=0, out=tmp_path / "c")
+        public.split_collection(collection(pictures), by="colour", sites=2, seed=0, out=tmp_path / "c")
     assert not list(tmp_path.iterdir())
 
 
 def test_import_makes_a_collection_that_can_be_split(pictures, tmp_path):
-    imported = public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, out=tmp_path / "set")
-    assert imported.ungraded == 1
-    again = public.read_collection(tmp_path / "set" / "manifest.csv")
+    assert collection(pictures).ungraded == 1
+    manifest = public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "set")
+    again = public.read_collection(manifest)
     assert len(again.manifest) == len(again.grades) == 72
-    public.split(again, by="dirichlet", sites=2, seed=0, out=tmp_path / "c")
+    public.split(manifest, by="dirichlet", sites=2, seed=0, out=tmp_path / "c")
     row = read_table(next((tmp_path / "c").glob("*/manifest.csv")))[0]
     assert row["gs_path"].count("images/") == 1
     with pytest.raises(DataError, match="Expected no folder"):
-        public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, out=tmp_path / "set")
+        public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "set")
 
 
 def test_a_site_folder_can_be_split_with_all_its_readers(tmp_path):
     make_site_folder(tmp_path / "whole", patients=12, readers=3)
-    whole = public.read_collection(tmp_path / "whole" / "manifest.csv")
-    cohort = public.split(whole, by="size", sites=2, seed=0, out=tmp_path / "c")
+    cohort = public.split(tmp_path / "whole/manifest.csv", by="size", sites=2, seed=0, out=tmp_path / "c")
     for site in cohort.sites:
         assert {row["reader"] for row in read_table(site.folder / "grades.csv")} == {"r1", "r2", "r3"}
 
@@ -227,14 +234,17 @@ def test_all_errors_of_the_labels_at_once(pictures, tmp_path):
     rows[2]["path"] = "../labels.csv"
     rows[3]["path"] = "set/none.jpg"
     rows[4]["group"] = ""
+    for index, row in enumerate(rows):
+        row["split"] = "validation" if index == 5 else "train"
     write_table(tmp_path / "labels.csv", rows)
-    with pytest.raises(DataError, match="has 4 errors") as caught:
-        public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS)
+    with pytest.raises(DataError, match="has 5 errors") as caught:
+        public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS | {"split": "split"})
     for line, text in (
         (3, "steatosis is 'mild'"),
         (4, "gs_path"),
         (5, "gs_path"),
         (6, "patient_id is empty"),
+        (7, "split is 'validation'"),
     ):
         assert f"line {line}: {text}" in str(caught.value)
 
