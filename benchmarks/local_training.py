@@ -1,0 +1,140 @@
+"""Steps a second of ``train_network`` beside a plain PyTorch loop over the same pictures, as JSON.
+
+    python benchmarks/local_training.py [STEPS] [REPEATS]
+
+The plain loop keeps a tensor a parameter: its own AdamW, its own copies in and out. ``ratio`` is the seconds
+of ``train_network`` over those of the plain loop, taken in turn in one process; below 1 it is faster.
+``workers`` are Python threads that train at once, each with ``threads`` threads of its own.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common.imaging import augment
+from common.imaging.prepare import picture
+from common.imaging.roi import stored_px
+from common.networks import build
+from common.networks.layout import flatten, load
+from common.networks.spec import NetworkSpec, Target
+from common.settings import AugmentationSettings, ImageSettings, NetworkSettings, TrainingSettings
+from common.training.data import ExamTensors
+from common.training.local import LocalSettings, labels, train_network, training_exams
+from common.training.sampling import batches
+from common.training.schedule import learning_rate
+
+IMAGES = {"gs": ImageSettings(kind="grey"), "doppler": ImageSettings(kind="doppler")}
+CPU = torch.device("cpu")
+
+
+def exams(count: int, px: int) -> ExamTensors:
+    generator = torch.Generator().manual_seed(0)
+    side = stored_px(px)
+
+    def pixels(channels: int) -> torch.Tensor:
+        return torch.randint(0, 256, (count, channels, side, side), generator=generator, dtype=torch.uint8)
+
+    return ExamTensors(
+        images={"gs": pixels(1), "doppler": pixels(2)},
+        grades={"grade": torch.randint(0, 4, (count,), generator=generator, dtype=torch.int8)},
+        fold=torch.randint(0, 5, (count,), generator=generator, dtype=torch.int8),
+        patient=torch.arange(count, dtype=torch.int32),
+    )
+
+
+def settings(images: tuple[str, ...], width: int, steps: int) -> LocalSettings:
+    spec = NetworkSpec(name="bench", images=images, target=Target(measurement="grade"), fold=0)
+    training = TrainingSettings(batch_size=32, local_steps=steps, augmentation=AugmentationSettings())
+    network = NetworkSettings(width=width, hidden=64)
+    return LocalSettings(spec=spec, images=IMAGES, network=network, training=training, rounds=1, device=CPU)
+
+
+def plain(weights: torch.Tensor, data: ExamTensors, local: LocalSettings, seed: int) -> torch.Tensor:
+    network = build.network(local.spec, local.network).train()
+    load(network, weights)
+    training, px = local.training, local.network.image_px
+    optimiser = torch.optim.AdamW(network.parameters(), weight_decay=training.weight_decay)
+    chosen = training_exams(data, local.spec)
+    targets = labels(data, local.spec)[chosen]
+    generator = torch.Generator().manual_seed(seed)
+    for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
+        pictures = []
+        for name in local.spec.images:
+            drawn = augment.draw(
+                len(batch),
+                image=IMAGES[name],
+                settings=training.augmentation,
+                image_px=px,
+                stored_px=stored_px(px),
+                generator=generator,
+            )
+            pixels = data.images[name][chosen[batch]]
+            pictures.append(picture(pixels, IMAGES[name], image_px=px, parameters=drawn))
+        optimiser.param_groups[0]["lr"] = learning_rate(training, step=step, total=training.local_steps)
+        optimiser.zero_grad()
+        F.cross_entropy(network(pictures), targets[batch]).backward()
+        optimiser.step()
+    return flatten(network) - weights
+
+
+def seconds(job: Callable[[int], torch.Tensor], workers: int, pool: ThreadPoolExecutor) -> float:
+    start = time.perf_counter()
+    list(pool.map(job, range(workers)))
+    return time.perf_counter() - start
+
+
+def measure(
+    images: tuple[str, ...], *, width: int, workers: int, threads: int, steps: int, repeats: int
+) -> dict[str, object]:
+    torch.set_num_threads(threads)
+    data, local = exams(300, 64), settings(images, width, steps)
+    weights = build.initial_weights(local.spec, local.network, seed=0)
+    # OpenMP's thread count is that of the thread which asks, so each worker is told
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+
+        def ours(seed: int) -> torch.Tensor:
+            return train_network(weights, {}, data, local, 1, seed)[0].update
+
+        def theirs(seed: int) -> torch.Tensor:
+            return plain(weights, data, local, seed)
+
+        difference = (ours(0) - theirs(0)).abs().max().item()
+        seconds(ours, workers, pool), seconds(theirs, workers, pool)  # warm
+        pairs = [(seconds(ours, workers, pool), seconds(theirs, workers, pool)) for _ in range(repeats)]
+    fastest = min(pair[0] for pair in pairs), min(pair[1] for pair in pairs)
+    return {
+        "images": list(images),
+        "width": width,
+        "workers": workers,
+        "threads": threads,
+        "steps_per_s": round(workers * steps / fastest[0], 1),
+        "plain_steps_per_s": round(workers * steps / fastest[1], 1),
+        "ratio": round(statistics.median(a / b for a, b in pairs), 3),
+        "largest_difference": difference,
+    }
+
+
+def main() -> None:
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20
+    repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    cases = [
+        measure(images, width=width, workers=workers, threads=threads, steps=steps, repeats=repeats)
+        for images in (("gs", "doppler"), ("doppler",))
+        for width in (8, 16)
+        for workers, threads in ((2, 1), (1, 2))
+    ]
+    print(json.dumps({"image_px": 64, "batch_size": 32, "cases": cases}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
