@@ -149,25 +149,24 @@ def import_cohort(
 
 
 def _table(run: Path) -> Table:
+    """The primary measurement of every system, then of the federation at every site."""
     content = read_content(run)
-    measurements = content.measurements
-    table = Table(title="Held-out exams, 95 % intervals by bootstrap over patients")
-    table.add_column("system")
-    for name in measurements:
-        table.add_column(f"{name}\naccuracy %", justify="right")
-        table.add_column("linear kappa", justify="right")
-    columns = [(name, metric) for name in measurements for metric in ("accuracy", "kappa_linear")]
-    cells = [tables.comparison(content, name, metric) for name, metric in columns]
-    for row in zip(*cells, strict=True):
-        table.add_row(row[0].label, *(_cell(e, metric) for e, (_, metric) in zip(row, columns, strict=True)))
+    name = content.primary
+    table = Table(title=f"{name}: held-out exams, 95 % intervals by bootstrap over patients")
+    table.add_column("trained how, scored where", no_wrap=True)
+    for title in ("accuracy %", "linear kappa"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for rows in (tables.comparison, tables.places):
+        accuracies, kappas = (rows(content, name, metric) for metric in ("accuracy", "kappa_linear"))
+        for accuracy, kappa in zip(accuracies, kappas, strict=True):
+            table.add_row(accuracy.label, _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
+        table.add_section()
     return table
 
 
-def _cell(estimate: tables.Interval, metric: str) -> str:
-    if estimate.value is None or estimate.low is None or estimate.high is None:
-        return "n/a"
-    scale, digits = (100, 1) if metric == "accuracy" else (1, 2)
-    value, low, high = (
-        f"{number * scale:.{digits}f}" for number in (estimate.value, estimate.low, estimate.high)
-    )
-    return f"{value} ({low}-{high})"
+def _cell(estimate: tables.Interval, scale: float, digits: int) -> str:
+    numbers = (estimate.value, estimate.low, estimate.high)
+    if any(number is None for number in numbers):
+        return tables.NOTHING
+    value, low, high = (f"{(number or 0.0) * scale:.{digits}f}" for number in numbers)
+    return f"{value} ({low} to {high})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,7 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.run_folder import RunFolder
 from simulation import cohort, engines, examples, pooled, public
-from simulation.cohort import Cohort
+from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
 from simulation.predict import predictions
@@ -133,12 +134,24 @@ def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, displ
         _train_side_by_side(baselines, run, display, workers)
     with display.step("evaluation"):
         _evaluate(run, federated, baselines, sites, devices)
+    _tidy(federated, *baselines)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
 
 
+def _tidy(*systems: System) -> None:
+    """Remove what only an unfinished run needs."""
+    for system in systems:
+        for name in ("spool", "site"):
+            shutil.rmtree(system.folder / name, ignore_errors=True)
+
+
 def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[System, ...]:
-    """Each site alone and all sites pooled: the same method, steps a network, code and seeds."""
+    """Each site alone and all sites pooled: the same method, code, seeds and number of steps a network.
+
+    A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
+    a round, federated averaging is exactly that.
+    """
     models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
     fewer = settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
     training = [site for site in sites.sites if site.trains]
@@ -152,10 +165,17 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
         )
         for site in training
     ]
-    everything = pooled.site(folder / CENTRALISED / "site", training, settings)
-    return (
-        *alone,
-        System(name=CENTRALISED, folder=folder / CENTRALISED, sites=(everything,), settings=fewer),
+    return *alone, _centralised(folder / CENTRALISED, training, fewer)
+
+
+def _centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
+    batch_size = settings.training.batch_size * len(training)
+    larger = settings.training.model_copy(update={"batch_size": batch_size})
+    return System(
+        name=CENTRALISED,
+        folder=folder,
+        sites=(pooled.site(folder / "site", training, settings),),
+        settings=settings.model_copy(update={"training": larger}),
     )
 
 

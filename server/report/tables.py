@@ -65,9 +65,6 @@ def systems(content: Content) -> Iterator[tuple[str, str, Json]]:
     readers = baselines.get("readers") or {}
     if block := readers.get("mean"):
         yield _readers_word(content), "readers", block
-    for name, block in readers.items():
-        if name != "mean":
-            yield f"Reader {name}", "readers", block
 
 
 def comparison(content: Content, measurement: str, metric: str) -> list[Interval]:
