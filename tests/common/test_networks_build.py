@@ -103,3 +103,15 @@ def test_torchvision_can_be_used_from_several_threads_at_once():
         "import torchvision\n"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_operators_that_are_there_already_are_not_declared_again():
+    program = (
+        "import torch\n"
+        "library = torch.library.Library('torchvision', 'DEF')\n"
+        "for name in ('nms', 'qnms'):\n"
+        "    library.define(f'{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')\n"
+        "from common.networks.torchvision_shim import resnet18\n"
+        "resnet18()\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
