@@ -1,0 +1,192 @@
+"""Quickstart's networks over sites of random pictures, trained by FedAvg in a plain PyTorch loop.
+
+What others are measured against: ordinary modules, ``torch.optim.AdamW`` over their parameters, everything
+in memory; no messages, no journal. Batches, augmentation and start weights are those of the federation, so
+both end with the same weights up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.site import Site
+from common import settings as configuration
+from common.imaging import augment
+from common.imaging.prepare import picture
+from common.methods.stages import networks
+from common.networks.build import initial_weights
+from common.networks.build import network as build
+from common.networks.layout import flatten, load
+from common.networks.spec import NetworkSpec
+from common.settings import Settings
+from common.training.data import ExamTensors
+from common.training.local import SCORING_BATCH, labels, training_exams, validation_exams
+from common.training.sampling import batches
+from common.training.schedule import learning_rate
+from common.training.seeds import derive_seed
+from tests.site_folders import make_site_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def quickstart(*, rounds: int, models: int, overrides: Sequence[str] = ()) -> Settings:
+    """``configs/quickstart.toml`` with fewer rounds and scoring models, without its cohort's baselines."""
+    given = (f"federation.rounds={rounds}", f"rating.models={models}", "evaluate.baselines=false")
+    return configuration.load(ROOT / "configs" / "quickstart.toml", overrides=(*given, *overrides))
+
+
+def make_sites(folder: Path, settings: Settings, *, histograms: bool = True) -> list[Path]:
+    """Site folders of the cohort's size, opened once so that their stores are built.
+
+    Args:
+        folder: that they go into.
+        settings: with a phantom cohort, whose numbers are used, not its pictures.
+        histograms: whether the sites' policy permits them; without, the federation scores nothing.
+    """
+    assert settings.cohort is not None and settings.cohort.phantom is not None
+    size = settings.cohort.phantom
+    folders = []
+    for index in range(size.sites):
+        path = make_site_folder(
+            folder / f"site-{index}",
+            name=f"site-{index}",
+            patients=size.patients,
+            exams_per_patient=size.exams_per_patient,
+            held_out_patients=round(size.held_out * size.patients),
+            seed=index,
+        )
+        if not histograms:
+            policy = (path / "site.toml").read_text(encoding="utf-8")
+            policy = policy.replace("score_histograms = true", "score_histograms = false")
+            (path / "site.toml").write_text(policy, encoding="utf-8")
+        Site.open(path).store(settings)
+        folders.append(path)
+    return folders
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One network at one site, with a module of its own."""
+
+    site: str
+    data: ExamTensors
+    spec: NetworkSpec
+    module: nn.Module
+
+
+def train(folders: Sequence[Path], settings: Settings, *, workers: int, scoring: bool) -> dict[str, Tensor]:
+    """FedAvg of all networks over all sites; returns the final weights.
+
+    Args:
+        folders: of the sites.
+        settings: the run's.
+        workers: threads that take jobs of one round.
+        scoring: whether each round first scores the received weights on the validation folds.
+    """
+    specs = networks(settings)
+    sites = [(site.name, site.store(settings).tensors) for site in map(Site.open, folders)]
+    jobs = [
+        Job(site=name, data=data, spec=spec, module=build(spec, settings.network))
+        for spec in specs.values()
+        for name, data in sites
+    ]
+    weights = {name: start(spec, settings) for name, spec in specs.items()}
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        run = map if workers == 1 else pool.map  # one worker needs no thread
+        for server_round in range(1, settings.federation.rounds + 1):
+            job = partial(_job, weights=weights, settings=settings, server_round=server_round, score=scoring)
+            trained = dict(zip(((j.site, j.spec.name) for j in jobs), run(job, jobs), strict=True))
+            weights = {name: _mean([trained[site, name] for site, _ in sites]) for name in specs}
+        if scoring:
+            list(run(partial(_score, weights=weights, settings=settings), jobs))
+    return weights
+
+
+def start(spec: NetworkSpec, settings: Settings) -> Tensor:
+    """A network's start weights."""
+    return initial_weights(spec, settings.network, seed=derive_seed(settings.seed, "start", spec.name))
+
+
+def pictures(
+    data: ExamTensors,
+    exams: Tensor,
+    spec: NetworkSpec,
+    settings: Settings,
+    generator: torch.Generator | None,
+) -> list[Tensor]:
+    """What a network reads of some exams, augmented where there is a generator."""
+    read = []
+    for name in spec.images:
+        stored = data.images[name][exams]
+        parameters = None
+        if generator is not None and settings.training.augmentation is not None:
+            parameters = augment.draw(
+                len(exams),
+                image=settings.images[name],
+                settings=settings.training.augmentation,
+                image_px=settings.network.image_px,
+                stored_px=stored.shape[-1],
+                generator=generator,
+            )
+        read.append(
+            picture(stored, settings.images[name], image_px=settings.network.image_px, parameters=parameters)
+        )
+    return read
+
+
+def _job(
+    job: Job, *, weights: Mapping[str, Tensor], settings: Settings, server_round: int, score: bool
+) -> tuple[Tensor, int]:
+    """Trained weights and the number of exams behind them."""
+    if score:
+        _score(job, weights=weights, settings=settings)
+    load(job.module, weights[job.spec.name])
+    training = settings.training
+    optimiser = torch.optim.AdamW(
+        job.module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+    )
+    generator = torch.Generator().manual_seed(
+        derive_seed(settings.seed, job.site, job.spec.name, server_round)
+    )
+    exams = training_exams(job.data, job.spec)
+    targets = labels(job.data, job.spec)[exams]
+    job.module.train()
+    for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
+        optimiser.param_groups[0]["lr"] = learning_rate(
+            training,
+            step=(server_round - 1) * training.local_steps + step,
+            total=settings.federation.rounds * training.local_steps,
+        )
+        optimiser.zero_grad()
+        logits = job.module(pictures(job.data, exams[batch], job.spec, settings, generator))
+        F.cross_entropy(logits, targets[batch]).backward()
+        optimiser.step()
+    return flatten(job.module), len(exams)
+
+
+def _score(job: Job, *, weights: Mapping[str, Tensor], settings: Settings) -> Tensor:
+    load(job.module, weights[job.spec.name])
+    job.module.eval()
+    with torch.inference_mode():
+        chunks = validation_exams(job.data, job.spec).split(SCORING_BATCH)
+        logits = [job.module(pictures(job.data, chunk, job.spec, settings, None)) for chunk in chunks]
+        return torch.cat(logits).softmax(dim=1)
+
+
+def _mean(trained: Sequence[tuple[Tensor, int]]) -> Tensor:
+    total = sum(exams for _, exams in trained)
+    return torch.stack([weights.double() * (exams / total) for weights, exams in trained]).sum(0).float()
+
+
+def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
+    """Between two sets of weights."""
+    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
