@@ -103,7 +103,7 @@ def run(
 
 
 def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
-    absent = {site: 0 for site in sites}
+    absent = dict.fromkeys(sites, 0)
     for record in records:
         for site in set(sites) - set(record.participants):
             absent[site] += 1

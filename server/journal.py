@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from common.errors import CampaignError
-from server import atomic
+from common.errors import CampaignError, DataError
+from server import tensor_file
 
 Weights = Mapping[str, Float32[np.ndarray, " parameters"]]
 
@@ -84,8 +81,7 @@ class Journal:
 
     def write(self, entry: Entry, weights: Weights) -> None:
         """Commit a round."""
-        content = save(dict(weights), metadata={"entry": json.dumps(asdict(entry))})
-        atomic.write_bytes(self._path(entry.server_round), content)
+        tensor_file.write(self._path(entry.server_round), weights, {"entry": json.dumps(asdict(entry))})
         needed = {entry.server_round} | {best.server_round for best in entry.best.values()}
         for path in self._folder.glob("round_*.safetensors"):
             if _round_of(path) not in needed:
@@ -100,8 +96,7 @@ class Journal:
         paths = sorted(self._folder.glob("round_*.safetensors"))
         if not paths:
             return None
-        with _open(paths[-1]) as file:
-            entry = _entry(json.loads(file.metadata()["entry"]))
+        entry, _ = _read(paths[-1], tensors=False)
         if entry.plan_hash != plan_hash:
             raise CampaignError(
                 f"The journal in {self._folder} belongs to plan {entry.plan_hash[:12]}, this run is plan "
@@ -111,8 +106,7 @@ class Journal:
 
     def weights(self, server_round: int) -> dict[str, Float32[np.ndarray, " parameters"]]:
         """The weights after a round that was kept."""
-        with _open(self._path(server_round)) as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return _read(self._path(server_round), tensors=True)[1]
 
     def _path(self, server_round: int) -> Path:
         return self._folder / f"round_{server_round:06d}.safetensors"
@@ -127,12 +121,12 @@ def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:
     return sorted(found, key=lambda record: (record.time, record.group, record.round))
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[safe_open]:
+def _read(path: Path, *, tensors: bool) -> tuple[Entry, dict[str, Float32[np.ndarray, " parameters"]]]:
+    """Entry and, if asked for, weights of a journal file."""
     try:
-        with safe_open(path, framework="numpy") as file:
-            yield file
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        metadata, weights = tensor_file.read(path, tensors=tensors)
+        return _entry(json.loads(metadata["entry"])), weights
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise CampaignError(f"Expected a journal file at {path}, it cannot be read: {error}") from None
 
 

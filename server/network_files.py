@@ -9,13 +9,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_bytes
 
 from common.errors import DataError
 from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec, Target
-from server import atomic
+from server import tensor_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +37,7 @@ def save(
     folder.mkdir(parents=True, exist_ok=True)
     # one key: safetensors writes several in no fixed order, and the same network should be the same file
     metadata = {"network": json.dumps({"spec": asdict(spec), "result": asdict(result)})}
-    content = to_bytes({"weights": np.ascontiguousarray(weights)}, metadata=metadata)
-    atomic.write_bytes(path(folder, spec.name), content)
+    tensor_file.write(path(folder, spec.name), {"weights": weights}, metadata)
 
 
 def load(file_path: Path) -> TrainedNetwork:
@@ -50,10 +47,9 @@ def load(file_path: Path) -> TrainedNetwork:
         DataError: if the file is none that :func:`save` wrote.
     """
     try:
-        with safe_open(file_path, framework="numpy") as file:
-            network = json.loads(file.metadata()["network"])
-            weights = file.get_tensor("weights")
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        metadata, tensors = tensor_file.read(file_path)
+        network, weights = json.loads(metadata["network"]), tensors["weights"]
+    except (DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"Expected a trained network at {file_path}: {error}") from None
     spec = network["spec"] | {
         "images": tuple(network["spec"]["images"]),

@@ -39,7 +39,7 @@ class Spool:
         with path.open("wb") as file:
             for name, update in updates.items():
                 spooled[name] = SpooledUpdate(path=path, offset_bytes=file.tell())
-                file.write(memoryview(np.ascontiguousarray(update, dtype="<f4")).cast("B"))
+                np.ascontiguousarray(update, dtype="<f4").tofile(file)
         return spooled
 
     def clear(self) -> None:

@@ -64,11 +64,12 @@ def _example(row: pd.Series, folder: Path, reference: str, settings: Settings) -
 
 
 def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, NDArray[np.uint8]]:
-    manifest = folder / Site.open(folder).file.data.manifest
-    with manifest.open(encoding="utf-8-sig", newline="") as file:
-        row = next(row for row in csv.DictReader(file) if row["exam_id"] == exam_id)
+    site = Site.open(folder)
+    with (site.data_folder / site.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
+        row = next(row for row in csv.DictReader(file) if row["exam_id"].strip() == exam_id)
     return {
-        image: _roi(folder / row[f"{image}_path"], row.get(f"{image}_roi", "")) for image in settings.images
+        image: _roi(site.data_folder / row[f"{image}_path"], row.get(f"{image}_roi", ""))
+        for image in settings.images
     }
 
 

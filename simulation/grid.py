@@ -171,5 +171,7 @@ class StrictGrid(Grid):
 
 def _intact(message: Message) -> Message:
     if message.has_error():
-        raise CampaignError(f"A simulated site's worker broke: {message.error.reason[:200]}")
+        raise CampaignError(
+            f"A simulated site's worker broke: {(message.error.reason or 'no reason given')[:200]}"
+        )
     return message

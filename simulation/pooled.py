@@ -52,7 +52,7 @@ def _training_rows(
     """Manifest row, with its fold, and labels of every usable training exam of a site."""
     opened = Site.open(member.folder)
     store = opened.store(settings)
-    with (member.folder / opened.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
+    with (opened.data_folder / opened.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
         rows = {row["exam_id"]: row for row in csv.DictReader(file)}
     for index, exam_id in enumerate(store.exams["exam_id"]):
         fold = int(store.tensors.fold[index])
@@ -80,7 +80,7 @@ def _pooled_row(
         path = f"{member.name}/{source}"
         (building / path).parent.mkdir(parents=True, exist_ok=True)
         if not (building / path).exists():
-            _link(member.folder / source, building / path)
+            _link(Site.open(member.folder).data_folder / source, building / path)
         pooled |= {f"{image}_path": path, f"{image}_roi": row.get(f"{image}_roi", "")}
     return pooled
 

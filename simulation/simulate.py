@@ -14,7 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 from client.site import Site
+from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, SynofedError
+from common.methods.stages import networks
 from common.settings import Section, Settings
 from server import journal, network_files, report
 from server.campaign import Event, Outcome, Status
@@ -67,6 +69,7 @@ def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -
         SynofedError: with the run's folder, if it was begun, in status ``FAILED``.
     """
     started = time.monotonic()
+    networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
     sites = _cohort(settings, display)
     _open_stores(sites, settings, display)
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
@@ -232,12 +235,12 @@ def _evaluate(
     settings = federated.settings
 
     def scored(system: System, *, models: int | None = None) -> pd.DataFrame:
-        networks = [
+        chosen = [
             network
             for network in network_files.load_all(system.folder / "networks")
             if models is None or network.spec.fold < models
         ]
-        return predictions(networks, sites, settings, devices=devices)
+        return predictions(chosen, sites, settings, devices=devices)
 
     frame = scored(federated)
     others = {system.name: scored(system) for system in baselines}

@@ -15,7 +15,9 @@ from server.spool import Spool
 def _updates(seed: int, sites: int, size: int) -> list[Weighted]:
     rng = np.random.default_rng(seed)
     return [
-        Weighted(source=InMemory(rng.normal(size=size).astype(np.float32)), num_examples=int(rng.integers(0, 90)))
+        Weighted(
+            source=InMemory(rng.normal(size=size).astype(np.float32)), num_examples=int(rng.integers(0, 90))
+        )
         for _ in range(sites)
     ]
 
@@ -45,7 +47,9 @@ def test_spooled_updates_give_the_bits_of_those_in_memory(tmp_path: Path) -> Non
         values = update.source.read(0, 1000)
         written = spool.write(site, {"a": values[:400], "b": values[400:]})
         spooled.append(Weighted(source=written["b"], num_examples=update.num_examples))
-    tail = [Weighted(source=InMemory(u.source.read(400, 1000)), num_examples=u.num_examples) for u in in_memory]
+    tail = [
+        Weighted(source=InMemory(u.source.read(400, 1000)), num_examples=u.num_examples) for u in in_memory
+    ]
     np.testing.assert_array_equal(
         weighted_mean(spooled, size=600, chunk=77), weighted_mean(tail, size=600, chunk=600)
     )

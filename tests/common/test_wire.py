@@ -9,7 +9,9 @@ from hypothesis.extra.numpy import arrays
 from common import wire
 from common.errors import UpdateError
 
-FLOATS = arrays(np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False, allow_infinity=False))
+FLOATS = arrays(
+    np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+)
 
 
 def _request(weights: np.ndarray, encoding: wire.Encoding = "float32") -> wire.TrainRequest:

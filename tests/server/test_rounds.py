@@ -12,7 +12,9 @@ from server.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
 
 
-def _run(rounds: GroupRounds, *, aucs: tuple[float, ...] = (0.5,) * 9, sites: tuple[str, ...] = SITES) -> None:
+def _run(
+    rounds: GroupRounds, *, aucs: tuple[float, ...] = (0.5,) * 9, sites: tuple[str, ...] = SITES
+) -> None:
     while not rounds.done:
         request = rounds.request()
         for site in sites:

@@ -55,7 +55,9 @@ folder = "{folder}"
 def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cohort")
     for seed, name in enumerate(("north", "south")):
-        make_site_folder(folder / name, name=name, patients=9, exams_per_patient=4, seed=seed, held_out_patients=3)
+        make_site_folder(
+            folder / name, name=name, patients=9, exams_per_patient=4, seed=seed, held_out_patients=3
+        )
     return folder
 
 
@@ -117,7 +119,9 @@ def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tm
     environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
     for attempt in range(3):
         resume = ["--resume"] if attempt else []
-        process = subprocess.Popen([*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+        )
         _wait_for_rounds(tmp_path / "killed" / "journal", more_than=2 * attempt, process=process)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -165,11 +169,21 @@ def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_pa
     for site in ("north", "south"):
         toml = folder / site / "site.toml"
         toml.write_text(toml.read_text().replace('["*"]', '["deadly:Deadly"]'), encoding="utf-8")
-    command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config), "--engine", "ray"]
+    command = [
+        sys.executable,
+        "-c",
+        "import synofed; synofed.main()",
+        "simulate",
+        str(config),
+        "--engine",
+        "ray",
+    ]
     command += ["--set", "method=deadly:Deadly", "--set", f"cohort.folder={folder}"]
     command += ["--set", "evaluate.baselines=false", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": f"{Path(synofed.__file__).parent}{os.pathsep}{tmp_path}"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 1, done.stderr
     assert "worker broke" in done.stderr
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text(encoding="utf-8"))
