@@ -29,6 +29,7 @@ class Display:
             disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._lines: list[str] = []
         self._log: Path | None = None
         self._lock = threading.Lock()
 
@@ -42,16 +43,22 @@ class Display:
         self._progress.stop()
 
     def log_to(self, path: Path) -> None:
-        """From now on, append every line to a file too."""
-        self._log = path
+        """Append every line to a file too, those that were shown already included."""
+        with self._lock:
+            self._log = path
+            self._append("".join(self._lines))
 
     def line(self, text: str) -> None:
         """Show one line."""
         with self._lock:
             self.console.print(text, highlight=False, markup=False)
-            if self._log is not None:
-                with self._log.open("a", encoding="utf-8") as file:
-                    file.write(text + "\n")
+            self._lines.append(text + "\n")
+            self._append(text + "\n")
+
+    def _append(self, text: str) -> None:
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text)
 
     @contextmanager
     def step(self, description: str) -> Iterator[Bar]:

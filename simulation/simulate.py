@@ -215,12 +215,13 @@ def _train_side_by_side(
 
 
 def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[str, object]:
+    stores = {site.name: Site.open(site.folder).store(settings) for site in sites.sites}
     return {
         "sites": list(outcome.sites),
         "missing": dict(outcome.missing),
-        "fingerprints": {
-            site.name: Site.open(site.folder).store(settings).fingerprint for site in sites.sites
-        },
+        "fingerprints": {name: store.fingerprint for name, store in stores.items()},
+        "usable": {name: dict(store.usable) for name, store in stores.items()},
+        "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
         "networks": {name: asdict(result) for name, result in outcome.results.items()},
     }
 
