@@ -3,9 +3,9 @@
     python benchmarks/aggregation.py [--sites 2 20 200] [--parameters 11200000] [--folder DIR]
 
 Each size runs in a process of its own: replies are made one at a time and handed to ``server.rounds.GroupRounds``
-as they would arrive, which checks, spools, averages and journals them. ``increase_mb`` is the peak of the process
-above what it held after imports and the network's start, before the first reply. ``reduce`` is the streaming mean
-over the spooled replies alone (warm page cache), beside a plain numpy ``a += b`` over as many bytes.
+as they would arrive, which checks, spools, averages and journals them. ``increase_mb`` is the process's peak
+above its peak after imports. ``reduce`` is the streaming mean over the spooled replies alone, read back from disk
+or page cache, beside a plain numpy ``a += b`` over as many bytes in memory; the two take turns.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,8 +42,8 @@ measurements.grade = { grades = 2, images = ["gs"] }
 """
 
 
-class Watched(Spool):
-    """A spool that remembers what was written, for reading it once more."""
+class KeptSpool(Spool):
+    """A spool that keeps its files after the round, so that they can be reduced once more."""
 
     def __init__(self, folder: Path, group: str) -> None:
         super().__init__(folder, group)
@@ -54,11 +54,17 @@ class Watched(Spool):
         self.spooled.append(written[NAME])
         return written
 
+    def clear(self) -> None:
+        if not self._folder.exists():
+            super().clear()
+
 
 def peak_bytes() -> int:
-    """Of this process since its start."""
-    factor = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
+    """Most resident memory of this process so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # ru_maxrss may be the parent's: it survives fork and exec
+        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def rounds(folder: Path, settings: Settings, *, spool: Spool, sites: int, parameters: int) -> GroupRounds:
@@ -86,7 +92,7 @@ def reply(site: str, request_id: str, rng: np.random.Generator, parameters: int)
 def measure(folder: Path, *, sites: int, parameters: int) -> dict[str, float]:
     """One round of one network, in this process."""
     settings = parse(CONFIGURATION)
-    spool = Watched(folder / "spool", "g")
+    spool = KeptSpool(folder / "spool", "g")
     group = rounds(folder, settings, spool=spool, sites=sites, parameters=parameters)
     imported = peak_bytes()
     request = group.request()
@@ -99,39 +105,48 @@ def measure(folder: Path, *, sites: int, parameters: int) -> dict[str, float]:
         accepting += time.perf_counter() - start
         del answer
     arrived = peak_bytes()
-    weighted = [Weighted(source=update, num_examples=100) for update in spool.spooled]
-    start, start_cpu = time.perf_counter(), time.process_time()
-    weighted_mean(weighted, size=parameters)
-    reducing, reducing_cpu = time.perf_counter() - start, time.process_time() - start_cpu
     start = time.perf_counter()
     record = group.close()
     closing = time.perf_counter() - start
     peak = peak_bytes()
     assert len(record.participants) == sites, record
-    adding, adding_cpu = plain_add(sites, parameters)
-    gigabytes = 4e-9 * sites * parameters
     return {
         "sites": sites,
         "increase_mb": round((peak - imported) / 1e6, 1),
         "increase_before_aggregation_mb": round((arrived - imported) / 1e6, 1),
         "imports_mb": round(imported / 1e6, 1),
-        "accept_gb_per_s": round(gigabytes / accepting, 3),
-        "reduce_gb_per_s": round(gigabytes / reducing, 3),
-        "reduce_gb_per_cpu_s": round(gigabytes / reducing_cpu, 3),
+        "accept_gb_per_s": round(4e-9 * sites * parameters / accepting, 3),
         "close_s": round(closing, 3),
-        "numpy_add_gb_per_s": round(gigabytes / adding, 3),
-        "ratio_to_numpy_add": round(adding / reducing, 3),
-        "ratio_to_numpy_add_cpu": round(adding_cpu / reducing_cpu, 3),
+    } | reduce_rates(spool.spooled, parameters)
+
+
+def reduce_rates(spooled: Sequence[SpooledUpdate], parameters: int) -> dict[str, float]:
+    """Rates of the streaming mean and of a plain add, medians of three turns, by wall and by CPU time."""
+    weighted = [Weighted(source=update, num_examples=100) for update in spooled]
+    total, update = np.zeros(parameters, dtype=np.float32), np.ones(parameters, dtype=np.float32)
+
+    def add() -> None:
+        for _ in spooled:
+            np.add(total, update, out=total)
+
+    turns = [(timed(lambda: weighted_mean(weighted, size=parameters)), timed(add)) for _ in range(3)]
+    (mean_s, mean_cpu_s), (add_s, add_cpu_s) = np.median(turns, axis=0)
+    gigabytes = 4e-9 * len(spooled) * parameters
+    return {
+        "reduce_gb_per_s": round(gigabytes / mean_s, 3),
+        "reduce_gb_per_cpu_s": round(gigabytes / mean_cpu_s, 3),
+        "numpy_add_gb_per_s": round(gigabytes / add_s, 3),
+        "numpy_add_gb_per_cpu_s": round(gigabytes / add_cpu_s, 3),
+        "ratio_to_numpy_add": round(add_s / mean_s, 3),
+        "ratio_to_numpy_add_cpu": round(add_cpu_s / mean_cpu_s, 3),
     }
 
 
-def plain_add(sites: int, parameters: int) -> tuple[float, float]:
-    """Wall and CPU seconds of adding as many float32 arrays in memory: the same two arrays again and again."""
-    total, update = np.zeros(parameters, dtype=np.float32), np.ones(parameters, dtype=np.float32)
-    start, start_cpu = time.perf_counter(), time.process_time()
-    for _ in range(sites):
-        total += update
-    return time.perf_counter() - start, time.process_time() - start_cpu
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Wall and CPU seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - wall, time.process_time() - cpu
 
 
 def in_fresh_process(folder: Path, *, sites: int, parameters: int) -> dict[str, float]:

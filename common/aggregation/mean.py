@@ -67,7 +67,8 @@ def weighted_mean(
         acc, term = accumulator[: stop - start], scaled[: stop - start]
         acc.fill(0.0)
         for update in counted:
-            np.multiply(update.source.read(start, stop), update.num_examples, out=term, dtype=np.float64)
+            term[:] = update.source.read(start, stop)  # numpy casts faster in a copy than in a product
+            term *= update.num_examples
             acc += term
         np.divide(acc, total, out=acc)
         mean[start:stop] = acc
