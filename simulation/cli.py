@@ -35,6 +35,9 @@ def simulate(
     ] = None,
     engine: Annotated[str | None, typer.Option(help="in-process or ray.")] = None,
     devices: Annotated[str | None, typer.Option(help="One worker each: 0,1,... or cpu,cpu.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--cohort", help="Folder of site folders, in place of [cohort].")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/<name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json and nothing else.")] = False,
@@ -45,11 +48,14 @@ def simulate(
         given.append(f'compute.engine="{engine}"')
     if devices is not None:
         given.append(f"compute.devices={json.dumps(devices.split(','))}")
+    if folder is not None:
+        given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
     settings = configuration.load(config, overrides=given)
-    folder = out or Path("runs") / settings.name
     console = Console(quiet=as_json)
     with Display(console) as display:
-        path, status = run_simulation(settings, out=folder, resume=resume, display=display)
+        path, status = run_simulation(
+            settings, out=out or Path("runs") / settings.name, resume=resume, display=display
+        )
     metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
     if as_json:
         typer.echo(json.dumps(metrics))
