@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32
 
+from common.committee import Committee
 from common.errors import DataError
 from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec, Target
+from common.settings import Settings
 from server import tensor_file
 
 
@@ -63,3 +66,18 @@ def load(file_path: Path) -> TrainedNetwork:
 def load_all(folder: Path) -> Iterator[TrainedNetwork]:
     """All networks of a folder, in the order of their file names."""
     return (load(found) for found in sorted(folder.glob("*.safetensors")))
+
+
+def committee(networks: Sequence[TrainedNetwork], settings: Settings) -> Committee:
+    """The ensemble of a campaign's networks.
+
+    Args:
+        networks: in the order of its columns.
+        settings: of the campaign.
+    """
+    return Committee(
+        specs=tuple(network.spec for network in networks),
+        weights={network.spec.name: torch.from_numpy(network.weights) for network in networks},
+        thresholds=np.array([network.result.threshold for network in networks], dtype=np.float32),
+        settings=settings,
+    )

@@ -12,14 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from common import settings as configuration
-from common.errors import ConfigurationError, SubsetError
+from common.committee import Committee
+from common.errors import ConfigurationError, DataError, SubsetError
+from common.exam import ImageRef, Roi
 from common.settings import PhantomSettings
+from server import atomic
 from server import report as reports
 from server.campaign import Status
 from server.report import tables
 from server.report.content import read as read_content
 from simulation import cohort as cohorts
+from simulation import console as shown
 from simulation import public
+from simulation import score as scoring
 from simulation.progress import Display
 from simulation.simulate import simulate as run_simulation
 
@@ -71,6 +76,92 @@ def simulate(
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Write a run's report anew."""
     typer.echo(reports.write(run))
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    gs: Annotated[Path | None, typer.Option(help="Short for --image gs=PATH.")] = None,
+    doppler: Annotated[Path | None, typer.Option(help="Short for --image doppler=PATH.")] = None,
+    images: Annotated[
+        list[str] | None, typer.Option("--image", help="name=path, one for each image of the run.")
+    ] = None,
+    rois: Annotated[
+        list[str] | None,
+        typer.Option("--roi", help='name="x y width height" in pixels; default: the whole picture.'),
+    ] = None,
+    manifest: Annotated[
+        Path | None, typer.Option(help="CSV with exam_id and <image>_path, optionally <image>_roi.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to be written for --manifest.")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu or a GPU's number; default: the run's.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Score one exam's pictures, or a manifest's, with a finished run's ensemble."""
+    given = [*(images or []), *(f"{n}={p}" for n, p in (("gs", gs), ("doppler", doppler)) if p is not None)]
+    if (manifest is None) == (not given) or (manifest is None) != (out is None):
+        raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
+    committee = scoring.open_committee(run)
+    if manifest is not None and out is not None:
+        _score_manifest(committee, manifest, out, device, as_json=as_json)
+        return
+    pictures = _pictures(given, rois or [])
+    scores = scoring.score_exam(committee, pictures, device=scoring.choose_device(committee.settings, device))
+    if as_json:
+        typer.echo(json.dumps(shown.score_json(scores, committee.settings)))
+        return
+    console = Console()
+    console.print(shown.score_table(scores, committee.settings))
+    whole = [name for name, picture in pictures.items() if picture.roi is None]
+    lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
+    lines += [*shown.score_lines(scores, committee.settings), shown.RESEARCH_ONLY, shown.NO_PRIVACY]
+    console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _score_manifest(
+    committee: Committee, manifest: Path, out: Path, device: str | None, *, as_json: bool
+) -> None:
+    console = Console(stderr=True, quiet=as_json)
+    with Display(console) as display, display.step("scoring") as bar:
+        table = scoring.score_manifest(
+            committee, manifest, device=scoring.choose_device(committee.settings, device), progress=bar
+        )
+    try:
+        atomic.write_bytes(out, table.to_csv(index=False).encode())
+    except OSError as error:
+        raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
+    quarantined = int((table["reason"] != "").sum())
+    counts = {"scored": len(table) - quarantined, "quarantined": quarantined, "out": str(out)}
+    if as_json:
+        typer.echo(json.dumps(counts | {"notice": [shown.RESEARCH_ONLY, shown.NO_PRIVACY]}))
+        return
+    for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
+        console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
+    typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
+    typer.echo(f"{shown.RESEARCH_ONLY}\n{shown.NO_PRIVACY}")
+
+
+def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:
+    paths, boxes = _named(images, "--image name=path"), _named(rois, '--roi name="x y width height"')
+    stray = sorted(set(boxes) - set(paths))
+    if stray:
+        raise ConfigurationError(f"Expected --roi for one of {', '.join(paths)}, got {', '.join(stray)}")
+    try:
+        parsed = {name: Roi.parse(text) for name, text in boxes.items()}
+    except ValueError as error:
+        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels, got {error}") from None
+    return {name: ImageRef(path=path, roi=parsed.get(name)) for name, path in paths.items()}
+
+
+def _named(pairs: list[str], form: str) -> dict[str, str]:
+    """Name -> value of ``name=value`` options."""
+    split = [pair.partition("=") for pair in pairs]
+    named = {name.strip(): value for name, _, value in split}
+    if len(named) < len(pairs) or not all(named) or not all(named.values()):
+        raise ConfigurationError(f"Expected {form}, each name once, got {pairs}")
+    return named
 
 
 @cohort.command("make")

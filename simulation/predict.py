@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 
 from client.site import Site
 from client.store import Store
-from common import committee
-from common.scoring import multitude, validity
+from common.committee import Committee
 from common.settings import Settings
+from server import network_files
 from server.network_files import TrainedNetwork
 from simulation.cohort import Cohort, CohortSite
+from simulation.score import score_columns
 
 
 def predictions(
@@ -41,19 +42,19 @@ def predictions(
         ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``.
         A grade that is not there is -1.
     """
+    ensemble = network_files.committee(networks, settings)
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
         frames = pool.map(
             lambda indexed: _site(
-                networks, indexed[1], settings, device=torch.device(devices[indexed[0] % len(devices)])
+                ensemble, indexed[1], device=torch.device(devices[indexed[0] % len(devices)])
             ),
             enumerate(cohort.sites),
         )
         return pd.concat(list(frames), ignore_index=True)
 
 
-def _site(
-    networks: Sequence[TrainedNetwork], site: CohortSite, settings: Settings, *, device: torch.device
-) -> pd.DataFrame:
+def _site(ensemble: Committee, site: CohortSite, *, device: torch.device) -> pd.DataFrame:
+    settings = ensemble.settings
     store = Site.open(site.folder).store(settings)
     held_out = torch.nonzero(store.tensors.fold < 0).flatten()
     exams = store.exams.iloc[held_out.numpy()].reset_index(drop=True)
@@ -65,7 +66,9 @@ def _site(
         "trained_site": site.trains,
     }
     columns |= _references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
-    columns |= _scores(networks, store, held_out, settings, device=device)
+    scores = ensemble.score(store.tensors.images, held_out, device=device)
+    columns |= score_columns(scores, settings)
+    columns |= {f"p:{spec.name}": scores.probabilities[:, i] for i, spec in enumerate(ensemble.specs)}
     return pd.DataFrame(columns)
 
 
@@ -93,45 +96,3 @@ def _table(path: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
 
 def _grades(values: pd.Series) -> NDArray[np.int64]:
     return pd.to_numeric(values).fillna(-1).to_numpy().astype(np.int64)
-
-
-def _scores(
-    networks: Sequence[TrainedNetwork],
-    store: Store,
-    held_out: torch.Tensor,
-    settings: Settings,
-    *,
-    device: torch.device,
-) -> dict[str, object]:
-    specs = [network.spec for network in networks]
-    probabilities = committee.probabilities(
-        {network.spec.name: torch.from_numpy(network.weights) for network in networks},
-        specs,
-        store.tensors,
-        held_out,
-        images=settings.images,
-        network=settings.network,
-        device=device,
-    ).numpy()
-    thresholds = np.array([network.result.threshold for network in networks], dtype=np.float32)
-    votes = committee.votes(
-        committee.bits(probabilities, thresholds), specs, measurements=list(settings.measurements)
-    )
-    names, values = list(settings.measurements), tuple(_values(settings).values())
-    decided = multitude.decide(votes, values=values, is_valid=validity.predicate(settings))
-    majority = multitude.majority(votes, values=values)
-    columns: dict[str, object] = {}
-    for index, name in enumerate(names):
-        columns |= {f"vote_{name}_{model}": votes[:, model, index] for model in range(votes.shape[1])}
-        columns[f"decision_{name}"] = decided.decision[:, index]
-        columns[f"majority_{name}"] = majority[:, index]
-    columns |= {
-        "contested": decided.contested,
-        "weight": decided.weight,
-        "runner_up_weight": decided.runner_up_weight,
-    }
-    return columns | {f"p:{spec.name}": probabilities[:, i] for i, spec in enumerate(specs)}
-
-
-def _values(settings: Settings) -> Mapping[str, int]:
-    return {name: measurement.grades for name, measurement in settings.measurements.items()}

@@ -14,7 +14,7 @@ import numpy as np
 
 from client.ingest.pictures import CHANNELS, Cut, read_cut
 from common.errors import DataError
-from common.exam import Exam, Quarantined
+from common.exam import Exam, ImageRef, Quarantined
 from common.imaging.roi import stored_px
 from common.settings import Settings
 
@@ -63,7 +63,8 @@ def write_arrays(
         shapes = _shapes(settings)
         for name, file in files.items():
             _write_header(file, (len(exams), *shapes[name]))
-        for row, result in enumerate(_decoded(folder, exams, settings)):
+        pictures = [exam.images for exam in exams]
+        for row, result in enumerate(decoded(folder, pictures, settings)):
             if isinstance(result, str):
                 exam = exams[row]
                 quarantined.append(Quarantined(exam_id=exam.exam_id, line=exam.line, reason=result))
@@ -82,14 +83,22 @@ def write_arrays(
     return Written(kept=tuple(kept), digests=tuple(digests), quarantined=tuple(quarantined))
 
 
-def _decoded(folder: Path, exams: Sequence[Exam], settings: Settings) -> Iterator[list[Cut] | str]:
-    """The pictures of each exam, or what is wrong with them."""
+def decoded(
+    folder: Path, exams: Sequence[Mapping[str, ImageRef]], settings: Settings
+) -> Iterator[list[Cut] | str]:
+    """The pictures of each exam in the order of the settings' images, or what is wrong with them.
 
-    def cuts(exam: Exam) -> list[Cut] | str:
+    Args:
+        folder: where the pictures' paths start.
+        exams: image name -> where it lies, for each exam.
+        settings: which images, and their size.
+    """
+
+    def cuts(exam: Mapping[str, ImageRef]) -> list[Cut] | str:
         read: list[Cut] = []
         for name, image in settings.images.items():
             try:
-                read.append(read_cut(folder, exam.images[name], image, image_px=settings.network.image_px))
+                read.append(read_cut(folder, exam[name], image, image_px=settings.network.image_px))
             except DataError as error:
                 return f"{name}_path: {error}"
         return read

@@ -53,10 +53,10 @@ def _row_problems(root: Path, row: Mapping[str, str], settings: Settings) -> Ite
     if fold and not (fold.isdecimal() and int(fold) < settings.rating.folds):
         yield f"fold is {fold!r}, expected 0 to {settings.rating.folds - 1} or nothing"
     for image in settings.images:
-        yield from _image_problems(root, image, row)
+        yield from image_problems(root, image, row)
 
 
-def _image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[str]:
+def image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[str]:
     """What is wrong with a path or an ROI; whether there is a picture is found out when it is read."""
     text = row[f"{image}_path"]
     path = PurePosixPath(text)
@@ -72,19 +72,23 @@ def _image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[
         yield f"{image}_roi is {roi!r}, expected 'x y width height' in pixels"
 
 
-def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
-    images = {
+def image_refs(row: Mapping[str, str], settings: Settings) -> dict[str, ImageRef]:
+    """The images of a row that has no :func:`image_problems`."""
+    return {
         image: ImageRef(
             path=row[f"{image}_path"], roi=Roi.parse(roi) if (roi := row.get(f"{image}_roi", "")) else None
         )
         for image in settings.images
     }
+
+
+def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
     fold = row.get("fold", "")
     return Exam(
         line=line,
         exam_id=row["exam_id"],
         patient_id=row["patient_id"],
-        images=images,
+        images=image_refs(row, settings),
         device=row.get("device") or "unknown",
         diagnosis=row.get("diagnosis", ""),
         joint=row.get("joint", ""),
