@@ -101,10 +101,12 @@ def main() -> None:
         _check_packages()
     except ImportError as error:
         sys.exit(f"Error: {error}")
+    from client import cli as client_cli  # noqa: PLC0415
     from common.errors import SynofedError  # noqa: PLC0415
     from simulation import cli  # noqa: PLC0415
 
     cli.app.add_typer(cli.cohort, name="cohort")
+    cli.app.add_typer(client_cli.site, name="site")
     try:
         cli.app()
     except SynofedError as error:

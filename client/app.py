@@ -14,7 +14,7 @@ import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from client import node
+from client import chain, node, receipts
 from client.log import site_log
 from client.site import Site
 from common import wire
@@ -29,7 +29,8 @@ def plan(message: Message, context: Context) -> Message:
 
     def answer(site: Site) -> RecordDict:
         request = wire.decode_plan_request(message.content)
-        return wire.encode_plan_reply(node.consider_plan(site, request))
+        record = wire.encode_plan_reply(node.consider_plan(site, request))
+        return wire.with_receipt(record, receipts.of_consent(site, request, wire.contents(record)))
 
     return Message(_answer(context, answer), reply_to=message)
 
@@ -41,7 +42,8 @@ def train(message: Message, context: Context) -> Message:
     def answer(site: Site) -> RecordDict:
         request = wire.decode_train_request(message.content)
         reply = node.train(site, request, device=_device(context))
-        return wire.encode_train_reply(reply, encoding=request.encoding)
+        record = wire.encode_train_reply(reply, encoding=request.encoding)
+        return wire.with_receipt(record, receipts.of_reply(site, request, wire.contents(record)))
 
     return Message(_answer(context, answer), reply_to=message)
 
@@ -57,10 +59,19 @@ def _answer(context: Context, answer: Callable[[Site], RecordDict]) -> RecordDic
         return answer(site)
     except SynofedError as error:
         site_log(folder, logging.ERROR, str(error))
-        return wire.encode_refusal(wire.Refusal(site=name, code=error.code))
+        return _refusal(folder, name, error.code)
     except Exception:  # anything else may carry patient data in its text
         site_log(folder, logging.CRITICAL, "unexpected error", with_traceback=True)
-        return wire.encode_refusal(wire.Refusal(site=name, code="internal"))
+        return _refusal(folder, name, "internal")
+
+
+def _refusal(folder: Path, name: str, code: str) -> RecordDict:
+    """Refusals stand in the audit log too, but do not depend on it."""
+    try:
+        chain.append(folder / chain.NAME, "refusal", {"code": code})
+    except SynofedError as error:
+        site_log(folder, logging.ERROR, str(error))
+    return wire.encode_refusal(wire.Refusal(site=name, code=code))
 
 
 def _device(context: Context) -> torch.device:

@@ -11,10 +11,12 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from client import keys
 from client.site import Site
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError, PolicyError, UpdateError
 from common.evaluation.histograms import ScoreHistograms
+from common.messages import NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
 from common.methods.stages import networks
 from common.networks.build import layout
 from common.networks.spec import NetworkSpec
@@ -23,7 +25,6 @@ from common.training.data import ExamTensors
 from common.training.local import LocalSettings, labels, score, validation_exams
 from common.training.seeds import derive_seed
 from common.version import VERSION
-from common.wire import NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
 
 
 def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
@@ -43,7 +44,13 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     folder = _plans(site)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{request.plan_hash}.json").write_text(request.plan, encoding="utf-8")
-    return PlanReply(site=site.name, version=VERSION, plan_hash=settings.plan_hash(), usable=store.usable)
+    return PlanReply(
+        site=site.name,
+        version=VERSION,
+        plan_hash=settings.plan_hash(),
+        usable=store.usable,
+        public_key=keys.public_key(site.folder),
+    )
 
 
 def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainReply:

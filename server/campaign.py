@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +15,13 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.aggregation.algorithms import algorithm
-from common.errors import CampaignError, PolicyError, SynofedError, UpdateError
+from common.errors import CampaignError, PolicyError, SynofedError, UpdateError, VerificationError
 from common.methods.stages import NetworkResult, Stage, method
 from common.settings import Settings
 from common.version import VERSION
 from server import groups, network_files, weights
 from server.journal import Journal, RoundRecord
+from server.receipts import Asked, Receipts
 from server.rounds import GroupRounds
 from server.spool import Spool
 
@@ -80,18 +82,23 @@ def run(
         grid: connects to the sites.
         settings: the configuration.
         sites: how many sites take part; the campaign waits until so many are connected.
-        folder: holds ``journal/``, ``spool/`` and, in the end, ``networks/``.
+        folder: holds ``journal/``, ``receipts/``, ``spool/`` and, in the end, ``networks/``.
         campaign: the campaign's name.
         observer: told of every stage and every committed round.
 
     Raises:
         CampaignError: if a site declines, or a round falls short of its quorum.
+        VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """
-    nodes = _handshake(grid, settings, campaign, sites=sites)
+    receipts = Receipts(folder)
+    nodes = _handshake(grid, settings, campaign, receipts, sites=sites)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
     for stage in method(settings.method).stages(settings, results):
-        runs = _stage(grid, settings, stage, nodes, folder=folder, campaign=campaign, observer=observer)
+        runs = _rounds(settings, stage, tuple(nodes), folder=folder, campaign=campaign)
+        observer(_started(stage, runs, settings))
+        loop = _Loop(grid, nodes, receipts, observer, deadline_s=settings.federation.deadline_s)
+        loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
             records += group_rounds.records
             for name, (result, values) in group_rounds.results().items():
@@ -110,10 +117,16 @@ def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str
     return {site: rounds for site, rounds in absent.items() if rounds}
 
 
-def _handshake(grid: Grid, settings: Settings, campaign: str, *, sites: int) -> dict[str, int]:
+def _handshake(
+    grid: Grid, settings: Settings, campaign: str, receipts: Receipts, *, sites: int
+) -> dict[str, int]:
     """Site name -> node, in the order of the names, of all sites that agree to the plan."""
     request = wire.PlanRequest(
-        campaign=campaign, version=VERSION, plan=settings.plan_json(), plan_hash=settings.plan_hash()
+        campaign=campaign,
+        request_id=secrets.token_hex(16),
+        version=VERSION,
+        plan=settings.plan_json(),
+        plan_hash=settings.plan_hash(),
     )
     content = wire.encode_plan_request(request)
     timeout_s = min(HANDSHAKE_S, settings.federation.deadline_s)
@@ -121,9 +134,10 @@ def _handshake(grid: Grid, settings: Settings, campaign: str, *, sites: int) -> 
     replies = _ask_all(grid, nodes, content, wire.PLAN, timeout_s=timeout_s)
     agreed: dict[str, int] = {}
     for node, reply in replies.items():
-        consent = wire.decode_plan_reply(reply.content)
-        if isinstance(consent, wire.Refusal):
-            raise PolicyError(f"{consent.site} declines the campaign ({consent.code}); its own log says why")
+        answer = wire.decode_plan_reply(reply.content)
+        if isinstance(answer, wire.Refusal):
+            raise PolicyError(f"{answer.site} declines the campaign ({answer.code}); its own log says why")
+        consent = answer.reply
         if (consent.version, consent.plan_hash) != (VERSION, request.plan_hash):
             raise CampaignError(
                 f"{consent.site} runs synofed {consent.version} with plan {consent.plan_hash[:12]}, the centre "
@@ -131,6 +145,7 @@ def _handshake(grid: Grid, settings: Settings, campaign: str, *, sites: int) -> 
             )
         if consent.site in agreed:
             raise CampaignError(f"Two sites call themselves {consent.site!r}: names must differ")
+        receipts.meet(request, answer)
         agreed[consent.site] = node
     return dict(sorted(agreed.items()))
 
@@ -162,24 +177,18 @@ def _ask_all(
     return answered
 
 
-def _stage(
-    grid: Grid,
-    settings: Settings,
-    stage: Stage,
-    nodes: Mapping[str, int],
-    *,
-    folder: Path,
-    campaign: str,
-    observer: Observer,
+def _rounds(
+    settings: Settings, stage: Stage, sites: tuple[str, ...], *, folder: Path, campaign: str
 ) -> list[GroupRounds]:
+    """A stage's groups, each where its journal stands."""
     layouts = weights.layouts(stage.networks, settings)
     packed = groups.pack(stage.name, stage.networks, layouts, group_bytes=settings.federation.group_bytes)
-    rounds = [
+    return [
         GroupRounds(
             group,
             settings=settings,
             campaign=campaign,
-            sites=tuple(nodes),
+            sites=sites,
             start=lambda spec: weights.start(spec, settings),
             algorithm=algorithm(settings.federation),
             journal=Journal(folder / "journal", group.name),
@@ -187,32 +196,36 @@ def _stage(
         )
         for group in packed
     ]
-    observer(
-        StageStarted(
-            stage=stage.name,
-            networks=len(stage.networks),
-            groups=len(packed),
-            total=len(packed) * (settings.federation.rounds + 1),
-            done=sum(len(group_rounds.records) for group_rounds in rounds),
-        )
+
+
+def _started(stage: Stage, runs: Sequence[GroupRounds], settings: Settings) -> StageStarted:
+    return StageStarted(
+        stage=stage.name,
+        networks=len(stage.networks),
+        groups=len(runs),
+        total=len(runs) * (settings.federation.rounds + 1),
+        done=sum(len(group_rounds.records) for group_rounds in runs),
     )
-    _Loop(grid, nodes, observer, deadline_s=settings.federation.deadline_s).run(
-        rounds, in_flight=settings.compute.groups_in_flight
-    )
-    return rounds
 
 
 class _Loop:
     """Keeps a few groups in flight over one grid; groups do not wait for each other."""
 
     def __init__(
-        self, grid: Grid, nodes: Mapping[str, int], observer: Observer, *, deadline_s: float
+        self,
+        grid: Grid,
+        nodes: Mapping[str, int],
+        receipts: Receipts,
+        observer: Observer,
+        *,
+        deadline_s: float,
     ) -> None:
         self._grid = grid
         self._nodes = nodes
+        self._receipts = receipts
         self._observer = observer
         self._deadline_s = deadline_s
-        self._pending: dict[str, tuple[GroupRounds, str]] = {}
+        self._pending: dict[str, tuple[GroupRounds, str, Asked]] = {}
 
     def run(self, rounds: Iterable[GroupRounds], *, in_flight: int) -> None:
         queue = deque(group for group in rounds if not group.done)
@@ -244,27 +257,32 @@ class _Loop:
             )
             for node in self._nodes.values()
         ]
+        asked = {site: self._receipts.asked(site, request) for site in self._nodes}
         ids = self._grid.push_messages(messages)
         for site, message_id in zip(self._nodes, ids, strict=True):
-            self._pending[message_id] = (group, site)
+            self._pending[message_id] = (group, site, asked[site])
 
     def _pull(self) -> bool:
         """Take what has arrived, one reply in memory at a time."""
         arrived = False
         for message_id in list(self._pending):
             for message in self._grid.pull_messages([message_id]):
-                group, site = self._pending.pop(message_id)
-                self._take(group, site, message)
+                group, site, asked = self._pending.pop(message_id)
+                self._take(group, site, asked, message)
                 arrived = True
         return arrived
 
-    def _take(self, group: GroupRounds, site: str, message: Message) -> None:
+    def _take(self, group: GroupRounds, site: str, asked: Asked, message: Message) -> None:
         if message.has_error():
             group.drop(site, f"error {message.error.code}")
             return
         try:
-            group.accept(site, wire.decode_train_reply(message.content))
-        except (UpdateError, ValueError, KeyError) as error:
+            answer = wire.decode_train_reply(message.content)
+            reply = answer if isinstance(answer, wire.Refusal) else self._receipts.take(asked, answer)
+            group.accept(site, reply)
+        except VerificationError as error:
+            group.drop(site, f"receipt: {error}")
+        except (UpdateError, ValueError, KeyError, TypeError) as error:
             reason = str(error) if isinstance(error, SynofedError) else type(error).__name__
             group.drop(site, f"malformed reply: {reason}")
 

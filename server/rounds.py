@@ -16,10 +16,10 @@ from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.mean import Weighted, weighted_mean
 from common.errors import CampaignError, UpdateError
 from common.evaluation.histograms import ScoreHistograms
+from common.messages import NetworkReply, Refusal, TrainReply, TrainRequest
 from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from common.wire import NetworkReply, Refusal, TrainReply, TrainRequest
 from server.groups import Group
 from server.journal import Best, Entry, Journal, RoundRecord
 from server.spool import Spool, SpooledUpdate

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
-from common.wire import Weights
+from common.messages import Weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -143,9 +143,13 @@ def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, displ
 
 
 def _tidy(*systems: System) -> None:
-    """Remove what only an unfinished run needs."""
+    """Remove what only an unfinished run needs.
+
+    With the pooled site goes its log, so its receipts go before it: taken up again, it signs with a new key.
+    """
     for system in systems:
-        for name in ("spool", "site"):
+        pooled = (system.folder / "site").exists()
+        for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)
 
 

@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 import torch
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from common import wire
-from common.errors import UpdateError
+from common.errors import UpdateError, VerificationError
+from tests.receipts import make_receipt
 
 FLOATS = arrays(
     np.float32, st.integers(1, 40), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -61,8 +63,13 @@ def test_reply_round_trip_with_and_without_update_and_histograms() -> None:
             "b": wire.NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=None),
         },
     )
-    decoded = wire.decode_train_reply(wire.encode_train_reply(reply, encoding="float32"))
-    assert isinstance(decoded, wire.TrainReply)
+    record = wire.encode_train_reply(reply, encoding="float32")
+    receipt = make_receipt(reply_hash=wire.contents(record).hash)
+    signed = wire.decode_train_reply(wire.with_receipt(record, receipt))
+    assert isinstance(signed, wire.Signed)
+    assert signed.receipt == receipt
+    assert signed.contents_hash == receipt.reply_hash
+    decoded = signed.reply
     assert decoded.networks["a"].num_examples == 7
     np.testing.assert_array_equal(decoded.networks["a"].histograms, histograms)
     assert decoded.networks["b"].update is None
@@ -110,3 +117,63 @@ def test_arrays_of_another_length_type_or_name_are_refused() -> None:
     )
     with pytest.raises(UpdateError, match="Expected weights of"):
         wire.decode_train_request(record)
+
+
+def _reply(**changes: object) -> RecordDict:
+    reply = {"site": "s", "request_id": "r", "name": "a"}
+    network = {
+        "update": np.ones(3, dtype=np.float32),
+        "num_examples": 7,
+        "loss": 0.5,
+        "histograms": np.zeros((2, 256), dtype=np.int64),
+    }
+    reply |= {name: str(value) for name, value in changes.items() if name in reply}
+    network |= {name: value for name, value in changes.items() if name in network}
+    name = reply.pop("name")
+    networks = {name: wire.NetworkReply(**network)}  # type: ignore[arg-type]
+    return wire.encode_train_reply(wire.TrainReply(**reply, networks=networks), encoding="float32")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"site": "t"},
+        {"request_id": "q"},
+        {"name": "b"},
+        {"num_examples": 8},
+        {"loss": 0.25},
+        {"loss": float("nan")},
+        {"update": np.array([1, 1, 1.0000001], dtype=np.float32)},
+        {"update": None},
+        {"histograms": np.eye(2, 256, dtype=np.int64)},
+        {"histograms": None},
+    ],
+)
+def test_the_hash_covers_everything_that_leaves(change: dict[str, object]) -> None:
+    assert wire.contents(_reply(**change)).hash != wire.contents(_reply()).hash
+    assert wire.contents(_reply(**change)).hash == wire.contents(_reply(**change)).hash
+
+
+def test_the_hash_is_the_same_after_a_true_passage_over_the_wire() -> None:
+    record = wire.with_receipt(_reply(), make_receipt())
+    passed = recorddict_from_proto(recorddict_to_proto(record))
+    assert wire.contents(passed) == wire.contents(record) == wire.contents(_reply())
+    assert wire.contents(record).size_bytes == 3 * 4 + 2 * 256 * 8
+    arrived = wire.decode_train_reply(passed)
+    assert isinstance(arrived, wire.Signed)
+    assert arrived.receipt == make_receipt()
+
+
+@pytest.mark.parametrize("change", [{"sequence": "3"}, {"sequence": None}, {"more": "x"}])
+def test_a_receipt_with_other_fields_is_refused(change: dict[str, object]) -> None:
+    record = wire.with_receipt(_reply(), make_receipt())
+    config = record.config_records["receipt"]
+    for name, value in change.items():
+        if value is None:
+            del config[name]
+        else:
+            config[name] = str(value)
+    with pytest.raises(VerificationError, match="receipt"):
+        wire.decode_train_reply(record)
+    with pytest.raises(VerificationError, match="receipt"):
+        wire.decode_train_reply(_reply())

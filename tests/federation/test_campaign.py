@@ -11,6 +11,7 @@ import torch
 from flwr.app import Context, Message
 from torch.nn import functional as F
 
+from client import receipts
 from client.app import app as client_app
 from client.site import Site
 from common import wire
@@ -94,16 +95,22 @@ def assert_same(one: Path, other: Path) -> None:
 
 
 def hostile(site: str, change: Callable[[wire.TrainReply], wire.TrainReply]) -> App:
-    """The real client, but one site's replies are changed on the way."""
+    """The real client, but one site changes its replies before it signs them."""
 
     def app(message: Message, context: Context) -> Message:
         answer = client_app(message, context)
         if message.metadata.message_type != wire.TRAIN:
             return answer
-        reply = wire.decode_train_reply(answer.content)
-        if isinstance(reply, wire.TrainReply) and reply.site == site:
-            return Message(wire.encode_train_reply(change(reply), encoding="float32"), reply_to=message)
-        return answer
+        answered = wire.decode_train_reply(answer.content)
+        if not isinstance(answered, wire.Signed) or answered.reply.site != site:
+            return answer
+        record = wire.encode_train_reply(change(answered.reply), encoding="float32")
+        receipt = receipts.of_reply(
+            Site.open(Path(str(context.node_config["site-folder"]))),
+            wire.decode_train_request(message.content),
+            wire.contents(record),
+        )
+        return Message(wire.with_receipt(record, receipt), reply_to=message)
 
     return app
 

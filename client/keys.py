@@ -1,0 +1,67 @@
+"""The site's signing key: made here on first use, never sent, readable by its owner only."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from common.errors import DataError
+
+
+def path(folder: Path) -> Path:
+    """Where the key of a site lies."""
+    return folder / "keys" / "receipt.pem"
+
+
+def signing_key(folder: Path) -> Ed25519PrivateKey:
+    """The key that signs a site's receipts, made if there is none.
+
+    Raises:
+        DataError: if it cannot be written or is damaged: the centre knows it, so it is never quietly replaced.
+    """
+    place = path(folder)
+    try:
+        if not place.exists():
+            _make(place)
+        key = load_pem_private_key(place.read_bytes(), password=None)
+    except OSError as error:
+        raise DataError(f"Expected the site's signing key at {place}: {error.strerror}") from None
+    except (ValueError, TypeError):
+        raise DataError(f"Expected a signing key in {place}: restore it from a backup") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise DataError(f"Expected an Ed25519 key in {place}, got another kind: restore it from a backup")
+    return key
+
+
+def public_key(folder: Path) -> str:
+    """The public half of :func:`signing_key`: 32 bytes in hex.
+
+    Raises:
+        DataError: as :func:`signing_key`.
+    """
+    return signing_key(folder).public_key().public_bytes_raw().hex()
+
+
+def _make(place: Path) -> None:
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    draft = place.with_name(f".receipt-{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(pem)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        place.hardlink_to(draft)  # fails if another process was first; never shows half a key
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

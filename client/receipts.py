@@ -1,0 +1,174 @@
+"""The site's receipts: a reply is entered in the log, then its receipt is signed, then it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from client import chain, keys
+from client.chain import Entry, Head
+from client.site import Site
+from client.store import site_secret
+from common.errors import DataError, VerificationError
+from common.messages import PlanRequest, TrainRequest
+from common.receipts import Contents, Kept, Receipt, parse, payload, verify
+from common.version import VERSION
+
+CONSENT = "consent"
+REPLY = "reply"
+_SHARED = ("site", "campaign", "plan_hash", "request_id", "server_round", "group", "reply_hash")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """A log that fits, and the receipts that it was held against.
+
+    Attributes:
+        head: where the log ends.
+        replies: entries of replies that left.
+        receipts: receipts that were found in it.
+    """
+
+    head: Head
+    replies: int
+    receipts: int
+
+
+def of_consent(site: Site, request: PlanRequest, contents: Contents) -> Receipt:
+    """Enter the answer to a plan in the log, with the policy in full, and sign its receipt.
+
+    Raises:
+        DataError: if log or key cannot be used.
+        VerificationError: if the log is damaged.
+    """
+    receipt = Receipt(
+        site=site.name,
+        campaign=request.campaign,
+        plan_hash=request.plan_hash,
+        request_id=request.request_id,
+        server_round=0,
+        group="",
+        reply_hash=contents.hash,
+        sequence=0,
+        log_head="",
+        policy_hash=policy_hash(site),
+        version=VERSION,
+    )
+    return _issue(site, CONSENT, receipt, contents, policy=site.policy.model_dump(mode="json"))
+
+
+def of_reply(site: Site, request: TrainRequest, contents: Contents) -> Receipt:
+    """Enter a round's reply in the log and sign its receipt.
+
+    Raises:
+        DataError: if log or key cannot be used.
+        VerificationError: if the log is damaged.
+    """
+    receipt = Receipt(
+        site=site.name,
+        campaign=request.campaign,
+        plan_hash=request.plan_hash,
+        request_id=request.request_id,
+        server_round=request.server_round,
+        group=request.group,
+        reply_hash=contents.hash,
+        sequence=0,
+        log_head="",
+        policy_hash=policy_hash(site),
+        version=VERSION,
+    )
+    return _issue(site, REPLY, receipt, contents)
+
+
+def policy_hash(site: Site) -> str:
+    """HMAC-SHA-256 of the policy with the site's secret: a plain hash would let others try out policies."""
+    text = json.dumps(site.policy.model_dump(mode="json"), sort_keys=True)
+    return hmac.new(site_secret(site.folder), b"policy\n" + text.encode(), hashlib.sha256).hexdigest()
+
+
+def read(path: Path) -> list[Kept]:
+    """The receipts that the centre kept for a site.
+
+    Raises:
+        DataError: if the file cannot be read.
+        VerificationError: if a line is no receipt.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected receipts of the centre in {path}: {error}") from None
+    return [parse(line) for line in lines]
+
+
+def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
+    """Check a site's log, and that it holds every reply for which there is a receipt.
+
+    Args:
+        folder: the site's folder.
+        kept: receipts from the centre, of any number of runs.
+
+    Raises:
+        VerificationError: naming the first line that is bad, or the first receipt that the log does not bear out.
+    """
+    receipts = _by_sequence(folder, kept)
+    path = folder / chain.NAME
+    if keys.path(folder).exists() and not path.exists():
+        raise VerificationError(f"Expected the site's log at {path}, there is none: it was removed")
+    replies = 0
+    last = 0
+    for entry in chain.entries(path):
+        last = entry.sequence
+        replies += entry.content.get("event") in (CONSENT, REPLY)
+        if entry.sequence in receipts:
+            _compare(path, entry, receipts[entry.sequence])
+    missing = sorted(sequence for sequence in receipts if sequence > last)
+    if missing:
+        raise VerificationError(
+            f"{path} ends with entry {last}, the centre holds a receipt for entry {missing[0]}: the tail was cut "
+            f"off, or an older copy was put back"
+        )
+    return Checked(head=chain.head(path), replies=replies, receipts=len(receipts))
+
+
+def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, **more: object) -> Receipt:
+    details = {name: getattr(receipt, name) for name in (*_SHARED, "policy_hash", "version")}
+    key = keys.signing_key(site.folder)  # before the entry: what is entered can also be signed
+    head = chain.append(
+        site.folder / chain.NAME, event, {**details, "reply_bytes": contents.size_bytes, **more}
+    )
+    numbered = replace(receipt, sequence=head.sequence, log_head=head.hash)
+    return replace(numbered, signature=key.sign(payload(numbered)).hex())
+
+
+def _by_sequence(folder: Path, kept: Iterable[Kept]) -> dict[int, Receipt]:
+    receipts: dict[int, Receipt] = {}
+    public_key = keys.public_key(folder) if keys.path(folder).exists() else None
+    for receipt in (one.receipt for one in kept):
+        if public_key is None:
+            raise VerificationError(f"Expected the key of the receipts at {keys.path(folder)}, there is none")
+        verify(receipt, public_key)
+        known = receipts.setdefault(receipt.sequence, receipt)
+        if known.log_head != receipt.log_head:
+            raise VerificationError(
+                f"The centre holds two receipts for entry {receipt.sequence} that differ: the log was put back "
+                f"to an older copy and written on"
+            )
+    return receipts
+
+
+def _compare(path: Path, entry: Entry, receipt: Receipt) -> None:
+    if entry.hash != receipt.log_head:
+        raise VerificationError(
+            f"{path}, line {entry.sequence}: expected the entry that the centre's receipt names "
+            f"({receipt.log_head:.16}), got another ({entry.hash:.16}): the log was rewritten, or an older copy was "
+            f"put back and written on"
+        )
+    differing = [name for name in _SHARED if entry.content.get(name) != getattr(receipt, name)]
+    if differing:
+        raise VerificationError(
+            f"{path}, line {entry.sequence}: its {', '.join(differing)} is not what the receipt says"
+        )

@@ -1,0 +1,155 @@
+"""The sites' receipts at the centre: checked against what really arrived, then kept in the run's folder.
+
+``<run folder>/receipts/<site>.jsonl`` is what the site's own log can later be held against. A site's key is the
+one that its first receipt of the run came with; whoever enrols a site compares it out of band.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common import receipts
+from common.errors import CampaignError, VerificationError
+from common.messages import PlanReply, PlanRequest, Signed, TrainReply, TrainRequest
+from common.receipts import Kept, Receipt
+from common.version import VERSION
+
+SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the receipt of a reply has to say.
+
+    Attributes:
+        fields: name -> value of the receipt's fields that the request fixes.
+        above: the site's highest sequence number when the request went out; the reply's must be higher.
+    """
+
+    fields: Mapping[str, str | int]
+    above: int
+
+
+@dataclass(slots=True, kw_only=True)
+class _Book:
+    """One site's receipts."""
+
+    path: Path
+    public_key: str
+    highest: int = 0
+    seen: set[int] = field(default_factory=set)
+
+
+class Receipts:
+    """All sites' receipts of one campaign.
+
+    Replies of several groups may overtake each other, so a sequence number must be new and higher than all that
+    had arrived when its request went out, not than all that have arrived since.
+    """
+
+    def __init__(self, run_folder: Path) -> None:
+        self._folder = run_folder / "receipts"
+        self._books: dict[str, _Book] = {}
+
+    def meet(self, request: PlanRequest, consent: Signed[PlanReply]) -> None:
+        """Take a site's key and the receipt of its consent.
+
+        Raises:
+            CampaignError: if the site's name cannot be one.
+            VerificationError: if the receipt does not fit, or contradicts those that are kept of this run.
+        """
+        reply = consent.reply
+        if SITE_NAME.fullmatch(reply.site) is None:
+            raise CampaignError(
+                f"Expected a site's name of letters, digits, . _ and -, got {reply.site!r:.80}"
+            )
+        book = _open(self._folder / f"{reply.site}.jsonl", reply)
+        fields = _fields(reply.site, request.campaign, request.plan_hash, request.request_id)
+        asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=book.highest)
+        _check(consent.receipt, asked, book, contents_hash=consent.contents_hash)
+        self._folder.mkdir(exist_ok=True)
+        _keep(book, consent.receipt)
+        self._books[reply.site] = book
+
+    def asked(self, site: str, request: TrainRequest) -> Asked:
+        """What the receipt of a site's reply to a request, which goes out now, has to say."""
+        fields = _fields(site, request.campaign, request.plan_hash, request.request_id)
+        return Asked(
+            fields={**fields, "server_round": request.server_round, "group": request.group},
+            above=self._books[site].highest,
+        )
+
+    def take(self, asked: Asked, signed: Signed[TrainReply]) -> TrainReply:
+        """Check a reply's receipt and keep it.
+
+        Returns:
+            The reply.
+
+        Raises:
+            VerificationError: if anything does not fit.
+        """
+        book = self._books[str(asked.fields["site"])]
+        _check(signed.receipt, asked, book, contents_hash=signed.contents_hash)
+        _keep(book, signed.receipt)
+        return signed.reply
+
+
+def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str]:
+    return {
+        "site": site,
+        "campaign": campaign,
+        "plan_hash": plan_hash,
+        "request_id": request_id,
+        "version": VERSION,
+    }
+
+
+def _check(receipt: Receipt, asked: Asked, book: _Book, *, contents_hash: str) -> None:
+    receipts.verify(receipt, book.public_key)
+    for name, value in {**asked.fields, "reply_hash": contents_hash}.items():
+        given = getattr(receipt, name)
+        if given != value:
+            raise VerificationError(
+                f"Expected a receipt for {name} {value!r:.40}, got {given!r:.40}: the reply was changed or exchanged "
+                f"on its way"
+            )
+    if receipt.sequence <= asked.above or receipt.sequence in book.seen:
+        raise VerificationError(
+            f"Expected a new entry above {asked.above} in the log of {receipt.site}, got {receipt.sequence}: an "
+            f"old reply was sent again, or an older copy of the site's folder was put back"
+        )
+
+
+def _open(path: Path, reply: PlanReply) -> _Book:
+    """What is kept of a site so far; a line that a crash cut short is dropped."""
+    book = _Book(path=path, public_key=reply.public_key)
+    if not path.exists():
+        return book
+    whole, end, torn = path.read_bytes().rpartition(b"\n")
+    if torn:
+        os.truncate(path, len(whole) + len(end))
+    for line in whole.decode("utf-8", errors="replace").splitlines():
+        kept = receipts.parse(line)
+        if kept.public_key != reply.public_key:
+            raise VerificationError(
+                f"Expected {reply.site} to sign with key {kept.public_key:.16} as before in this run, got "
+                f"{reply.public_key:.16}: bring its keys/receipt.pem back, or move {path} aside if the site says "
+                f"that the new key is its own"
+            )
+        book.seen.add(kept.receipt.sequence)
+        book.highest = max(book.highest, kept.receipt.sequence)
+    return book
+
+
+def _keep(book: _Book, receipt: Receipt) -> None:
+    received = datetime.now(UTC).isoformat(timespec="seconds")
+    line = receipts.dump(Kept(received=received, public_key=book.public_key, receipt=receipt))
+    with book.path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    book.seen.add(receipt.sequence)
+    book.highest = max(book.highest, receipt.sequence)
