@@ -44,6 +44,7 @@ def _scores(images: list[str], seed: int, folder: Path, out: Path) -> dict[str, 
             f"measurements={{hypertrophy={{grades=4, images={json.dumps(images)}}}}}",
             f"cohort={{folder={json.dumps(str(folder))}}}",
             "evaluate.baselines=false",
+            "federation.rounds=32",  # enough for the larger network to profit from its second image
         ],
     )
     metrics = run.metrics()
