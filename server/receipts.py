@@ -72,7 +72,7 @@ class Receipts:
         fields = _fields(reply.site, request.campaign, request.plan_hash, request.request_id)
         asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=book.highest)
         _check(consent.receipt, asked, book, contents_hash=consent.contents_hash)
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
         _keep(book, consent.receipt)
         self._books[reply.site] = book
 

@@ -86,7 +86,7 @@ def test_a_log_that_fits_passes_with_and_without_receipts(answering: Answering, 
 def test_the_log_holds_the_policy_in_full_and_nothing_of_patients(answering: Answering) -> None:
     entries = [entry.content for entry in chain.entries(answering.log)]
     assert entries[0]["event"] == "consent"
-    assert entries[0]["policy"]["allow_unprotected"] is True
+    assert entries[0]["policy"] == Site.open(answering.folder).policy.model_dump(mode="json")
     assert "north-p000" not in answering.log.read_text(encoding="utf-8")
     assert len({str(entry["policy_hash"]) for entry in entries}) == 1
 

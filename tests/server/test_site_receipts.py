@@ -55,10 +55,11 @@ def kept(folder: Path) -> list[int]:
 
 
 def test_receipts_that_fit_are_kept(tmp_path: Path) -> None:
-    receipts = met(tmp_path)
+    folder = tmp_path / "runs" / "new"
+    receipts = met(folder)
     assert receipts.take(receipts.asked("north", request(1)), answer(1, 2)) == answer(1, 2).reply
     receipts.take(receipts.asked("north", request(2)), answer(2, 5))
-    assert kept(tmp_path) == [1, 2, 5]
+    assert kept(folder) == [1, 2, 5]
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,17 @@ def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen
 
 
 @pytest.mark.slow
+def test_a_finished_study_that_is_resumed_stays_as_it_was(config: Path, tmp_path: Path) -> None:
+    short = ["federation.rounds=1", "rating.models=1"]
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=short)
+    before, metrics = _networks(run.path), run.metrics()
+    again = synofed.simulate(config, out=tmp_path / "run", overrides=short, resume=True)
+    assert again.metrics() == metrics
+    for name, values in _networks(again.path).items():
+        np.testing.assert_array_equal(values, before[name])
+
+
+@pytest.mark.slow
 def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
     short = ["evaluate.baselines=false", "rating.models=1"]
     ours = synofed.simulate(config, out=tmp_path / "ours", overrides=short)
