@@ -18,10 +18,10 @@ from common.errors import DataError, PolicyError, UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
 from common.methods.stages import networks
-from common.networks.build import layout
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.data import ExamTensors
+from common.training.flat_network import flat_network
 from common.training.local import LocalSettings, labels, score, validation_exams
 from common.training.seeds import derive_seed
 from common.version import VERSION
@@ -71,7 +71,7 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
     replies: dict[str, NetworkReply] = {}
     for name, received in request.weights.items():
         spec = known[name]
-        if request.layouts[name] != layout(spec, settings.network).hash:
+        if request.layouts[name] != flat_network(spec, settings.network, device).layout.hash:
             raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
         weights = torch.from_numpy(np.array(received))
         local = _local_settings(spec, settings, device)
