@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -19,6 +19,15 @@ check: .venv/installed
 bench: .venv/installed
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
+bench-pfl: .venv/installed .venv-pfl/installed
+	$(BIN)/python benchmarks/pfl_research/compare.py
+
+.venv-pfl/installed: benchmarks/pfl_research/requirements.txt
+	$(PYTHON) -m venv .venv-pfl
+	.venv-pfl/bin/python -m pip install --quiet --upgrade pip
+	.venv-pfl/bin/python -m pip install --quiet --requirement benchmarks/pfl_research/requirements.txt
+	touch .venv-pfl/installed
+
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python 3.11 or later, got " + sys.version)'
 	$(PYTHON) -m venv .venv
@@ -27,4 +36,4 @@ bench: .venv/installed
 	touch .venv/installed
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-pfl build *.egg-info

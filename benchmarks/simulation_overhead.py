@@ -33,6 +33,7 @@ SIDES = ("federated", "plain", "plain_without_scoring")
 
 
 def federated(folders: Sequence[Path], settings: Settings, *, out: Path, workers: int) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     with Workers(("cpu",) * workers, threads=1) as pool:
         engines.run_campaign(settings, folders, folder=out, observer=lambda event: None, workers=pool)
 
@@ -58,7 +59,8 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 def compare(folders: Sequence[Path], settings: Settings, *, workers: int, repeats: int) -> dict[str, object]:
     samples: dict[str, list[tuple[float, float]]] = {side: [] for side in SIDES}
     with tempfile.TemporaryDirectory() as folder:
-        for repeat in range(repeats + 1):
+        federated(folders, settings, out=Path(folder) / "warm", workers=workers)
+        for repeat in range(repeats):
             out = Path(folder) / str(repeat)
             run = {
                 "federated": lambda out=out: federated(folders, settings, out=out, workers=workers),
@@ -69,9 +71,7 @@ def compare(folders: Sequence[Path], settings: Settings, *, workers: int, repeat
             }
             turn = repeat % len(SIDES)
             for side in SIDES[turn:] + SIDES[:turn]:
-                sample = timed(run[side])
-                if repeat > 0:  # the first warms up
-                    samples[side].append(sample)
+                samples[side].append(timed(run[side]))
     return {"workers": workers} | _ratios(samples)
 
 
@@ -107,7 +107,9 @@ def main() -> None:
         ]
         federated(folders, settings, out=Path(folder) / "run", workers=1)
         plain = plain_loop.train(folders, settings, workers=1, scoring=True)
-        difference = plain_loop.largest_difference(final_weights(Path(folder) / "run", settings), plain)
+        difference = plain_loop.relative_difference(
+            final_weights(Path(folder) / "run", settings), plain, settings
+        )
     result = {
         "goal_ratio": GOAL,
         "measured": measured,
@@ -116,7 +118,7 @@ def main() -> None:
         "rounds": settings.federation.rounds,
         "local_steps": settings.training.local_steps,
         "batch_size": settings.training.batch_size,
-        "largest_difference_of_final_weights": difference,
+        "relative_difference_of_final_weights": round(difference, 6),
     }
     print(json.dumps(result, indent=2))
 

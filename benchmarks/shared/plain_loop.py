@@ -187,6 +187,15 @@ def _mean(trained: Sequence[tuple[Tensor, int]]) -> Tensor:
     return torch.stack([weights.double() * (exams / total) for weights, exams in trained]).sum(0).float()
 
 
-def largest_difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:
-    """Between two sets of weights."""
-    return max(float((ours[name] - theirs[name]).abs().max()) for name in theirs)
+def relative_difference(
+    ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], settings: Settings
+) -> float:
+    """Distance between two sets of final weights over the distance that training took them.
+
+    Not zero: rounding differs where arrays are laid out differently, and Adam blows it up where a gradient is
+    nearly zero. Other batches, or another rate, would give a value near one.
+    """
+    begun = {name: start(spec, settings) for name, spec in networks(settings).items()}
+    return max(
+        float((ours[name] - theirs[name]).norm() / (theirs[name] - begun[name]).norm()) for name in begun
+    )
