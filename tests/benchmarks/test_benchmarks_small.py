@@ -1,0 +1,50 @@
+"""The benchmarks run, at a tiny size, and say what they are documented to say; their figures decide nothing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _run(script: str, *arguments: str) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, *arguments],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=300,
+    )
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+def _measured(result: dict[str, object]) -> list[dict[str, object]]:
+    measured = result["measured"]
+    assert isinstance(measured, list)
+    return measured
+
+
+def test_aggregation_tells_memory_and_rate_of_each_size(tmp_path: Path) -> None:
+    result = _run("aggregation.py", "--sites", "2", "5", "--parameters", "500000", "--folder", str(tmp_path))
+    assert [size["sites"] for size in _measured(result)] == [2, 5]
+    for size in _measured(result):
+        for field in ("increase_mb", "reduce_gb_per_s", "numpy_add_gb_per_s", "ratio_to_numpy_add"):
+            assert isinstance(size[field], float)
+            assert size[field] >= 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overhead_trains_the_same_networks_on_both_sides() -> None:
+    tiny = ["training.local_steps=1", "training.batch_size=4", "network.image_px=16", "network.width=4"]
+    sites = ["cohort.phantom.sites=2", "cohort.phantom.patients=10", "cohort.phantom.exams_per_patient=4"]
+    overrides = [part for override in tiny + sites for part in ("--set", override)]
+    result = _run("simulation_overhead.py", "--rounds", "1", "--repeats", "1", "--workers", "1", *overrides)
+    (measured,) = _measured(result)
+    assert (result["goal_ratio"], measured["workers"], result["networks"]) == (1.05, 1, 6)
+    for field in ("ratio_wall", "ratio_cpu", "ratio_wall_without_scoring", "ratio_cpu_without_scoring"):
+        assert isinstance(measured[field], float)
+    difference = result["relative_difference_of_final_weights"]
+    assert isinstance(difference, float)
+    assert difference < 0.01  # one step: the same batches, the same rates
