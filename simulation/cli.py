@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,7 @@ from server.report import tables
 from server.report.content import read as read_content
 from simulation import cohort as cohorts
 from simulation import console as shown
+from simulation import plan as planning
 from simulation import public
 from simulation import score as scoring
 from simulation.progress import Display
@@ -70,6 +72,24 @@ def simulate(
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
         raise SubsetError(f"The run is complete, but some rounds went without {', '.join(missing)}")
+
+
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Argument(help="TOML configuration.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Say what a study will cost, before anybody trains: bytes, disk, memory, hours, epsilon."""
+    settings = configuration.load(config, overrides=overrides or [])
+    with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
+        card = planning.plan(settings)
+    if as_json:
+        typer.echo(json.dumps(asdict(card)))
+    else:
+        Console().print(shown.plan_table(card))
 
 
 @app.command()

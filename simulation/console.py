@@ -8,6 +8,9 @@ from rich.table import Table
 
 from common.committee import Scores
 from common.settings import Settings
+from server.plan import StageCost
+from simulation.measure import Measured
+from simulation.plan import PlanCard
 
 RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or treatment."
 NO_PRIVACY = "No differential privacy: epsilon is unbounded."
@@ -60,3 +63,107 @@ def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
         "networks": scores.probabilities.shape[1],
         "notice": [RESEARCH_ONLY, NO_PRIVACY],
     }
+
+
+def plan_table(card: PlanCard) -> Table:
+    """A cost card."""
+    table = Table(title=f"What {card.name} will cost", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column()
+    for rows in (*(_stage_rows(stage) for stage in card.stages), _campaign_rows(card), _hour_rows(card)):
+        for name, value in rows:
+            table.add_row(name, value)
+        table.add_section()
+    table.add_row("privacy", card.privacy)
+    return table
+
+
+def _stage_rows(stage: StageCost) -> Iterator[tuple[str, str]]:
+    yield f"stage {stage.name}", f"{stage.networks} networks in {_count(stage.groups, 'group')}"
+    for shape in stage.shapes:
+        yield f"  {'+'.join(shape.images)}", f"{shape.networks} networks of {shape.parameters:,} parameters"
+    yield "  parameters", f"{stage.parameters:,}"
+    yield "  a message", f"up to {_bytes(stage.request_bytes)} down, {_bytes(stage.reply_bytes)} up"
+    yield (
+        "  a round and site",
+        f"{_count(stage.groups, 'message')} and as many replies, "
+        f"{_bytes(stage.round_down_bytes)} down, {_bytes(stage.round_up_bytes)} up",
+    )
+    yield "  rounds", f"{stage.rounds}, and one that scores the final weights"
+    yield (
+        "  a site in all",
+        f"{stage.site_messages} messages, {_bytes(stage.site_down_bytes)} down, "
+        f"{_bytes(stage.site_up_bytes)} up",
+    )
+
+
+def _campaign_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
+    yield "networks", f"{card.networks}, {card.parameters:,} parameters, sent as {card.encoding}"
+    yield "a site in all", f"{_bytes(card.site_down_bytes)} down, {_bytes(card.site_up_bytes)} up"
+    if card.cohort is not None:
+        size = card.cohort
+        both = size.sites * (card.site_down_bytes + card.site_up_bytes)
+        yield "sites", f"{size.sites} that train, {_bytes(both)} between them and the centre"
+        yield "exams", f"about {size.training_exams} for training, {size.held_out_exams} held out"
+    yield "centre's memory", f"up to {_bytes(card.centre_memory_bytes)} of weights and messages"
+    yield "disk: networks", _bytes(card.networks_bytes)
+    yield "disk: journal", f"up to {_bytes(card.journal_bytes)}"
+    if card.spool_bytes is not None:
+        yield "disk: replies", f"up to {_bytes(card.spool_bytes)}, until their round is complete"
+    if card.baselines_bytes:
+        yield "disk: baselines", f"up to {_bytes(card.baselines_bytes)}"
+
+
+def _hour_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
+    for measured in card.measured:
+        yield f"step of {'+'.join(measured.images)}", _how(measured)
+    known = "" if card.cohort is not None else ", without validation: no cohort is named"
+    yield "a site trains", f"about {_time(card.site_hours)}{known}"
+    if card.total_hours is None:
+        yield "simulation", "needs a [cohort]"
+        return
+    parts = {
+        "federation": card.federated_hours,
+        "baselines": card.baselines_hours,
+        "evaluation": card.evaluation_hours,
+    }
+    for name, hours in parts.items():
+        if hours:
+            yield f"  {name}", f"about {_time(hours)}"
+    workers = _count(card.workers, "worker")
+    yield "simulation", f"about {_time(card.total_hours)} on this machine's {workers}"
+
+
+def _how(measured: Measured) -> str:
+    size = f"{measured.batch_size} exams"
+    if measured.measured_batch_size < measured.batch_size:
+        size += f" (scaled from {measured.measured_batch_size})"
+    return (
+        f"{_time(measured.step_s / 3600)} for {size}: measured now, {_count(measured.steps, 'step')} of random "
+        f"pixels after a warm-up on {measured.device}, {_count(measured.at_once, 'worker')} at once with "
+        f"{_count(measured.threads, 'thread')}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _bytes(number: int) -> str:
+    value, unit = float(number), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1000:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}" if value < 999.5 else f"{value:.0f} {unit}"
+
+
+def _time(hours: float) -> str:
+    seconds = hours * 3600
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms"
+    if seconds < 100:
+        return f"{seconds:.3g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours:,.0f} h"

@@ -205,7 +205,7 @@ def test_the_command_scores_a_manifest_to_csv(
     assert "23 exams scored, 1 quarantined" in said.out
     assert "quarantined north-p006-e1: doppler_path" in said.err
     table = pd.read_csv(out, keep_default_na=False).set_index("exam_id")
-    assert "doppler_path: expected a whole PNG" in table.loc["north-p006-e1", "reason"]
+    assert "doppler_path: expected a whole PNG" in str(table.loc["north-p006-e1", "reason"])
     assert table.loc["north-p006-e1", "decision_hypertrophy"] == ""
     predictions = run.predictions().set_index("exam_id").drop("north-p006-e1")
     for name in ("decision_hypertrophy", "vote_vascularity_1", "weight"):
