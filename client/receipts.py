@@ -45,19 +45,7 @@ def of_consent(site: Site, request: PlanRequest, contents: Contents) -> Receipt:
         DataError: if log or key cannot be used.
         VerificationError: if the log is damaged.
     """
-    receipt = Receipt(
-        site=site.name,
-        campaign=request.campaign,
-        plan_hash=request.plan_hash,
-        request_id=request.request_id,
-        server_round=0,
-        group="",
-        reply_hash=contents.hash,
-        sequence=0,
-        log_head="",
-        policy_hash=policy_hash(site),
-        version=VERSION,
-    )
+    receipt = _draft(site, request, contents, server_round=0, group="")
     return _issue(site, CONSENT, receipt, contents, policy=site.policy.model_dump(mode="json"))
 
 
@@ -68,19 +56,7 @@ def of_reply(site: Site, request: TrainRequest, contents: Contents) -> Receipt:
         DataError: if log or key cannot be used.
         VerificationError: if the log is damaged.
     """
-    receipt = Receipt(
-        site=site.name,
-        campaign=request.campaign,
-        plan_hash=request.plan_hash,
-        request_id=request.request_id,
-        server_round=request.server_round,
-        group=request.group,
-        reply_hash=contents.hash,
-        sequence=0,
-        log_head="",
-        policy_hash=policy_hash(site),
-        version=VERSION,
-    )
+    receipt = _draft(site, request, contents, server_round=request.server_round, group=request.group)
     return _issue(site, REPLY, receipt, contents)
 
 
@@ -132,6 +108,25 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
             f"off, or an older copy was put back"
         )
     return Checked(head=chain.head(path), replies=replies, receipts=len(receipts))
+
+
+def _draft(
+    site: Site, request: PlanRequest | TrainRequest, contents: Contents, *, server_round: int, group: str
+) -> Receipt:
+    """All that is known before the reply has its place in the log."""
+    return Receipt(
+        site=site.name,
+        campaign=request.campaign,
+        plan_hash=request.plan_hash,
+        request_id=request.request_id,
+        server_round=server_round,
+        group=group,
+        reply_hash=contents.hash,
+        sequence=0,
+        log_head="",
+        policy_hash=policy_hash(site),
+        version=VERSION,
+    )
 
 
 def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, **more: object) -> Receipt:
