@@ -14,6 +14,7 @@ from server.plan import StageCost, stage_costs, stages
 from simulation import cohort as cohorts
 from simulation import engines
 from simulation.measure import Measured, measure_all
+from simulation.simulate import baseline_settings
 
 PRIVACY = "no differential privacy: epsilon is unbounded"
 
@@ -197,18 +198,12 @@ def card(
     )
 
 
-def _fewer_models(settings: Settings) -> Settings:
-    """What a baseline trains."""
-    models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
-    return settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
-
-
 def _baselines_bytes(settings: Settings, cohort: CohortSize | None) -> int | None:
     if not settings.evaluate.baselines:
         return 0
     if cohort is None:
         return None
-    each = sum(cost.networks_bytes + cost.journal_bytes for cost in stage_costs(_fewer_models(settings)))
+    each = sum(cost.networks_bytes + cost.journal_bytes for cost in stage_costs(baseline_settings(settings)))
     return (cohort.sites + 1) * each
 
 
@@ -240,7 +235,7 @@ class _Hours:
             return 0.0
         if self._cohort is None:
             return None
-        fewer = _fewer_models(self._settings)
+        fewer = baseline_settings(self._settings)
         alone_s = self._cohort.sites * self._train_s(fewer, sites_pooled=1)
         pooled_s = self._train_s(fewer, sites_pooled=self._cohort.sites)
         shared = (alone_s + pooled_s) / self._workers
@@ -252,7 +247,7 @@ class _Hours:
             return None
         exam_s = self._exam_s(self._settings)
         if self._settings.evaluate.baselines:  # each site alone, pooled, and the federation's first models
-            exam_s += (self._cohort.sites + 2) * self._exam_s(_fewer_models(self._settings))
+            exam_s += (self._cohort.sites + 2) * self._exam_s(baseline_settings(self._settings))
         return self._cohort.held_out_exams * exam_s / min(self._workers, self._cohort.sites) / 3600
 
     def _train_s(self, settings: Settings, *, sites_pooled: int) -> float:

@@ -159,8 +159,7 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
     A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
     a round, federated averaging is exactly that.
     """
-    models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
-    fewer = settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
+    fewer = baseline_settings(settings)
     training = [site for site in sites.sites if site.trains]
     folder = run.path / "baselines"
     alone = [
@@ -173,6 +172,12 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
         for site in training
     ]
     return *alone, _centralised(folder / CENTRALISED, training, fewer)
+
+
+def baseline_settings(settings: Settings) -> Settings:
+    """The settings of a baseline: those of the run, with fewer scoring models."""
+    models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
+    return settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
 
 
 def _centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
