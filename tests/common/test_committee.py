@@ -22,7 +22,9 @@ MEASUREMENTS = {"hypertrophy": ("gs", "doppler"), "vascularity": ("doppler",)}
 
 
 def ask(exams, specs=SPECS):
-    return committee.probabilities(WEIGHTS, specs, DATA.images, exams, images=IMAGES, network=NETWORK, device=CPU)
+    return committee.probabilities(
+        WEIGHTS, specs, DATA.images, exams, images=IMAGES, network=NETWORK, device=CPU
+    )
 
 
 def rating_specs():
