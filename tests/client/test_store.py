@@ -165,7 +165,9 @@ def test_settings_that_shape_the_store_give_another_and_others_do_not(site):
 
 
 def test_the_fingerprint_is_keyed_by_the_sites_secret(tmp_path):
-    twins = [make_site_folder(tmp_path / name, patients=6, seed=4) for name in ("one", "two")]
+    twins = [
+        make_site_folder(tmp_path / name, patients=6, seed=4, held_out_patients=2) for name in ("one", "two")
+    ]
     one, two = (open_anew(folder) for folder in twins)
     assert one.fingerprint != two.fingerprint
     secret = twins[0] / "store" / "secret"

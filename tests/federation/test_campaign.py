@@ -254,7 +254,12 @@ def test_a_site_that_raises_leaves_a_code_in_the_error_and_the_text_in_its_own_l
     tmp_path: Path, folders: list[Path]
 ) -> None:
     broken = make_site_folder(
-        tmp_path / "broken", name="broken", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "broken",
+        name="broken",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     settings = configured("[federation]\nrounds = 2")
     poisoned = tmp_path / "broken" / "manifest.csv"
@@ -280,7 +285,7 @@ class DefectiveAtSites(Rating):
 
 def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
     folder = make_site_folder(
-        tmp_path / "odd", name="odd", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "odd", name="odd", patients=8, measurements=("hypertrophy",), grades=3, held_out_patients=2
     )
     method = "tests.federation.test_campaign:DefectiveAtSites"
     toml = (folder / "site.toml").read_text(encoding="utf-8")
@@ -293,7 +298,12 @@ def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
 
 def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: Path) -> None:
     wary = make_site_folder(
-        tmp_path / "wary", name="wary", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "wary",
+        name="wary",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     toml = (wary / "site.toml").read_text(encoding="utf-8")
     (wary / "site.toml").write_text(toml.replace("allow_unprotected = true", ""), encoding="utf-8")
@@ -315,7 +325,12 @@ def test_a_late_site_is_dropped_at_the_deadline(folders: list[Path], tmp_path: P
 
 def test_two_sites_of_one_name_are_refused(tmp_path: Path, folders: list[Path]) -> None:
     twin = make_site_folder(
-        tmp_path / "twin", name="north", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "twin",
+        name="north",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     with pytest.raises(CampaignError, match="call themselves 'north'"):
         run([folders[0], twin], configured(), tmp_path / "run")
