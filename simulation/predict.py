@@ -95,4 +95,4 @@ def _table(path: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
 
 
 def _grades(values: pd.Series) -> NDArray[np.int64]:
-    return pd.to_numeric(values).fillna(-1).to_numpy().astype(np.int64)
+    return np.asarray(pd.to_numeric(values).fillna(-1), dtype=np.int64)

@@ -77,7 +77,7 @@ class WithLoss(nn.Module):
         return F.cross_entropy(self.network(pictures), targets)
 
     def metrics(self, *batch: Tensor) -> dict[str, object]:
-        raise NotImplementedError("nothing is evaluated here")
+        raise RuntimeError("nothing is evaluated here")
 
 
 class WithoutEvaluation(FederatedAveraging):
