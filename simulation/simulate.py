@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -134,12 +135,24 @@ def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, displ
     with Workers(devices, threads=settings.compute.threads) as workers:
         outcome = _train(federated, run, display, workers)
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
+        _warn_of_unselected(outcome, display)
         _train_side_by_side(baselines, run, display, workers)
     with display.step("evaluation"):
         _evaluate(run, federated, baselines, sites, devices)
     _tidy(federated, *baselines)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
+
+
+def _warn_of_unselected(outcome: Outcome, display: Display) -> None:
+    """Say which networks were taken as they ended, because nothing about their validation scores left the sites."""
+    unselected = [name for name, result in outcome.results.items() if math.isnan(result.auc)]
+    if unselected:
+        display.line(
+            f"Warning: no validation scores of {len(unselected)} networks: their last round is taken, with threshold "
+            f"0.5. Either no site permits policy.score_histograms, or each fold has fewer patients than its "
+            f"policy.minimum_cohort"
+        )
 
 
 def _tidy(*systems: System) -> None:

@@ -230,6 +230,19 @@ def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
     assert "north-p008-e0" not in set(run.predictions()["exam_id"])
 
 
+def test_without_validation_scores_the_last_round_is_taken_and_said(
+    cohort: Path, config: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cohort"
+    shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("store"))
+    for site in ("north", "south"):
+        toml = folder / site / "site.toml"
+        toml.write_text(toml.read_text().replace("minimum_cohort = 1", "minimum_cohort = 100"))
+    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", f"cohort.folder={folder}"]
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    assert "no validation scores of 6 networks" in (run.path / "log.txt").read_text(encoding="utf-8")
+
+
 def test_resuming_another_plan_is_refused(config: Path, tmp_path: Path) -> None:
     fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
     synofed.simulate(config, out=tmp_path / "run", overrides=fast)
