@@ -63,8 +63,8 @@ def simulate(
         path, status = run_simulation(
             settings, out=out or Path("runs") / settings.name, resume=resume, display=display
         )
-    metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
     if as_json:
+        metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps(metrics))
     else:
         console.print(_table(path))

@@ -35,8 +35,9 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
     manifest: list[dict[str, str]] = []
     grades: list[dict[str, str]] = []
     for member in sites:
-        for row, labels in _training_rows(member, settings):
-            manifest.append(_pooled_row(row, member, building, settings))
+        opened = Site.open(member.folder)
+        for row, labels in _training_rows(opened, settings):
+            manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings))
             grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
     _write(building / "manifest.csv", manifest)
     _write(building / "grades.csv", grades)
@@ -46,11 +47,8 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
     return folder
 
 
-def _training_rows(
-    member: CohortSite, settings: Settings
-) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
+def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
     """Manifest row, with its fold, and labels of every usable training exam of a site."""
-    opened = Site.open(member.folder)
     store = opened.store(settings)
     with (opened.data_folder / opened.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
         rows = {row["exam_id"]: row for row in csv.DictReader(file)}
@@ -66,21 +64,21 @@ def _training_rows(
 
 
 def _pooled_row(
-    row: Mapping[str, str], member: CohortSite, building: Path, settings: Settings
+    row: Mapping[str, str], site_name: str, data_folder: Path, building: Path, settings: Settings
 ) -> dict[str, str]:
     pooled = {
-        "exam_id": f"{member.name}/{row['exam_id']}",
-        "patient_id": f"{member.name}/{row['patient_id']}",
+        "exam_id": f"{site_name}/{row['exam_id']}",
+        "patient_id": f"{site_name}/{row['patient_id']}",
         "device": row.get("device", ""),
         "split": "train",
         "fold": row["fold"],
     }
     for image in settings.images:
         source = row[f"{image}_path"]
-        path = f"{member.name}/{source}"
+        path = f"{site_name}/{source}"
         (building / path).parent.mkdir(parents=True, exist_ok=True)
         if not (building / path).exists():
-            _link(Site.open(member.folder).data_folder / source, building / path)
+            _link(data_folder / source, building / path)
         pooled |= {f"{image}_path": path, f"{image}_roi": row.get(f"{image}_roi", "")}
     return pooled
 

@@ -78,7 +78,7 @@ def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -
     try:
         status = _train_and_evaluate(run, sites, settings, display)
     except BaseException as error:
-        run.update_manifest(status="FAILED", error=_describe(error))
+        run.update_manifest(status=str(Status.FAILED), error=_describe(error))
         raise
     run.update_manifest(seconds=round(time.monotonic() - started, 1))
     report.write(run.path)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
-
 from common.scoring import eoss
 from common.settings import Settings
 
@@ -18,6 +16,6 @@ def predicate(settings: Settings) -> Callable[[tuple[int, ...]], bool]:
     hypertrophy, vascularity = names.index("hypertrophy"), names.index("vascularity")
 
     def is_valid(combination: tuple[int, ...]) -> bool:
-        return bool(eoss.is_valid(np.array(combination[hypertrophy]), np.array(combination[vascularity])))
+        return eoss.is_valid_pair((combination[hypertrophy], combination[vascularity]))
 
     return is_valid
