@@ -1,6 +1,8 @@
-"""Readers: three people at each site who grade what the pictures show, with bias and noise.
+"""Readers: people who grade what the pictures show, with bias and noise.
 
-A reader sees a joint's severity on a continuous scale, not its grade: mistakes happen at borders of grades.
+A reader sees a joint's severity on a continuous scale, not its grade: mistakes happen at borders of grades. The
+three at each site, whose consensus the networks learn, are trained readers. *Ordinary* readers, who err far more,
+are drawn for simulated reader studies only.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from simulation.phantom.arrays import Floats
 from simulation.phantom.section import Exams
+from simulation.phantom.severity import WITHIN, Severity
 
 READERS = 3
 HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.20, 0.44
@@ -22,6 +25,19 @@ FLOW_INFLATION = 0.12
 """Areas of flow are read higher than the strict rule says: grades 2 and 3 at lower colour fractions."""
 MIMICRY = 0.4
 """How far an effusion that looks like synovium raises the hypertrophy that readers see."""
+
+ORDINARY_NOISE, ORDINARY_BIAS = 1.9, 0.5
+"""Spread of an ordinary reader's single reading of either measurement, and of his own habit, in grades.
+
+Calibrated to an accuracy of the combined score of 41.4 % on the phantom's mix of grades: RATING's readers alone.
+One figure cannot tell noise from habit; the habit's spread is chosen so that readers differ by several percent.
+"""
+ALONE, ASSISTED, ENSEMBLE = 0.414, 0.640, 0.861
+"""Combined accuracy in RATING's reader study without and with assistance, and of its ensemble (Zhou et al. 2022)."""
+FOLLOWING = (ASSISTED - ALONE) / (ENSEMBLE - ALONE)
+"""Chance that an assisted reader takes the ensemble's answer for his own, about 0.51: what leads from the first
+accuracy to the second beside the third, if he is as often right as before whenever he does not. **An assumption**:
+with it the effect of assistance is put into a simulated study, and not found by it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +79,92 @@ def read(
         readers: the site's.
         exams: what they look at.
     """
-    hypertrophy, vascularity = _seen(exams)
+    seen = _seen(exams.severity, mimicry=exams.mimicry, shown_fraction=exams.shown_fraction)
+    return _read(rng, readers, seen, noise=(HYPERTROPHY_NOISE, VASCULARITY_NOISE))
+
+
+def draw_ordinary_readers(rng: np.random.Generator, *, count: int, prefix: str) -> tuple[Reader, ...]:
+    """Readers without special training, who have nothing in common."""
+    own = rng.normal(0, ORDINARY_BIAS, (count, 2))
+    return tuple(
+        Reader(name=f"{prefix}{i + 1}", hypertrophy_bias=float(h), vascularity_bias=float(v))
+        for i, (h, v) in enumerate(own)
+    )
+
+
+def draw_severity(
+    rng: np.random.Generator, hypertrophy: NDArray[np.int64], vascularity: NDArray[np.int64]
+) -> Severity:
+    """Severities of joints of which only the true grades ``(exams,)`` are known: anywhere within the grade.
+
+    The phantom itself draws them so, but for areas of flow in a sliver of synovium.
+    """
+    h, v = (
+        grades + 0.5 + WITHIN * (rng.random(len(grades)) - 0.5) for grades in (hypertrophy, vascularity)
+    )
+    return Severity(hypertrophy=h, vascularity=v)
+
+
+def read_alone(
+    rng: np.random.Generator, readers: tuple[Reader, ...], severity: Severity
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Hypertrophy and vascularity that ordinary readers give, ``(readers, exams)``; valid pairs all.
+
+    What misleads in a single picture (effusions, flow that is not shown) is not known here: it is part of the
+    noise.
+    """
+    none = np.zeros(len(severity))
+    seen = _seen(severity, mimicry=none, shown_fraction=none + 1)
+    return _read(rng, readers, seen, noise=(ORDINARY_NOISE, ORDINARY_NOISE))
+
+
+def read_assisted(
+    rng: np.random.Generator,
+    readers: tuple[Reader, ...],
+    severity: Severity,
+    *,
+    answers: tuple[NDArray[np.int64], NDArray[np.int64]],
+    following: float = FOLLOWING,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The same at a second reading, shown an ensemble's answers.
+
+    Args:
+        rng: of the study.
+        readers: the same as of :func:`read_alone`.
+        severity: of the same joints.
+        answers: hypertrophy and vascularity of the ensemble, ``(exams,)``, valid pairs.
+        following: chance that a reader takes the ensemble's answer, whole, whatever he sees; an assumption.
+    """
+    own = read_alone(rng, readers, severity)
+    follows = rng.random(own[0].shape) < following
+    hypertrophy, vascularity = (
+        np.where(follows, answer, grades) for answer, grades in zip(answers, own, strict=True)
+    )
+    return hypertrophy, vascularity
+
+
+def _read(
+    rng: np.random.Generator,
+    readers: tuple[Reader, ...],
+    seen: tuple[Floats, Floats],
+    *,
+    noise: tuple[float, float],
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    hypertrophy, vascularity = seen
     shape = (len(readers), len(hypertrophy))
     bias = np.array([[reader.hypertrophy_bias, reader.vascularity_bias] for reader in readers])
-    see_h = hypertrophy + bias[:, :1] + rng.normal(0, HYPERTROPHY_NOISE, shape)
-    see_v = vascularity + bias[:, 1:] + rng.normal(0, VASCULARITY_NOISE, shape)
+    see_h = hypertrophy + bias[:, :1] + rng.normal(0, noise[0], shape)
+    see_v = vascularity + bias[:, 1:] + rng.normal(0, noise[1], shape)
     grades_h, grades_v = _grade(see_h), _grade(see_v)
     # A reader who has seen no synovium takes faint colour for noise; who is sure of the colour, looks again.
     grades_v = np.where((grades_h == 0) & (see_v < 1.6), 0, grades_v)
     return np.where(grades_v > 0, np.maximum(grades_h, 1), grades_h), grades_v
 
 
-def _seen(exams: Exams) -> tuple[Floats, Floats]:
+def _seen(severity: Severity, *, mimicry: Floats, shown_fraction: Floats) -> tuple[Floats, Floats]:
     """Severity as the pictures show it to everybody: effusions mislead, weak flow is missed."""
-    severity = exams.severity
-    hypertrophy = severity.hypertrophy + MIMICRY * exams.mimicry * (severity.hypertrophy < 2)
-    visible = np.sqrt(np.clip(exams.shown_fraction, 0, 1))
+    hypertrophy = severity.hypertrophy + MIMICRY * mimicry * (severity.hypertrophy < 2)
+    visible = np.sqrt(np.clip(shown_fraction, 0, 1))
     strength = 0.35 + (severity.vascularity - 0.35) * visible
     inflated = strength + FLOW_INFLATION * (severity.vascularity >= 2)
     # Without flow there is nothing to be in two minds about: keep such joints well inside grade 0.

@@ -1,0 +1,198 @@
+from itertools import product
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
+
+from common.errors import DataError
+from common.evaluation import bootstrap, paired
+from common.evaluation.agreement import accuracy, kappa
+
+
+def linear(confusion):
+    return kappa(confusion, weights="linear")
+
+
+def answers(generator, truth, patient, right, spread):
+    """Grades of a system: each patient has a chance of being answered rightly, the same for all his exams."""
+    chance = np.clip(generator.normal(right, spread, patient.max() + 1), 0, 1)[patient]
+    return np.where(generator.random(len(truth)) < chance, truth, (truth + 1) % 4)
+
+
+def study(seed, *, patients, exams=8, right=(0.7, 0.7), spread=0.2):
+    generator = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(patients), exams)
+    truth = generator.integers(0, 4, len(patient))
+    return truth, patient, [answers(generator, truth, patient, r, spread) for r in right]
+
+
+def matrices(seed, *, patients, **settings):
+    truth, patient, systems = study(seed, patients=patients, **settings)
+    return [
+        bootstrap.patient_confusions(truth, system, patient, grades=4, patients=patients)
+        for system in systems
+    ]
+
+
+def p_value(metric, first, second, *, seed=0, permutations=paired.PERMUTATIONS):
+    generator = np.random.default_rng(seed)
+    return paired.swap_test(metric, first, second, generator=generator, permutations=permutations)
+
+
+@pytest.mark.parametrize("metric", [accuracy, linear])
+def test_few_patients_are_enumerated(metric):
+    first, second = matrices(3, patients=6, right=(0.8, 0.6))
+    value = metric(first.sum(axis=0)) - metric(second.sum(axis=0))
+    drawn = []
+    for swap in product([False, True], repeat=6):
+        s = np.array(swap)[:, None, None]
+        a, b = np.where(s, second, first), np.where(s, first, second)
+        drawn.append(metric(a.sum(axis=0)) - metric(b.sum(axis=0)))
+    expected = np.mean(np.abs(drawn) >= abs(value) - 1e-12)
+    assert 0 < expected < 1
+    assert p_value(metric, first, second) == expected
+    # So many patients that the permutations are drawn: near the same, and never below 1 / (permutations + 1).
+    assert p_value(metric, first, second, permutations=50) == pytest.approx(expected, abs=0.2)
+
+
+def test_drawn_permutations_come_near_all_of_them():
+    first, second = matrices(8, patients=11, right=(0.75, 0.65))
+    exact = p_value(linear, first, second)
+    drawn = [p_value(linear, first, second, permutations=2000, seed=seed) for seed in range(3)]
+    assert drawn == pytest.approx([exact] * 3, abs=4 * np.sqrt(0.25 / 2000))
+
+
+def test_p_is_never_zero_and_counts_the_study_itself():
+    truth, patient, _ = study(0, patients=30)
+    first, second = (
+        bootstrap.patient_confusions(truth, answer, patient, grades=4, patients=30)
+        for answer in (truth, (truth + 1) % 4)
+    )
+    assert p_value(accuracy, first, second, permutations=999) == 1 / 1000
+
+
+def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what_is_not_there():
+    # Both systems are equally good, but each has patients whom it gets wrong throughout.
+    swap, naive = [], []
+    for seed in range(300):
+        truth, patient, (one, other) = study(seed, patients=20, exams=15, spread=0.25)
+        first, second = (
+            bootstrap.patient_confusions(truth, s, patient, grades=4, patients=20) for s in (one, other)
+        )
+        swap.append(p_value(accuracy, first, second, permutations=199, seed=seed))
+        a, b = one == truth, other == truth
+        table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
+        naive.append(mcnemar(table, exact=True).pvalue)
+    # 300 studies: a share of 5 % is known to 1.3 % (one standard error).
+    assert 0.02 < np.mean(np.array(swap) <= 0.05) < 0.08
+    assert abs(np.mean(np.array(swap) <= 0.5) - 0.5) < 0.1
+    assert np.mean(np.array(naive) <= 0.05) > 0.2
+
+
+@pytest.mark.parametrize("metric", [accuracy, linear])
+def test_a_difference_is_found(metric):
+    found = [
+        p_value(metric, *matrices(seed, patients=60, right=(0.8, 0.6)), permutations=199) < 0.05
+        for seed in range(20)
+    ]
+    assert np.mean(found) > 0.9
+
+
+@given(st.integers(0, 1000))
+def test_symmetries(seed):
+    first, second = matrices(seed, patients=5, exams=4)
+    p = p_value(linear, first, second)
+    assert 2 / 2**5 <= p <= 1
+    assert p_value(linear, second, first) == p
+    order = np.random.default_rng(seed).permutation(5)
+    assert p_value(linear, first[order], second[order]) == p
+
+
+@given(st.integers(0, 1000))
+def test_patients_on_whom_both_agree_do_not_count(seed):
+    first, second = matrices(seed, patients=5, exams=4)
+    same = matrices(seed + 1, patients=40)[0]
+    with_them = [np.concatenate([system, same]) for system in (first, second)]
+    assert p_value(accuracy, *with_them) == p_value(accuracy, first, second)
+
+
+def test_readers_are_swapped_together():
+    first, second = matrices(1, patients=8, right=(0.8, 0.6))
+    one = p_value(accuracy, first, second)
+    # A reader who is there twice is no new evidence.
+    assert p_value(accuracy, np.stack([first, first]), np.stack([second, second])) == one
+    weights = bootstrap.resamples(8, replicates=200, generator=np.random.default_rng(0))
+    third, fourth = matrices(2, patients=8, right=(0.9, 0.5))
+    both = paired.compare(
+        accuracy,
+        np.stack([first, third]),
+        np.stack([second, fourth]),
+        weights=weights,
+        generator=np.random.default_rng(0),
+    )
+    each = [
+        bootstrap.difference(accuracy, *pair, weights).value for pair in ((first, second), (third, fourth))
+    ]
+    assert both.value == pytest.approx(np.mean(each))
+    assert both.low < both.value < both.high
+    assert both.p < one
+
+
+def test_the_comparison_of_one_pair_has_the_interval_of_the_paired_bootstrap():
+    first, second = matrices(4, patients=30)
+    weights = bootstrap.resamples(30, replicates=300, generator=np.random.default_rng(1))
+    got = paired.compare(linear, first, second, weights=weights, generator=np.random.default_rng(2))
+    expected = bootstrap.difference(linear, first, second, weights)
+    assert (got.value, got.low, got.high) == pytest.approx((expected.value, expected.low, expected.high))
+    assert got.p == p_value(linear, first, second, seed=2)
+
+
+def test_edges():
+    first, second = matrices(5, patients=1)
+    assert p_value(accuracy, first, second) == 1
+    assert p_value(accuracy, first, first) == 1
+    none = np.zeros((0, 4, 4), dtype=np.int64)
+    assert np.isnan(p_value(accuracy, none, none))
+    # One grade in reference and answers: there is no kappa.
+    alike = np.zeros((3, 4, 4), dtype=np.int64)
+    alike[:, 1, 1] = 2
+    assert np.isnan(p_value(linear, alike, alike))
+
+
+def test_a_permutation_without_a_metric_counts_as_extreme():
+    def precision(confusion):
+        matrix = np.asarray(confusion, dtype=np.float64)
+        with np.errstate(invalid="ignore"):
+            return matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1)
+
+    # A patient an exam; the first system answers 1 once and rightly, the second twice and once rightly.
+    first, second = (
+        bootstrap.patient_confusions([1, 1, 0, 0], grades, np.arange(4), grades=2, patients=4)
+        for grades in ([1, 0, 0, 0], [0, 1, 1, 0])
+    )
+    # Of the 8 permutations of the three patients who differ, two leave a system that never answers 1.
+    values = []
+    for swap in product([False, True], repeat=3):
+        s = np.array([*swap, False])[:, None, None]
+        a, b = np.where(s, second, first), np.where(s, first, second)
+        values.append(precision(a.sum(axis=0)) - precision(b.sum(axis=0)))
+    assert np.isnan(values).sum() == 2
+    assert p_value(precision, first, second) == np.mean(np.isnan(values) | (np.abs(values) >= 0.5))
+
+
+def test_other_exams_are_refused():
+    first, second = matrices(0, patients=4)
+    with pytest.raises(DataError, match="same exams"):
+        p_value(accuracy, first, second[::-1].copy())
+    with pytest.raises(DataError, match="one shape"):
+        p_value(accuracy, first, second[:3])
+
+
+def test_holm():
+    # Holm 1979: sorted p times the number of tests that are left, made monotone.
+    np.testing.assert_allclose(paired.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(paired.holm([0.01, np.nan, 0.6]), [0.02, np.nan, 0.6])
+    assert paired.holm([]).shape == (0,)
+    assert np.isnan(paired.holm([np.nan])).all()
