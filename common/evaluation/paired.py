@@ -37,6 +37,7 @@ from statsmodels.stats.multitest import multipletests
 from common.errors import DataError
 from common.evaluation import bootstrap
 from common.evaluation.agreement import Values
+from common.evaluation.bootstrap import Estimate
 
 PERMUTATIONS = 9999
 """With the study as it is, 10,000: the smallest p that can be found is 0.0001."""
@@ -88,10 +89,10 @@ def compare(
     Raises:
         DataError: if the two do not have the same exams.
     """
-    a, b = _systems(first, second)
-    drawn = _mean(metric, _replicates(a, weights)) - _mean(metric, _replicates(b, weights))
-    value = float((_mean(metric, a.sum(axis=1)) - _mean(metric, b.sum(axis=1))).item())
-    interval = bootstrap.summary(value, drawn)
+    (value_a, drawn_a), (value_b, drawn_b) = (
+        _drawn(metric, systems, weights) for systems in _systems(first, second)
+    )
+    interval = bootstrap.summary(value_a - value_b, drawn_a - drawn_b)
     p = swap_test(metric, first, second, generator=generator, permutations=permutations)
     return Comparison(value=interval.value, low=interval.low, high=interval.high, p=p)
 
@@ -134,6 +135,18 @@ def swap_test(
     return float(extreme.mean())
 
 
+def estimate(
+    metric: Metric,
+    systems: Int64[np.ndarray, "*systems patients grades grades"],
+    weights: Int64[np.ndarray, "replicates patients"],
+) -> Estimate:
+    """The mean of a metric over systems that are the leading axes, with its interval over the same patients.
+
+    The systems are taken as they are: the interval speaks of other patients, not of other systems.
+    """
+    return bootstrap.summary(*_drawn(metric, _stacked(systems), weights))
+
+
 def holm(p_values: ArrayLike) -> Float64[np.ndarray, " tests"]:
     """The p of a table's rows after Holm's correction: all below 0.05 hold together at 95 %.
 
@@ -155,6 +168,15 @@ def _swaps(
         return (np.arange(2**patients)[:, None] >> np.arange(patients)) & 1
     drawn = generator.integers(0, 2, size=(permutations, patients))
     return np.concatenate([np.zeros((1, patients), dtype=np.int64), drawn])
+
+
+def _drawn(
+    metric: Metric,
+    systems: Int64[np.ndarray, "systems patients grades grades"],
+    weights: Int64[np.ndarray, "replicates patients"],
+) -> tuple[float, Float64[np.ndarray, " replicates"]]:
+    """The mean over the systems: of all exams as they are, and of each replicate."""
+    return float(_mean(metric, systems.sum(axis=1))), _mean(metric, _replicates(systems, weights))
 
 
 def _replicates(
@@ -183,6 +205,10 @@ def _systems(
             "Expected two systems that answered the same exams, got reference grades that differ: keep the exams "
             "that both have answered."
         )
-    patients, grades = first.shape[-3], first.shape[-1]
-    shape = (-1, patients, grades, grades) if first.size else (1, patients, grades, grades)
-    return first.reshape(shape), second.reshape(shape)
+    return _stacked(first), _stacked(second)
+
+
+def _stacked(
+    systems: Int64[np.ndarray, "*systems patients grades grades"],
+) -> Int64[np.ndarray, "stack patients grades grades"]:
+    return systems.reshape(int(np.prod(systems.shape[:-3])), *systems.shape[-3:])
