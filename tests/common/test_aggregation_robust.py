@@ -77,6 +77,19 @@ def test_order_of_sites_and_size_of_chunks_change_no_bit(
         np.testing.assert_array_equal(rule(values, 1 << 14), rule(shuffled, chunk))
 
 
+def test_not_even_cancelling_values_make_the_order_of_sites_visible() -> None:
+    rng = np.random.default_rng(0)
+    half = rng.normal(size=20) * 2.0 ** rng.integers(
+        0, 60, size=20
+    )  # rounding in float64 is all that is left
+    column = np.concatenate([half, -half]).astype(np.float32)
+    results = {
+        float(trimmed_mean(_weighted(rng.permutation(column)[:, None]), share=0.1, size=1)[0])
+        for _ in range(50)
+    }
+    assert len(results) == 1
+
+
 @given(seeds, st.integers(1, 4), st.integers(0, 3), st.integers(1, 40), st.sampled_from([1e6, -1e6, 1e30]))
 def test_a_minority_cannot_move_median_or_trimmed_mean_out_of_the_honest_range(
     seed: int, attackers: int, more: int, size: int, value: float
@@ -145,6 +158,8 @@ def test_krums_ties_go_to_the_earlier_site() -> None:
     square = np.array([[0, 0], [0, 1], [1, 0], [1, 1], [0, 0], [1, 1]], dtype=np.float32)
     assert krum_selection(_weighted(square), byzantine=1, size=2) == (0,)
     assert krum_selection(_weighted(square[::-1].copy()), byzantine=1, size=2) == (0,)
+    corners = np.tile(np.array([[0, 1], [1, 0]], dtype=np.float32), (40, 1))
+    assert krum_selection(_weighted(corners), byzantine=1, size=2, selected=3) == (0, 1, 2)
 
 
 def test_sites_that_did_not_train_have_no_vote() -> None:
