@@ -32,7 +32,6 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 from numpy.typing import ArrayLike
-from statsmodels.stats.multitest import multipletests
 
 from common.errors import DataError
 from common.evaluation import bootstrap
@@ -153,10 +152,12 @@ def holm(p_values: ArrayLike) -> Float64[np.ndarray, " tests"]:
     Args:
         p_values: in [0, 1], ``(tests,)``; nan is no test: it stays nan and isn't counted.
     """
+    # As statsmodels' multipletests, which collects the whole process's garbage at every call: 0.2 s beside torch.
     given = np.asarray(p_values, dtype=np.float64)
-    corrected, tested = np.full(given.shape, np.nan), np.isfinite(given)
-    if tested.any():
-        corrected[tested] = multipletests(given[tested], method="holm")[1]
+    order = np.argsort(given)  # nan at the end
+    left = np.isfinite(given).sum() - np.arange(len(given))
+    corrected = np.empty_like(given)
+    corrected[order] = np.maximum.accumulate(np.minimum(given[order] * left, 1))
     return corrected
 
 

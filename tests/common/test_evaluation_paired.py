@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired
@@ -188,6 +189,12 @@ def test_other_exams_are_refused():
         p_value(accuracy, first, second[::-1].copy())
     with pytest.raises(DataError, match="one shape"):
         p_value(accuracy, first, second[:3])
+
+
+@pytest.mark.parametrize("tests", [1, 2, 12])
+def test_holm_is_that_of_statsmodels(tests):
+    p_values = np.random.default_rng(tests).random(tests) ** 4
+    np.testing.assert_allclose(paired.holm(p_values), multipletests(p_values, method="holm")[1])
 
 
 def test_holm():
