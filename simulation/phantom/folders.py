@@ -58,21 +58,34 @@ class Tables:
     truth: Rows
 
 
-def write_patient(job: Job) -> Tables:
-    """Make one patient, write the pictures, and return the rows of the tables."""
-    settings = job.settings
-    patient = make_patient(
+def make(job: Job) -> Patient:
+    """The patient of a job; the same whenever it is asked for."""
+    return make_patient(
         job.seed,
         job.site,
         job.index,
         job.device,
-        exams=settings.exams_per_patient,
-        roi_px=settings.image_px,
+        exams=job.settings.exams_per_patient,
+        roi_px=job.settings.image_px,
     )
-    ids = [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(settings.exams_per_patient)]
+
+
+def exam_ids(job: Job) -> list[str]:
+    """The names of the patient's exams, in the order of the joints."""
+    return [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(job.settings.exams_per_patient)]
+
+
+def picture_path(job: Job, exam_id: str, kind: str) -> Path:
+    """Where a picture lies; ``kind`` is ``gs`` or ``doppler``."""
+    return job.folder / "images" / f"{exam_id}_{kind}.png"
+
+
+def write_patient(job: Job) -> Tables:
+    """Make one patient, write the pictures, and return the rows of the tables."""
+    patient, ids = make(job), exam_ids(job)
     for i, name in enumerate(ids):
         for kind, picture in (("gs", patient.exams.grey[i]), ("doppler", patient.exams.doppler[i])):
-            Image.fromarray(picture).save(job.folder / "images" / f"{name}_{kind}.png", compress_level=1)
+            Image.fromarray(picture).save(picture_path(job, name, kind), compress_level=1)
     return Tables(
         manifest=_manifest_rows(job, patient, ids),
         grades=_grade_rows(job, patient, ids),

@@ -1,0 +1,79 @@
+"""Where the synovium truly is in a cohort's pictures: drawn again from the seed, since a cohort holds no masks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from common.errors import DataError
+from simulation.phantom.arrays import Bytes, Mask, Singles
+from simulation.phantom.folders import Job, exam_ids, make, picture_path
+from simulation.phantom.patients import Patient
+from simulation.phantom.screen import Box
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """The region of interest of one picture.
+
+    Attributes:
+        shown: the picture, ``(height, width)`` or ``(height, width, 3)``.
+        synovium: mask of the true synovium, ``(height, width)``.
+    """
+
+    shown: Bytes
+    synovium: Mask
+
+    def shares(self, image_px: int) -> Singles:
+        """Share of each pixel that is synovium, ``(image_px, image_px)``: resized as the networks' input is."""
+        mask = Image.fromarray(self.synovium.astype(np.uint8) * np.uint8(255))
+        resized = mask.resize((image_px, image_px), Image.Resampling.BILINEAR)
+        return np.asarray(resized, dtype=np.float32) / np.float32(255)
+
+
+def regions(jobs: Iterable[Job], wanted: Collection[str]) -> dict[str, dict[str, Region]]:
+    """The regions of exams: exam -> ``gs`` and ``doppler``.
+
+    Args:
+        jobs: of the cohort's patients.
+        wanted: exams.
+
+    Raises:
+        DataError: if an exam is not the cohort's, or its stored pictures are not those that are drawn now.
+    """
+    found: dict[str, dict[str, Region]] = {}
+    for job in jobs:
+        chosen = [(i, exam_id) for i, exam_id in enumerate(exam_ids(job)) if exam_id in wanted]
+        if chosen:
+            patient = make(job)
+            found |= {exam_id: _regions(job, patient, exam_id, i) for i, exam_id in chosen}
+    strangers = set(wanted) - set(found)
+    if strangers:
+        raise DataError(f"Expected exams of the phantom cohort, got {', '.join(sorted(strangers)[:5])}")
+    return found
+
+
+def _regions(job: Job, patient: Patient, exam_id: str, i: int) -> dict[str, Region]:
+    exams = patient.exams
+    drawn = {
+        "gs": (exams.grey[i], exams.grey_sections[i], exams.grey_roi[i]),
+        "doppler": (exams.doppler[i], exams.doppler_sections[i], exams.doppler_roi[i]),
+    }
+    found = {}
+    for kind, (picture, section, roi) in drawn.items():
+        with Image.open(picture_path(job, exam_id, kind)) as stored:
+            if not np.array_equal(np.asarray(stored), picture):
+                raise DataError(
+                    f"Expected the {kind} picture of {exam_id} as this version draws it, its file differs: make the "
+                    f"cohort anew"
+                )
+        found[kind] = Region(shown=_cut(picture, roi), synovium=_cut(section.synovium, roi))
+    return found
+
+
+def _cut(values: np.ndarray, roi: Box) -> np.ndarray:
+    x, y, width, height = roi
+    return values[y : y + height, x : x + width].copy()  # lets go of the whole picture
