@@ -10,6 +10,7 @@ from statsmodels.stats.multitest import multipletests
 from common.errors import DataError
 from common.evaluation import bootstrap, paired
 from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.roc import youden
 
 
 def linear(confusion):
@@ -90,6 +91,27 @@ def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what
     assert 0.02 < np.mean(np.array(swap) <= 0.05) < 0.08
     assert abs(np.mean(np.array(swap) <= 0.5) - 0.5) < 0.1
     assert np.mean(np.array(naive) <= 0.05) > 0.2
+
+
+def test_systems_that_trade_sensitivity_for_specificity_are_not_told_apart_by_youden():
+    found = []
+    for seed in range(200):
+        generator = np.random.default_rng(seed)
+        patient = np.repeat(np.arange(30), 8)
+        share = 1 / (1 + np.exp(-1.5 * generator.standard_normal(30)))
+        truth = (generator.random(240) < share[patient]).astype(int)
+        first, second = (
+            bootstrap.patient_confusions(
+                truth,
+                np.where(generator.random(240) < np.where(truth == 1, *rates), truth, 1 - truth),
+                patient,
+                grades=2,
+                patients=30,
+            )
+            for rates in ((0.9, 0.6), (0.6, 0.9))
+        )
+        found.append(p_value(lambda c: youden(c, cut=0), first, second, permutations=199) <= 0.05)
+    assert np.mean(found) <= 0.05
 
 
 @pytest.mark.parametrize("metric", [accuracy, linear])
