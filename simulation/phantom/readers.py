@@ -99,9 +99,7 @@ def draw_severity(
 
     The phantom itself draws them so, but for areas of flow in a sliver of synovium.
     """
-    h, v = (
-        grades + 0.5 + WITHIN * (rng.random(len(grades)) - 0.5) for grades in (hypertrophy, vascularity)
-    )
+    h, v = (grades + 0.5 + WITHIN * (rng.random(len(grades)) - 0.5) for grades in (hypertrophy, vascularity))
     return Severity(hypertrophy=h, vascularity=v)
 
 
