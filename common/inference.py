@@ -1,0 +1,257 @@
+"""Asking many networks: each in turn, or all of one architecture at once, whichever is faster at the place.
+
+An ensemble is built once and asked many times. Where a network is small or the device fast, starting its
+operations costs more than computing them, and :mod:`common.stacking` starts each once for all networks;
+where networks are large, that only costs cache. What is faster depends on the architecture, the number of
+pictures, the device and its threads, so both ways are tried once a process and the choice is kept. Their
+answers differ by rounding only (at most 1e-4 in float32).
+
+Weights are kept once: layer by layer they move into one tensor for all networks of an architecture, and each
+network keeps a view of its part. 60 ResNet-18 networks (90 backbones) take 4 GB, half of it in bfloat16,
+and while they move there is one layer more than that.
+"""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Float32
+from torch import Tensor, nn
+
+from common.architecture import architecture, gather, replace, weights_of
+from common.stacking import logits as stacked_logits
+from common.stacking import stacked_network
+
+Precision = Literal["float32", "bfloat16"]
+Way = Literal["loop", "stacked"]
+
+CPU = torch.device("cpu")
+
+PICTURES = 512
+"""Most pictures times networks that are stacked at once; more leave the cache (measured: 256 to 640)."""
+
+GAIN = 1.1
+"""A stack must be faster than the loop by this factor; below it, noise would decide."""
+
+TRIALS, TRIAL_S = 7, 0.5
+"""A trial compares the two ways this often, or for this long if that is over first, but once at least."""
+
+TRIED = (1, 8, 64)
+"""Trials are made with so many pictures; another number does as the largest of these that it reaches."""
+
+TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
+"""Largest difference of the two ways over the largest logit that is still rounding (with TF32, in float32)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One network of an ensemble.
+
+    Attributes:
+        name: unique in the ensemble.
+        images: the images it reads.
+        network: maps a list of pictures, ``images`` in order, each ``(n, 3, side, side)``, to logits
+            ``(n, classes)``. The ensemble takes it over: it stays usable, but its weights move.
+    """
+
+    name: str
+    images: tuple[str, ...]
+    network: nn.Module
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stack:
+    """Networks of one architecture that read the same images.
+
+    Attributes:
+        names: of the networks.
+        images: what they read.
+        networks: each by itself, in evaluation.
+        merged: all of them at once (:mod:`common.stacking`), on the same weights.
+        device: where they are.
+        precision: float32, or bfloat16 for products and convolutions (autocast).
+        architecture: equal for stacks whose networks differ in nothing but their weights.
+        clock: seconds, for trials.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[str, ...]
+    networks: tuple[nn.Module, ...]
+    merged: nn.Module
+    device: torch.device
+    precision: Precision
+    architecture: Hashable
+    clock: Callable[[], float]
+
+    def logits(
+        self, pictures: Sequence[Float[Tensor, "n ..."]], *, way: Way
+    ) -> Float32[Tensor, "networks n classes"]:
+        """Logits of all networks, on the CPU.
+
+        Args:
+            pictures: ``images`` in order.
+            way: one network after the other, or all at once.
+
+        Raises:
+            UnstackableError: if all at once was asked for and the architecture has no rule for it.
+        """
+        compute = {"loop": self._loop, "stacked": self._stacked}[way]
+        half = self.precision == "bfloat16"
+        ready = [picture.to(self.device, torch.bfloat16 if half else None) for picture in pictures]
+        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+            return compute(ready).float().cpu()
+
+    def _loop(self, pictures: list[Tensor]) -> Tensor:
+        return torch.stack([network(pictures) for network in self.networks])
+
+    def _stacked(self, pictures: list[Tensor]) -> Tensor:
+        count = len(self.networks)
+        parts = zip(*(picture.split(max(1, PICTURES // count)) for picture in pictures), strict=True)
+        return torch.cat([stacked_logits(self.merged, part, count) for part in parts], dim=1)
+
+    def fastest(self, pictures: Sequence[Float[Tensor, "n ..."]]) -> Way:
+        """The faster way for so many pictures on so many threads; found by trial once a process.
+
+        Where stacking does not pay for few pictures it does not for more, so large networks are only ever tried
+        with one.
+        """
+        numbers = [number for number in TRIED if number <= len(pictures[0])]
+        if len(self.networks) == 1 or not numbers:
+            return "loop"
+        ways = (self._faster([picture[:number] for picture in pictures]) for number in numbers)
+        return next((way for way in ways if way == "loop"), "stacked")
+
+    def _faster(self, pictures: Sequence[Tensor]) -> Way:
+        shapes = tuple(picture.shape for picture in pictures)
+        threads, count = torch.get_num_threads(), len(self.networks)
+        place = (self.architecture, count, self.device, self.precision, threads, shapes)
+        with _trials:  # two at once would measure each other
+            if place not in _known:
+                _known[place] = self._try(pictures)
+            return _known[place]
+
+    def _try(self, pictures: Sequence[Tensor]) -> Way:
+        def loop() -> Tensor:
+            return self.logits(pictures, way="loop")
+
+        def stacked() -> Tensor:
+            return self.logits(pictures, way="stacked")
+
+        expected = loop()
+        try:
+            difference = (stacked() - expected).abs().max()
+        except Exception:  # whatever a foreign network does with stacked weights, the loop has answered
+            return "loop"
+        if not difference <= TOLERANCE[self.precision] * expected.abs().max():
+            return "loop"
+        return "stacked" if self._speedup(stacked, over=loop) > GAIN else "loop"
+
+    def _speedup(self, way: Callable[[], Tensor], *, over: Callable[[], Tensor]) -> float:
+        """Median of the ratios of seconds, taken in turn; both have run before."""
+        ratios: list[float] = []
+        start = self.clock()
+        while not ratios or (len(ratios) < TRIALS and self.clock() - start < TRIAL_S):
+            ratios.append(self._seconds(over) / self._seconds(way))
+        return statistics.median(ratios)
+
+    def _seconds(self, way: Callable[[], Tensor]) -> float:
+        start = self.clock()
+        way()
+        return self.clock() - start
+
+
+_trials = threading.Lock()
+_known: dict[Hashable, Way] = {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ensemble:
+    """Networks that are asked together.
+
+    Attributes:
+        names: of the networks, in the order they were given.
+        stacks: the same networks by architecture.
+    """
+
+    names: tuple[str, ...]
+    stacks: tuple[Stack, ...]
+
+    def logits(
+        self,
+        pictures: Mapping[str, Float[Tensor, "n ..."]],
+        *,
+        way: Way | Literal["fastest"] = "fastest",
+    ) -> dict[str, Float32[Tensor, "n _"]]:
+        """Logits ``(n, classes)`` of each network by name, on the CPU.
+
+        Args:
+            pictures: image name -> pictures, ready for a network.
+            way: ``fastest`` is chosen by measurement, so that last bits may differ from process to process;
+                name a way where they must not.
+        """
+        found: dict[str, Tensor] = {}
+        for stack in self.stacks:
+            read = [pictures[image] for image in stack.images]
+            chosen = stack.fastest(read) if way == "fastest" else way
+            found.update(zip(stack.names, stack.logits(read, way=chosen), strict=True))
+        return {name: found[name] for name in self.names}
+
+
+def ensemble(
+    members: Iterable[Member],
+    *,
+    device: torch.device = CPU,
+    precision: Precision = "float32",
+    memory_format: torch.memory_format = torch.channels_last,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Ensemble:
+    """Build an ensemble.
+
+    Args:
+        members: the networks, which are taken over one by one: a generator never has two copies of them.
+        device: where to compute.
+        precision: ``bfloat16`` halves memory and, where the device has such units, time; probabilities move
+            in their third digit.
+        memory_format: of the convolutions' weights. Channels last was faster in every case measured on a
+            CPU, in either way.
+        clock: seconds; it decides which way is taken, nothing else.
+    """
+    names: list[str] = []
+    alike: dict[Hashable, list[Member]] = {}
+    for member in members:
+        _take(member.network, device, precision)
+        names.append(member.name)
+        alike.setdefault((member.images, architecture(member.network)), []).append(member)
+    stacks = [
+        Stack(
+            names=tuple(member.name for member in same),
+            images=same[0].images,
+            networks=tuple(member.network for member in same),
+            merged=_merged([member.network for member in same], memory_format),
+            device=device,
+            precision=precision,
+            architecture=kind,
+            clock=clock,
+        )
+        for kind, same in alike.items()
+    ]
+    return Ensemble(names=tuple(names), stacks=tuple(stacks))
+
+
+def _take(network: nn.Module, device: torch.device, precision: Precision) -> None:
+    """Put a network in its place, for evaluation."""
+    network.to(device).eval()
+    for name, values in list(weights_of(network)):
+        if precision == "bfloat16" and values.ndim > 1:  # norms and biases are small and stay as they are
+            replace(network, name, values.detach().bfloat16())
+
+
+def _merged(networks: Sequence[nn.Module], memory_format: torch.memory_format) -> nn.Module:
+    weights = {name: gather(networks, name, memory_format) for name, _ in list(weights_of(networks[0]))}
+    return stacked_network(networks[0], weights, len(networks))
