@@ -29,7 +29,9 @@ from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec, Target
 from common.settings import AugmentationSettings, ImageSettings, NetworkSettings, TrainingSettings
 from common.training.data import ExamTensors
-from common.training.local import LocalSettings, labels, train_network, training_exams
+from common.training.inputs import labels, training_exams
+from common.training.local import train_network
+from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 

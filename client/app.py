@@ -42,6 +42,8 @@ def train(message: Message, context: Context) -> Message:
     def answer(site: Site) -> RecordDict:
         request = wire.decode_train_request(message.content)
         reply = node.train(site, request, device=_device(context))
+        if isinstance(reply, wire.MissingWeights):
+            return wire.encode_missing_weights(reply)
         record = wire.encode_train_reply(reply, encoding=request.encoding)
         return wire.with_receipt(record, receipts.of_reply(site, request, wire.contents(record)))
 

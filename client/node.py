@@ -13,16 +13,18 @@ from torch import Tensor
 
 from client import keys
 from client.site import Site
+from client.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError, PolicyError, UpdateError
 from common.evaluation.histograms import ScoreHistograms
-from common.messages import NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
+from common.messages import MissingWeights, NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
 from common.methods.stages import networks
-from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
-from common.training.local import LocalSettings, labels, score, validation_exams
+from common.training.inputs import labels, validation_exams
+from common.training.local import score
+from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
 from common.version import VERSION
 
@@ -53,8 +55,11 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     )
 
 
-def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainReply:
+def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainReply | MissingWeights:
     """Train one group of networks for one round; a pure function of the request and the site's data.
+
+    Returns:
+        The reply, or which frozen weights are not in the site's cache and have to come with the request.
 
     Raises:
         PolicyError: if the plan was never agreed to, or the policy has changed since.
@@ -66,6 +71,11 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
     unknown = sorted(set(request.weights) - set(known))
     if unknown:
         raise UpdateError(f"Expected networks of the plan, got {unknown}")
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash)
+    cache.add(request.attached)
+    missing = cache.missing(ref for parts in request.frozen.values() for ref in parts.values())
+    if missing:
+        return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
     data = site.store(settings).tensors
     histograms_may_leave = site.policy.permits_histograms
     replies: dict[str, NetworkReply] = {}
@@ -74,7 +84,8 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
         if request.layouts[name] != flat_network(spec, settings.network, device).layout.hash:
             raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
         weights = torch.from_numpy(np.array(received))
-        local = _local_settings(spec, settings, device)
+        frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
+        local = local_settings(spec, settings, device=device, frozen=frozen)
         histograms = _histograms(site, weights, data, local) if histograms_may_leave else None
         replies[name] = _train_one(site, request, weights, data, local, settings, histograms)
     return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
@@ -90,9 +101,9 @@ def _train_one(
     histograms: ScoreHistograms | None,
 ) -> NetworkReply:
     counts = histograms.counts if histograms is not None else None
-    if request.server_round > settings.federation.rounds:
+    if request.server_round > local.rounds:
         return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
-    seed = derive_seed(settings.seed, site.name, local.spec.name, request.server_round)
+    seed = derive_seed(settings.seed, site.name, local.spec.identity, request.server_round)
     trained, _ = algorithm(settings.federation).local_update(
         weights, {}, data, local, request.server_round, seed
     )
@@ -108,21 +119,16 @@ def _histograms(
     site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings
 ) -> ScoreHistograms | None:
     """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
+    if local.spec.target.kind == "permutation":
+        return None
     exams = validation_exams(data, local.spec)
     if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
         return None
-    scores = score(weights, data, exams, local)[:, 1].numpy()
-    return ScoreHistograms.from_scores(scores, labels(data, local.spec)[exams].numpy())
-
-
-def _local_settings(spec: NetworkSpec, settings: Settings, device: torch.device) -> LocalSettings:
-    return LocalSettings(
-        spec=spec,
-        images=settings.images,
-        network=settings.network,
-        training=settings.training,
-        rounds=settings.federation.rounds,
-        device=device,
+    probabilities = score(weights, data, exams, local)
+    classes = local.spec.target.classes
+    expected = probabilities @ torch.linspace(0, 1, classes)  # for two classes, the probability of class 1
+    return ScoreHistograms.from_scores(
+        expected.clamp(0, 1).numpy(), labels(data, local.spec)[exams].numpy(), classes=classes
     )
 
 

@@ -1,22 +1,23 @@
-"""The trained ensemble: probabilities of its networks, their bits, the votes of its models, its decision."""
+"""The trained ensemble: probabilities of its networks, the votes of its models, its decision."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float32, Int, Int64, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.errors import ConfigurationError
 from common.imaging.prepare import picture
-from common.networks.spec import NetworkSpec
-from common.scoring import ecoc, eoss, multitude, validity
-from common.settings import ImageSettings, NetworkSettings, Settings
-from common.training.flat_network import flat_network
+from common.methods.stages import Output, method
+from common.networks.spec import COMBINED, NetworkSpec
+from common.scoring import multitude, validity
+from common.settings import Settings
 from common.training.local import autocast
+from common.training.local_settings import CPU
 
 BATCH = 128
 
@@ -26,24 +27,35 @@ class Scores:
     """What an ensemble says of some exams.
 
     Attributes:
-        probabilities: of class 1, one column a network.
-        votes: the grade that each scoring model votes, in the order of the folds and of the measurements.
-        decision: MULTITUDE's answer, in the order of the measurements; always a valid combination.
-        majority: each measurement's own plurality, beside which the decision is contested or not.
-        combined: the combined score of the decision; ``None`` where the settings' rule of validity has none.
-        weight: of the decision, at most models ** measurements.
+        names: what is scored, in the order of votes and decisions: the measurements, or one score.
+        outputs: what each network says, in the order of the committee's networks.
+        votes: the grade that each voter (RATING: scoring model) gives.
+        decision: the answer; by MULTITUDE always a valid combination.
+        majority: each score's own plurality, beside which the decision is contested or not.
+        combined: the combined score of the decision; ``None`` where there is none.
+        weight: of MULTITUDE's answer, at most models ** scores.
         runner_up_weight: the largest of the other valid combinations.
-        contested: whether nobody voted for a valid combination, or the decision differs from the majority.
+        contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
     """
 
-    probabilities: Float32[np.ndarray, "n networks"]
-    votes: Int[np.ndarray, "n models measurements"]
-    decision: Int64[np.ndarray, "n measurements"]
-    majority: Int64[np.ndarray, "n measurements"]
+    names: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    votes: Int[np.ndarray, "n models scores"]
+    decision: Int64[np.ndarray, "n scores"]
+    majority: Int64[np.ndarray, "n scores"]
     combined: Int64[np.ndarray, " n"] | None
     weight: Int64[np.ndarray, " n"]
     runner_up_weight: Int64[np.ndarray, " n"]
     contested: Bool[np.ndarray, " n"]
+
+    def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:
+        """Network name -> probability of class 1; name:class -> of each class, where there are more than two."""
+        columns: dict[str, Float32[np.ndarray, " n"]] = {}
+        for output in self.outputs:
+            values, name = output.probabilities, output.spec.name
+            several = {f"{name}:{c}": values[:, c] for c in range(values.shape[1])}
+            columns |= {name: values[:, 1]} if values.shape[1] == 2 else several
+        return columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,151 +63,101 @@ class Committee:
     """A trained ensemble: pictures in, votes and decisions out; the same at the centre and at a site.
 
     Attributes:
-        specs: the networks, in the order of the columns.
-        weights: flat weights by network name.
-        thresholds: probability from which on each network's bit is 1, in the order of ``specs``.
+        specs: the networks that score.
+        modules: the same networks, ready to be asked, on ``device``.
+        thresholds: of a binary network: probability from which on its bit is 1.
         settings: of the run that trained it.
+        device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
     """
 
     specs: tuple[NetworkSpec, ...]
-    weights: Mapping[str, Float32[Tensor, " _"]]
-    thresholds: Float32[np.ndarray, " networks"]
+    modules: tuple[nn.Module, ...]
+    thresholds: tuple[float, ...]
     settings: Settings
+    device: torch.device = CPU
+
+    def on(self, device: torch.device) -> Committee:
+        """The same ensemble on a device; its weights are copied there."""
+        if device == self.device:
+            return self
+        return replace(
+            self, modules=tuple(copy.deepcopy(module).to(device) for module in self.modules), device=device
+        )
 
     def score(
-        self,
-        stored: Mapping[str, UInt8[Tensor, "exams _ side side"]],
-        exams: Int[Tensor, " n"],
-        *,
-        device: torch.device,
+        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
     ) -> Scores:
         """Score exams.
 
         Args:
             stored: image name -> pictures, as in ``ExamTensors.images``.
             exams: which of them.
-            device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
         """
-        settings = self.settings
-        found = probabilities(
-            self.weights,
-            self.specs,
-            stored,
-            exams,
-            images=settings.images,
-            network=settings.network,
-            device=device,
-        ).numpy()
-        voted = votes(bits(found, self.thresholds), self.specs, measurements=list(settings.measurements))
-        values = [measurement.grades for measurement in settings.measurements.values()]
-        decided = multitude.decide(voted, values=values, is_valid=validity.predicate(settings))
+        chosen = method(self.settings.method)
+        outputs = self.outputs(stored, exams)
+        graded = chosen.scores(self.settings)
+        votes = chosen.votes(outputs, self.settings)
+        values = list(graded.values())
+        is_valid = (
+            validity.predicate(self.settings)
+            if list(graded) == list(self.settings.measurements)
+            else lambda combination: True
+        )
+        decided = multitude.decide(votes, values=values, is_valid=is_valid)
+        majority = multitude.majority(votes, values=values)
+        decision = decided.decision if self.settings.rating.decision == "multitude" else majority
         return Scores(
-            probabilities=found,
-            votes=voted,
-            decision=decided.decision,
-            majority=multitude.majority(voted, values=values),
-            combined=_combined(decided.decision, settings),
+            names=tuple(graded),
+            outputs=outputs,
+            votes=votes,
+            decision=decision,
+            majority=majority,
+            combined=_combined(dict(zip(graded, decision.T, strict=True)), self.settings),
             weight=decided.weight,
             runner_up_weight=decided.runner_up_weight,
             contested=decided.contested,
         )
 
+    def outputs(
+        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
+    ) -> tuple[Output, ...]:
+        """What each network says of some exams; every picture is prepared once and read by all."""
+        found: list[list[Tensor]] = [[torch.empty(0, spec.target.classes)] for spec in self.specs]
+        with torch.inference_mode():
+            for chunk in exams.split(BATCH):
+                for network, probabilities in zip(found, self._probabilities(stored, chunk), strict=True):
+                    network.append(probabilities)
+        return tuple(
+            Output(spec=spec, probabilities=torch.cat(parts).numpy(), threshold=threshold)
+            for spec, parts, threshold in zip(self.specs, found, self.thresholds, strict=True)
+        )
 
-def _combined(decision: Int64[np.ndarray, "n measurements"], settings: Settings) -> np.ndarray | None:
+    def _probabilities(self, stored: Mapping[str, Tensor], exams: Tensor) -> Sequence[Tensor]:
+        pictures = self.pictures(stored, exams)
+        found = []
+        for spec, module in zip(self.specs, self.modules, strict=True):
+            with autocast(self.device):  # as in training, where the thresholds come from
+                logits: Tensor = module([pictures[name] for name in spec.images])
+            found.append(logits.float().softmax(dim=1).cpu())
+        return found
+
+    def pictures(
+        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
+    ) -> dict[str, Float32[Tensor, "n 3 px px"]]:
+        """Image name -> pictures of some exams, as the networks read them."""
+        images, image_px = self.settings.images, self.settings.network.image_px
+        needed = sorted({image for spec in self.specs for image in spec.images})
+        return {
+            name: picture(stored[name][exams].to(self.device), images[name], image_px=image_px)
+            for name in needed
+        }
+
+
+def _combined(
+    decision: Mapping[str, Int64[np.ndarray, " n"]], settings: Settings
+) -> Int64[np.ndarray, " n"] | None:
     if settings.validity != "eoss":
         return None
-    grades = dict(zip(settings.measurements, decision.T, strict=True))
-    return eoss.combined(grades["hypertrophy"], grades["vascularity"])
-
-
-def probabilities(
-    weights: Mapping[str, Float32[Tensor, " _"]],
-    specs: Sequence[NetworkSpec],
-    stored: Mapping[str, UInt8[Tensor, "exams _ side side"]],
-    exams: Int[Tensor, " n"],
-    *,
-    images: Mapping[str, ImageSettings],
-    network: NetworkSettings,
-    device: torch.device,
-) -> Float32[Tensor, "n networks"]:
-    """Probability of class 1 for each exam by each network.
-
-    Every picture is prepared once and read by all networks.
-
-    Args:
-        weights: flat weights by network name.
-        specs: the networks, in the order of the columns.
-        stored: image name -> pictures, as in ``ExamTensors.images``.
-        exams: which of them.
-        images: the kinds of the images.
-        network: backbone and size.
-        device: where to compute.
-    """
-    needed = sorted({image for spec in specs for image in spec.images})
-    rows = [torch.empty(0, len(specs))]
-    with torch.inference_mode():
-        for chunk in exams.split(BATCH):
-            pictures = {
-                name: picture(stored[name][chunk].to(device), images[name], image_px=network.image_px)
-                for name in needed
-            }
-            columns = [_probability(weights[spec.name], spec, pictures, network, device) for spec in specs]
-            rows.append(torch.stack(columns, dim=1))
-    return torch.cat(rows)
-
-
-def _probability(
-    weights: Tensor,
-    spec: NetworkSpec,
-    pictures: Mapping[str, Tensor],
-    network: NetworkSettings,
-    device: torch.device,
-) -> Tensor:
-    built = flat_network(spec, network, device)
-    built.load(weights)
-    built.module.eval()
-    with autocast(device):  # as in training, where the thresholds come from
-        logits: Tensor = built.module([pictures[name] for name in spec.images])
-    return logits.float().softmax(dim=1)[:, 1].cpu()
-
-
-def bits(
-    probabilities: Float32[np.ndarray, "n networks"], thresholds: Float32[np.ndarray, " networks"]
-) -> Bool[np.ndarray, "n networks"]:
-    """Each network's bit: whether its probability reaches its own threshold."""
-    return probabilities >= thresholds
-
-
-def votes(
-    bits: Bool[np.ndarray, "n networks"], specs: Sequence[NetworkSpec], *, measurements: Sequence[str]
-) -> Int[np.ndarray, "n models measurements"]:
-    """The grade that each scoring model votes for each measurement, by ECOC.
-
-    Args:
-        bits: one column a network.
-        specs: the networks, in the order of the columns.
-        measurements: in the order of the votes.
-
-    Raises:
-        ConfigurationError: if a model has no network for a measurement.
-    """
-    folds = sorted({spec.fold for spec in specs})
-    by_model = [
-        [ecoc.decode(bits[:, _columns(specs, fold, measurement)]) for measurement in measurements]
-        for fold in folds
-    ]
-    return np.array(by_model).transpose(2, 0, 1)
-
-
-def _columns(specs: Sequence[NetworkSpec], fold: int, measurement: str) -> Int[np.ndarray, "replicas tasks"]:
-    """Column of each replica and threshold of one scoring model."""
-    chosen = {
-        (spec.replica, spec.target.threshold): index
-        for index, spec in enumerate(specs)
-        if spec.fold == fold and spec.target.measurement == measurement
-    }
-    if not chosen:
-        raise ConfigurationError(f"Expected networks of model {fold} for {measurement}, got none")
-    replicas = sorted({replica for replica, _ in chosen})
-    tasks = range(len(chosen) // len(replicas))
-    return np.array([[chosen[replica, task] for task in tasks] for replica in replicas])
+    if COMBINED in decision:
+        return decision[COMBINED]
+    return np.asarray(np.maximum(decision["hypertrophy"], decision["vascularity"]))

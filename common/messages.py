@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from jaxtyping import Float32, Int64
 from common.receipts import Receipt
 
 Encoding = Literal["float32", "bfloat16"]
-Weights = Float32[np.ndarray, " parameters"]
+Weights = Float32[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,22 @@ class PlanReply:
     public_key: str
 
 
+@dataclass(frozen=True, slots=True)
+class WeightsRef:
+    """Weights that a site already has, or asks for with :class:`MissingWeights`.
+
+    Attributes:
+        hash: SHA-256 of the flat vector's little-endian float32 bytes, in hex.
+    """
+
+    hash: str
+
+    @classmethod
+    def of(cls, weights: Weights) -> WeightsRef:
+        """The reference to some weights."""
+        return cls(hashlib.sha256(np.ascontiguousarray(weights, dtype="<f4").data).hexdigest())
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainRequest:
     """Asks a site to train one group of networks for one round.
@@ -66,6 +83,8 @@ class TrainRequest:
         encoding: how the weights are written, and are to be written in the reply.
         weights: network name -> flat weights.
         layouts: network name -> hash of the layout of its flat weights.
+        frozen: network name -> part -> its weights, which the site has or asks for.
+        attached: weights for the site's cache, by hash; of those that it has asked for.
     """
 
     campaign: str
@@ -76,6 +95,8 @@ class TrainRequest:
     encoding: Encoding
     weights: Mapping[str, Weights]
     layouts: Mapping[str, str]
+    frozen: Mapping[str, Mapping[str, WeightsRef]] = field(default_factory=dict)
+    attached: Mapping[str, Weights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,13 +108,13 @@ class NetworkReply:
         num_examples: exams before resampling; the weight in FedAvg.
         loss: mean training loss; NaN where nothing was trained.
         histograms: counts of validation scores of the received weights, class x bin; ``None`` where the site's
-            policy keeps them.
+            policy keeps them, or the network has no grades to validate on.
     """
 
     update: Weights | None
     num_examples: int
     loss: float
-    histograms: Int64[np.ndarray, "2 256"] | None
+    histograms: Int64[np.ndarray, "classes 256"] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +132,15 @@ class Refusal:
 
     site: str
     code: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MissingWeights:
+    """A site's answer when its cache lacks weights that a request refers to: it is to be asked again with them."""
+
+    site: str
+    request_id: str
+    hashes: tuple[str, ...]
 
 
 Reply = TypeVar("Reply", PlanReply, TrainReply)

@@ -21,6 +21,7 @@ from common.errors import ConfigurationError
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
+Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 
 
 class Section(BaseModel):
@@ -50,12 +51,18 @@ class MeasurementSettings(Section):
 class NetworkSettings(Section):
     """The networks' backbone and the size of the image they see."""
 
-    backbone: Literal["small", "resnet18"] = "small"
+    backbone: Backbone = "small"
+    """``small``, ``resnet18``, ``vgg16``, ``inception_v3``, or ``package.module:Name`` of one's own."""
+    weights: str = "none"
+    """Where backbones start that start from no other network: ``none`` (random), ``imagenet`` (torchvision
+    downloads them), or a file of torchvision's, or a folder of such files."""
+    weights_sha256: str = ""
+    """Of the start weights, filled in by the centre: the plan names what they are, not where they lie."""
     image_px: Annotated[int, Field(ge=16, le=1024)] = 64
     width: Annotated[int, Field(ge=4, le=256)] = 16
     """Channels of the small backbone's first stage; ignored by the others."""
     hidden: Positive = 256
-    """Width of the fusion head's hidden layer (RATING: 256)."""
+    """Width of the hidden layer of heads that have one (RATING's fusion head: 256)."""
 
 
 class AugmentationSettings(Section):
@@ -100,6 +107,37 @@ class FederationSettings(Section):
     encoding: Literal["float32", "bfloat16"] = "float32"
 
 
+class StageSettings(Section):
+    """What a stage does otherwise than ``training`` and ``federation`` say; ``None``: as they do."""
+
+    rounds: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Positive | None = None
+    local_steps: Positive | None = None
+
+
+class JigsawSettings(StageSettings):
+    """Pretraining by jigsaw puzzles (Noroozi and Favaro 2016), as in RATING's stage 1."""
+
+    image: str = "gs"
+    image_px: Annotated[int, Field(ge=24, le=1024)] = 225
+    """Side that the ROI is resized to; three cells a side."""
+    tile_px: Annotated[int, Field(ge=8, le=341)] = 64
+    """Side of the tile that is cut at a random place of each cell."""
+    permutations: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    """Size of the set that is told apart (the paper: 1000, the released code: 100)."""
+    measurements: tuple[str, ...] | None = None
+    """Whose networks start from the puzzles (RATING: hypertrophy's only); ``None``: all."""
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> JigsawSettings:
+        if self.tile_px > self.image_px // 3:
+            raise ValueError(
+                f"jigsaw.tile_px is {self.tile_px}, a cell of {self.image_px} px has {self.image_px // 3}"
+            )
+        return self
+
+
 class RatingSettings(Section):
     """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
 
@@ -107,12 +145,39 @@ class RatingSettings(Section):
     models: Positive | None = None
     """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
     replicas: Annotated[int, Field(ge=1, le=26)] = 2
+    fusion: Literal["staged", "joint"] = "staged"
+    """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""
+    codes: Literal["ecoc", "classes"] = "ecoc"
+    """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
+    decision: Literal["multitude", "majority"] = "multitude"
+    """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
+    jigsaw: JigsawSettings | None = None
+    """Pretrains the backbones of fused networks; ``None``: they start as ``network.weights`` says."""
+    head: StageSettings = StageSettings()
+    """The stage that trains H."""
 
     @model_validator(mode="after")
     def _no_more_models_than_folds(self) -> RatingSettings:
         if self.models is not None and self.models > self.folds:
             raise ValueError(f"rating.models is {self.models}, but there are only {self.folds} folds")
         return self
+
+
+class AndersenSettings(Section):
+    """Andersen et al. 2019: a binary network, and an ensemble of classifiers on the best layer of a backbone."""
+
+    binary_backbone: Backbone = "vgg16"
+    backbone: Backbone = "inception_v3"
+    encoder: Literal["frozen", "trained"] = "frozen"
+    """``frozen``: classifiers on ImageNet's features (published; needs ``network.weights``); ``trained``: the
+    encoder is trained with each of them."""
+    layers: Annotated[int, Field(ge=1, le=11)] = 11
+    """Candidates for the layer whose features are classified: the first so many of the backbone."""
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
+    )  # fmt: skip
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64)
+    """The ensemble has one classifier for each pair of learning rate and batch size: ten."""
 
 
 class EvaluateSettings(Section):
@@ -150,6 +215,8 @@ class PhantomSettings(Section):
     """Add one site, on a device of its own, that is never trained on."""
     image_px: Annotated[int, Field(ge=64, le=512)] = 224
     """Side of the region of interest in the saved pictures."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """``None``: the run's."""
 
 
 class PublicSettings(Section):
@@ -198,6 +265,7 @@ class Settings(Section):
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
     rating: RatingSettings = RatingSettings()
+    andersen: AndersenSettings = AndersenSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     cohort: CohortSettings | None = None
     compute: ComputeSettings = ComputeSettings()
@@ -210,6 +278,14 @@ class Settings(Section):
                 raise ValueError(
                     f"measurements.{name}.images names {unknown}; the images are {sorted(self.images)}"
                 )
+        jigsaw = self.rating.jigsaw
+        if jigsaw is not None and jigsaw.image not in self.images:
+            raise ValueError(f"rating.jigsaw.image is {jigsaw.image!r}; the images are {sorted(self.images)}")
+        strays = set(jigsaw.measurements or () if jigsaw else ()) - set(self.measurements)
+        if strays:
+            raise ValueError(
+                f"rating.jigsaw.measurements has {sorted(strays)}; the measurements are {list(self.measurements)}"
+            )
         if self.validity == "eoss":
             grades = {name: m.grades for name, m in self.measurements.items()}
             if grades != {"hypertrophy": 4, "vascularity": 4}:
@@ -221,6 +297,8 @@ class Settings(Section):
     def plan(self) -> dict[str, Any]:
         """Everything that changes what leaves a site, as plain JSON values."""
         plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
+        if self.network.weights != "none":
+            plan["network"]["weights"] = "pretrained"
         return plan | {"evaluate": {"held_out": self.evaluate.held_out}}
 
     def plan_json(self) -> str:

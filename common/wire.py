@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 
 from common import bfloat16
 from common.errors import UpdateError
+from common.evaluation.histograms import BINS
 from common.messages import (
     Encoding,
+    MissingWeights,
     NetworkReply,
     PlanReply,
     PlanRequest,
@@ -29,6 +31,7 @@ from common.messages import (
     TrainReply,
     TrainRequest,
     Weights,
+    WeightsRef,
 )
 from common.receipts import Contents, Receipt, from_fields
 
@@ -36,6 +39,7 @@ __all__ = [
     "PLAN",
     "TRAIN",
     "Encoding",
+    "MissingWeights",
     "NetworkReply",
     "PlanReply",
     "PlanRequest",
@@ -44,11 +48,13 @@ __all__ = [
     "TrainReply",
     "TrainRequest",
     "Weights",
+    "WeightsRef",
     "contents",
     "decode_plan_reply",
     "decode_plan_request",
     "decode_train_reply",
     "decode_train_request",
+    "encode_missing_weights",
     "encode_plan_reply",
     "encode_plan_request",
     "encode_refusal",
@@ -144,11 +150,18 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
                     "encoding": request.encoding,
                     "layouts": [request.layouts[name] for name in names],
                     "networks": names,
+                    "frozen": json.dumps(_hashes(request.frozen)),
                 }
             ),
             "weights": ArrayRecord({name: _pack(request.weights[name], request.encoding) for name in names}),
+            # never rounded: their hash is of all their bits
+            "attached": ArrayRecord({h: _pack(w, "float32") for h, w in request.attached.items()}),
         }
     )
+
+
+def _hashes(frozen: Mapping[str, Mapping[str, WeightsRef]]) -> dict[str, dict[str, str]]:
+    return {name: {part: ref.hash for part, ref in parts.items()} for name, parts in frozen.items()}
 
 
 def decode_train_request(record: RecordDict) -> TrainRequest:
@@ -169,10 +182,11 @@ def decode_train_request(record: RecordDict) -> TrainRequest:
             "encoding": str,
             "layouts": list,
             "networks": list,
+            "frozen": str,
         },
     )
     names = [str(name) for name in cast(list[str], fields["networks"])]
-    arrays = record.array_records["weights"]
+    arrays, attached = (record.array_records.get(part, ArrayRecord()) for part in ("weights", "attached"))
     if sorted(arrays) != sorted(names):
         raise UpdateError(f"Expected weights of {sorted(names)}, got {sorted(arrays)}")
     return TrainRequest(
@@ -184,6 +198,29 @@ def decode_train_request(record: RecordDict) -> TrainRequest:
         encoding=_encoding(cast(str, fields["encoding"])),
         weights={name: _unpack(arrays[name]) for name in names},
         layouts=dict(zip(names, cast(list[str], fields["layouts"]), strict=True)),
+        frozen=_refs(cast(str, fields["frozen"])),
+        attached={str(name): _unpack(attached[name]) for name in attached},
+    )
+
+
+def _refs(text: str) -> dict[str, dict[str, WeightsRef]]:
+    try:
+        return {
+            str(name): {str(part): WeightsRef(str(digest)) for part, digest in parts.items()}
+            for name, parts in json.loads(text).items()
+        }
+    except (ValueError, AttributeError):
+        raise UpdateError("Expected references to weights by network and part, got something else") from None
+
+
+def encode_missing_weights(missing: MissingWeights) -> RecordDict:
+    """Pack a site's request for weights for the wire."""
+    return RecordDict(
+        {
+            "missing-weights": ConfigRecord(
+                {"site": missing.site, "request-id": missing.request_id, "hashes": list(missing.hashes)}
+            )
+        }
     )
 
 
@@ -193,7 +230,7 @@ def encode_train_reply(reply: TrainReply, *, encoding: Encoding) -> RecordDict:
     networks = reply.networks
     updates = {n: _pack(u, encoding) for n in names if (u := networks[n].update) is not None}
     histograms = {
-        n: Array("int64", (2, 256), "raw", h.astype("<i8").tobytes())
+        n: Array("int64", h.shape, "raw", h.astype("<i8").tobytes())
         for n in names
         if (h := networks[n].histograms) is not None
     }
@@ -214,8 +251,8 @@ def encode_train_reply(reply: TrainReply, *, encoding: Encoding) -> RecordDict:
     )
 
 
-def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | Refusal:
-    """Unpack :func:`encode_train_reply` with its receipt, or a refusal.
+def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | MissingWeights | Refusal:
+    """Unpack :func:`encode_train_reply` with its receipt, or a request for weights, or a refusal.
 
     Raises:
         UpdateError: if a field is missing, unknown or of another type.
@@ -223,6 +260,8 @@ def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | Refusal:
     """
     if "refusal" in record:
         return _decode_refusal(record)
+    if "missing-weights" in record:
+        return _decode_missing_weights(record)
     fields = _fields(
         record,
         "reply",
@@ -293,6 +332,15 @@ def _decode_refusal(record: RecordDict) -> Refusal:
     return Refusal(site=cast(str, fields["site"]), code=cast(str, fields["code"]))
 
 
+def _decode_missing_weights(record: RecordDict) -> MissingWeights:
+    fields = _fields(record, "missing-weights", {"site": str, "request-id": str, "hashes": list})
+    return MissingWeights(
+        site=cast(str, fields["site"]),
+        request_id=cast(str, fields["request-id"]),
+        hashes=tuple(str(digest) for digest in cast(list[str], fields["hashes"])),
+    )
+
+
 def _fields(record: RecordDict, name: str, expected: Mapping[str, type]) -> Mapping[str, object]:
     config = record.config_records.get(name)
     if config is None or set(config) != set(expected):
@@ -332,6 +380,10 @@ def _unpack(array: Array) -> Weights:
 
 
 def _unpack_histograms(array: Array) -> NDArray[np.int64]:
-    if array.dtype != "int64" or array.shape != (2, 256) or len(array.data) != 2 * 256 * 8:
-        raise UpdateError(f"Expected int64 histograms of shape (2, 256), got {array.dtype} {array.shape}")
-    return np.frombuffer(array.data, dtype="<i8").reshape(2, 256).astype(np.int64)
+    shape = tuple(array.shape)
+    fits = len(shape) == 2 and shape[1] == BINS and len(array.data) == math.prod(shape) * 8
+    if array.dtype != "int64" or not fits:
+        raise UpdateError(
+            f"Expected int64 histograms of shape (classes, {BINS}), got {array.dtype} {array.shape}"
+        )
+    return np.frombuffer(array.data, dtype="<i8").reshape(shape).astype(np.int64)

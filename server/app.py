@@ -11,14 +11,21 @@ from flwr.serverapp import Grid, ServerApp
 
 from common import settings
 from common.settings import Settings
-from server import campaign
+from server import campaign, pretrained
 from server.campaign import Event, Observer, Outcome
+from server.library import NetworkLibrary
 
 Finished = Callable[[Outcome], None]
 
 
 def build(
-    configuration: Settings, *, sites: int, folder: Path, observer: Observer, finished: Finished
+    configuration: Settings,
+    *,
+    sites: int,
+    folder: Path,
+    observer: Observer,
+    finished: Finished,
+    library: NetworkLibrary | None = None,
 ) -> ServerApp:
     """A ServerApp that runs one campaign in ``folder`` and hands over its outcome."""
     server_app = ServerApp()
@@ -34,6 +41,7 @@ def build(
                 folder=folder,
                 campaign=configuration.name,
                 observer=observer,
+                library=library,
             )
         )
 
@@ -51,7 +59,7 @@ app = ServerApp()
 def main(grid: Grid, context: Context) -> None:
     """Run the campaign that the run's configuration names: ``config``, ``folder``, number of ``sites``."""
     folder = Path(str(context.run_config["folder"]))
-    configuration = settings.load(Path(str(context.run_config["config"])))
+    configuration = pretrained.resolved(settings.load(Path(str(context.run_config["config"]))))
     campaign.run(
         grid,
         configuration,

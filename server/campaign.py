@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from collections import deque
@@ -17,10 +18,12 @@ from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError, PolicyError, SynofedError, UpdateError, VerificationError
 from common.methods.stages import NetworkResult, Stage, method
+from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.version import VERSION
-from server import groups, network_files, weights
+from server import atomic, groups, network_files, weights
 from server.journal import Journal, RoundRecord
+from server.library import NetworkLibrary
 from server.receipts import Asked, Receipts
 from server.rounds import GroupRounds
 from server.spool import Spool
@@ -58,12 +61,15 @@ class StageStarted:
     """Told before a stage trains.
 
     Attributes:
+        networks: of the stage.
+        reused: networks that another run of the study had trained.
         total: rounds of all groups of the stage.
         done: those that the journal holds already.
     """
 
     stage: str
     networks: int
+    reused: int
     groups: int
     total: int
     done: int
@@ -74,7 +80,14 @@ Observer = Callable[[Event], None]
 
 
 def run(
-    grid: Grid, settings: Settings, *, sites: int, folder: Path, campaign: str, observer: Observer
+    grid: Grid,
+    settings: Settings,
+    *,
+    sites: int,
+    folder: Path,
+    campaign: str,
+    observer: Observer,
+    library: NetworkLibrary | None = None,
 ) -> Outcome:
     """Run a campaign from where its journal stands to its end.
 
@@ -85,6 +98,7 @@ def run(
         folder: holds ``journal/``, ``receipts/``, ``spool/`` and, in the end, ``networks/``.
         campaign: the campaign's name.
         observer: told of every stage and every committed round.
+        library: networks that need not be trained again.
 
     Raises:
         CampaignError: if a site declines, or a round falls short of its quorum.
@@ -94,19 +108,53 @@ def run(
     nodes = _handshake(grid, settings, campaign, receipts, sites=sites)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
+    specs: dict[str, NetworkSpec] = {}
     for stage in method(settings.method).stages(settings, results):
-        runs = _rounds(settings, stage, tuple(nodes), folder=folder, campaign=campaign)
-        observer(_started(stage, runs, settings))
+        specs |= {spec.name: spec for spec in stage.networks}
+        reused = _reuse(stage, settings, specs, folder, library)
+        results |= reused
+        trains = [spec for spec in stage.networks if spec.name not in reused]
+        runs = _rounds(settings, stage.name, trains, tuple(nodes), folder=folder, campaign=campaign)
+        observer(_started(stage, runs, reused=len(reused)))
         loop = _Loop(grid, nodes, receipts, observer, deadline_s=settings.federation.deadline_s)
         loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
             records += group_rounds.records
-            for name, (result, values) in group_rounds.results().items():
-                network_files.save(folder / "networks", group_rounds.group.spec(name), result, values)
-                results[name] = result
+            for network in group_rounds.results():
+                network_files.save(folder / "networks", network)
+                results[network.spec.name] = network.result
+                if library is not None:
+                    library.add(network, settings, specs)
     missing = _missing(records, tuple(nodes))
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
     return Outcome(status=status, sites=tuple(nodes), missing=missing, results=results)
+
+
+def _reuse(
+    stage: Stage,
+    settings: Settings,
+    specs: Mapping[str, NetworkSpec],
+    folder: Path,
+    library: NetworkLibrary | None,
+) -> dict[str, NetworkResult]:
+    """Networks of a stage that are taken from a library.
+
+    Which these are is decided once, when the stage begins, and written down: after an interruption the same
+    networks train in the same groups, whatever the library has got since.
+    """
+    decided = folder / "journal" / f"{stage.name}.reused.json"
+    if decided.exists():
+        names = json.loads(decided.read_text(encoding="utf-8"))
+        taken = [network_files.load(network_files.path(folder / "networks", name)) for name in names]
+    else:
+        found = [library.find(spec, settings, specs) for spec in stage.networks] if library else []
+        taken = [network for network in found if network is not None]
+        for network in taken:
+            network_files.save(folder / "networks", network)
+    if taken and not decided.exists():
+        decided.parent.mkdir(parents=True, exist_ok=True)
+        atomic.write_bytes(decided, json.dumps([network.spec.name for network in taken]).encode())
+    return {network.spec.name: network.result for network in taken}
 
 
 def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
@@ -178,18 +226,29 @@ def _ask_all(
 
 
 def _rounds(
-    settings: Settings, stage: Stage, sites: tuple[str, ...], *, folder: Path, campaign: str
+    settings: Settings,
+    stage: str,
+    specs: Sequence[NetworkSpec],
+    sites: tuple[str, ...],
+    *,
+    folder: Path,
+    campaign: str,
 ) -> list[GroupRounds]:
     """A stage's groups, each where its journal stands."""
-    layouts = weights.layouts(stage.networks, settings)
-    packed = groups.pack(stage.name, stage.networks, layouts, group_bytes=settings.federation.group_bytes)
+    packed = groups.pack(
+        stage,
+        specs,
+        weights.layouts(specs, settings),
+        group_bytes=settings.federation.group_bytes,
+        frozen_bytes=weights.frozen_bytes(specs, settings),
+    )
     return [
         GroupRounds(
             group,
             settings=settings,
             campaign=campaign,
             sites=sites,
-            start=lambda spec: weights.start(spec, settings),
+            start=weights.StartWeights(settings, folder / "networks"),
             algorithm=algorithm(settings.federation),
             journal=Journal(folder / "journal", group.name),
             spool=Spool(folder / "spool", group.name),
@@ -198,12 +257,13 @@ def _rounds(
     ]
 
 
-def _started(stage: Stage, runs: Sequence[GroupRounds], settings: Settings) -> StageStarted:
+def _started(stage: Stage, runs: Sequence[GroupRounds], *, reused: int) -> StageStarted:
     return StageStarted(
         stage=stage.name,
         networks=len(stage.networks),
+        reused=reused,
         groups=len(runs),
-        total=len(runs) * (settings.federation.rounds + 1),
+        total=sum(group_rounds.rounds for group_rounds in runs),
         done=sum(len(group_rounds.records) for group_rounds in runs),
     )
 
@@ -245,21 +305,23 @@ class _Loop:
             active = [group for group in active if not group.done]
 
     def _push(self, group: GroupRounds) -> None:
-        request = group.request()
+        self._ask(group, group.request(), list(self._nodes))
+
+    def _ask(self, group: GroupRounds, request: wire.TrainRequest, sites: Sequence[str]) -> None:
         content = wire.encode_train_request(request)  # encoded once, shared by all sites' messages
         messages = [
             Message(
                 content,
-                node,
+                self._nodes[site],
                 wire.TRAIN,
                 ttl=self._deadline_s,
                 group_id=f"{request.group}/{request.server_round}",
             )
-            for node in self._nodes.values()
+            for site in sites
         ]
-        asked = {site: self._receipts.asked(site, request) for site in self._nodes}
+        asked = {site: self._receipts.asked(site, request) for site in sites}
         ids = self._grid.push_messages(messages)
-        for site, message_id in zip(self._nodes, ids, strict=True):
+        for site, message_id in zip(sites, ids, strict=True):
             self._pending[message_id] = (group, site, asked[site])
 
     def _pull(self) -> bool:
@@ -278,6 +340,9 @@ class _Loop:
             return
         try:
             answer = wire.decode_train_reply(message.content)
+            if isinstance(answer, wire.MissingWeights):
+                self._ask(group, group.request_with(answer, site=site), [site])
+                return
             reply = answer if isinstance(answer, wire.Refusal) else self._receipts.take(asked, answer)
             group.accept(site, reply)
         except VerificationError as error:

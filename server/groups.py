@@ -29,12 +29,19 @@ class Group:
 
 
 def pack(
-    stage: str, networks: Sequence[NetworkSpec], layouts: Mapping[str, Layout], *, group_bytes: int
+    stage: str,
+    networks: Sequence[NetworkSpec],
+    layouts: Mapping[str, Layout],
+    *,
+    group_bytes: int,
+    frozen_bytes: Mapping[str, int],
 ) -> tuple[Group, ...]:
     """Fill groups with networks in their order, up to ``group_bytes`` of float32 weights each.
 
-    A network larger than ``group_bytes`` makes a group of its own.
+    Frozen parts count, as a first message may carry them all. A network larger than ``group_bytes`` makes a group
+    of its own.
     """
+    sizes = {spec.name: 4 * layouts[spec.name].size + frozen_bytes[spec.name] for spec in networks}
     return tuple(
         Group(
             name=f"{stage}-{index:03d}",
@@ -42,17 +49,17 @@ def pack(
             networks=tuple(members),
             layouts={spec.name: layouts[spec.name] for spec in members},
         )
-        for index, members in enumerate(_fill(networks, layouts, group_bytes))
+        for index, members in enumerate(_fill(networks, sizes, group_bytes))
     )
 
 
 def _fill(
-    networks: Sequence[NetworkSpec], layouts: Mapping[str, Layout], group_bytes: int
+    networks: Sequence[NetworkSpec], sizes: Mapping[str, int], group_bytes: int
 ) -> Iterator[list[NetworkSpec]]:
     members: list[NetworkSpec] = []
     filled = 0
     for spec in networks:
-        size = 4 * layouts[spec.name].size
+        size = sizes[spec.name]
         if members and filled + size > group_bytes:
             yield members
             members, filled = [], 0

@@ -116,7 +116,8 @@ def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:
     """All committed rounds of all groups of a campaign, in the order of time."""
     if not folder.exists():
         return []
-    entries = [Journal(folder, group.name).last(plan_hash=plan_hash) for group in sorted(folder.iterdir())]
+    groups = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    entries = [Journal(folder, group).last(plan_hash=plan_hash) for group in groups]
     found = [record for entry in entries if entry is not None for record in entry.records]
     return sorted(found, key=lambda record: (record.time, record.group, record.round))
 

@@ -10,13 +10,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float32
+from torch import Tensor, nn
 
 from common.committee import Committee
 from common.errors import DataError
 from common.methods.stages import NetworkResult
-from common.networks.spec import NetworkSpec, Target
+from common.networks import build
+from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import tensor_file
+from server import pretrained, tensor_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,14 +35,21 @@ def path(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '.')}.safetensors"
 
 
-def save(
-    folder: Path, spec: NetworkSpec, result: NetworkResult, weights: Float32[np.ndarray, " parameters"]
-) -> None:
-    """Write one network."""
+def save(folder: Path, network: TrainedNetwork) -> None:
+    """Write one network under its name."""
     folder.mkdir(parents=True, exist_ok=True)
+    write(path(folder, network.spec.name), network)
+
+
+def write(file_path: Path, network: TrainedNetwork) -> None:
+    """Write one network to a file."""
     # one key: safetensors writes several in no fixed order, and the same network should be the same file
-    metadata = {"network": json.dumps({"spec": asdict(spec), "result": asdict(result)})}
-    tensor_file.write(path(folder, spec.name), {"weights": weights}, metadata)
+    metadata = {
+        "network": json.dumps(
+            {"spec": network.spec.model_dump(mode="json"), "result": asdict(network.result)}
+        )
+    }
+    tensor_file.write(file_path, {"weights": network.weights}, metadata)
 
 
 def load(file_path: Path) -> TrainedNetwork:
@@ -51,16 +60,14 @@ def load(file_path: Path) -> TrainedNetwork:
     """
     try:
         metadata, tensors = tensor_file.read(file_path)
-        network, weights = json.loads(metadata["network"]), tensors["weights"]
+        network = json.loads(metadata["network"])
+        return TrainedNetwork(
+            spec=NetworkSpec.model_validate(network["spec"]),
+            result=NetworkResult(**network["result"]),
+            weights=tensors["weights"],
+        )
     except (DataError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"Expected a trained network at {file_path}: {error}") from None
-    spec = network["spec"] | {
-        "images": tuple(network["spec"]["images"]),
-        "target": Target(**network["spec"]["target"]),
-    }
-    return TrainedNetwork(
-        spec=NetworkSpec(**spec), result=NetworkResult(**network["result"]), weights=weights
-    )
 
 
 def load_all(folder: Path) -> Iterator[TrainedNetwork]:
@@ -68,16 +75,51 @@ def load_all(folder: Path) -> Iterator[TrainedNetwork]:
     return (load(found) for found in sorted(folder.glob("*.safetensors")))
 
 
+def modules(
+    networks: Sequence[TrainedNetwork], wanted: Sequence[NetworkSpec], settings: Settings
+) -> list[nn.Module]:
+    """Networks ready to be asked; frozen parts are views into the networks that they come from.
+
+    Args:
+        networks: the wanted ones and all that they are built on.
+        wanted: which.
+        settings: of the campaign.
+
+    Raises:
+        DataError: if a network is missing.
+    """
+    by_name = {network.spec.name: network for network in networks}
+
+    def flat(name: str) -> Float32[Tensor, " _"]:
+        if name not in by_name:
+            raise DataError(f"Expected the network {name} among the trained ones, it is missing")
+        return torch.from_numpy(by_name[name].weights)
+
+    def frozen(spec: NetworkSpec) -> dict[str, Float32[Tensor, " _"]]:
+        return {
+            piece.part: build.part(
+                by_name[piece.network].spec, settings.network, flat(piece.network), piece.source
+            )
+            if piece.network is not None
+            else pretrained.part(spec, settings, piece.part)
+            for piece in spec.frozen
+        }
+
+    return [build.assembled(spec, settings.network, flat(spec.name), frozen(spec)) for spec in wanted]
+
+
 def committee(networks: Sequence[TrainedNetwork], settings: Settings) -> Committee:
-    """The ensemble of a campaign's networks.
+    """The ensemble of a campaign's networks; those that do not score are only built on.
 
     Args:
         networks: in the order of its columns.
         settings: of the campaign.
     """
+    scoring = [network for network in networks if network.spec.scoring]
+    specs = tuple(network.spec for network in scoring)
     return Committee(
-        specs=tuple(network.spec for network in networks),
-        weights={network.spec.name: torch.from_numpy(network.weights) for network in networks},
-        thresholds=np.array([network.result.threshold for network in networks], dtype=np.float32),
+        specs=specs,
+        modules=tuple(modules(networks, specs, settings)),
+        thresholds=tuple(network.result.threshold for network in scoring),
         settings=settings,
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from common.evaluation.histograms import BINS
 from common.methods.stages import Stage, method
@@ -15,8 +16,8 @@ from server.groups import Group
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of one weight on the wire."""
-HISTOGRAM_BYTES = 2 * BINS * 8
-"""A network's validation histograms in each reply: two classes, int64."""
+HISTOGRAM_BYTES = BINS * 8
+"""Of one class's validation histogram in each reply: int64."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,18 +25,18 @@ class ShapeCost:
     """Networks of a stage that are built alike.
 
     Attributes:
-        images: what they read.
-        classes: what they tell apart.
+        label: what they are, for a person.
         networks: how many there are.
-        parameters: of each, all of them trained.
-        values: numbers of each that travel: parameters and the statistics of its norms.
+        parameters: of each that are trained.
+        values: numbers of each that travel every round: parameters and the statistics of its norms.
+        frozen_values: numbers of each that stay as they are, sent to a site once.
     """
 
-    images: tuple[str, ...]
-    classes: int
+    label: str
     networks: int
     parameters: int
     values: int
+    frozen_values: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +48,7 @@ class StageCost:
     permitted them.
 
     Attributes:
+        after: stages that its networks start from.
         networks: of the stage.
         groups: requests a round and site, each with one reply.
         parameters: of all networks.
@@ -55,7 +57,8 @@ class StageCost:
         reply_bytes: the largest message from a site.
         round_down_bytes: to one site in one round.
         round_up_bytes: from one site in one round that trains.
-        site_down_bytes: to one site in all rounds.
+        site_down_bytes: to one site in all rounds, frozen parts included.
+        frozen_bytes: of these, frozen parts, sent once.
         site_up_bytes: from one site in all rounds.
         site_messages: requests to one site in all rounds; it answers as many.
         networks_bytes: the trained networks on disk.
@@ -65,6 +68,7 @@ class StageCost:
     """
 
     name: str
+    after: tuple[str, ...]
     networks: int
     groups: int
     shapes: tuple[ShapeCost, ...]
@@ -75,12 +79,36 @@ class StageCost:
     round_down_bytes: int
     round_up_bytes: int
     site_down_bytes: int
+    frozen_bytes: int
     site_up_bytes: int
     site_messages: int
     networks_bytes: int
     journal_bytes: int
     spool_bytes_a_site: int
     centre_memory_bytes: int
+
+
+Cost: TypeAlias = tuple[object, ...]
+"""Networks of equal cost are built alike and read the same images."""
+
+
+def cost_key(spec: NetworkSpec) -> Cost:
+    """What a step of a network costs depends on."""
+    return (spec.images, spec.shape, spec.training)
+
+
+def label(spec: NetworkSpec) -> str:
+    """What a network is, for a person: ``gs+doppler, frozen backbones`` or ``gs, 1000 permutations``."""
+    parts = ["+".join(spec.images)]
+    if spec.jigsaw is not None:
+        parts.append(f"{spec.target.classes} permutations")
+    elif spec.target.classes > 2:
+        parts.append(f"{spec.target.classes} classes")
+    if spec.backbone is not None:
+        parts.append(spec.backbone + (f" to layer {spec.layer}" if spec.layer is not None else ""))
+    if spec.frozen:
+        parts.append("frozen backbones" if len(spec.frozen) > 1 else "frozen backbone")
+    return ", ".join(parts)
 
 
 def stages(settings: Settings) -> tuple[Stage, ...]:
@@ -98,28 +126,45 @@ def stage_costs(settings: Settings) -> tuple[StageCost, ...]:
     Raises:
         ConfigurationError: if there is no such method.
     """
-    return tuple(_cost(stage, settings) for stage in stages(settings))
+    stage_of: dict[str, str] = {}
+    costs = []
+    for stage in stages(settings):
+        costs.append(_cost(stage, settings, stage_of))
+        stage_of |= {spec.name: stage.name for spec in stage.networks}
+    return tuple(costs)
 
 
-def _cost(stage: Stage, settings: Settings) -> StageCost:
-    federation = settings.federation
+def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> StageCost:
     layouts = weights.layouts(stage.networks, settings)
-    packed = groups.pack(stage.name, stage.networks, layouts, group_bytes=federation.group_bytes)
+    frozen = weights.frozen_bytes(stage.networks, settings)
+    packed = groups.pack(
+        stage.name,
+        stage.networks,
+        layouts,
+        group_bytes=settings.federation.group_bytes,
+        frozen_bytes=frozen,
+    )
     requests = [_request_bytes(group, settings) for group in packed]
-    histograms = [HISTOGRAM_BYTES * len(group.networks) for group in packed]
-    rounds, down, scored = federation.rounds, sum(requests), sum(histograms)
+    histograms = [sum(map(_histogram_bytes, group.networks)) for group in packed]
+    rounds = stage.networks[0].rounds or settings.federation.rounds
+    down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
     return StageCost(
         name=stage.name,
+        after=_after(stage, stage_of),
         networks=len(stage.networks),
         groups=len(packed),
-        shapes=tuple(_shapes(stage.networks, layouts)),
+        shapes=tuple(_shapes(stage.networks, layouts, frozen)),
         parameters=sum(layout.trained_size for layout in layouts.values()),
         rounds=rounds,
-        request_bytes=max(requests),
+        request_bytes=max(
+            r + sum(frozen[spec.name] for spec in group.networks)
+            for r, group in zip(requests, packed, strict=True)
+        ),
         reply_bytes=max(r + h for r, h in zip(requests, histograms, strict=True)),
         round_down_bytes=down,
         round_up_bytes=down + scored,
-        site_down_bytes=(rounds + 1) * down,
+        site_down_bytes=(rounds + 1) * down + once,
+        frozen_bytes=once,
         site_up_bytes=rounds * down + (rounds + 1) * scored,
         site_messages=(rounds + 1) * len(packed),
         networks_bytes=sum(group.size_bytes for group in packed),
@@ -129,19 +174,30 @@ def _cost(stage: Stage, settings: Settings) -> StageCost:
     )
 
 
-def _shapes(specs: Sequence[NetworkSpec], layouts: dict[str, Layout]) -> Iterator[ShapeCost]:
-    alike: dict[tuple[tuple[str, ...], int], list[NetworkSpec]] = {}
+def _after(stage: Stage, stage_of: Mapping[str, str]) -> tuple[str, ...]:
+    sources = [piece.network for spec in stage.networks for piece in spec.pieces if piece.network is not None]
+    return tuple(dict.fromkeys(stage_of[name] for name in sources))
+
+
+def _shapes(
+    specs: Sequence[NetworkSpec], layouts: Mapping[str, Layout], frozen: Mapping[str, int]
+) -> Iterator[ShapeCost]:
+    alike: dict[Cost, list[NetworkSpec]] = {}
     for spec in specs:
-        alike.setdefault((spec.images, spec.target.classes), []).append(spec)
-    for (images, classes), members in alike.items():
+        alike.setdefault(cost_key(spec), []).append(spec)
+    for members in alike.values():
         layout = layouts[members[0].name]
         yield ShapeCost(
-            images=images,
-            classes=classes,
+            label=label(members[0]),
             networks=len(members),
             parameters=layout.trained_size,
             values=layout.size,
+            frozen_values=frozen[members[0].name] // 4,
         )
+
+
+def _histogram_bytes(spec: NetworkSpec) -> int:
+    return 0 if spec.target.kind == "permutation" else HISTOGRAM_BYTES * spec.target.classes
 
 
 def _request_bytes(group: Group, settings: Settings) -> int:

@@ -5,24 +5,32 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import numpy as np
-from jaxtyping import Float32
 
 from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.mean import Weighted, weighted_mean
 from common.errors import CampaignError, UpdateError
-from common.evaluation.histograms import ScoreHistograms
-from common.messages import NetworkReply, Refusal, TrainReply, TrainRequest
+from common.evaluation.histograms import BINS, ScoreHistograms
+from common.messages import (
+    MissingWeights,
+    NetworkReply,
+    Refusal,
+    TrainReply,
+    TrainRequest,
+    Weights,
+    WeightsRef,
+)
 from common.methods.stages import NetworkResult
-from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from server.groups import Group
 from server.journal import Best, Entry, Journal, RoundRecord
+from server.network_files import TrainedNetwork
 from server.spool import Spool, SpooledUpdate
+from server.weights import StartWeights
 
 NO_HISTOGRAMS_THRESHOLD = 0.5
 """The bit's threshold where no site permits histograms of scores; then the last round is the best."""
@@ -47,6 +55,7 @@ class _Round:
     waiting: set[str]
     accepted: dict[str, _Accepted] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    supplied: set[str] = field(default_factory=set)
     histograms: dict[str, ScoreHistograms] = field(default_factory=dict)
 
 
@@ -64,7 +73,7 @@ class GroupRounds:
         settings: Settings,
         campaign: str,
         sites: Sequence[str],
-        start: Callable[[NetworkSpec], Float32[np.ndarray, " parameters"]],
+        start: StartWeights,
         algorithm: FederatedAlgorithm,
         journal: Journal,
         spool: Spool,
@@ -78,7 +87,9 @@ class GroupRounds:
         self._journal = journal
         self._spool = spool
         self._round: _Round | None = None
+        self._rounds = group.networks[0].rounds or settings.federation.rounds
         self._start = start
+        self._frozen: dict[str, dict[str, WeightsRef]] = {}
         self._entry = journal.last(plan_hash=self._plan_hash) or Entry(
             plan_hash=self._plan_hash, server_round=0
         )
@@ -87,7 +98,12 @@ class GroupRounds:
     @property
     def done(self) -> bool:
         """Whether the final weights have been scored."""
-        return self._entry.server_round > self._settings.federation.rounds
+        return self._entry.server_round > self._rounds
+
+    @property
+    def rounds(self) -> int:
+        """All rounds, with the one that scores."""
+        return self._rounds + 1
 
     @property
     def records(self) -> tuple[RoundRecord, ...]:
@@ -123,15 +139,45 @@ class GroupRounds:
             waiting=set(self._sites),
         )
         self._spool.clear()
+        return self._request({})
+
+    def request_with(self, missing: MissingWeights, *, site: str) -> TrainRequest:
+        """The same request once more, for a site whose cache lacks weights, with these attached.
+
+        Raises:
+            UpdateError: if the request does not refer to them, or the site was sent weights in this round before.
+        """
+        current = self._current()
+        places = {ref.hash: (n, part) for n, parts in self._frozen.items() for part, ref in parts.items()}
+        strays = sorted(set(missing.hashes) - set(places))
+        if missing.request_id != current.request_id or strays or site in current.supplied:
+            raise UpdateError(f"Expected {site} to ask once for weights of its request")
+        current.supplied.add(site)
+        asked: dict[str, set[str]] = {}
+        for name, part in (places[digest] for digest in missing.hashes):
+            asked.setdefault(name, set()).add(part)
+        return self._request(
+            {
+                WeightsRef.of(weights).hash: weights
+                for name, parts in asked.items()
+                for part, weights in self._start.frozen(self.group.spec(name)).items()
+                if part in parts
+            }
+        )
+
+    def _request(self, attached: Mapping[str, Weights]) -> TrainRequest:
+        current = self._current()
         return TrainRequest(
             campaign=self._campaign,
             plan_hash=self._plan_hash,
-            request_id=request_id,
+            request_id=current.request_id,
             group=self.group.name,
-            server_round=server_round,
+            server_round=current.server_round,
             encoding=self._settings.federation.encoding,
             weights={name: self._algorithm.broadcast(state) for name, state in self._states.items()},
             layouts={name: layout.hash for name, layout in self.group.layouts.items()},
+            frozen=self._frozen,
+            attached=attached,
         )
 
     def accept(self, site: str, reply: TrainReply | Refusal) -> None:
@@ -159,8 +205,9 @@ class GroupRounds:
         )
         for name, network in networks.items():
             if network.histograms is not None:
-                seen = current.histograms.get(name, ScoreHistograms.empty())
-                current.histograms[name] = seen + ScoreHistograms(counts=network.histograms)
+                new = ScoreHistograms(counts=network.histograms)
+                seen = current.histograms.get(name)
+                current.histograms[name] = new if seen is None else seen + new
 
     def drop(self, site: str, reason: str) -> None:
         """Go on without a site in this round."""
@@ -179,7 +226,7 @@ class GroupRounds:
         for site in sorted(current.waiting):
             self.drop(site, f"no reply within {self._settings.federation.deadline_s:g} s")
         self._check_quorum(current)
-        if current.server_round <= self._settings.federation.rounds:
+        if current.server_round <= self._rounds:
             self._states = {name: self._aggregate(name, current) for name in self._states}
         best = {name: self._select(name, current) for name in self._states}
         record = self._record(current)
@@ -192,26 +239,30 @@ class GroupRounds:
             self._states = {}
         return record
 
-    def results(self) -> dict[str, tuple[NetworkResult, Float32[np.ndarray, " parameters"]]]:
-        """Each network's selected weights, once :attr:`done`."""
+    def results(self) -> Iterator[TrainedNetwork]:
+        """Each network with its selected weights, once :attr:`done`."""
         kept = {
             server_round: self._journal.weights(server_round)
             for server_round in {best.server_round for best in self._entry.best.values()}
         }
-        return {
-            name: (
-                NetworkResult(best_round=best.server_round, auc=best.auc, threshold=best.threshold),
-                kept[best.server_round][name],
+        for name, best in self._entry.best.items():
+            yield TrainedNetwork(
+                spec=self.group.spec(name),
+                result=NetworkResult(best_round=best.server_round, auc=best.auc, threshold=best.threshold),
+                weights=kept[best.server_round][name],
             )
-            for name, best in self._entry.best.items()
-        }
 
     def _load(self) -> None:
         if self._states:
             return
         if self._entry.server_round == 0:
-            start = {spec.name: self._start(spec) for spec in self.group.networks}
+            start = {spec.name: self._start.start(spec) for spec in self.group.networks}
             self._journal.write(self._entry, start)
+        self._frozen = {
+            spec.name: {part: WeightsRef.of(w) for part, w in self._start.frozen(spec).items()}
+            for spec in self.group.networks
+            if spec.frozen
+        }
         weights = self._journal.weights(self._entry.server_round)
         self._states = {name: self._algorithm.init(values) for name, values in weights.items()}
 
@@ -229,7 +280,8 @@ class GroupRounds:
                 f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}"
             )
         for name, network in reply.networks.items():
-            _check_network(name, network, size=self.group.layouts[name].size)
+            size, classes = self.group.layouts[name].size, self.group.spec(name).target.classes
+            _check_network(name, network, size=size, classes=classes)
 
     def _check_quorum(self, current: _Round) -> None:
         quorum = self._settings.federation.quorum
@@ -286,14 +338,15 @@ class GroupRounds:
         )
 
 
-def _check_network(name: str, network: NetworkReply, *, size: int) -> None:
+def _check_network(name: str, network: NetworkReply, *, size: int, classes: int) -> None:
     if network.num_examples < 0:
         raise UpdateError(f"Expected num_examples >= 0 for {name}, got {network.num_examples}")
+    histograms = network.histograms
+    if histograms is not None and (histograms.shape != (classes, BINS) or (histograms < 0).any()):
+        raise UpdateError(f"Expected counts >= 0 of shape ({classes}, {BINS}) in the histograms of {name}")
     if network.update is None:
         return
     if network.update.shape != (size,):
         raise UpdateError(f"Expected an update of {size} parameters for {name}, got {network.update.shape}")
     if not np.isfinite(network.update).all():
         raise UpdateError(f"Expected finite numbers in the update of {name}, got NaN or infinity")
-    if network.histograms is not None and (network.histograms < 0).any():
-        raise UpdateError(f"Expected counts >= 0 in the histograms of {name}")

@@ -1,32 +1,102 @@
-"""Start weights of a campaign's networks."""
+"""Where a campaign's networks start: at random, from pretrained weights, from networks trained before them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
+import torch
 from jaxtyping import Float32
+from torch import Tensor
 
+from common.networks import build
 from common.networks.build import initial_weights, layout
 from common.networks.layout import Layout
-from common.networks.spec import NetworkSpec
+from common.networks.spec import NetworkSpec, Shape
 from common.settings import Settings
 from common.training.seeds import derive_seed
+from server import network_files, pretrained
+
+Flat = Float32[np.ndarray, " _"]
 
 
 def layouts(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, Layout]:
     """The layout of each network's flat weights, by name; networks of one shape share it."""
-    by_shape: dict[tuple[tuple[str, ...], int], Layout] = {}
+    by_shape: dict[Shape, Layout] = {}
     found: dict[str, Layout] = {}
     for spec in specs:
-        shape = (spec.images, spec.target.classes)
-        if shape not in by_shape:
-            by_shape[shape] = layout(spec, settings.network)
-        found[spec.name] = by_shape[shape]
+        if spec.shape not in by_shape:
+            by_shape[spec.shape] = layout(spec, settings.network)
+        found[spec.name] = by_shape[spec.shape]
     return found
 
 
-def start(spec: NetworkSpec, settings: Settings) -> Float32[np.ndarray, " parameters"]:
-    """A network's random start, the same for the same seed and name."""
-    seed = derive_seed(settings.seed, "start", spec.name)
-    return initial_weights(spec, settings.network, seed=seed).numpy()
+def frozen_bytes(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, int]:
+    """Bytes of each network's frozen parts as float32, by name: what a site is sent once."""
+    by_shape: dict[Shape, int] = {}
+    found: dict[str, int] = {}
+    for spec in specs:
+        if spec.shape not in by_shape:
+            by_shape[spec.shape] = sum(
+                4 * build.part_layout(spec, settings.network, piece.part).size for piece in spec.frozen
+            )
+        found[spec.name] = by_shape[spec.shape]
+    return found
+
+
+class StartWeights:
+    """Start weights and frozen parts of a campaign's networks.
+
+    Args:
+        settings: the campaign's.
+        folder: of networks that are trained already.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+
+    def start(self, spec: NetworkSpec) -> Flat:
+        """A network's start, the same for the same seed and network.
+
+        Raises:
+            ConfigurationError: if pretrained weights do not fit.
+            DataError: if a network that it starts from is not there.
+        """
+        seed = derive_seed(self._settings.seed, "start", spec.identity)
+        weights = initial_weights(spec, self._settings.network, seed=seed)
+        whole = layout(spec, self._settings.network)
+        for part in pretrained.backbone_parts(spec):
+            values = self._source(spec, part)
+            if values is not None:
+                _put(weights, whole.slices(part), values)
+        return weights.numpy()
+
+    def frozen(self, spec: NetworkSpec) -> dict[str, Flat]:
+        """Part -> weights of each frozen part; errors as of :meth:`start`."""
+        found: dict[str, Flat] = {}
+        for piece in spec.frozen:
+            values = self._source(spec, piece.part)
+            assert values is not None, "a frozen part has a source"
+            found[piece.part] = values.numpy()
+        return found
+
+    def _source(self, spec: NetworkSpec, part: str) -> Tensor | None:
+        """What a part starts from; ``None``: random."""
+        piece = next((p for p in spec.pieces if p.part == part), None)
+        if piece is not None and piece.network is not None:
+            trained = network_files.load(network_files.path(self._folder, piece.network))
+            weights = torch.from_numpy(trained.weights)
+            return build.part(trained.spec, self._settings.network, weights, piece.source)
+        if self._settings.network.weights == "none":
+            return None
+        return pretrained.part(spec, self._settings, part)
+
+
+def _put(weights: Tensor, places: Iterable[slice], values: Tensor) -> None:
+    start = 0
+    for place in places:
+        stop = start + place.stop - place.start
+        weights[place] = values[start:stop]
+        start = stop

@@ -124,30 +124,27 @@ def score(
     if (manifest is None) == (not given) or (manifest is None) != (out is None):
         raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
     committee = scoring.open_committee(run)
+    committee = committee.on(scoring.choose_device(committee.settings, device))
     if manifest is not None and out is not None:
-        _score_manifest(committee, manifest, out, device, as_json=as_json)
+        _score_manifest(committee, manifest, out, as_json=as_json)
         return
     pictures = _pictures(given, rois or [])
-    scores = scoring.score_exam(committee, pictures, device=scoring.choose_device(committee.settings, device))
+    scores = scoring.score_exam(committee, pictures)
     if as_json:
-        typer.echo(json.dumps(shown.score_json(scores, committee.settings)))
+        typer.echo(json.dumps(shown.score_json(scores)))
         return
     console = Console()
-    console.print(shown.score_table(scores, committee.settings))
+    console.print(shown.score_table(scores))
     whole = [name for name, picture in pictures.items() if picture.roi is None]
     lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
-    lines += [*shown.score_lines(scores, committee.settings), shown.RESEARCH_ONLY, shown.NO_PRIVACY]
+    lines += [*shown.score_lines(scores), shown.RESEARCH_ONLY, shown.NO_PRIVACY]
     console.print("\n".join(lines), highlight=False, markup=False)
 
 
-def _score_manifest(
-    committee: Committee, manifest: Path, out: Path, device: str | None, *, as_json: bool
-) -> None:
+def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json: bool) -> None:
     console = Console(stderr=True, quiet=as_json)
     with Display(console) as display, display.step("scoring") as bar:
-        table = scoring.score_manifest(
-            committee, manifest, device=scoring.choose_device(committee.settings, device), progress=bar
-        )
+        table = scoring.score_manifest(committee, manifest, progress=bar)
     try:
         atomic.write_bytes(out, table.to_csv(index=False).encode())
     except OSError as error:

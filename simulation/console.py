@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from common.committee import Scores
-from common.settings import Settings
+from common.networks.spec import COMBINED
 from server.plan import StageCost
 from simulation.measure import Measured
 from simulation.plan import PlanCard
@@ -16,24 +16,24 @@ RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or t
 NO_PRIVACY = "No differential privacy: epsilon is unbounded."
 
 
-def score_table(scores: Scores, settings: Settings) -> Table:
+def score_table(scores: Scores) -> Table:
     """One exam's grades, and what each scoring model votes."""
     models = scores.votes.shape[1]
-    table = Table(title=f"Scored by {scores.probabilities.shape[1]} networks in {models} models")
+    table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
     for title in ("", "score", "votes of the models", "plurality"):
         table.add_column(title, justify="left" if title == "" else "right", no_wrap=True)
-    for index, name in enumerate(settings.measurements):
+    for index, name in enumerate(scores.names):
         votes = " ".join(str(vote) for vote in scores.votes[0, :, index])
         table.add_row(name, str(scores.decision[0, index]), votes, str(scores.majority[0, index]))
-    if scores.combined is not None:
+    if scores.combined is not None and COMBINED not in scores.names:
         table.add_section()
         table.add_row("combined", str(scores.combined[0]), "", "")
     return table
 
 
-def score_lines(scores: Scores, settings: Settings) -> Iterator[str]:
+def score_lines(scores: Scores) -> Iterator[str]:
     """How sure the ensemble is, in words."""
-    most = scores.votes.shape[1] ** len(settings.measurements)
+    most = scores.votes.shape[1] ** len(scores.names)
     yield f"Weight of the answer {scores.weight[0]} of {most}, of the runner-up {scores.runner_up_weight[0]}"
     if not scores.contested[0]:
         yield "Not contested"
@@ -43,7 +43,7 @@ def score_lines(scores: Scores, settings: Settings) -> Iterator[str]:
         yield "Contested: the answer differs from a measurement's own plurality; a human should look"
 
 
-def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
+def score_json(scores: Scores) -> dict[str, object]:
     """The same as :func:`score_table` and :func:`score_lines`, as JSON values."""
     measurements = {
         name: {
@@ -51,16 +51,16 @@ def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
             "votes": scores.votes[0, :, index].tolist(),
             "plurality": int(scores.majority[0, index]),
         }
-        for index, name in enumerate(settings.measurements)
+        for index, name in enumerate(scores.names)
     }
     return {
         "measurements": measurements,
         "combined": None if scores.combined is None else int(scores.combined[0]),
         "weight": int(scores.weight[0]),
         "runner_up_weight": int(scores.runner_up_weight[0]),
-        "largest_weight": scores.votes.shape[1] ** len(settings.measurements),
+        "largest_weight": scores.votes.shape[1] ** len(scores.names),
         "contested": bool(scores.contested[0]),
-        "networks": scores.probabilities.shape[1],
+        "networks": len(scores.outputs),
         "notice": [RESEARCH_ONLY, NO_PRIVACY],
     }
 
@@ -79,9 +79,17 @@ def plan_table(card: PlanCard) -> Table:
 
 
 def _stage_rows(stage: StageCost) -> Iterator[tuple[str, str]]:
-    yield f"stage {stage.name}", f"{stage.networks} networks in {_count(stage.groups, 'group')}"
+    after = f", after {' and '.join(stage.after)}" if stage.after else ""
+    yield (
+        f"stage {stage.name}",
+        f"{_count(stage.networks, 'network')} in {_count(stage.groups, 'group')}{after}",
+    )
     for shape in stage.shapes:
-        yield f"  {'+'.join(shape.images)}", f"{shape.networks} networks of {shape.parameters:,} parameters"
+        frozen = f", {shape.frozen_values:,} frozen" if shape.frozen_values else ""
+        yield (
+            f"  {shape.label}",
+            f"{_count(shape.networks, 'network')} of {shape.parameters:,} parameters that travel{frozen}",
+        )
     yield "  parameters", f"{stage.parameters:,}"
     yield "  a message", f"up to {_bytes(stage.request_bytes)} down, {_bytes(stage.reply_bytes)} up"
     yield (
@@ -92,7 +100,8 @@ def _stage_rows(stage: StageCost) -> Iterator[tuple[str, str]]:
     yield "  rounds", f"{stage.rounds}, and one that scores the final weights"
     yield (
         "  a site in all",
-        f"{stage.site_messages} messages, {_bytes(stage.site_down_bytes)} down, "
+        f"{stage.site_messages} messages, {_bytes(stage.site_down_bytes)} down"
+        f"{f' ({_bytes(stage.frozen_bytes)} of it frozen weights, sent once)' if stage.frozen_bytes else ''}, "
         f"{_bytes(stage.site_up_bytes)} up",
     )
 
@@ -116,7 +125,7 @@ def _campaign_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
 
 def _hour_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
     for measured in card.measured:
-        yield f"step of {'+'.join(measured.images)}", _how(measured)
+        yield f"step of {measured.label}", _how(measured)
     known = "" if card.cohort is not None else ", without validation: no cohort is named"
     yield "a site trains", f"about {_time(card.site_hours)}{known}"
     if card.total_hours is None:

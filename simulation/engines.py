@@ -20,6 +20,7 @@ from common.errors import CampaignError
 from common.settings import ComputeSettings, Settings
 from server import app as server_app
 from server.campaign import Observer, Outcome
+from server.library import NetworkLibrary
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 
 FLOWER_ENVIRONMENT = {
@@ -46,7 +47,13 @@ def devices(compute: ComputeSettings) -> tuple[str, ...]:
 
 
 def run_campaign(
-    settings: Settings, folders: Sequence[Path], *, folder: Path, observer: Observer, workers: Workers
+    settings: Settings,
+    folders: Sequence[Path],
+    *,
+    folder: Path,
+    observer: Observer,
+    workers: Workers,
+    library: NetworkLibrary | None = None,
 ) -> Outcome:
     """Run a campaign over simulated sites with the engine that the settings name.
 
@@ -56,13 +63,19 @@ def run_campaign(
         folder: where the campaign keeps its journal and its networks.
         observer: told of every stage and round.
         workers: the in-process engine's workers; several campaigns can share them.
+        library: networks that need not be trained again.
 
     Raises:
         SynofedError: as :func:`server.campaign.run`.
     """
     outcomes: list[Outcome] = []
     centre = server_app.build(
-        settings, sites=len(folders), folder=folder, observer=observer, finished=outcomes.append
+        settings,
+        sites=len(folders),
+        folder=folder,
+        observer=observer,
+        finished=outcomes.append,
+        library=library,
     )
     if settings.compute.engine == "ray":
         _run_on_ray(centre, settings, folders)

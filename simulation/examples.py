@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,9 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
         settings: the configuration.
     """
     reference = "truth" if f"truth_{next(iter(settings.measurements))}" in predictions else "label"
-    names = list(settings.measurements)
+    names = [name for name in settings.measurements if f"decision_{name}" in predictions]
+    if not names:  # one combined score: no measurement of its own to be shown beside the pictures
+        return
     graded = predictions[(predictions[[f"{reference}_{name}" for name in names]] >= 0).all(axis=1)]
     right = np.logical_and.reduce(
         [graded[f"{reference}_{name}"] == graded[f"decision_{name}"] for name in names]
@@ -42,7 +44,9 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
         *_spread(graded[~right], f"{reference}_{names[0]}"),
     ]
     folders = {site.name: site.folder for site in cohort.sites}
-    write_examples(folder, [_example(row, folders[row["site"]], reference, settings) for row in chosen])
+    write_examples(
+        folder, [_example(row, folders[row["site"]], reference, names, settings) for row in chosen]
+    )
 
 
 def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:
@@ -53,13 +57,15 @@ def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:
     return [row for _, row in ordered.head(EACH).iterrows()]
 
 
-def _example(row: pd.Series, folder: Path, reference: str, settings: Settings) -> Example:
+def _example(
+    row: pd.Series, folder: Path, reference: str, names: Sequence[str], settings: Settings
+) -> Example:
     return Example(
         exam_id=str(row["exam_id"]),
         site=str(row["site"]),
         pictures=_pictures(folder, str(row["exam_id"]), settings),
-        reference={name: int(row[f"{reference}_{name}"]) for name in settings.measurements},
-        decision={name: int(row[f"decision_{name}"]) for name in settings.measurements},
+        reference={name: int(row[f"{reference}_{name}"]) for name in names},
+        decision={name: int(row[f"decision_{name}"]) for name in names},
     )
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,11 +14,14 @@ from torch import Tensor
 
 from client.ingest.pictures import CHANNELS
 from common.imaging.roi import stored_px
+from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.data import ExamTensors
-from common.training.local import LocalSettings, score, train_network
+from common.training.local import score, train_network
+from common.training.local_settings import LocalSettings, local_settings
+from server.plan import Cost, cost_key, label
 from simulation import engines
 
 PROBE_EXAMS = 4
@@ -33,8 +36,8 @@ class Measured:
     """What networks of one shape cost a worker.
 
     Attributes:
-        images: what the networks read.
-        classes: what they tell apart.
+        label: what the networks are, for a person.
+        key: networks of equal key cost the same.
         step_s: one training step of a whole batch.
         exam_s: scoring one exam.
         batch_size: exams a step, for which ``step_s`` holds.
@@ -45,8 +48,8 @@ class Measured:
         at_once: workers that were busy.
     """
 
-    images: tuple[str, ...]
-    classes: int
+    label: str
+    key: Cost
     step_s: float
     exam_s: float
     batch_size: int
@@ -88,8 +91,8 @@ def measure(spec: NetworkSpec, settings: Settings, *, batch_size: int, budget_s:
     finally:
         torch.set_num_threads(before)
     return Measured(
-        images=spec.images,
-        classes=spec.target.classes,
+        label=label(spec),
+        key=cost_key(spec),
         step_s=step_s * batch_size / exams,
         exam_s=exam_s,
         batch_size=batch_size,
@@ -102,12 +105,16 @@ def measure(spec: NetworkSpec, settings: Settings, *, batch_size: int, budget_s:
 
 
 def measure_all(
-    specs: Sequence[NetworkSpec], settings: Settings, *, batch_size: int, budget_s: float = 20.0
+    specs: Sequence[NetworkSpec],
+    settings: Settings,
+    *,
+    batch_size: Callable[[NetworkSpec], int],
+    budget_s: float = 20.0,
 ) -> tuple[Measured, ...]:
-    """One measurement for each distinct shape, see :func:`measure`."""
-    shapes = {(spec.images, spec.target.classes): spec for spec in reversed(specs)}
+    """One measurement for each distinct cost, see :func:`measure`."""
+    shapes = {cost_key(spec): spec for spec in reversed(specs)}
     return tuple(
-        measure(spec, settings, batch_size=batch_size, budget_s=budget_s)
+        measure(spec, settings, batch_size=batch_size(spec), budget_s=budget_s)
         for spec in reversed(shapes.values())
     )
 
@@ -144,18 +151,15 @@ def _score_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exa
 def _local(
     spec: NetworkSpec, settings: Settings, device: torch.device, exams: int, steps: int
 ) -> tuple[LocalSettings, ExamTensors, Tensor]:
-    training = settings.training.model_copy(
+    frozen = {
+        piece.part: torch.zeros(build.part_layout(spec, settings.network, piece.part).size)
+        for piece in spec.frozen
+    }
+    planned = local_settings(spec, settings, device=device, frozen=frozen)
+    training = planned.training.model_copy(
         update={"batch_size": exams, "local_steps": steps, "sampling": "shuffled"}
     )
-    local = LocalSettings(
-        spec=spec,
-        images=settings.images,
-        network=settings.network,
-        training=training,
-        rounds=settings.federation.rounds,
-        proximal_mu=settings.federation.proximal_mu,
-        device=device,
-    )
+    local = replace(planned, training=training, proximal_mu=settings.federation.proximal_mu)
     return local, _random_exams(spec, settings, exams), initial_weights(spec, settings.network, seed=0)
 
 
@@ -163,7 +167,8 @@ def _random_exams(spec: NetworkSpec, settings: Settings, exams: int) -> ExamTens
     """Pictures of noise; the grades go through all values, so that every class is there."""
     generator = torch.Generator().manual_seed(0)
     side = stored_px(settings.network.image_px)
-    grades = settings.measurements[spec.target.measurement].grades
+    names = list(settings.measurements)
+    grades = max(graded.grades for graded in settings.measurements.values())
     count = max(exams, grades)
     return ExamTensors(
         images={
@@ -176,7 +181,7 @@ def _random_exams(spec: NetworkSpec, settings: Settings, exams: int) -> ExamTens
             )
             for name in spec.images
         },
-        grades={spec.target.measurement: (torch.arange(count) % grades).to(torch.int8)},
+        grades={name: (torch.arange(count) % grades).to(torch.int8) for name in names},
         fold=torch.full((count,), spec.fold + 1, dtype=torch.int8),
         patient=torch.arange(count, dtype=torch.int32),
     )

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 
 from common.errors import DataError
+from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.training.data import MISSING
 from simulation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
@@ -48,7 +49,10 @@ def metrics(
         DataError: for a missing column, or a baseline that scored other exams.
     """
     _check(predictions, settings)
-    scorer = Scorer(settings=settings, seed=generator_seed, source=_reference(predictions, settings))
+    graded = _graded(predictions, settings)
+    scorer = Scorer(
+        settings=settings, graded=graded, seed=generator_seed, source=_reference(predictions, settings)
+    )
     seen = predictions[predictions["trained_site"].astype(bool)]
     unseen = predictions[~predictions["trained_site"].astype(bool)]
     result: Block = {
@@ -62,7 +66,7 @@ def metrics(
         "unseen": {**scorer.pool(unseen), "binary": scorer.binary(unseen)} if len(unseen) else None,
     }
     if scorer.source == "truth":
-        consensus = Scorer(settings=settings, seed=generator_seed, source="label")
+        consensus = Scorer(settings=settings, graded=graded, seed=generator_seed, source="label")
         result["against_consensus"] = consensus.pool(seen)
     result["baselines"], result["differences"] = _compared(scorer, seen, unseen, dict(baselines or {}))
     safe = _json_safe(result)
@@ -83,7 +87,7 @@ def _compared(
     systems["run"] = [scorer.tally(seen, patients)]
     readers = _readers(seen, scorer) if scorer.source == "truth" else []
     systems["readers_mean"] = [scorer.tally(seen, patients, f"reader_{name}") for name in readers]
-    if all(f"majority_{name}" in seen for name in scorer.settings.measurements):
+    if any(f"majority_{name}" in seen for name in scorer.graded):
         systems["majority"] = [scorer.tally(seen, patients, "majority")]
 
     def scored(system: Sequence[Tally], *names: str) -> Block:
@@ -161,11 +165,19 @@ def _readers(frame: pd.DataFrame, scorer: Scorer) -> list[str]:
 
 
 def _check(frame: pd.DataFrame, settings: Settings) -> None:
-    names = settings.measurements
-    needed = [*_REQUIRED, *(f"decision_{m}" for m in names), *(f"label_{m}" for m in names)]
+    needed = [*_REQUIRED, *(f"label_{name}" for name in settings.measurements)]
     missing = [column for column in needed if column not in frame]
+    if not _graded(frame, settings):
+        missing.append("decision_<score>")
     if missing:
         raise DataError(f"Expected the columns {needed} in the predictions; {missing} are missing.")
+
+
+def _graded(frame: pd.DataFrame, settings: Settings) -> tuple[str, ...]:
+    """The measurements that have a decision, and the combined score, given or of both."""
+    names = [name for name in settings.measurements if f"decision_{name}" in frame]
+    both = settings.validity == "eoss" and len(names) == len(settings.measurements)
+    return (*names, COMBINED) if both or f"decision_{COMBINED}" in frame else tuple(names)
 
 
 def _same_exams(frame: pd.DataFrame, seen: pd.DataFrame, name: str) -> pd.DataFrame:

@@ -10,7 +10,8 @@ from client.ingest.rows import read_rows
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
 from common.settings import CohortSettings, Settings
-from server.plan import StageCost, stage_costs, stages
+from common.training.local_settings import local_settings
+from server.plan import StageCost, cost_key, stage_costs, stages
 from simulation import cohort as cohorts
 from simulation import engines
 from simulation.measure import Measured, measure_all
@@ -101,7 +102,9 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
     """
     specs = [spec for stage in stages(settings) for spec in stage.networks]
     size = cohort_size(settings)
-    measured = measure_all(specs, settings, batch_size=exams_a_step(settings, size), budget_s=budget_s)
+    measured = measure_all(
+        specs, settings, batch_size=lambda spec: exams_a_step(spec, settings, size), budget_s=budget_s
+    )
     return card(settings, cohort=size, measured=measured, workers=len(engines.devices(settings.compute)))
 
 
@@ -145,10 +148,11 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
     return CohortSize(sites=sites, training_exams=training, held_out_exams=held_out)
 
 
-def exams_a_step(settings: Settings, cohort: CohortSize | None) -> int:
-    """Exams of one training step at an average site."""
-    if settings.training.sampling != "all":
-        return settings.training.batch_size
+def exams_a_step(spec: NetworkSpec, settings: Settings, cohort: CohortSize | None) -> int:
+    """Exams of one training step of a network at an average site."""
+    training = spec.training or settings.training
+    if training.sampling != "all":
+        return training.batch_size
     if cohort is None:
         raise ConfigurationError(
             'training.sampling = "all" makes a step as large as a site: add a [cohort] to plan it'
@@ -215,7 +219,7 @@ class _Hours:
     ) -> None:
         self._settings = settings
         self._cohort = cohort
-        self._measured: Mapping[object, Measured] = {(m.images, m.classes): m for m in measured}
+        self._measured: Mapping[object, Measured] = {m.key: m for m in measured}
         self._workers = workers
 
     def site(self) -> float:
@@ -252,16 +256,17 @@ class _Hours:
 
     def _train_s(self, settings: Settings, *, sites_pooled: int) -> float:
         """All rounds of all networks; a pooled step has the exams of all sites' steps."""
-        rounds = settings.federation.rounds
         fold = self._validation_exams() * sites_pooled
-        steps = rounds * settings.training.local_steps * sites_pooled
-        return math.fsum(
-            steps * self._of(spec).step_s + (rounds + 1) * fold * self._of(spec).exam_s
-            for spec in _specs(settings)
-        )
+        return math.fsum(self._network_s(spec, settings, fold, sites_pooled) for spec in _specs(settings))
+
+    def _network_s(self, spec: NetworkSpec, settings: Settings, fold: float, sites_pooled: int) -> float:
+        local = local_settings(spec, settings)
+        steps = local.rounds * local.training.local_steps * sites_pooled
+        scored = (local.rounds + 1) * fold if spec.fold >= 0 else 0.0
+        return steps * self._of(spec).step_s + scored * self._of(spec).exam_s
 
     def _exam_s(self, settings: Settings) -> float:
-        return math.fsum(self._of(spec).exam_s for spec in _specs(settings))
+        return math.fsum(self._of(spec).exam_s for spec in _specs(settings) if spec.scoring)
 
     def _validation_exams(self) -> float:
         """A fold of an average site."""
@@ -270,7 +275,7 @@ class _Hours:
         return self._cohort.training_exams / self._cohort.sites / self._settings.rating.folds
 
     def _of(self, spec: NetworkSpec) -> Measured:
-        return self._measured[spec.images, spec.target.classes]
+        return self._measured[cost_key(spec)]
 
 
 def _specs(settings: Settings) -> list[NetworkSpec]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,21 +40,19 @@ def predictions(
     Returns:
         One row an exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
         ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``vote_<m>_<k>``,
-        ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``.
+        ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``
+        (``p:<network>:<class>`` where it tells more than two apart).
         A grade that is not there is -1.
     """
     ensemble = network_files.committee(networks, settings)
+    by_device = {device: ensemble.on(torch.device(device)) for device in devices}
     with ThreadPoolExecutor(max_workers=len(devices)) as pool:
-        frames = pool.map(
-            lambda indexed: _site(
-                ensemble, indexed[1], device=torch.device(devices[indexed[0] % len(devices)])
-            ),
-            enumerate(cohort.sites),
-        )
+        turns = itertools.cycle(devices)
+        frames = pool.map(_site, [by_device[next(turns)] for _ in cohort.sites], cohort.sites)
         return pd.concat(list(frames), ignore_index=True)
 
 
-def _site(ensemble: Committee, site: CohortSite, *, device: torch.device) -> pd.DataFrame:
+def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
     settings = ensemble.settings
     store = Site.open(site.folder).store(settings)
     held_out = torch.nonzero(store.tensors.fold < 0).flatten()
@@ -66,9 +65,9 @@ def _site(ensemble: Committee, site: CohortSite, *, device: torch.device) -> pd.
         "trained_site": site.trains,
     }
     columns |= _references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
-    scores = ensemble.score(store.tensors.images, held_out, device=device)
-    columns |= score_columns(scores, settings)
-    columns |= {f"p:{spec.name}": scores.probabilities[:, i] for i, spec in enumerate(ensemble.specs)}
+    scores = ensemble.score(store.tensors.images, held_out)
+    columns |= score_columns(scores)
+    columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}
     return pd.DataFrame(columns)
 
 

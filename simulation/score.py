@@ -81,13 +81,12 @@ def choose_device(settings: Settings, name: str | None = None) -> torch.device:
     return torch.device(engines.devices(ComputeSettings())[0])
 
 
-def score_exam(committee: Committee, pictures: Pictures, *, device: torch.device) -> Scores:
+def score_exam(committee: Committee, pictures: Pictures) -> Scores:
     """Score one exam from its picture files.
 
     Args:
         committee: the ensemble.
         pictures: one for each image of the run's settings; without ROI the whole picture is taken.
-        device: where to compute.
 
     Raises:
         ConfigurationError: if the images are not those of the run.
@@ -98,7 +97,7 @@ def score_exam(committee: Committee, pictures: Pictures, *, device: torch.device
         raise ConfigurationError(
             f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
         )
-    return _scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]], device)
+    return _scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]])
 
 
 def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
@@ -108,24 +107,21 @@ def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
         raise DataError(f"The picture {name} at {ref.path} cannot be scored: {error}") from None
 
 
-def _scores(committee: Committee, exams: Sequence[Sequence[Cut]], device: torch.device) -> Scores:
+def _scores(committee: Committee, exams: Sequence[Sequence[Cut]]) -> Scores:
     """Scores of exams whose pictures are in the order of the settings' images."""
     stored: dict[str, UInt8[Tensor, "exams _ side side"]] = {
         name: torch.from_numpy(np.stack([cuts[index].pixels for cuts in exams]))
         for index, name in enumerate(committee.settings.images)
     }
-    return committee.score(stored, torch.arange(len(exams)), device=device)
+    return committee.score(stored, torch.arange(len(exams)))
 
 
-def score_manifest(
-    committee: Committee, manifest: Path, *, device: torch.device, progress: Progress | None = None
-) -> pd.DataFrame:
+def score_manifest(committee: Committee, manifest: Path, *, progress: Progress | None = None) -> pd.DataFrame:
     """Score every exam of a manifest: columns ``exam_id``, ``<image>_path`` and optionally ``<image>_roi``.
 
     Args:
         committee: the ensemble.
         manifest: the table; paths start from its folder.
-        device: where to compute.
         progress: told of exams done, out of all.
 
     Returns:
@@ -140,7 +136,7 @@ def score_manifest(
     reasons: dict[int, str] = {}
     frames: list[pd.DataFrame] = []
     for rows, exams in _batches(manifest.parent, pictures, committee.settings, reasons, progress):
-        columns = _answer_first(_scores(committee, exams, device), committee.settings)
+        columns = _answer_first(_scores(committee, exams))
         frames.append(pd.DataFrame(columns, index=pd.Index(rows)))
     if not frames:
         first = "\n".join(f"  {exam_ids[row]}: {reason}" for row, reason in list(reasons.items())[:5])
@@ -152,14 +148,14 @@ def score_manifest(
     return table
 
 
-def score_columns(scores: Scores, settings: Settings) -> dict[str, object]:
+def score_columns(scores: Scores) -> dict[str, object]:
     """Columns of a table of scores, a value an exam.
 
-    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each measurement, then ``contested, weight,
+    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, then ``contested, weight,
     runner_up_weight``.
     """
     columns: dict[str, object] = {}
-    for index, name in enumerate(settings.measurements):
+    for index, name in enumerate(scores.names):
         votes = scores.votes[:, :, index]
         columns |= {f"vote_{name}_{model}": votes[:, model] for model in range(votes.shape[1])}
         columns[f"decision_{name}"] = scores.decision[:, index]
@@ -171,8 +167,8 @@ def score_columns(scores: Scores, settings: Settings) -> dict[str, object]:
     }
 
 
-def _answer_first(scores: Scores, settings: Settings) -> dict[str, object]:
-    columns = score_columns(scores, settings)
+def _answer_first(scores: Scores) -> dict[str, object]:
+    columns = score_columns(scores)
     answer = {name: columns[name] for name in columns if name.startswith("decision_")}
     combined = {} if scores.combined is None else {"combined": scores.combined}
     return answer | combined | columns

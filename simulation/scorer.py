@@ -14,11 +14,11 @@ from numpy.typing import ArrayLike
 
 from common.evaluation import bootstrap, roc
 from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
+from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
 from common.training.data import MISSING
 
-COMBINED = "combined"
 METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
     "accuracy": accuracy,
     "kappa_linear": partial(kappa, weights="linear"),
@@ -60,18 +60,20 @@ class Scorer:
 
     Attributes:
         settings: measurements, grades, validity and the number of bootstrap replicates.
+        graded: what has a decision, of the measurements and the combined score.
         seed: of the bootstrap.
         source: prefix of the reference's columns: ``truth`` or ``label``.
     """
 
     settings: Settings
+    graded: tuple[str, ...]
     seed: int
     source: str
 
     def grades(self) -> dict[str, int]:
-        """Number of grades of each measurement, and of the combined score where there is one."""
-        grades = {name: m.grades for name, m in self.settings.measurements.items()}
-        return {**grades, COMBINED: eoss.GRADES} if self.settings.validity == "eoss" else grades
+        """Number of grades of each measurement that has a decision, and of the combined score where there is one."""
+        grades = {name: m.grades for name, m in self.settings.measurements.items()} | {COMBINED: eoss.GRADES}
+        return {name: count for name, count in grades.items() if name in self.graded}
 
     def weights(self, patients: Patients) -> Draws:
         """Bootstrap draws of some patients; equal sets are drawn alike, so that systems are paired."""
@@ -90,9 +92,11 @@ class Scorer:
         return block
 
     def answers(self, frame: pd.DataFrame, source: str) -> dict[str, Int64[np.ndarray, " exams"]]:
-        """Grades of one source of columns, ``MISSING`` where none, with the combined score (the larger)."""
+        """Grades of one source of columns, ``MISSING`` where none, with the combined score (given, or the larger)."""
         columns = {name: grades_in(frame, f"{source}_{name}") for name in self.settings.measurements}
-        if self.settings.validity == "eoss":
+        if f"{source}_{COMBINED}" in frame:
+            columns[COMBINED] = grades_in(frame, f"{source}_{COMBINED}")
+        elif self.settings.validity == "eoss":
             h, v = columns["hypertrophy"], columns["vascularity"]
             columns[COMBINED] = np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))
         return columns
@@ -102,7 +106,7 @@ class Scorer:
         if self.settings.validity != "eoss":
             return 0
         grades = self.answers(frame, source)
-        graded = grades[COMBINED] != MISSING
+        graded = (grades["hypertrophy"] != MISSING) & (grades["vascularity"] != MISSING)
         return int((graded & ~eoss.is_valid(grades["hypertrophy"], grades["vascularity"])).sum())
 
     def tally(self, frame: pd.DataFrame, patients: Patients, source: str = "decision") -> Tally:
@@ -150,12 +154,11 @@ class Scorer:
         weights, number = self.weights(patients), patients.number(frame)
         reference, tally = self.answers(frame, self.source), self.tally(frame, patients)
         result: Block = {}
-        for name, measurement in self.settings.measurements.items():
+        for name, grades in self.grades().items():
             tasks: Block = {}
-            for cut in range(measurement.grades - 1):
-                columns = _networks(frame, name, cut)
+            for cut in range(grades - 1):
                 graded = reference[name] != MISSING
-                scores = frame.loc[graded, columns]
+                scores = _networks(frame[graded], name, cut)
                 tasks[f"gt{cut}"] = {
                     **_task_auc(scores, reference[name][graded] > cut, weights[:, number[graded]]),
                     "decision": _cut(tally[name], cut, weights),
@@ -213,10 +216,22 @@ def _cut(
     return block
 
 
-def _networks(frame: pd.DataFrame, measurement: str, cut: int) -> list[str]:
-    """Columns of the networks that answer one binary task, by their names' parts."""
-    wanted = {measurement, f"gt{cut}"}
-    return [c for c in frame.columns if str(c).startswith("p:") and wanted <= set(str(c)[2:].split("/"))]
+def _networks(frame: pd.DataFrame, score: str, cut: int) -> pd.DataFrame:
+    """Probability that the grade is above a cut, a column a network that says so, found by its name's parts.
+
+    A network that tells all grades apart says it by the sum of the grades above.
+    """
+    columns: dict[str, object] = {}
+    for column in map(str, frame.columns):
+        name, _, grade = column.removeprefix("p:").partition(":")
+        parts = set(name.split("/"))
+        if not column.startswith("p:") or score not in parts:
+            continue
+        if grade and int(grade) > cut:
+            columns[name] = columns.get(name, 0.0) + frame[column]
+        elif f"gt{cut}" in parts:
+            columns[name] = frame[column]
+    return pd.DataFrame(columns, index=frame.index)
 
 
 def grades_in(frame: pd.DataFrame, column: str) -> Int64[np.ndarray, " exams"]:

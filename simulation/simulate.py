@@ -14,14 +14,16 @@ from pathlib import Path
 
 import pandas as pd
 
+from client import weights_cache
 from client.site import Site
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, SynofedError
 from common.methods.stages import networks
 from common.settings import Section, Settings
-from server import journal, network_files, report
+from server import journal, network_files, pretrained, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
+from server.library import NetworkLibrary
 from server.run_folder import RunFolder
 from simulation import cohort, engines, examples, pooled, public
 from simulation.cohort import Cohort, CohortSite
@@ -52,7 +54,9 @@ class System:
     settings: Settings
 
 
-def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -> tuple[Path, Status]:
+def simulate(
+    settings: Settings, *, out: Path, resume: bool, display: Display, networks_folder: Path | None = None
+) -> tuple[Path, Status]:
     """Run a study.
 
     Everything that can be wrong with configuration, sites and images is found before the run's folder is made.
@@ -62,6 +66,7 @@ def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -
         out: the run's folder; a former run there is moved aside, or with ``resume`` continued.
         resume: go on after an interruption, with bit-identical results.
         display: shows progress.
+        networks_folder: of networks that runs of one study share: what is there is not trained again.
 
     Returns:
         The run's folder and how the federation ended.
@@ -71,12 +76,13 @@ def simulate(settings: Settings, *, out: Path, resume: bool, display: Display) -
     """
     started = time.monotonic()
     networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
+    settings = pretrained.resolved(settings)
     sites = _cohort(settings, display)
     _open_stores(sites, settings, display)
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
     display.log_to(run.path / "log.txt")
     try:
-        status = _train_and_evaluate(run, sites, settings, display)
+        status = _train_and_evaluate(run, sites, settings, display, networks_folder)
     except BaseException as error:
         run.update_manifest(status=str(Status.FAILED), error=_describe(error))
         raise
@@ -99,8 +105,9 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
         return cohort.discover(source.folder)
     if source.phantom is not None:
         with display.step("phantom cohort") as bar:
-            folder = COHORTS / f"phantom-{_short_hash(source.phantom, settings.seed)}"
-            return cohort.ensure(source.phantom, seed=settings.seed, out=folder, progress=bar)
+            seed = settings.seed if source.phantom.seed is None else source.phantom.seed
+            folder = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
+            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar)
     assert source.public is not None
     with display.step("public cohort") as bar:
         return public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
@@ -122,7 +129,9 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
 
 
-def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> Status:
+def _train_and_evaluate(
+    run: RunFolder, sites: Cohort, settings: Settings, display: Display, networks_folder: Path | None
+) -> Status:
     federated = System(
         name=FEDERATED,
         folder=run.path,
@@ -133,9 +142,9 @@ def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, displ
     baselines = _baselines(run, sites, settings) if settings.evaluate.baselines else ()
     _rewrite_rounds(run, (federated, *baselines))
     with Workers(devices, threads=settings.compute.threads) as workers:
-        outcome = _train(federated, run, display, workers)
+        outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
-        _warn_of_unselected(outcome, display)
+        _warn_of_unselected(outcome, settings, display)
         _train_side_by_side(baselines, run, display, workers)
     with display.step("evaluation"):
         _evaluate(run, federated, baselines, sites, devices)
@@ -144,9 +153,10 @@ def _train_and_evaluate(run: RunFolder, sites: Cohort, settings: Settings, displ
     return outcome.status
 
 
-def _warn_of_unselected(outcome: Outcome, display: Display) -> None:
+def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) -> None:
     """Say which networks were taken as they ended, because nothing about their validation scores left the sites."""
-    unselected = [name for name, result in outcome.results.items() if math.isnan(result.auc)]
+    scoring = [name for name, spec in networks(settings).items() if spec.scoring and name in outcome.results]
+    unselected = [name for name in scoring if math.isnan(outcome.results[name].auc)]
     if unselected:
         display.line(
             f"Warning: no validation scores of {len(unselected)} networks: their last round is taken, with threshold "
@@ -161,6 +171,8 @@ def _tidy(*systems: System) -> None:
     With the pooled site goes its log, so its receipts go before it: taken up again, it signs with a new key.
     """
     for system in systems:
+        for site in system.sites:
+            weights_cache.forget(site, plan_hash=system.settings.plan_hash())
         pooled = (system.folder / "site").exists()
         for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)
@@ -213,14 +225,32 @@ def _rewrite_rounds(run: RunFolder, systems: Sequence[System]) -> None:
     )
 
 
-def _train(system: System, run: RunFolder, display: Display, workers: Workers) -> Outcome:
+def _library(folder: Path | None, sites: Cohort, settings: Settings) -> NetworkLibrary | None:
+    if folder is None:
+        return None
+    stores = {site.name: Site.open(site.folder).store(settings) for site in sites.sites if site.trains}
+    return NetworkLibrary(folder, {name: store.fingerprint for name, store in stores.items()})
+
+
+def _train(
+    system: System,
+    run: RunFolder,
+    display: Display,
+    workers: Workers,
+    library: NetworkLibrary | None = None,
+) -> Outcome:
     def observe(event: Event) -> None:
         if isinstance(event, RoundRecord):
             run.append_round(system.name, event)
         display.event(system.name, event)
 
     return engines.run_campaign(
-        system.settings, system.sites, folder=system.folder, observer=observe, workers=workers
+        system.settings,
+        system.sites,
+        folder=system.folder,
+        observer=observe,
+        workers=workers,
+        library=library,
     )
 
 

@@ -8,7 +8,7 @@ from common.imaging.roi import stored_px
 from common.networks.spec import NetworkSpec, Target
 from common.settings import ImageSettings, NetworkSettings, TrainingSettings
 from common.training.data import ExamTensors
-from common.training.local import LocalSettings
+from common.training.local_settings import LocalSettings
 
 IMAGES = {"gs": ImageSettings(kind="grey"), "doppler": ImageSettings(kind="doppler")}
 NETWORK = NetworkSettings(backbone="small", image_px=32, width=4, hidden=16)

@@ -23,20 +23,21 @@ def settings(text: str = "") -> Settings:
     return make_settings(
         measurements=("hypertrophy",),
         grades=2,
-        text=f"replicas = 1\nmodels = 1\n[training]\nlocal_steps = 2\nbatch_size = 4\n{text}",
+        text=f'fusion = "joint"\nreplicas = 1\nmodels = 1\n[training]\nlocal_steps = 2\nbatch_size = 4\n{text}',
     )
 
 
 def group_rounds(folder: Path, configuration: Settings) -> GroupRounds:
     specs = list(networks(configuration).values())
     layouts = weights.layouts(specs, configuration)
-    (group,) = groups.pack("scoring", specs, layouts, group_bytes=10**9)
+    frozen = weights.frozen_bytes(specs, configuration)
+    (group,) = groups.pack("scoring", specs, layouts, group_bytes=10**9, frozen_bytes=frozen)
     return GroupRounds(
         group,
         settings=configuration,
         campaign="test",
         sites=SITES,
-        start=lambda spec: weights.start(spec, configuration),
+        start=weights.StartWeights(configuration, folder / "networks"),
         algorithm=algorithm(configuration.federation),
         journal=Journal(folder / "journal", group.name),
         spool=Spool(folder / "spool", group.name),

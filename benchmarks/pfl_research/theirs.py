@@ -40,7 +40,7 @@ from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.data import ExamTensors
-from common.training.local import labels, training_exams
+from common.training.inputs import labels, training_exams
 from common.training.sampling import batches
 from common.training.seeds import derive_seed
 

@@ -29,7 +29,8 @@ from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.data import ExamTensors
-from common.training.local import SCORING_BATCH, labels, training_exams, validation_exams
+from common.training.inputs import labels, training_exams, validation_exams
+from common.training.local import SCORING_BATCH
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed

@@ -16,7 +16,8 @@ from torch import Tensor
 from common.errors import ConfigurationError
 from common.settings import FederationSettings
 from common.training.data import ExamTensors
-from common.training.local import LocalSettings, LocalUpdate, train_network
+from common.training.local import LocalUpdate, train_network
+from common.training.local_settings import LocalSettings
 
 SiteState = Mapping[str, Tensor]
 Flat = Float32[np.ndarray, " parameters"]

@@ -3,38 +3,174 @@
 One scoring model a fold: the fold's patients validate it, the others train it. In a scoring model each
 measurement of g grades has g - 1 binary tasks (grade > 0, > 1, ...), each learnt by ``replicas`` networks that
 differ in their seed only. Published: 5 folds x 2 measurements x 3 tasks x 2 replicas = 60 networks.
+
+A measurement that is read from one image has one network a task, trained whole. One that is read from two
+(hypertrophy: grey-scale and Doppler) is fused in three stages:
+
+1. ``jigsaw``: a backbone learns to put an image's tiles in order; no grade is needed for that.
+2. ``features``: from it, F on the one image and G on the other learn the task, each alone.
+3. ``fusion``: F and G stay as they are, and a head H over both their features learns the task.
 """
 
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
-from common.methods.stages import NetworkResult, Stage
-from common.networks.spec import NetworkSpec, Target
-from common.settings import Settings
+import numpy as np
+from jaxtyping import Int
+
+from common.errors import ConfigurationError
+from common.methods.stages import NetworkResult, Output, Stage, stage_training
+from common.networks.spec import NetworkSpec, Piece, Target
+from common.scoring import ecoc
+from common.settings import MeasurementSettings, Settings
+
+JIGSAW = "rating/jigsaw"
+
+
+class _Place(NamedTuple):
+    """Where a network stands in the ensemble."""
+
+    name: str
+    graded: MeasurementSettings
+    target: Target
+    fold: int
+    replica: int
 
 
 class Rating:
-    """RATING's scoring networks, fusion networks trained jointly from a random start."""
+    """RATING, and by its settings (codes, jigsaw, fusion, the measurements' images) its ablations."""
 
     def stages(self, settings: Settings, results: Mapping[str, NetworkResult]) -> Iterator[Stage]:
-        """One stage: every fold, measurement, task and replica."""
-        del results  # no network here depends on another
-        yield Stage(name="scoring", networks=tuple(_networks(settings)))
+        """``jigsaw``, ``features``, ``fusion``, as far as the settings need them."""
+        del results  # nothing here is chosen by what came before
+        places = list(_places(settings))
+        staged = [p for p in places if settings.rating.fusion == "staged" and len(p.graded.images) > 1]
+        if settings.rating.jigsaw is not None:
+            yield Stage(name="jigsaw", networks=(_jigsaw(settings),))
+        whole = [_whole(place, settings) for place in places if place not in staged]
+        extractors = [_extractor(place, image, settings) for place in staged for image in place.graded.images]
+        yield Stage(name="features" if staged else "scoring", networks=(*whole, *extractors))
+        if staged:
+            yield Stage(name="fusion", networks=tuple(_head(place, settings) for place in staged))
+
+    def scores(self, settings: Settings) -> Mapping[str, int]:
+        """Every measurement."""
+        return {name: graded.grades for name, graded in settings.measurements.items()}
+
+    def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
+        """One vote of each scoring model: by ECOC, or the most probable grade without it."""
+        folds = sorted({output.spec.fold for output in outputs})
+        decode = _ecoc if settings.rating.codes == "ecoc" else _most_probable
+        by_model = [
+            [decode(_of(outputs, fold, measurement)) for measurement in settings.measurements]
+            for fold in folds
+        ]
+        return np.array(by_model).transpose(2, 0, 1)
 
 
-def _networks(settings: Settings) -> Iterator[NetworkSpec]:
+def _places(settings: Settings) -> Iterator[_Place]:
     rating = settings.rating
     for fold in range(rating.models or rating.folds):
         for measurement, graded in settings.measurements.items():
-            for threshold in range(graded.grades - 1):
-                target = Target(measurement=measurement, threshold=threshold)
+            for target in _targets(measurement, graded, settings):
                 for replica in range(rating.replicas):
-                    yield NetworkSpec(
-                        name=f"rating/fold{fold}/{measurement}/{target.label}/{string.ascii_lowercase[replica]}",
-                        images=graded.images,
-                        target=target,
-                        fold=fold,
-                        replica=replica,
-                    )
+                    letter = string.ascii_lowercase[replica]
+                    name = f"rating/fold{fold}/{measurement}/{target.label}/{letter}"
+                    yield _Place(name, graded, target, fold, replica)
+
+
+def _targets(measurement: str, graded: MeasurementSettings, settings: Settings) -> list[Target]:
+    if settings.rating.codes == "classes":
+        return [Target(measurement=measurement, kind="nominal", threshold=None, classes=graded.grades)]
+    return [Target(measurement=measurement, threshold=threshold) for threshold in range(graded.grades - 1)]
+
+
+def _jigsaw(settings: Settings) -> NetworkSpec:
+    jigsaw = settings.rating.jigsaw
+    assert jigsaw is not None, "asked for only where it is set"
+    target = Target(measurement=jigsaw.image, kind="permutation", threshold=None, classes=jigsaw.permutations)
+    shuffled = settings.training.model_copy(update={"sampling": "shuffled"})
+    training = stage_training(settings.model_copy(update={"training": shuffled}), jigsaw) or shuffled
+    return NetworkSpec(
+        name=JIGSAW,
+        images=(jigsaw.image,),
+        target=target,
+        jigsaw=jigsaw,
+        training=training,
+        rounds=jigsaw.rounds,
+        scoring=False,
+    )
+
+
+def _whole(place: _Place, settings: Settings) -> NetworkSpec:
+    """A network trained whole: one image's, or a fused one whose parts train jointly."""
+    names = [f"backbones.{i}" for i in range(len(place.graded.images))]
+    fused = len(names) > 1
+    return NetworkSpec(
+        name=place.name,
+        images=place.graded.images,
+        target=place.target,
+        fold=place.fold,
+        replica=place.replica,
+        pieces=_pretrained(names if fused else ["backbone"], place, settings),
+    )
+
+
+def _extractor(place: _Place, image: str, settings: Settings) -> NetworkSpec:
+    """F or G: the same network as one that reads this image alone, and trained as that is."""
+    return NetworkSpec(
+        name=f"{place.name}/{image}",
+        images=(image,),
+        target=place.target,
+        fold=place.fold,
+        replica=place.replica,
+        pieces=_pretrained(["backbone"], place, settings),
+        scoring=False,
+    )
+
+
+def _head(place: _Place, settings: Settings) -> NetworkSpec:
+    """H on frozen F and G."""
+    return NetworkSpec(
+        name=place.name,
+        images=place.graded.images,
+        target=place.target,
+        fold=place.fold,
+        replica=place.replica,
+        pieces=tuple(
+            Piece(part=f"backbones.{i}", network=f"{place.name}/{image}", frozen=True)
+            for i, image in enumerate(place.graded.images)
+        ),
+        training=stage_training(settings, settings.rating.head),
+        rounds=settings.rating.head.rounds,
+    )
+
+
+def _pretrained(parts: Sequence[str], place: _Place, settings: Settings) -> tuple[Piece, ...]:
+    """Backbones start from the puzzles, where the settings say so (RATING: hypertrophy's, F and G alike)."""
+    jigsaw = settings.rating.jigsaw
+    if jigsaw is None or place.target.measurement not in (jigsaw.measurements or settings.measurements):
+        return ()
+    return tuple(Piece(part=part, network=JIGSAW) for part in parts)
+
+
+def _of(outputs: Sequence[Output], fold: int, measurement: str) -> list[Output]:
+    found = [o for o in outputs if o.spec.fold == fold and o.spec.target.measurement == measurement]
+    if not found:
+        raise ConfigurationError(f"Expected networks of model {fold} for {measurement}, got none")
+    return sorted(found, key=lambda o: (o.spec.replica, o.spec.target.threshold or 0))
+
+
+def _ecoc(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
+    """The nearest code word to the bits of one scoring model's networks."""
+    bits = np.stack([o.probabilities[:, 1] >= np.float32(o.threshold) for o in outputs], axis=1)
+    replicas = len({o.spec.replica for o in outputs})
+    return ecoc.decode(bits.reshape(len(bits), replicas, -1))
+
+
+def _most_probable(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
+    """The grade of the largest mean probability over the replicas."""
+    return np.asarray(np.mean([o.probabilities for o in outputs], axis=0).argmax(axis=1))

@@ -1,15 +1,18 @@
-"""What a method is to the engine: stages of networks."""
+"""What a method is to the engine: stages of networks, and how their outputs become votes."""
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
+import numpy as np
+from jaxtyping import Float32, Int
+
 from common.errors import ConfigurationError
+from common.extensions import is_own, own
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import Settings, StageSettings, TrainingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,11 +21,14 @@ class Stage:
 
     Attributes:
         name: unique in the method.
-        networks: all networks of the stage.
+        networks: all networks of the stage; all have the same number of rounds.
+        alternatives: networks that the stage would have asked for, had earlier results been others: a site
+            agrees to all of them.
     """
 
     name: str
     networks: tuple[NetworkSpec, ...]
+    alternatives: tuple[NetworkSpec, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,16 +46,46 @@ class NetworkResult:
     threshold: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """What one network says of some exams.
+
+    Attributes:
+        spec: the network.
+        probabilities: of its classes.
+        threshold: of a binary network: probability of class 1 from which on its bit is 1.
+    """
+
+    spec: NetworkSpec
+    probabilities: Float32[np.ndarray, "n classes"]
+    threshold: float
+
+
 @runtime_checkable
 class Method(Protocol):
     """A published system."""
 
     def stages(self, settings: Settings, results: Mapping[str, NetworkResult]) -> Iterator[Stage]:
-        """The stages in order; ``results`` fills up with network name -> result as stages are done."""
+        """The stages in order; ``results`` fills up with network name -> result as stages are done.
+
+        Without results, as for a plan, a stage that would choose takes any choice.
+        """
+        ...
+
+    def scores(self, settings: Settings) -> Mapping[str, int]:
+        """What the method grades, in the order of its votes: name -> number of grades."""
+        ...
+
+    def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
+        """The grade that each voter gives each exam."""
         ...
 
 
-BUILT_IN = {"rating": "common.methods.rating:Rating"}
+BUILT_IN = {
+    "rating": "common.methods.rating:Rating",
+    "andersen": "common.methods.andersen:Andersen",
+    "christensen": "common.methods.christensen:Christensen",
+}
 
 
 def method(name: str) -> Method:
@@ -58,18 +94,22 @@ def method(name: str) -> Method:
     Raises:
         ConfigurationError: if there is none.
     """
-    module, separator, attribute = BUILT_IN.get(name, name).partition(":")
-    if not separator:
+    path = BUILT_IN.get(name, name)
+    if not is_own(path):
         raise ConfigurationError(
             f"Expected method to be one of {sorted(BUILT_IN)} or package.module:Name, got {name!r}"
         )
-    try:
-        return cast(Method, getattr(importlib.import_module(module), attribute)())
-    except (ImportError, AttributeError) as error:
-        raise ConfigurationError(f"The method {name!r} cannot be imported: {error}") from None
+    return cast(Method, own(path, what="method")())
 
 
 def networks(settings: Settings) -> dict[str, NetworkSpec]:
     """All networks that the settings' method can ask for, by name."""
     stages = method(settings.method).stages(settings, {})
-    return {spec.name: spec for stage in stages for spec in stage.networks}
+    return {spec.name: spec for stage in stages for spec in (*stage.networks, *stage.alternatives)}
+
+
+def stage_training(settings: Settings, stage: StageSettings) -> TrainingSettings | None:
+    """The training of a stage that changes some of the campaign's settings; ``None`` where it changes none."""
+    names = ("learning_rate", "batch_size", "local_steps")
+    changed = {name: value for name in names if (value := getattr(stage, name)) is not None}
+    return settings.training.model_copy(update=changed) if changed else None

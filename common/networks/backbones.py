@@ -9,7 +9,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.networks.torchvision_shim import resnet18
+from common.errors import ConfigurationError
+from common.extensions import is_own, own
+from common.networks import torchvision_shim
 from common.settings import NetworkSettings
 
 CHANNELS = 3
@@ -41,15 +43,17 @@ class Block(nn.Module):
 class SmallResNet(nn.Module):
     """A ResNet for CPUs: a stem that divides by four, three stages of one block, width w, 2w, 4w."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, *, stages: int = 3) -> None:
         super().__init__()
-        self.features = 4 * width
+        self.features = width * 2 ** (stages - 1)
         self.stem = nn.Conv2d(CHANNELS, width, 7, 4, 3, bias=False)
         self.norm = nn.GroupNorm(1, width)
+        widths = [width * 2**i for i in range(stages)]
         self.stages = nn.Sequential(
-            Block(width, width, stride=1),
-            Block(width, 2 * width, stride=2),
-            Block(2 * width, 4 * width, stride=2),
+            *(
+                Block(a, b, stride=1 if i == 0 else 2)
+                for i, (a, b) in enumerate(zip([width, *widths], widths, strict=False))
+            )
         )
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
@@ -58,13 +62,49 @@ class SmallResNet(nn.Module):
         return y.mean((2, 3))
 
 
-def backbone(settings: NetworkSettings) -> tuple[nn.Module, int]:
-    """A backbone and its number of features."""
-    builders: dict[str, Callable[[], tuple[nn.Module, int]]] = {
-        "small": lambda: (SmallResNet(settings.width), 4 * settings.width),
-        "resnet18": lambda: (resnet18(), 512),
-    }
-    return builders[settings.backbone]()
+LAYERS = {"small": 3, "inception_v3": 11}
+"""Backbones whose features can be taken at an earlier layer, and how many layers they have."""
+Built = tuple[nn.Module, int]
+_BUILDERS: dict[str, Callable[[NetworkSettings, int], Built]] = {
+    "small": lambda settings, layer: _with_features(SmallResNet(settings.width, stages=layer + 1)),
+    "resnet18": lambda settings, layer: (torchvision_shim.resnet18(), 512),
+    "vgg16": lambda settings, layer: (torchvision_shim.vgg16(), 512),
+    "inception_v3": lambda settings, layer: torchvision_shim.inception_v3(mixed_layer=layer),
+}
+
+
+def backbone(settings: NetworkSettings, *, layer: int | None = None) -> Built:
+    """A backbone, which maps ``(n, 3, h, w)`` to ``(n, features)``, and its number of features.
+
+    Args:
+        settings: which, and its width. ``package.module:Name`` is called with the settings and gives a module
+            with an attribute ``features``.
+        layer: the layer whose features are taken, from 0; ``None``: the last.
+
+    Raises:
+        ConfigurationError: if there is no such backbone or layer.
+    """
+    name = settings.backbone
+    if is_own(name):
+        return _with_features(own(name, what="network.backbone")(settings))
+    if name not in _BUILDERS:
+        raise ConfigurationError(
+            f"Expected network.backbone to be one of {sorted(_BUILDERS)} or package.module:Name, got {name!r}"
+        )
+    layers = LAYERS.get(name, 1)
+    wanted = layers - 1 if layer is None else layer
+    if not 0 <= wanted < layers:
+        raise ConfigurationError(f"Expected one of the {layers} layers of {name}, got layer {layer}")
+    return _BUILDERS[name](settings, wanted)
+
+
+def _with_features(module: nn.Module) -> Built:
+    features = getattr(module, "features", None)
+    if not isinstance(features, int):
+        raise ConfigurationError(
+            f"Expected a backbone with its number of features in .features, got {features!r}"
+        )
+    return module, features
 
 
 @torch.no_grad()

@@ -2,44 +2,90 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
 from common.networks.backbones import initialise
 from common.networks.fusion import FusionNetwork, ImageNetwork
-from common.networks.layout import Layout, flatten, layout_of
+from common.networks.jigsaw import JigsawNetwork
+from common.networks.layout import Layout, flatten, layout_of, point
 from common.networks.spec import NetworkSpec
 from common.settings import NetworkSettings
+
+Flat = Float32[Tensor, " _"]
 
 
 def network(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
     """The network of a spec, with arbitrary weights.
 
     It maps a sequence of pictures, ``spec.images`` in order, each ``float32 (n, 3, side, side)``, to logits
-    ``(n, classes)``.
+    ``(n, classes)``; a jigsaw network maps one sequence of tiles ``(n, 9, 3, tile, tile)``.
     """
-    with torch.device(
-        "meta"
-    ):  # else the modules would draw from the global generator, to be overwritten anyway
+    # on meta, else the modules would draw from the global generator, to be overwritten anyway
+    with torch.device("meta"):
         built = _describe(spec, settings)
     return built.to_empty(device="cpu")
 
 
 def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
+    if spec.backbone is not None:
+        settings = settings.model_copy(update={"backbone": spec.backbone})
+    if spec.jigsaw is not None:
+        return JigsawNetwork(settings, permutations=spec.target.classes)
     if len(spec.images) == 1:
-        return ImageNetwork(settings, classes=spec.target.classes)
+        return ImageNetwork(settings, classes=spec.target.classes, layer=spec.layer)
     return FusionNetwork(settings, images=len(spec.images), classes=spec.target.classes)
 
 
 def layout(spec: NetworkSpec, settings: NetworkSettings) -> Layout:
-    """The layout of a spec's network; nothing is allocated for it."""
+    """The layout of what travels of a spec's network: all but its frozen parts. Nothing is allocated for it."""
     with torch.device("meta"):
-        return layout_of(_describe(spec, settings))
+        return layout_of(_describe(spec, settings), frozen=[piece.part for piece in spec.frozen])
+
+
+def part_layout(spec: NetworkSpec, settings: NetworkSettings, part: str) -> Layout:
+    """The layout of one part of a spec's network, as of a network of its own."""
+    with torch.device("meta"):
+        return layout_of(_describe(spec, settings).get_submodule(part))
+
+
+def part(
+    spec: NetworkSpec, settings: NetworkSettings, weights: Flat, source: str
+) -> Float32[Tensor, " size"]:
+    """One part of a trained network as a flat vector of its own; a view where it lies in one piece."""
+    pieces = [weights[piece] for piece in layout(spec, settings).slices(source)]
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def assembled(
+    spec: NetworkSpec, settings: NetworkSettings, weights: Flat, frozen: Mapping[str, Flat]
+) -> nn.Module:
+    """A network to be asked, its weights views into the vectors that are given.
+
+    Args:
+        spec: the network.
+        settings: backbone and size.
+        weights: what travels.
+        frozen: part -> flat vector of each frozen part.
+    """
+    with torch.device("meta"):
+        built = _describe(spec, settings)
+    for piece in spec.frozen:
+        module = built.get_submodule(piece.part)
+        point(module, layout_of(module), frozen[piece.part])
+    point(built, layout_of(built, frozen=[piece.part for piece in spec.frozen]), weights)
+    for owner in built.modules():  # integer buffers, which nothing reads
+        for name, buffer in owner._buffers.items():
+            if buffer is not None and buffer.is_meta:
+                owner._buffers[name] = torch.zeros_like(buffer, device=weights.device)
+    return built.eval()
 
 
 def initial_weights(spec: NetworkSpec, settings: NetworkSettings, *, seed: int) -> Float32[Tensor, " size"]:
-    """Random start weights; the same seed gives the same bits."""
+    """Random start weights of what travels; the same seed gives the same bits."""
     built = network(spec, settings)
     initialise(built, torch.Generator().manual_seed(seed % 2**63))
-    return flatten(built)
+    return flatten(built, frozen=[piece.part for piece in spec.frozen])

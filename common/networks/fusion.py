@@ -15,9 +15,9 @@ from common.settings import NetworkSettings
 class ImageNetwork(nn.Module):
     """One image: a backbone and a linear layer (RATING's vascularity network)."""
 
-    def __init__(self, settings: NetworkSettings, *, classes: int) -> None:
+    def __init__(self, settings: NetworkSettings, *, classes: int, layer: int | None = None) -> None:
         super().__init__()
-        self.backbone, features = backbone(settings)
+        self.backbone, features = backbone(settings, layer=layer)
         self.head = nn.Linear(features, classes)
 
     def forward(self, pictures: Sequence[Float[Tensor, "n 3 h w"]]) -> Float[Tensor, "n classes"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,18 +45,71 @@ class Layout:
         """SHA-256 over names and shapes, in hex: equal hashes, interchangeable vectors."""
         return hashlib.sha256(json.dumps([self.entries, self.parameters]).encode()).hexdigest()
 
+    def pieces(self, flat: Float32[Tensor, " size"]) -> Iterator[tuple[str, Tensor]]:
+        """Name and view of each entry in a flat vector of this layout.
 
-def layout_of(network: nn.Module) -> Layout:
-    """The layout of a network."""
-    parameters = list(network.named_parameters())
-    entries = [(name, tuple(tensor.shape)) for name, tensor in (*parameters, *_buffers(network))]
-    return Layout(entries=tuple(entries), parameters=len(parameters))
+        Raises:
+            UpdateError: if the vector is of another length.
+        """
+        if flat.shape != (self.size,):
+            raise UpdateError(f"Expected {self.size} values for this network, got {tuple(flat.shape)}")
+        start = 0
+        for name, shape in self.entries:
+            stop = start + math.prod(shape)
+            yield name, flat[start:stop].view(shape)
+            start = stop
+
+    def slices(self, part: str) -> list[slice]:
+        """Where the entries of a part (a module's name) lie, in the order of its own layout, adjacent ones merged."""
+        found: list[slice] = []
+        start = 0
+        for name, shape in self.entries:
+            stop = start + math.prod(shape)
+            if name.startswith(f"{part}."):
+                adjacent = bool(found) and found[-1].stop == start
+                found = (
+                    [*found[:-1], slice(found[-1].start, stop)] if adjacent else [*found, slice(start, stop)]
+                )
+            start = stop
+        return found
 
 
-def flatten(network: nn.Module) -> Float32[Tensor, " size"]:
-    """All parameters and floating buffers of a network as one vector on the CPU."""
-    pieces = [tensor.detach().reshape(-1).float().cpu() for tensor in _pieces(network)]
-    return torch.cat(pieces)
+def layout_of(network: nn.Module, *, frozen: Sequence[str] = ()) -> Layout:
+    """The layout of a network without its frozen parts."""
+
+    def travels(name: str) -> bool:
+        return not any(name.startswith(f"{part}.") for part in frozen)
+
+    parameters = [(n, tuple(t.shape)) for n, t in network.named_parameters() if travels(n)]
+    buffers = [
+        (n, tuple(t.shape)) for n, t in network.named_buffers() if t.is_floating_point() and travels(n)
+    ]
+    return Layout(entries=(*parameters, *buffers), parameters=len(parameters))
+
+
+def flatten(network: nn.Module, *, frozen: Sequence[str] = ()) -> Float32[Tensor, " size"]:
+    """All parameters and floating buffers of a network, but its frozen parts, as one vector on the CPU."""
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    entries = layout_of(network, frozen=frozen).entries
+    return torch.cat([tensors[name].detach().reshape(-1).float().cpu() for name, _ in entries])
+
+
+def point(network: nn.Module, layout: Layout, flat: Float32[Tensor, " size"]) -> None:
+    """Make a network's parameters and buffers views into a flat vector; nothing is copied.
+
+    Raises:
+        UpdateError: if the vector is of another length.
+    """
+    parameters = dict(network.named_parameters())
+    for name, view in layout.pieces(flat):
+        owner, _, attribute = name.rpartition(".")
+        module = network.get_submodule(owner)
+        if name not in parameters:
+            module._buffers[attribute] = view
+        elif parameters[name].is_meta:
+            module._parameters[attribute] = nn.Parameter(view, requires_grad=False)
+        else:
+            parameters[name].data = view
 
 
 @torch.no_grad()
@@ -66,20 +119,6 @@ def load(network: nn.Module, flat: Float32[Tensor, " size"]) -> None:
     Raises:
         UpdateError: if the vector is of another length.
     """
-    pieces = list(_pieces(network))
-    size = sum(piece.numel() for piece in pieces)
-    if flat.numel() != size:
-        raise UpdateError(f"Expected {size} values for this network, got {flat.numel()}")
-    start = 0
-    for piece in pieces:
-        piece.copy_(flat[start : start + piece.numel()].view(piece.shape))
-        start += piece.numel()
-
-
-def _pieces(network: nn.Module) -> Iterator[Tensor]:
-    yield from network.parameters()
-    yield from (tensor for _, tensor in _buffers(network))
-
-
-def _buffers(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    return ((name, tensor) for name, tensor in network.named_buffers() if tensor.is_floating_point())
+    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    for name, view in layout_of(network).pieces(flat):
+        tensors[name].copy_(view)

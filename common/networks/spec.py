@@ -1,35 +1,62 @@
-"""What a network is: its name, the images it reads, the target it learns, its start."""
+"""What a network is: its name, the images it reads, the target it learns, where it starts, what stays frozen."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import hashlib
+from typing import Literal, TypeAlias
+
+from common.settings import JigsawSettings, Section, TrainingSettings
+
+COMBINED = "combined"
+"""The combined score, the larger of hypertrophy and vascularity: a target too, though no reader gives it."""
+
+Shape: TypeAlias = tuple[object, ...]
+"""Networks of equal shape are built alike."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """What a network predicts from an exam's grades.
+class Target(Section):
+    """What a network predicts.
 
     Attributes:
-        measurement: the graded column, for example ``hypertrophy``.
-        kind: ``binary`` (grade > ``threshold``) or ``nominal`` (one class a grade).
+        measurement: the graded column, for example ``hypertrophy``, or ``combined``.
+        kind: ``binary`` (grade > ``threshold``), ``nominal`` (one class a grade), or ``permutation`` (of an
+            image's tiles; needs no grade).
         threshold: for ``binary``, the grade that is exceeded, 0 .. grades - 2.
         classes: the number of output classes; 2 for ``binary``.
+        at_least: only exams of at least this grade take part (a later step of a cascade).
     """
 
     measurement: str
-    kind: Literal["binary", "nominal"] = "binary"
+    kind: Literal["binary", "nominal", "permutation"] = "binary"
     threshold: int | None = 0
     classes: int = 2
+    at_least: int = 0
 
     @property
     def label(self) -> str:
-        """Short form for names: ``gt0`` or ``grades``."""
-        return f"gt{self.threshold}" if self.kind == "binary" else "grades"
+        """Short form for names: ``gt0``, ``grades`` or ``permutation``."""
+        if self.kind == "binary":
+            return f"gt{self.threshold}"
+        return "grades" if self.kind == "nominal" else "permutation"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkSpec:
+class Piece(Section):
+    """A part of a network that comes from elsewhere.
+
+    Attributes:
+        part: the module's name in this network, for example ``backbones.0``.
+        network: whose trained weights are taken; ``None``: the pretrained weights of the settings.
+        source: the module's name there.
+        frozen: whether it stays as it is; then it is sent to a site once, as :class:`WeightsRef` says.
+    """
+
+    part: str
+    network: str | None
+    source: str = "backbone"
+    frozen: bool = False
+
+
+class NetworkSpec(Section):
     """One network of a method.
 
     Attributes:
@@ -38,6 +65,13 @@ class NetworkSpec:
         target: what it learns.
         fold: the validation fold, -1 for none.
         replica: index of the replica; replicas differ in their seed only.
+        backbone: ``None``: the settings'.
+        layer: the backbone's layer whose features are used, from 0; ``None``: the last.
+        jigsaw: given for a network that solves puzzles.
+        pieces: parts that come from elsewhere; all else starts at random, or from pretrained weights.
+        training: ``None``: the settings'.
+        rounds: ``None``: the settings'; all networks of a stage have the same.
+        scoring: whether the ensemble asks it; else others are built on it, or it was a candidate.
     """
 
     name: str
@@ -45,3 +79,27 @@ class NetworkSpec:
     target: Target
     fold: int = -1
     replica: int = 0
+    backbone: str | None = None
+    layer: int | None = None
+    jigsaw: JigsawSettings | None = None
+    pieces: tuple[Piece, ...] = ()
+    training: TrainingSettings | None = None
+    rounds: int | None = None
+    scoring: bool = True
+
+    @property
+    def frozen(self) -> tuple[Piece, ...]:
+        """The parts that do not train."""
+        return tuple(piece for piece in self.pieces if piece.frozen)
+
+    @property
+    def shape(self) -> Shape:
+        """What its modules and its flat vector are determined by, beside the settings."""
+        frozen = tuple(piece.part for piece in self.frozen)
+        return (len(self.images), self.target.classes, self.backbone, self.layer, self.jigsaw, frozen)
+
+    @property
+    def identity(self) -> str:
+        """What it is, whatever it is called: networks of one identity share start and seeds, in any study."""
+        excluded = {"name", "training", "rounds", "scoring"}
+        return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()

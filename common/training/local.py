@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
@@ -12,42 +12,16 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.imaging import augment
-from common.imaging.prepare import picture
-from common.networks.spec import NetworkSpec
-from common.settings import ImageSettings, NetworkSettings, TrainingSettings
-from common.training.data import MISSING, ExamTensors
+from common.settings import TrainingSettings
+from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network
+from common.training.inputs import inputs, labels, training_exams
+from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 
 SCORING_BATCH = 128
 """Exams a forward pass; any size gives the same scores up to rounding."""
-
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LocalSettings:
-    """What a site needs to know to train one network.
-
-    Attributes:
-        spec: the network.
-        images: the kinds of all images.
-        network: backbone and size.
-        training: optimiser, batches, steps, augmentation.
-        rounds: rounds of the campaign, over which the learning rate's schedule is stretched.
-        proximal_mu: FedProx's mu; 0 for FedAvg.
-        device: where to compute; bfloat16 autocast on CUDA, float32 elsewhere.
-    """
-
-    spec: NetworkSpec
-    images: Mapping[str, ImageSettings]
-    network: NetworkSettings
-    training: TrainingSettings
-    rounds: int
-    proximal_mu: float = 0.0
-    device: torch.device = CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,28 +37,6 @@ class LocalUpdate:
     update: Float32[Tensor, " size"]
     num_examples: int
     loss: float
-
-
-def labels(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " exams"]:
-    """The class of each exam for a network's target, ``MISSING`` where its grade is."""
-    grades = data.grades[spec.target.measurement].long()
-    if spec.target.kind == "nominal":
-        return grades
-    threshold = spec.target.threshold
-    assert threshold is not None, "a binary target has a threshold"
-    return torch.where(grades == MISSING, MISSING, (grades > threshold).long())
-
-
-def training_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " training"]:
-    """Indices of the graded exams of all folds but the network's own."""
-    usable = (data.fold != MISSING) & (data.fold != spec.fold) & (labels(data, spec) != MISSING)
-    return torch.nonzero(usable).flatten()
-
-
-def validation_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " validation"]:
-    """Indices of the graded exams of the network's fold."""
-    usable = (data.fold == spec.fold) & (data.fold != MISSING) & (labels(data, spec) != MISSING)
-    return torch.nonzero(usable).flatten()
 
 
 def train_network(
@@ -111,10 +63,11 @@ def train_network(
     """
     exams = training_exams(data, settings.spec)
     targets = labels(data, settings.spec)[exams]
-    if len(targets.unique()) < 2:
+    needed = 1 if settings.spec.target.kind == "permutation" else 2
+    if len(targets.unique()) < needed:
         return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
     network = flat_network(settings.spec, settings.network, settings.device)
-    network.load(weights)
+    network.load(weights, settings.frozen)
     generator = torch.Generator().manual_seed(seed)
     loss = _steps(network, data, exams, targets, settings, server_round, generator)
     update = network.flat.cpu() - weights
@@ -128,17 +81,37 @@ def score(
     settings: LocalSettings,
 ) -> Float32[Tensor, "n classes"]:
     """Probabilities of the classes for some exams, unaugmented, on the CPU."""
+    return _scored(weights, data, exams, settings)[0]
+
+
+def accuracy(
+    weights: Float32[Tensor, " size"],
+    data: ExamTensors,
+    exams: Int[Tensor, " n"],
+    settings: LocalSettings,
+) -> float:
+    """Share of exams (for a jigsaw network: of puzzles, one an exam) whose most probable class is right."""
+    scores, classes = _scored(weights, data, exams, settings)
+    return float((scores.argmax(dim=1) == classes).float().mean())
+
+
+def _scored(
+    weights: Tensor, data: ExamTensors, exams: Tensor, settings: LocalSettings
+) -> tuple[Tensor, Tensor]:
+    """Probabilities and classes."""
     network = flat_network(settings.spec, settings.network, settings.device)
-    network.load(weights)
+    network.load(weights, settings.frozen)
     network.module.eval()
-    scores = [torch.empty(0, settings.spec.target.classes)]
+    targets = labels(data, settings.spec)
+    scores, classes = [torch.empty(0, settings.spec.target.classes)], [torch.empty(0, dtype=torch.long)]
     with torch.inference_mode():
         for chunk in exams.split(SCORING_BATCH):
-            pictures = _pictures(data, chunk, settings, generator=None)
+            pictures, wanted = inputs(data, chunk, targets[chunk], settings, generator=None)
             with autocast(settings.device):
                 logits = network.module(pictures)
             scores.append(logits.float().softmax(dim=1).cpu())
-    return torch.cat(scores)
+            classes.append(wanted.cpu())
+    return torch.cat(scores), torch.cat(classes)
 
 
 def _steps(
@@ -155,7 +128,7 @@ def _steps(
     received = network.trained.detach().clone() if settings.proximal_mu else None
     gradient = network.trained.grad
     assert gradient is not None
-    network.module.train()
+    network.training_mode()
     total = torch.zeros((), device=settings.device)
     done_before = (server_round - 1) * training.local_steps
     for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
@@ -164,10 +137,10 @@ def _steps(
                 training, step=done_before + step, total=settings.rounds * training.local_steps
             )
         gradient.zero_()
-        pictures = _pictures(data, exams[batch], settings, generator)
+        pictures, classes = inputs(data, exams[batch], targets[batch], settings, generator)
         with autocast(settings.device):
             logits = network.module(pictures)
-            loss = F.cross_entropy(logits, targets[batch].to(settings.device))
+            loss = F.cross_entropy(logits, classes)
         loss.backward()
         if received is not None:  # FedProx: the gradient of mu / 2 * |w - w_received|^2
             gradient.add_(network.trained.detach() - received, alpha=settings.proximal_mu)
@@ -185,32 +158,6 @@ def _optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.
     return torch.optim.AdamW(
         [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
-
-
-def _pictures(
-    data: ExamTensors, exams: Tensor, settings: LocalSettings, generator: torch.Generator | None
-) -> list[Tensor]:
-    return list(_each_picture(data, exams, settings, generator))
-
-
-def _each_picture(
-    data: ExamTensors, exams: Tensor, settings: LocalSettings, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    image_px = settings.network.image_px
-    ranges = settings.training.augmentation
-    for name in settings.spec.images:
-        stored = data.images[name][exams].to(settings.device, non_blocking=True)
-        parameters = None
-        if generator is not None and ranges is not None:
-            parameters = augment.draw(
-                len(exams),
-                image=settings.images[name],
-                settings=ranges,
-                image_px=image_px,
-                stored_px=stored.shape[-1],
-                generator=generator,
-            )
-        yield picture(stored, settings.images[name], image_px=image_px, parameters=parameters)
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

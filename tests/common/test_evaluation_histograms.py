@@ -76,9 +76,9 @@ def test_boolean_labels_and_float32_scores():
     ("scores", "labels", "message"),
     [
         ([0.1, 0.2], [1], "one length"),
-        ([1.1], [1], r"probabilities in \[0, 1\]"),
+        ([1.1], [1], r"scores in \[0, 1\]"),
         ([np.nan], [1], "not a number"),
-        ([0.5], [-1], "labels 0 or 1"),
+        ([0.5], [-1], "labels 0 .. 1"),
     ],
 )
 def test_other_scores_and_labels_are_refused(scores, labels, message):

@@ -1,7 +1,6 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 import torch
@@ -39,8 +38,8 @@ def test_the_published_fusion_head_is_1024_256_2():
 
 
 def test_a_nominal_target_has_a_logit_a_grade():
-    spec = replace(
-        SINGLE, target=Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
+    spec = SINGLE.model_copy(
+        update={"target": Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)}
     )
     assert built(spec, NETWORK)([torch.randn(2, 3, 32, 32)]).shape == (2, 4)
 

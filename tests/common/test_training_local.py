@@ -16,7 +16,8 @@ from common.networks.layout import flatten, load
 from common.networks.spec import Target
 from common.settings import NetworkSettings
 from common.training.data import MISSING
-from common.training.local import labels, score, train_network, training_exams, validation_exams
+from common.training.inputs import labels, training_exams, validation_exams
+from common.training.local import score, train_network
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 from tests.exam_tensors import FUSION, IMAGES, NETWORK, SINGLE, local_settings, make_exams
@@ -216,7 +217,7 @@ def test_validation_exams_are_the_graded_exams_of_the_own_fold():
     data = replace(DATA, grades={"hypertrophy": grades})
     expected = [i for i in range(len(data)) if data.fold[i] == 0 and i != 1]
     assert validation_exams(data, FUSION).tolist() == expected
-    assert len(validation_exams(data, replace(FUSION, fold=-1))) == 0
+    assert len(validation_exams(data, FUSION.model_copy(update=dict(fold=-1)))) == 0
 
 
 @pytest.mark.parametrize(
@@ -230,7 +231,7 @@ def test_validation_exams_are_the_graded_exams_of_the_own_fold():
 def test_labels_follow_the_target(target, expected):
     grades = torch.tensor([0, 1, 2, 3, MISSING], dtype=torch.int8)
     data = replace(subset(DATA, torch.arange(5)), grades={"m": grades})
-    assert labels(data, replace(SINGLE, target=target)).tolist() == expected
+    assert labels(data, SINGLE.model_copy(update=dict(target=target))).tolist() == expected
 
 
 def test_the_proximal_term_pulls_towards_the_received_weights():
@@ -263,7 +264,7 @@ def test_a_simple_task_is_learnt_in_few_steps():
 def test_grades_can_be_learnt_as_classes():
     target = Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
     settings = local_settings(
-        replace(SINGLE, target=target), local_steps=60, batch_size=16, learning_rate=1e-2
+        SINGLE.model_copy(update=dict(target=target)), local_steps=60, batch_size=16, learning_rate=1e-2
     )
     settings = replace(settings, rounds=1)
     weights = start(settings)

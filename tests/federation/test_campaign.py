@@ -21,7 +21,7 @@ from common.methods.rating import Rating
 from common.methods.stages import NetworkResult, Stage, networks
 from common.networks import build, layout
 from common.settings import Settings, TrainingSettings
-from common.training.local import labels, training_exams
+from common.training.inputs import labels, training_exams
 from server import campaign, network_files, weights
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
@@ -45,7 +45,7 @@ def configured(text: str = "", *, image_px: int = 16) -> Settings:
         measurements=("hypertrophy",),
         grades=3,
         image_px=image_px,
-        text=f"replicas = 1\n[training]\nlocal_steps = 2\nbatch_size = 8\n{text}",
+        text=f'fusion = "joint"\nreplicas = 1\n[training]\nlocal_steps = 2\nbatch_size = 8\n{text}',
     )
 
 
@@ -191,7 +191,7 @@ def test_one_full_batch_step_in_the_federation_is_the_centralised_step(
     settings = configured("[federation]\nrounds = 1").model_copy(update={"training": FULL_BATCH_STEP})
     run(folders, settings, tmp_path)
     for name, spec in networks(settings).items():
-        start = torch.from_numpy(weights.start(spec, settings))
+        start = torch.from_numpy(weights.StartWeights(settings, tmp_path).start(spec))
         federated = _after_round_one(tmp_path, name)
         module = build.network(spec, settings.network)
         layout.load(module, start)

@@ -23,8 +23,8 @@ def _run(
 
 
 def _weights(rounds: GroupRounds) -> np.ndarray:
-    ((_, weights),) = rounds.results().values()
-    return weights
+    (network,) = rounds.results()
+    return network.weights
 
 
 def test_result_does_not_depend_on_the_order_of_arrival(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_result_does_not_depend_on_the_order_of_arrival(tmp_path: Path) -> None:
 def test_best_round_is_the_one_whose_weights_scored_best(tmp_path: Path) -> None:
     rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 3"))
     _run(rounds, aucs=(0.5, 0.9, 0.7, 0.8))
-    ((result, _),) = rounds.results().values()
+    result = next(rounds.results()).result
     assert result.best_round == 1  # the request of round 2 carries the weights after round 1
     assert result.auc == pytest.approx(0.9)
 
@@ -170,7 +170,7 @@ def test_without_histograms_the_last_round_is_taken_with_threshold_one_half(tmp_
             kept = {n: replace(r, histograms=None) for n, r in good.networks.items()}
             rounds.accept(site, replace(good, networks=kept))
         rounds.close()
-    ((result, _),) = rounds.results().values()
+    result = next(rounds.results()).result
     assert (result.best_round, result.threshold) == (2, 0.5)
 
 

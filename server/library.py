@@ -1,0 +1,77 @@
+"""Networks that other runs of a study trained already, found by the hash of what made them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from common.networks.spec import NetworkSpec
+from common.settings import Settings
+from common.version import VERSION
+from server import network_files
+from server.network_files import TrainedNetwork
+
+NOT_MADE_BY = {"group_bytes", "deadline_s"}
+"""Settings of the federation that say how messages are packed, not what is trained."""
+
+
+class NetworkLibrary:
+    """A folder of trained networks, shared by runs over the same sites.
+
+    Args:
+        folder: of the files, one a network, named by its key.
+        fingerprints: of the data of each site that trains.
+    """
+
+    def __init__(self, folder: Path, fingerprints: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._fingerprints = dict(sorted(fingerprints.items()))
+
+    def find(
+        self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]
+    ) -> TrainedNetwork | None:
+        """A network that was made exactly as this one would be, under this one's name; ``None`` if there is none.
+
+        Args:
+            spec: the network.
+            settings: of the run.
+            all_specs: networks of the run by name, among them those that it is built on.
+        """
+        path = self._path(spec, settings, all_specs)
+        if not path.exists():
+            return None
+        found = network_files.load(path)
+        return TrainedNetwork(spec=spec, result=found.result, weights=found.weights)
+
+    def add(self, network: TrainedNetwork, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> None:
+        """Keep a network for other runs."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(network.spec, settings, all_specs)
+        network_files.write(path, network)
+
+    def _path(self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> Path:
+        return self._folder / f"{self._key(spec, settings, all_specs)}.safetensors"
+
+    def _key(self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> str:
+        made_by = {
+            "version": VERSION,
+            "seed": settings.seed,
+            "sites": self._fingerprints,
+            "spec": spec.model_dump(mode="json", exclude={"name", "scoring"}),
+            "training": (spec.training or settings.training).model_dump(mode="json"),
+            "federation": settings.federation.model_dump(mode="json", exclude=NOT_MADE_BY),
+            "network": settings.network.model_dump(mode="json", exclude={"weights"}),
+            "images": {name: image.model_dump() for name, image in settings.images.items()},
+            "measurements": {name: graded.grades for name, graded in settings.measurements.items()},
+            "validity": settings.validity,
+            "folds": settings.rating.folds,
+            "held_out": settings.evaluate.held_out,
+            "from": [self._key(all_specs[name], settings, all_specs) for name in _sources(spec)],
+        }
+        return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+
+
+def _sources(spec: NetworkSpec) -> Sequence[str]:
+    return [piece.network for piece in spec.pieces if piece.network is not None]

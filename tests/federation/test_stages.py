@@ -1,0 +1,238 @@
+"""RATING's stages over real sites in process: what starts from what, what travels, what is sent once."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+
+from client import weights_cache
+from client.app import app as client_app
+from common import wire
+from common.errors import CampaignError
+from common.methods.stages import networks
+from common.settings import Settings
+from server import campaign, network_files
+from server.campaign import Event, Outcome, StageStarted
+from server.journal import RoundRecord
+from server.library import NetworkLibrary
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+from tests.site_folders import make_settings, make_site_folder
+
+STAGED = """\
+replicas = 1
+models = 1
+[rating.jigsaw]
+image_px = 48
+tile_px = 12
+permutations = 6
+rounds = 1
+[rating.head]
+learning_rate = 1e-2
+[training]
+local_steps = 2
+batch_size = 8
+[federation]
+rounds = 2
+"""
+HEAD = "rating/fold0/hypertrophy/gt0/a"
+App = Callable[[Message, Context], Message]
+
+
+def configured(text: str = STAGED) -> Settings:
+    return make_settings(measurements=("hypertrophy",), grades=2, text=text)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    base = tmp_path_factory.mktemp("sites")
+    return [
+        make_site_folder(
+            base / name, name=name, patients=8, seed=seed, measurements=("hypertrophy",), grades=2
+        )
+        for seed, name in enumerate(("north", "south"))
+    ]
+
+
+def run(
+    folders: Sequence[Path],
+    settings: Settings,
+    folder: Path,
+    *,
+    app: App = client_app,
+    observer: Callable[[Event], None] = lambda event: None,
+    library: NetworkLibrary | None = None,
+) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    with Workers(("cpu",), threads=1) as pool:
+        grid = StrictGrid(InProcessGrid(app, folders, pool))  # type: ignore[arg-type]
+        return campaign.run(
+            grid,
+            settings,
+            sites=len(folders),
+            folder=folder,
+            campaign="test",
+            observer=observer,
+            library=library,
+        )
+
+
+def trained(folder: Path) -> dict[str, network_files.TrainedNetwork]:
+    return {network.spec.name: network for network in network_files.load_all(folder / "networks")}
+
+
+def assert_same(one: Path, other: Path) -> None:
+    first, second = trained(one), trained(other)
+    assert list(first) == list(second) != []
+    for name, network in first.items():
+        np.testing.assert_array_equal(network.weights, second[name].weights)
+
+
+def recording(requests: list[wire.TrainRequest], replies: list[str]) -> App:
+    """The real client; keeps what it was sent and what kind of answer it gave."""
+
+    def app(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            requests.append(wire.decode_train_request(message.content))
+        reply = client_app(message, context)
+        if message.metadata.message_type == wire.TRAIN:
+            replies.append("missing" if "missing-weights" in reply.content else "reply")
+        return reply
+
+    return app
+
+
+def test_all_stages_run_and_the_head_alone_travels(folders: list[Path], tmp_path: Path) -> None:
+    requests: list[wire.TrainRequest] = []
+    replies: list[str] = []
+    stages: list[str] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            stages.append(event.stage)
+
+    settings = configured()
+    outcome = run(folders, settings, tmp_path, app=recording(requests, replies), observer=observe)
+    assert stages == ["jigsaw", "features", "fusion"]
+    assert set(outcome.results) == set(networks(settings))
+    heads = [r for r in requests if r.group.startswith("fusion")]
+    width = settings.network.width
+    assert (
+        heads[0].weights[HEAD].size == 8 * width * settings.network.hidden + 3 * settings.network.hidden + 2
+    )
+    assert sum(bool(r.attached) for r in heads) == len(folders), "frozen parts are sent to each site once"
+    assert replies.count("missing") == len(folders)
+
+
+def test_each_stage_starts_from_what_came_before(folders: list[Path], tmp_path: Path) -> None:
+    requests: list[wire.TrainRequest] = []
+    run(folders, configured(), tmp_path, app=recording(requests, []))
+    networks_ = trained(tmp_path)
+    puzzle = networks_["rating/jigsaw"].weights
+    first = next(r for r in requests if r.group.startswith("features"))
+    width = 16
+    backbone = puzzle[: 3 * 49 * width]  # the stem comes first in both
+    for name in (f"{HEAD}/gs", f"{HEAD}/doppler"):
+        np.testing.assert_array_equal(first.weights[name][: backbone.size], backbone)
+    (module,) = network_files.modules(list(networks_.values()), [networks_[HEAD].spec], configured())
+    for place, image in enumerate(("gs", "doppler")):
+        stem = dict(module.named_parameters())[f"backbones.{place}.stem.weight"]
+        np.testing.assert_array_equal(
+            stem.reshape(-1).numpy(), networks_[f"{HEAD}/{image}"].weights[: stem.numel()]
+        )
+
+
+def test_the_head_learns_and_frozen_parts_stay(folders: list[Path], tmp_path: Path) -> None:
+    run(folders, configured(), tmp_path / "short")
+    run(folders, configured(STAGED.replace("rounds = 2", "rounds = 1")), tmp_path / "shorter")
+    one, other = trained(tmp_path / "short")[HEAD], trained(tmp_path / "shorter")[HEAD]
+    assert not np.array_equal(one.weights, other.weights)
+
+
+def test_a_site_that_loses_its_cache_asks_again(folders: list[Path], tmp_path: Path) -> None:
+    settings = configured()
+    run(folders, settings, tmp_path / "whole")
+    replies: list[str] = []
+    inner = recording([], replies)
+
+    def forgetful(message: Message, context: Context) -> Message:
+        weights_cache.forget(Path(str(context.node_config["site-folder"])), plan_hash=settings.plan_hash())
+        return inner(message, context)
+
+    run(folders, settings, tmp_path / "forgetful", app=forgetful)
+    assert replies.count("missing") == len(folders) * (settings.federation.rounds + 1)
+    assert_same(tmp_path / "whole", tmp_path / "forgetful")
+
+
+def test_a_site_that_asks_without_end_is_dropped(folders: list[Path], tmp_path: Path) -> None:
+    def greedy(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            request = wire.decode_train_request(message.content)
+            hashes = tuple(ref.hash for parts in request.frozen.values() for ref in parts.values())
+            if hashes:
+                missing = wire.MissingWeights(site="north", request_id=request.request_id, hashes=hashes)
+                return Message(wire.encode_missing_weights(missing), reply_to=message)
+        return client_app(message, context)
+
+    with pytest.raises(CampaignError, match="ask once"):
+        run(folders, configured(), tmp_path, app=greedy)
+
+
+def test_interrupted_after_any_round_it_resumes_to_the_same_bits(folders: list[Path], tmp_path: Path) -> None:
+    run(folders, configured(), tmp_path / "whole")
+    for stop in (1, 3, 6):
+        left = iter(range(stop))
+
+        def interrupt(event: Event, left: object = left) -> None:
+            if isinstance(event, RoundRecord) and next(left, None) is None:  # type: ignore[call-overload]
+                raise KeyboardInterrupt
+
+        folder = tmp_path / f"stopped{stop}"
+        with pytest.raises(KeyboardInterrupt):
+            run(folders, configured(), folder, observer=interrupt)
+        run(folders, configured(), folder)
+        assert_same(folder, tmp_path / "whole")
+
+
+def test_networks_of_another_run_are_taken_and_are_what_training_would_give(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    settings = configured()
+    fingerprints = {folder.name: folder.name for folder in folders}
+    library = NetworkLibrary(tmp_path / "library", fingerprints)
+    run(folders, settings, tmp_path / "rating", library=library)
+    grey = configured().model_copy(
+        update={
+            "measurements": {
+                "hypertrophy": settings.measurements["hypertrophy"].model_copy(update={"images": ("gs",)})
+            }
+        }
+    )
+    started: list[StageStarted] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, StageStarted):
+            started.append(event)
+
+    run(folders, grey, tmp_path / "reused", library=library, observer=observe)
+    assert [(event.networks, event.reused) for event in started] == [(1, 1), (1, 1)]
+    run(folders, grey, tmp_path / "alone")
+    assert_same(tmp_path / "reused", tmp_path / "alone")
+    other = NetworkLibrary(tmp_path / "library", fingerprints | {"north": "changed"})
+    specs = networks(grey)
+    assert all(other.find(spec, grey, specs) is None for spec in specs.values())
+
+
+def test_changed_weights_in_the_cache_are_noticed(folders: list[Path], tmp_path: Path) -> None:
+    settings = configured()
+    run(folders, settings, tmp_path)
+    cached = next(weights_cache.folder(folders[0], plan_hash=settings.plan_hash()).glob("*.f32"))
+    values = np.fromfile(cached, dtype="<f4")
+    cache = weights_cache.WeightsCache(folders[0], plan_hash=settings.plan_hash())
+    assert torch.equal(cache.get(wire.WeightsRef(cached.stem)), torch.from_numpy(values))
+    (values + 1).tofile(cached)
+    with pytest.raises(Exception, match="damaged"):
+        cache.get(wire.WeightsRef(cached.stem))
+    assert not cached.exists()
