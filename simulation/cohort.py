@@ -22,7 +22,7 @@ from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
 
-VERSION = 1
+VERSION = 2
 """Of the generator: a cohort of another version is not taken for the same."""
 
 

@@ -43,7 +43,7 @@ def test_running_statistics_travel_and_counters_do_not():
 
 def test_hash_depends_on_names_and_shapes_only():
     layout = build.layout(FUSION, NETWORK)
-    other_target = FUSION.model_copy(update=dict(name="other", fold=3, replica=1))
+    other_target = FUSION.model_copy(update={"name": "other", "fold": 3, "replica": 1})
     assert build.layout(other_target, NETWORK).hash == layout.hash
     assert len(layout.hash) == 64
     assert build.layout(SINGLE, NETWORK).hash != layout.hash

@@ -217,7 +217,7 @@ def test_validation_exams_are_the_graded_exams_of_the_own_fold():
     data = replace(DATA, grades={"hypertrophy": grades})
     expected = [i for i in range(len(data)) if data.fold[i] == 0 and i != 1]
     assert validation_exams(data, FUSION).tolist() == expected
-    assert len(validation_exams(data, FUSION.model_copy(update=dict(fold=-1)))) == 0
+    assert len(validation_exams(data, FUSION.model_copy(update={"fold": -1}))) == 0
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_validation_exams_are_the_graded_exams_of_the_own_fold():
 def test_labels_follow_the_target(target, expected):
     grades = torch.tensor([0, 1, 2, 3, MISSING], dtype=torch.int8)
     data = replace(subset(DATA, torch.arange(5)), grades={"m": grades})
-    assert labels(data, SINGLE.model_copy(update=dict(target=target))).tolist() == expected
+    assert labels(data, SINGLE.model_copy(update={"target": target})).tolist() == expected
 
 
 def test_the_proximal_term_pulls_towards_the_received_weights():
@@ -264,7 +264,7 @@ def test_a_simple_task_is_learnt_in_few_steps():
 def test_grades_can_be_learnt_as_classes():
     target = Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
     settings = local_settings(
-        SINGLE.model_copy(update=dict(target=target)), local_steps=60, batch_size=16, learning_rate=1e-2
+        SINGLE.model_copy(update={"target": target}), local_steps=60, batch_size=16, learning_rate=1e-2
     )
     settings = replace(settings, rounds=1)
     weights = start(settings)

@@ -113,13 +113,13 @@ def test_trained_readers_agree_as_published() -> None:
         for number, device in enumerate(FITTED)
         for index in range(12)
     ]
-    # Linear kappa between two readers of a site: 0.87 and 0.79 on an atlas (D'Agostino et al. 2017).
+    # Kappa of trained readers on an atlas; linear weights are our reading, the source does not name them.
     for name, published in (("hypertrophy", 0.87), ("vascularity", 0.79)):
         grades = np.concatenate([getattr(patient, name) for patient in made], axis=1)
         kappas = [
             cohen_kappa_score(grades[a], grades[b], weights="linear") for a, b in combinations(range(3), 2)
         ]
-        assert np.mean(kappas) == pytest.approx(published, abs=0.06)
+        assert np.mean(kappas) == pytest.approx(published, abs=0.03)
 
 
 def test_ordinary_readers_are_as_often_right_as_ratings_alone_and_assisted() -> None:
