@@ -40,6 +40,7 @@ class Content:
         metrics: ``metrics.json``; empty before the evaluation.
         rounds: ``rounds.jsonl``, in order.
         examples: of ``figures/examples``.
+        heatmaps: of ``figures/heatmaps``.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Content:
     metrics: Json
     rounds: Sequence[Round]
     examples: Sequence[StoredExample]
+    heatmaps: Sequence[StoredExample]
 
     @property
     def measurements(self) -> list[str]:
@@ -81,6 +83,7 @@ def read(run: Path) -> Content:
             metrics=json.loads(_text(run / "metrics.json") or "{}"),
             rounds=[_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line],
             examples=read_examples(run / "figures" / "examples"),
+            heatmaps=read_examples(run / "figures" / "heatmaps"),
         )
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import figures, tables
+from server.report import figures, heatmaps, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -83,6 +83,9 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
+        localised=_localised(content),
+        marks_flow=heatmaps.marks_flow(content),
+        outlined=_shown(content.heatmaps),
         right=_shown([e for e in examples if e.right]),
         wrong=_shown([e for e in examples if not e.right]),
         facts=_facts(content),
@@ -229,6 +232,11 @@ def _tasks(content: Content) -> Table | None:
         rows.append((auc.label, cells))
     header = ("Task", "AUC", "Networks", "Sensitivity", "Specificity")
     return Table(header=header, rows=rows) if rows else None
+
+
+def _localised(content: Content) -> Table | None:
+    rows = list(heatmaps.rows(content))
+    return Table(header=heatmaps.HEADER, rows=rows) if rows else None
 
 
 def _metric_cells(block: Json) -> list[tuple[str, str]]:
