@@ -60,7 +60,7 @@ def gather(networks: Sequence[nn.Module], name: str, memory_format: torch.memory
         merged = together.flatten(0, 1).contiguous(memory_format=memory_format)
         together = merged.view(together.shape)
     for network, view in zip(networks, together, strict=True):
-        replace(network, name, view)
+        put(network, name, view)
     return together
 
 
@@ -79,7 +79,7 @@ def _get(network: nn.Module, name: str) -> Tensor:
     return tensor
 
 
-def replace(network: nn.Module, name: str, values: Tensor) -> None:
+def put(network: nn.Module, name: str, values: Tensor) -> None:
     """Put other values in the place of a parameter or buffer of this name."""
     owner, _, attribute = name.rpartition(".")
     module = network.get_submodule(owner)

@@ -17,14 +17,14 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from common.architecture import architecture, gather, replace, weights_of
+from common.architecture import architecture, gather, put, weights_of
 from common.stacking import logits as stacked_logits
 from common.stacking import stacked_network
 
@@ -35,6 +35,10 @@ CPU = torch.device("cpu")
 
 PICTURES = 512
 """Most pictures times networks that are stacked at once; more leave the cache (measured: 256 to 640)."""
+
+LONG_S = 0.01
+"""A network that computes longer than this gains nothing worth trying from company: starting its operations
+takes a tenth of that at most (measured beyond it: 0.6 to 1.2 times the speed)."""
 
 GAIN = 1.1
 """A stack must be faster than the loop by this factor; below it, noise would decide."""
@@ -118,8 +122,8 @@ class Stack:
     def fastest(self, pictures: Sequence[Float[Tensor, "n ..."]]) -> Way:
         """The faster way for so many pictures on so many threads; found by trial once a process.
 
-        Where stacking does not pay for few pictures it does not for more, so large networks are only ever tried
-        with one.
+        Where stacking does not pay for few pictures it does not for more, so these are tried first; and where one
+        network takes long by itself, that alone is tried.
         """
         numbers = [number for number in TRIED if number <= len(pictures[0])]
         if len(self.networks) == 1 or not numbers:
@@ -143,6 +147,14 @@ class Stack:
         def stacked() -> Tensor:
             return self.logits(pictures, way="stacked")
 
+        first = replace(self, names=self.names[:1], networks=self.networks[:1])
+
+        def alone() -> Tensor:
+            return first.logits(pictures, way="loop")
+
+        alone()
+        if self._seconds(alone) > LONG_S:
+            return "loop"
         expected = loop()
         try:
             difference = (stacked() - expected).abs().max()
@@ -249,7 +261,7 @@ def _take(network: nn.Module, device: torch.device, precision: Precision) -> Non
     network.to(device).eval()
     for name, values in list(weights_of(network)):
         if precision == "bfloat16" and values.ndim > 1:  # norms and biases are small and stay as they are
-            replace(network, name, values.detach().bfloat16())
+            put(network, name, values.detach().bfloat16())
 
 
 def _merged(networks: Sequence[nn.Module], memory_format: torch.memory_format) -> nn.Module:

@@ -189,7 +189,7 @@ def test_a_network_of_the_ensemble_can_still_be_asked_for_gradients() -> None:
 
 
 class Clocked(nn.Module):
-    """A network that needs as many seconds, of a clock of its own, as it is told to."""
+    """A network that needs as many milliseconds, of a clock of its own, as it is told to."""
 
     now = 0.0
 
@@ -199,7 +199,7 @@ class Clocked(nn.Module):
         self.conv = nn.Conv2d(3, 2, 8, 8)
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
-        Clocked.now += self.stacked if isinstance(self.conv.weight, Weights) else self.alone
+        Clocked.now += 1e-3 * (self.stacked if isinstance(self.conv.weight, Weights) else self.alone)
         return self.conv(pictures[0]).mean((2, 3))
 
 
@@ -224,7 +224,14 @@ def test_a_choice_is_made_once_for_all_ensembles_alike() -> None:
     first.logits(pictures(1))
     before = Clocked.now
     second.logits(pictures(1))
-    assert Clocked.now - before == 1.0
+    assert Clocked.now - before == pytest.approx(1e-3)
+
+
+def test_a_network_that_takes_long_is_not_even_tried() -> None:
+    built = clocked(alone=11.0, stacked=1.0)
+    before = Clocked.now
+    built.logits(pictures(9))
+    assert Clocked.now - before == pytest.approx(0.011 * (2 + 4))
 
 
 class Own(nn.Module):
