@@ -52,15 +52,37 @@ def _frozen(value: object) -> Hashable:
     return (type(value), value) if plain else _Itself(value)
 
 
-def gather(networks: Sequence[nn.Module], name: str, memory_format: torch.memory_format) -> Tensor:
-    """One weight of all networks as one tensor, of which they keep views; their own copies are let go."""
-    each = [_get(network, name) for network in networks]
-    together = torch.stack(each)
-    if together.ndim == 5:  # a convolution's; its format counts where networks lie side by side
-        merged = together.flatten(0, 1).contiguous(memory_format=memory_format)
-        together = merged.view(together.shape)
+def gather(
+    networks: Sequence[nn.Module],
+    name: str,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    """One weight of all networks as one tensor, of which they keep views; their own copies are let go.
+
+    Args:
+        networks: of one architecture.
+        name: of the parameter or buffer.
+        dtype: of the tensor.
+        device: where the tensor is made; only it is allocated there.
+        memory_format: of a convolution's weights.
+
+    Returns:
+        The values, ``(networks, *shape)``.
+    """
+    shape = _get(networks[0], name).shape
+    first, *rest = shape or (1,)
+    merged = torch.empty(
+        (len(networks) * first, *rest),
+        dtype=dtype,
+        device=device,
+        memory_format=memory_format if len(shape) == 4 else torch.contiguous_format,
+    )
+    together = merged.view(len(networks), *shape)
     for network, view in zip(networks, together, strict=True):
-        put(network, name, view)
+        put(network, name, view.copy_(_get(network, name).detach()))
     return together
 
 

@@ -161,7 +161,7 @@ def test_no_pictures_no_rows() -> None:
     assert [tuple(values.shape) for values in found.values()] == [(0, 2), (0, 2), (0, 4)]
 
 
-def test_members_may_come_one_by_one_and_are_kept_once() -> None:
+def test_weights_are_kept_once() -> None:
     built = ensemble(iter(mixed(SMALL, 6)))
     for stack in built.stacks:
         storages = {

@@ -1,6 +1,7 @@
 """Networks computed at once say what each says alone; what has no rule is refused."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -70,7 +71,10 @@ def assert_stacked_equals_loop(
 
 
 def merge(networks: Sequence[nn.Module]) -> nn.Module:
-    weights = {name: gather(networks, name, torch.channels_last) for name, _ in weights_of(networks[0])}
+    gathered = partial(
+        gather, networks, dtype=torch.float32, device=torch.device("cpu"), memory_format=torch.channels_last
+    )
+    weights = {name: gathered(name) for name, _ in list(weights_of(networks[0]))}
     return stacked_network(networks[0], weights, len(networks))
 
 
