@@ -27,7 +27,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common.architecture import weights_of
-from common.inference import Ensemble, Member, Precision, ensemble
+from common.inference import Ensemble, Member, Place, Precision, ensemble
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.scoring import ecoc, eoss, multitude
@@ -156,7 +156,8 @@ def measure(backbone: str, threads: int, batch: int, options: argparse.Namespace
 
     def build_ensemble(precision: Precision) -> Ensemble:
         networks = iter(members(settings, models, replicas))
-        return ensemble(networks, device=device, precision=precision, memory_format=memory_format)
+        place = Place(device=device, precision=precision, memory_format=memory_format)
+        return ensemble(networks, place=place)
 
     ordinary = members(settings, models, replicas)
     for member in ordinary:

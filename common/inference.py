@@ -54,6 +54,28 @@ TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where and how networks are asked.
+
+    Attributes:
+        device: where to compute.
+        precision: ``bfloat16`` (of weights, products and convolutions, by autocast) halves memory and, where the
+            device has such units and the networks are large, time; probabilities move in their third digit.
+        memory_format: of pictures and convolutions. Channels last was faster in nearly every case measured on
+            a CPU, in either way.
+        clock: seconds; it decides which way is taken, nothing else.
+    """
+
+    device: torch.device = CPU
+    precision: Precision = "float32"
+    memory_format: torch.memory_format = torch.channels_last
+    clock: Callable[[], float] = time.perf_counter
+
+
+HERE = Place()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Member:
     """One network of an ensemble.
 
@@ -78,23 +100,19 @@ class Stack:
         images: what they read.
         networks: each by itself, in evaluation.
         merged: all of them at once (:mod:`common.stacking`), on the same weights.
-        device: where they are.
-        precision: float32, or bfloat16 for products and convolutions (autocast).
         architecture: equal for stacks whose networks differ in nothing but their weights.
-        clock: seconds, for trials.
+        place: where they are.
     """
 
     names: tuple[str, ...]
     images: tuple[str, ...]
     networks: tuple[nn.Module, ...]
     merged: nn.Module
-    device: torch.device
-    precision: Precision
     architecture: Hashable
-    clock: Callable[[], float]
+    place: Place
 
     def logits(
-        self, pictures: Sequence[Float[Tensor, "n ..."]], *, way: Way
+        self, pictures: Sequence[Float[Tensor, "n _ _ _"]], *, way: Way
     ) -> Float32[Tensor, "networks n classes"]:
         """Logits of all networks, on the CPU.
 
@@ -106,9 +124,14 @@ class Stack:
             UnstackableError: if all at once was asked for and the architecture has no rule for it.
         """
         compute = {"loop": self._loop, "stacked": self._stacked}[way]
-        half = self.precision == "bfloat16"
-        ready = [picture.to(self.device, torch.bfloat16 if half else None) for picture in pictures]
-        with torch.inference_mode(), torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
+        device, half = self.place.device, self.place.precision == "bfloat16"
+        ready = [
+            picture.to(device, torch.bfloat16 if half else None).contiguous(
+                memory_format=self.place.memory_format
+            )
+            for picture in pictures
+        ]
+        with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
             return compute(ready).float().cpu()
 
     def _loop(self, pictures: list[Tensor]) -> Tensor:
@@ -119,7 +142,7 @@ class Stack:
         parts = zip(*(picture.split(max(1, PICTURES // count)) for picture in pictures), strict=True)
         return torch.cat([stacked_logits(self.merged, part, count) for part in parts], dim=1)
 
-    def fastest(self, pictures: Sequence[Float[Tensor, "n ..."]]) -> Way:
+    def fastest(self, pictures: Sequence[Float[Tensor, "n _ _ _"]]) -> Way:
         """The faster way for so many pictures on so many threads; found by trial once a process.
 
         Where stacking does not pay for few pictures it does not for more, so these are tried first; and where one
@@ -133,12 +156,11 @@ class Stack:
 
     def _faster(self, pictures: Sequence[Tensor]) -> Way:
         shapes = tuple(picture.shape for picture in pictures)
-        threads, count = torch.get_num_threads(), len(self.networks)
-        place = (self.architecture, count, self.device, self.precision, threads, shapes)
+        here = (self.architecture, len(self.networks), self.place, torch.get_num_threads(), shapes)
         with _trials:  # two at once would measure each other
-            if place not in _known:
-                _known[place] = self._try(pictures)
-            return _known[place]
+            if here not in _known:
+                _known[here] = self._try(pictures)
+            return _known[here]
 
     def _try(self, pictures: Sequence[Tensor]) -> Way:
         def loop() -> Tensor:
@@ -160,22 +182,22 @@ class Stack:
             difference = (stacked() - expected).abs().max()
         except Exception:  # whatever a foreign network does with stacked weights, the loop has answered
             return "loop"
-        if not difference <= TOLERANCE[self.precision] * expected.abs().max():
+        if not difference <= TOLERANCE[self.place.precision] * expected.abs().max():
             return "loop"
         return "stacked" if self._speedup(stacked, over=loop) > GAIN else "loop"
 
     def _speedup(self, way: Callable[[], Tensor], *, over: Callable[[], Tensor]) -> float:
         """Median of the ratios of seconds, taken in turn; both have run before."""
         ratios: list[float] = []
-        start = self.clock()
-        while not ratios or (len(ratios) < TRIALS and self.clock() - start < TRIAL_S):
+        start = self.place.clock()
+        while not ratios or (len(ratios) < TRIALS and self.place.clock() - start < TRIAL_S):
             ratios.append(self._seconds(over) / self._seconds(way))
         return statistics.median(ratios)
 
     def _seconds(self, way: Callable[[], Tensor]) -> float:
-        start = self.clock()
+        start = self.place.clock()
         way()
-        return self.clock() - start
+        return self.place.clock() - start
 
 
 _trials = threading.Lock()
@@ -196,7 +218,7 @@ class Ensemble:
 
     def logits(
         self,
-        pictures: Mapping[str, Float[Tensor, "n ..."]],
+        pictures: Mapping[str, Float[Tensor, "n _ _ _"]],
         *,
         way: Way | Literal["fastest"] = "fastest",
     ) -> dict[str, Float32[Tensor, "n _"]]:
@@ -215,57 +237,42 @@ class Ensemble:
         return {name: found[name] for name in self.names}
 
 
-def ensemble(
-    members: Iterable[Member],
-    *,
-    device: torch.device = CPU,
-    precision: Precision = "float32",
-    memory_format: torch.memory_format = torch.channels_last,
-    clock: Callable[[], float] = time.perf_counter,
-) -> Ensemble:
+def ensemble(members: Iterable[Member], *, place: Place = HERE) -> Ensemble:
     """Build an ensemble.
 
     Args:
         members: the networks, which are taken over: their weights move, layer by layer.
-        device: where to compute.
-        precision: ``bfloat16`` halves memory and, where the device has such units, time; probabilities move
-            in their third digit.
-        memory_format: of the convolutions' weights. Channels last was faster in every case measured on a
-            CPU, in either way.
-        clock: seconds; it decides which way is taken, nothing else.
+        place: where and how they will be asked.
     """
     given = list(members)
     alike: dict[Hashable, list[Member]] = {}
     for member in given:
         alike.setdefault((member.images, architecture(member.network.eval())), []).append(member)
-    stacks = [
-        Stack(
-            names=tuple(member.name for member in same),
-            images=same[0].images,
-            networks=tuple(member.network for member in same),
-            merged=_merged([member.network for member in same], device, precision, memory_format),
-            device=device,
-            precision=precision,
-            architecture=kind,
-            clock=clock,
-        )
-        for kind, same in alike.items()
-    ]
-    return Ensemble(names=tuple(member.name for member in given), stacks=tuple(stacks))
+    stacks = tuple(_stack(same, kind, place) for kind, same in alike.items())
+    return Ensemble(names=tuple(member.name for member in given), stacks=stacks)
 
 
-def _merged(
-    networks: Sequence[nn.Module],
-    device: torch.device,
-    precision: Precision,
-    memory_format: torch.memory_format,
-) -> nn.Module:
+def _stack(members: Sequence[Member], kind: Hashable, place: Place) -> Stack:
+    networks = tuple(member.network for member in members)
+    return Stack(
+        names=tuple(member.name for member in members),
+        images=members[0].images,
+        networks=networks,
+        merged=_merged(networks, place),
+        architecture=kind,
+        place=place,
+    )
+
+
+def _merged(networks: Sequence[nn.Module], place: Place) -> nn.Module:
     """All networks as one, in their place; each keeps working, on views."""
     together = {}
     for name, values in list(weights_of(networks[0])):
-        half = precision == "bfloat16" and values.ndim > 1  # norms and biases are small and stay as they are
-        dtype = torch.bfloat16 if half else values.dtype
-        together[name] = gather(networks, name, dtype=dtype, device=device, memory_format=memory_format)
+        # norms and biases are small and stay as they are
+        dtype = torch.bfloat16 if place.precision == "bfloat16" and values.ndim > 1 else values.dtype
+        together[name] = gather(
+            networks, name, dtype=dtype, device=place.device, memory_format=place.memory_format
+        )
     for network in networks:
-        network.to(device)  # what is not a weight
+        network.to(place.device)  # what is not a weight
     return stacked_network(networks[0], together, len(networks))

@@ -106,7 +106,7 @@ def _twin(module: nn.Module, merged: Mapping[str, Tensor], prefix: str) -> nn.Mo
 
 
 def logits(
-    stacked: nn.Module, pictures: Sequence[Float[Tensor, "n ..."]], count: int
+    stacked: nn.Module, pictures: Sequence[Float[Tensor, "n _ _ _"]], count: int
 ) -> Float[Tensor, "networks n classes"]:
     """Logits of all networks.
 

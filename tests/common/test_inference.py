@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from common import inference
 from common.architecture import architecture, weights_of
-from common.inference import Ensemble, Member, ensemble
+from common.inference import Ensemble, Member, Place, ensemble
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.settings import NetworkSettings
@@ -136,14 +136,15 @@ def test_contiguous_weights_say_the_same() -> None:
     members, read = mixed(SMALL, 6), pictures(3)
     expected = one_by_one(members, read)
     assert_equal(
-        ensemble(members, memory_format=torch.contiguous_format).logits(read, way="stacked"), expected
+        ensemble(members, place=Place(memory_format=torch.contiguous_format)).logits(read, way="stacked"),
+        expected,
     )
 
 
 def test_bfloat16_says_nearly_the_same_in_half_the_memory() -> None:
     members, read = mixed(SMALL, 6), pictures(5)
     expected = one_by_one(members, read)
-    built = ensemble(members, precision="bfloat16")
+    built = ensemble(members, place=Place(precision="bfloat16"))
     for way in ("loop", "stacked", "fastest"):
         for name, values in built.logits(read, way=way).items():
             assert values.dtype == torch.float32
@@ -203,11 +204,15 @@ class Clocked(nn.Module):
         return self.conv(pictures[0]).mean((2, 3))
 
 
+def now() -> float:
+    return Clocked.now
+
+
 def clocked(*, alone: float, stacked: float) -> Ensemble:
     members = [
         Member(name=name, images=("gs",), network=Clocked(alone=alone, stacked=stacked)) for name in "abcd"
     ]
-    return ensemble(members, clock=lambda: Clocked.now)
+    return ensemble(members, place=Place(clock=now))
 
 
 @pytest.mark.parametrize(
