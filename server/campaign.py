@@ -48,12 +48,14 @@ class Outcome:
         sites: the sites that took part, in the order of aggregation.
         missing: site -> rounds in which its update was not used.
         results: by network; the weights are in ``<folder>/networks``.
+        reused: of these, networks that were taken from a library.
     """
 
     status: Status
     sites: tuple[str, ...]
     missing: Mapping[str, int]
     results: Mapping[str, NetworkResult]
+    reused: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +111,12 @@ def run(
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
     specs: dict[str, NetworkSpec] = {}
+    all_reused: set[str] = set()
     for stage in method(settings.method).stages(settings, results):
         specs |= {spec.name: spec for spec in stage.networks}
         reused = _reuse(stage, settings, specs, folder, library)
         results |= reused
+        all_reused |= set(reused)
         trains = [spec for spec in stage.networks if spec.name not in reused]
         runs = _rounds(settings, stage.name, trains, tuple(nodes), folder=folder, campaign=campaign)
         observer(_started(stage, runs, reused=len(reused)))
@@ -127,7 +131,9 @@ def run(
                     library.add(network, settings, specs)
     missing = _missing(records, tuple(nodes))
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
-    return Outcome(status=status, sites=tuple(nodes), missing=missing, results=results)
+    return Outcome(
+        status=status, sites=tuple(nodes), missing=missing, results=results, reused=frozenset(all_reused)
+    )
 
 
 def _reuse(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from common.evaluation.histograms import BINS
 from common.methods.stages import Stage, method
@@ -88,13 +88,13 @@ class StageCost:
     centre_memory_bytes: int
 
 
-Cost: TypeAlias = tuple[object, ...]
-"""Networks of equal cost are built alike and read the same images."""
-
-
-def cost_key(spec: NetworkSpec) -> Cost:
-    """What a step of a network costs depends on."""
-    return (spec.images, spec.shape, spec.training)
+def cost_key(spec: NetworkSpec) -> str:
+    """Networks of equal key cost the same: they are built alike, read the same images and train alike."""
+    made_of = spec.model_dump_json(
+        exclude={"name", "fold", "replica", "rounds", "scoring", "pieces", "target"}
+    )
+    frozen = [piece.part for piece in spec.frozen]
+    return hashlib.sha256(f"{made_of}/{spec.target.classes}/{frozen}".encode()).hexdigest()
 
 
 def label(spec: NetworkSpec) -> str:
@@ -148,6 +148,9 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in packed]
     rounds = stage.networks[0].rounds or settings.federation.rounds
     down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
+    # a site asks for frozen weights, and the request comes a second time with them
+    twice = [r for r, group in zip(requests, packed, strict=True) if any(s.frozen for s in group.networks)]
+    asked, again = len(twice), sum(twice)
     return StageCost(
         name=stage.name,
         after=_after(stage, stage_of),
@@ -163,10 +166,10 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         reply_bytes=max(r + h for r, h in zip(requests, histograms, strict=True)),
         round_down_bytes=down,
         round_up_bytes=down + scored,
-        site_down_bytes=(rounds + 1) * down + once,
+        site_down_bytes=(rounds + 1) * down + once + again,
         frozen_bytes=once,
         site_up_bytes=rounds * down + (rounds + 1) * scored,
-        site_messages=(rounds + 1) * len(packed),
+        site_messages=(rounds + 1) * len(packed) + asked,
         networks_bytes=sum(group.size_bytes for group in packed),
         journal_bytes=_journal_bytes(packed, rounds),
         spool_bytes_a_site=sum(_in_flight(packed, settings)),
@@ -182,7 +185,7 @@ def _after(stage: Stage, stage_of: Mapping[str, str]) -> tuple[str, ...]:
 def _shapes(
     specs: Sequence[NetworkSpec], layouts: Mapping[str, Layout], frozen: Mapping[str, int]
 ) -> Iterator[ShapeCost]:
-    alike: dict[Cost, list[NetworkSpec]] = {}
+    alike: dict[str, list[NetworkSpec]] = {}
     for spec in specs:
         alike.setdefault(cost_key(spec), []).append(spec)
     for members in alike.values():

@@ -79,11 +79,9 @@ def plan_table(card: PlanCard) -> Table:
 
 
 def _stage_rows(stage: StageCost) -> Iterator[tuple[str, str]]:
-    after = f", after {' and '.join(stage.after)}" if stage.after else ""
-    yield (
-        f"stage {stage.name}",
-        f"{_count(stage.networks, 'network')} in {_count(stage.groups, 'group')}{after}",
-    )
+    yield f"stage {stage.name}", f"{_count(stage.networks, 'network')} in {_count(stage.groups, 'group')}"
+    if stage.after:
+        yield "  starts after", " and ".join(stage.after)
     for shape in stage.shapes:
         frozen = f", {shape.frozen_values:,} frozen" if shape.frozen_values else ""
         yield (

@@ -21,7 +21,7 @@ from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
-from server.plan import Cost, cost_key, label
+from server.plan import cost_key, label
 from simulation import engines
 
 PROBE_EXAMS = 4
@@ -49,7 +49,7 @@ class Measured:
     """
 
     label: str
-    key: Cost
+    key: str
     step_s: float
     exam_s: float
     batch_size: int

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -48,11 +49,7 @@ def metrics(
     Raises:
         DataError: for a missing column, or a baseline that scored other exams.
     """
-    _check(predictions, settings)
-    graded = _graded(predictions, settings)
-    scorer = Scorer(
-        settings=settings, graded=graded, seed=generator_seed, source=_reference(predictions, settings)
-    )
+    scorer = scorer_of(predictions, settings, seed=generator_seed)
     seen = predictions[predictions["trained_site"].astype(bool)]
     unseen = predictions[~predictions["trained_site"].astype(bool)]
     result: Block = {
@@ -66,12 +63,32 @@ def metrics(
         "unseen": {**scorer.pool(unseen), "binary": scorer.binary(unseen)} if len(unseen) else None,
     }
     if scorer.source == "truth":
-        consensus = Scorer(settings=settings, graded=graded, seed=generator_seed, source="label")
+        consensus = replace(scorer, source="label")
         result["against_consensus"] = consensus.pool(seen)
     result["baselines"], result["differences"] = _compared(scorer, seen, unseen, dict(baselines or {}))
     safe = _json_safe(result)
     assert isinstance(safe, dict)
     return safe
+
+
+def scorer_of(predictions: pd.DataFrame, settings: Settings, *, seed: int = 0) -> Scorer:
+    """Scores a table of predictions against the truth where it is known, else against the readers' consensus.
+
+    Args:
+        predictions: see :func:`metrics`.
+        settings: measurements, validity and the number of bootstrap replicates.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: for a missing column.
+    """
+    _check(predictions, settings)
+    return Scorer(
+        settings=settings,
+        graded=_graded(predictions, settings),
+        seed=seed,
+        source=_reference(predictions, settings),
+    )
 
 
 def _compared(

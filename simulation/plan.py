@@ -219,7 +219,7 @@ class _Hours:
     ) -> None:
         self._settings = settings
         self._cohort = cohort
-        self._measured: Mapping[object, Measured] = {m.key: m for m in measured}
+        self._measured: Mapping[str, Measured] = {m.key: m for m in measured}
         self._workers = workers
 
     def site(self) -> float:

@@ -20,6 +20,7 @@ from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, SynofedError
 from common.methods.stages import networks
 from common.settings import Section, Settings
+from common.training.local_settings import local_settings
 from server import journal, network_files, pretrained, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
@@ -275,7 +276,15 @@ def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[
         "usable": {name: dict(store.usable) for name, store in stores.items()},
         "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
         "networks": {name: asdict(result) for name, result in outcome.results.items()},
+        "trained_networks": len(outcome.results) - len(outcome.reused),
+        "steps": sum(_steps(settings, name) for name in outcome.results),
     }
+
+
+def _steps(settings: Settings, name: str) -> int:
+    """Of local training that a network had at each site."""
+    local = local_settings(networks(settings)[name], settings)
+    return local.rounds * local.training.local_steps
 
 
 def _evaluate(

@@ -217,8 +217,19 @@ def test_a_site_without_graded_exams_gives_null_not_nan():
 
 
 def test_a_missing_column_is_named():
-    with pytest.raises(DataError, match=r"\['decision_vascularity'\] are missing"):
-        metrics(frame().drop(columns="decision_vascularity"), settings=RATING)
+    with pytest.raises(DataError, match=r"\['label_vascularity'\] are missing"):
+        metrics(frame().drop(columns="label_vascularity"), settings=RATING)
+    with pytest.raises(DataError, match=r"decision_<score>"):
+        metrics(frame().drop(columns=["decision_hypertrophy", "decision_vascularity"]), settings=RATING)
+
+
+def test_a_method_with_one_score_of_its_own_is_measured_on_that_score():
+    table = frame()
+    combined = np.maximum(table["decision_hypertrophy"], table["decision_vascularity"])
+    single = table.drop(columns=["decision_hypertrophy", "decision_vascularity"])
+    result = metrics(single.assign(decision_combined=combined), settings=RATING)
+    assert list(result["grades"]) == ["combined"]
+    assert result["combined"] == metrics(table, settings=RATING)["combined"]
 
 
 def test_a_baseline_on_other_exams_is_refused():

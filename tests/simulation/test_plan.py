@@ -17,7 +17,7 @@ from common import wire
 from common.errors import ConfigurationError, DataError
 from common.settings import Settings
 from server import campaign, journal, tensor_file
-from server.plan import stage_costs, stages
+from server.plan import cost_key, stage_costs, stages
 from simulation import measure, plan
 from simulation.grid import InProcessGrid, Workers
 from simulation.measure import Measured
@@ -29,9 +29,10 @@ FUSION_STEP_S, SINGLE_STEP_S, EXAM_S = 3.0, 1.0, 0.25
 
 
 def measured(images: tuple[str, ...], step_s: float) -> Measured:
+    spec = next(s for s in stages(configured())[0].networks if s.images == images)
     return Measured(
-        images=images,
-        classes=2,
+        label="+".join(images),
+        key=cost_key(spec),
         step_s=step_s,
         exam_s=EXAM_S,
         batch_size=8,
@@ -43,20 +44,21 @@ def measured(images: tuple[str, ...], step_s: float) -> Measured:
     )
 
 
-STEPS = (measured(("gs", "doppler"), FUSION_STEP_S), measured(("doppler",), SINGLE_STEP_S))
-
-
 def configured(*overrides: str, cohort: str = 'cohort = {folder = "nowhere"}') -> Settings:
-    """RATING's two measurements: three fusion and three Doppler networks a model, two models."""
+    """RATING's two measurements: three fusion and three Doppler networks a model, two models; one stage."""
     text = CONFIG.split("[cohort]", maxsplit=1)[0]
-    return configuration.parse(f"{cohort}\n{text}", overrides=overrides)
+    return configuration.parse(f"{cohort}\n{text}", overrides=["rating.fusion=joint", *overrides])
+
+
+SPEC = stages(configured())[0].networks[0]
+STEPS = (measured(("gs", "doppler"), FUSION_STEP_S), measured(("doppler",), SINGLE_STEP_S))
 
 
 def test_the_published_plan_has_sixty_networks() -> None:
     settings = configured("rating.folds=5", "rating.replicas=2")
     (cost,) = stage_costs(settings)
     assert (cost.networks, sum(shape.networks for shape in cost.shapes)) == (60, 60)
-    assert [shape.images for shape in cost.shapes] == [("gs", "doppler"), ("doppler",)]
+    assert [shape.label for shape in cost.shapes] == ["gs+doppler", "doppler"]
     assert cost.parameters == sum(30 * shape.parameters for shape in cost.shapes)
 
 
@@ -64,16 +66,35 @@ def test_statistics_of_norms_travel_and_are_no_parameters() -> None:
     (cost,) = stage_costs(configured("network.backbone=resnet18"))
     for shape in cost.shapes:
         assert (
-            shape.values - shape.parameters == len(shape.images) * 2 * 4800
+            shape.values - shape.parameters == len(shape.label.split("+")) * 2 * 4800
         )  # BatchNorm's channels, mean and variance
 
 
+def test_the_stages_of_the_published_plan_follow_each_other() -> None:
+    """Five folds x three tasks x two replicas: 30 F, 30 G, 30 H and 30 vascularity networks, one puzzle."""
+    jigsaw = "rating.jigsaw={permutations=10}"
+    settings = configured("rating.folds=5", "rating.replicas=2", "rating.fusion=staged", jigsaw)
+    costs = stage_costs(settings)
+    assert [(cost.name, cost.networks, cost.after) for cost in costs] == [
+        ("jigsaw", 1, ()),
+        ("features", 90, ("jigsaw",)),
+        ("fusion", 30, ("features",)),
+    ]
+    fusion = costs[-1]
+    (head,) = fusion.shapes
+    width, hidden = 4 * settings.network.width, settings.network.hidden
+    assert head.values == 2 * width * hidden + hidden + 2 * hidden + 2
+    assert fusion.frozen_bytes == 30 * 4 * head.frozen_values
+
+
+@pytest.mark.parametrize("fusion", ["joint", "staged"])
 @pytest.mark.parametrize("encoding", ["float32", "bfloat16"])
-def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding: str) -> None:
+def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding: str, fusion: str) -> None:
     settings = make_settings(
         measurements=("hypertrophy",),
         grades=3,
-        text=f"replicas = 1\n[training]\nlocal_steps = 1\n[federation]\nrounds = 3\ngroup_bytes = 100_000\n"
+        text=f'fusion = "{fusion}"\nreplicas = 1\n'
+        f"[training]\nlocal_steps = 1\n[federation]\nrounds = 3\ngroup_bytes = 100_000\n"
         f'encoding = "{encoding}"',
     )
     folders = [make_site_folder(tmp_path / name, name=name, seed=i) for i, name in enumerate(("a", "b"))]
@@ -102,13 +123,15 @@ def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding:
     with Workers(["cpu"], threads=1) as workers:
         grid = InProcessGrid(cast(ClientApp, app), folders, workers)
         campaign.run(grid, settings, sites=2, folder=tmp_path / "run", campaign="plan", observer=observe)
-    (cost,) = stage_costs(settings)
-    assert cost.groups > 1
-    assert sent["messages"] == 2 * cost.site_messages
-    assert (sent["down"], sent["up"]) == (2 * cost.site_down_bytes, 2 * cost.site_up_bytes)
-    assert (largest["down"], largest["up"]) == (cost.request_bytes, cost.reply_bytes)
-    assert _tensor_bytes(tmp_path / "run" / "networks") == cost.networks_bytes
-    assert 0 < max(kept) <= cost.journal_bytes
+    costs = stage_costs(settings)
+    assert max(cost.groups for cost in costs) > 1
+    assert sent["messages"] == 2 * sum(cost.site_messages for cost in costs)
+    assert sent["down"] == 2 * sum(cost.site_down_bytes for cost in costs)
+    assert sent["up"] == 2 * sum(cost.site_up_bytes for cost in costs)
+    assert largest["down"] == max(cost.request_bytes for cost in costs)
+    assert largest["up"] == max(cost.reply_bytes for cost in costs)
+    assert _tensor_bytes(tmp_path / "run" / "networks") == sum(cost.networks_bytes for cost in costs)
+    assert 0 < max(kept) <= sum(cost.journal_bytes for cost in costs)
 
 
 def _tensor_bytes(folder: Path) -> int:
@@ -153,7 +176,7 @@ def test_without_a_cohort_what_depends_on_it_is_unknown() -> None:
     assert all(asdict(card)[name] is None for name in unknown)
     assert card.site_hours == pytest.approx(2 * 2 * 6 * (FUSION_STEP_S + SINGLE_STEP_S) / 3600)
     with pytest.raises(ConfigurationError, match=r"add a \[cohort\]"):
-        plan.exams_a_step(configured("training.sampling=all", cohort=""), None)
+        plan.exams_a_step(SPEC, configured("training.sampling=all", cohort=""), None)
 
 
 def test_the_centre_holds_the_groups_in_flight() -> None:
@@ -207,8 +230,8 @@ def test_size_of_a_table_of_labels(tmp_path: Path) -> None:
 
 def test_a_full_batch_is_a_sites_training_exams() -> None:
     size = CohortSize(sites=3, training_exams=60, held_out_exams=0)
-    assert plan.exams_a_step(configured("training.sampling=all"), size) == 10
-    assert plan.exams_a_step(configured(), size) == 8
+    assert plan.exams_a_step(SPEC, configured("training.sampling=all"), size) == 10
+    assert plan.exams_a_step(SPEC, configured(), size) == 8
 
 
 def test_one_measurement_a_shape_leaves_the_process_as_it_was() -> None:
@@ -216,8 +239,8 @@ def test_one_measurement_a_shape_leaves_the_process_as_it_was() -> None:
     specs = [spec for stage in stages(settings) for spec in stage.networks]
     threads = torch.get_num_threads()
     state = torch.random.get_rng_state()
-    found = measure.measure_all(specs, settings, batch_size=6, budget_s=0.5)
-    assert [m.images for m in found] == [("gs", "doppler"), ("doppler",)]
+    found = measure.measure_all(specs, settings, batch_size=lambda spec: 6, budget_s=0.5)
+    assert [m.label for m in found] == ["gs+doppler", "doppler"]
     for m in found:
         assert 0 < m.step_s < math.inf
         assert 0 < m.exam_s < math.inf
@@ -259,7 +282,9 @@ def test_the_command_says_what_will_happen_and_leaves_nothing(
     assert command(monkeypatch, config) == 0
     text = " ".join(capsys.readouterr().out.split())
     for words in (
-        "12 networks in",
+        "stage fusion",
+        "starts after features",
+        "frozen",
         "a round and site",
         "journal",
         "centre's memory",
@@ -271,8 +296,7 @@ def test_the_command_says_what_will_happen_and_leaves_nothing(
     assert command(monkeypatch, config, "--set", "federation.rounds=7", "--json") == 0
     content = json.loads(capsys.readouterr().out)
     settings = configuration.load(config, overrides=["federation.rounds=7"])
-    (cost,) = stage_costs(settings)
-    assert content["stages"] == json.loads(json.dumps([asdict(cost)]))
+    assert content["stages"] == json.loads(json.dumps([asdict(cost) for cost in stage_costs(settings)]))
     assert content["plan_hash"] == settings.plan_hash()
     assert content["cohort"]["sites"] == 1
     assert content["total_hours"] > 0
