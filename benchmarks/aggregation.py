@@ -49,9 +49,11 @@ class KeptSpool(Spool):
         super().__init__(folder, group)
         self.spooled: list[SpooledUpdate] = []
 
-    def write(self, site_index: int, updates: Mapping[str, np.ndarray]) -> dict[str, SpooledUpdate]:
-        written = super().write(site_index, updates)
-        self.spooled.append(written[NAME])
+    def write(
+        self, site_index: int, arrays: Mapping[str, Mapping[str, np.ndarray]]
+    ) -> dict[str, dict[str, SpooledUpdate]]:
+        written = super().write(site_index, arrays)
+        self.spooled.append(written["update"][NAME])
         return written
 
     def clear(self) -> None:
@@ -67,6 +69,19 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+class Zeros:
+    """Start weights of a network that is not built."""
+
+    def __init__(self, parameters: int) -> None:
+        self._parameters = parameters
+
+    def start(self, spec: NetworkSpec) -> np.ndarray:
+        return np.zeros(self._parameters, dtype=np.float32)
+
+    def frozen(self, spec: NetworkSpec) -> dict[str, np.ndarray]:
+        return {}
+
+
 def rounds(folder: Path, settings: Settings, *, spool: Spool, sites: int, parameters: int) -> GroupRounds:
     spec = NetworkSpec(name=NAME, images=("gs",), target=Target(measurement="grade"), fold=0)
     layout = Layout(entries=(("weight", (parameters,)),), parameters=1)
@@ -76,7 +91,7 @@ def rounds(folder: Path, settings: Settings, *, spool: Spool, sites: int, parame
         settings=settings,
         campaign="benchmark",
         sites=[f"site-{index:03d}" for index in range(sites)],
-        start=lambda spec: np.zeros(parameters, dtype=np.float32),
+        start=Zeros(parameters),
         algorithm=algorithm(settings.federation),
         journal=Journal(folder / "journal", "g"),
         spool=spool,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,10 @@ from torch import Tensor
 
 from client import keys
 from client.site import Site
+from client.site_state import SiteState
 from client.weights_cache import WeightsCache
-from common.aggregation.algorithms import algorithm
+from common.aggregation.algorithms import FederatedAlgorithm, algorithm
+from common.aggregation.federated import WEIGHTS, check_sent
 from common.errors import DataError, PolicyError, UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import MissingWeights, NetworkReply, PlanReply, PlanRequest, TrainReply, TrainRequest
@@ -56,7 +60,9 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 
 
 def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainReply | MissingWeights:
-    """Train one group of networks for one round; a pure function of the request and the site's data.
+    """Train one group of networks for one round.
+
+    A pure function of the request, the site's data, and what the site kept of the round that the request names.
 
     Returns:
         The reply, or which frozen weights are not in the site's cache and have to come with the request.
@@ -64,6 +70,7 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
     Raises:
         PolicyError: if the plan was never agreed to, or the policy has changed since.
         UpdateError: if a network is not in the plan or has another layout.
+        SiteStateError: if the site lost what it kept of the round before.
     """
     settings = _agreed_settings(site, request)
     site.policy.check_plan(settings)
@@ -77,41 +84,70 @@ def train(site: Site, request: TrainRequest, *, device: torch.device) -> TrainRe
     if missing:
         return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
     data = site.store(settings).tensors
-    histograms_may_leave = site.policy.permits_histograms
+    federated = algorithm(settings.federation)
+    states = _states(site, request, federated)
     replies: dict[str, NetworkReply] = {}
-    for name, received in request.weights.items():
+    for name, sent in request.weights.items():
         spec = known[name]
-        if request.layouts[name] != flat_network(spec, settings.network, device).layout.hash:
+        layout = flat_network(spec, settings.network, device).layout
+        if request.layouts[name] != layout.hash:
             raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
-        weights = torch.from_numpy(np.array(received))
+        extra = request.extra.get(name, {})
+        check_sent(extra, federated, trained=layout.trained_size)
+        received = {key: torch.from_numpy(np.array(values)) for key, values in extra.items()}
+        received[WEIGHTS] = torch.from_numpy(np.array(sent))
         frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
         local = local_settings(spec, settings, device=device, frozen=frozen)
-        histograms = _histograms(site, weights, data, local) if histograms_may_leave else None
-        replies[name] = _train_one(site, request, weights, data, local, settings, histograms)
+        work = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
+        replies[name] = _train_one(site, request, work, seed=settings.seed)
     return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
 
 
-def _train_one(
-    site: Site,
-    request: TrainRequest,
-    weights: Tensor,
-    data: ExamTensors,
-    local: LocalSettings,
-    settings: Settings,
-    histograms: ScoreHistograms | None,
-) -> NetworkReply:
-    counts = histograms.counts if histograms is not None else None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One network of a request, with all that its training needs."""
+
+    algorithm: FederatedAlgorithm
+    received: Mapping[str, Tensor]
+    data: ExamTensors
+    local: LocalSettings
+    states: SiteState | None
+
+
+def _states(site: Site, request: TrainRequest, federated: FederatedAlgorithm) -> SiteState | None:
+    """Where the site keeps what it needs from round to round, if it does."""
+    if not federated.keeps_state:
+        return None
+    if not 0 <= request.state_round < request.server_round:
+        raise UpdateError(
+            f"Expected state of a round before {request.server_round}, got {request.state_round}"
+        )
+    return SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
+
+
+def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> NetworkReply:
+    name, federated, local = work.local.spec.name, work.algorithm, work.local
+    state = work.states.read(name, request.state_round) if work.states is not None else {}
+    counts = None
+    if site.policy.permits_histograms:
+        histograms = _histograms(
+            site, federated.scored_weights(work.received, state, local), work.data, local
+        )
+        counts = histograms.counts if histograms is not None else None
     if request.server_round > local.rounds:
         return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
-    seed = derive_seed(settings.seed, site.name, local.spec.identity, request.server_round)
-    trained, _ = algorithm(settings.federation).local_update(
-        weights, {}, data, local, request.server_round, seed
+    seed = derive_seed(seed, site.name, local.spec.identity, request.server_round)
+    trained, after = federated.local_update(
+        work.received, state, work.data, local, request.server_round, seed
     )
+    if work.states is not None:
+        work.states.write(name, request.server_round, after, keep=request.state_round)
     return NetworkReply(
         update=trained.update.numpy(),
         num_examples=trained.num_examples,
         loss=trained.loss,
         histograms=counts,
+        extra={key: values.numpy() for key, values in trained.extra.items()},
     )
 
 

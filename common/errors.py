@@ -11,6 +11,7 @@
     ├── VerificationError        8   a signature, hash or chain does not fit
     ├── ConnectionLostError      9   the other side cannot be reached
     ├── UpdateError              1   an update is malformed, non-finite or of another shape
+    ├── SiteStateError           1   a site lost what it keeps from round to round
     └── CampaignError            1   a campaign cannot go on
 
 A message says what was expected, what came, and what to do. What a client raises is reduced to ``code``
@@ -87,6 +88,12 @@ class UpdateError(SynofedError):
     """An update is malformed, non-finite or of another shape."""
 
     code = "update"
+
+
+class SiteStateError(SynofedError):
+    """A site lost what it keeps from round to round, or cannot read it."""
+
+    code = "state"
 
 
 class CampaignError(SynofedError):

@@ -85,6 +85,11 @@ class TrainRequest:
         layouts: network name -> hash of the layout of its flat weights.
         frozen: network name -> part -> its weights, which the site has or asks for.
         attached: weights for the site's cache, by hash; of those that it has asked for.
+        extra: network name -> further arrays of the algorithm, by name; never rounded.
+        run: names this run of the campaign: what a site keeps from round to round is kept apart by it; empty
+            where the algorithm keeps nothing.
+        state_round: the site's last round in this run that counted; 0: none. What the site keeps is read from
+            there, so that a round whose reply was late or dropped leaves no trace.
     """
 
     campaign: str
@@ -97,6 +102,9 @@ class TrainRequest:
     layouts: Mapping[str, str]
     frozen: Mapping[str, Mapping[str, WeightsRef]] = field(default_factory=dict)
     attached: Mapping[str, Weights] = field(default_factory=dict)
+    extra: Mapping[str, Mapping[str, Weights]] = field(default_factory=dict)
+    run: str = ""
+    state_round: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,12 +117,14 @@ class NetworkReply:
         loss: mean training loss; NaN where nothing was trained.
         histograms: counts of validation scores of the received weights, class x bin; ``None`` where the site's
             policy keeps them, or the network has no grades to validate on.
+        extra: further arrays of the algorithm, by name; never rounded.
     """
 
     update: Weights | None
     num_examples: int
     loss: float
     histograms: Int64[np.ndarray, "classes 256"] | None
+    extra: Mapping[str, Weights] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
+Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
+Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
 
 class Section(BaseModel):
@@ -96,9 +98,32 @@ class TrainingSettings(Section):
 class FederationSettings(Section):
     """Rounds between sites and centre."""
 
-    algorithm: Literal["fedavg", "fedprox"] = "fedavg"
+    algorithm: Algorithm = "fedavg"
+    """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
+    ``scaffold``, ``fedbn``, ``fedadam``, ``fedyogi``, or ``package.module:Name`` of one's own."""
     proximal_mu: Annotated[float, Field(ge=0)] = 0.0
     """FedProx's mu (Li et al. 2020, eq. 2)."""
+    server_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """FedAdam's and FedYogi's eta (0.01); chosen together with ``tau``."""
+    beta1: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """FedAdam's and FedYogi's decay of the first moment (0.9)."""
+    beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """FedAdam's and FedYogi's decay of the second moment (0.99)."""
+    tau: Annotated[float, Field(gt=0)] | None = None
+    """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
+    rule: Rule = "mean"
+    """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
+    site, one vote), or ``package.module:Name`` of one's own; it runs at the centre only."""
+    trimmed_share: Annotated[float, Field(gt=0, lt=0.5)] | None = None
+    """Of the updates, what the trimmed mean leaves out at each end (0.2)."""
+    byzantine: Annotated[int, Field(ge=0)] | None = None
+    """Attackers that Krum is to stand (1); it needs 2 x ``byzantine`` + 3 sites."""
+    selected: Positive | None = None
+    """Updates that Krum averages (1)."""
+    outliers: Literal["off", "flag", "refuse"] = "off"
+    """Updates far longer than the other sites': not looked for, named in the round's record, or left out too."""
+    outlier_tolerance: Annotated[float, Field(gt=0)] = 6.0
+    """Spreads above the median of log norms from which on an update is outlying."""
     rounds: Positive = 10
     quorum: Positive | Literal["all"] = "all"
     deadline_s: Annotated[float, Field(gt=0)] = 3600.0

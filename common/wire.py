@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import cast
 
@@ -151,11 +151,14 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
                     "layouts": [request.layouts[name] for name in names],
                     "networks": names,
                     "frozen": json.dumps(_hashes(request.frozen)),
+                    "run": request.run,
+                    "state-round": request.state_round,
                 }
             ),
             "weights": ArrayRecord({name: _pack(request.weights[name], request.encoding) for name in names}),
             # never rounded: their hash is of all their bits
             "attached": ArrayRecord({h: _pack(w, "float32") for h, w in request.attached.items()}),
+            "extra": _pack_extra(request.extra),
         }
     )
 
@@ -183,6 +186,8 @@ def decode_train_request(record: RecordDict) -> TrainRequest:
             "layouts": list,
             "networks": list,
             "frozen": str,
+            "run": str,
+            "state-round": int,
         },
     )
     names = [str(name) for name in cast(list[str], fields["networks"])]
@@ -200,6 +205,9 @@ def decode_train_request(record: RecordDict) -> TrainRequest:
         layouts=dict(zip(names, cast(list[str], fields["layouts"]), strict=True)),
         frozen=_refs(cast(str, fields["frozen"])),
         attached={str(name): _unpack(attached[name]) for name in attached},
+        extra=_unpack_extra(record, names),
+        run=cast(str, fields["run"]),
+        state_round=cast(int, fields["state-round"]),
     )
 
 
@@ -247,6 +255,7 @@ def encode_train_reply(reply: TrainReply, *, encoding: Encoding) -> RecordDict:
             ),
             "updates": ArrayRecord(updates),
             "histograms": ArrayRecord(histograms),
+            "extra": _pack_extra({name: networks[name].extra for name in names}),
         }
     )
 
@@ -274,6 +283,7 @@ def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | MissingWeight
         raise UpdateError(
             f"Expected arrays of {sorted(names)} only, got {sorted(updates)}, {sorted(histograms)}"
         )
+    extra = _unpack_extra(record, names)
     counts, losses = cast(list[int], fields["num-examples"]), cast(list[float], fields["loss"])
     reply = TrainReply(
         site=cast(str, fields["site"]),
@@ -284,6 +294,7 @@ def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | MissingWeight
                 num_examples=int(count),
                 loss=float(loss),
                 histograms=_unpack_histograms(histograms[name]) if name in histograms else None,
+                extra=extra[name],
             )
             for name, count, loss in zip(names, counts, losses, strict=True)
         },
@@ -377,6 +388,28 @@ def _unpack(array: Array) -> Weights:
     if array.dtype == "float32":
         return np.frombuffer(array.data, dtype="<f4")
     return bfloat16.decode(np.frombuffer(array.data, dtype="<u2"))
+
+
+def _pack_extra(extra: Mapping[str, Mapping[str, Weights]]) -> ArrayRecord:
+    """Further arrays of all networks, by ``<array>:<network>``; control variates are too small to be rounded."""
+    return ArrayRecord(
+        {
+            f"{array}:{name}": _pack(values, "float32")
+            for name, arrays in extra.items()
+            for array, values in arrays.items()
+        }
+    )
+
+
+def _unpack_extra(record: RecordDict, networks: Sequence[str]) -> dict[str, dict[str, Weights]]:
+    """Network -> array -> values, for each of the networks."""
+    found: dict[str, dict[str, Weights]] = {name: {} for name in networks}
+    for key, array in record.array_records.get("extra", ArrayRecord()).items():
+        kind, _, name = str(key).partition(":")
+        if name not in found:
+            raise UpdateError(f"Expected further arrays of {sorted(found)}, got {key!r:.200}")
+        found[name][kind] = _unpack(array)
+    return found
 
 
 def _unpack_histograms(array: Array) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from common import wire
+from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError, PolicyError, SynofedError, UpdateError, VerificationError
 from common.methods.stages import NetworkResult, Stage, method
@@ -103,9 +104,11 @@ def run(
         library: networks that need not be trained again.
 
     Raises:
+        ConfigurationError: if the aggregation rule cannot do with so many sites.
         CampaignError: if a site declines, or a round falls short of its quorum.
         VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """
+    rules.check_sites(settings.federation, sites=sites)
     receipts = Receipts(folder)
     nodes = _handshake(grid, settings, campaign, receipts, sites=sites)
     results: dict[str, NetworkResult] = {}
@@ -248,6 +251,8 @@ def _rounds(
         group_bytes=settings.federation.group_bytes,
         frozen_bytes=weights.frozen_bytes(specs, settings),
     )
+    federated = algorithm(settings.federation)
+    run_id = run_name(folder) if federated.keeps_state else ""
     return [
         GroupRounds(
             group,
@@ -255,12 +260,21 @@ def _rounds(
             campaign=campaign,
             sites=sites,
             start=weights.StartWeights(settings, folder / "networks"),
-            algorithm=algorithm(settings.federation),
+            algorithm=federated,
             journal=Journal(folder / "journal", group.name),
             spool=Spool(folder / "spool", group.name),
+            run=run_id,
         )
         for group in packed
     ]
+
+
+def run_name(folder: Path) -> str:
+    """What tells this run's state at the sites from that of any other run of the same plan; drawn once."""
+    path = folder / "run.txt"
+    if not path.exists():
+        atomic.write_bytes(path, secrets.token_hex(16).encode())
+    return path.read_text(encoding="utf-8")
 
 
 def _started(stage: Stage, runs: Sequence[GroupRounds], *, reused: int) -> StageStarted:
@@ -311,7 +325,8 @@ class _Loop:
             active = [group for group in active if not group.done]
 
     def _push(self, group: GroupRounds) -> None:
-        self._ask(group, group.request(), list(self._nodes))
+        for request, sites in group.requests():
+            self._ask(group, request, sites)
 
     def _ask(self, group: GroupRounds, request: wire.TrainRequest, sites: Sequence[str]) -> None:
         content = wire.encode_train_request(request)  # encoded once, shared by all sites' messages

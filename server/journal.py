@@ -41,6 +41,7 @@ class RoundRecord:
         auc: mean validation AUC of the networks that were sent (so of the round before).
         participants: sites whose reply was used, in order.
         dropped: site -> reason.
+        outlying: site -> why its update was far from the others', where it was used all the same.
     """
 
     stage: str
@@ -52,6 +53,7 @@ class RoundRecord:
     dropped: Mapping[str, str]
     seconds: float
     time: str
+    outlying: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +74,33 @@ class Journal:
     """The rounds of one group, one file a round: ``<folder>/<group>/round_0007.safetensors``.
 
     A file holds weights and entry together, so one rename commits both. Kept are the last round and the rounds
-    that are the best of some network.
+    that are the best of some network. What an algorithm keeps beside the weights (moments, control variates) is
+    needed to go on from the last round only: it lies in ``state_0007.safetensors``, written before that round's
+    file.
     """
 
     def __init__(self, folder: Path, group: str) -> None:
         self._folder = folder / group
         self._folder.mkdir(parents=True, exist_ok=True)
 
-    def write(self, entry: Entry, weights: Weights) -> None:
-        """Commit a round."""
+    def write(self, entry: Entry, weights: Weights, extra: Mapping[str, Weights] | None = None) -> None:
+        """Commit a round.
+
+        Args:
+            entry: the group's state after it.
+            weights: of each network.
+            extra: network -> further arrays of the algorithm's state, by name.
+        """
+        if extra:
+            arrays = {f"{key}:{name}": v for name, kept in extra.items() for key, v in kept.items()}
+            tensor_file.write(self._state_path(entry.server_round), arrays, {})
         tensor_file.write(self._path(entry.server_round), weights, {"entry": json.dumps(asdict(entry))})
         needed = {entry.server_round} | {best.server_round for best in entry.best.values()}
         for path in self._folder.glob("round_*.safetensors"):
             if _round_of(path) not in needed:
+                path.unlink()
+        for path in self._folder.glob("state_*.safetensors"):
+            if path != self._state_path(entry.server_round):
                 path.unlink()
 
     def last(self, *, plan_hash: str) -> Entry | None:
@@ -108,8 +124,30 @@ class Journal:
         """The weights after a round that was kept."""
         return _read(self._path(server_round), tensors=True)[1]
 
+    def extra(self, server_round: int) -> dict[str, dict[str, Float32[np.ndarray, " parameters"]]]:
+        """Network -> further arrays of the algorithm's state after the last committed round.
+
+        Raises:
+            CampaignError: if they are not there or cannot be read.
+        """
+        path = self._state_path(server_round)
+        try:
+            _, arrays = tensor_file.read(path)
+        except DataError as error:
+            raise CampaignError(
+                f"Expected the algorithm's state at {path}, it cannot be read: {error}"
+            ) from None
+        found: dict[str, dict[str, Float32[np.ndarray, " parameters"]]] = {}
+        for key, values in arrays.items():
+            kind, _, name = key.partition(":")
+            found.setdefault(name, {})[kind] = values
+        return found
+
     def _path(self, server_round: int) -> Path:
         return self._folder / f"round_{server_round:06d}.safetensors"
+
+    def _state_path(self, server_round: int) -> Path:
+        return self._folder / f"state_{server_round:06d}.safetensors"
 
 
 def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:

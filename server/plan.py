@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from common.aggregation.algorithms import algorithm
 from common.evaluation.histograms import BINS
 from common.methods.stages import Stage, method
 from common.networks.layout import Layout
@@ -43,9 +44,9 @@ class ShapeCost:
 class StageCost:
     """A stage of a campaign.
 
-    Bytes are those of weights, updates and histograms. Names, hashes and signatures, less than a kilobyte a
-    network, are not counted; nor is the one round of handshakes. Histograms are counted as if every site
-    permitted them.
+    Bytes are those of weights, updates, what else the algorithm sends, and histograms. Names, hashes and
+    signatures, less than a kilobyte a network, are not counted; nor is the one round of handshakes. Histograms are
+    counted as if every site permitted them.
 
     Attributes:
         after: stages that its networks start from.
@@ -171,8 +172,8 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         site_up_bytes=rounds * down + (rounds + 1) * scored,
         site_messages=(rounds + 1) * len(packed) + asked,
         networks_bytes=sum(group.size_bytes for group in packed),
-        journal_bytes=_journal_bytes(packed, rounds),
-        spool_bytes_a_site=sum(_in_flight(packed, settings)),
+        journal_bytes=_journal_bytes(packed, settings, rounds),
+        spool_bytes_a_site=sum(_reply_bytes(group, settings) for group in _in_flight(packed, settings)),
         centre_memory_bytes=_centre_memory_bytes(packed, settings),
     )
 
@@ -204,27 +205,51 @@ def _histogram_bytes(spec: NetworkSpec) -> int:
 
 
 def _request_bytes(group: Group, settings: Settings) -> int:
+    """Of a message of weights, in either direction, and of what else the algorithm sends, which is never rounded."""
     width = VALUE_BYTES[settings.federation.encoding]
-    return sum(width * layout.size for layout in group.layouts.values())
+    return sum(width * layout.size for layout in group.layouts.values()) + _sent_bytes(group, settings)
 
 
-def _journal_bytes(packed: Sequence[Group], rounds: int) -> int:
+def _sent_bytes(group: Group, settings: Settings) -> int:
+    return len(algorithm(settings.federation).sent) * _trained_bytes(group)
+
+
+def _kept_bytes(group: Group, settings: Settings) -> int:
+    """Of what the algorithm keeps at the centre beside the weights."""
+    return len(algorithm(settings.federation).kept) * _trained_bytes(group)
+
+
+def _trained_bytes(group: Group) -> int:
+    return sum(4 * layout.trained_size for layout in group.layouts.values())
+
+
+def _journal_bytes(packed: Sequence[Group], settings: Settings, rounds: int) -> int:
     """Kept are a group's last round and each network's best one; while a file is written, one more.
 
-    A group has a file for the start, for each round and for the one that scores, but no more than it keeps.
+    A group has a file for the start, for each round and for the one that scores, but no more than it keeps. What the
+    algorithm keeps beside the weights is there of the last round only.
     """
+    extra = [_kept_bytes(group, settings) for group in packed]
     kept = sum(group.size_bytes * min(rounds + 2, len(group.networks) + 1) for group in packed)
-    return kept + max(group.size_bytes for group in packed)
+    return kept + sum(extra) + max(group.size_bytes + e for group, e in zip(packed, extra, strict=True))
 
 
-def _in_flight(packed: Sequence[Group], settings: Settings) -> list[int]:
-    """Bytes of the largest groups that can be under way together."""
-    largest = sorted((group.size_bytes for group in packed), reverse=True)
+def _in_flight(packed: Sequence[Group], settings: Settings) -> list[Group]:
+    """The largest groups that can be under way together."""
+    largest = sorted(packed, key=lambda group: group.size_bytes, reverse=True)
     return largest[: settings.compute.groups_in_flight]
 
 
+def _reply_bytes(group: Group, settings: Settings) -> int:
+    """Of a reply on disk or in memory, where updates are float32."""
+    return group.size_bytes + _sent_bytes(group, settings)
+
+
 def _centre_memory_bytes(packed: Sequence[Group], settings: Settings) -> int:
-    """Each group in flight has its weights and its encoded request; one reply or journal file is at hand."""
+    """Each group in flight has its state and its encoded request; one reply or journal file is at hand."""
     in_flight = _in_flight(packed, settings)
-    width = VALUE_BYTES[settings.federation.encoding]
-    return sum(size + size * width // 4 for size in in_flight) + in_flight[0]
+    each = [g.size_bytes + _kept_bytes(g, settings) + _request_bytes(g, settings) for g in in_flight]
+    at_hand = in_flight[0].size_bytes + max(
+        _kept_bytes(in_flight[0], settings), _sent_bytes(in_flight[0], settings)
+    )
+    return sum(each) + at_hand

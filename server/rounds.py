@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 
+from common.aggregation import rules
 from common.aggregation.algorithms import FederatedAlgorithm, ServerState
-from common.aggregation.mean import Weighted, weighted_mean
+from common.aggregation.federated import UPDATE, WEIGHTS, check_sent
+from common.aggregation.mean import Weighted
+from common.aggregation.outliers import outlying, update_norm
 from common.errors import CampaignError, UpdateError
 from common.evaluation.histograms import BINS, ScoreHistograms
 from common.messages import (
@@ -38,11 +41,16 @@ NO_HISTOGRAMS_THRESHOLD = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Accepted:
-    """What stays in memory of an accepted reply: numbers, not weights."""
+    """What stays in memory of an accepted reply: numbers, not weights.
 
-    updates: Mapping[str, SpooledUpdate]
+    Attributes:
+        arrays: ``update`` and what else the algorithm sends -> network -> where it lies.
+    """
+
+    arrays: Mapping[str, Mapping[str, SpooledUpdate]]
     num_examples: Mapping[str, int]
     losses: Mapping[str, float]
+    histograms: Mapping[str, ScoreHistograms]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -55,8 +63,8 @@ class _Round:
     waiting: set[str]
     accepted: dict[str, _Accepted] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
+    outlying: dict[str, str] = field(default_factory=dict)
     supplied: set[str] = field(default_factory=set)
-    histograms: dict[str, ScoreHistograms] = field(default_factory=dict)
 
 
 class GroupRounds:
@@ -77,8 +85,11 @@ class GroupRounds:
         algorithm: FederatedAlgorithm,
         journal: Journal,
         spool: Spool,
+        run: str = "",
     ) -> None:
         self.group = group
+        self._run = run
+        self._rule = rules.rule(settings.federation)
         self._settings = settings
         self._campaign = campaign
         self._plan_hash = settings.plan_hash()
@@ -127,7 +138,7 @@ class GroupRounds:
         return self._round is not None and time.monotonic() - self._round.started > deadline_s
 
     def request(self) -> TrainRequest:
-        """Begin the next round: the request that goes to every site."""
+        """Begin the next round: the request that goes to every site; see :meth:`requests`."""
         self._load()
         server_round = self._entry.server_round + 1
         text = f"{self._campaign}/{self._plan_hash}/{self.group.name}/{server_round}"
@@ -140,6 +151,24 @@ class GroupRounds:
         )
         self._spool.clear()
         return self._request({})
+
+    def requests(self) -> list[tuple[TrainRequest, tuple[str, ...]]]:
+        """Begin the next round: what to ask which sites.
+
+        One request goes to all, unless the algorithm keeps state at the sites and some have missed a round.
+        """
+        request = self.request()
+        if not self._algorithm.keeps_state:
+            return [(request, self._sites)]
+        sites_at: dict[int, list[str]] = {}
+        for site in self._sites:
+            sites_at.setdefault(self._state_round(site), []).append(site)
+        return [(replace(request, state_round=at), tuple(sites)) for at, sites in sorted(sites_at.items())]
+
+    def _state_round(self, site: str) -> int:
+        """The last round of training in which a site's reply was used."""
+        counted = [r.round for r in self.records if r.round <= self._rounds and site in r.participants]
+        return max(counted, default=0)
 
     def request_with(self, missing: MissingWeights, *, site: str) -> TrainRequest:
         """The same request once more, for a site whose cache lacks weights, with these attached.
@@ -156,17 +185,18 @@ class GroupRounds:
         asked: dict[str, set[str]] = {}
         for name, part in (places[digest] for digest in missing.hashes):
             asked.setdefault(name, set()).add(part)
-        return self._request(
-            {
-                WeightsRef.of(weights).hash: weights
-                for name, parts in asked.items()
-                for part, weights in self._start.frozen(self.group.spec(name)).items()
-                if part in parts
-            }
-        )
+        attached = {
+            WeightsRef.of(weights).hash: weights
+            for name, parts in asked.items()
+            for part, weights in self._start.frozen(self.group.spec(name)).items()
+            if part in parts
+        }
+        state_round = self._state_round(site) if self._algorithm.keeps_state else 0
+        return replace(self._request(attached), state_round=state_round)
 
     def _request(self, attached: Mapping[str, Weights]) -> TrainRequest:
         current = self._current()
+        sent = {name: dict(self._algorithm.broadcast(state)) for name, state in self._states.items()}
         return TrainRequest(
             campaign=self._campaign,
             plan_hash=self._plan_hash,
@@ -174,7 +204,9 @@ class GroupRounds:
             group=self.group.name,
             server_round=current.server_round,
             encoding=self._settings.federation.encoding,
-            weights={name: self._algorithm.broadcast(state) for name, state in self._states.items()},
+            weights={name: arrays.pop(WEIGHTS) for name, arrays in sent.items()},
+            extra=sent,
+            run=self._run,
             layouts={name: layout.hash for name, layout in self.group.layouts.items()},
             frozen=self._frozen,
             attached=attached,
@@ -196,18 +228,15 @@ class GroupRounds:
         current.waiting.discard(site)
         networks = reply.networks
         current.accepted[site] = _Accepted(
-            updates=self._spool.write(
-                self._sites.index(site),
-                {name: r.update for name, r in networks.items() if r.update is not None},
-            ),
+            arrays=self._spool.write(self._sites.index(site), _arrays(networks)),
             num_examples={name: r.num_examples for name, r in networks.items()},
             losses={name: r.loss for name, r in networks.items()},
+            histograms={
+                name: ScoreHistograms(counts=r.histograms)
+                for name, r in networks.items()
+                if r.histograms is not None
+            },
         )
-        for name, network in networks.items():
-            if network.histograms is not None:
-                new = ScoreHistograms(counts=network.histograms)
-                seen = current.histograms.get(name)
-                current.histograms[name] = new if seen is None else seen + new
 
     def drop(self, site: str, reason: str) -> None:
         """Go on without a site in this round."""
@@ -225,14 +254,15 @@ class GroupRounds:
         current = self._current()
         for site in sorted(current.waiting):
             self.drop(site, f"no reply within {self._settings.federation.deadline_s:g} s")
+        self._look_for_outliers(current)
         self._check_quorum(current)
         if current.server_round <= self._rounds:
             self._states = {name: self._aggregate(name, current) for name in self._states}
-        best = {name: self._select(name, current) for name in self._states}
-        record = self._record(current)
+        histograms = _added_up(current.accepted.values())
+        best = {name: self._select(name, current, histograms.get(name)) for name in self._states}
+        record = self._record(current, histograms)
         self._entry = self._entry.with_round(record, best)
-        weights = {name: state.weights for name, state in self._states.items()}
-        self._journal.write(self._entry, weights)
+        self._write()
         self._spool.clear()
         self._round = None
         if self.done:
@@ -256,15 +286,35 @@ class GroupRounds:
         if self._states:
             return
         if self._entry.server_round == 0:
-            start = {spec.name: self._start.start(spec) for spec in self.group.networks}
-            self._journal.write(self._entry, start)
+            self._states = {
+                spec.name: self._algorithm.init(self._start.start(spec), self.group.layouts[spec.name])
+                for spec in self.group.networks
+            }
+            self._write()
+        else:
+            self._states = self._read()
         self._frozen = {
             spec.name: {part: WeightsRef.of(w) for part, w in self._start.frozen(spec).items()}
             for spec in self.group.networks
             if spec.frozen
         }
-        weights = self._journal.weights(self._entry.server_round)
-        self._states = {name: self._algorithm.init(values) for name, values in weights.items()}
+
+    def _write(self) -> None:
+        """Commit the round; what the algorithm keeps beside the weights too, unless no round is left to train."""
+        kept = self._algorithm.kept if self._entry.server_round <= self._rounds else ()
+        self._journal.write(
+            self._entry,
+            {name: state.weights for name, state in self._states.items()},
+            {name: {key: state.arrays[key] for key in kept} for name, state in self._states.items() if kept},
+        )
+
+    def _read(self) -> dict[str, ServerState]:
+        last = self._entry.server_round
+        extra = self._journal.extra(last) if self._algorithm.kept else {}
+        return {
+            name: ServerState(arrays={WEIGHTS: weights, **extra.get(name, {})})
+            for name, weights in self._journal.weights(last).items()
+        }
 
     def _current(self) -> _Round:
         if self._round is None:
@@ -280,8 +330,28 @@ class GroupRounds:
                 f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}"
             )
         for name, network in reply.networks.items():
-            size, classes = self.group.layouts[name].size, self.group.spec(name).target.classes
-            _check_network(name, network, size=size, classes=classes)
+            layout, classes = self.group.layouts[name], self.group.spec(name).target.classes
+            _check_network(name, network, size=layout.size, classes=classes)
+            if network.update is not None:
+                check_sent(network.extra, self._algorithm, trained=layout.trained_size)
+
+    def _look_for_outliers(self, current: _Round) -> None:
+        federation = self._settings.federation
+        if federation.outliers == "off":
+            return
+        for name, layout in self.group.layouts.items():
+            norms = {
+                site: update_norm(update, size=layout.trained_size)
+                for site, reply in current.accepted.items()
+                if reply.num_examples[name] > 0 and (update := reply.arrays[UPDATE].get(name)) is not None
+            }
+            found = outlying(norms, tolerance=federation.outlier_tolerance)
+            current.outlying |= {site: f"{name}: {reason}" for site, reason in found.items()}
+        if federation.outliers == "refuse":
+            for site, reason in current.outlying.items():
+                del current.accepted[site]
+                current.dropped[site] = reason
+            current.outlying.clear()
 
     def _check_quorum(self, current: _Round) -> None:
         quorum = self._settings.federation.quorum
@@ -295,19 +365,26 @@ class GroupRounds:
             )
 
     def _aggregate(self, name: str, current: _Round) -> ServerState:
-        updates = [
-            Weighted(source=reply.updates[name], num_examples=reply.num_examples[name])
-            for site in self._sites
-            if (reply := current.accepted.get(site)) is not None and name in reply.updates
-        ]
-        mean = weighted_mean(updates, size=self.group.layouts[name].size)
-        return self._algorithm.aggregate(self._states[name], mean)
+        layout, state = self.group.layouts[name], self._states[name]
+        sizes = {UPDATE: layout.size} | dict.fromkeys(self._algorithm.sent, layout.trained_size)
+        return self._algorithm.aggregate(
+            state,
+            {kind: self._rule(self._sent(kind, name, current), size=size) for kind, size in sizes.items()},
+            participation=len(current.accepted) / len(self._sites),
+        )
 
-    def _select(self, name: str, current: _Round) -> Best:
+    def _sent(self, kind: str, name: str, current: _Round) -> list[Weighted]:
+        """One array of one network from every site that sent it, in the order of the sites."""
+        return [
+            Weighted(source=reply.arrays[kind][name], num_examples=reply.num_examples[name])
+            for site in self._sites
+            if (reply := current.accepted.get(site)) is not None and name in reply.arrays.get(kind, {})
+        ]
+
+    def _select(self, name: str, current: _Round, histograms: ScoreHistograms | None) -> Best:
         """The better of the best so far and the weights that were sent in this round."""
         scored_round = current.server_round - 1
         so_far = self._entry.best.get(name)
-        histograms = current.histograms.get(name)
         auc = histograms.auc() if histograms is not None else math.nan
         if histograms is None or math.isnan(auc):
             last = Best(server_round=scored_round, auc=math.nan, threshold=NO_HISTOGRAMS_THRESHOLD)
@@ -316,8 +393,8 @@ class GroupRounds:
             return so_far
         return Best(server_round=scored_round, auc=auc, threshold=histograms.youden_threshold())
 
-    def _record(self, current: _Round) -> RoundRecord:
-        aucs = [histograms.auc() for histograms in current.histograms.values()]
+    def _record(self, current: _Round, histograms: Mapping[str, ScoreHistograms]) -> RoundRecord:
+        aucs = [of_network.auc() for of_network in histograms.values()]
         counted = [
             (reply.num_examples[name], loss)
             for reply in current.accepted.values()
@@ -335,7 +412,28 @@ class GroupRounds:
             dropped=dict(current.dropped),
             seconds=time.monotonic() - current.started,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
+            outlying=dict(current.outlying),
         )
+
+
+def _arrays(networks: Mapping[str, NetworkReply]) -> dict[str, dict[str, Weights]]:
+    """Kind -> network -> values of all that is to be aggregated."""
+    arrays: dict[str, dict[str, Weights]] = {UPDATE: {}}
+    for name, reply in networks.items():
+        if reply.update is not None:
+            arrays[UPDATE][name] = reply.update
+            for kind, values in reply.extra.items():
+                arrays.setdefault(kind, {})[name] = values
+    return arrays
+
+
+def _added_up(replies: Iterable[_Accepted]) -> dict[str, ScoreHistograms]:
+    """Each network's histograms over all sites."""
+    total: dict[str, ScoreHistograms] = {}
+    for reply in replies:
+        for name, new in reply.histograms.items():
+            total[name] = total[name] + new if name in total else new
+    return total
 
 
 def _check_network(name: str, network: NetworkReply, *, size: int, classes: int) -> None:

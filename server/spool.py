@@ -32,14 +32,18 @@ class Spool:
         self._folder = folder / group
         self.clear()
 
-    def write(self, site_index: int, updates: Mapping[str, Weights]) -> dict[str, SpooledUpdate]:
-        """Put one site's updates on disk; nothing of them stays in memory."""
+    def write(
+        self, site_index: int, arrays: Mapping[str, Mapping[str, Weights]]
+    ) -> dict[str, dict[str, SpooledUpdate]]:
+        """Put one site's arrays, by kind and network, on disk; nothing of them stays in memory."""
         path = self._folder / f"{site_index:05d}.f32"
-        spooled: dict[str, SpooledUpdate] = {}
+        spooled: dict[str, dict[str, SpooledUpdate]] = {}
         with path.open("wb") as file:
-            for name, update in updates.items():
-                spooled[name] = SpooledUpdate(path=path, offset_bytes=file.tell())
-                np.ascontiguousarray(update, dtype="<f4").tofile(file)
+            for kind, updates in arrays.items():
+                spooled[kind] = {}
+                for name, update in updates.items():
+                    spooled[kind][name] = SpooledUpdate(path=path, offset_bytes=file.tell())
+                    np.ascontiguousarray(update, dtype="<f4").tofile(file)
         return spooled
 
     def clear(self) -> None:

@@ -159,7 +159,7 @@ def _local(
     training = planned.training.model_copy(
         update={"batch_size": exams, "local_steps": steps, "sampling": "shuffled"}
     )
-    local = replace(planned, training=training, proximal_mu=settings.federation.proximal_mu)
+    local = replace(planned, training=training)
     return local, _random_exams(spec, settings, exams), initial_weights(spec, settings.network, seed=0)
 
 

@@ -1,105 +1,73 @@
-"""Federated algorithms: ``init``, ``broadcast``, ``local_update`` at the site, ``aggregate`` at the centre.
-
-All four are pure. Site state stays at the site (none of the two here keeps any).
-"""
+"""The federated algorithms by name, and which settings go together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol, runtime_checkable
-
-import numpy as np
-from jaxtyping import Float32
-from torch import Tensor
-
+from common.aggregation import rules
+from common.aggregation.adaptive import Adaptive
+from common.aggregation.fedbn import FedBN
+from common.aggregation.federated import FedAvg, FederatedAlgorithm, ServerState, SiteState
+from common.aggregation.fedprox import FedProx
+from common.aggregation.scaffold import Scaffold
+from common.aggregation.server_optimisers import AdaptiveOptimiser, adam, yogi
 from common.errors import ConfigurationError
+from common.extensions import is_own, own
 from common.settings import FederationSettings
-from common.training.data import ExamTensors
-from common.training.local import LocalUpdate, train_network
-from common.training.local_settings import LocalSettings
 
-SiteState = Mapping[str, Tensor]
-Flat = Float32[np.ndarray, " parameters"]
+__all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerState:
-    """What the centre keeps of one network between rounds."""
-
-    weights: Flat
-
-
-@runtime_checkable
-class FederatedAlgorithm(Protocol):
-    """A federated algorithm for one network."""
-
-    def init(self, weights: Flat) -> ServerState:
-        """The state before round 1."""
-        ...
-
-    def broadcast(self, state: ServerState) -> Flat:
-        """The weights that travel to the sites."""
-        ...
-
-    def local_update(
-        self,
-        weights: Float32[Tensor, " parameters"],
-        site_state: SiteState,
-        data: ExamTensors,
-        settings: LocalSettings,
-        server_round: int,
-        seed: int,
-    ) -> tuple[LocalUpdate, SiteState]:
-        """One site's round."""
-        ...
-
-    def aggregate(self, state: ServerState, mean_update: Flat) -> ServerState:
-        """The state after a round, from the weighted mean of the sites' updates."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FedAvg:
-    """Federated averaging (McMahan et al. 2017); with ``proximal_mu`` > 0, FedProx (Li et al. 2020, eq. 2)."""
-
-    proximal_mu: float = 0.0
-
-    def init(self, weights: Flat) -> ServerState:
-        """See :class:`FederatedAlgorithm`."""
-        return ServerState(weights=weights)
-
-    def broadcast(self, state: ServerState) -> Flat:
-        """See :class:`FederatedAlgorithm`."""
-        return state.weights
-
-    def local_update(
-        self,
-        weights: Float32[Tensor, " parameters"],
-        site_state: SiteState,
-        data: ExamTensors,
-        settings: LocalSettings,
-        server_round: int,
-        seed: int,
-    ) -> tuple[LocalUpdate, SiteState]:
-        """See :class:`FederatedAlgorithm`."""
-        proximal = replace(settings, proximal_mu=self.proximal_mu)
-        return train_network(weights, site_state, data, proximal, server_round, seed)
-
-    def aggregate(self, state: ServerState, mean_update: Flat) -> ServerState:
-        """See :class:`FederatedAlgorithm`."""
-        return ServerState(weights=state.weights + mean_update)
+_SECOND_MOMENTS = {"fedadam": adam, "fedyogi": yogi}
+_ADAPTIVE = ("server_learning_rate", "beta1", "beta2", "tau")
 
 
 def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
-    """The algorithm that the settings name.
+    """The algorithm that the settings name; ``package.module:Name`` is called with the settings.
 
     Raises:
-        ConfigurationError: if FedProx has no positive mu, or FedAvg has one.
+        ConfigurationError: if it cannot be imported, or settings do not go together.
     """
+    _check(settings)
+    name = settings.algorithm
+    if is_own(name):
+        return _own(settings)
+    if name in _SECOND_MOMENTS:
+        given = {key: value for key in _ADAPTIVE if (value := getattr(settings, key)) is not None}
+        eta = given.pop("server_learning_rate", 0.01)
+        return Adaptive(
+            optimiser=AdaptiveOptimiser(second_moment=_SECOND_MOMENTS[name], learning_rate=eta, **given)
+        )
+    if name == "fedprox":
+        return FedProx(mu=settings.proximal_mu)
+    plain: dict[str, FederatedAlgorithm] = {"fedavg": FedAvg(), "scaffold": Scaffold(), "fedbn": FedBN()}
+    return plain[name]
+
+
+def _own(settings: FederationSettings) -> FederatedAlgorithm:
+    found = own(settings.algorithm, what="federation.algorithm")(settings)
+    if not isinstance(found, FederatedAlgorithm):
+        raise ConfigurationError(
+            f"Expected federation.algorithm = {settings.algorithm!r} to give an algorithm as "
+            f"common.aggregation.federated.FederatedAlgorithm describes it, got {type(found).__name__}"
+        )
+    return found
+
+
+def _check(settings: FederationSettings) -> None:
+    rules.rule(settings)
+    if is_own(settings.algorithm):
+        return
     if (settings.algorithm == "fedprox") != (settings.proximal_mu > 0):
         raise ConfigurationError(
-            f"Expected federation.proximal_mu > 0 with fedprox and 0 with fedavg, "
-            f"got {settings.algorithm} with {settings.proximal_mu}"
+            f"Expected federation.proximal_mu > 0 with fedprox and 0 without it, got "
+            f"{settings.algorithm} with {settings.proximal_mu}"
         )
-    return FedAvg(proximal_mu=settings.proximal_mu)
+    strays = [name for name in _ADAPTIVE if getattr(settings, name) is not None]
+    if strays and settings.algorithm not in _SECOND_MOMENTS:
+        raise ConfigurationError(
+            f"federation.{strays[0]} is for fedadam and fedyogi, but federation.algorithm is "
+            f"{settings.algorithm!r}: remove the one, or change the other"
+        )
+    if settings.algorithm == "scaffold" and settings.rule != "mean":
+        raise ConfigurationError(
+            f"SCAFFOLD's control variates are means by definition, but federation.rule is {settings.rule!r}: "
+            f"take federation.rule = mean, or another algorithm"
+        )

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 from torch import Tensor, nn
 
 from common.errors import UpdateError
@@ -85,6 +85,25 @@ def layout_of(network: nn.Module, *, frozen: Sequence[str] = ()) -> Layout:
         (n, tuple(t.shape)) for n, t in network.named_buffers() if t.is_floating_point() and travels(n)
     ]
     return Layout(entries=(*parameters, *buffers), parameters=len(parameters))
+
+
+NORM_LAYERS = (
+    nn.modules.batchnorm._NormBase,  # BatchNorm and InstanceNorm
+    nn.GroupNorm,
+    nn.LayerNorm,
+)
+
+
+def norm_positions(network: nn.Module, layout: Layout) -> Int[Tensor, " norms"]:
+    """Where the parameters and statistics of a network's normalisation layers lie in its flat vector, ascending."""
+    owners = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
+    found, start = [torch.empty(0, dtype=torch.long)], 0
+    for name, shape in layout.entries:
+        stop = start + math.prod(shape)
+        if name.rpartition(".")[0] in owners:
+            found.append(torch.arange(start, stop))
+        start = stop
+    return torch.cat(found)
 
 
 def flatten(network: nn.Module, *, frozen: Sequence[str] = ()) -> Float32[Tensor, " size"]:

@@ -1,6 +1,6 @@
 """A network whose parameters, gradients and floating buffers are views into one flat vector each.
 
-Loading, reading out, clearing gradients, the optimiser's step and FedProx's term are then one operation each
+Loading, reading out, clearing gradients, the optimiser's step and an algorithm's term are then one operation each
 instead of one for every tensor of the network. Frozen parts have a vector each of their own, and no gradients.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from common.errors import UpdateError
 from common.networks import build
-from common.networks.layout import Layout, layout_of, point
+from common.networks.layout import Layout, layout_of, norm_positions, point
 from common.networks.spec import NetworkSpec
 from common.settings import NetworkSettings
 
@@ -27,12 +27,14 @@ class FlatNetwork:
         module: the network.
         layout: of what travels: all but the frozen parts.
         flat: its weights, as the layout orders them.
+        norms: where normalisation layers lie in ``flat``.
         trained: the leading part of ``flat`` that holds parameters, as one leaf with a flat gradient.
         frozen: part -> flat vector of each frozen part.
     """
 
     def __init__(self, module: nn.Module, device: torch.device, *, frozen: tuple[str, ...] = ()) -> None:
         self.layout: Layout = layout_of(module, frozen=frozen)
+        self.norms = norm_positions(module, self.layout)
         self.module = module.to(device)
         self.flat: Float32[Tensor, " size"] = torch.empty(self.layout.size, device=device)
         self.trained = nn.Parameter(self.flat[: self.layout.trained_size])

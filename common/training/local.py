@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int
@@ -32,11 +33,34 @@ class LocalUpdate:
         update: trained minus received weights, on the CPU.
         num_examples: training exams before resampling; 0 where a class was missing and nothing was trained.
         loss: mean over the steps; NaN if there was none.
+        extra: further arrays that an algorithm sends, by name, one value a parameter each.
     """
 
     update: Float32[Tensor, " size"]
     num_examples: int
     loss: float
+    extra: Mapping[str, Float32[Tensor, " trained"]] = field(default_factory=dict)
+
+
+@runtime_checkable
+class GradientTerm(Protocol):
+    """What an algorithm adds to the loss's gradient before each step of the optimiser."""
+
+    def add(
+        self,
+        gradient: Float32[Tensor, " trained"],
+        weights: Float32[Tensor, " trained"],
+        *,
+        learning_rate: float,
+    ) -> None:
+        """Add the term to ``gradient``, in place.
+
+        Args:
+            gradient: of the loss, of all parameters that train, on the training device.
+            weights: these parameters as they stand.
+            learning_rate: of this step.
+        """
+        ...
 
 
 def train_network(
@@ -46,6 +70,8 @@ def train_network(
     settings: LocalSettings,
     server_round: int,
     seed: int,
+    *,
+    term: GradientTerm | None = None,
 ) -> tuple[LocalUpdate, Mapping[str, Tensor]]:
     """Train one network for one round.
 
@@ -56,6 +82,7 @@ def train_network(
         settings: what to train and how.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: all randomness of this round.
+        term: changes the gradient of each step; ``None``: it is the loss's alone.
 
     Returns:
         The update, and the site's state after the round. A site whose exams are all of one class, or that
@@ -69,7 +96,7 @@ def train_network(
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
     generator = torch.Generator().manual_seed(seed)
-    loss = _steps(network, data, exams, targets, settings, server_round, generator)
+    loss = _steps(network, data, exams, targets, settings, server_round, generator, term)
     update = network.flat.cpu() - weights
     return LocalUpdate(update=update, num_examples=len(exams), loss=loss), site_state
 
@@ -122,28 +149,27 @@ def _steps(
     settings: LocalSettings,
     server_round: int,
     generator: torch.Generator,
+    term: GradientTerm | None,
 ) -> float:
     training = settings.training
     optimiser = _optimiser(network, training)
-    received = network.trained.detach().clone() if settings.proximal_mu else None
     gradient = network.trained.grad
     assert gradient is not None
     network.training_mode()
     total = torch.zeros((), device=settings.device)
     done_before = (server_round - 1) * training.local_steps
     for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
+        rate = learning_rate(training, step=done_before + step, total=settings.rounds * training.local_steps)
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(
-                training, step=done_before + step, total=settings.rounds * training.local_steps
-            )
+            group["lr"] = rate
         gradient.zero_()
         pictures, classes = inputs(data, exams[batch], targets[batch], settings, generator)
         with autocast(settings.device):
             logits = network.module(pictures)
             loss = F.cross_entropy(logits, classes)
         loss.backward()
-        if received is not None:  # FedProx: the gradient of mu / 2 * |w - w_received|^2
-            gradient.add_(network.trained.detach() - received, alpha=settings.proximal_mu)
+        if term is not None:
+            term.add(gradient, network.trained.detach(), learning_rate=rate)
         optimiser.step()
         total += loss.detach()
     return float(total) / training.local_steps

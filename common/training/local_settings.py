@@ -26,7 +26,6 @@ class LocalSettings:
         training: optimiser, batches, steps, augmentation.
         rounds: rounds of the stage, over which the learning rate's schedule is stretched.
         frozen: part -> flat vector of each part that does not train.
-        proximal_mu: FedProx's mu; 0 for FedAvg.
         device: where to compute; bfloat16 autocast on CUDA, float32 elsewhere.
     """
 
@@ -36,7 +35,6 @@ class LocalSettings:
     training: TrainingSettings
     rounds: int
     frozen: Mapping[str, Float32[Tensor, " _"]] = field(default_factory=dict)
-    proximal_mu: float = 0.0
     device: torch.device = CPU
 
 

@@ -1,14 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.aggregation.algorithms import FedAvg, algorithm
 from common.aggregation.mean import InMemory, Weighted, weighted_mean
-from common.errors import ConfigurationError
-from common.settings import FederationSettings
 from server.spool import Spool
 
 
@@ -45,26 +41,11 @@ def test_spooled_updates_give_the_bits_of_those_in_memory(tmp_path: Path) -> Non
     spooled = []
     for site, update in enumerate(in_memory):
         values = update.source.read(0, 1000)
-        written = spool.write(site, {"a": values[:400], "b": values[400:]})
-        spooled.append(Weighted(source=written["b"], num_examples=update.num_examples))
+        written = spool.write(site, {"update": {"a": values[:400], "b": values[400:]}})
+        spooled.append(Weighted(source=written["update"]["b"], num_examples=update.num_examples))
     tail = [
         Weighted(source=InMemory(u.source.read(400, 1000)), num_examples=u.num_examples) for u in in_memory
     ]
     np.testing.assert_array_equal(
         weighted_mean(spooled, size=600, chunk=77), weighted_mean(tail, size=600, chunk=600)
     )
-
-
-def test_fedavg_adds_the_mean_update() -> None:
-    fedavg = FedAvg()
-    state = fedavg.init(np.array([1.0, 2.0], dtype=np.float32))
-    after = fedavg.aggregate(state, np.array([0.5, -1.0], dtype=np.float32))
-    np.testing.assert_array_equal(fedavg.broadcast(after), [1.5, 1.0])
-    np.testing.assert_array_equal(state.weights, [1.0, 2.0])
-
-
-def test_fedprox_needs_its_mu_and_fedavg_has_none() -> None:
-    assert algorithm(FederationSettings(algorithm="fedprox", proximal_mu=0.1)) == FedAvg(proximal_mu=0.1)
-    for settings in (FederationSettings(algorithm="fedprox"), FederationSettings(proximal_mu=0.1)):
-        with pytest.raises(ConfigurationError, match="proximal_mu"):
-            algorithm(settings)

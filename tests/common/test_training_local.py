@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common.aggregation.fedprox import ProximalTerm
 from common.errors import UpdateError
 from common.imaging import augment
 from common.imaging.prepare import picture
@@ -30,9 +31,10 @@ def start(settings, seed=1):
     return build.initial_weights(settings.spec, settings.network, seed=seed)
 
 
-def train(settings, *, data=DATA, weights=None, server_round=1, seed=7):
+def train(settings, *, data=DATA, weights=None, server_round=1, seed=7, mu=0.0):
     received = start(settings) if weights is None else weights
-    return train_network(received, {}, data, settings, server_round, seed)[0]
+    term = ProximalTerm(mu=mu, received=received) if mu else None
+    return train_network(received, {}, data, settings, server_round, seed, term=term)[0]
 
 
 def plain_loop(settings, weights, data, server_round, seed):
@@ -236,7 +238,7 @@ def test_labels_follow_the_target(target, expected):
 
 def test_the_proximal_term_pulls_towards_the_received_weights():
     settings = local_settings(FUSION, local_steps=12)
-    distances = [train(replace(settings, proximal_mu=mu)).update.norm() for mu in (0.0, 10.0, 100.0)]
+    distances = [train(settings, mu=mu).update.norm() for mu in (0.0, 10.0, 100.0)]
     assert distances == sorted(distances, reverse=True)
     assert distances[2] < 0.9 * distances[0]
 
@@ -246,7 +248,7 @@ def test_the_proximal_gradient_is_mu_times_the_distance():
     one = local_settings(SINGLE, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
     two = replace(one, training=one.training.model_copy(update={"local_steps": 2}))
     first, free = train(one).update, train(two).update
-    bound = train(replace(two, proximal_mu=0.5)).update
+    bound = train(two, mu=0.5).update
     torch.testing.assert_close(free - bound, one.training.learning_rate * 0.5 * first, rtol=1e-2, atol=1e-6)
 
 

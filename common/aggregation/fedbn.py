@@ -1,0 +1,102 @@
+"""FedBN: each site keeps its own normalisation layers (Li et al. 2021, algorithm 1).
+
+A site trains the received weights with its own norms in their place, and keeps what these become. It scores its
+validation exams with its own norms too.
+
+Beyond the paper, which leaves open what a site without norms uses: the difference between a site's norms and the
+received ones travels within its update. So the centre holds the weighted mean of all sites' norms, and that is what
+the centre, a site that joins, and a device that no site has use.
+
+Norms are told by the type of module, not by name: BatchNorm with its running statistics, GroupNorm, LayerNorm,
+InstanceNorm. GroupNorm keeps no statistics, so with it FedBN is about scales and offsets alone. A network without
+norms, like VGG-16 or a head, is trained as FedAvg does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from jaxtyping import Float32, Int
+from torch import Tensor
+
+from common.aggregation.federated import WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
+from common.errors import UpdateError
+from common.networks.layout import Layout
+from common.training.data import ExamTensors
+from common.training.flat_network import flat_network
+from common.training.local import LocalUpdate, train_network
+from common.training.local_settings import LocalSettings
+
+NORMS = "norms"
+_FEDAVG = FedAvg()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedBN:
+    """Federated averaging of all but the norms, which stay as each site trains them."""
+
+    kept: ClassVar[tuple[str, ...]] = ()
+    sent: ClassVar[tuple[str, ...]] = ()
+    keeps_state: ClassVar[bool] = True
+
+    def init(self, weights: Flat, layout: Layout) -> ServerState:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.init(weights, layout)
+
+    def broadcast(self, state: ServerState) -> Mapping[str, Flat]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.broadcast(state)
+
+    def scored_weights(
+        self, received: Received, site_state: SiteState, settings: LocalSettings
+    ) -> Float32[Tensor, " size"]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return with_norms(received[WEIGHTS], site_state, settings)
+
+    def local_update(
+        self,
+        received: Received,
+        site_state: SiteState,
+        data: ExamTensors,
+        settings: LocalSettings,
+        server_round: int,
+        seed: int,
+    ) -> tuple[LocalUpdate, SiteState]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        start = with_norms(received[WEIGHTS], site_state, settings)
+        answer, _ = train_network(start, {}, data, settings, server_round, seed)
+        norms = _norms(settings)
+        trained = (start + answer.update)[norms]
+        update = answer.update.clone()
+        update[norms] = trained - received[WEIGHTS][norms]
+        return replace(answer, update=update), {NORMS: trained}
+
+    def aggregate(
+        self, state: ServerState, means: Mapping[str, Flat], *, participation: float
+    ) -> ServerState:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.aggregate(state, means, participation=participation)
+
+
+def with_norms(
+    weights: Float32[Tensor, " size"], site_state: SiteState, settings: LocalSettings
+) -> Float32[Tensor, " size"]:
+    """Weights with a site's own norms in place; those that it received where it has none yet.
+
+    Raises:
+        UpdateError: if the site's norms are of another network.
+    """
+    if NORMS not in site_state:
+        return weights
+    norms = _norms(settings)
+    if site_state[NORMS].shape != norms.shape:
+        raise UpdateError(f"Expected {len(norms)} values of norms, got {tuple(site_state[NORMS].shape)}")
+    personal = weights.clone()
+    personal[norms] = site_state[NORMS]
+    return personal
+
+
+def _norms(settings: LocalSettings) -> Int[Tensor, " norms"]:
+    return flat_network(settings.spec, settings.network, settings.device).norms

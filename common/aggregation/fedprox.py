@@ -1,0 +1,92 @@
+"""FedProx: a term that holds a site's weights near those that it received (Li et al. 2020, equation 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Float32
+from torch import Tensor
+
+from common.aggregation.federated import WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
+from common.networks.layout import Layout
+from common.training.data import ExamTensors
+from common.training.flat_network import flat_network
+from common.training.local import LocalUpdate, train_network
+from common.training.local_settings import LocalSettings
+
+_FEDAVG = FedAvg()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProximalTerm:
+    """The gradient of mu / 2 * |w - w_received|^2.
+
+    Attributes:
+        mu: its strength.
+        received: the received values of the parameters that train, on the training device.
+    """
+
+    mu: float
+    received: Float32[Tensor, " trained"]
+
+    def add(
+        self,
+        gradient: Float32[Tensor, " trained"],
+        weights: Float32[Tensor, " trained"],
+        *,
+        learning_rate: float,
+    ) -> None:
+        """See :class:`common.training.local.GradientTerm`."""
+        del learning_rate
+        gradient.add_(weights - self.received, alpha=self.mu)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FedProx:
+    """Federated averaging of updates that a proximal term keeps short.
+
+    Attributes:
+        mu: > 0; the larger, the less a site departs from what it received.
+    """
+
+    mu: float
+    kept: ClassVar[tuple[str, ...]] = ()
+    sent: ClassVar[tuple[str, ...]] = ()
+    keeps_state: ClassVar[bool] = False
+
+    def init(self, weights: Flat, layout: Layout) -> ServerState:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.init(weights, layout)
+
+    def broadcast(self, state: ServerState) -> Mapping[str, Flat]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.broadcast(state)
+
+    def scored_weights(
+        self, received: Received, site_state: SiteState, settings: LocalSettings
+    ) -> Float32[Tensor, " size"]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.scored_weights(received, site_state, settings)
+
+    def local_update(
+        self,
+        received: Received,
+        site_state: SiteState,
+        data: ExamTensors,
+        settings: LocalSettings,
+        server_round: int,
+        seed: int,
+    ) -> tuple[LocalUpdate, SiteState]:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        weights = received[WEIGHTS]
+        layout = flat_network(settings.spec, settings.network, settings.device).layout
+        term = ProximalTerm(mu=self.mu, received=weights[: layout.trained_size].to(settings.device))
+        return train_network(weights, site_state, data, settings, server_round, seed, term=term)
+
+    def aggregate(
+        self, state: ServerState, means: Mapping[str, Flat], *, participation: float
+    ) -> ServerState:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return _FEDAVG.aggregate(state, means, participation=participation)

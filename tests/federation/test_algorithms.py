@@ -1,0 +1,336 @@
+"""What every federated algorithm has to hold, over real sites in process, and what each is for."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from safetensors.numpy import load_file
+
+from client import site_state
+from client.app import app as client_app
+from common import wire
+from common.errors import CampaignError, ConfigurationError
+from common.settings import Settings
+from server import campaign
+from server.campaign import Event, Status
+from server.journal import RoundRecord
+from server.plan import stage_costs
+from tests.federation.test_campaign import (
+    FULL_BATCH_STEP,
+    assert_same,
+    configured,
+    folders,
+    hostile,
+    run,
+    trained,
+)
+from tests.site_folders import make_site_folder
+
+__all__ = ["folders"]
+ALGORITHMS = {
+    "fedavg": "",
+    "fedprox": 'algorithm = "fedprox"\nproximal_mu = 0.5',
+    "scaffold": 'algorithm = "scaffold"',
+    "fedbn": 'algorithm = "fedbn"',
+    "fedadam": 'algorithm = "fedadam"',
+    "fedyogi": 'algorithm = "fedyogi"',
+    "median": 'rule = "median"',
+    "own": 'algorithm = "tests.federation.own_algorithm:Halved"',
+}
+STATEFUL = ("scaffold", "fedbn")
+
+
+def of(name: str, *, rounds: int = 3, text: str = "") -> Settings:
+    return configured(f"[federation]\nrounds = {rounds}\n{ALGORITHMS[name]}\n{text}")
+
+
+def stop_after(rounds: int) -> Callable[[Event], None]:
+    seen: list[Event] = []
+
+    def observe(event: Event) -> None:
+        seen.append(event)
+        if sum(isinstance(e, RoundRecord) for e in seen) == rounds:
+            raise KeyboardInterrupt
+
+    return observe
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_it_resumes_after_any_round_and_in_any_order_to_the_same_bits(
+    folders: list[Path], tmp_path: Path, name: str
+) -> None:
+    outcome = run(folders, of(name), tmp_path / "whole")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert all(np.isfinite(values).all() for values in trained(tmp_path / "whole").values())
+    for _ in range(20):  # a new process after every single round, other workers and order each time
+        try:
+            run(folders[::-1], of(name), tmp_path / "parts", workers=3, observer=stop_after(1))
+        except KeyboardInterrupt:
+            continue
+        break
+    assert_same(tmp_path / "whole", tmp_path / "parts")
+    assert not list((tmp_path / "whole" / "journal").rglob("state_*"))  # nothing is left to train
+
+
+def test_all_of_them_are_different(folders: list[Path], tmp_path: Path) -> None:
+    results = {}
+    for name in ALGORITHMS:
+        run(folders, of(name, rounds=2), tmp_path / name)
+        results[name] = np.concatenate(list(_final(tmp_path / name).values()))
+    names = list(results)
+    for i, one in enumerate(names):
+        for other in names[i + 1 :]:
+            assert not np.array_equal(results[one], results[other]), (one, other)
+
+
+def _final(folder: Path) -> dict[str, np.ndarray]:
+    """The weights after the last round, whichever was the best."""
+    paths = sorted((folder / "journal").rglob("round_*.safetensors"))
+    return load_file(paths[-1])
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_site_that_missed_a_round_goes_on_from_its_last_one_that_counted(
+    folders: list[Path], tmp_path: Path, name: str
+) -> None:
+    """South trains round 2 too and writes its state, but the reply is dropped: it is as if it had not trained."""
+    settings = of(name, text="quorum = 2")
+    state_rounds: dict[str, list[int]] = {}
+    late = hostile("south", _spoilt_in_round(2))
+
+    def listening(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            request = wire.decode_train_request(message.content)
+            site = Path(str(context.node_config["site-folder"])).name
+            state_rounds.setdefault(site, []).append(request.state_round)
+        return late(message, context)
+
+    def absent(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            request = wire.decode_train_request(message.content)
+            if request.server_round == 2 and "south" in str(context.node_config["site-folder"]):
+                refusal = wire.encode_refusal(wire.Refusal(site="south", code="away"))
+                return Message(refusal, reply_to=message)
+        return client_app(message, context)
+
+    run(folders, settings, tmp_path / "late", app=listening)
+    assert state_rounds == {"north": [0, 1, 2, 3], "south": [0, 1, 1, 3], "west": [0, 1, 2, 3]}
+    run(folders, settings, tmp_path / "absent", app=absent)
+    for key, values in _final(tmp_path / "late").items():
+        np.testing.assert_array_equal(values, _final(tmp_path / "absent")[key])
+
+
+def _spoilt_in_round(server_round: int) -> Callable[[wire.TrainReply], wire.TrainReply]:
+    calls: list[str] = []
+
+    def change(reply: wire.TrainReply) -> wire.TrainReply:
+        calls.append(reply.request_id)
+        if len(set(calls)) != server_round:
+            return reply
+        return replace(
+            reply,
+            networks={
+                n: replace(r, update=np.full_like(r.update, np.nan) if r.update is not None else None)
+                for n, r in reply.networks.items()
+            },
+        )
+
+    return change
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, name: str) -> None:
+    sites = [
+        make_site_folder(tmp_path / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3)
+        for i, n in enumerate(("north", "south"))
+    ]
+
+    def lose(event: Event) -> None:
+        if isinstance(event, RoundRecord) and event.round == 1:
+            shutil.rmtree(sites[1] / "state")
+
+    with pytest.raises(CampaignError, match="south: refused: state"):
+        run(sites, of(name), tmp_path / "run", observer=lose)
+    assert "put the folder back" in (sites[1] / "log.txt").read_text(encoding="utf-8")
+
+
+def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -> None:
+    site = make_site_folder(
+        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    settings = of("scaffold", rounds=2)
+    plan_hash = settings.plan_hash()
+    for name in "ab":
+        run([site], settings, tmp_path / name)
+    kept = site_state.folder(site, plan_hash=plan_hash)
+    names = {campaign.run_name(tmp_path / name) for name in "ab"}
+    assert {path.name for path in kept.iterdir()} == names
+    assert_same(tmp_path / "a", tmp_path / "b")
+    for name in names:
+        site_state.forget(site, plan_hash=plan_hash, run=name)
+    assert not (site / "state").exists()
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_two_rounds_of_state_are_kept_and_no_more(tmp_path: Path, name: str) -> None:
+    site = make_site_folder(
+        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    run([site], of(name, rounds=5), tmp_path / "run")
+    for folder in (site / "state").glob("*/*/*"):
+        assert sorted(path.stem for path in folder.iterdir()) == ["round_000004", "round_000005"]
+
+
+def test_fedavg_keeps_nothing_at_the_sites(folders: list[Path], tmp_path: Path) -> None:
+    settings = of("fedavg", rounds=1, text="deadline_s = 77.0")
+    run(folders, settings, tmp_path)
+    assert not (tmp_path / "run.txt").exists()
+    assert not any(site_state.folder(f, plan_hash=settings.plan_hash()).exists() for f in folders)
+
+
+def _one_site(tmp_path: Path) -> list[Path]:
+    return [
+        make_site_folder(tmp_path / "one", name="one", patients=8, measurements=("hypertrophy",), grades=3)
+    ]
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_with_one_site_it_is_fedavg(tmp_path: Path, name: str) -> None:
+    site = _one_site(tmp_path)
+    finals = {}
+    for other in ("fedavg", name):
+        settings = of(other).model_copy(update={"training": FULL_BATCH_STEP})
+        run(site, settings, tmp_path / other)
+        finals[other] = _final(tmp_path / other)
+    for key, values in finals["fedavg"].items():
+        np.testing.assert_allclose(finals[name][key], values, atol=1e-6)
+
+
+def _far_off(reply: wire.TrainReply) -> wire.TrainReply:
+    """Finite, and large."""
+
+    def thrown(network: wire.NetworkReply) -> wire.NetworkReply:
+        return replace(network, update=network.update * np.float32(-1000))  # type: ignore[operator]
+
+    return replace(
+        reply,
+        networks={n: thrown(r) if r.update is not None else r for n, r in reply.networks.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def five(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    base = tmp_path_factory.mktemp("five")
+    return [
+        make_site_folder(base / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3)
+        for i, n in enumerate(("east", "middle", "north", "south", "west"))
+    ]
+
+
+@pytest.mark.parametrize("rule", ["mean", "median", "trimmed_mean", "krum"])
+def test_one_poisoned_site_ruins_the_mean_and_no_robust_rule(
+    five: list[Path], tmp_path: Path, rule: str
+) -> None:
+    settings = configured(f'[federation]\nrounds = 2\nrule = "{rule}"')
+    run(five, settings, tmp_path / "clean")
+    run(five, settings, tmp_path / "poisoned", app=hostile("south", _far_off))
+    clean, poisoned = _final(tmp_path / "clean"), _final(tmp_path / "poisoned")
+    distance = max(float(np.abs(poisoned[key] - clean[key]).max()) for key in clean)
+    assert (distance > 0.05) == (rule == "mean"), distance
+
+
+def test_an_outlying_update_is_refused_with_the_sites_name_and_leaves_no_trace(
+    five: list[Path], tmp_path: Path
+) -> None:
+    text = '[federation]\nrounds = 2\nquorum = 4\noutliers = "refuse"'
+    events: list[Event] = []
+    outcome = run(
+        five, configured(text), tmp_path / "a", app=hostile("south", _far_off), observer=events.append
+    )
+    assert outcome.missing == {"south": 2}
+    first = next(event for event in events if isinstance(event, RoundRecord))
+    assert "the update of south has norm" in first.dropped["south"]
+    with_nan = '[federation]\nrounds = 2\nquorum = 4\noutliers = "refuse"'
+    run(five, configured(with_nan), tmp_path / "b", app=hostile("south", _spoilt_always))
+    for key, values in _final(tmp_path / "a").items():
+        np.testing.assert_array_equal(values, _final(tmp_path / "b")[key])
+
+
+def _spoilt_always(reply: wire.TrainReply) -> wire.TrainReply:
+    return _spoilt_in_round(1)(reply)
+
+
+def test_with_all_sites_needed_an_outlier_ends_the_campaign(five: list[Path], tmp_path: Path) -> None:
+    settings = configured('[federation]\nrounds = 2\noutliers = "refuse"')
+    with pytest.raises(CampaignError, match="the update of south has norm"):
+        run(five, settings, tmp_path, app=hostile("south", _far_off))
+
+
+def test_an_outlying_update_can_be_flagged_and_used(five: list[Path], tmp_path: Path) -> None:
+    events: list[Event] = []
+    settings = configured('[federation]\nrounds = 1\noutliers = "flag"')
+    outcome = run(five, settings, tmp_path, app=hostile("south", _far_off), observer=events.append)
+    assert outcome.missing == {}
+    first = next(event for event in events if isinstance(event, RoundRecord))
+    assert set(first.outlying) == {"south"}
+    assert "south" in first.participants
+
+
+@pytest.mark.parametrize(("rule", "says"), [("trimmed_mean", "trimmed share"), ("krum", "Krum")])
+def test_a_rule_that_needs_more_sites_says_so_before_anything_is_trained(
+    folders: list[Path], tmp_path: Path, rule: str, says: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=f"3 sites.*{says}"):
+        run(folders, configured(f'[federation]\nrule = "{rule}"'), tmp_path)
+    assert not (tmp_path / "journal").exists()
+
+
+def test_a_centre_that_sends_a_control_of_another_size_is_refused(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    def short(message: Message, context: Context) -> Message:
+        if message.metadata.message_type == wire.TRAIN:
+            request = wire.decode_train_request(message.content)
+            cut = {n: {k: v[:-1] for k, v in arrays.items()} for n, arrays in request.extra.items()}
+            message.content = wire.encode_train_request(replace(request, extra=cut))
+        return client_app(message, context)
+
+    with pytest.raises(CampaignError, match="refused: update"):
+        run(folders, of("scaffold", rounds=1), tmp_path, app=short)
+    assert "values of control" in (folders[0] / "log.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("scaffold", 'encoding = "bfloat16"'), ("fedadam", "group_bytes = 100_000")]
+)
+def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
+    folders: list[Path], tmp_path: Path, name: str, text: str
+) -> None:
+    sent = {"down": 0, "up": 0}
+    journal: list[int] = []
+
+    def counting(message: Message, context: Context) -> Message:
+        answer = client_app(message, context)
+        if message.metadata.message_type == wire.TRAIN:
+            for way, content in (("down", message.content), ("up", answer.content)):
+                arrays = [a for record in content.array_records.values() for a in record.values()]
+                sent[way] += sum(len(array.data) for array in arrays)
+        return answer
+
+    def observe(event: Event) -> None:
+        files = (tmp_path / "journal").rglob("*.safetensors")
+        journal.append(sum(v.nbytes for file in files for v in load_file(file).values()))
+
+    settings = of(name, text=text)
+    run(folders, settings, tmp_path, app=counting, observer=observe)
+    (cost,) = stage_costs(settings)
+    sites = len(folders)
+    assert sent == {"down": sites * cost.site_down_bytes, "up": sites * cost.site_up_bytes}
+    assert cost.networks_bytes < max(journal) <= cost.journal_bytes
+    plain = stage_costs(of("fedavg", text=text))[0]
+    assert cost.journal_bytes > plain.journal_bytes
+    assert cost.centre_memory_bytes > plain.centre_memory_bytes
