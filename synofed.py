@@ -103,8 +103,10 @@ def main() -> None:
         sys.exit(f"Error: {error}")
     from client import cli as client_cli  # noqa: PLC0415
     from common.errors import SynofedError  # noqa: PLC0415
-    from simulation import cli  # noqa: PLC0415
+    from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
 
+    cli.app.command("study")(study_cli.study)
+    cli.app.command("readers")(readers_cli.readers)
     cli.app.add_typer(cli.cohort, name="cohort")
     cli.app.add_typer(client_cli.site, name="site")
     try:

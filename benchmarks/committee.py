@@ -103,15 +103,19 @@ def ways(
     }
 
 
-def seconds(asks: dict[str, Ask], *, repeats: int, limit_s: float) -> dict[str, list[float]]:
+def ask_in_turn(
+    asks: dict[str, Ask], *, repeats: int, limit_s: float
+) -> tuple[dict[str, list[float]], dict[str, dict[str, torch.Tensor]]]:
+    """Seconds of each way, and its answers."""
+    answers = {}
     taken: dict[str, list[float]] = {name: [] for name in asks}
     start = time.perf_counter()
     while not taken["plain"] or (len(taken["plain"]) < repeats and time.perf_counter() - start < limit_s):
         for name, ask in asks.items():
             began = time.perf_counter()
-            ask()  # ends with a copy to the CPU, so a GPU has finished too
+            answers[name] = ask()  # ends with a copy to the CPU, so a GPU has finished too
             taken[name].append(time.perf_counter() - began)
-    return taken
+    return taken, answers
 
 
 def ratio(taken: dict[str, list[float]], first: str, over: str) -> float:
@@ -168,8 +172,8 @@ def measure(backbone: str, threads: int, batch: int, options: argparse.Namespace
     for ask in ways(ordinary, single, half, {name: x[:1] for name, x in read.items()}, device).values():
         ask()
     asks = ways(ordinary, single, half, read, device)
-    exact, rounded = asks["plain"](), asks["chosen_bfloat16"]()
-    taken = seconds(asks, repeats=options.repeats, limit_s=options.seconds)
+    taken, answers = ask_in_turn(asks, repeats=options.repeats, limit_s=options.seconds)
+    exact, rounded = answers["plain"], answers["chosen_bfloat16"]
     gain = ratio(taken, "chosen", over="plain")
     goal = GOALS.get((device.type, backbone, batch))
     return {
@@ -191,7 +195,7 @@ def measure(backbone: str, threads: int, batch: int, options: argparse.Namespace
         "goal_met": None if goal is None else gain >= goal,
         "chosen": chosen(single, read),
         "chosen_bfloat16": chosen(half, read),
-        "largest_difference_of_logits": largest_difference(asks["stacked"](), exact),
+        "largest_difference_of_logits": largest_difference(answers["stacked"], exact),
         "largest_logit": max(x.abs().max().item() for x in exact.values()),
         "largest_difference_of_logits_in_bfloat16": largest_difference(rounded, exact),
         "bfloat16": agreement(exact, rounded, replicas) if batch >= FEWEST else None,

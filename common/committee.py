@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.imaging.prepare import picture
+from common.inference import Ensemble, Member, Place, Precision, ensemble
 from common.methods.stages import Output, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
@@ -68,6 +69,7 @@ class Committee:
         thresholds: of a binary network: probability from which on its bit is 1.
         settings: of the run that trained it.
         device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
+        at_once: the same networks, asked in the fastest way; ``None``: one after the other, the same bits each time.
     """
 
     specs: tuple[NetworkSpec, ...]
@@ -75,6 +77,19 @@ class Committee:
     thresholds: tuple[float, ...]
     settings: Settings
     device: torch.device = CPU
+    at_once: Ensemble | None = None
+
+    def fastest(self) -> Committee:
+        """The same ensemble for a scoring service: asked in the way that is fastest here for so many pictures.
+
+        That is measured, so the last bits of probabilities may differ from one process to the next.
+        """
+        members = [
+            Member(name=spec.name, images=spec.images, network=module)
+            for spec, module in zip(self.specs, self.modules, strict=True)
+        ]
+        precision: Precision = "bfloat16" if self.device.type == "cuda" else "float32"
+        return replace(self, at_once=ensemble(members, place=Place(device=self.device, precision=precision)))
 
     def on(self, device: torch.device) -> Committee:
         """The same ensemble on a device; its weights are copied there."""
@@ -134,6 +149,9 @@ class Committee:
 
     def _probabilities(self, stored: Mapping[str, Tensor], exams: Tensor) -> Sequence[Tensor]:
         pictures = self.pictures(stored, exams)
+        if self.at_once is not None:
+            by_name = self.at_once.logits(pictures)
+            return [by_name[spec.name].float().softmax(dim=1) for spec in self.specs]
         found = []
         for spec, module in zip(self.specs, self.modules, strict=True):
             with autocast(self.device):  # as in training, where the thresholds come from

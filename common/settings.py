@@ -176,8 +176,10 @@ class RatingSettings(Section):
     """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
     decision: Literal["multitude", "majority"] = "multitude"
     """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
-    jigsaw: JigsawSettings | None = None
-    """Pretrains the backbones of fused networks; ``None``: they start as ``network.weights`` says."""
+    pretraining: Literal["jigsaw", "none"] = "none"
+    """``jigsaw``: backbones learn to put an image's tiles in order before they learn grades; ``none``: they start
+    as ``network.weights`` says."""
+    jigsaw: JigsawSettings = JigsawSettings()
     head: StageSettings = StageSettings()
     """The stage that trains H."""
 
@@ -213,6 +215,8 @@ class EvaluateSettings(Section):
     baseline_models: Positive = 1
     """Scoring models (folds) that the baselines train."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
+    heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
+    """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 
@@ -304,9 +308,9 @@ class Settings(Section):
                     f"measurements.{name}.images names {unknown}; the images are {sorted(self.images)}"
                 )
         jigsaw = self.rating.jigsaw
-        if jigsaw is not None and jigsaw.image not in self.images:
+        if self.rating.pretraining == "jigsaw" and jigsaw.image not in self.images:
             raise ValueError(f"rating.jigsaw.image is {jigsaw.image!r}; the images are {sorted(self.images)}")
-        strays = set(jigsaw.measurements or () if jigsaw else ()) - set(self.measurements)
+        strays = set(jigsaw.measurements or ()) - set(self.measurements)
         if strays:
             raise ValueError(
                 f"rating.jigsaw.measurements has {sorted(strays)}; the measurements are {list(self.measurements)}"

@@ -29,6 +29,11 @@ class NetworkLibrary:
         self._folder = folder
         self._fingerprints = dict(sorted(fingerprints.items()))
 
+    @classmethod
+    def keys_only(cls, data: str) -> NetworkLibrary:
+        """No networks, only their keys, over data that are not there yet and are named by anything."""
+        return cls(Path(), {"data": data})
+
     def find(
         self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]
     ) -> TrainedNetwork | None:
@@ -52,9 +57,10 @@ class NetworkLibrary:
         network_files.write(path, network)
 
     def _path(self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> Path:
-        return self._folder / f"{self._key(spec, settings, all_specs)}.safetensors"
+        return self._folder / f"{self.key(spec, settings, all_specs)}.safetensors"
 
-    def _key(self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> str:
+    def key(self, spec: NetworkSpec, settings: Settings, all_specs: Mapping[str, NetworkSpec]) -> str:
+        """The hash of what makes a network; arguments as of :meth:`find`."""
         made_by = {
             "version": VERSION,
             "seed": settings.seed,
@@ -68,7 +74,7 @@ class NetworkLibrary:
             "validity": settings.validity,
             "folds": settings.rating.folds,
             "held_out": settings.evaluate.held_out,
-            "from": [self._key(all_specs[name], settings, all_specs) for name in _sources(spec)],
+            "from": [self.key(all_specs[name], settings, all_specs) for name in _sources(spec)],
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 

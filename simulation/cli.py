@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from common import settings as configuration
-from common.committee import Committee
+from common.committee import Committee, Scores
 from common.errors import ConfigurationError, DataError, SubsetError
 from common.exam import ImageRef, Roi
+from common.heatmaps import HeatmapSettings
+from common.notices import NO_PRIVACY, RESEARCH_ONLY
 from common.settings import PhantomSettings
 from server import atomic
 from server import report as reports
@@ -24,9 +26,10 @@ from server.report import tables
 from server.report.content import read as read_content
 from simulation import cohort as cohorts
 from simulation import console as shown
+from simulation import heatmaps, public, study_cli
 from simulation import plan as planning
-from simulation import public
 from simulation import score as scoring
+from simulation import study as studies
 from simulation.progress import Display
 from simulation.simulate import simulate as run_simulation
 
@@ -83,6 +86,9 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Say what a study will cost, before anybody trains: bytes, disk, memory, hours, epsilon."""
+    if studies.is_study(config):
+        study_cli.plan(config, overrides or [], as_json=as_json)
+        return
     settings = configuration.load(config, overrides=overrides or [])
     with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
         card = planning.plan(settings)
@@ -117,6 +123,11 @@ def score(
     device: Annotated[
         str | None, typer.Option(help="auto, cpu or a GPU's number; default: the run's.")
     ] = None,
+    heatmap: Annotated[
+        Path | None, typer.Option(help="Folder for heatmaps: where the networks looked.")
+    ] = None,
+    heatmap_steps: Annotated[int, typer.Option(help="Points of the integral from black to picture.")] = 50,
+    heatmap_copies: Annotated[int, typer.Option(help="Noisy copies that are averaged.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score one exam's pictures, or a manifest's, with a finished run's ensemble."""
@@ -124,21 +135,44 @@ def score(
     if (manifest is None) == (not given) or (manifest is None) != (out is None):
         raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
     committee = scoring.open_committee(run)
-    committee = committee.on(scoring.choose_device(committee.settings, device))
+    committee = committee.on(scoring.choose_device(committee.settings, device)).fastest()
     if manifest is not None and out is not None:
         _score_manifest(committee, manifest, out, as_json=as_json)
         return
     pictures = _pictures(given, rois or [])
     scores = scoring.score_exam(committee, pictures)
+    written = _heatmaps(committee, pictures, scores, heatmap, heatmap_steps, heatmap_copies, as_json=as_json)
     if as_json:
-        typer.echo(json.dumps(shown.score_json(scores)))
+        typer.echo(json.dumps(shown.score_json(scores) | {"heatmaps": [str(path) for path in written]}))
         return
     console = Console()
     console.print(shown.score_table(scores))
     whole = [name for name, picture in pictures.items() if picture.roi is None]
     lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
-    lines += [*shown.score_lines(scores), shown.RESEARCH_ONLY, shown.NO_PRIVACY]
+    lines += shown.score_lines(scores)
+    lines += [f"Heatmaps: {', '.join(map(str, written))}"] if written else []
+    lines += [RESEARCH_ONLY, NO_PRIVACY]
     console.print("\n".join(lines), highlight=False, markup=False)
+
+
+def _heatmaps(
+    committee: Committee,
+    pictures: dict[str, ImageRef],
+    scores: Scores,
+    folder: Path | None,
+    steps: int,
+    copies: int,
+    *,
+    as_json: bool,
+) -> list[Path]:
+    if folder is None:
+        return []
+    try:
+        settings = HeatmapSettings(steps=steps, noisy_copies=copies)
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source="The heatmap")) from None
+    with Display(Console(stderr=True, quiet=as_json)) as display:
+        return heatmaps.write(committee, pictures, scores, folder=folder, settings=settings, display=display)
 
 
 def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json: bool) -> None:
@@ -152,12 +186,12 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     quarantined = int((table["reason"] != "").sum())
     counts = {"scored": len(table) - quarantined, "quarantined": quarantined, "out": str(out)}
     if as_json:
-        typer.echo(json.dumps(counts | {"notice": [shown.RESEARCH_ONLY, shown.NO_PRIVACY]}))
+        typer.echo(json.dumps(counts | {"notice": [RESEARCH_ONLY, NO_PRIVACY]}))
         return
     for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
         console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
-    typer.echo(f"{shown.RESEARCH_ONLY}\n{shown.NO_PRIVACY}")
+    typer.echo(f"{RESEARCH_ONLY}\n{NO_PRIVACY}")
 
 
 def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:

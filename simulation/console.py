@@ -8,12 +8,10 @@ from rich.table import Table
 
 from common.committee import Scores
 from common.networks.spec import COMBINED
+from common.notices import NO_PRIVACY, RESEARCH_ONLY
 from server.plan import StageCost
 from simulation.measure import Measured
 from simulation.plan import PlanCard
-
-RESEARCH_ONLY = "Research use only: not a medical device, not for diagnosis or treatment."
-NO_PRIVACY = "No differential privacy: epsilon is unbounded."
 
 
 def score_table(scores: Scores) -> Table:
@@ -85,8 +83,8 @@ def _stage_rows(stage: StageCost) -> Iterator[tuple[str, str]]:
     for shape in stage.shapes:
         frozen = f", {shape.frozen_values:,} frozen" if shape.frozen_values else ""
         yield (
-            f"  {shape.label}",
-            f"{_count(shape.networks, 'network')} of {shape.parameters:,} parameters that travel{frozen}",
+            "  networks",
+            f"{shape.networks} x {shape.label}: {shape.parameters:,} parameters that travel{frozen}",
         )
     yield "  parameters", f"{stage.parameters:,}"
     yield "  a message", f"up to {_bytes(stage.request_bytes)} down, {_bytes(stage.reply_bytes)} up"
@@ -123,7 +121,7 @@ def _campaign_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
 
 def _hour_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
     for measured in card.measured:
-        yield f"step of {measured.label}", _how(measured)
+        yield "a step", f"{measured.label}: {_how(measured)}"
     known = "" if card.cohort is not None else ", without validation: no cohort is named"
     yield "a site trains", f"about {_time(card.site_hours)}{known}"
     if card.total_hours is None:

@@ -19,9 +19,9 @@ from common.committee import Committee, Scores
 from common.errors import DataError
 from common.exam import ImageRef
 from common.heatmaps import HeatmapSettings, attributions, heatmaps, networks_above_zero, overlay
+from common.notices import RESEARCH_ONLY
 from server.report.tables import title
 from simulation import panel
-from simulation.console import RESEARCH_ONLY
 from simulation.progress import Display
 
 MEASURED_S = 0.5

@@ -29,6 +29,7 @@ def metrics(
     *,
     settings: Settings,
     baselines: Mapping[str, pd.DataFrame] | None = None,
+    thresholds: Mapping[str, float] | None = None,
     generator_seed: int = 0,
 ) -> Block:
     """Score a run.
@@ -41,6 +42,7 @@ def metrics(
         settings: measurements, grades, validity and ``evaluate.bootstrap`` replicates.
         baselines: tables of the same exams from other systems: ``centralised``, ``alone:<site>``, and
             ``federated`` (the federated ensemble with as many models as the baselines have).
+        thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         generator_seed: seed of the bootstrap.
 
     Returns:
@@ -56,11 +58,13 @@ def metrics(
         "reference": "truth" if scorer.source == "truth" else "consensus",
         "grades": scorer.grades(),
         **scorer.pool(seen),
-        "binary": scorer.binary(seen),
+        "binary": scorer.binary(seen, thresholds or {}),
         "sites": {str(name): scorer.pool(part) for name, part in predictions.groupby("site")},
         "devices": {str(name): scorer.pool(part) for name, part in predictions.groupby("device")},
         "seen": scorer.pool(seen),
-        "unseen": {**scorer.pool(unseen), "binary": scorer.binary(unseen)} if len(unseen) else None,
+        "unseen": {**scorer.pool(unseen), "binary": scorer.binary(unseen, thresholds or {})}
+        if len(unseen)
+        else None,
     }
     if scorer.source == "truth":
         consensus = replace(scorer, source="label")

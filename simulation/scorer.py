@@ -12,7 +12,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from common.evaluation import bootstrap, roc
+from common.evaluation import bootstrap, roc, tasks
 from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
 from common.networks.spec import COMBINED
 from common.scoring import eoss
@@ -148,8 +148,12 @@ class Scorer:
             block[name] = values
         return block
 
-    def binary(self, frame: pd.DataFrame) -> Block:
-        """AUC of each binary task's networks (their mean), and what the decision gives at the same cut."""
+    def binary(self, frame: pd.DataFrame, thresholds: Mapping[str, float]) -> Block:
+        """Each binary task: its networks' AUC and rates, and what the decision gives at the same cut.
+
+        ``auc`` is the networks' mean with an interval over patients; ``over_networks`` has means with RATING's
+        interval over the networks (:mod:`common.evaluation.tasks`), each at its own threshold.
+        """
         patients = Patients.of(frame)
         weights, number = self.weights(patients), patients.number(frame)
         reference, tally = self.answers(frame, self.source), self.tally(frame, patients)
@@ -161,6 +165,7 @@ class Scorer:
                 scores = _networks(frame[graded], name, cut)
                 tasks[f"gt{cut}"] = {
                     **_task_auc(scores, reference[name][graded] > cut, weights[:, number[graded]]),
+                    "over_networks": _over_networks(scores, reference[name][graded] > cut, thresholds),
                     "decision": _cut(tally[name], cut, weights),
                 }
             result[name] = tasks
@@ -201,6 +206,18 @@ def _task_auc(
         values.append(roc.weighted_auc(p, labels, every)[0])
         drawn.append(roc.weighted_auc(p, labels, weights))
     return {"auc": _interval(float(np.mean(values)), np.mean(drawn, axis=0)), "networks": scores.shape[1]}
+
+
+def _over_networks(scores: pd.DataFrame, labels: np.ndarray, thresholds: Mapping[str, float]) -> Block:
+    """RATING's figures of a task: means over its networks, +-1.96 sigma / sqrt(networks)."""
+    if scores.shape[1] == 0 or not len(scores):
+        return {}
+    wanted = [thresholds.get(str(column).removeprefix("p:"), 0.5) for column in scores.columns]
+    rates = tasks.task(scores.to_numpy(dtype=np.float64), labels, wanted)
+    return {
+        name: {"value": rate.value, "ci95": [rate.low, rate.high], "networks": rate.networks}
+        for name, rate in rates.items()
+    }
 
 
 def _cut(

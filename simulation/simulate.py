@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
+import torch
 
 from client import weights_cache
 from client.site import Site
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, SynofedError
+from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
 from common.settings import Section, Settings
 from common.training.local_settings import local_settings
@@ -25,8 +28,9 @@ from server import journal, network_files, pretrained, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
+from server.network_files import TrainedNetwork
 from server.run_folder import RunFolder
-from simulation import cohort, engines, examples, pooled, public
+from simulation import cohort, engines, examples, heatmap_truth, pooled, public
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
@@ -79,6 +83,8 @@ def simulate(
     networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
     settings = pretrained.resolved(settings)
     sites = _cohort(settings, display)
+    if settings.evaluate.heatmaps:
+        heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
     display.log_to(run.path / "log.txt")
@@ -148,7 +154,9 @@ def _train_and_evaluate(
         _warn_of_unselected(outcome, settings, display)
         _train_side_by_side(baselines, run, display, workers)
     with display.step("evaluation"):
-        _evaluate(run, federated, baselines, sites, devices)
+        frame = _evaluate(run, federated, baselines, sites, devices)
+    if settings.evaluate.heatmaps:
+        _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     _tidy(federated, *baselines)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
@@ -293,15 +301,12 @@ def _evaluate(
     baselines: Sequence[System],
     sites: Cohort,
     devices: Sequence[str],
-) -> None:
+) -> pd.DataFrame:
+    """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
 
     def scored(system: System, *, models: int | None = None) -> pd.DataFrame:
-        chosen = [
-            network
-            for network in network_files.load_all(system.folder / "networks")
-            if models is None or network.spec.fold < models
-        ]
+        chosen = [network for network in _networks(system) if models is None or network.spec.fold < models]
         return predictions(chosen, sites, settings, devices=devices)
 
     frame = scored(federated)
@@ -312,7 +317,43 @@ def _evaluate(
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
         pd.concat(systems).to_parquet(run.path / "predictions_baselines.parquet", index=False)
+    thresholds = {network.spec.name: network.result.threshold for network in _networks(federated)}
     run.write_json(
-        "metrics.json", metrics(frame, settings=settings, baselines=others, generator_seed=settings.seed)
+        "metrics.json",
+        metrics(
+            frame,
+            settings=settings,
+            baselines=others,
+            thresholds=thresholds,
+            generator_seed=settings.seed,
+        ),
     )
     examples.write(run.path / "figures" / "examples", frame, sites, settings)
+    return frame
+
+
+def _networks(system: System) -> Iterator[TrainedNetwork]:
+    return network_files.load_all(system.folder / "networks")
+
+
+def _compare_heatmaps(
+    run: RunFolder,
+    federated: System,
+    predictions: pd.DataFrame,
+    sites: Cohort,
+    device: str,
+    display: Display,
+) -> None:
+    """Add to the metrics how much of the heatmaps lies inside a phantom's synovium."""
+    committee = network_files.committee(list(_networks(federated)), federated.settings)
+    found = heatmap_truth.write(
+        run.path,
+        committee.on(torch.device(device)),
+        predictions,
+        sites,
+        exams=federated.settings.evaluate.heatmaps,
+        settings=HeatmapSettings(),
+        display=display,
+    )
+    measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    run.write_json("metrics.json", measured | {"heatmaps": found})

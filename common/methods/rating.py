@@ -48,7 +48,7 @@ class Rating:
         del results  # nothing here is chosen by what came before
         places = list(_places(settings))
         staged = [p for p in places if settings.rating.fusion == "staged" and len(p.graded.images) > 1]
-        if settings.rating.jigsaw is not None:
+        if settings.rating.pretraining == "jigsaw":
             yield Stage(name="jigsaw", networks=(_jigsaw(settings),))
         whole = [_whole(place, settings) for place in places if place not in staged]
         extractors = [_extractor(place, image, settings) for place in staged for image in place.graded.images]
@@ -90,7 +90,6 @@ def _targets(measurement: str, graded: MeasurementSettings, settings: Settings) 
 
 def _jigsaw(settings: Settings) -> NetworkSpec:
     jigsaw = settings.rating.jigsaw
-    assert jigsaw is not None, "asked for only where it is set"
     target = Target(measurement=jigsaw.image, kind="permutation", threshold=None, classes=jigsaw.permutations)
     shuffled = settings.training.model_copy(update={"sampling": "shuffled"})
     training = stage_training(settings.model_copy(update={"training": shuffled}), jigsaw) or shuffled
@@ -152,7 +151,8 @@ def _head(place: _Place, settings: Settings) -> NetworkSpec:
 def _pretrained(parts: Sequence[str], place: _Place, settings: Settings) -> tuple[Piece, ...]:
     """Backbones start from the puzzles, where the settings say so (RATING: hypertrophy's, F and G alike)."""
     jigsaw = settings.rating.jigsaw
-    if jigsaw is None or place.target.measurement not in (jigsaw.measurements or settings.measurements):
+    measurements = jigsaw.measurements or settings.measurements
+    if settings.rating.pretraining == "none" or place.target.measurement not in measurements:
         return ()
     return tuple(Piece(part=part, network=JIGSAW) for part in parts)
 

@@ -5,7 +5,10 @@ import pytest
 from common.errors import ConfigurationError
 from common.settings import load, parse
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
+CONFIGS = [
+    path for path in SHIPPED if "[rows." not in path.read_text(encoding="utf-8")
+]
 MINIMAL = """
 name = "x"
 [images.gs]

@@ -24,6 +24,7 @@ from tests.site_folders import make_settings, make_site_folder
 STAGED = """\
 replicas = 1
 models = 1
+pretraining = "jigsaw"
 [rating.jigsaw]
 image_px = 48
 tile_px = 12
