@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,6 +129,39 @@ def by_assignment(patients: Sequence[Patient], assignment: Mapping[str, str]) ->
         raise DataError(f"Expected a site for every patient_id; {len(missing)} have none: {missing[:10]}")
     labels = sorted({assignment[p.patient_id] for p in patients})
     return _collect(patients, [labels.index(assignment[p.patient_id]) for p in patients], labels)
+
+
+@runtime_checkable
+class OwnPartition(Protocol):
+    """A partition of one's own, as ``by = "package.module:Name"`` names it."""
+
+    def __call__(self, patients: Sequence[Patient], *, sites: int, rng: np.random.Generator) -> Partition:
+        """Site name -> its patients; each patient once.
+
+        Args:
+            patients: in the order of the manifest.
+            sites: how many.
+            rng: for whatever is drawn; the seed of the run decides it.
+        """
+        ...
+
+
+def by_own(
+    patients: Sequence[Patient], rule: OwnPartition, *, sites: int, rng: np.random.Generator
+) -> Partition:
+    """Sites as a rule of one's own says.
+
+    Raises:
+        ConfigurationError: if it leaves a patient out, or has one twice or one that does not exist.
+    """
+    parts = {str(name): list(members) for name, members in rule(patients, sites=sites, rng=rng).items()}
+    placed = sorted(patient.patient_id for members in parts.values() for patient in members)
+    if placed != sorted(patient.patient_id for patient in patients):
+        raise ConfigurationError(
+            f"Expected each of {len(patients)} patients at exactly one site of one's own partition, got "
+            f"{len(placed)} places for {len(set(placed))} patients"
+        )
+    return parts
 
 
 def choose_held_out(patients: Sequence[Patient], *, share: float, rng: np.random.Generator) -> dict[str, str]:

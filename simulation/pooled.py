@@ -41,7 +41,12 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
             grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
     _write(building / "manifest.csv", manifest)
     _write(building / "grades.csv", grades)
-    policy = {"allow_unprotected": True, "methods": [settings.method], "score_histograms": True}
+    policy = {
+        "allow_unprotected": True,
+        "methods": [settings.method],
+        "code": ["*"],
+        "score_histograms": True,
+    }
     (building / "site.toml").write_text(tomli_w.dumps({"name": "pooled", "policy": policy}), encoding="utf-8")
     building.rename(folder)
     return folder

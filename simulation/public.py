@@ -18,6 +18,7 @@ from statistics import median_low
 import numpy as np
 
 from common.errors import ConfigurationError, DataError
+from common.extensions import is_own, own
 from common.settings import PublicSettings, Settings
 from simulation import partition
 from simulation.cohort import Cohort, discover
@@ -45,6 +46,7 @@ consensus = "median"
 [policy]
 allow_unprotected = true
 methods = ["*"]
+code = ["*"]
 score_histograms = true
 # The pictures are public: counts need no crowd to hide in.
 minimum_cohort = 1
@@ -108,8 +110,8 @@ def split_collection(
 
     Args:
         collection: what is split.
-        by: ``device`` or ``column:NAME`` (a patient's most frequent value decides), ``dirichlet``, ``size``
-            or ``file:ASSIGNMENT.csv`` (columns ``patient_id, site``).
+        by: ``device`` or ``column:NAME`` (a patient's most frequent value decides), ``dirichlet``, ``size``,
+            ``file:ASSIGNMENT.csv`` (columns ``patient_id, site``) or ``package.module:Name`` of one's own.
         sites: how many; ``None``: as many as there are groups, weights or sites in the file.
         seed: the same seed gives the same folders.
         out: folder to be made; must not exist.
@@ -266,6 +268,10 @@ def _partition(
         rows = read_rows(Path(by.removeprefix("file:")), ["patient_id", "site"])
         parts = partition.by_assignment(patients, {row["patient_id"]: row["site"] for _, row in rows})
         return {_site_name(name): part for name, part in parts.items()}
+    if is_own(by):
+        rule = own(by, what="by")
+        parts = partition.by_own(patients, rule, sites=sites or 2, rng=rng)
+        return {_site_name(name): part for name, part in parts.items()}
     if by == "size":
         shares = _weights(weights, sites)
         return partition.by_size(patients, weights=shares, rng=rng)
@@ -279,7 +285,7 @@ def _partition(
             rng=rng,
         )
     raise ConfigurationError(
-        f"Expected by = device, dirichlet, size, column:NAME or file:ASSIGNMENT.csv, got {by!r}"
+        f"Expected by = device, dirichlet, size, column:NAME, file:ASSIGNMENT.csv or package.module:Name, got {by!r}"
     )
 
 

@@ -20,6 +20,7 @@ consensus = "{consensus}"
 [policy]
 allow_unprotected = true
 methods = ["*"]
+code = ["*"]
 score_histograms = true
 minimum_cohort = 1
 """

@@ -112,7 +112,11 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from one generator: He et al. 2015 for convolutions, PyTorch's own rule for the rest.
 
     Convolutions: N(0, 2 / fan_out). Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
-    weight 1, bias 0.
+    weight 1, bias 0. Other layers, of a backbone of one's own: their ``reset_parameters``.
+
+    Raises:
+        ConfigurationError: if such a layer has none: a network is built without memory, so what its ``__init__``
+            wrote is not there.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -126,3 +130,17 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.zeros_(module.bias)
             if isinstance(module, nn.BatchNorm2d):
                 module.reset_running_stats()
+        elif any(True for _ in (*module.parameters(recurse=False), *module.buffers(recurse=False))):
+            _initialise_otherwise(module, generator)
+
+
+def _initialise_otherwise(module: nn.Module, generator: torch.Generator) -> None:
+    reset = getattr(module, "reset_parameters", None)
+    if reset is None:
+        raise ConfigurationError(
+            f"Expected layers with reset_parameters() in a backbone of one's own, {type(module).__name__} has "
+            f"weights and none: write one that sets all of them"
+        )
+    with torch.random.fork_rng(devices=[]):  # such layers draw from the global generator only
+        torch.manual_seed(int(torch.randint(2**62, (1,), generator=generator)))
+        reset()

@@ -30,6 +30,7 @@ consensus = "median"
 [policy]
 allow_unprotected = true
 methods = ["*"]
+code = ["*"]
 score_histograms = true
 minimum_cohort = 5
 """

@@ -289,7 +289,8 @@ def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
     )
     method = "tests.federation.test_campaign:DefectiveAtSites"
     toml = (folder / "site.toml").read_text(encoding="utf-8")
-    (folder / "site.toml").write_text(toml.replace('"*"', f'"{method}"'), encoding="utf-8")
+    permitted = toml.replace('code = ["*"]', f'code = ["{method}"]')
+    (folder / "site.toml").write_text(permitted, encoding="utf-8")
     with pytest.raises(CampaignError, match="odd: refused: internal") as raised:
         run([folder], configured().model_copy(update={"method": method}), tmp_path / "run")
     assert "PATIENT" not in str(raised.value)
