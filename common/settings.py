@@ -10,11 +10,18 @@ from __future__ import annotations
 import hashlib
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from common.errors import ConfigurationError
 
@@ -232,6 +239,23 @@ class ComputeSettings(Section):
     groups_in_flight: Positive = 4
 
 
+class ShiftSettings(Section):
+    """How the sites of a phantom cohort differ beyond chance, for studies of heterogeneity.
+
+    Each is spread evenly over the sites, from the first to the last.
+    """
+
+    devices: Literal["own", "one"] = "own"
+    """``own``: a machine a site; ``one``: all sites that train have the first machine."""
+    severity: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
+    standard deviations of what makes them ill."""
+    reader_bias: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """The first site's readers see so many grades less than usual, the last one's so many more."""
+    largest: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Patients of the last site over those of the first; the sites' sum stays."""
+
+
 class PhantomSettings(Section):
     """A cohort of phantom patients (``simulation.phantom``)."""
 
@@ -246,6 +270,15 @@ class PhantomSettings(Section):
     """Side of the region of interest in the saved pictures."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """``None``: the run's."""
+    shift: ShiftSettings = ShiftSettings()
+
+    @model_serializer(mode="wrap")
+    def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """A cohort without shifts is named and described as it was before there were any."""
+        fields: dict[str, Any] = handler(self)
+        if self.shift == ShiftSettings():
+            fields.pop("shift", None)
+        return fields
 
 
 class PublicSettings(Section):

@@ -6,7 +6,7 @@ import csv
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -21,6 +21,7 @@ from common.settings import PhantomSettings
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
+from simulation.phantom.shifts import SiteShift, site_shifts
 
 VERSION = 2
 """Of the generator: a cohort of another version is not taken for the same."""
@@ -44,11 +45,15 @@ class Cohort:
 
 
 def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
-    """The machine of each site: the five measured ones, then other presets of them, and the unseen one."""
+    """The machine of each site: the five measured ones, then other presets of them, and the unseen one.
+
+    With ``shift.devices = "one"`` all but the unseen site have the first.
+    """
     chosen: dict[str, Device] = {}
-    for index in range(settings.sites):
+    for site in range(settings.sites):
+        index = site if settings.shift.devices == "own" else 0
         device = FITTED[index % len(FITTED)]
-        name = _site_name(index)
+        name = _site_name(site)
         if index >= len(FITTED):
             device = jittered(
                 device, stream(seed, name, "device"), name=f"{device.name}-{index // len(FITTED) + 1}"
@@ -57,6 +62,33 @@ def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
     if settings.unseen_device:
         chosen["unseen"] = random_device(stream(seed, "unseen", "device"))
     return chosen
+
+
+def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -> list[Job]:
+    """What every patient of a cohort is made from, site by site.
+
+    Args:
+        settings: of the cohort.
+        seed: of the cohort.
+        folders: of the sites that are wanted, by name.
+    """
+    shifts = dict(zip(map(_site_name, range(settings.sites)), site_shifts(settings), strict=True))
+    shifts["unseen"] = SiteShift(patients=settings.patients)
+    return [
+        Job(
+            seed=seed,
+            settings=settings,
+            site=name,
+            trains=name != "unseen",
+            index=index,
+            device=device,
+            folder=folders[name],
+            shift=shifts[name],
+        )
+        for name, device in devices(settings, seed=seed).items()
+        if name in folders
+        for index in range(shifts[name].patients)
+    ]
 
 
 def make(
@@ -228,24 +260,12 @@ def _write_cohort(
     chosen = devices(settings, seed=seed)
     for name in chosen:
         (folder / name / "images").mkdir(parents=True)
-    jobs = [
-        Job(
-            seed=seed,
-            settings=settings,
-            site=name,
-            trains=name != "unseen",
-            index=index,
-            device=device,
-            folder=folder / name,
-        )
-        for name, device in chosen.items()
-        for index in range(settings.patients)
-    ]
+    work = jobs(settings, seed=seed, folders={name: folder / name for name in chosen})
     tables: dict[str, list[Tables]] = {name: [] for name in chosen}
-    for done, (job, result) in enumerate(zip(jobs, _run(jobs, workers), strict=True), start=1):
+    for done, (job, result) in enumerate(zip(work, _run(work, workers), strict=True), start=1):
         tables[job.site].append(result)
         if progress is not None:
-            progress(done, len(jobs))
+            progress(done, len(work))
     for name, parts in tables.items():
         write_site(folder / name, name, parts)
     sites = [
@@ -255,13 +275,13 @@ def _write_cohort(
     (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _run(jobs: list[Job], workers: int) -> Iterator[Tables]:
+def _run(work: list[Job], workers: int) -> Iterator[Tables]:
     if workers <= 1:
-        yield from map(write_patient, jobs)
+        yield from map(write_patient, work)
         return
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         try:
-            yield from pool.map(write_patient, jobs, chunksize=2)
+            yield from pool.map(write_patient, work, chunksize=2)
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

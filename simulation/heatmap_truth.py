@@ -120,21 +120,7 @@ def jobs(cohort: Cohort) -> list[Job]:
         raise DataError(
             f"Expected a cohort of version {cohorts.VERSION} in {cohort.folder}, got {version}: make it anew"
         )
-    folders = {site.name: site for site in cohort.sites}
-    return [
-        Job(
-            seed=seed,
-            settings=settings,
-            site=name,
-            trains=folders[name].trains,
-            index=index,
-            device=device,
-            folder=folders[name].folder,
-        )
-        for name, device in cohorts.devices(settings, seed=seed).items()
-        if name in folders
-        for index in range(settings.patients)
-    ]
+    return cohorts.jobs(settings, seed=seed, folders={site.name: site.folder for site in cohort.sites})
 
 
 def _chosen(predictions: pd.DataFrame, settings: Settings, *, exams: int) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from common.settings import PhantomSettings
 from simulation.phantom.devices import Device
 from simulation.phantom.patients import Patient, make_patient
 from simulation.phantom.random import stream
+from simulation.phantom.shifts import SiteShift
 
 BROKEN_SHARE = 0.005
 """Share of exams with an impossible pair of grades or a gap, as real tables have them."""
@@ -48,6 +49,7 @@ class Job:
     index: int
     device: Device
     folder: Path
+    shift: SiteShift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,8 @@ def make(job: Job) -> Patient:
         job.device,
         exams=job.settings.exams_per_patient,
         roi_px=job.settings.image_px,
+        severity=job.shift.severity,
+        reader_bias=job.shift.reader_bias,
     )
 
 
@@ -111,7 +115,7 @@ def _manifest_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
 
 def _held_out(job: Job) -> set[int]:
     """Patients of the site who are tested on: the same set whichever patient asks."""
-    patients = job.settings.patients
+    patients = job.shift.patients
     order = stream(job.seed, job.site, "split").permutation(patients)
     return {int(p) for p in order[: round(job.settings.held_out * patients)]}
 

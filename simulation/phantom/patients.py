@@ -71,13 +71,21 @@ class Patient:
     vascularity: NDArray[np.int64]
 
 
-def site_readers(seed: int, site: str) -> tuple[Reader, ...]:
+def site_readers(seed: int, site: str, *, bias: float = 0.0) -> tuple[Reader, ...]:
     """The readers of a site; the same for every patient."""
-    return draw_readers(stream(seed, site, "readers"), prefix=f"{site}-r")
+    return draw_readers(stream(seed, site, "readers"), prefix=f"{site}-r", bias=bias)
 
 
 def make_patient(
-    seed: int, site: str, index: int, device: Device, *, exams: int, roi_px: int = REFERENCE_PX
+    seed: int,
+    site: str,
+    index: int,
+    device: Device,
+    *,
+    exams: int,
+    roi_px: int = REFERENCE_PX,
+    severity: float = 0.0,
+    reader_bias: float = 0.0,
 ) -> Patient:
     """One patient, the same in every process whatever else is made there.
 
@@ -88,6 +96,8 @@ def make_patient(
         device: the site's machine.
         exams: joints examined, up to 40 (after the last joint the first is examined again).
         roi_px: side of the region of interest.
+        severity: the site's shift of severity, in standard deviations of the latent disease.
+        reader_bias: what the site's readers see more than others, in grades.
     """
     rng = stream(seed, site, "patient", index)
     joints = tuple(
@@ -97,13 +107,13 @@ def make_patient(
     texts = _texts(rng, joints, visit, Layout(roi=roi_px))
     made = make_exams(
         rng,
-        draw_patient(rng, joints=exams),
+        draw_patient(rng, joints=exams, shift=severity),
         device,
         kinds=[joint.kind for joint in joints],
         texts=texts,
         roi_px=roi_px,
     )
-    hypertrophy, vascularity = read(rng, site_readers(seed, site), made)
+    hypertrophy, vascularity = read(rng, site_readers(seed, site, bias=reader_bias), made)
     return Patient(
         index=index,
         visit=visit,

@@ -55,9 +55,9 @@ class Reader:
     vascularity_bias: float
 
 
-def draw_readers(rng: np.random.Generator, *, prefix: str = "r") -> tuple[Reader, ...]:
-    """The readers of a site."""
-    site = rng.normal(0, SITE_BIAS, 2)
+def draw_readers(rng: np.random.Generator, *, prefix: str = "r", bias: float = 0.0) -> tuple[Reader, ...]:
+    """The readers of a site; ``bias`` is added to what they see of either measurement, in grades."""
+    site = rng.normal(0, SITE_BIAS, 2) + bias
     own = rng.normal(0, READER_BIAS, (READERS, 2))
     return tuple(
         Reader(
