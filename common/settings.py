@@ -266,6 +266,8 @@ class PhantomSettings(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
     unseen_device: bool = True
     """Add one site, on a device of its own, that is never trained on."""
+    unseen_trains: bool = False
+    """That site has training patients too: for studies that leave out one device after the other."""
     image_px: Annotated[int, Field(ge=64, le=512)] = 224
     """Side of the region of interest in the saved pictures."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -304,6 +306,8 @@ class CohortSettings(Section):
     """A folder that holds site folders (as ``synofed cohort make`` and ``split`` write them)."""
     phantom: PhantomSettings | None = None
     public: PublicSettings | None = None
+    leave_out: tuple[str, ...] = ()
+    """Devices whose sites do not train; their held-out patients are scored all the same."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> CohortSettings:

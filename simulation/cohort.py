@@ -79,7 +79,7 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
             seed=seed,
             settings=settings,
             site=name,
-            trains=name != "unseen",
+            trains=name != "unseen" or settings.unseen_trains,
             index=index,
             device=device,
             folder=folders[name],
@@ -269,7 +269,8 @@ def _write_cohort(
     for name, parts in tables.items():
         write_site(folder / name, name, parts)
     sites = [
-        {"name": name, "device": device.name, "trains": name != "unseen"} for name, device in chosen.items()
+        {"name": name, "device": device.name, "trains": name != "unseen" or settings.unseen_trains}
+        for name, device in chosen.items()
     ]
     text = json.dumps(_identity(settings, seed) | {"sites": sites}, indent=2)
     (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -86,6 +86,7 @@ def simulate(
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
+    sites = _left_out(sites, settings)
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
     display.log_to(run.path / "log.txt")
     try:
@@ -134,6 +135,23 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""
             role = "" if site.trains else "  (never trained on)"
             display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
+
+
+def _left_out(sites: Cohort, settings: Settings) -> Cohort:
+    """The cohort with the sites of left out devices never trained on."""
+    names = set(settings.cohort.leave_out) if settings.cohort is not None else set()
+    if not names:
+        return sites
+    devices = {site.name: set(Site.open(site.folder).store(settings).exams["device"]) for site in sites.sites}
+    known = sorted(str(device) for found in devices.values() for device in found)
+    if not names <= set(known):
+        raise ConfigurationError(f"Expected cohort.leave_out among {known}, got {sorted(names)}")
+    return replace(
+        sites,
+        sites=tuple(
+            replace(site, trains=site.trains and not devices[site.name] & names) for site in sites.sites
+        ),
+    )
 
 
 def _train_and_evaluate(

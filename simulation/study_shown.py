@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from common.evaluation.bootstrap import Estimate
 from common.networks.spec import COMBINED
 from common.version import VERSION
 from server import atomic
@@ -87,6 +88,10 @@ def as_json(study: Study, table: Table) -> dict[str, object]:
                 "networks": row.networks,
                 "trained": row.trained,
                 "steps": row.steps,
+                "devices": {
+                    device: {"value": _finite(e.value), "ci95": [_finite(e.low), _finite(e.high)]}
+                    for device, e in row.devices.items()
+                },
                 "places": {
                     place: {s: {m: _cell_json(c) for m, c in ms.items()} for s, ms in cells.items()}
                     for place, cells in row.cells.items()
@@ -229,11 +234,30 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
         for metric in SHOWN:
             yield from ("", f"## {name}{PLACES[place]}, {NAMES[metric]}", "")
             yield from _markdown_table(study, rows, place, metric)
+    if study.file.columns:
+        yield from _device_matrix(study, table)
     yield from ("", "## What the rows are", "")
     for row in table.rows:
         note = study.file.rows[row.row].note
         steps = f"{row.networks} networks that score; {row.steps:,} local steps a site and run"
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
+
+
+def _device_matrix(study: Study, table: Table) -> Iterator[str]:
+    """Accuracy by condition and device: for a study that leaves out one device after the other, its matrix."""
+    devices = list(dict.fromkeys(device for row in table.rows for device in row.devices))
+    for name in dict.fromkeys(row.row for row in table.rows):
+        rows = [row for row in table.rows if row.row == name]
+        yield from ("", f"## {rows[0].title}: accuracy % of the main score by condition and device", "")
+        yield f"| condition | {' | '.join(devices)} |"
+        yield f"|{'---|' * (len(devices) + 1)}"
+        for row in rows:
+            values = [_percent(row.devices[device]) for device in devices]
+            yield f"| {' | '.join([_column_title(study, row.column), *values])} |"
+
+
+def _percent(estimate: Estimate) -> str:
+    return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
 def _markdown_table(study: Study, rows: Sequence[Row], place: str, metric: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from common.errors import DataError
 from common.evaluation import paired
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import Comparison, Metric
+from common.networks.spec import COMBINED
 from common.settings import Settings
 from server.run_folder import RunFolder
 from simulation.metrics import scorer_of
@@ -63,6 +65,7 @@ class Row:
         trained: networks that its runs trained themselves; the others were taken from earlier runs.
         steps: of local training at each site, of all networks of one run.
         cells: place (``seen`` or ``unseen``) -> score -> metric -> figure.
+        devices: device -> accuracy of the main score on its held-out patients, mean over the seeds.
     """
 
     row: str
@@ -73,6 +76,7 @@ class Row:
     trained: int
     steps: int
     cells: Mapping[str, Mapping[str, Mapping[str, Cell]]]
+    devices: Mapping[str, Estimate]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +193,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
             trained=sum(_count(one.manifest, "trained_networks") for one in runs),
             steps=_count(runs[0].manifest, "steps"),
             cells=cells,
+            devices=_by_device(runs),
         )
 
 
@@ -210,10 +215,12 @@ def _cells(runs: Sequence[_Done], reference: Sequence[_Done], place: str) -> Cel
     if not len(first):
         return {}
     patients = Patients.of(first)
-    own = _stacks(runs, place, patients)
+    at_place = partial(_at_place, place=place)
+    own = _stacks(runs, at_place, patients)
     seeds = [one.run.seed for one in runs]
     shared = [one for one in reference if one.run.seed in seeds]
-    other = _stacks(shared, place, patients) if shared and reference[0].run.row != runs[0].run.row else {}
+    compared = bool(shared) and reference[0].run.row != runs[0].run.row
+    other = _stacks(shared, at_place, patients) if compared else {}
     weights = scorer_of(runs[0].frame, runs[0].run.settings).weights(patients)
     cells: Cells = {}
     for score, stack in own.items():
@@ -229,12 +236,33 @@ def _cells(runs: Sequence[_Done], reference: Sequence[_Done], place: str) -> Cel
     return cells
 
 
-def _stacks(runs: Sequence[_Done], place: str, patients: Patients) -> dict[str, Stack]:
-    """Score -> confusion matrices by seed and patient."""
+def _by_device(runs: Sequence[_Done]) -> dict[str, Estimate]:
+    found = {}
+    for device, part in runs[0].frame.groupby("device"):
+        patients = Patients.of(part)
+        weights = scorer_of(runs[0].frame, runs[0].run.settings).weights(patients)
+        stacks = _stacks(runs, partial(_of_device, device=device), patients)
+        main = COMBINED if COMBINED in stacks else next(iter(stacks))
+        found[str(device)] = paired.estimate(METRICS["accuracy"], stacks[main], weights)
+    return found
+
+
+def _at_place(frame: pd.DataFrame, *, place: str) -> pd.DataFrame:
+    return _places(frame)[place]
+
+
+def _of_device(frame: pd.DataFrame, *, device: object) -> pd.DataFrame:
+    return frame[frame["device"] == device]
+
+
+def _stacks(
+    runs: Sequence[_Done], part: Callable[[pd.DataFrame], pd.DataFrame], patients: Patients
+) -> dict[str, Stack]:
+    """Score -> confusion matrices by seed and patient, of a part of the exams."""
     tallies = []
     for one in runs:
         scorer = scorer_of(one.frame, one.run.settings)
-        tallies.append(scorer.tally(_places(one.frame)[place], patients))
+        tallies.append(scorer.tally(part(one.frame), patients))
     return {score: np.stack([tally[score] for tally in tallies]) for score in tallies[0]}
 
 

@@ -111,7 +111,7 @@ def _with_features(module: nn.Module) -> Built:
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from one generator: He et al. 2015 for convolutions, PyTorch's own rule for the rest.
 
-    Convolutions: N(0, 2 / fan_out). Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
+    Convolutions: N(0, 2 / fan_out), bias 0. Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
     weight 1, bias 0. Other layers, of a backbone of one's own: their ``reset_parameters``.
 
     Raises:
@@ -121,6 +121,8 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):
             bound = module.in_features**-0.5
             module.weight.uniform_(-bound, bound, generator=generator)

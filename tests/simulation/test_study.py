@@ -170,6 +170,41 @@ def test_rows_with_another_budget_are_not_compared(config: Path, tmp_path: Path)
         table(study)
 
 
+@pytest.mark.slow
+def test_a_left_out_device_is_scored_and_not_trained_on(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("north", "south"):
+        site = make_site_folder(tmp_path / "cohort" / name, name=name, held_out_patients=3)
+        rows = pd.read_csv(site / "manifest.csv", dtype=str, keep_default_na=False)
+        rows.assign(device=f"device-{name}").to_csv(site / "manifest.csv", index=False)
+    (tmp_path / "base.toml").write_text(CONFIG.format(folder=tmp_path / "cohort"), encoding="utf-8")
+    text = """
+name = "devices"
+base = "base.toml"
+reference = "rating"
+set = ["evaluate.baselines=false", "rating.fusion=joint"]
+[rows.rating]
+[columns.none]
+[columns.north]
+set = ['cohort.leave_out=["device-north"]']
+"""
+    path, out = tmp_path / "devices.toml", tmp_path / "out"
+    path.write_text(text, encoding="utf-8")
+    assert command(monkeypatch, "study", path, "--out", out) == 0
+    study = studies.load(path, out=out)
+    every, without = table(study).rows
+    assert set(every.devices) == set(without.devices) == {"device-north", "device-south"}
+    assert every.cells["unseen"] == {} != without.cells["unseen"]
+    trained = [
+        json.loads((study.run_folder(run) / "manifest.json").read_text())["sites"] for run in study.runs
+    ]
+    assert trained == [["north", "south"], ["south"]]
+    assert "by condition and device" in (out / "table.md").read_text(encoding="utf-8")
+    path.write_text(text.replace("device-north", "device-nowhere"), encoding="utf-8")
+    assert command(monkeypatch, "study", path, "--out", tmp_path / "other") == 3
+
+
 def test_what_a_study_costs_counts_shared_networks_once(config: Path) -> None:
     study = studies.load(config)
     rows = {row.row: row for row in study_plan.card(study, budget_s=0.05)}
