@@ -21,6 +21,15 @@ _NOT_FACTS = ("networks", "missing", "error")
 """Entries of the manifest that are shown elsewhere than among the run's facts."""
 
 
+OVER_NETWORKS = {
+    "auc": "AUC",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A table of the page: cells are a main text and a small one below it."""
@@ -83,6 +92,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
+        over_networks=_over_networks(content) if scored else None,
         localised=_localised(content),
         marks_flow=heatmaps.marks_flow(content),
         outlined=_shown(content.heatmaps),
@@ -232,6 +242,15 @@ def _tasks(content: Content) -> Table | None:
         rows.append((auc.label, cells))
     header = ("Task", "AUC", "Networks", "Sensitivity", "Specificity")
     return Table(header=header, rows=rows) if rows else None
+
+
+def _over_networks(content: Content) -> Table | None:
+    """Each task's networks by themselves: their mean, with RATING's interval over the networks."""
+    rows = [
+        (label, [(number(rates[r]["value"], "auc"), bounds(rates[r], "auc")) for r in OVER_NETWORKS])
+        for label, rates in tables.over_networks(content)
+    ]
+    return Table(header=("Task", *OVER_NETWORKS.values()), rows=rows) if rows else None
 
 
 def _localised(content: Content) -> Table | None:

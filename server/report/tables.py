@@ -97,6 +97,16 @@ def tasks(content: Content) -> list[tuple[Interval, int, Json]]:
     return rows
 
 
+def over_networks(content: Content) -> list[tuple[str, Json]]:
+    """Each binary task with the figures of its networks, where there are any."""
+    return [
+        (f"{title(measurement)} > {cut.removeprefix('gt')}", task["over_networks"])
+        for measurement, cuts in (content.metrics.get("binary") or {}).items()
+        for cut, task in cuts.items()
+        if task.get("over_networks")
+    ]
+
+
 def curves(rounds: Sequence[Round], system: str, quantity: str) -> dict[str, list[tuple[int, float]]]:
     """``loss`` or ``auc`` by round of each group of a system."""
     groups: dict[str, list[tuple[int, float]]] = {}
