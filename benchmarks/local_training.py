@@ -1,12 +1,14 @@
 """Steps a second of ``train_network`` beside a plain PyTorch loop over the same pictures, as JSON.
 
     python benchmarks/local_training.py [STEPS] [REPEATS]
+    python benchmarks/local_training.py 20 5 --device cuda --backbone resnet18 --image-px 224 --batch 64
 
 The plain loop keeps a tensor a parameter: its own AdamW, its own copies in and out. ``ratio`` is the seconds
 of ``train_network`` over those of the plain loop, taken in turn in one process; below 1 it is faster.
 ``workers`` are Python threads that train at once, each with ``threads`` threads of its own.
 """
 
+import argparse
 import json
 import statistics
 import sys
@@ -30,13 +32,12 @@ from common.networks.spec import NetworkSpec, Target
 from common.settings import AugmentationSettings, ImageSettings, NetworkSettings, TrainingSettings
 from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams
-from common.training.local import train_network
+from common.training.local import autocast, train_network
 from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 
 IMAGES = {"gs": ImageSettings(kind="grey"), "doppler": ImageSettings(kind="doppler")}
-CPU = torch.device("cpu")
 
 
 def exams(count: int, px: int) -> ExamTensors:
@@ -54,16 +55,22 @@ def exams(count: int, px: int) -> ExamTensors:
     )
 
 
-def settings(images: tuple[str, ...], width: int, steps: int) -> LocalSettings:
+def settings(images: tuple[str, ...], width: int, steps: int, given: argparse.Namespace) -> LocalSettings:
     spec = NetworkSpec(name="bench", images=images, target=Target(measurement="grade"), fold=0)
-    training = TrainingSettings(batch_size=32, local_steps=steps, augmentation=AugmentationSettings())
-    network = NetworkSettings(width=width, hidden=64)
-    return LocalSettings(spec=spec, images=IMAGES, network=network, training=training, rounds=1, device=CPU)
+    training = TrainingSettings(
+        batch_size=given.batch, local_steps=steps, augmentation=AugmentationSettings()
+    )
+    network = NetworkSettings(backbone=given.backbone, image_px=given.image_px, width=width, hidden=64)
+    device = torch.device(given.device)
+    return LocalSettings(
+        spec=spec, images=IMAGES, network=network, training=training, rounds=1, device=device
+    )
 
 
 def plain(weights: torch.Tensor, data: ExamTensors, local: LocalSettings, seed: int) -> torch.Tensor:
     network = build.network(local.spec, local.network).train()
     load(network, weights)
+    network.to(local.device)
     training, px = local.training, local.network.image_px
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=training.weight_decay)
     chosen = training_exams(data, local.spec)
@@ -80,11 +87,13 @@ def plain(weights: torch.Tensor, data: ExamTensors, local: LocalSettings, seed: 
                 stored_px=stored_px(px),
                 generator=generator,
             )
-            pixels = data.images[name][chosen[batch]]
+            pixels = data.images[name][chosen[batch]].to(local.device)
             pictures.append(picture(pixels, IMAGES[name], image_px=px, parameters=drawn))
         optimiser.param_groups[0]["lr"] = learning_rate(training, step=step, total=training.local_steps)
         optimiser.zero_grad()
-        F.cross_entropy(network(pictures), targets[batch]).backward()
+        with autocast(local.device):  # the same precision on both sides
+            loss = F.cross_entropy(network(pictures), targets[batch].to(local.device))
+        loss.backward()
         optimiser.step()
     return flatten(network) - weights
 
@@ -96,10 +105,11 @@ def seconds(job: Callable[[int], torch.Tensor], workers: int, pool: ThreadPoolEx
 
 
 def measure(
-    images: tuple[str, ...], *, width: int, workers: int, threads: int, steps: int, repeats: int
+    images: tuple[str, ...], *, width: int, workers: int, threads: int, given: argparse.Namespace
 ) -> dict[str, object]:
     torch.set_num_threads(threads)
-    data, local = exams(300, 64), settings(images, width, steps)
+    steps, repeats = given.steps, given.repeats
+    data, local = exams(300, given.image_px), settings(images, width, steps, given)
     weights = build.initial_weights(local.spec, local.network, seed=0)
     # OpenMP's thread count is that of the thread which asks, so each worker is told
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
@@ -120,6 +130,7 @@ def measure(
         "workers": workers,
         "threads": threads,
         "steps_per_s": round(workers * steps / fastest[0], 1),
+        "images_per_s": round(workers * steps * given.batch / fastest[0]),
         "plain_steps_per_s": round(workers * steps / fastest[1], 1),
         "ratio": round(statistics.median(a / b for a, b in pairs), 3),
         "largest_difference": difference,
@@ -127,15 +138,23 @@ def measure(
 
 
 def main() -> None:
-    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 20
-    repeats = int(sys.argv[2]) if len(sys.argv) > 2 else 5
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("steps", nargs="?", type=int, default=20)
+    parser.add_argument("repeats", nargs="?", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--backbone", default="small")
+    parser.add_argument("--image-px", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
+    given = parser.parse_args()
+    on_cpu = given.device == "cpu"
     cases = [
-        measure(images, width=width, workers=workers, threads=threads, steps=steps, repeats=repeats)
+        measure(images, width=width, workers=workers, threads=threads, given=given)
         for images in (("gs", "doppler"), ("doppler",))
-        for width in (8, 16)
-        for workers, threads in ((2, 1), (1, 2))
+        for width in ((8, 16) if given.backbone == "small" else (8,))
+        for workers, threads in (((2, 1), (1, 2)) if on_cpu else ((1, 1),))
     ]
-    print(json.dumps({"image_px": 64, "batch_size": 32, "cases": cases}, indent=2))
+    facts = {name: getattr(given, name) for name in ("device", "backbone", "image_px", "batch")}
+    print(json.dumps({**facts, "cases": cases}, indent=2))
 
 
 if __name__ == "__main__":
