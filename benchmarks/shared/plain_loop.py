@@ -40,8 +40,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def quickstart(*, rounds: int, models: int, overrides: Sequence[str] = ()) -> Settings:
-    """``configs/quickstart.toml`` with fewer rounds and scoring models, without its cohort's baselines."""
-    given = (f"federation.rounds={rounds}", f"rating.models={models}", "evaluate.baselines=false")
+    """``configs/quickstart.toml`` in one stage, with fewer rounds and scoring models, without its baselines."""
+    given = (
+        f"federation.rounds={rounds}",
+        f"rating.models={models}",
+        "rating.fusion=joint",
+        "evaluate.baselines=false",
+    )
     return configuration.load(ROOT / "configs" / "quickstart.toml", overrides=(*given, *overrides))
 
 
