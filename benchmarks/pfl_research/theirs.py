@@ -57,7 +57,7 @@ class SiteDataset(Dataset):
     def iter(self, batch_size: int | None) -> Iterator[list[Tensor]]:
         self._round += 1
         exams, targets = self.raw_data
-        seed = derive_seed(self._settings.seed, self.user_id, self._spec.name, self._round)
+        seed = derive_seed(self._settings.seed, self.user_id, self._spec.identity, self._round)
         generator = torch.Generator().manual_seed(seed)
         drawn = batches(targets, self._settings.training, generator)
         for batch in islice(drawn, self._settings.training.local_steps):

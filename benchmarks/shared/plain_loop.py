@@ -119,7 +119,7 @@ def train(folders: Sequence[Path], settings: Settings, *, workers: int, scoring:
 
 def start(spec: NetworkSpec, settings: Settings) -> Tensor:
     """A network's start weights."""
-    return initial_weights(spec, settings.network, seed=derive_seed(settings.seed, "start", spec.name))
+    return initial_weights(spec, settings.network, seed=derive_seed(settings.seed, "start", spec.identity))
 
 
 def pictures(
@@ -161,7 +161,7 @@ def _job(
         job.module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(
-        derive_seed(settings.seed, job.site, job.spec.name, server_round)
+        derive_seed(settings.seed, job.site, job.spec.identity, server_round)
     )
     exams = training_exams(job.data, job.spec)
     targets = labels(job.data, job.spec)[exams]
