@@ -37,19 +37,16 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
         shown = RichTable(title=f"{study.file.title or study.file.name}{name}: {PLACES[place]}")
         rows = [row for row in table.rows if row.column == column]
         scores = _scores(rows, place)
-        shown.add_column("", no_wrap=True)
+        main = _main(scores)
+        shown.add_column("accuracy %", no_wrap=True)
         for score in scores:
-            shown.add_column(f"{score} %", justify="right", no_wrap=True)
-        for title in ("sd seeds", f"- {_reference_title(study)}", "p (Holm)"):
-            shown.add_column(title, justify="right", no_wrap=True)
+            shown.add_column(score, justify="right")
+        for title in ("sd, seeds", f"{main} minus {_reference_title(study)}", "p (Holm)"):
+            shown.add_column(title, justify="right")
         for row in rows:
-            cells = row.cells[place]
-            main = cells.get(_main(scores), {}).get("accuracy")
-            shown.add_row(
-                row.title,
-                *(_value(cells.get(score, {}).get("accuracy"), "accuracy") for score in scores),
-                *(() if main is None else _chance(main, "accuracy")),
-            )
+            cells = {score: metrics["accuracy"] for score, metrics in row.cells[place].items()}
+            values = [_value(cells.get(score), "accuracy", interval=score == main) for score in scores]
+            shown.add_row(row.title, *values, *(_chance(cells[main], "accuracy") if main in cells else ()))
         yield shown
 
 
@@ -142,14 +139,14 @@ def _main(scores: Sequence[str]) -> str:
     return COMBINED if COMBINED in scores else scores[0]
 
 
-def _value(cell: Cell | None, metric: str) -> str:
+def _value(cell: Cell | None, metric: str, *, interval: bool = True) -> str:
     if cell is None or math.isnan(cell.value.value):
         return NOTHING
     scale, digits = SCALES[metric]
     value, low, high = (
         f"{scale * n:.{digits}f}" for n in (cell.value.value, cell.value.low, cell.value.high)
     )
-    return f"{value} ({low} to {high})"
+    return f"{value} ({low} to {high})" if interval else value
 
 
 def _chance(cell: Cell, metric: str) -> tuple[str, str, str]:
