@@ -78,6 +78,7 @@ class Display:
             return
         self._progress.advance(self._tasks[system])
         dropped = f"  without {', '.join(event.dropped)}" if event.dropped else ""
+        dropped += f"  outlying: {', '.join(event.outlying)}" if event.outlying else ""
         self.line(
             f"{system}  {event.group} round {event.round:>3}  loss {_number(event.loss)}  "
             f"validation AUC {_number(event.auc)}  {event.seconds:5.1f} s{dropped}"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from client import weights_cache
+from client import site_state, weights_cache
 from client.site import Site
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, SynofedError
@@ -24,7 +24,7 @@ from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
 from common.settings import Section, Settings
 from common.training.local_settings import local_settings
-from server import journal, network_files, pretrained, report
+from server import campaign, journal, network_files, pretrained, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
@@ -198,8 +198,10 @@ def _tidy(*systems: System) -> None:
     With the pooled site goes its log, so its receipts go before it: taken up again, it signs with a new key.
     """
     for system in systems:
+        plan_hash = system.settings.plan_hash()
         for site in system.sites:
-            weights_cache.forget(site, plan_hash=system.settings.plan_hash())
+            weights_cache.forget(site, plan_hash=plan_hash)
+            site_state.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
         pooled = (system.folder / "site").exists()
         for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)

@@ -23,7 +23,7 @@ def test_the_example_in_the_readme_runs(
         )
     (tmp_path / "small.toml").write_text(CONFIG.format(folder=tmp_path / "cohort"), encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
-    smaller = example.replace("configs/quickstart.toml", "small.toml").replace("rounds=22", "rounds=1")
+    smaller = example.replace("configs/quickstart.toml", "small.toml").replace("rounds=20", "rounds=1")
     assert smaller.count("small.toml") == smaller.count("rounds=1") == 1
     monkeypatch.chdir(tmp_path)
     exec(compile(smaller, str(README), "exec"), {})
