@@ -6,9 +6,7 @@ from common.errors import ConfigurationError
 from common.settings import load, parse
 
 SHIPPED = sorted((Path(__file__).parents[2] / "configs").glob("*.toml"))
-CONFIGS = [
-    path for path in SHIPPED if "[rows." not in path.read_text(encoding="utf-8")
-]
+CONFIGS = [path for path in SHIPPED if "[rows." not in path.read_text(encoding="utf-8")]
 MINIMAL = """
 name = "x"
 [images.gs]
