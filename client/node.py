@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,6 +174,8 @@ def _plans(site: Site) -> Path:
 
 
 def _agreed_settings(site: Site, request: TrainRequest) -> Settings:
+    if re.fullmatch(r"[0-9a-f]{64}", request.plan_hash) is None:  # it becomes a file's name
+        raise PolicyError("Expected a plan's hash in hex, got something else")
     try:
         plan = (_plans(site) / f"{request.plan_hash}.json").read_text(encoding="utf-8")
     except (OSError, ValueError):
