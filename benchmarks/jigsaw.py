@@ -8,8 +8,9 @@ exams of a few training patients: from the puzzles and from random weights, with
 steps. Each start has the learning rate whose mean validation AUC over the seeds is best; a quarter of the
 training patients, which neither start learns labels from, validates. AUC is then that of the held-out patients.
 
-A seed chooses the labelled patients, the random start (of the head alone, where the backbone comes from the
-puzzles), batches and augmentation, and it has puzzles of its own. ``difference`` is the jigsaw start's AUC minus the random one's, seed by seed.
+A seed chooses the labelled patients, batches, augmentation and the random start (of the head alone, where the
+backbone comes from puzzles), and it has a puzzle network of its own. ``difference`` is the jigsaw start's AUC
+minus the random one's, seed by seed.
 """
 
 import argparse
