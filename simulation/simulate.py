@@ -305,14 +305,15 @@ def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[
         "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
         "networks": {name: asdict(result) for name, result in outcome.results.items()},
         "trained_networks": len(outcome.results) - len(outcome.reused),
-        "steps": sum(_steps(settings, name) for name in outcome.results),
+        "steps": _steps(settings, outcome),
     }
 
 
-def _steps(settings: Settings, name: str) -> int:
-    """Of local training that a network had at each site."""
-    local = local_settings(networks(settings)[name], settings)
-    return local.rounds * local.training.local_steps
+def _steps(settings: Settings, outcome: Outcome) -> int:
+    """Of local training at each site, of all networks."""
+    planned = networks(settings)
+    each = [local_settings(planned[name], settings) for name in outcome.results]
+    return sum(local.rounds * local.training.local_steps for local in each)
 
 
 def _evaluate(

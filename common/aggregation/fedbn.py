@@ -14,40 +14,27 @@ norms, like VGG-16 or a head, is trained as FedAvg does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from common.aggregation.federated import WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
+from common.aggregation.federated import WEIGHTS, FedAvg, Received, SiteState
 from common.errors import UpdateError
-from common.networks.layout import Layout
 from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
 from common.training.local import LocalUpdate, train_network
 from common.training.local_settings import LocalSettings
 
 NORMS = "norms"
-_FEDAVG = FedAvg()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedBN:
+class FedBN(FedAvg):
     """Federated averaging of all but the norms, which stay as each site trains them."""
 
-    kept: ClassVar[tuple[str, ...]] = ()
-    sent: ClassVar[tuple[str, ...]] = ()
     keeps_state: ClassVar[bool] = True
-
-    def init(self, weights: Flat, layout: Layout) -> ServerState:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.init(weights, layout)
-
-    def broadcast(self, state: ServerState) -> Mapping[str, Flat]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.broadcast(state)
 
     def scored_weights(
         self, received: Received, site_state: SiteState, settings: LocalSettings
@@ -72,12 +59,6 @@ class FedBN:
         update = answer.update.clone()
         update[norms] = trained - received[WEIGHTS][norms]
         return replace(answer, update=update), {NORMS: trained}
-
-    def aggregate(
-        self, state: ServerState, means: Mapping[str, Flat], *, participation: float
-    ) -> ServerState:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.aggregate(state, means, participation=participation)
 
 
 def with_norms(

@@ -107,7 +107,10 @@ class FederatedAlgorithm(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FedAvg:
-    """Federated averaging (McMahan et al. 2017, algorithm 1)."""
+    """Federated averaging (McMahan et al. 2017, algorithm 1).
+
+    The other algorithms inherit from it: each says only what it does otherwise, which is how their papers put it.
+    """
 
     kept: ClassVar[tuple[str, ...]] = ()
     sent: ClassVar[tuple[str, ...]] = ()

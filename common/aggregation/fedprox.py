@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from jaxtyping import Float32
 from torch import Tensor
 
-from common.aggregation.federated import WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
-from common.networks.layout import Layout
+from common.aggregation.federated import WEIGHTS, FedAvg, Received, SiteState
 from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
 from common.training.local import LocalUpdate, train_network
 from common.training.local_settings import LocalSettings
-
-_FEDAVG = FedAvg()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +39,7 @@ class ProximalTerm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FedProx:
+class FedProx(FedAvg):
     """Federated averaging of updates that a proximal term keeps short.
 
     Attributes:
@@ -52,23 +47,6 @@ class FedProx:
     """
 
     mu: float
-    kept: ClassVar[tuple[str, ...]] = ()
-    sent: ClassVar[tuple[str, ...]] = ()
-    keeps_state: ClassVar[bool] = False
-
-    def init(self, weights: Flat, layout: Layout) -> ServerState:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.init(weights, layout)
-
-    def broadcast(self, state: ServerState) -> Mapping[str, Flat]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.broadcast(state)
-
-    def scored_weights(
-        self, received: Received, site_state: SiteState, settings: LocalSettings
-    ) -> Float32[Tensor, " size"]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.scored_weights(received, site_state, settings)
 
     def local_update(
         self,
@@ -84,9 +62,3 @@ class FedProx:
         layout = flat_network(settings.spec, settings.network, settings.device).layout
         term = ProximalTerm(mu=self.mu, received=weights[: layout.trained_size].to(settings.device))
         return train_network(weights, site_state, data, settings, server_round, seed, term=term)
-
-    def aggregate(
-        self, state: ServerState, means: Mapping[str, Flat], *, participation: float
-    ) -> ServerState:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.aggregate(state, means, participation=participation)

@@ -35,7 +35,6 @@ from common.training.local import LocalUpdate, train_network
 from common.training.local_settings import LocalSettings
 
 CONTROL = "control"
-_FEDAVG = FedAvg()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -72,7 +71,7 @@ class CorrectionTerm:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scaffold:
+class Scaffold(FedAvg):
     """SCAFFOLD, option II. A site keeps and sends one number a parameter more than in FedAvg."""
 
     kept: ClassVar[tuple[str, ...]] = (CONTROL,)
@@ -87,12 +86,6 @@ class Scaffold:
     def broadcast(self, state: ServerState) -> Mapping[str, Flat]:
         """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
         return state.arrays
-
-    def scored_weights(
-        self, received: Received, site_state: SiteState, settings: LocalSettings
-    ) -> Float32[Tensor, " size"]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        return _FEDAVG.scored_weights(received, site_state, settings)
 
     def local_update(
         self,
