@@ -17,20 +17,12 @@ from flwr.serverapp import Grid, ServerApp
 
 from client.app import app as client_app
 from common.errors import CampaignError
+from common.flower_environment import FLOWER_ENVIRONMENT
 from common.settings import ComputeSettings, Settings
 from server import app as server_app
 from server.campaign import Observer, Outcome
 from server.library import NetworkLibrary
 from simulation.grid import InProcessGrid, StrictGrid, Workers
-
-FLOWER_ENVIRONMENT = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-}
 
 
 def devices(compute: ComputeSettings) -> tuple[str, ...]:
