@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
@@ -11,6 +12,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from common.receipts import Receipt
+from common.version import VERSION
+
+TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
+"""Codes of refusals that may pass: the site is asked again."""
 
 Encoding = Literal["float32", "bfloat16"]
 Weights = Float32[np.ndarray, " _"]
@@ -45,6 +50,9 @@ class PlanReply:
         plan_hash: the hash that the site computed.
         usable: measurement -> usable exams.
         public_key: Ed25519 key of the site's receipts, in hex.
+        hours: when the site trains, as windows [start, end) in minutes of the UTC week, which begins on Monday at
+            00:00; none: always.
+        round_seconds: what a round of this site took lately; NaN where none was measured.
     """
 
     site: str
@@ -52,6 +60,8 @@ class PlanReply:
     plan_hash: str
     usable: Mapping[str, int]
     public_key: str
+    hours: tuple[tuple[int, int], ...] = ()
+    round_seconds: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,10 +148,15 @@ class TrainReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A site's answer when it did not do what was asked: a fixed code, never an exception's text."""
+    """A site's answer when it did not do what was asked: a fixed code, never an exception's text.
+
+    Attributes:
+        version: the site's version of synofed.
+    """
 
     site: str
     code: str
+    version: str = VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

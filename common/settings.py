@@ -1,8 +1,8 @@
 """The configuration of a run: TOML at the edge, frozen models inside.
 
-Sections that change what leaves a site (``measurements``, ``images``, ``network``, ``training``,
-``federation``, ``rating``) enter the plan's hash, which a site approves; ``compute`` (speed), ``evaluate``
-and ``cohort`` (simulation) do not, but for the share of patients that is held out.
+Sections that change what leaves a site, or whom it reaches (``campaign``, ``measurements``, ``images``,
+``network``, ``training``, ``federation``, ``rating``), enter the plan's hash, which a site approves; ``compute``
+(speed), ``evaluate`` and ``cohort`` (simulation) do not, but for the share of patients that is held out.
 """
 
 from __future__ import annotations
@@ -37,6 +37,15 @@ class Section(BaseModel):
     """A frozen section of the configuration; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CampaignSettings(Section):
+    """What the people who approve a campaign are told of it."""
+
+    purpose: str = ""
+    """What the networks are trained for."""
+    recipients: tuple[str, ...] = ()
+    """Who gets the trained networks."""
 
 
 class ImageSettings(Section):
@@ -325,6 +334,7 @@ class Settings(Section):
     method: str = "rating"
     validity: Literal["eoss", "any"] = "any"
     """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0."""
+    campaign: CampaignSettings = CampaignSettings()
     images: dict[Name, ImageSettings]
     measurements: dict[Name, MeasurementSettings]
     network: NetworkSettings = NetworkSettings()

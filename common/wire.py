@@ -63,6 +63,7 @@ __all__ = [
     "with_receipt",
 ]
 
+WEEK_MINUTES = 7 * 24 * 60
 PLAN = "query.plan"
 TRAIN = "train"
 
@@ -108,6 +109,8 @@ def encode_plan_reply(reply: PlanReply) -> RecordDict:
                     "plan-hash": reply.plan_hash,
                     "usable": json.dumps(dict(reply.usable)),
                     "public-key": reply.public_key,
+                    "hours": json.dumps(reply.hours),
+                    "round-seconds": reply.round_seconds,
                 }
             )
         }
@@ -123,16 +126,28 @@ def decode_plan_reply(record: RecordDict) -> Signed[PlanReply] | Refusal:
     """
     if "refusal" in record:
         return _decode_refusal(record)
-    names = ("site", "version", "plan-hash", "usable", "public-key")
-    fields = _fields(record, "reply", dict.fromkeys(names, str))
+    names = ("site", "version", "plan-hash", "usable", "public-key", "hours")
+    fields = _fields(record, "reply", {**dict.fromkeys(names, str), "round-seconds": float})
     reply = PlanReply(
         site=cast(str, fields["site"]),
         version=cast(str, fields["version"]),
         plan_hash=cast(str, fields["plan-hash"]),
         usable={str(k): int(v) for k, v in json.loads(cast(str, fields["usable"])).items()},
         public_key=cast(str, fields["public-key"]),
+        hours=_hours(cast(str, fields["hours"])),
+        round_seconds=cast(float, fields["round-seconds"]),
     )
     return Signed(reply=reply, receipt=_receipt(record), contents_hash=contents(record).hash)
+
+
+def _hours(text: str) -> tuple[tuple[int, int], ...]:
+    try:
+        windows = tuple((int(start), int(end)) for start, end in json.loads(text))
+    except (ValueError, TypeError):
+        raise UpdateError("Expected hours as pairs of minutes of the week, got something else") from None
+    if any(not 0 <= start < end <= WEEK_MINUTES for start, end in windows):
+        raise UpdateError(f"Expected hours within the {WEEK_MINUTES} minutes of a week, got others")
+    return windows
 
 
 def encode_train_request(request: TrainRequest) -> RecordDict:
@@ -318,7 +333,8 @@ def with_receipt(record: RecordDict, receipt: Receipt) -> RecordDict:
 
 def encode_refusal(refusal: Refusal) -> RecordDict:
     """Pack a refusal for the wire."""
-    return RecordDict({"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code})})
+    fields = {"site": refusal.site, "code": refusal.code, "version": refusal.version}
+    return RecordDict({"refusal": ConfigRecord(fields)})
 
 
 def _receipt(record: RecordDict) -> Receipt:
@@ -339,8 +355,10 @@ def _parts(record: RecordDict) -> Iterator[tuple[object, bytes]]:
 
 
 def _decode_refusal(record: RecordDict) -> Refusal:
-    fields = _fields(record, "refusal", {"site": str, "code": str})
-    return Refusal(site=cast(str, fields["site"]), code=cast(str, fields["code"]))
+    fields = _fields(record, "refusal", {"site": str, "code": str, "version": str})
+    return Refusal(
+        site=cast(str, fields["site"]), code=cast(str, fields["code"]), version=cast(str, fields["version"])
+    )
 
 
 def _decode_missing_weights(record: RecordDict) -> MissingWeights:

@@ -76,11 +76,41 @@ def test_reply_round_trip_with_and_without_update_and_histograms() -> None:
     assert decoded.networks["b"].histograms is None
 
 
-def test_refusal_carries_a_code_and_nothing_else() -> None:
-    record = wire.encode_refusal(wire.Refusal(site="s", code="data"))
-    assert dict(record.config_records["refusal"]) == {"site": "s", "code": "data"}
-    assert wire.decode_train_reply(record) == wire.Refusal(site="s", code="data")
-    assert wire.decode_plan_reply(record) == wire.Refusal(site="s", code="data")
+def test_refusal_carries_a_code_and_the_version_and_nothing_else() -> None:
+    refusal = wire.Refusal(site="s", code="data", version="0.9")
+    record = wire.encode_refusal(refusal)
+    assert dict(record.config_records["refusal"]) == {"site": "s", "code": "data", "version": "0.9"}
+    assert wire.decode_train_reply(record) == refusal
+    assert wire.decode_plan_reply(record) == refusal
+
+
+def _consent(hours: tuple[tuple[int, int], ...], round_seconds: float) -> wire.PlanReply:
+    return wire.PlanReply(
+        site="s",
+        version="1",
+        plan_hash="p",
+        usable={"hypertrophy": 3},
+        public_key="k",
+        hours=hours,
+        round_seconds=round_seconds,
+    )
+
+
+def test_consent_announces_hours_and_pace() -> None:
+    reply = _consent(((0, 420), (1140, 1860)), 12.5)
+    record = wire.encode_plan_reply(reply)
+    receipt = make_receipt(reply_hash=wire.contents(record).hash)
+    signed = wire.decode_plan_reply(wire.with_receipt(record, receipt))
+    assert isinstance(signed, wire.Signed)
+    assert signed.reply == reply
+
+
+@pytest.mark.parametrize("hours", ["3", "[[3]]", "[[5, 4]]", "[[0, 10081]]", '[["a", "b"]]'])
+def test_hours_outside_a_week_are_refused(hours: str) -> None:
+    record = wire.encode_plan_reply(_consent((), 1.0))
+    record.config_records["reply"]["hours"] = hours
+    with pytest.raises(UpdateError, match="hours"):
+        wire.decode_plan_reply(record)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "type"])
