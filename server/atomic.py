@@ -6,13 +6,19 @@ import os
 from pathlib import Path
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
     """Write a file so that a reader, after a crash at any instant, finds the old or the new content.
 
     The content reaches the disk (fsync) before the name does, and the name before this returns.
+
+    Args:
+        path: the file; it is replaced.
+        content: all that it will hold.
+        mode: of the file, less the process's umask; it never has another, not even for an instant.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

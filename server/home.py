@@ -1,0 +1,158 @@
+"""The centre's home: where its certificates, its registry and its campaigns lie, and what it is called."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tomli_w
+from pydantic import Field, ValidationError
+
+from common.errors import ConfigurationError
+from common.settings import Section, describe
+from server import atomic
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+_LABEL = re.compile(r"^(?!-)[A-Za-z0-9-]{1,63}(?<!-)$")
+
+
+class ProxySection(Section):
+    """Where the proxy listens that hospitals reach; a router may map another public port to it."""
+
+    host: str = "0.0.0.0"  # hospitals come from outside; the proxy is what faces them
+    port: Port
+
+
+class SuperlinkSection(Section):
+    """Where the SuperLink listens: on loopback, always."""
+
+    port: Port = 28000
+
+
+class Federation(Section):
+    """``federation.toml``."""
+
+    name: Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,48}$")]
+    address: str
+    """``HOST:PORT`` that hospitals connect to."""
+    proxy: ProxySection
+    superlink: SuperlinkSection = SuperlinkSection()
+
+    @property
+    def host(self) -> str:
+        """The name or address that the server's certificate is for."""
+        return split_address(self.address)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The paths under the centre's folder."""
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """``federation.toml``: its presence says that the centre is provisioned."""
+        return self.path / "federation.toml"
+
+    @property
+    def ca_certificate(self) -> Path:
+        """The certificate that every site trusts, PEM."""
+        return self.path / "ca" / "ca.crt"
+
+    @property
+    def ca_key(self) -> Path:
+        """The key of the certificate authority, PEM."""
+        return self.path / "ca" / "ca.key"
+
+    @property
+    def server_certificate(self) -> Path:
+        """The proxy's certificate, PEM."""
+        return self.path / "server" / "server.crt"
+
+    @property
+    def server_key(self) -> Path:
+        """The key of the proxy's certificate, PEM."""
+        return self.path / "server" / "server.key"
+
+    @property
+    def registry(self) -> Path:
+        """The sites."""
+        return self.path / "registry.json"
+
+    @property
+    def codes(self) -> Path:
+        """One-time codes of sites that were invited and not yet accepted."""
+        return self.path / "codes"
+
+    @property
+    def superlink(self) -> Path:
+        """The SuperLink's state and logs."""
+        return self.path / "superlink"
+
+    @property
+    def runs(self) -> Path:
+        """A folder a campaign."""
+        return self.path / "runs"
+
+    def federation(self) -> Federation:
+        """Read ``federation.toml``.
+
+        Raises:
+            ConfigurationError: if there is none, or it cannot be used.
+        """
+        try:
+            document = tomllib.loads(self.settings_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"Expected the centre's home with federation.toml at {self.path}: name it with --home, or make "
+                f"it with synofed federation provision"
+            ) from None
+        except OSError as error:
+            raise ConfigurationError(f"Expected to read {self.settings_file}: {error.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{self.settings_file} is not TOML: {error}") from None
+        try:
+            return Federation.model_validate(document)
+        except ValidationError as error:
+            raise ConfigurationError(describe(error, source=str(self.settings_file))) from None
+
+    def write_federation(self, federation: Federation) -> None:
+        """Write ``federation.toml``."""
+        text = tomli_w.dumps(federation.model_dump(mode="json"))
+        atomic.write_bytes(self.settings_file, text.encode())
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """The host and the port of ``HOST:PORT``; an IPv6 address stands in brackets, and comes back without.
+
+    Raises:
+        ConfigurationError: if it is neither a DNS name nor an IP address, or the port is none.
+    """
+    host, colon, port = address.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    plain = re.fullmatch(r"[1-9][0-9]{0,4}", port)
+    if not (colon and plain and int(port) < 2**16 and (_is_ip(bare) if bare != host else _is_host(bare))):
+        raise ConfigurationError(
+            f"Expected an address as centre.example.org:8443, 192.0.2.7:8443 or [2001:db8::7]:8443, got "
+            f"{address!r}"
+        )
+    return bare, int(port)
+
+
+def _is_host(text: str) -> bool:
+    if _is_ip(text):
+        return ":" not in text
+    return len(text) <= 253 and all(_LABEL.match(part) for part in text.split("."))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
