@@ -6,12 +6,18 @@
     ├── ConfigurationError       3   a setting is unknown, missing or out of range
     ├── DataError                4   a site's folder, table or image cannot be used
     ├── PolicyError              5   a site does not permit what was asked
+    │   ├── UnapprovedError      5   ... or has not approved the campaign yet
+    │   ├── PausedError          5   ... or has paused it
+    │   ├── HoursError           5   ... or not at this hour
+    │   └── VersionError         5   the centre runs another version
     ├── BudgetError              6   a patient's privacy budget is spent
     ├── SubsetError              7   the campaign ended without some of its sites
     ├── VerificationError        8   a signature, hash or chain does not fit
     ├── ConnectionLostError      9   the other side cannot be reached
     ├── UpdateError              1   an update is malformed, non-finite or of another shape
     ├── SiteStateError           1   a site lost what it keeps from round to round
+    ├── BusyError                1   another process works for this site
+    ├── MemoryLimitError         1   a site's device has too little memory for what was asked
     └── CampaignError            1   a campaign cannot go on
 
 A message says what was expected, what came, and what to do. What a client raises is reduced to ``code``
@@ -56,6 +62,30 @@ class PolicyError(SynofedError):
     code = "policy"
 
 
+class UnapprovedError(PolicyError):
+    """Nobody at the site has approved the campaign yet."""
+
+    code = "unapproved"
+
+
+class PausedError(PolicyError):
+    """The site has paused the campaign."""
+
+    code = "paused"
+
+
+class HoursError(PolicyError):
+    """The site does not train at this hour."""
+
+    code = "hours"
+
+
+class VersionError(PolicyError):
+    """The centre runs another version than the site."""
+
+    code = "version"
+
+
 class BudgetError(SynofedError):
     """A patient's privacy budget is spent."""
 
@@ -94,6 +124,18 @@ class SiteStateError(SynofedError):
     """A site lost what it keeps from round to round, or cannot read it."""
 
     code = "state"
+
+
+class BusyError(SynofedError):
+    """Another process works for this site."""
+
+    code = "busy"
+
+
+class MemoryLimitError(SynofedError):
+    """A site's device has too little memory for what was asked."""
+
+    code = "memory"
 
 
 class CampaignError(SynofedError):
