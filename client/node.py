@@ -130,7 +130,7 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> 
     name, federated, local = work.local.spec.name, work.algorithm, work.local
     state = work.states.read(name, request.state_round) if work.states is not None else {}
     counts = None
-    if site.policy.permits_histograms:
+    if site.policy.permits("score_histograms"):
         histograms = _histograms(
             site, federated.scored_weights(work.received, state, local), work.data, local
         )

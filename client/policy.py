@@ -2,31 +2,92 @@
 
 from __future__ import annotations
 
-from common.errors import PolicyError
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import Field, field_validator
+
+from client.hours import Windows, is_open, parse, utc_windows
+from common.errors import HoursError, PolicyError
 from common.extensions import is_own
-from common.settings import Positive, Section, Settings
+from common.settings import Positive, Section, Settings, StageSettings
+
+UNWEIGHTED = ("median", "trimmed_mean", "krum")
+"""Rules that need no number of exams."""
+Metric = Literal["counts", "losses", "score_histograms", "timings"]
 
 
 class Policy(Section):
-    """The ``[policy]`` section of ``site.toml``."""
+    """The ``[policy]`` section of ``site.toml``. What it does not name is not permitted."""
 
     allow_unprotected: bool = False
     """Permit training without differential privacy and without secure aggregation."""
+    approval: Literal["each", "automatic"] = "each"
+    """``each``: a campaign runs when somebody here has approved its plan; ``automatic``: when the policy permits
+    it, for simulations."""
     methods: tuple[str, ...] = ()
     """Methods that may run; ``*`` stands for all that are built in."""
     code: tuple[str, ...] = ()
     """Methods, backbones and algorithms that are not built in and may run, as ``package.module:Name``; what they
     name has to be installed at the site. ``*`` stands for anything that is installed: for simulations."""
     maximum_rounds: Positive = 1000
-    score_histograms: bool = False
-    """Permit histograms of validation scores (two of 256 bins a network) to leave."""
+    hours: tuple[str, ...] = ()
+    """When the site trains, for example ``["mon-fri 19:00-07:00", "sat-sun"]``; none: always."""
+    time_zone: str = ""
+    """Whose clock ``hours`` follows, for example ``Europe/Copenhagen``; empty: this machine's."""
+    metrics: tuple[Metric, ...] = ()
+    """What may leave beside updates: ``counts`` (exams a network was trained on, usable exams a measurement),
+    ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
+    and network), ``timings`` (seconds a round)."""
     minimum_cohort: Positive = 5
-    """Patients that must stand behind any counts that leave."""
+    """Patients that must stand behind any count, and behind any update, that leaves."""
+    maximum_update_bytes: Positive = 1_000_000_000
+    """Largest reply."""
+    federated_evaluation: bool = False
+    """Permit that the centre asks for tables of results on held-out patients."""
+    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    """Privacy budget of a patient over all campaigns; ``None``: no campaign with differential privacy runs."""
+    maximum_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    out_of_memory: Literal["refuse", "smaller_batch", "cpu"] = "refuse"
+    """What happens when the training device has too little memory."""
+    keep_outbox_days: Annotated[int, Field(ge=0)] = 90
+    """How long the exact bytes of replies stay in ``outbox/``; 0: they are not kept."""
 
-    @property
-    def permits_histograms(self) -> bool:
-        """Whether histograms of validation scores may leave."""
-        return self.score_histograms
+    @field_validator("hours")
+    @classmethod
+    def _hours_can_be_read(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            parse(entry)
+        return entries
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_is_known(cls, name: str) -> str:
+        try:
+            _zone(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("expected a time zone like Europe/Copenhagen, or an empty text") from None
+        return name
+
+    def permits(self, metric: Metric) -> bool:
+        """Whether something may leave beside updates."""
+        return metric in self.metrics
+
+    def windows(self, now: datetime | None = None) -> Windows:
+        """When the site trains, in minutes of the UTC week; none: always."""
+        return utc_windows(self.hours, now=now or datetime.now(UTC), zone=_zone(self.time_zone))
+
+    def check_hours(self, now: datetime | None = None) -> None:
+        """Whether the site trains at this hour.
+
+        Raises:
+            HoursError: if not.
+        """
+        now = now or datetime.now(UTC)
+        if not is_open(self.windows(now), now):
+            raise HoursError(f"The site trains at {', '.join(self.hours)} only: policy.hours in site.toml")
 
     def check_plan(self, settings: Settings) -> None:
         """Whether a campaign may run here.
@@ -46,10 +107,16 @@ class Policy(Section):
                 f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
                 f"permit it"
             )
-        if settings.federation.rounds > self.maximum_rounds:
+        rounds = max(_rounds(settings))
+        if rounds > self.maximum_rounds:
             raise PolicyError(
-                f"The campaign has {settings.federation.rounds} rounds, policy.maximum_rounds in site.toml "
+                f"The campaign has {rounds} rounds, policy.maximum_rounds in site.toml "
                 f"is {self.maximum_rounds}: raise it there to permit that"
+            )
+        if settings.federation.rule not in UNWEIGHTED and not self.permits("counts"):
+            raise PolicyError(
+                "The campaign weighs each site's update by its number of exams: add 'counts' to policy.metrics in "
+                "site.toml to permit that"
             )
 
     def _check_code(self, settings: Settings) -> None:
@@ -62,6 +129,17 @@ class Policy(Section):
                     f"The campaign's {setting} is {name!r}, which is not built in: add it to policy.code in "
                     f"site.toml to permit it"
                 )
+
+
+def _zone(name: str) -> tzinfo | None:
+    return ZoneInfo(name) if name else None
+
+
+def _rounds(settings: Settings) -> Iterator[int]:
+    """The rounds of every stage."""
+    stages: tuple[StageSettings, ...] = (settings.rating.jigsaw, settings.rating.head)
+    yield settings.federation.rounds
+    yield from (stage.rounds for stage in stages if stage.rounds is not None)
 
 
 def _code(settings: Settings) -> dict[str, str]:

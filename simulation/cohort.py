@@ -23,7 +23,7 @@ from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift, site_shifts
 
-VERSION = 2
+VERSION = 3
 """Of the generator: a cohort of another version is not taken for the same."""
 
 

@@ -45,7 +45,10 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
         "allow_unprotected": True,
         "methods": [settings.method],
         "code": ["*"],
-        "score_histograms": True,
+        "approval": "automatic",
+        "metrics": ["counts", "losses", "score_histograms"],
+        "maximum_update_bytes": 100_000_000_000,
+        "keep_outbox_days": 0,
     }
     (building / "site.toml").write_text(tomli_w.dumps({"name": "pooled", "policy": policy}), encoding="utf-8")
     building.rename(folder)

@@ -35,7 +35,7 @@ from simulation.collection import (
 )
 from simulation.partition import Partition, Patient
 
-VERSION = 1
+VERSION = 2
 """Of the layout: a cohort of another version is not taken for the same."""
 SITE_TOML = """\
 name = "{name}"
@@ -45,11 +45,14 @@ consensus = "median"
 
 [policy]
 allow_unprotected = true
+approval = "automatic"
 methods = ["*"]
 code = ["*"]
-score_histograms = true
+metrics = ["counts", "losses", "score_histograms"]
 # The pictures are public: counts need no crowd to hide in.
 minimum_cohort = 1
+maximum_update_bytes = 100_000_000_000
+keep_outbox_days = 0
 """
 __all__ = [
     "Collection",

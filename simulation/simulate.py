@@ -187,8 +187,8 @@ def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) 
     if unselected:
         display.line(
             f"Warning: no validation scores of {len(unselected)} networks: their last round is taken, with threshold "
-            f"0.5. Either no site permits policy.score_histograms, or each fold has fewer patients than its "
-            f"policy.minimum_cohort"
+            f"0.5. Either no site permits score_histograms in policy.metrics, or each fold has fewer patients than "
+            f"its policy.minimum_cohort"
         )
 
 

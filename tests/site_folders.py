@@ -19,10 +19,13 @@ consensus = "{consensus}"
 
 [policy]
 allow_unprotected = true
+approval = "automatic"
 methods = ["*"]
 code = ["*"]
-score_histograms = true
+metrics = ["counts", "losses", "score_histograms"]
 minimum_cohort = 1
+maximum_update_bytes = 100_000_000_000
+keep_outbox_days = 0
 """
 
 

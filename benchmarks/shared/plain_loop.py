@@ -72,7 +72,7 @@ def make_sites(folder: Path, settings: Settings, *, histograms: bool = True) -> 
         )
         if not histograms:
             policy = (path / "site.toml").read_text(encoding="utf-8")
-            policy = policy.replace("score_histograms = true", "score_histograms = false")
+            policy = policy.replace(', "score_histograms"', "")
             (path / "site.toml").write_text(policy, encoding="utf-8")
         Site.open(path).store(settings)
         folders.append(path)

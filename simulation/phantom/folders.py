@@ -30,10 +30,13 @@ consensus = "median"
 
 [policy]
 allow_unprotected = true
+approval = "automatic"
 methods = ["*"]
 code = ["*"]
-score_histograms = true
+metrics = ["counts", "losses", "score_histograms"]
 minimum_cohort = 5
+maximum_update_bytes = 100_000_000_000
+keep_outbox_days = 0
 """
 Rows = list[tuple[str | int | float, ...]]
 

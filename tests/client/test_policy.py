@@ -1,10 +1,13 @@
+from datetime import UTC, datetime
+
 import pytest
+from pydantic import ValidationError
 
 from client.policy import Policy
-from common.errors import PolicyError
+from common.errors import HoursError, PolicyError
 from tests.site_folders import make_settings
 
-OPEN = Policy(allow_unprotected=True, methods=("*",))
+OPEN = Policy(allow_unprotected=True, methods=("*",), metrics=("counts",))
 
 
 def test_nothing_is_permitted_unless_the_site_says_so():
@@ -12,12 +15,12 @@ def test_nothing_is_permitted_unless_the_site_says_so():
         Policy().check_plan(make_settings())
     with pytest.raises(PolicyError, match=r"policy.methods"):
         Policy(allow_unprotected=True).check_plan(make_settings())
-    assert not Policy().permits_histograms
+    assert not Policy().permits("score_histograms")
 
 
 def test_what_is_permitted_may_run():
     OPEN.check_plan(make_settings())
-    Policy(allow_unprotected=True, methods=("rating",)).check_plan(make_settings())
+    OPEN.model_copy(update={"methods": ("rating",)}).check_plan(make_settings())
 
 
 OWN = "their.package:Thing"
@@ -57,3 +60,45 @@ def test_a_rule_of_ones_own_runs_at_the_centre_and_needs_no_permission():
 def test_more_rounds_than_permitted_are_refused():
     with pytest.raises(PolicyError, match=r"has 10 rounds, policy.maximum_rounds"):
         OPEN.model_copy(update={"maximum_rounds": 9}).check_plan(make_settings())
+
+
+def test_the_rounds_of_every_stage_are_looked_at():
+    settings = make_settings(text='pretraining = "jigsaw"\n[rating.jigsaw]\nrounds = 12')
+    with pytest.raises(PolicyError, match=r"has 12 rounds, policy.maximum_rounds"):
+        OPEN.model_copy(update={"maximum_rounds": 11}).check_plan(settings)
+
+
+def test_updates_that_are_weighed_by_counts_need_counts():
+    silent = OPEN.model_copy(update={"metrics": ()})
+    with pytest.raises(PolicyError, match=r"'counts' to policy.metrics"):
+        silent.check_plan(make_settings())
+    silent.check_plan(make_settings(text='[federation]\nrule = "median"'))
+
+
+def test_outside_its_hours_the_site_says_when():
+    nights = OPEN.model_copy(update={"hours": ("mon-fri 19:00-07:00",), "time_zone": "Europe/Copenhagen"})
+    nights.check_hours(datetime(2026, 1, 5, 18, 0, tzinfo=UTC))  # a Monday, 19:00 there
+    with pytest.raises(HoursError, match="mon-fri 19:00-07:00"):
+        nights.check_hours(datetime(2026, 1, 5, 17, 59, tzinfo=UTC))
+    OPEN.check_hours()
+    assert OPEN.windows() == ()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hours": ["at night"]},
+        {"hours": ["mon-fry 19:00-07:00"]},
+        {"hours": ["mon 25:00-07:00"]},
+        {"time_zone": "Europe/Nowhere"},
+        {"time_zone": "../../etc/passwd"},
+        {"metrics": ["everything"]},
+        {"keep_outbox_days": -1},
+        {"maximum_update_bytes": 0},
+        {"approval": "none"},
+        {"score_histograms": True},
+    ],
+)
+def test_what_cannot_be_is_refused_when_it_is_read(wrong):
+    with pytest.raises(ValidationError, match=next(iter(wrong))):
+        Policy.model_validate(wrong)
