@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from server import federation_cli
+
 federation = typer.Typer(
     help="The coordinating centre: certificates, sites, and the running service.", no_args_is_help=True
 )
@@ -18,3 +20,6 @@ def _federation() -> None:
 @run.callback()
 def _run() -> None:
     """Keeps every command a command of its own while it is the only one."""
+
+
+federation_cli.register(federation)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,12 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, ValidationError
 
+from common.enrolment import split_address
 from common.errors import ConfigurationError
 from common.settings import Section, describe
 from server import atomic
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-_LABEL = re.compile(r"^(?!-)[A-Za-z0-9-]{1,63}(?<!-)$")
 
 
 class ProxySection(Section):
@@ -99,6 +97,22 @@ class Home:
         """A folder a campaign."""
         return self.path / "runs"
 
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All of them, none of which anybody but their owner may open."""
+        return (self.ca_key.parent, self.server_key.parent, self.codes, self.superlink, self.runs)
+
+    def make(self, folder: Path) -> None:
+        """Make the home or a folder in it, for its owner only.
+
+        Raises:
+            ConfigurationError: if it cannot be made.
+        """
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"Expected to make the folder {folder}: {error.strerror}") from None
+
     def federation(self) -> Federation:
         """Read ``federation.toml``.
 
@@ -125,34 +139,3 @@ class Home:
         """Write ``federation.toml``."""
         text = tomli_w.dumps(federation.model_dump(mode="json"))
         atomic.write_bytes(self.settings_file, text.encode())
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """The host and the port of ``HOST:PORT``; an IPv6 address stands in brackets, and comes back without.
-
-    Raises:
-        ConfigurationError: if it is neither a DNS name nor an IP address, or the port is none.
-    """
-    host, colon, port = address.rpartition(":")
-    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-    plain = re.fullmatch(r"[1-9][0-9]{0,4}", port)
-    if not (colon and plain and int(port) < 2**16 and (_is_ip(bare) if bare != host else _is_host(bare))):
-        raise ConfigurationError(
-            f"Expected an address as centre.example.org:8443, 192.0.2.7:8443 or [2001:db8::7]:8443, got "
-            f"{address!r}"
-        )
-    return bare, int(port)
-
-
-def _is_host(text: str) -> bool:
-    if _is_ip(text):
-        return ":" not in text
-    return len(text) <= 253 and all(_LABEL.match(part) for part in text.split("."))
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

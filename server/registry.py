@@ -58,15 +58,17 @@ class Registry:
 
     @classmethod
     def open(cls, home: Path) -> Registry:
-        """Read ``registry.json`` of the centre's home; an absent file is a registry without sites.
+        """Read ``registry.json`` of the centre's home; one that is being made has a registry without sites.
 
         Raises:
-            ConfigurationError: if it cannot be read or is damaged.
+            ConfigurationError: if it cannot be read, is damaged, or was lost: all sites would be shut out.
         """
         path = Home(home).registry
         try:
             return cls(_File.model_validate_json(path.read_bytes()))
         except FileNotFoundError:
+            if Home(home).settings_file.exists():
+                raise ConfigurationError(f"Expected the registry {path}: restore it from a backup") from None
             return cls(_File())
         except OSError as error:
             raise ConfigurationError(f"Expected to read {path}: {error.strerror}") from None
