@@ -1,0 +1,201 @@
+"""Finds text that a machine burned into a picture, and masks it.
+
+No characters are read. Letters have vertical strokes a few pixels wide with an edge on either side, which a
+scan has not: across the beam its speckle is many pixels wide. Strokes that stand side by side make a line of text.
+Text that stands upright, single letters inside the scan, and letters above 40 pixels are not found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int16, UInt8
+from scipy import ndimage
+
+TALLEST_PX = 40
+BLOCK_PX = 16
+WIDTHS_PX = ((1, 1.0), (2, 1.0), (3, 1.15), (5, 2.0))
+"""Distance to the sides of a stroke, and how much more than the threshold it must stand out there."""
+FLAT = 1.0
+"""Grey levels from pixel to pixel below which an area is background of the screen and no scan."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, order=True)
+class Box:
+    """Pixels ``left <= x < right``, ``top <= y < bottom``."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self.bottom - self.top
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self.right - self.left
+
+    def joined(self, other: Box) -> Box:
+        """The smallest box around both."""
+        return Box(
+            top=min(self.top, other.top),
+            left=min(self.left, other.left),
+            bottom=max(self.bottom, other.bottom),
+            right=max(self.right, other.right),
+        )
+
+    def shared_rows(self, other: Box) -> int:
+        """Rows that both have; negative where there is a gap."""
+        return min(self.bottom, other.bottom) - max(self.top, other.top)
+
+
+def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
+    """Where text is, light on dark or dark on light, from top to bottom; grown by half a letter.
+
+    Args:
+        rgb: a picture.
+    """
+    light = rgb.max(axis=2).astype(np.int16)
+    unrest = _unrest(light)
+    threshold = np.clip(12 + 5 * unrest, 18, 40).astype(np.float32)
+    found = _lines(light, unrest, threshold, fewest=4)
+    dark = np.where(unrest < FLAT, threshold, np.float32(60))  # tissue has dark gaps between bright fibres
+    found += _lines(np.int16(255) - light, unrest, dark, fewest=5)
+    height, width = light.shape
+    return tuple(sorted({_grown(line, height, width) for line in found}))
+
+
+def mask(rgb: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Box]) -> UInt8[np.ndarray, "h w 3"]:
+    """A copy in which each box is filled with the median colour of the pixels around it."""
+    out = rgb.copy()
+    for box in boxes:
+        around = rgb[max(box.top - 3, 0) : box.bottom + 3, max(box.left - 3, 0) : box.right + 3]
+        ring = np.ones(around.shape[:2], np.bool_)
+        ring[3:-3, 3:-3] = False
+        out[box.top : box.bottom, box.left : box.right] = np.median(around[ring], axis=0).astype(np.uint8)
+    return out
+
+
+def _unrest(light: Int16[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
+    """Usual difference of neighbours in a row: of blocks, then over blocks, so that text itself hardly counts."""
+    steps = np.abs(np.diff(light, axis=1, append=light[:, -1:])).astype(np.float32)
+    height, width = steps.shape
+    padded = np.pad(steps, ((0, -height % BLOCK_PX), (0, -width % BLOCK_PX)), mode="edge")
+    rows, columns = padded.shape[0] // BLOCK_PX, padded.shape[1] // BLOCK_PX
+    blocks = (
+        padded.reshape(rows, BLOCK_PX, columns, BLOCK_PX).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+    )
+    usual = ndimage.percentile_filter(np.percentile(blocks, 60, axis=2), 50, size=(3, 5), mode="nearest")
+    whole = np.kron(usual, np.ones((BLOCK_PX, BLOCK_PX)))
+    return whole[:height, :width].astype(np.float32)
+
+
+def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"]) -> list[Box]:
+    """Upright ridges at least 3 pixels high, from left to right."""
+    reach = max(distance for distance, _ in WIDTHS_PX)
+    padded = np.pad(light, ((0, 0), (reach, reach)), mode="edge")
+    width = light.shape[1]
+    ridge: Bool[np.ndarray, "h w"] = np.zeros(light.shape, np.bool_)
+    for distance, times in WIDTHS_PX:
+        left = padded[:, reach - distance : reach - distance + width]
+        right = padded[:, reach + distance : reach + distance + width]
+        ridge |= light - np.maximum(left, right) > threshold * times
+    wide = ndimage.binary_dilation(ridge, np.ones((1, 3), np.bool_))  # a slanted stroke moves aside
+    upright = ndimage.binary_opening(wide, np.ones((3, 1), np.bool_)) & ridge
+    labels, _ = ndimage.label(upright, np.ones((3, 3)))
+    boxes = [
+        Box(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
+        for rows, columns in ndimage.find_objects(labels)
+    ]
+    fitting = [box for box in boxes if 3 <= box.height <= TALLEST_PX and box.width <= TALLEST_PX]
+    return sorted(fitting, key=lambda box: box.left)
+
+
+def _lines(
+    light: Int16[np.ndarray, "h w"],
+    unrest: Float32[np.ndarray, "h w"],
+    threshold: Float32[np.ndarray, "h w"],
+    *,
+    fewest: int,
+) -> list[Box]:
+    """Lines of text: side by side at least ``fewest`` strokes, one less on the screen's background."""
+    lines: list[Box] = []
+    for group in _grouped(_strokes(light, threshold)):
+        line = group[0]
+        for stroke in group[1:]:
+            line = line.joined(stroke)
+        flat = bool(unrest[line.top : line.bottom, line.left : line.right].mean() < FLAT)
+        aspect = 0.8 if flat else 1.2
+        if (
+            len(group) >= fewest - flat
+            and 4 <= line.height <= TALLEST_PX
+            and line.width >= aspect * line.height
+        ):
+            lines.append(line)
+    if not lines:
+        return []
+    faint = _strokes(light, threshold * np.float32(0.6))
+    return [_extended(line, faint) for line in lines]
+
+
+def _grouped(strokes: Sequence[Box]) -> list[list[Box]]:
+    """Strokes joined to the next ones of about their height, at most a height away."""
+    parent = list(range(len(strokes)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    for one, stroke in enumerate(strokes):
+        for other in range(one + 1, len(strokes)):
+            if strokes[other].left - stroke.right > TALLEST_PX:
+                break
+            if _neighbours(stroke, strokes[other]):
+                parent[root(one)] = root(other)
+    groups: dict[int, list[Box]] = {}
+    for index, stroke in enumerate(strokes):
+        groups.setdefault(root(index), []).append(stroke)
+    return list(groups.values())
+
+
+def _neighbours(one: Box, other: Box) -> bool:
+    lower, higher = sorted((one.height, other.height))
+    near = other.left - one.right <= max(higher, 5)
+    return near and one.shared_rows(other) >= 0.5 * lower and lower >= 0.3 * higher
+
+
+def _extended(line: Box, faint: Sequence[Box]) -> Box:
+    """A line with the fainter strokes before and after it, a word's gap away at most."""
+    height, reach = line.height, max(1.6 * line.height, 8)
+    while True:
+        more = [
+            stroke
+            for stroke in faint
+            if stroke.left < line.right + reach
+            and stroke.right > line.left - reach
+            and (stroke.left < line.left or stroke.right > line.right)
+            and stroke.height <= 1.5 * height
+            and stroke.shared_rows(line) >= 0.6 * stroke.height
+        ]
+        if not more:
+            return line
+        for stroke in more:
+            line = line.joined(stroke)
+
+
+def _grown(box: Box, height: int, width: int) -> Box:
+    aside, up = max(3, box.height // 2), max(2, box.height // 4)
+    return Box(
+        top=max(box.top - up, 0),
+        left=max(box.left - aside, 0),
+        bottom=min(box.bottom + up, height),
+        right=min(box.right + aside, width),
+    )
