@@ -6,14 +6,17 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, ValidationError
 
 from client.policy import Policy
-from client.store import Sources, Store, open_store
+from common.enrolment import SiteName
 from common.errors import ConfigurationError, DataError
 from common.settings import Section, Settings, describe
+
+if TYPE_CHECKING:
+    from client.store import Store
 
 
 class DataSection(Section):
@@ -27,12 +30,32 @@ class DataSection(Section):
     """How several readers' grades become one: ``median``, ``majority`` or ``reader:NAME``."""
 
 
+class ComputeSection(Section):
+    """The ``[compute]`` section of ``site.toml``."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
+    """What trains; ``auto``: the first GPU, or the CPU where there is none."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """CPU threads; 0: as many as there are cores. The same number gives the same bits."""
+    gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of the GPU's memory that training may take."""
+
+
+class NetworkSection(Section):
+    """The ``[network]`` section of ``site.toml``."""
+
+    proxy: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    """The hospital's forward proxy, ``http://[USER:PASSWORD@]HOST:PORT``; empty: connect directly."""
+
+
 class SiteFile(Section):
     """``site.toml``: what belongs to the site alone."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    name: SiteName
     data: DataSection = DataSection()
     policy: Policy = Policy()
+    compute: ComputeSection = ComputeSection()
+    network: NetworkSection = NetworkSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +106,8 @@ class Site:
         Raises:
             DataError: if tables or images cannot be used.
         """
+        from client.store import Sources, open_store  # noqa: PLC0415  torch: only where exams are read
+
         data = self.file.data
         sources = Sources(
             site=self.folder,
