@@ -1,4 +1,4 @@
-"""The site's signing key: made here on first use, never sent, readable by its owner only."""
+"""The site's signing key and its secret: made here on first use, never sent, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from common.errors import DataError
+
+SECRET_BYTES = 32
 
 
 def path(folder: Path) -> Path:
@@ -49,6 +51,32 @@ def public_key(folder: Path) -> str:
         DataError: as :func:`signing_key`.
     """
     return signing_key(folder).public_key().public_bytes_raw().hex()
+
+
+def site_secret(folder: Path) -> bytes:
+    """The site's secret of 32 bytes, made on first use, readable by its owner only.
+
+    Raises:
+        DataError: if it is damaged: the held-out patients depend on it, so it is never quietly replaced.
+    """
+    path = folder / "store" / "secret"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        draft = path.with_name(f".secret-{secrets.token_hex(8)}")
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(secrets.token_bytes(SECRET_BYTES))
+        try:
+            path.hardlink_to(draft)  # fails if another process was first; never shows half a secret
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise DataError(
+            f"Expected {SECRET_BYTES} bytes in {path}, got {len(secret)}: restore it from a backup"
+        )
+    return secret
 
 
 def _make(place: Path) -> None:

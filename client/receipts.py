@@ -12,7 +12,6 @@ from pathlib import Path
 from client import chain, keys
 from client.chain import Entry, Head
 from client.site import Site
-from client.store import site_secret
 from common.errors import DataError, VerificationError
 from common.messages import PlanRequest, TrainRequest
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify
@@ -63,7 +62,7 @@ def of_reply(site: Site, request: TrainRequest, contents: Contents) -> Receipt:
 def policy_hash(site: Site) -> str:
     """HMAC-SHA-256 of the policy with the site's secret: a plain hash would let others try out policies."""
     text = json.dumps(site.policy.model_dump(mode="json"), sort_keys=True)
-    return hmac.new(site_secret(site.folder), b"policy\n" + text.encode(), hashlib.sha256).hexdigest()
+    return hmac.new(keys.site_secret(site.folder), b"policy\n" + text.encode(), hashlib.sha256).hexdigest()
 
 
 def read(path: Path) -> list[Kept]:

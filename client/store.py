@@ -12,7 +12,6 @@ import hashlib
 import hmac
 import json
 import os
-import secrets
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +28,13 @@ from numpy.typing import NDArray
 from client.ingest.arrays import Progress, write_arrays
 from client.ingest.folds import folds
 from client.ingest.tables import Reading, Tables, read_tables
+from client.keys import site_secret
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
 from common.settings import Settings
 from common.training.data import ExamTensors
 
 FORMAT = 2
-SECRET_BYTES = 32
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
 Stamps = dict[str, list[int] | None]
 """File name -> size in bytes and time of change in ns; ``None``: there is none."""
@@ -113,32 +112,6 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
             store = _load_or_build(path, sources, stamps, settings, progress)
         _opened[path] = (stamps, store)
         return store
-
-
-def site_secret(folder: Path) -> bytes:
-    """The site's secret of 32 bytes, made on first use, readable by its owner only.
-
-    Raises:
-        DataError: if it is damaged: the held-out patients depend on it, so it is never quietly replaced.
-    """
-    path = folder / "store" / "secret"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        draft = path.with_name(f".secret-{secrets.token_hex(8)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-        try:
-            path.hardlink_to(draft)  # fails if another process was first; never shows half a secret
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    secret = path.read_bytes()
-    if len(secret) != SECRET_BYTES:
-        raise DataError(
-            f"Expected {SECRET_BYTES} bytes in {path}, got {len(secret)}: restore it from a backup"
-        )
-    return secret
 
 
 def _key(sources: Sources, settings: Settings) -> str:

@@ -5,6 +5,7 @@
     SynofedError                 exit code 1
     ├── ConfigurationError       3   a setting is unknown, missing or out of range
     ├── DataError                4   a site's folder, table or image cannot be used
+    │   └── StorageError         4   ... or what has to be kept cannot be written
     ├── PolicyError              5   a site does not permit what was asked
     │   ├── UnapprovedError      5   ... or has not approved the campaign yet
     │   ├── PausedError          5   ... or has paused it
@@ -53,6 +54,12 @@ class DataError(SynofedError):
 
     exit_code = 4
     code = "data"
+
+
+class StorageError(DataError):
+    """What has to be kept cannot be written; the disk may be full."""
+
+    code = "storage"
 
 
 class PolicyError(SynofedError):

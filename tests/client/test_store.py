@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 
 from client import store as store_module
+from client.keys import site_secret
 from client.site import Site
-from client.store import Store, site_secret
+from client.store import Store
 from common.errors import DataError
 from common.imaging.roi import stored_px
 from common.settings import Settings
