@@ -12,7 +12,7 @@ import hmac
 import ipaddress
 import json
 import re
-from typing import Annotated, Self
+from typing import Annotated
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -60,7 +60,7 @@ class Invitation(_Document):
     """Until when the centre accepts the code."""
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Invitation:
         """Undo :meth:`dump`.
 
         Raises:
@@ -92,13 +92,13 @@ class Registration(_Document):
     """HMAC-SHA-256 over all else, keyed with the invitation's code."""
 
     @classmethod
-    def make(cls, *, site: str, node_key: str, receipt_key: str, version: str, code: str) -> Self:
+    def make(cls, *, site: str, node_key: str, receipt_key: str, version: str, code: str) -> Registration:
         """A request with its proof."""
         rest = {"site": site, "node_key": node_key, "receipt_key": receipt_key, "version": version}
         return cls.model_validate({**rest, "proof": _proof(rest, code)})
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str) -> Registration:
         """Undo :meth:`dump`; a text that differs in any byte from what ``dump`` wrote is another text.
 
         Raises:
