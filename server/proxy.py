@@ -10,6 +10,7 @@ import asyncio
 import logging
 import logging.handlers
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from common.errors import ConfigurationError, SynofedError
 from server.proxy_app import Forwarder, Limits
-from server.proxy_tls import follow, tls
+from server.proxy_tls import follow, tls, upstream_tls
 
 LOG_BYTES = 10_000_000
 LOG_FILES = 5
@@ -34,6 +35,7 @@ def serve(
     certificate: Path | None,
     key: Path | None,
     *,
+    upstream_ca: Path | None = None,
     limits: Limits | None = None,
     ready: Callable[[int], None] | None = None,
 ) -> None:
@@ -41,16 +43,18 @@ def serve(
 
     Args:
         listen: host and port; port 0 takes a free one.
-        upstream: of the SuperLink, such as ``http://127.0.0.1:9091``.
+        upstream: of the SuperLink, such as ``https://127.0.0.1:28000``.
         certificate: chain in PEM; ``None`` with ``key``: no TLS, for trials on one machine only.
         key: of the certificate.
+        upstream_ca: what the SuperLink's certificate is checked against, PEM.
         limits: what one client may take.
         ready: told the port once connections are taken.
 
     Raises:
         ConfigurationError: if the port is taken or the certificate cannot be used.
     """
-    asyncio.run(_serve(listen, upstream, certificate, key, limits=limits or Limits(), ready=ready))
+    trusted = upstream_tls(upstream_ca) if upstream_ca is not None else None
+    asyncio.run(_serve(listen, upstream, certificate, key, trusted, limits=limits or Limits(), ready=ready))
 
 
 async def _serve(
@@ -58,13 +62,14 @@ async def _serve(
     upstream: str,
     certificate: Path | None,
     key: Path | None,
+    trusted: ssl.SSLContext | None,
     *,
     limits: Limits,
     ready: Callable[[int], None] | None,
 ) -> None:
     context = tls(certificate, key) if certificate is not None and key is not None else None
     with _listener(listen) as listener:
-        async with _client(upstream, limits) as client:
+        async with _client(upstream, trusted, limits) as client:
             config = uvicorn.Config(
                 Forwarder(client, limits=limits),
                 http=_protocol(limits),
@@ -112,9 +117,10 @@ def _listener(listen: tuple[str, int]) -> socket.socket:
         ) from None
 
 
-def _client(upstream: str, limits: Limits) -> httpx.AsyncClient:
+def _client(upstream: str, trusted: ssl.SSLContext | None, limits: Limits) -> httpx.AsyncClient:
     return httpx.AsyncClient(
         base_url=upstream,
+        verify=trusted if trusted is not None else True,
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(limits.upstream_s, connect=5.0, pool=5.0),
@@ -173,6 +179,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m server.proxy", description=__doc__)
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
     parser.add_argument("--upstream", required=True, metavar="URL")
+    parser.add_argument(
+        "--upstream-ca", type=Path, help="what the SuperLink's certificate is checked against"
+    )
     parser.add_argument("--certificate", type=Path)
     parser.add_argument("--key", type=Path)
     parser.add_argument("--insecure", action="store_true", help="without TLS, for trials on one machine")
@@ -192,6 +201,7 @@ def main(arguments: list[str] | None = None) -> int:
             given.upstream,
             given.certificate,
             given.key,
+            upstream_ca=given.upstream_ca,
             limits=_limits(given),
             ready=lambda port: print(port, flush=True),  # noqa: T201
         )

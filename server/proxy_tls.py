@@ -32,6 +32,18 @@ def tls(certificate: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def upstream_tls(authority: Path) -> ssl.SSLContext:
+    """What the SuperLink's certificate is checked against.
+
+    Raises:
+        ConfigurationError: if the file cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=authority)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigurationError(f"Expected the SuperLink's authority in {authority}: {error}") from None
+
+
 async def follow(context: ssl.SSLContext, certificate: Path, key: Path, *, every_s: float = 2.0) -> None:
     """Give new connections the certificate that is on disk, for ever.
 
