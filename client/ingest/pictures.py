@@ -47,7 +47,7 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
         content = (folder / ref.path).read_bytes()
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror})") from None
-    picture = _decode(content, mode="L" if image.kind == "grey" else "RGB")
+    picture = decode(content, mode="L" if image.kind == "grey" else "RGB")
     roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
     if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
         raise DataError(
@@ -59,7 +59,16 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
     )
 
 
-def _decode(content: bytes, *, mode: str) -> Image.Image:
+def decode(content: bytes, *, mode: str) -> Image.Image:
+    """A picture in 8 bits a channel.
+
+    Args:
+        content: of the file.
+        mode: Pillow's ``L`` or ``RGB``.
+
+    Raises:
+        DataError: if it is no whole PNG, JPEG or TIFF.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
             if opened.width * opened.height > LARGEST_PX:
