@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from server import federation_cli
+from server import federation_cli, run_cli, up_cli
 
 federation = typer.Typer(
     help="The coordinating centre: certificates, sites, and the running service.", no_args_is_help=True
@@ -23,3 +23,5 @@ def _run() -> None:
 
 
 federation_cli.register(federation)
+up_cli.register(federation)
+run_cli.register(run)

@@ -1,0 +1,223 @@
+"""A campaign over registered hospitals, in the process that the SuperLink's executor starts for it."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from common.errors import ConfigurationError, SynofedError
+from server import campaign, journal
+from server.events import CentreNews, Event, SiteNews, StageStarted
+from server.home import Home
+from server.journal import RoundRecord
+from server.registry import Registry
+from server.roster import Roster
+from server.run_folder import RunFolder
+from server.runs import CampaignStatus, Run, SiteStatus, Wish, find, now
+from server.superlink import HOME_VARIABLE
+
+logger = logging.getLogger("synofed.campaign")
+SYSTEM = "federated"
+
+
+def run(grid: Grid, *, name: str) -> None:
+    """Run the campaign of that name of the home in the environment, from where its journal stands.
+
+    What was expected to go wrong ends the campaign as ``FAILED``; anything else leaves it ``INTERRUPTED``, and the
+    service tries again. Either way the reason stands in ``status.json`` and ``log.txt``.
+
+    Raises:
+        Exception: what interrupted the campaign, so that Flower counts its run as failed.
+    """
+    home = Home(Path(os.environ[HOME_VARIABLE]))
+    this = find(home, name)
+    with alone(this):
+        _run(grid, home, this)
+
+
+@contextmanager
+def alone(this: Run) -> Iterator[None]:
+    """Keeps two processes from one campaign: after an outage Flower may take a living one for dead.
+
+    Raises:
+        RuntimeError: if another process has it.
+    """
+    with (this.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RuntimeError(f"A former process of {this.name} is still there") from None
+        yield
+
+
+def _run(grid: Grid, home: Home, this: Run) -> None:
+    handler = _log_to(this.log)
+    reporter = Reporter(this)
+    try:
+        settings = this.settings()
+        outcome = campaign.run(
+            grid,
+            settings,
+            roster=roster(home, this.wish()),
+            folder=this.path,
+            campaign=this.name,
+            observer=reporter,
+        )
+        reporter.end(outcome.status.value, missing=dict(outcome.missing))
+        RunFolder(this.path).update_manifest(
+            status=outcome.status.value,
+            sites=list(outcome.sites),
+            missing=dict(outcome.missing),
+            finished=now(),
+        )
+    except SynofedError as error:
+        reporter.end("FAILED", reason=str(error))
+        with suppress(SynofedError, OSError):
+            RunFolder(this.path).update_manifest(status="FAILED", finished=now())
+        raise
+    except Exception as error:
+        logger.exception("interrupted")
+        reporter.end("INTERRUPTED", reason=traceback.format_exception_only(error)[-1].strip())
+        raise
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def roster(home: Home, wish: Wish) -> Roster:
+    """The sites that a campaign was submitted with, and their keys as they are registered now.
+
+    Raises:
+        ConfigurationError: if none of them is registered any more.
+    """
+    keys = {site.name: site.receipt_key for site in Registry.open(home.path).registered()}
+    taking_part = {name: keys[name] for name in wish.sites if name in keys}
+    if not taking_part:
+        raise ConfigurationError(
+            f"None of the campaign's sites is registered any more: {', '.join(wish.sites)}. Invite them again, or "
+            f"submit a campaign over others"
+        )
+    return Roster.of(taking_part)
+
+
+class Reporter:
+    """Keeps ``status.json``, ``rounds.jsonl`` and ``log.txt`` of a campaign that runs.
+
+    Args:
+        run: the campaign; its ``rounds.jsonl`` is made to say what its journals say.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._folder = RunFolder(run.path)
+        records = journal.records(run.path / "journal", plan_hash=run.settings().plan_hash())
+        self._folder.rewrite_rounds((SYSTEM, record) for record in records)
+        used = Counter(site for record in records for site in record.participants)
+        last = {site: record.time for record in records for site in record.participants}
+        former = run.status().sites
+        self._status = CampaignStatus(
+            state="RUNNING",
+            sites={
+                site: SiteStatus(
+                    state="expected",
+                    since=former[site].since if site in former else "",
+                    used=used[site],
+                    last_used=last.get(site, ""),
+                )
+                for site in run.wish().sites
+            },
+        )
+        self._stage_rounds: dict[str, int] = {}
+        self._started = time.monotonic()
+        self._closed = 0
+        self._update()
+        logger.info("the campaign's process starts; %d rounds of groups are done", len(records))
+
+    def __call__(self, event: Event) -> None:
+        """See :data:`server.events.Observer`."""
+        match event:
+            case StageStarted():
+                self._stage(event)
+            case RoundRecord():
+                self._round(event)
+            case SiteNews():
+                self._site(event)
+            case CentreNews():
+                logger.warning("waiting: %s", event.reason)
+                self._update(waits=event.reason)
+
+    def end(self, state: str, *, reason: str = "", missing: dict[str, int] | None = None) -> None:
+        """The last word of this process; an error while it is said is only logged: the disk may be full."""
+        (logger.info if not reason else logger.error)("%s %s", state, reason)
+        try:
+            self._update(state=state, reason=reason, missing=missing or {}, waits="")
+        except OSError:
+            logger.exception("the status cannot be written")
+
+    def _stage(self, event: StageStarted) -> None:
+        logger.info(
+            "stage %s: %d networks in %d groups, %d of %d rounds are done, %d networks taken over",
+            event.stage,
+            event.networks,
+            event.groups,
+            event.done,
+            event.total,
+            event.reused,
+        )
+        rounds = [record for record in self._run.rounds() if record["stage"] == event.stage]
+        self._stage_rounds = {str(one["group"]): int(str(one["round"])) for one in rounds}
+        self._update(
+            stage=event.stage,
+            networks=event.networks,
+            total=event.total,
+            done=event.done,
+            groups=dict(self._stage_rounds),
+        )
+
+    def _round(self, record: RoundRecord) -> None:
+        self._folder.append_round(SYSTEM, record)
+        self._closed += 1
+        self._stage_rounds[record.group] = record.round
+        sites = dict(self._status.sites)
+        for site in record.participants:
+            before = sites.get(site, SiteStatus())
+            sites[site] = before.model_copy(update={"used": before.used + 1, "last_used": record.time})
+        logger.info("%s, round %d: loss %.4f, AUC %.4f", record.group, record.round, record.loss, record.auc)
+        for site, reason in record.dropped.items():
+            logger.warning("%s, round %d: without %s: %s", record.group, record.round, site, reason)
+        hours = (time.monotonic() - self._started) / 3600.0
+        self._update(
+            sites=sites,
+            done=self._status.done + 1,
+            groups=dict(self._stage_rounds),
+            rounds_per_hour=self._closed / hours,
+            waits="",
+        )
+
+    def _site(self, news: SiteNews) -> None:
+        logger.info("%s is %s%s", news.site, news.state, f": {news.reason}" if news.reason else "")
+        before = self._status.sites.get(news.site, SiteStatus())
+        after = before.model_copy(update={"state": news.state, "reason": news.reason, "since": now()})
+        self._update(sites={**self._status.sites, news.site: after})
+
+    def _update(self, **changes: object) -> None:
+        self._status = self._status.model_copy(update=changes)
+        self._run.write_status(self._status)
+
+
+def _log_to(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    return handler

@@ -1,0 +1,249 @@
+"""The centre's service: proxy, SuperLink and executor are kept running, sites let in and out, campaigns started.
+
+One process, one thread, one look at everything twice a second. All that it knows is on disk, so that it can be killed
+at any instant and started again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from common import loopback
+from common.errors import ConfigurationError, ConnectionLostError, SynofedError
+from common.processes import Backoff, Service
+from server import control, superlink
+from server.control import Control, canonical
+from server.home import Federation, Home
+from server.registry import Registry
+from server.runs import ENDED, Attempts, CampaignStatus, Run, all_of
+from server.superlink import SuperlinkFiles
+
+LOOK_S = 0.5
+FIRST_TRY_S = 5.0
+LAST_TRY_S = 300.0
+MOST_TRIES = 12
+"""Tries in a row without a round, after which a campaign has failed."""
+Say = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Centre:
+    """The running service of one home.
+
+    Args:
+        home: of the centre.
+        insecure: the proxy speaks plain HTTP.
+        say: told what an operator should see.
+    """
+
+    home: Home
+    insecure: bool
+    say: Say
+    federation: Federation = field(init=False)
+    services: tuple[Service, ...] = field(init=False)
+    _registered: object = field(init=False, default=None)
+    _answers: bool = field(init=False, default=False)
+
+    def __post_init__(self) -> None:
+        self.federation = self.home.federation()
+        link, executor = superlink.services(self.home, port=self.federation.superlink.port)
+        self.services = (link, _proxy(self.home, self.federation, insecure=self.insecure), executor)
+        for service in self.services:
+            service.backoff = Backoff(first_s=1.0, longest_s=60.0)
+
+    def run(self) -> None:
+        """Serve until SIGTERM or SIGINT; everything that was started has ended when this returns."""
+        with locked(self.home), _until_signalled() as ended:
+            SuperlinkFiles(self.home.superlink).prepare()
+            try:
+                while not ended():
+                    self.look()
+                    time.sleep(LOOK_S)
+            finally:
+                for service in reversed(self.services):
+                    service.stop()
+
+    def look(self) -> None:
+        """Look after everything once."""
+        for service in self.services:
+            printed = service.tend()
+            if printed is not None:
+                self._answers = False
+                self._registered = None
+                self.say(
+                    f"{service.name} ended, it starts again in {service.waits_s:.0f} s; {service.log} says why: "
+                    f"{_last_line(printed)}"
+                )
+        try:
+            with control.connect(
+                self.federation.superlink.port, SuperlinkFiles(self.home.superlink).authority
+            ) as link:
+                self._let_in_and_out(link)
+                self._tend_campaigns(link)
+        except ConnectionLostError as error:
+            if self._answers:
+                self.say(str(error))
+            self._answers = False
+        except SynofedError as error:
+            self.say(str(error))
+        else:
+            if not self._answers:
+                self.say("the SuperLink answers")
+            self._answers = True
+
+    def _let_in_and_out(self, link: Control) -> None:
+        """Make the SuperLink's nodes those that are registered, whenever the registry has changed."""
+        stamp = _stamp(self.home.registry)
+        if stamp == self._registered:
+            return
+        wanted = {canonical(site.node_key): site.name for site in Registry.open(self.home.path).registered()}
+        known = link.nodes()
+        for node in known:
+            if wanted.get(node.key) != node.name:
+                link.unregister(node.node_id)
+                self.say(f"{node.name} is shut out")
+        there = {node.key for node in known if wanted.get(node.key) == node.name}
+        for key, name in wanted.items():
+            if key not in there:
+                link.register(name, key)
+                self.say(f"{name} may connect")
+        self._registered = stamp
+
+    def _tend_campaigns(self, link: Control) -> None:
+        runs = all_of(self.home)
+        if not runs:
+            return
+        active = link.active()
+        for run in runs:
+            try:
+                _Tended(run, link, active, self.say).tend()
+            except ConfigurationError as error:
+                self.say(f"{run.name}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tended:
+    """One campaign, as one look finds it."""
+
+    run: Run
+    link: Control
+    active: frozenset[int]
+    say: Say
+
+    def tend(self) -> None:
+        wish, status, attempts = self.run.wish(), self.run.status(), self.run.attempts()
+        alive = attempts.run_id in self.active
+        if wish.wanted == "stop":
+            self._stop(status, attempts, alive=alive)
+        elif not alive and (status.state not in ENDED or wish.asked != attempts.asked):
+            if status.state in {"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"}:
+                return
+            if wish.asked != attempts.asked:
+                attempts = Attempts(asked=wish.asked)
+            self._start(status, attempts)
+
+    def _stop(self, status: CampaignStatus, attempts: Attempts, *, alive: bool) -> None:
+        if alive:
+            self.link.stop(attempts.run_id)
+            self.say(f"{self.run.name} is stopped")
+        if status.state not in ENDED:
+            self.run.write_status(status.model_copy(update={"state": "STOPPED", "reason": "by the operator"}))
+
+    def _start(self, status: CampaignStatus, attempts: Attempts) -> None:
+        """Start the campaign's process if it is due; one that died has waited ever longer."""
+        rounds = len(self.run.rounds())
+        if rounds > attempts.rounds:
+            attempts = attempts.model_copy(update={"tries": 0, "rounds": rounds})
+        if attempts.run_id and not attempts.not_before:
+            wait = min(LAST_TRY_S, FIRST_TRY_S * 2.0**attempts.tries)
+            if attempts.tries >= MOST_TRIES:
+                reason = f"{MOST_TRIES} tries in a row brought no round. {status.reason}"
+                self.run.write_status(status.model_copy(update={"state": "FAILED", "reason": reason}))
+                self.say(f"{self.run.name} has failed: {reason}")
+                return
+            self.say(f"{self.run.name} was interrupted, the next try is in {wait:.0f} s. {status.reason}")
+            self.run.write_status(status.model_copy(update={"state": "INTERRUPTED"}))
+            self.run.write_attempts(
+                attempts.model_copy(update={"not_before": time.time() + wait, "tries": attempts.tries + 1})
+            )
+            return
+        if time.time() < attempts.not_before:
+            return
+        self.run.write_status(status.model_copy(update={"state": "STARTING", "reason": ""}))
+        run_id = self.link.start(self.run.name)
+        self.run.write_attempts(
+            attempts.model_copy(update={"run_id": run_id, "not_before": 0.0, "rounds": rounds})
+        )
+        self.say(f"{self.run.name} starts")
+
+
+def _proxy(home: Home, federation: Federation, *, insecure: bool) -> Service:
+    files = SuperlinkFiles(home.superlink)
+    host = f"[{federation.proxy.host}]" if ":" in federation.proxy.host else federation.proxy.host
+    tls = ("--certificate", str(home.server_certificate), "--key", str(home.server_key))
+    command = [
+        *(sys.executable, "-P", "-m", "server.proxy"),
+        *("--listen", f"{host}:{federation.proxy.port}"),
+        *("--upstream", f"https://{loopback.ADDRESS}:{federation.superlink.port}"),
+        *("--upstream-ca", str(files.authority)),
+        *("--log", str(files.folder / "proxy.access.log")),
+        *(("--insecure",) if insecure else tls),
+    ]
+    return Service(
+        name="proxy", command=lambda: command, environment=os.environ, log=files.folder / "proxy.log"
+    )
+
+
+@contextmanager
+def locked(home: Home) -> Iterator[None]:
+    """Keeps a second service from the same home.
+
+    Raises:
+        ConfigurationError: if there is one.
+    """
+    home.superlink.mkdir(mode=0o700, exist_ok=True)
+    with (home.superlink / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigurationError(f"The centre at {home.path} is up already") from None
+        yield
+
+
+@contextmanager
+def _until_signalled() -> Iterator[Callable[[], bool]]:
+    """Whether SIGTERM or SIGINT came."""
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        came.append(number)
+
+    former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it printed nothing"

@@ -1,0 +1,85 @@
+"""The command that runs the centre's service."""
+
+from __future__ import annotations
+
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+
+from server.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
+from server.home import Federation, Home
+from server.provision import validity
+from server.registry import Registry
+from server.runs import now
+from server.up import Centre
+
+INSECURE = (
+    "WARNING: --insecure: the proxy speaks plain HTTP. Whoever sits between a hospital and it reads and changes all "
+    "that passes, and sites refuse to connect: use it behind something that adds TLS on this machine, or for trials."
+)
+
+
+def register(federation: typer.Typer) -> None:
+    """Add the command to ``synofed federation``."""
+    federation.command("up")(up)
+
+
+def up(
+    home: HomeOption = DEFAULT_HOME,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Without TLS; never for hospitals.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the centre until SIGTERM or Ctrl-C: proxy, SuperLink, and the campaigns that were submitted."""
+    paths = Home(home)
+    federation = paths.federation()
+    centre = Centre(paths, insecure, _say_json if as_json else _say)
+    if insecure:
+        sys.stderr.write(INSECURE + "\n")
+    warnings = () if insecure else validity(home, now=datetime.now(UTC)).warnings
+    if as_json:
+        typer.echo(json.dumps(_facts(paths, federation, warnings, insecure=insecure)))
+    else:
+        typer.echo(_described(paths, federation, warnings))
+    sys.stdout.flush()
+    centre.run()
+
+
+def _facts(paths: Home, federation: Federation, warnings: tuple[str, ...], *, insecure: bool) -> object:
+    return {
+        "federation": federation.name,
+        "address": federation.address,
+        "listens": f"{federation.proxy.host}:{federation.proxy.port}",
+        "tls": not insecure,
+        "sites": {site.name: site.status for site in Registry.open(paths.path).sites()},
+        "logs": str(paths.superlink.resolve()),
+        "warnings": list(warnings),
+    }
+
+
+def _described(paths: Home, federation: Federation, warnings: tuple[str, ...]) -> str:
+    sites = Registry.open(paths.path).sites()
+    known = (
+        ", ".join(f"{site.name} ({site.status})" for site in sites) or "none: synofed federation invite SITE"
+    )
+    return "\n".join(
+        [
+            f"{federation.name}: hospitals connect to {federation.address}",
+            f"  the one open port: {federation.proxy.host}:{federation.proxy.port}; GET /health says whether it is well",
+            f"  sites: {known}",
+            f"  logs: {paths.superlink.resolve()}; campaigns: {paths.runs.resolve()}",
+            *(f"  WARNING: {warning}" for warning in warnings),
+        ]
+    )
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{now()} {text}\n")
+    sys.stdout.flush()
+
+
+def _say_json(text: str) -> None:
+    sys.stdout.write(json.dumps({"time": now(), "event": text}) + "\n")
+    sys.stdout.flush()
