@@ -2,11 +2,13 @@
 
 ``<site folder>/audit.jsonl`` is only ever appended to, under a lock that processes and threads share, and is on
 disk before the reply that it tells of leaves. It holds hashes, sizes and names of requests, nothing of patients.
+:mod:`client.audit` says what its entries tell.
 What a crash left of a last line is removed by the next entry, which says so: no receipt can exist for it.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -17,10 +19,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.errors import DataError, VerificationError
+from common.errors import StorageError, VerificationError
 
 NAME = "audit.jsonl"
 BLOCK_BYTES = 8192
+SEARCH_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,26 +59,49 @@ class Entry:
     content: Mapping[str, object]
 
 
-def append(path: Path, event: str, details: Mapping[str, object]) -> Head:
-    """Add an entry; it is on disk when this returns.
+def append(path: Path, event: str, details: Mapping[str, object], *, durable: bool = True) -> Head:
+    """Add an entry.
 
     Args:
         path: the log.
         event: what happened, one word.
         details: its facts, of JSON's types; never anything of a patient.
+        durable: it is on disk when this returns; otherwise it survives the end of this process, and is on disk with
+            the next entry that is.
 
     Returns:
         The new head.
 
     Raises:
-        DataError: if the log cannot be written.
+        StorageError: if the log cannot be written; then nothing of the entry stays in it.
         VerificationError: if its last line is no entry: nothing may leave before that is settled.
     """
     try:
         with _locked(path) as log:
-            return _append(log, path, event, details)
+            return _append(log, path, event, details, durable=durable)
     except OSError as error:
-        raise DataError(f"The site's log {path} cannot be written: {error.strerror}") from None
+        raise StorageError(f"The site's log {path} cannot be written: {error.strerror}") from None
+
+
+def append_new(path: Path, event: str, details: Mapping[str, object]) -> bool:
+    """Add an entry, unless the last one of its event says the same.
+
+    Returns:
+        Whether it was added.
+
+    Raises:
+        StorageError: if the log cannot be written.
+        VerificationError: if an entry that was looked at is none.
+    """
+    try:
+        with _locked(path) as log:
+            last = next(_newest(log, path, "event", event), None)
+            if last is not None and all(last.content.get(key) == value for key, value in details.items()):
+                return False
+            _append(log, path, event, details, durable=True)
+            return True
+    except OSError as error:
+        raise StorageError(f"The site's log {path} cannot be written: {error.strerror}") from None
 
 
 def head(path: Path) -> Head:
@@ -90,6 +116,39 @@ def head(path: Path) -> Head:
         return START
     try:
         return _head(log, path)
+    finally:
+        os.close(log)
+
+
+def newest(path: Path, name: str, value: str) -> Iterator[Entry]:
+    """Entries with a field of this value, the newest first; reads no more of the log than is asked for.
+
+    Raises:
+        VerificationError: if one of them is no entry.
+    """
+    try:
+        log = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        yield from _newest(log, path, name, value)
+    finally:
+        os.close(log)
+
+
+def last(path: Path) -> Entry | None:
+    """The last whole entry.
+
+    Raises:
+        VerificationError: if the last line is none.
+    """
+    try:
+        log = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    try:
+        line, _ = _tail(log)
+        return _entry(line, path, None) if line is not None else None
     finally:
         os.close(log)
 
@@ -146,11 +205,11 @@ def _locked(path: Path) -> Iterator[int]:
         os.close(log)
 
 
-def _append(log: int, path: Path, event: str, details: Mapping[str, object]) -> Head:
+def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, durable: bool) -> Head:
     last = _head(log, path)
     lines = b""
+    length = os.fstat(log).st_size - last.torn_bytes
     if last.torn_bytes:
-        length = os.fstat(log).st_size - last.torn_bytes
         torn = os.pread(log, last.torn_bytes, length)
         os.ftruncate(log, length)
         facts = {"torn_bytes": len(torn), "torn_hash": hashlib.sha256(torn).hexdigest()}
@@ -158,9 +217,14 @@ def _append(log: int, path: Path, event: str, details: Mapping[str, object]) -> 
         lines += line
     line, new = _line(last, event, details)
     lines += line
-    if os.write(log, lines) != len(lines):
-        raise DataError(f"The site's log {path} cannot be written: is the disk full?")
-    os.fsync(log)
+    try:
+        if os.write(log, lines) != len(lines):
+            raise OSError(errno.ENOSPC, "is the disk full?")
+        if durable:
+            os.fsync(log)
+    except OSError:
+        os.ftruncate(log, length)  # no half of an entry stays
+        raise
     if last.sequence == 0:
         _sync_folder(path.parent)
     return new
@@ -179,6 +243,15 @@ def _line(last: Head, event: str, details: Mapping[str, object]) -> tuple[bytes,
 
 
 def _head(log: int, path: Path) -> Head:
+    line, torn_bytes = _tail(log)
+    if line is None:
+        return Head(sequence=0, hash=START.hash, torn_bytes=torn_bytes)
+    entry = _entry(line, path, None)
+    return Head(sequence=entry.sequence, hash=entry.hash, torn_bytes=torn_bytes)
+
+
+def _tail(log: int) -> tuple[bytes | None, int]:
+    """The last whole line, and the length of an incomplete one after it."""
     size = os.fstat(log).st_size
     block = BLOCK_BYTES
     while True:
@@ -186,12 +259,35 @@ def _head(log: int, path: Path) -> Head:
         whole, end, torn = os.pread(log, size - start, start).rpartition(b"\n")
         _, before, line = whole.rpartition(b"\n")
         if before or start == 0:
-            break
+            return (line if end else None), len(torn)
         block *= 2
-    if not end:
-        return Head(sequence=0, hash=START.hash, torn_bytes=len(torn))
-    entry = _entry(line, path, None)
-    return Head(sequence=entry.sequence, hash=entry.hash, torn_bytes=len(torn))
+
+
+def _newest(log: int, path: Path, name: str, value: str) -> Iterator[Entry]:
+    """Entries with a field of this value, from the end; the log is read in large blocks, each once."""
+    wanted = json.dumps({name: value}, separators=(",", ":")).encode()[1:-1]
+    end, rest = os.fstat(log).st_size, b""
+    while end > 0:
+        start = max(0, end - SEARCH_BYTES)
+        text = os.pread(log, end - start, start) + rest
+        # what stands before the first end of a line continues in the block before
+        first = (text.find(b"\n") + 1 or len(text)) if start > 0 else 0
+        for line in reversed(_lines_with(text, wanted, first)):
+            entry = _entry(line, path, None)
+            if entry.content.get(name) == value:
+                yield entry
+        end, rest = start, text[:first]
+
+
+def _lines_with(text: bytes, wanted: bytes, start: int) -> list[bytes]:
+    found = []
+    while (place := text.find(wanted, start)) >= 0:
+        begin, end = text.rfind(b"\n", 0, place) + 1, text.find(b"\n", place)
+        if end < 0:
+            break
+        found.append(text[begin:end])
+        start = end + 1
+    return found
 
 
 def _entry(line: bytes, path: Path, number: int | None) -> Entry:

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client import chain, keys
-from common.errors import DataError, VerificationError
+from common.errors import DataError, StorageError, VerificationError
+from tests.full_disk import limited_files
 
 
 def written(folder: Path, entries: int = 6) -> Path:
@@ -161,3 +162,43 @@ def test_a_damaged_signing_key_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="restore it from a backup"):
         keys.signing_key(tmp_path)
     assert keys.path(tmp_path).read_text(encoding="utf-8") == "broken"
+
+
+@given(st.lists(st.sampled_from(["a", "b", 'c","seq":"', "long"]), max_size=30), st.integers(30, 700))
+def test_the_newest_entries_of_a_value_are_found_whatever_the_blocks(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str], block: int
+) -> None:
+    path = tmp_path_factory.mktemp("log") / chain.NAME
+    for name in names:
+        chain.append(
+            path, "reply", {"request_id": name, "more": "x" * (900 if name == "long" else 3)}, durable=False
+        )
+    whole, chain.SEARCH_BYTES = chain.SEARCH_BYTES, block
+    try:
+        for name in ("a", "b", 'c","seq":"', "long", "none"):
+            expected = [number for number, other in enumerate(names, start=1) if other == name]
+            assert [entry.sequence for entry in chain.newest(path, "request_id", name)] == expected[::-1]
+    finally:
+        chain.SEARCH_BYTES = whole
+
+
+def test_an_entry_that_says_nothing_new_is_not_added(tmp_path: Path) -> None:
+    path = tmp_path / chain.NAME
+    assert chain.append_new(path, "policy", {"rounds": 1})
+    chain.append(path, "reply", {"rounds": 2})
+    assert not chain.append_new(path, "policy", {"rounds": 1})
+    assert chain.append_new(path, "policy", {"rounds": 2})
+    assert chain.append_new(path, "policy", {"rounds": 1})
+    last = chain.last(path)
+    assert last is not None
+    assert (last.sequence, last.content["event"]) == (4, "policy")
+
+
+@pytest.mark.parametrize("room", [0, 5, 60])
+def test_a_full_disk_leaves_no_half_of_an_entry(tmp_path: Path, room: int) -> None:
+    path = written(tmp_path, entries=3)
+    before = path.read_bytes()
+    with limited_files(len(before) + room), pytest.raises(StorageError, match="cannot be written"):
+        chain.append(path, "reply", {"request_id": "r3"})
+    assert path.read_bytes() == before
+    assert chain.append(path, "reply", {"request_id": "r3"}).sequence == 4
