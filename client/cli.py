@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from client import init_cli, receipts
+from client import init_cli, join_cli, receipts
 from client.receipts import Checked
 from client.site import Site
 
@@ -17,6 +17,7 @@ site = typer.Typer(help="A hospital's own site.", no_args_is_help=True)
 log = typer.Typer(help="The site's audit log of all that left it.", no_args_is_help=True)
 site.add_typer(log, name="log")
 site.command("init")(init_cli.init)
+site.command("join")(join_cli.join)
 
 
 @site.callback()

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from common import loopback
 from common.errors import ConfigurationError, ConnectionLostError, SynofedError
-from common.processes import Backoff, Service
+from common.processes import Backoff, Service, until_signalled
 from server import control, superlink
 from server.control import Control, canonical
 from server.home import Federation, Home
@@ -62,7 +60,7 @@ class Centre:
 
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; everything that was started has ended when this returns."""
-        with locked(self.home), _until_signalled() as ended:
+        with locked(self.home), until_signalled() as ended:
             SuperlinkFiles(self.home.superlink).prepare()
             try:
                 while not ended():
@@ -217,23 +215,6 @@ def locked(home: Home) -> Iterator[None]:
         except OSError:
             raise ConfigurationError(f"The centre at {home.path} is up already") from None
         yield
-
-
-@contextmanager
-def _until_signalled() -> Iterator[Callable[[], bool]]:
-    """Whether SIGTERM or SIGINT came."""
-    came: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        came.append(number)
-
-    former = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield lambda: bool(came)
-    finally:
-        for number, handler in former.items():
-            signal.signal(number, handler)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -67,7 +67,7 @@ def _described(paths: Home, federation: Federation, warnings: tuple[str, ...]) -
     return "\n".join(
         [
             f"{federation.name}: hospitals connect to {federation.address}",
-            f"  the one open port: {federation.proxy.host}:{federation.proxy.port}; GET /health says whether it is well",
+            f"  the one open port: {federation.proxy.host}:{federation.proxy.port}; GET /health says how it is",
             f"  sites: {known}",
             f"  logs: {paths.superlink.resolve()}; campaigns: {paths.runs.resolve()}",
             *(f"  WARNING: {warning}" for warning in warnings),

@@ -1,0 +1,256 @@
+"""Keeping a site joined: its SuperNode and executor run, and start again for ever when they end.
+
+Only outbound connections are made. Why a connection ended is said in one line, from what Flower printed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from client import enrolment, keys
+from client.enrolment import Enrolment
+from client.site import Site
+from client.supernode import Joining, SupernodeFiles, free_port, services
+from client.tls import explain_tls, failure
+from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError
+from common.processes import Backoff, Service, until_signalled
+
+LOOK_S = 0.5
+STOP_S = 8.0
+CONNECTED = "SuperNode ID:"
+Say = Callable[[str], None]
+
+_NOT_ACTIVATED = re.compile(r"\[code: 2004\]|could not be activated|No SuperNode found")
+_UNAUTHORIZED = re.compile(r"401 Unauthorized|Invalid SuperNode authentication")
+_EXIT_CODE = re.compile(r"Exit Code: (\d+)")
+_VERSION_CODE = "606"
+
+
+def joining(folder: Path) -> Joining:
+    """What a site's SuperNode is started with, once everything is there.
+
+    Raises:
+        DataError: if the site is not enrolled, or its keys are not there or can be read by others.
+        ConfigurationError: if ``site.toml`` or the authority's certificate cannot be used.
+    """
+    folder = folder.resolve()
+    site = Site.open(folder)
+    enrolled = Enrolment.open(folder)
+    if enrolled.site != site.name:
+        raise ConfigurationError(
+            f"Expected the name {enrolled.site!r} of federation.json in site.toml, got {site.name!r}: put it back, "
+            f"the centre knows the site by it"
+        )
+    for key in (enrolment.node_key(folder), keys.path(folder)):
+        _check_key(key)
+    return Joining(
+        folder=folder,
+        address=enrolled.address,
+        device=site.file.compute.device,
+        threads=site.file.compute.threads,
+        proxy=_proxy(site.file.network.proxy),
+    )
+
+
+@dataclass(slots=True)
+class Joined:
+    """A site that is kept joined.
+
+    Args:
+        folder: of the site.
+        say: told what the site's people should see.
+    """
+
+    folder: Path
+    say: Say
+    backoff: Backoff = field(default_factory=Backoff)
+    _services: tuple[Service, ...] = ()
+    _address: str = ""
+    _connected: bool = False
+    _started: float = 0.0
+    _due: float = 0.0
+
+    def run(self, *, once: bool = False) -> None:
+        """Stay joined until SIGTERM or SIGINT; everything that was started has ended when this returns.
+
+        Args:
+            once: do not start again after the first end.
+
+        Raises:
+            ConnectionLostError: with ``once``, why it ended.
+            SynofedError: at the start, as :func:`joining`.
+        """
+        joining(self.folder)
+        with locked(self.folder), until_signalled() as ended:
+            try:
+                while not ended():
+                    lost = self.look()
+                    if lost is not None and once:
+                        raise lost
+                    time.sleep(LOOK_S)
+            finally:
+                self._stop()
+                self._note("left", "")
+
+    def look(self) -> ConnectionLostError | None:
+        """Look after the processes once.
+
+        Returns:
+            Why they ended, if they just did.
+        """
+        if not self._services:
+            if time.monotonic() >= self._due:
+                self._start()
+            return None
+        if all(service.running for service in self._services):
+            if not self._connected and CONNECTED in self._services[0].output():
+                self._connected = True
+                self.say(f"connected to {self._address}")
+                self._note("connected", "")
+            return None
+        return self._lost()
+
+    def _start(self) -> None:
+        try:
+            start = joining(self.folder)  # anew each time: its files may have been put right
+        except SynofedError as error:
+            self._wait(f"{error}", lived_s=0.0)
+            return
+        SupernodeFiles(self.folder.resolve() / "flower").prepare(start)
+        self._services = services(start, port=free_port())
+        self._address, self._connected = start.address, False
+        self._started = time.monotonic()
+        self._note("connecting", "")
+        for service in self._services:
+            service.start()
+
+    def _lost(self) -> ConnectionLostError:
+        node, executor = self._services
+        error = (
+            explain(node.output(), address=self._address, was_connected=self._connected)
+            if not node.running
+            else ConnectionLostError(f"The process that runs the training ended: see {executor.log}")
+        )
+        self._stop()
+        self._wait(str(error), lived_s=time.monotonic() - self._started if self._connected else 0.0)
+        return error
+
+    def _wait(self, reason: str, *, lived_s: float) -> None:
+        wait = self.backoff.next_s(lived_s=lived_s)
+        self._due = time.monotonic() + wait
+        self.say(f"{reason}. The next try is in {wait:.0f} s")
+        self._note("waiting", reason)
+
+    def _stop(self) -> None:
+        for service in self._services:
+            service.stop(grace_s=STOP_S)
+        self._services = ()
+
+    def _note(self, state: str, reason: str) -> None:
+        """What ``synofed site status`` shows."""
+        content = {
+            "state": state,
+            "reason": reason,
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+            "pid": os.getpid(),
+            "address": self._address,
+        }
+        place = state_file(self.folder)
+        draft = place.with_name(f".{place.name}.{os.getpid()}")
+        draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
+        draft.replace(place)
+
+
+def state_file(folder: Path) -> Path:
+    """Where a site's connection stands: ``state``, ``reason``, ``since``, ``pid``, ``address``."""
+    return folder / "flower" / "state.json"
+
+
+def explain(printed: str, *, address: str, was_connected: bool) -> ConnectionLostError:
+    """Why a SuperNode ended.
+
+    Args:
+        printed: by it.
+        address: of the centre.
+        was_connected: whether it had been connected before it ended.
+    """
+    code = _EXIT_CODE.search(printed)
+    if _NOT_ACTIVATED.search(printed):
+        return ConnectionLostError(
+            "The centre does not let this site in. Either it has not accepted request.json yet, or it has revoked "
+            "the site: ask it. Or this site was connected until a moment ago, here or from a copy of its folder: "
+            "then it is let in again within a minute"
+        )
+    if _UNAUTHORIZED.search(printed) or (code is None and "terminated gracefully" in printed):
+        before = "The centre has revoked this site, or" if was_connected else "Most likely"
+        return ConnectionLostError(
+            f"The centre refused this site's signature. {before} this machine's clock (now "
+            f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC) is off: synofed site check compares it with the centre's"
+        )
+    if code is not None and code.group(1) == _VERSION_CODE:
+        return ConnectionLostError(
+            "The centre runs another version of Flower: install the version of synofed that it runs"
+        )
+    if failure(printed) != "unknown":
+        return explain_tls(printed, address=address)
+    return ConnectionLostError(f"The connection ended: {_last_line(printed)}")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keeps a site from being joined twice.
+
+    Raises:
+        ConfigurationError: if it is joined already.
+    """
+    place = folder / "flower"
+    place.mkdir(mode=0o700, exist_ok=True)
+    with (place / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise ConfigurationError(
+                f"This site is joined already, by process {file.read().strip() or 'unknown'}: end that one first"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _check_key(key: Path) -> None:
+    try:
+        mode = key.stat().st_mode
+    except OSError:
+        raise DataError(
+            f"Expected a key at {key}: restore it from a backup, or run synofed site init again"
+        ) from None
+    if mode & 0o077:
+        raise DataError(f"Other accounts can read {key}: chmod 600 {key}, and ask who has read it")
+
+
+def _proxy(url: str) -> dict[str, str]:
+    """The variables by which the SuperNode's HTTP client knows a forward proxy."""
+    if not url:
+        return {}
+    if not urlsplit(url).hostname:
+        raise ConfigurationError(
+            "Expected network.proxy in site.toml as http://[USER:PASSWORD@]HOST:PORT, got something without a host"
+        )
+    return {"HTTPS_PROXY": url, "https_proxy": url}
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1][:200] if lines else "it printed nothing"

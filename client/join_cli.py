@@ -1,0 +1,33 @@
+"""``synofed site join``: the site takes part, for as long as this runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from client.join import Joined, joining
+from client.log import site_log
+
+
+def join(
+    folder: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")],
+    once: Annotated[bool, typer.Option("--once", help="Do not connect again after an end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+) -> None:
+    """Stay connected to the centre until SIGTERM or Ctrl-C; what the site permits is asked at every request."""
+    start = joining(folder)
+
+    def say(text: str) -> None:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        sys.stdout.write((json.dumps({"time": now, "event": text}) if as_json else f"{now} {text}") + "\n")
+        sys.stdout.flush()
+        site_log(folder, logging.INFO, text)
+
+    say(f"joining {start.address}")
+    Joined(folder, say).run(once=once)
