@@ -47,7 +47,6 @@ def serve(
         certificate: chain in PEM; ``None`` with ``key``: no TLS, for trials on one machine only.
         key: of the certificate.
         upstream_ca: what the SuperLink's certificate is checked against, PEM.
-        upstream_ca: the certificate that the SuperLink's own is checked against, in PEM.
         limits: what one client may take.
         ready: told the port once connections are taken.
 
@@ -183,7 +182,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--upstream-ca", type=Path, help="what the SuperLink's certificate is checked against"
     )
-    parser.add_argument("--upstream-ca", type=Path, metavar="FILE")
     parser.add_argument("--certificate", type=Path)
     parser.add_argument("--key", type=Path)
     parser.add_argument("--insecure", action="store_true", help="without TLS, for trials on one machine")
