@@ -1,0 +1,210 @@
+"""One private step: every patient's gradient clipped over all heads as one vector, summed, noised.
+
+Several heads (tasks x members of the ensemble) are **one** release: concatenated, clipped once, one noise. A step
+costs one :class:`~common.privacy.accounting.PrivateSteps` whatever their number.
+
+**Formal guarantees**
+
+* *Sensitivity.* Adding or removing one patient, with all else equal, changes the sum before noise by at most
+  ``max_grad_norm`` in the Euclidean norm over all heads. It holds for any data and weights, whatever is wrong with
+  them.
+* *Noise.* Gaussian of standard deviation ``noise_multiplier * max_grad_norm`` in every coordinate, independent of
+  the data and of who was sampled, from ChaCha20 under this step's entropy.
+* *Sampling.* Each patient takes part with probability ``sample_rate``, independently of everybody else.
+* *Output.* The noised sum over ``sample_rate * patients``, a public constant: never the number who took part.
+
+==========================================  =================================================
+case                                        answer
+==========================================  =================================================
+nobody sampled, or no patients at all       noise alone
+a patient's gradient is not finite          that patient counts as zero
+the weights are not finite                  every patient counts as zero: noise alone
+a gradient longer than the clipping norm    scaled to it
+a shorter one                               as it is
+==========================================  =================================================
+
+Floats: the losses are computed in float32; norms, scales and sums in float64, from the same float32 factors, with
+room for rounding (:mod:`common.privacy.gaussian_release`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64, Int64
+from torch import Tensor
+
+from common.errors import ConfigurationError
+from common.privacy import gaussian_release
+from common.privacy.accounting import PrivateSteps
+from common.privacy.heads import Head, LayerGradients, patient_gradients
+from common.privacy.noise import KeyStream
+
+ROWS_AT_ONCE = 256
+"""Rows that are widened to float64 together: they stay in the processor's cache."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepSettings:
+    """A private step's parameters; all of them public.
+
+    Attributes:
+        max_grad_norm: C > 0.
+        noise_multiplier: standard deviation of the noise over C, > 0.
+        sample_rate: q in (0, 1].
+        patients: N >= 1, a fixed number near that of the patients; it only scales.
+
+    Raises:
+        ConfigurationError: for values out of range.
+    """
+
+    max_grad_norm: float
+    noise_multiplier: float
+    sample_rate: float
+    patients: int
+
+    def __post_init__(self) -> None:
+        self.cost()
+        if not 0 < self.max_grad_norm < math.inf or self.patients < 1:
+            raise ConfigurationError(
+                f"Expected max_grad_norm > 0 and patients >= 1, got {self.max_grad_norm} and {self.patients}"
+            )
+
+    def cost(self) -> PrivateSteps:
+        """What one step is booked as."""
+        return PrivateSteps(sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier, count=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClippedSum:
+    """The sum of clipped gradients: not private.
+
+    Attributes:
+        total: over all heads in their order.
+        norms: each patient's before clipping; nan where the gradient is not finite.
+    """
+
+    total: Float64[Tensor, " size"]
+    norms: Float64[Tensor, " patients"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NoisedGradient:
+    """What a private step gave.
+
+    Attributes:
+        gradient: **the only part that may leave the site**.
+        sampled: how many patients took part.
+        not_finite: how many of them counted as zero.
+        largest_norm: of a clipped gradient; 0 if nobody took part.
+        noise_std: of the noise in the gradient's units.
+    """
+
+    gradient: Float32[Tensor, " size"]
+    sampled: int
+    not_finite: int
+    largest_norm: float
+    noise_std: float
+
+
+def private_gradient(
+    weights: Float32[Tensor, " size"], heads: Sequence[Head], settings: StepSettings, *, entropy: bytes
+) -> NoisedGradient:
+    """One private step's gradient of the mean loss over patients.
+
+    Args:
+        weights: of all heads, one after the other.
+        heads: with the data of all patients who may be sampled.
+        settings: public parameters.
+        entropy: 32 bytes from the operating system, for this step only; also after a crash.
+
+    Raises:
+        ConfigurationError: for heads that disagree about their patients, weights of another length, bad entropy.
+    """
+    chosen = sample(heads, settings.sample_rate, stream=KeyStream(entropy, "sampling"))
+    summed = clipped_sum(weights, chosen, max_norm=gaussian_release.clipping_norm(settings.max_grad_norm))
+    noised = gaussian_release.release(
+        summed.total.numpy(),
+        max_grad_norm=settings.max_grad_norm,
+        noise_multiplier=settings.noise_multiplier,
+        stream=KeyStream(entropy, "noise"),
+    )
+    expected = settings.sample_rate * settings.patients
+    finite = summed.norms[summed.norms.isfinite()]
+    largest = float(finite.max()) if len(finite) else 0.0
+    return NoisedGradient(
+        gradient=torch.from_numpy((noised / expected).astype(np.float32)),
+        sampled=len(summed.norms),
+        not_finite=len(summed.norms) - len(finite),
+        largest_norm=min(largest, settings.max_grad_norm),
+        noise_std=settings.noise_multiplier * settings.max_grad_norm / expected,
+    )
+
+
+def sample(heads: Sequence[Head], sample_rate: float, *, stream: KeyStream) -> list[Head]:
+    """The heads with the patients who take part: each with the same probability, independently.
+
+    Raises:
+        ConfigurationError: without a head, or if heads have other numbers of patients.
+    """
+    counts = {len(head.rows.grades) for head in heads}
+    if len(counts) != 1:
+        raise ConfigurationError(f"Expected heads with the same patients, got numbers {sorted(counts)}")
+    if sample_rate == 1:
+        return list(heads)
+    taken = stream.bernoulli(counts.pop(), probability=sample_rate)
+    chosen: Int64[Tensor, " chosen"] = torch.from_numpy(np.flatnonzero(taken))
+    return [
+        Head(shape=head.shape, rows=head.rows.of(chosen), class_weights=head.class_weights) for head in heads
+    ]
+
+
+@torch.no_grad()
+def clipped_sum(weights: Float32[Tensor, " size"], heads: Sequence[Head], *, max_norm: float) -> ClippedSum:
+    """Sum over patients of the gradient over all heads, each patient's clipped to ``max_norm``.
+
+    Raises:
+        ConfigurationError: for weights of another length.
+    """
+    expected = sum(head.shape.size for head in heads)
+    if len(weights) != expected:
+        raise ConfigurationError(f"Expected {expected} weights for {len(heads)} heads, got {len(weights)}")
+    parts = weights.split([head.shape.size for head in heads])
+    factors = [
+        layer for part, head in zip(parts, heads, strict=True) for layer in patient_gradients(part, head)
+    ]
+    norms = torch.stack([_squared_norms(layer) for layer in factors]).sum(0).sqrt()
+    finite = norms.isfinite()
+    scale = torch.where(finite, (max_norm / norms).clamp(max=1.0), 0.0)
+    total = torch.cat([_scaled_sum(layer, scale, finite) for layer in factors])
+    return ClippedSum(total=total, norms=torch.where(finite, norms, torch.nan))
+
+
+def _squared_norms(layer: LayerGradients) -> Float64[Tensor, " patients"]:
+    """Squared norm of sum_r e_r x (i_r, 1) from inner products, rounded up.
+
+    The last term outweighs the rounding of the first where large rows cancel: a norm is never understated.
+    """
+    errors = layer.errors.double()
+    products = (errors @ errors.mT) * (layer.gram + 1)
+    upper = products.diagonal(dim1=1, dim2=2).sum(1) * products.shape[1]
+    return products.sum((1, 2)).clamp(min=0) + 1e-12 * upper
+
+
+def _scaled_sum(
+    layer: LayerGradients, scale: Float64[Tensor, " patients"], finite: Tensor
+) -> Float64[Tensor, " size"]:
+    """Weights' and biases' gradients, flat, of the patients together."""
+    keep = finite[:, None, None]
+    errors, inputs = layer.errors, layer.inputs
+    if not bool(finite.all()):  # zero times nan is nan
+        errors, inputs = torch.where(keep, errors, 0.0), torch.where(keep, inputs, 0.0)
+    scaled = (errors * scale[:, None, None]).flatten(0, 1)
+    weight = torch.zeros(errors.shape[2], inputs.shape[2], dtype=torch.float64)
+    for some, read in zip(scaled.split(ROWS_AT_ONCE), inputs.flatten(0, 1).split(ROWS_AT_ONCE), strict=True):
+        weight.addmm_(some.mT, read.double())
+    return torch.cat([weight.flatten(), scaled.sum(0)])
