@@ -70,8 +70,8 @@ class Invitation(_Document):
             invitation = cls.model_validate_json(text)
         except ValidationError:
             raise ConfigurationError(
-                f"Expected an invitation as synofed federation invite writes it, got {_kind(text)}: ask the "
-                f"centre for it again"
+                f"Expected an invitation as synofed federation invite writes it, got "
+                f"{_found(text, 'an invitation')}: ask the centre for it again"
             ) from None
         split_address(invitation.address)
         authority(invitation.ca_certificate)
@@ -110,8 +110,8 @@ class Registration(_Document):
             request = None
         if request is None or request.dump() != text:
             raise VerificationError(
-                f"Expected a registration request as synofed site init writes it, got {_kind(text)}: have the "
-                f"site send its request.json again, unchanged"
+                f"Expected a registration request as synofed site init writes it, got "
+                f"{_found(text, 'a registration request')}: have the site send its request.json again, unchanged"
             )
         return request
 
@@ -226,14 +226,14 @@ def _ip_version(host: str) -> int:
         return 0
 
 
-def _kind(text: str) -> str:
+def _found(text: str, expected: str) -> str:
     """What a text seems to be, told without repeating it: it may hold a code."""
     try:
         content = json.loads(text)
     except ValueError:
         return "no JSON"
-    if isinstance(content, dict) and "proof" in content:
-        return "a registration request that is incomplete or was changed"
-    if isinstance(content, dict) and "code" in content:
-        return "an invitation that is incomplete or was changed"
-    return "other JSON"
+    marks = {"proof": "a registration request", "code": "an invitation"}
+    kinds = [kind for mark, kind in marks.items() if isinstance(content, dict) and mark in content]
+    if not kinds:
+        return "other JSON"
+    return "one that is incomplete or was changed" if kinds[0] == expected else kinds[0]
