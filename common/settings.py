@@ -142,10 +142,18 @@ class FederationSettings(Section):
     """Spreads above the median of log norms from which on an update is outlying."""
     rounds: Positive = 10
     quorum: Positive | Literal["all"] = "all"
-    deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    """How long a round waits for a site, in its open hours; ``None``: five times what a round takes it, at least
+    a quarter of an hour; an hour where that is not known."""
+    approval_s: Annotated[float, Field(gt=0)] = 14 * 24 * 3600.0
+    """How long a campaign waits for the sites' approval before it goes on with those that its quorum needs."""
     group_bytes: Annotated[int, Field(ge=1)] = 256_000_000
     """Networks are packed into one message up to this size."""
     encoding: Literal["float32", "bfloat16"] = "float32"
+
+    def needed(self, sites: int) -> int:
+        """Of so many sites, how many a round cannot do without."""
+        return sites if self.quorum == "all" else min(self.quorum, sites)
 
 
 class StageSettings(Section):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from common import settings
+from common.fab import CAMPAIGN
 from common.settings import Settings
-from server import campaign, pretrained
-from server.campaign import Event, Observer, Outcome
+from server import campaign, deployed
+from server.campaign import Observer, Outcome
 from server.library import NetworkLibrary
+from server.roster import Roster
 
 Finished = Callable[[Outcome], None]
 
@@ -37,7 +37,7 @@ def build(
             campaign.run(
                 grid,
                 configuration,
-                sites=sites,
+                roster=Roster.anyone(sites),
                 folder=folder,
                 campaign=configuration.name,
                 observer=observer,
@@ -48,23 +48,10 @@ def build(
     return server_app
 
 
-def _log(event: Event) -> None:
-    logging.getLogger("synofed.server").info("%s", event)
-
-
 app = ServerApp()
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the campaign that the run's configuration names: ``config``, ``folder``, number of ``sites``."""
-    folder = Path(str(context.run_config["folder"]))
-    configuration = pretrained.resolved(settings.load(Path(str(context.run_config["config"]))))
-    campaign.run(
-        grid,
-        configuration,
-        sites=int(context.run_config["sites"]),
-        folder=folder,
-        campaign=configuration.name,
-        observer=_log,
-    )
+    """Run the campaign that the run's configuration names, of the centre's home."""
+    deployed.run(grid, name=str(context.run_config[CAMPAIGN]))

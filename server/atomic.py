@@ -28,3 +28,15 @@ def write_bytes(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file, or nothing of it where it does not fit on the disk."""
+    with path.open("ab") as file:
+        end = file.tell()
+        try:
+            file.write(line.encode() + b"\n")
+            file.flush()
+        except OSError:
+            os.ftruncate(file.fileno(), end)
+            raise

@@ -13,7 +13,7 @@ from common.version import VERSION
 from server import network_files
 from server.network_files import TrainedNetwork
 
-NOT_MADE_BY = {"group_bytes", "deadline_s"}
+NOT_MADE_BY = {"group_bytes", "deadline_s", "approval_s"}
 """Settings of the federation that say how messages are packed, not what is trained."""
 
 

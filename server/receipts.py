@@ -18,6 +18,7 @@ from common.errors import CampaignError, VerificationError
 from common.messages import PlanReply, PlanRequest, Signed, TrainReply, TrainRequest
 from common.receipts import Kept, Receipt
 from common.version import VERSION
+from server import atomic
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -28,7 +29,7 @@ class Asked:
 
     Attributes:
         fields: name -> value of the receipt's fields that the request fixes.
-        above: the site's highest sequence number when the request went out; the reply's must be higher.
+        above: a sequence number that the reply's must exceed.
     """
 
     fields: Mapping[str, str | int]
@@ -41,15 +42,21 @@ class _Book:
 
     path: Path
     public_key: str
-    highest: int = 0
-    seen: set[int] = field(default_factory=set)
+    seen: dict[int, str] = field(default_factory=dict)
+    """Sequence number -> request."""
+    highest: dict[str, int] = field(default_factory=dict)
+    """Group -> highest sequence number; the empty one stands for consents."""
+
+    def add(self, receipt: Receipt) -> None:
+        self.seen[receipt.sequence] = receipt.request_id
+        self.highest[receipt.group] = max(self.highest.get(receipt.group, 0), receipt.sequence)
 
 
 class Receipts:
     """All sites' receipts of one campaign.
 
-    Replies of several groups may overtake each other, so a sequence number must be new and higher than all that
-    had arrived when its request went out, not than all that have arrived since.
+    A reply may have waited at the site while others overtook it, so its sequence number must be new, and higher than
+    those of its own group's earlier rounds. The same reply may come again: it answers the same request.
     """
 
     def __init__(self, run_folder: Path) -> None:
@@ -70,22 +77,23 @@ class Receipts:
             )
         book = _open(self._folder / f"{reply.site}.jsonl", reply)
         fields = _fields(reply.site, request.campaign, request.plan_hash, request.request_id)
-        asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=book.highest)
+        above = max(book.highest.values(), default=0)
+        asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=above)
         _check(consent.receipt, asked, book, contents_hash=consent.contents_hash)
         self._folder.mkdir(parents=True, exist_ok=True)
         _keep(book, consent.receipt)
         self._books[reply.site] = book
 
     def asked(self, site: str, request: TrainRequest) -> Asked:
-        """What the receipt of a site's reply to a request, which goes out now, has to say."""
+        """What the receipt of a site's reply to a request has to say."""
         fields = _fields(site, request.campaign, request.plan_hash, request.request_id)
         return Asked(
             fields={**fields, "server_round": request.server_round, "group": request.group},
-            above=self._books[site].highest,
+            above=self._books[site].highest.get(request.group, 0),
         )
 
-    def take(self, asked: Asked, signed: Signed[TrainReply]) -> TrainReply:
-        """Check a reply's receipt and keep it.
+    def check(self, asked: Asked, signed: Signed[TrainReply]) -> TrainReply:
+        """Check a reply's receipt.
 
         Returns:
             The reply.
@@ -95,8 +103,17 @@ class Receipts:
         """
         book = self._books[str(asked.fields["site"])]
         _check(signed.receipt, asked, book, contents_hash=signed.contents_hash)
-        _keep(book, signed.receipt)
         return signed.reply
+
+    def keep(self, signed: Signed[TrainReply]) -> None:
+        """Keep the receipt of a reply that was checked.
+
+        Raises:
+            OSError: if it cannot be written; nothing of it is then.
+        """
+        book = self._books[signed.receipt.site]
+        if signed.receipt.sequence not in book.seen:
+            _keep(book, signed.receipt)
 
 
 def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str]:
@@ -118,7 +135,8 @@ def _check(receipt: Receipt, asked: Asked, book: _Book, *, contents_hash: str) -
                 f"Expected a receipt for {name} {value!r:.40}, got {given!r:.40}: the reply was changed or exchanged "
                 f"on its way"
             )
-    if receipt.sequence <= asked.above or receipt.sequence in book.seen:
+    repeated = book.seen.get(receipt.sequence) == receipt.request_id
+    if not repeated and (receipt.sequence <= asked.above or receipt.sequence in book.seen):
         raise VerificationError(
             f"Expected a new entry above {asked.above} in the log of {receipt.site}, got {receipt.sequence}: an "
             f"old reply was sent again, or an older copy of the site's folder was put back"
@@ -141,15 +159,12 @@ def _open(path: Path, reply: PlanReply) -> _Book:
                 f"{reply.public_key:.16}: bring its keys/receipt.pem back, or move {path} aside if the site says "
                 f"that the new key is its own"
             )
-        book.seen.add(kept.receipt.sequence)
-        book.highest = max(book.highest, kept.receipt.sequence)
+        book.add(kept.receipt)
     return book
 
 
 def _keep(book: _Book, receipt: Receipt) -> None:
     received = datetime.now(UTC).isoformat(timespec="seconds")
     line = receipts.dump(Kept(received=received, public_key=book.public_key, receipt=receipt))
-    with book.path.open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
-    book.seen.add(receipt.sequence)
-    book.highest = max(book.highest, receipt.sequence)
+    atomic.append_line(book.path, line)
+    book.add(receipt)

@@ -65,6 +65,7 @@ class _Round:
     dropped: dict[str, str] = field(default_factory=dict)
     outlying: dict[str, str] = field(default_factory=dict)
     supplied: set[str] = field(default_factory=set)
+    screened: bool = False
 
 
 class GroupRounds:
@@ -107,6 +108,11 @@ class GroupRounds:
         self._states: dict[str, ServerState] = {}  # in memory only while the group is in flight
 
     @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
+
+    @property
     def done(self) -> bool:
         """Whether the final weights have been scored."""
         return self._entry.server_round > self._rounds
@@ -131,25 +137,19 @@ class GroupRounds:
         """Whether every site of the round has answered or was dropped."""
         return self._round is not None and not self._round.waiting
 
-    @property
-    def overdue(self) -> bool:
-        """Whether the round's deadline has passed."""
-        deadline_s = self._settings.federation.deadline_s
-        return self._round is not None and time.monotonic() - self._round.started > deadline_s
-
     def request(self) -> TrainRequest:
         """Begin the next round: the request that goes to every site; see :meth:`requests`."""
         self._load()
         server_round = self._entry.server_round + 1
-        text = f"{self._campaign}/{self._plan_hash}/{self.group.name}/{server_round}"
+        text = f"{self._run}/{self._campaign}/{self._plan_hash}/{self.group.name}/{server_round}"
         request_id = hashlib.sha256(text.encode()).hexdigest()[:32]
+        self._spool.clear()
         self._round = _Round(
             server_round=server_round,
             request_id=request_id,
             started=time.monotonic(),
             waiting=set(self._sites),
         )
-        self._spool.clear()
         return self._request({})
 
     def requests(self) -> list[tuple[TrainRequest, tuple[str, ...]]]:
@@ -158,17 +158,22 @@ class GroupRounds:
         One request goes to all, unless the algorithm keeps state at the sites and some have missed a round.
         """
         request = self.request()
-        if not self._algorithm.keeps_state:
-            return [(request, self._sites)]
         sites_at: dict[int, list[str]] = {}
         for site in self._sites:
-            sites_at.setdefault(self._state_round(site), []).append(site)
+            sites_at.setdefault(self._state_of(site), []).append(site)
         return [(replace(request, state_round=at), tuple(sites)) for at, sites in sorted(sites_at.items())]
 
-    def _state_round(self, site: str) -> int:
-        """The last round of training in which a site's reply was used."""
+    def _state_of(self, site: str) -> int:
+        """The last round of training in which a site's reply was used, if it keeps anything from there; else 0."""
+        if not self._algorithm.keeps_state:
+            return 0
         counted = [r.round for r in self.records if r.round <= self._rounds and site in r.participants]
         return max(counted, default=0)
+
+    def request_again(self, site: str) -> TrainRequest:
+        """The request that a site got in this round, for a site that has not answered it."""
+        self._current().supplied.discard(site)
+        return replace(self._request({}), state_round=self._state_of(site))
 
     def request_with(self, missing: MissingWeights, *, site: str) -> TrainRequest:
         """The same request once more, for a site whose cache lacks weights, with these attached.
@@ -191,8 +196,7 @@ class GroupRounds:
             for part, weights in self._start.frozen(self.group.spec(name)).items()
             if part in parts
         }
-        state_round = self._state_round(site) if self._algorithm.keeps_state else 0
-        return replace(self._request(attached), state_round=state_round)
+        return replace(self._request(attached), state_round=self._state_of(site))
 
     def _request(self, attached: Mapping[str, Weights]) -> TrainRequest:
         current = self._current()
@@ -206,7 +210,7 @@ class GroupRounds:
             encoding=self._settings.federation.encoding,
             weights={name: arrays.pop(WEIGHTS) for name, arrays in sent.items()},
             extra=sent,
-            run=self._run,
+            run=self._run if self._algorithm.keeps_state else "",
             layouts={name: layout.hash for name, layout in self.group.layouts.items()},
             frozen=self._frozen,
             attached=attached,
@@ -248,25 +252,26 @@ class GroupRounds:
     def close(self) -> RoundRecord:
         """Aggregate in the order of the sites and commit the round to the journal.
 
+        Nothing has happened where it fails: it can be closed again.
+
         Raises:
             CampaignError: if fewer sites than the quorum answered.
+            OSError: if the journal cannot be written.
         """
         current = self._current()
-        for site in sorted(current.waiting):
-            self.drop(site, f"no reply within {self._settings.federation.deadline_s:g} s")
         self._look_for_outliers(current)
         self._check_quorum(current)
+        states = self._states
         if current.server_round <= self._rounds:
-            self._states = {name: self._aggregate(name, current) for name in self._states}
+            states = {name: self._aggregate(name, current) for name in states}
         histograms = _added_up(current.accepted.values())
-        best = {name: self._select(name, current, histograms.get(name)) for name in self._states}
+        best = {name: self._select(name, current, histograms.get(name)) for name in states}
         record = self._record(current, histograms)
-        self._entry = self._entry.with_round(record, best)
-        self._write()
-        self._spool.clear()
+        entry = self._entry.with_round(record, best)
+        self._write(entry, states)
+        self._entry, self._states = entry, {} if entry.server_round > self._rounds else states
         self._round = None
-        if self.done:
-            self._states = {}
+        self._spool.clear()
         return record
 
     def results(self) -> Iterator[TrainedNetwork]:
@@ -290,7 +295,7 @@ class GroupRounds:
                 spec.name: self._algorithm.init(self._start.start(spec), self.group.layouts[spec.name])
                 for spec in self.group.networks
             }
-            self._write()
+            self._write(self._entry, self._states)
         else:
             self._states = self._read()
         self._frozen = {
@@ -299,13 +304,13 @@ class GroupRounds:
             if spec.frozen
         }
 
-    def _write(self) -> None:
-        """Commit the round; what the algorithm keeps beside the weights too, unless no round is left to train."""
-        kept = self._algorithm.kept if self._entry.server_round <= self._rounds else ()
+    def _write(self, entry: Entry, states: Mapping[str, ServerState]) -> None:
+        """Commit a round; what the algorithm keeps beside the weights too, unless no round is left to train."""
+        kept = self._algorithm.kept if entry.server_round <= self._rounds else ()
         self._journal.write(
-            self._entry,
-            {name: state.weights for name, state in self._states.items()},
-            {name: {key: state.arrays[key] for key in kept} for name, state in self._states.items() if kept},
+            entry,
+            {name: state.weights for name, state in states.items()},
+            {name: {key: state.arrays[key] for key in kept} for name, state in states.items() if kept},
         )
 
     def _read(self) -> dict[str, ServerState]:
@@ -337,8 +342,9 @@ class GroupRounds:
 
     def _look_for_outliers(self, current: _Round) -> None:
         federation = self._settings.federation
-        if federation.outliers == "off":
+        if federation.outliers == "off" or current.screened:
             return
+        current.screened = True
         for name, layout in self.group.layouts.items():
             norms = {
                 site: update_norm(update, size=layout.trained_size)
@@ -354,8 +360,7 @@ class GroupRounds:
             current.outlying.clear()
 
     def _check_quorum(self, current: _Round) -> None:
-        quorum = self._settings.federation.quorum
-        needed = len(self._sites) if quorum == "all" else min(quorum, len(self._sites))
+        needed = self._settings.federation.needed(len(self._sites))
         if len(current.accepted) < needed:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(current.dropped.items()))
             raise CampaignError(

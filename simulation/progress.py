@@ -12,7 +12,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from server.campaign import Event, StageStarted
+from server.events import Event, StageStarted
+from server.journal import RoundRecord
 
 
 class Display:
@@ -75,6 +76,8 @@ class Display:
                 f"{system}: {event.stage}", total=event.total, completed=event.done
             )
             self.line(f"{system}: stage {event.stage}, {event.networks} networks in {event.groups} groups")
+            return
+        if not isinstance(event, RoundRecord):
             return
         self._progress.advance(self._tasks[system])
         dropped = f"  without {', '.join(event.dropped)}" if event.dropped else ""

@@ -25,6 +25,7 @@ from common.training.inputs import labels, training_exams
 from server import campaign, network_files, weights
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
+from server.roster import Roster
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_settings, make_site_folder
 
@@ -79,7 +80,12 @@ def run(
     with Workers(("cpu",) * workers, threads=1) as pool:
         grid = StrictGrid(InProcessGrid(app, folders, pool))  # type: ignore[arg-type]
         return campaign.run(
-            grid, settings, sites=len(folders), folder=folder, campaign="test", observer=observer
+            grid,
+            settings,
+            roster=Roster.anyone(len(folders)),
+            folder=folder,
+            campaign="test",
+            observer=observer,
         )
 
 
@@ -308,7 +314,7 @@ def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: 
     )
     toml = (wary / "site.toml").read_text(encoding="utf-8")
     (wary / "site.toml").write_text(toml.replace("allow_unprotected = true", ""), encoding="utf-8")
-    with pytest.raises(PolicyError, match=r"wary declines the campaign \(policy\)"):
+    with pytest.raises(PolicyError, match=r"wary refuses \(policy\)"):
         run([folders[0], wary], configured(), tmp_path / "run")
     assert "allow_unprotected" in (wary / "log.txt").read_text(encoding="utf-8")
 

@@ -15,6 +15,7 @@ from common.settings import Settings, load
 from server import campaign, network_files
 from server.campaign import Event, Outcome
 from server.journal import RoundRecord
+from server.roster import Roster
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_site_folder
 
@@ -97,7 +98,9 @@ def campaign_of(config: Path, name: str, out: Path, *, observer: Observer = lamb
     out.mkdir(exist_ok=True)
     with Workers(("cpu",), threads=1) as pool:
         grid = StrictGrid(InProcessGrid(client_app, folders, pool))
-        return campaign.run(grid, settings, sites=2, folder=out, campaign="test", observer=observer)
+        return campaign.run(
+            grid, settings, roster=Roster.anyone(2), folder=out, campaign="test", observer=observer
+        )
 
 
 @pytest.fixture(scope="module", params=METHODS)

@@ -18,6 +18,7 @@ from server import campaign, network_files
 from server.campaign import Event, Outcome, StageStarted
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
+from server.roster import Roster
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_settings, make_site_folder
 
@@ -72,7 +73,7 @@ def run(
         return campaign.run(
             grid,
             settings,
-            sites=len(folders),
+            roster=Roster.anyone(len(folders)),
             folder=folder,
             campaign="test",
             observer=observer,

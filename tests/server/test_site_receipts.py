@@ -9,7 +9,7 @@ from common.errors import CampaignError, VerificationError
 from common.messages import PlanReply, PlanRequest, Signed, TrainReply, TrainRequest
 from common.receipts import Receipt
 from common.version import VERSION
-from server.receipts import Receipts
+from server.receipts import Asked, Receipts
 from tests.receipts import KEY, PUBLIC_KEY, make_receipt
 
 PLAN = PlanRequest(campaign="test", request_id="fresh", version=VERSION, plan="{}", plan_hash="p" * 64)
@@ -54,11 +54,17 @@ def kept(folder: Path) -> list[int]:
     return [json.loads(line)["receipt"]["sequence"] for line in lines]
 
 
+def take(receipts: Receipts, asked: Asked, signed: Signed[TrainReply]) -> TrainReply:
+    reply = receipts.check(asked, signed)
+    receipts.keep(signed)
+    return reply
+
+
 def test_receipts_that_fit_are_kept(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "new"
     receipts = met(folder)
-    assert receipts.take(receipts.asked("north", request(1)), answer(1, 2)) == answer(1, 2).reply
-    receipts.take(receipts.asked("north", request(2)), answer(2, 5))
+    assert take(receipts, receipts.asked("north", request(1)), answer(1, 2)) == answer(1, 2).reply
+    take(receipts, receipts.asked("north", request(2)), answer(2, 5))
     assert kept(folder) == [1, 2, 5]
 
 
@@ -72,7 +78,7 @@ def test_receipts_that_fit_are_kept(tmp_path: Path) -> None:
         ({"group": "h"}, "group"),
         ({"site": "south"}, "site"),
         ({"reply_hash": "d" * 64}, "reply_hash"),
-        ({"sequence": 1}, "above 1"),
+        ({"sequence": 1}, "sent again"),
         ({"key": Ed25519PrivateKey.from_private_bytes(bytes(32))}, "signature"),
     ],
 )
@@ -83,24 +89,32 @@ def test_a_receipt_that_does_not_fit_is_refused_with_its_reason(
     facts = {"request_id": "r1", "server_round": 1, "sequence": 2, **changes}
     bad = replace(answer(), receipt=make_receipt(**facts))  # type: ignore[arg-type]
     with pytest.raises(VerificationError, match=says):
-        receipts.take(receipts.asked("north", request()), bad)
+        take(receipts, receipts.asked("north", request()), bad)
     assert kept(tmp_path) == [1]
 
 
-def test_replies_of_two_groups_may_overtake_each_other_but_not_be_used_twice(tmp_path: Path) -> None:
+def test_replies_may_overtake_each_other_but_not_go_back_behind_their_group(tmp_path: Path) -> None:
     receipts = met(tmp_path)
     first, second = receipts.asked("north", request(1)), receipts.asked("north", request(2))
-    receipts.take(second, answer(2, 3))
-    receipts.take(first, answer(1, 2))
-    with pytest.raises(VerificationError, match="sent again"):
-        receipts.take(first, answer(1, 2))
+    take(receipts, second, answer(2, 3))
+    take(receipts, first, answer(1, 2))
     with pytest.raises(VerificationError, match="above 3"):
-        receipts.take(receipts.asked("north", request(1)), answer(1, 3))
+        take(receipts, receipts.asked("north", request(3)), answer(3, 3))
+
+
+def test_the_same_reply_may_come_again_and_is_kept_once(tmp_path: Path) -> None:
+    receipts = met(tmp_path)
+    asked = receipts.asked("north", request(1))
+    take(receipts, asked, answer(1, 2))
+    take(receipts, asked, answer(1, 2))
+    again = met(tmp_path, sequence=3)
+    take(again, again.asked("north", request(1)), answer(1, 2))
+    assert kept(tmp_path) == [1, 2, 3]
 
 
 def test_taken_up_again_numbers_go_on_growing_or_the_campaign_stops(tmp_path: Path) -> None:
     receipts = met(tmp_path)
-    receipts.take(receipts.asked("north", request()), answer(1, 4))
+    take(receipts, receipts.asked("north", request()), answer(1, 4))
     with (tmp_path / "receipts" / "north.jsonl").open("a", encoding="utf-8") as file:
         file.write('{"received"')  # the centre was killed
     with pytest.raises(VerificationError, match="above 4"):

@@ -18,6 +18,7 @@ from common.errors import ConfigurationError, DataError
 from common.settings import Settings
 from server import campaign, journal, tensor_file
 from server.plan import cost_key, stage_costs, stages
+from server.roster import Roster
 from simulation import measure, plan
 from simulation.grid import InProcessGrid, Workers
 from simulation.measure import Measured
@@ -122,7 +123,14 @@ def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding:
 
     with Workers(["cpu"], threads=1) as workers:
         grid = InProcessGrid(cast(ClientApp, app), folders, workers)
-        campaign.run(grid, settings, sites=2, folder=tmp_path / "run", campaign="plan", observer=observe)
+        campaign.run(
+            grid,
+            settings,
+            roster=Roster.anyone(2),
+            folder=tmp_path / "run",
+            campaign="plan",
+            observer=observe,
+        )
     costs = stage_costs(settings)
     assert max(cost.groups for cost in costs) > 1
     assert sent["messages"] == 2 * sum(cost.site_messages for cost in costs)
