@@ -333,8 +333,9 @@ def with_receipt(record: RecordDict, receipt: Receipt) -> RecordDict:
 
 def encode_refusal(refusal: Refusal) -> RecordDict:
     """Pack a refusal for the wire."""
-    fields = {"site": refusal.site, "code": refusal.code, "version": refusal.version}
-    return RecordDict({"refusal": ConfigRecord(fields)})
+    return RecordDict(
+        {"refusal": ConfigRecord({"site": refusal.site, "code": refusal.code, "version": refusal.version})}
+    )
 
 
 def _receipt(record: RecordDict) -> Receipt:
