@@ -24,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -63,9 +64,10 @@ def is_expected(run: Any) -> bool:
 
 def guard_node() -> None:
     """Make this process's SuperNode check every package, and poll faster while there is work."""
-    import flwr.supernode.cli.flower_supernode as cli  # noqa: PLC0415
-    import flwr.supernode.start_client_internal as loop  # noqa: PLC0415
-
+    cli = import_module(
+        "flwr.supernode.cli.flower_supernode"
+    )  # packages show functions of these names instead
+    loop = import_module("flwr.supernode.start_client_internal")
     connect, start = _found(loop, "http_request_response"), _found(loop, "start_client_internal")
     pace = _Pace()
 
@@ -142,8 +144,7 @@ class _Pace:
 
 def guard_executor() -> None:
     """Make this process's executor fork its tasks from a process that has imported all they need."""
-    import flwr.supercore.superexec.run_superexec as superexec  # noqa: PLC0415
-
+    superexec = import_module("flwr.supercore.superexec.run_superexec")
     _replace(superexec, "get_executor", lambda *_arguments, **_named: ForkingExecutor())
 
 
@@ -191,8 +192,7 @@ def _nothing() -> None:
 
 def _run_task(address: str, token: str, certificates: bytes, parent: int) -> None:
     """One message's ClientApp, in a process of its own."""
-    import flwr.supernode.runtime.run_clientapp as clientapp  # noqa: PLC0415
-
+    clientapp = import_module("flwr.supernode.runtime.run_clientapp")
     install = _found(clientapp, "install_from_fab")
 
     def checked_install(package: bytes, **named: Any) -> Any:
