@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
-from server import pretrained
 from server.home import Home
 from server.registry import Registry
 from server.run_folder import RunFolder
@@ -26,6 +25,8 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     Raises:
         ConfigurationError: if there is a campaign of that name, a site is not registered, or no site is.
     """
+    from server import pretrained  # noqa: PLC0415  torch
+
     home.federation()
     chosen = _sites(Registry.open(home.path), sites)
     place = home.runs / settings.name

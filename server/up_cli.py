@@ -14,7 +14,6 @@ from server.home import Federation, Home
 from server.provision import validity
 from server.registry import Registry
 from server.runs import now
-from server.up import Centre
 
 INSECURE = (
     "WARNING: --insecure: the proxy speaks plain HTTP. Whoever sits between a hospital and it reads and changes all "
@@ -33,6 +32,8 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Run the centre until SIGTERM or Ctrl-C: proxy, SuperLink, and the campaigns that were submitted."""
+    from server.up import Centre  # noqa: PLC0415  flwr
+
     paths = Home(home)
     federation = paths.federation()
     centre = Centre(paths, insecure, _say_json if as_json else _say)
