@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check bench bench-pfl clean
+.PHONY: demo test soak check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# What needs minutes, or what not every machine has; it lists what it had to skip.
+soak: .venv/installed
+	$(BIN)/python -m pytest -n 0 -m soak -rs
 
 check: .venv/installed
 	$(BIN)/ruff check .
