@@ -102,6 +102,7 @@ def main() -> None:
     except ImportError as error:
         sys.exit(f"Error: {error}")
     from client import cli as client_cli  # noqa: PLC0415
+    from client import data_cli  # noqa: PLC0415
     from common.errors import SynofedError  # noqa: PLC0415
     from server import cli as server_cli  # noqa: PLC0415
     from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
@@ -110,6 +111,7 @@ def main() -> None:
     cli.app.command("readers")(readers_cli.readers)
     cli.app.add_typer(cli.cohort, name="cohort")
     cli.app.add_typer(client_cli.site, name="site")
+    cli.app.add_typer(data_cli.data, name="data")
     cli.app.add_typer(server_cli.federation, name="federation")
     cli.app.add_typer(server_cli.run, name="run")
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
@@ -83,6 +85,7 @@ def read(content: bytes, *, frame: int) -> Picture:
         DataError: if it is no picture, or cannot be decoded. The message holds nothing of the file's values.
     """
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE  # machines break many small rules
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is wrong is said below, without values
     try:
         dataset = pydicom.dcmread(io.BytesIO(content))
         tags = _tags(dataset)
@@ -91,10 +94,10 @@ def read(content: bytes, *, frame: int) -> Picture:
         raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
     _check(dataset, frame=frame)
     syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise DataError(f"no decoder for {syntax.name}: install synofed[jpeg], or export it uncompressed")
     try:
         rgb = _rgb(dataset, index=frame - 1)
-    except RuntimeError:  # pydicom's word for: no decoder is installed
-        raise DataError(f"no decoder for {syntax.name}: install synofed[jpeg]") from None
     except Exception as error:
         raise DataError(f"its pixels cannot be decoded ({syntax.name}, {type(error).__name__})") from None
     return Picture(

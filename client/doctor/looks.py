@@ -1,0 +1,113 @@
+"""What the doctor sees in each picture: one pass over the pixels, so that every check reads numbers alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from client.doctor.hashes import Likeness, likeness
+from client.ingest import burned_in
+from client.ingest.pictures import decode
+from client.ingest.prepare import is_coloured
+from common.errors import DataError
+from common.exam import Roi
+from common.imaging.roi import MARGIN
+
+AT_ONCE = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A picture of the manifest."""
+
+    line: int
+    exam_id: str
+    patient_id: str
+    image: str
+    path: str
+    roi: Roi | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What is in a picture.
+
+    Attributes:
+        place: whose it is.
+        digest: SHA-256 of its pixels.
+        coloured: whether the ROI shows colour, text left out of account.
+        coloured_anywhere: whether any of it does.
+        roi_inside: whether the ROI lies inside.
+        size: width and height.
+        text_in_roi: lines of text that a network would see.
+        text_outside: others.
+    """
+
+    place: Place
+    digest: str
+    likeness: Likeness
+    coloured: bool
+    coloured_anywhere: bool
+    roi_inside: bool
+    size: tuple[int, int]
+    text_in_roi: int
+    text_outside: int
+
+
+def look(folder: Path, places: Sequence[Place]) -> Iterator[Look | tuple[Place, str]]:
+    """Look at every picture; of one that cannot be read, why.
+
+    Args:
+        folder: where paths start.
+        places: of the manifest.
+    """
+
+    def one(place: Place) -> Look | tuple[Place, str]:
+        try:
+            return _look(folder, place)
+        except DataError as error:
+            return place, str(error)
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(places), AT_ONCE):
+            yield from pool.map(one, places[start : start + AT_ONCE])
+
+
+def _look(folder: Path, place: Place) -> Look:
+    try:
+        content = (folder / place.path).read_bytes()
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror})") from None
+    rgb = np.asarray(decode(content, mode="RGB"))
+    height, width = rgb.shape[:2]
+    roi = place.roi or Roi(x=0, y=0, width=width, height=height)
+    texts = burned_in.find(rgb)
+    plain = burned_in.mask(rgb, texts)
+    seen = [box for box in texts if _reaches(box, roi)]
+    return Look(
+        place=place,
+        digest=hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest(),
+        likeness=likeness(np.asarray(decode(content, mode="L"))),
+        coloured=is_coloured(plain[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]),
+        coloured_anywhere=is_coloured(plain),
+        roi_inside=roi.x + roi.width <= width and roi.y + roi.height <= height,
+        size=(width, height),
+        text_in_roi=len(seen),
+        text_outside=len(texts) - len(seen),
+    )
+
+
+def _reaches(box: burned_in.Box, roi: Roi) -> bool:
+    """Whether a line of text reaches into the ROI and the margin that is stored with it."""
+    across, down = MARGIN * roi.width, MARGIN * roi.height
+    return (
+        box.right > roi.x - across
+        and box.left < roi.x + roi.width + across
+        and box.bottom > roi.y - down
+        and box.top < roi.y + roi.height + down
+    )
