@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tomli_w
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 
 from common.enrolment import split_address
 from common.errors import ConfigurationError
@@ -39,6 +39,15 @@ class Federation(Section):
     """``HOST:PORT`` that hospitals connect to."""
     proxy: ProxySection
     superlink: SuperlinkSection = SuperlinkSection()
+
+    @field_validator("address")
+    @classmethod
+    def _address_can_be_used(cls, address: str) -> str:
+        try:
+            split_address(address)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return address
 
     @property
     def host(self) -> str:

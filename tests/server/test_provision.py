@@ -146,6 +146,22 @@ def test_what_was_lost_is_never_quietly_made_anew(
     assert _content(home) == before
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('name = "Test"\naddress = "localhost"\n[proxy]\nport = 1', r"address: .*Expected an address as"),
+        ('name = "Test"\naddress = "localhost:1"\n[proxy]\nport = 0', r"proxy\.port"),
+        ('name = "Test"\naddress = "localhost:1"\n[proxi]\nport = 1', r"proxi: no such setting"),
+        ("name", r"is not TOML"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told(tmp_path: Path, text: str, says: str) -> None:
+    home = make_home(tmp_path)
+    home.settings_file.write_text(text)
+    with pytest.raises(ConfigurationError, match=says):
+        provision.renew(home.path, now=NOW)
+
+
 def test_a_folder_that_is_no_home_is_told(tmp_path: Path) -> None:
     for action in (
         lambda: enrolment.invite(tmp_path, "north", now=NOW),
