@@ -62,8 +62,8 @@ class PrivateSteps:
         ConfigurationError: for values out of range.
     """
 
-    sample_rate: float
-    noise_multiplier: float
+    sample_rate: float | int
+    noise_multiplier: float | int
     count: int
 
     def __post_init__(self) -> None:
@@ -78,7 +78,7 @@ class PrivateSteps:
             raise ConfigurationError(f"Expected count to be a whole number >= 1, got {self.count!r}")
 
 
-def epsilon(steps: Sequence[PrivateSteps], *, delta: float) -> float:
+def epsilon(steps: Sequence[PrivateSteps], *, delta: float | int) -> float:
     """Epsilon of all steps together, for one patient added or removed (upper bound by PLD).
 
     Args:
@@ -98,7 +98,7 @@ def epsilon(steps: Sequence[PrivateSteps], *, delta: float) -> float:
     return float(_composed(merged).get_epsilon_for_delta(delta))
 
 
-def delta(steps: Sequence[PrivateSteps], *, epsilon: float) -> float:
+def delta(steps: Sequence[PrivateSteps], *, epsilon: float | int) -> float:
     """Delta of all steps together at an epsilon >= 0, for one patient added or removed (upper bound by PLD).
 
     Raises:
@@ -115,7 +115,9 @@ def delta(steps: Sequence[PrivateSteps], *, epsilon: float) -> float:
     return float(_composed(merged).get_delta_for_epsilon(epsilon))
 
 
-def epsilon_prv(steps: Sequence[PrivateSteps], *, delta: float, error: float | None = None) -> float:
+def epsilon_prv(
+    steps: Sequence[PrivateSteps], *, delta: float | int, error: float | int | None = None
+) -> float:
     """The second opinion: the upper bound of Opacus's PRV accountant.
 
     Args:
@@ -144,7 +146,9 @@ def epsilon_prv(steps: Sequence[PrivateSteps], *, delta: float, error: float | N
         return float(accountant.get_epsilon(delta, eps_error=allowed))
 
 
-def noise_multiplier(target_epsilon: float, *, sample_rate: float, count: int, delta: float) -> float:
+def noise_multiplier(
+    target_epsilon: float | int, *, sample_rate: float | int, count: int, delta: float | int
+) -> float:
     """The smallest noise multiplier, within 1e-3 from above, whose steps cost at most ``target_epsilon``.
 
     Raises:
@@ -171,7 +175,7 @@ def noise_multiplier(target_epsilon: float, *, sample_rate: float, count: int, d
     return root
 
 
-def merge(steps: Iterable[PrivateSteps]) -> tuple[PrivateSteps, ...]:
+def merge(steps: Iterable[object]) -> tuple[PrivateSteps, ...]:
     """Steps of equal kind added up, in a fixed order.
 
     Raises:
@@ -190,7 +194,7 @@ def merge(steps: Iterable[PrivateSteps]) -> tuple[PrivateSteps, ...]:
     )
 
 
-def check_delta(delta: float) -> None:
+def check_delta(delta: float | int) -> None:
     """Refuse a delta outside (0, 1).
 
     Raises:
@@ -205,13 +209,13 @@ def gaussian_mu(steps: Iterable[PrivateSteps]) -> float:
     return math.sqrt(math.fsum(step.count / step.noise_multiplier**2 for step in steps))
 
 
-def gaussian_delta(mu: float, *, epsilon: float) -> float:
+def gaussian_delta(mu: float | int, *, epsilon: float | int) -> float:
     """Delta of one Gaussian release: Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu), exact."""
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(math.exp(first) * -math.expm1(min(0.0, second - first)))
 
 
-def gaussian_epsilon(mu: float, *, delta: float) -> float:
+def gaussian_epsilon(mu: float | int, *, delta: float | int) -> float:
     """Epsilon of one Gaussian release of sensitivity over noise ``mu``: the inverse of the closed form."""
 
     def excess(value: float) -> float:
@@ -238,7 +242,7 @@ def grid(steps: Iterable[PrivateSteps]) -> float:
     return FINEST * 2.0 ** max(0, math.ceil(math.log2(width)))
 
 
-def _gaussian_mu_of(target_epsilon: float, *, delta: float) -> float:
+def _gaussian_mu_of(target_epsilon: float | int, *, delta: float | int) -> float:
     def excess(log_mu: float) -> float:
         return gaussian_epsilon(math.exp(log_mu), delta=delta) - target_epsilon
 
@@ -258,7 +262,9 @@ def _composed(merged: Sequence[PrivateSteps]) -> PrivacyLossDistribution:
 
 
 @lru_cache(maxsize=32)
-def _one_step(sample_rate: float, noise_multiplier: float, interval: float) -> PrivacyLossDistribution:
+def _one_step(
+    sample_rate: float | int, noise_multiplier: float | int, interval: float
+) -> PrivacyLossDistribution:
     from dp_accounting import NeighboringRelation  # noqa: PLC0415  (seconds)
     from dp_accounting.pld import privacy_loss_distribution  # noqa: PLC0415
 

@@ -55,8 +55,8 @@ class Guarantee:
         accountant: what computed it.
     """
 
-    epsilon: float
-    delta: float
+    epsilon: float | int
+    delta: float | int
     neighbours: Neighbours = "added_or_removed"
     patients: int = 1
     accountant: str = "PLD (dp-accounting)"
@@ -69,12 +69,12 @@ class Guarantee:
         )
 
 
-def guarantee(steps: Sequence[PrivateSteps], *, delta: float) -> Guarantee:
+def guarantee(steps: Sequence[PrivateSteps], *, delta: float | int) -> Guarantee:
     """What everything is accounted in: one patient added or removed."""
     return Guarantee(epsilon=epsilon(steps, delta=delta), delta=delta)
 
 
-def guarantee_replaced(steps: Sequence[PrivateSteps], *, delta: float) -> Guarantee:
+def guarantee_replaced(steps: Sequence[PrivateSteps], *, delta: float | int) -> Guarantee:
     """One patient replaced by another, the number of patients being known.
 
     Raises:
@@ -84,7 +84,7 @@ def guarantee_replaced(steps: Sequence[PrivateSteps], *, delta: float) -> Guaran
     return Guarantee(epsilon=_epsilon_replaced(steps, delta=delta), delta=delta, neighbours="replaced")
 
 
-def guarantee_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float) -> Guarantee:
+def guarantee_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float | int) -> Guarantee:
     """Several patients, for example a family, all added or all removed.
 
     Also what steps that clip and sample **images** cost a patient with that many images.
@@ -104,7 +104,7 @@ def guarantee_group(steps: Sequence[PrivateSteps], *, patients: int, delta: floa
     return Guarantee(epsilon=value, delta=delta, patients=patients)
 
 
-def _epsilon_replaced(steps: Sequence[PrivateSteps], *, delta: float) -> float:
+def _epsilon_replaced(steps: Sequence[PrivateSteps], *, delta: float | int) -> float:
     from dp_accounting import NeighboringRelation  # noqa: PLC0415  (seconds)
     from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415
 
@@ -116,7 +116,7 @@ def _epsilon_replaced(steps: Sequence[PrivateSteps], *, delta: float) -> float:
         pld.from_gaussian_mechanism(
             step.noise_multiplier,
             sampling_prob=step.sample_rate,
-            value_discretization_interval=2 * grid(merged),
+            value_discretization_interval=4 * grid(merged),
             neighboring_relation=NeighboringRelation.REPLACE_ONE,
         ).self_compose(step.count)
         for step in merged
@@ -124,7 +124,7 @@ def _epsilon_replaced(steps: Sequence[PrivateSteps], *, delta: float) -> float:
     return float(reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta))
 
 
-def _epsilon_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float) -> float:
+def _epsilon_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float | int) -> float:
     from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415  (seconds)
 
     check_delta(delta)
@@ -139,7 +139,7 @@ def _epsilon_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float
             step.noise_multiplier,
             [float(shift) for shift in shifts],
             [float(binom.pmf(shift, patients, step.sample_rate)) for shift in shifts],
-            value_discretization_interval=patients * grid(merged),
+            value_discretization_interval=4 * patients * grid(merged),  # a mixture's loss is slow to build,
         ).self_compose(step.count)
         for step in merged
     ]

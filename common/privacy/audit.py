@@ -36,7 +36,7 @@ LARGEST = 64.0
 
 
 def epsilon_lower_bound(
-    *, canaries: int, guesses: int, correct: int, delta: float, confidence: float = 0.95
+    *, canaries: int, guesses: int, correct: int, delta: float | int, confidence: float | int = 0.95
 ) -> float:
     """The largest epsilon that the guesses refute.
 
@@ -74,8 +74,8 @@ def best_lower_bound(
     included: Bool[np.ndarray, " canaries"],
     *,
     guesses: Sequence[int],
-    delta: float,
-    confidence: float = 0.95,
+    delta: float | int,
+    confidence: float | int = 0.95,
 ) -> float:
     """The best bound over several numbers of guesses, each at a share of the error (Bonferroni).
 
@@ -112,7 +112,7 @@ def best_lower_bound(
     )
 
 
-def ceiling(*, canaries: int, delta: float, confidence: float = 0.95) -> float:
+def ceiling(*, canaries: int, delta: float | int, confidence: float | int = 0.95) -> float:
     """The bound of a perfect attack: no audit with so many canaries can show more.
 
     Raises:
@@ -125,7 +125,7 @@ def ceiling(*, canaries: int, delta: float, confidence: float = 0.95) -> float:
     )
 
 
-def _p_value(epsilon: float, canaries: int, guesses: int, correct: int, delta: float) -> float:
+def _p_value(epsilon: float | int, canaries: int, guesses: int, correct: int, delta: float | int) -> float:
     """P[Bin(r, a) >= v] + 2 m delta max_i P[v > Bin(r, a) >= v - i] / i, a = e^epsilon / (1 + e^epsilon)."""
     right = float(expit(epsilon))
     tail = float(binom.sf(correct - 1, guesses, right))
@@ -135,7 +135,7 @@ def _p_value(epsilon: float, canaries: int, guesses: int, correct: int, delta: f
     return min(1.0, tail + 2 * canaries * delta * float(np.max(below / np.arange(1, correct + 1))))
 
 
-def _check(*, canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> None:
+def _check(*, canaries: int, guesses: int, correct: int, delta: float | int, confidence: float | int) -> None:
     if not 0 <= correct <= guesses <= canaries or canaries < 1:
         raise ConfigurationError(
             f"Expected 0 <= correct <= guesses <= canaries and a canary, got {correct}, {guesses}, {canaries}"

@@ -23,14 +23,14 @@ ROOM = 2.0**-12
 """Share of the clipping norm that is left to rounding."""
 
 
-def clipping_norm(max_grad_norm: float) -> float:
+def clipping_norm(max_grad_norm: float | int) -> float:
     """What patients are clipped to, so that the rounded sum changes by at most ``max_grad_norm``."""
     return max_grad_norm * (
         1 - 2 * ROOM
     )  # once for the grid, once for float64 sums, whose share is far smaller
 
 
-def grid_step(size: int, *, max_grad_norm: float) -> float:
+def grid_step(size: int, *, max_grad_norm: float | int) -> float:
     """The grid of a release of ``size`` numbers: a power of two, at most ROOM * C / sqrt(size)."""
     return 2.0 ** math.floor(math.log2(ROOM * max_grad_norm / math.sqrt(max(1, size))))
 
@@ -38,8 +38,8 @@ def grid_step(size: int, *, max_grad_norm: float) -> float:
 def release(
     total: Float64[np.ndarray, " size"],
     *,
-    max_grad_norm: float,
-    noise_multiplier: float,
+    max_grad_norm: float | int,
+    noise_multiplier: float | int,
     stream: KeyStream,
 ) -> Float64[np.ndarray, " size"]:
     """A sum with Gaussian noise, both on the grid.

@@ -74,7 +74,7 @@ class KeyStream:
         )[:count]
         return values
 
-    def bernoulli(self, count: int, *, probability: float) -> Bool[np.ndarray, " count"]:
+    def bernoulli(self, count: int, *, probability: float | int) -> Bool[np.ndarray, " count"]:
         """Independent choices, true with ``probability`` in [0, 1]."""
         chosen: Bool[np.ndarray, " count"] = self.words(count) >> np.uint64(11) < np.uint64(
             round(probability * 2**53)
@@ -90,4 +90,5 @@ class KeyStream:
         while again.any():
             drawn[again] = self.words(int(again.sum()))
             again &= drawn > np.uint64(2**64 - 1) - excess
-        return drawn % bounds
+        rest: UInt64[np.ndarray, " count"] = drawn % bounds
+        return rest

@@ -62,9 +62,9 @@ class StepSettings:
         ConfigurationError: for values out of range.
     """
 
-    max_grad_norm: float
-    noise_multiplier: float
-    sample_rate: float
+    max_grad_norm: float | int
+    noise_multiplier: float | int
+    sample_rate: float | int
     patients: int
 
     def __post_init__(self) -> None:
@@ -145,7 +145,7 @@ def private_gradient(
     )
 
 
-def sample(heads: Sequence[Head], sample_rate: float, *, stream: KeyStream) -> list[Head]:
+def sample(heads: Sequence[Head], sample_rate: float | int, *, stream: KeyStream) -> list[Head]:
     """The heads with the patients who take part: each with the same probability, independently.
 
     Raises:
@@ -164,7 +164,9 @@ def sample(heads: Sequence[Head], sample_rate: float, *, stream: KeyStream) -> l
 
 
 @torch.no_grad()
-def clipped_sum(weights: Float32[Tensor, " size"], heads: Sequence[Head], *, max_norm: float) -> ClippedSum:
+def clipped_sum(
+    weights: Float32[Tensor, " size"], heads: Sequence[Head], *, max_norm: float | int
+) -> ClippedSum:
     """Sum over patients of the gradient over all heads, each patient's clipped to ``max_norm``.
 
     Raises:

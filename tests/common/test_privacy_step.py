@@ -1,0 +1,285 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from opacus.grad_sample import GradSampleModule
+from torch import nn
+from torch.nn import functional as F
+
+from common.errors import ConfigurationError
+from common.privacy import patient_step
+from common.privacy.gaussian_release import clipping_norm
+from common.privacy.heads import NO_GRADE, Head, HeadShape, layers, logits, patient_rows
+from common.privacy.noise import KeyStream
+from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient, sample
+from tests.private_heads import FEATURES, IMAGES, PATIENTS, VIEWS, cohort, entropy, start
+
+STEP = StepSettings(max_grad_norm=0.5, noise_multiplier=1.0, sample_rate=1.0, patients=PATIENTS)
+
+
+def graded(head: Head, patient: int) -> torch.Tensor:
+    return head.rows.grades[patient] != NO_GRADE
+
+
+def autograd_gradients(weights, heads):
+    """Each patient's gradient by the definition: of the mean loss over that patient's graded rows, in float64."""
+    gradients = []
+    for patient in range(len(heads[0].rows.grades)):
+        leaf = weights.double().requires_grad_()
+        loss = 0 * leaf.sum()
+        for part, head in zip(leaf.split([head.shape.size for head in heads]), heads, strict=True):
+            rows = graded(head, patient)
+            grades = head.rows.grades[patient][rows]
+            if len(grades):
+                hidden = head.rows.features[patient][rows].double()
+                views = part.split([n for i, o in head.shape.layers for n in (i * o, o)])
+                for number, (inputs, outputs) in enumerate(head.shape.layers):
+                    hidden = hidden.relu() if number else hidden
+                    hidden = F.linear(hidden, views[2 * number].view(outputs, inputs), views[2 * number + 1])
+                losses = F.cross_entropy(hidden, grades, reduction="none") * head.class_weights[grades]
+                loss = loss + losses.mean()
+        gradients.append(torch.autograd.grad(loss, leaf)[0])
+    return torch.stack(gradients)
+
+
+def clipped(gradients, max_norm):
+    return (gradients * (max_norm / gradients.norm(dim=1, keepdim=True)).clamp(max=1)).nan_to_num().sum(0)
+
+
+def relative(ours, theirs):
+    return float((ours - theirs).norm() / theirs.norm())
+
+
+@given(st.integers(0, 1000), st.sampled_from([0.05, 0.5, 5.0]), st.sampled_from([0.3, 1.0, 10.0]))
+@settings(max_examples=10, deadline=None)
+def test_the_sum_is_that_of_the_definition(seed, max_norm, scale):
+    heads = cohort(seed, scale=scale)
+    weights = start(heads)
+    gradients = autograd_gradients(weights, heads)
+    ours = clipped_sum(weights, heads, max_norm=max_norm)
+    assert relative(ours.total, clipped(gradients, max_norm)) < 3e-6
+    torch.testing.assert_close(ours.norms, gradients.norm(dim=1), rtol=3e-6, atol=3e-6)
+
+
+def opacus_gradients(weights, heads):
+    """The same from Opacus: a gradient a row by its hooks, averaged over each patient's graded rows."""
+    collected = []
+    for part, head in zip(weights.split([head.shape.size for head in heads]), heads, strict=True):
+        linear = [nn.Linear(i, o) for i, o in head.shape.layers]
+        module = nn.Sequential(*(m for one in linear for m in (one, nn.ReLU())))[:-1]
+        with torch.no_grad():
+            for one, (weight, bias) in zip(linear, layers(part, head.shape), strict=True):
+                one.weight.copy_(weight)
+                one.bias.copy_(bias)
+        hooked = GradSampleModule(module, loss_reduction="sum")
+        where = head.rows.grades != NO_GRADE
+        features = head.rows.features[where].requires_grad_()
+        grades = head.rows.grades[where]
+        (
+            F.cross_entropy(hooked(features), grades, reduction="none") * head.class_weights[grades]
+        ).sum().backward()
+        rows = torch.cat([p.grad_sample.flatten(1) for p in hooked.parameters()], dim=1)
+        patient = where.nonzero()[:, 0]
+        total = torch.zeros(len(where), rows.shape[1]).index_add_(0, patient, rows)
+        collected.append(total / where.sum(1, keepdim=True).clamp(min=1))
+    return torch.cat(collected, dim=1)
+
+
+def test_opacus_gives_the_same_sum():
+    for seed in range(3):
+        heads = cohort(seed)
+        weights = start(heads)
+        theirs = clipped(opacus_gradients(weights, heads), 0.5)
+        assert relative(clipped_sum(weights, heads, max_norm=0.5).total.float(), theirs) < 3e-6
+
+
+def test_clipping_is_joint_and_the_mean_is_over_images_and_views():
+    heads = cohort()
+    weights = start(heads)
+    ours = clipped_sum(weights, heads, max_norm=1e-3)
+    assert (
+        ours.norms > 1e-3
+    ).all()  # so every patient is clipped, and counts for 1e-3 over both heads together
+    alone = [clipped_sum(part, [head], max_norm=1e9).norms for part, head in _each(weights, heads)]
+    torch.testing.assert_close(ours.norms, torch.stack(alone).square().sum(0).sqrt())
+    doubled = [replace(h, rows=_rows(h, views=2)) for h in heads]
+    torch.testing.assert_close(clipped_sum(weights, doubled, max_norm=1e-3).total, ours.total)
+
+
+def _each(weights, heads):
+    return zip(weights.split([head.shape.size for head in heads]), heads, strict=True)
+
+
+def _rows(head, *, views):
+    """The same images, every view of them twice."""
+    rows = head.rows
+    return replace(
+        rows,
+        features=rows.features.repeat(1, views, 1),
+        grades=rows.grades.repeat(1, views),
+        gram=rows.gram.repeat(1, views, views),
+    )
+
+
+def test_only_the_first_images_of_a_patient_are_read():
+    features = torch.arange(5.0)[:, None, None].expand(5, VIEWS, FEATURES).clone()
+    rows = patient_rows(
+        features, torch.tensor([0, 1, 2, 3, -1]), torch.tensor([1, 0, 1, 1, 1]), patients=3, images=2
+    )
+    assert rows.features[:, :, 0].tolist() == [[1, 1, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0]]
+    assert rows.grades.tolist() == [[1, 1, -1, -1], [0, 0, 2, 2], [-1, -1, -1, -1]]
+    torch.testing.assert_close(rows.gram, rows.features.double() @ rows.features.double().mT)
+    with pytest.raises(ConfigurationError, match="indices"):
+        patient_rows(features, torch.zeros(5).long(), torch.full((5,), 3), patients=3, images=2)
+
+
+def noise_of(result, settings=STEP):
+    """A step's noise in units of what it should be."""
+    unit = settings.noise_multiplier * settings.max_grad_norm / (settings.sample_rate * settings.patients)
+    return result.gradient.double().numpy() / unit
+
+
+WIDE = (800, 800)
+"""Hidden layers that make 27,000 weights, so that the noise's scale can be told."""
+
+
+def test_noise_is_right_with_nobody_and_two_thirds_of_it_is_not():
+    for label, heads in (("empty", cohort(patients=1, without=0, hidden=WIDE)), ("all", cohort(hidden=WIDE))):
+        weights = torch.full((sum(head.shape.size for head in heads),), torch.nan)  # nobody counts
+        noise = noise_of(private_gradient(weights, heads, STEP, entropy=entropy(label)))
+        margin = 6 * math.sqrt(2 / noise.size)
+        assert abs(np.mean(noise**2) - 1) < margin
+        for wrong in (2 / 3, 3 / 2):
+            assert abs(np.mean((wrong * noise) ** 2) - 1) > margin
+
+
+def test_the_noise_does_not_depend_on_the_data():
+    settings = replace(STEP, sample_rate=0.3)
+    heads = cohort(hidden=WIDE)
+    weights = start(heads)
+    chosen = sample(heads, 0.3, stream=KeyStream(entropy("same"), "sampling"))
+    total = clipped_sum(weights, chosen, max_norm=clipping_norm(0.5)).total.numpy()
+    step = private_gradient(weights, heads, settings, entropy=entropy("same"))
+    noise = noise_of(step, settings) - total / 0.5
+    assert abs(np.mean(noise**2) - 1) < 6 * math.sqrt(2 / noise.size)
+    assert (step.sampled, step.not_finite) == (len(chosen[0].rows.grades), 0)
+    assert 0 < step.sampled < PATIENTS
+    assert step.noise_std == pytest.approx(0.5 / (0.3 * PATIENTS))
+
+
+def test_two_runs_differ():
+    heads = cohort(hidden=WIDE)
+    weights = start(heads)
+    one, other = (private_gradient(weights, heads, STEP, entropy=entropy(run)).gradient for run in range(2))
+    noise = [g - clipped_sum(weights, heads, max_norm=0.5).total.float() / PATIENTS for g in (one, other)]
+    assert abs(F.cosine_similarity(*noise, dim=0)) < 0.05
+
+
+def test_neighbouring_data_do_not_give_the_record_away():
+    """All else equal, the difference of two gradients has nothing of the patient who was removed."""
+    record = None
+    for label in range(3):
+        with_patient, without = cohort(hidden=WIDE, scale=10), cohort(hidden=WIDE, scale=10, without=3)
+        weights = start(with_patient)
+        record = (
+            clipped_sum(weights, with_patient, max_norm=0.5).total
+            - clipped_sum(weights, without, max_norm=0.5).total
+        ).float()
+        assert record.norm() == pytest.approx(0.5, rel=1e-3)
+        difference = (
+            private_gradient(weights, with_patient, STEP, entropy=entropy("with", label)).gradient
+            - private_gradient(weights, without, STEP, entropy=entropy("without", label)).gradient
+        )
+        assert abs(F.cosine_similarity(difference, record, dim=0)) < 0.2
+
+
+def test_a_patient_who_is_not_finite_counts_as_zero():
+    spoilt, without = cohort(spoilt=5), cohort(without=5)
+    weights = start(spoilt)
+    ours, theirs = (clipped_sum(weights, heads, max_norm=0.5) for heads in (spoilt, without))
+    torch.testing.assert_close(ours.total, theirs.total)
+    assert ours.norms.isnan().nonzero().flatten().tolist() == [5]
+    assert private_gradient(weights, spoilt, STEP, entropy=entropy("spoilt")).not_finite == 1
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e30])
+def test_weights_that_break_everything_give_noise(value):
+    heads = cohort()
+    step = private_gradient(start(heads) * value, heads, STEP, entropy=entropy("broken"))
+    assert step.gradient.isfinite().all()
+    assert step.largest_norm <= 0.5
+
+
+def test_a_patient_without_a_grade_gives_nothing():
+    heads = [
+        replace(h, rows=replace(h.rows, grades=torch.full_like(h.rows.grades, NO_GRADE))) for h in cohort()
+    ]
+    summed = clipped_sum(start(heads), heads, max_norm=0.5)
+    assert summed.total.count_nonzero() == 0
+    assert summed.norms.tolist() == [0] * PATIENTS
+
+
+def test_rows_that_cancel_do_not_slip_through():
+    """Two huge images with the same features and opposite errors: what rounding leaves is clipped too."""
+    features = torch.full((2, 1, 4), 1e6)
+    features[1] += 1
+    rows = patient_rows(features, torch.tensor([0, 1]), torch.tensor([0, 0]), patients=1, images=2)
+    head = Head(shape=HeadShape(features=4, classes=2), rows=rows, class_weights=torch.ones(2))
+    summed = clipped_sum(torch.zeros(10), [head], max_norm=0.5)
+    assert float(summed.total.norm()) <= 0.5 * (1 + 1e-9)
+
+
+def test_memory_is_that_of_the_features(monkeypatch):
+    heads = cohort(patients=200)
+    weights = start(heads)
+    together = clipped_sum(weights, heads, max_norm=0.5).total
+    monkeypatch.setattr(patient_step, "ROWS_AT_ONCE", 7)
+    torch.testing.assert_close(clipped_sum(weights, heads, max_norm=0.5).total, together)
+
+
+def test_sampling_takes_whole_patients_the_same_for_all_heads():
+    heads = cohort(patients=200)
+    chosen = sample(heads, 0.25, stream=KeyStream(entropy("whole"), "sampling"))
+    assert len({len(head.rows.grades) for head in chosen}) == 1
+    assert abs(len(chosen[0].rows.grades) - 50) < 30
+    assert sample(heads, 1, stream=KeyStream(entropy("all"), "sampling")) == heads
+    with pytest.raises(ConfigurationError, match="same patients"):
+        sample([heads[0], cohort(patients=3)[1]], 0.25, stream=KeyStream(entropy("x"), "sampling"))
+    with pytest.raises(ConfigurationError, match="same patients"):
+        sample([], 0.25, stream=KeyStream(entropy("x"), "sampling"))
+
+
+def test_heads_answer_and_refuse_other_weights():
+    heads = cohort()
+    weights = start(heads)
+    with pytest.raises(ConfigurationError, match="weights"):
+        clipped_sum(weights[:-1], heads, max_norm=0.5)
+    with pytest.raises(ConfigurationError, match="weights of a head"):
+        logits(weights, heads[0].shape, torch.zeros(3, FEATURES))
+    answers = logits(weights[: heads[0].shape.size], heads[0].shape, torch.zeros(3, IMAGES, FEATURES))
+    assert answers.shape == (3, IMAGES, 4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_grad_norm": 0.0},
+        {"noise_multiplier": 0.0},
+        {"sample_rate": 1.3},
+        {"patients": 0},
+        {"max_grad_norm": math.inf},
+        {"max_grad_norm": math.nan},
+    ],
+)
+def test_settings_that_cannot_be_are_refused(change):
+    with pytest.raises(ConfigurationError, match="Expected"):
+        replace(STEP, **change)
+
+
+def test_a_step_is_booked_as_it_is():
+    cost = replace(STEP, sample_rate=0.2, noise_multiplier=1.5).cost()
+    assert (cost.sample_rate, cost.noise_multiplier, cost.count) == (0.2, 1.5, 1)
