@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+    import typer
     from torch import nn
 
 __all__ = ["Run", "main", "simulate"]
@@ -101,27 +102,40 @@ def main() -> None:
         _check_packages()
     except ImportError as error:
         sys.exit(f"Error: {error}")
-    from client import cli as client_cli  # noqa: PLC0415
-    from client import data_cli  # noqa: PLC0415
     from common.errors import SynofedError  # noqa: PLC0415
-    from server import cli as server_cli  # noqa: PLC0415
-    from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
 
-    cli.app.command("study")(study_cli.study)
-    cli.app.command("readers")(readers_cli.readers)
-    cli.app.add_typer(cli.cohort, name="cohort")
-    cli.app.add_typer(client_cli.site, name="site")
-    cli.app.add_typer(data_cli.data, name="data")
-    cli.app.add_typer(server_cli.federation, name="federation")
-    cli.app.add_typer(server_cli.run, name="run")
     try:
-        cli.app()
+        _commands(sys.argv[1] if len(sys.argv) > 1 else "")()
     except SynofedError as error:
         sys.stderr.write(f"Error: {error}\n")
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted. Go on with --resume.\n")
         sys.exit(130)
+
+
+def _commands(first: str) -> typer.Typer:
+    """The commands: of a site and of a centre alone, which need no torch and start at once, or all of them."""
+    import typer  # noqa: PLC0415
+
+    from client import cli as client_cli  # noqa: PLC0415
+    from server import cli as server_cli  # noqa: PLC0415
+
+    groups = {"site": client_cli.site, "federation": server_cli.federation, "run": server_cli.run}
+    if first in groups:
+        app = typer.Typer()
+        app.add_typer(groups[first], name=first)
+        return app
+    from client import data_cli  # noqa: PLC0415
+    from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
+
+    cli.app.command("study")(study_cli.study)
+    cli.app.command("readers")(readers_cli.readers)
+    cli.app.add_typer(cli.cohort, name="cohort")
+    cli.app.add_typer(data_cli.data, name="data")
+    for name, group in groups.items():
+        cli.app.add_typer(group, name=name)
+    return cli.app
 
 
 def _check_packages() -> None:
