@@ -269,7 +269,8 @@ def _write_new(path: Path, content: bytes) -> None:
     except FileExistsError:
         pass
     finally:
-        draft.unlink()
+        for left in path.parent.glob(f".{path.name}-*"):  # ours, and any that a kill left
+            left.unlink(missing_ok=True)
 
 
 def _draft(path: Path, content: bytes, *, mode: int) -> Path:

@@ -41,7 +41,7 @@ def invite(home: Path, site: str, *, now: datetime) -> Invitation:
     code = _Code(code=secrets.token_hex(32), expires=_seconds(now + timedelta(days=CODE_DAYS)))
     with lock(home):
         registry = Registry.open(home)
-        known = registry.find(name) or RegisteredSite(name=name, status="invited")
+        known = registry.alike(name) or RegisteredSite(name=name, status="invited")
         if known.name != name:
             raise ConfigurationError(f"Expected another name than {name!r}: there is a site {known.name!r}")
         if known.status == "registered":
@@ -82,22 +82,20 @@ def accept(home: Path, request: str, *, fingerprint: str = "", now: datetime) ->
     _check_fingerprint(registration, fingerprint)
     with lock(home):
         registry = Registry.open(home)
-        site = next((one for one in registry.sites() if one.name == registration.site), None)
+        site = registry.site(registration.site)
         if site is not None and site.status == "registered":
             _check_same_keys(site, registration)
         else:
-            _check_invited(site, registration.site)
-            registration.check(_code(paths, registration.site, now=now))
+            invited = _invited(site, registration.site)
+            registration.check(_code(paths, invited.name, now=now))
             _check_version(registration)
             _check_new_keys(registry, registration)
-            site = RegisteredSite(
-                name=registration.site,
+            site = replace(
+                invited,
                 status="registered",
                 node_key=registration.node_key,
                 receipt_key=registration.receipt_key,
-                invited_at=site.invited_at if site is not None else "",
                 registered_at=_iso(now),
-                revoked_at=site.revoked_at if site is not None else "",
             )
             registry.with_site(site).write(home)
         _code_path(paths, site.name).unlink(missing_ok=True)
@@ -114,15 +112,16 @@ def revoke(home: Path, name: str, *, now: datetime) -> RegisteredSite:
     paths.federation()
     with lock(home):
         registry = Registry.open(home)
-        site = next((one for one in registry.sites() if one.name == name), None)
+        site = registry.site(name)
         if site is None:
             known = ", ".join(one.name for one in registry.sites()) or "none"
             raise ConfigurationError(f"Expected a site of the registry ({known}), got {name!r}")
         _code_path(paths, name).unlink(missing_ok=True)
-        if site.status != "revoked":
-            registry = registry.with_revoked(site, at=_iso(now))
-            registry.write(home)
-    return next(one for one in registry.sites() if one.name == name)
+        if site.status == "revoked":
+            return site
+        revoked = replace(site, status="revoked", revoked_at=_iso(now))
+        registry.with_revoked(revoked).write(home)
+    return revoked
 
 
 def _code_path(paths: Home, site: str) -> Path:
@@ -157,7 +156,12 @@ def _check_fingerprint(registration: Registration, spoken_by_site: str) -> None:
         )
 
 
-def _check_invited(site: RegisteredSite | None, name: str) -> None:
+def _invited(site: RegisteredSite | None, name: str) -> RegisteredSite:
+    """The site, if it was invited and not revoked since.
+
+    Raises:
+        VerificationError: if not.
+    """
     if site is None:
         raise VerificationError(
             f"Expected the request of an invited site, got one of {name}: run synofed federation invite {name}"
@@ -166,6 +170,7 @@ def _check_invited(site: RegisteredSite | None, name: str) -> None:
         raise VerificationError(
             f"{name} was revoked on {site.revoked_at}: to let it in again, run synofed federation invite {name}"
         )
+    return site
 
 
 def _check_same_keys(site: RegisteredSite, registration: Registration) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -89,7 +89,11 @@ class Registry:
         """Keys that may never be registered again."""
         return frozenset(self.file.revoked_keys)
 
-    def find(self, name: str) -> RegisteredSite | None:
+    def site(self, name: str) -> RegisteredSite | None:
+        """The site of a name, if there is one."""
+        return next((site for site in self.file.sites if site.name == name), None)
+
+    def alike(self, name: str) -> RegisteredSite | None:
         """The site of a name that differs at most in case: its receipts become a file of that name."""
         return next((site for site in self.file.sites if site.name.casefold() == name.casefold()), None)
 
@@ -99,11 +103,11 @@ class Registry:
         sites = tuple(sorted([*others, site], key=lambda one: one.name))
         return Registry(self.file.model_copy(update={"sites": sites}))
 
-    def with_revoked(self, site: RegisteredSite, *, at: str) -> Registry:
-        """The registry with one site shut out and its keys barred for ever."""
+    def with_revoked(self, site: RegisteredSite) -> Registry:
+        """The registry with one site that is revoked, and its keys barred for ever."""
         keys = {*self.file.revoked_keys, site.node_key, site.receipt_key} - {""}
         barred = Registry(self.file.model_copy(update={"revoked_keys": tuple(sorted(keys))}))
-        return barred.with_site(replace(site, status="revoked", revoked_at=at))
+        return barred.with_site(site)
 
     def write(self, home: Path) -> None:
         """Write ``registry.json``, whole or not at all; the caller holds :func:`lock`."""
@@ -113,16 +117,18 @@ class Registry:
 
 @contextmanager
 def lock(home: Path) -> Iterator[None]:
-    """Keeps every other process from changing the registry; waits for one that does.
+    """Keeps every other process from changing the centre's home; waits for one that does.
 
     Raises:
-        ConfigurationError: if the home cannot be written.
+        ConfigurationError: if the home cannot be written, here or while it is held.
     """
     path = Home(home).registry.with_name(".registry.lock")
     try:
-        file = path.open("a")
+        with path.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released by close
+            yield
     except OSError as error:
-        raise ConfigurationError(f"Expected to write in the centre's home {home}: {error.strerror}") from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released by close
-        yield
+        raise ConfigurationError(
+            f"Expected to write in the centre's home {home}: {error.strerror}. Free or permit it, then run the "
+            f"same command again"
+        ) from None

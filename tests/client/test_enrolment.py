@@ -187,6 +187,14 @@ def test_a_site_that_was_killed_while_it_enrolled_goes_on(
     assert Site.open(folder).name == "north"
 
 
+def test_what_a_kill_left_of_a_key_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "north" / "keys").mkdir(parents=True)
+    draft = tmp_path / "north" / "keys" / ".node-0123"
+    draft.write_bytes(b"half a key")
+    enrolment.enrol(tmp_path / "north", _invitation(), now=NOW)
+    assert not draft.exists()
+
+
 def test_keys_that_were_left_open_are_closed(folder: Path) -> None:
     (folder / "keys").chmod(0o755)
     (folder / "keys" / "node").chmod(0o644)

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -164,6 +166,31 @@ def test_a_centre_that_was_killed_between_registry_and_code_accepts_again(tmp_pa
     (home.codes / "north.json").write_bytes(code)
     assert enrolment.accept(home.path, request, now=NOW) == site
     assert not (home.codes / "north.json").exists()
+
+
+def test_a_disk_that_is_full_is_told_and_nothing_is_half_registered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = make_home(tmp_path / "centre")
+    request = _request(home, tmp_path / "north")
+    before = home.registry.read_bytes()
+
+    def full(*_arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    actions: tuple[Callable[[], object], ...] = (
+        lambda: enrolment.accept(home.path, request, now=NOW),
+        lambda: enrolment.revoke(home.path, "north", now=NOW),
+    )
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        for action in actions:
+            with pytest.raises(
+                ConfigurationError, match=r"No space left on device.*run the same command again"
+            ):
+                action()
+    assert home.registry.read_bytes() == before
+    assert enrolment.accept(home.path, _request(home, tmp_path / "north"), now=NOW).status == "registered"
 
 
 def test_sites_that_are_invited_at_once_are_all_kept(tmp_path: Path) -> None:
