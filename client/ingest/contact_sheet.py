@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from common.exam import Roi
 
-CELL_PX = 400
+CELL_PX, TITLE_PX, GAP_PX = 480, 16, 8
 KEPT, ROI, MASKED = (60, 220, 60), (80, 160, 255), (255, 60, 60)
 """Colours of the kept part, the ROI in it, and what was painted over."""
 
@@ -45,18 +45,26 @@ class Screen:
 
 def draw(screens: Sequence[Screen]) -> Image.Image:
     """A row a screen: the screen with its boxes, then what was written of it."""
-    height = CELL_PX + 16
-    columns = 1 + max((len(screen.parts) for screen in screens), default=1)
-    sheet = Image.new("RGB", (columns * CELL_PX, max(len(screens), 1) * height), (24, 24, 24))
-    for row, screen in enumerate(screens):
-        cells = [(screen.title, _marked(screen))]
-        cells += [(part.title, Image.fromarray(part.result)) for part in screen.parts]
-        for column, (title, picture) in enumerate(cells):
-            small = picture.copy()
-            small.thumbnail((CELL_PX - 6, CELL_PX - 6))
-            sheet.paste(small, (column * CELL_PX, row * height + 16))
-            ImageDraw.Draw(sheet).text((column * CELL_PX + 2, row * height + 2), title, fill=(220, 220, 220))
+    rows = [_row(screen) for screen in screens]
+    width = CELL_PX * max((len(row) for row in rows), default=1)
+    heights = [TITLE_PX + max(picture.height for _, picture in row) + GAP_PX for row in rows]
+    sheet = Image.new("RGB", (width, max(sum(heights), 1)), (24, 24, 24))
+    pen, top = ImageDraw.Draw(sheet), 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, (title, picture) in enumerate(row):
+            pen.text((column * CELL_PX + 2, top + 2), title, fill=(220, 220, 220))
+            sheet.paste(picture, (column * CELL_PX, top + TITLE_PX))
+        top += height
     return sheet
+
+
+def _row(screen: Screen) -> list[tuple[str, Image.Image]]:
+    """Titles and pictures no larger than a cell."""
+    cells = [(screen.title, _marked(screen))]
+    cells += [(part.title, Image.fromarray(part.result)) for part in screen.parts]
+    for _, picture in cells:
+        picture.thumbnail((CELL_PX - GAP_PX, CELL_PX - GAP_PX))
+    return cells
 
 
 def _marked(screen: Screen) -> Image.Image:

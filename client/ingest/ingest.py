@@ -323,7 +323,7 @@ class _Import:
             parts=tuple(
                 contact_sheet.Part(
                     box=scan.box,
-                    roi=scan.roi or scan.colour_box,
+                    roi=with_roi({"": scan}, self.meaning.roi.rule)[""].roi,
                     masked=scan.masked,
                     result=np.asarray(
                         decode(self.prep.scan_path(*key).read_bytes(), mode="RGB"), dtype=np.uint8
