@@ -35,7 +35,7 @@ _SIGNS: tuple[tuple[Failure, str], ...] = (
     ("wrong_authority", r"CERTIFICATE_VERIFY_FAILED|certificate verify failed|SSLCertVerificationError"),
     ("no_tls", r"WRONG_VERSION_NUMBER|wrong version number|record layer failure|HTTP_REQUEST|NOT_SSL"),
     ("cut", r"SSLEOFError|UNEXPECTED_EOF|EOF occurred|reset by peer|ConnectionReset|disconnected without"),
-    ("proxy_refused", r"ProxyError"),
+    ("proxy_refused", r"ProxyError|(?m:^[45][0-9]{2} [A-Z][A-Za-z ]+$)"),  # a line that says nothing else
     ("unknown_host", r"gaierror|Name or service not known|name resolution|nodename nor servname"),
     ("refused", r"ConnectionRefusedError|Connection refused"),
     ("timeout", r"Timeout|timed out"),
