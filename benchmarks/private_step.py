@@ -1,0 +1,171 @@
+"""Time and memory of a private step, against the same step without privacy and through Opacus's hooks, as JSON.
+
+    python benchmarks/private_step.py [--patients 150] [--images 8] [--features 512] [--hidden 0 32] [--members 3]
+
+All ways compute the gradient of the same heads (members x two tasks of four grades, on frozen features) over the
+same patients, and are taken in turn in one process and one thread; ratios are medians of ratios of neighbours, of
+processor time.
+
+* ``plain``: the mean loss, ``backward``, no clipping, no noise;
+* ``private``: what a site does: clipped by patient over all heads, noised from ChaCha20, on the grid;
+* ``opacus``: a gradient a row by Opacus's hooks (``GradSampleModule``), averaged by patient, clipped, noised by
+  ``torch.normal``.
+
+``largest_difference`` is between the sums of private and Opacus before noise, relative to their norm.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from opacus.grad_sample import GradSampleModule
+
+from common.privacy.heads import Head, HeadShape, initial_weights, layers, patient_rows
+from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
+
+TASKS, NORM, GOALS = 2, 0.5, {"private_over_plain": 2.0, "private_over_opacus": 1 / 3}
+
+
+def make_heads(arguments: argparse.Namespace, hidden: int | None) -> list[Head]:
+    generator = torch.Generator().manual_seed(0)
+    exams = arguments.patients * arguments.images
+    patient = torch.arange(arguments.patients).repeat_interleave(arguments.images)
+    heads = []
+    for _ in range(arguments.members * TASKS):
+        rows = patient_rows(
+            torch.randn(exams, 1, arguments.features, generator=generator),
+            torch.randint(0, 4, (exams,), generator=generator),
+            patient,
+            patients=arguments.patients,
+            images=arguments.images,
+        )
+        shape = HeadShape(features=arguments.features, hidden=hidden)
+        heads.append(Head(shape=shape, rows=rows, class_weights=torch.tensor([1.0, 1.5, 2.0, 3.0])))
+    return heads
+
+
+def modules(weights: Tensor, heads: list[Head]) -> list[nn.Module]:
+    """The heads as ordinary modules with the same weights."""
+    made: list[nn.Module] = []
+    for part, head in zip(weights.split([head.shape.size for head in heads]), heads, strict=True):
+        linear = [nn.Linear(inputs, outputs) for inputs, outputs in head.shape.layers]
+        with torch.no_grad():
+            for layer, (weight, bias) in zip(linear, layers(part, head.shape), strict=True):
+                layer.weight.copy_(weight)
+                layer.bias.copy_(bias)
+        made.append(nn.Sequential(*[m for layer in linear for m in (layer, nn.ReLU())][:-1]))
+    return made
+
+
+def plain_step(networks: list[nn.Module], heads: list[Head]) -> Callable[[], Tensor]:
+    parameters = [p for network in networks for p in network.parameters()]
+
+    def step() -> Tensor:
+        for parameter in parameters:
+            parameter.grad = None
+        for network, head in zip(networks, heads, strict=True):
+            answers = network(head.rows.features.flatten(0, 1))
+            F.cross_entropy(answers, head.rows.grades.flatten(), weight=head.class_weights).backward()
+        return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+    return step
+
+
+def opacus_step(networks: list[nn.Module], heads: list[Head], *, sigma: float) -> Callable[[], Tensor]:
+    hooked = [GradSampleModule(network, loss_reduction="sum") for network in networks]
+    parameters = [p for network in hooked for p in network.parameters()]
+
+    def step() -> Tensor:
+        for network, head in zip(hooked, heads, strict=True):
+            network.zero_grad()
+            features = head.rows.features.flatten(0, 1).requires_grad_()
+            grades = head.rows.grades.flatten()
+            losses = F.cross_entropy(network(features), grades, reduction="none")
+            (losses * head.class_weights[grades]).sum().backward()
+        patients = len(heads[0].rows.grades)
+        each = [p.grad_sample.unflatten(0, (patients, -1)).mean(1) for p in parameters]
+        norms = torch.stack([g.flatten(1).norm(dim=1) for g in each]).norm(dim=0)
+        scale = (NORM / norms).clamp(max=1)
+        total = torch.cat([torch.einsum("n,n...->...", scale, g).flatten() for g in each])
+        return total + torch.normal(0.0, sigma * NORM, total.shape) if sigma else total
+
+    return step
+
+
+def compare(ways: dict[str, Callable[[], Tensor]], repeats: int) -> dict[str, list[float]]:
+    """Processor seconds of each way, in turn: other work on the machine is not counted."""
+    for way in ways.values():
+        way()
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, way in ways.items():
+            begin = time.process_time()
+            way()
+            seconds[name].append(time.process_time() - begin)
+    return seconds
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
+
+
+def measure(arguments: argparse.Namespace, hidden: int | None) -> dict[str, object]:
+    heads = make_heads(arguments, hidden)
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.cat([initial_weights(head.shape, generator) for head in heads])
+    networks = modules(weights, heads)
+    settings = StepSettings(
+        max_grad_norm=NORM, noise_multiplier=1.0, sample_rate=1, patients=arguments.patients
+    )
+    ours = clipped_sum(weights, heads, max_norm=NORM).total
+    theirs = opacus_step(modules(weights, heads), heads, sigma=0.0)().double()
+    seconds = compare(
+        {
+            "plain": plain_step(networks, heads),
+            "private": lambda: private_gradient(weights, heads, settings, entropy=os.urandom(32)).gradient,
+            "opacus": opacus_step(modules(weights, heads), heads, sigma=1.0),
+        },
+        arguments.repeats,
+    )
+    over_plain, over_opacus = (ratio(seconds["private"], seconds[name]) for name in ("plain", "opacus"))
+    return {
+        "hidden": hidden,
+        "weights": len(weights),
+        "shortest_milliseconds": {name: round(1e3 * min(values), 2) for name, values in seconds.items()},
+        "private_over_plain": round(over_plain, 2),
+        "private_over_opacus": round(over_opacus, 3),
+        "opacus_over_plain": round(ratio(seconds["opacus"], seconds["plain"]), 2),
+        "largest_difference": float((ours - theirs).norm() / theirs.norm()),
+        "goals_met": over_plain <= GOALS["private_over_plain"]
+        and over_opacus <= GOALS["private_over_opacus"],
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--patients", type=int, default=150)
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--features", type=int, default=512)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[0, 32], help="0: linear heads")
+    parser.add_argument("--members", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    measured = [measure(arguments, width or None) for width in arguments.hidden]
+    sizes = {key: getattr(arguments, key) for key in ("patients", "images", "features", "members")}
+    print(json.dumps({**sizes, "goals": GOALS, "measured": measured}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
