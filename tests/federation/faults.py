@@ -1,0 +1,224 @@
+"""A grid that injects faults, and sites that are processes of their own, so that they can be killed.
+
+Messages and replies are lost, late, or come twice; a node is away for a while; everything in flight is forgotten, as
+when the SuperLink is restored; a site's process dies.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.common.constant import ErrorCode
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+from flwr.supercore.task_identity import TaskIdentity
+
+Answer = Callable[[Message, Context], Message]
+
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["client.app", "server.campaign", "simulation.grid"])
+
+
+class Fault(Protocol):
+    """What goes wrong, and when; the default does nothing."""
+
+    def sending(self, site: str, message: Message, number: int) -> bool:
+        """Whether a message, the site's ``number``-th, arrives at the site."""
+        return True
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        """Delays in seconds after which copies of the reply arrive; none: it is lost."""
+        return (0.0,)
+
+    def pulled(self, site: str, reply: Message) -> None:
+        """Told of every reply that the centre takes."""
+
+    def online(self, site: str) -> bool:
+        """Whether the site is connected."""
+        return True
+
+
+class FaultyGrid(Grid):
+    """Registered sites in this process, behind a link that fails."""
+
+    def __init__(
+        self, folders: Sequence[Path], answer: Callable[[Path, Message], Message], fault: Fault
+    ) -> None:
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        self._run = Run.create_empty(run_id=1)
+        self._folders: Mapping[int, Path] = {100 + i: folder for i, folder in enumerate(folders)}
+        self._answer = answer
+        self._fault = fault
+        self._lock = threading.Lock()
+        self._arrived: dict[str, list[tuple[float, Message]]] = {}
+        self._sent: dict[int, int] = dict.fromkeys(self._folders, 0)
+        self.activated: dict[int, int] = dict.fromkeys(self._folders, 0)
+        self.asked: list[tuple[str, str]] = []
+        """Site and group of every message that was sent."""
+
+    def set_run(self, run: Run) -> None:
+        self._run = run
+
+    @property
+    def run(self) -> Run:
+        return self._run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+    def get_node_ids(self) -> list[int]:
+        return [node.node_id for node in self.get_nodes()]
+
+    def get_nodes(self) -> list[NodeInfo]:
+        return [
+            NodeInfo(node_id=node, name=folder.name, last_activated_at=str(self.activated[node]))
+            for node, folder in self._folders.items()
+            if self._fault.online(folder.name)
+        ]
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        ids = []
+        for message in messages:
+            message_id = uuid.uuid4().hex
+            message.metadata.__dict__["_message_id"] = message_id
+            ids.append(message_id)
+            self._arrived[message_id] = []
+            threading.Thread(target=self._deliver, args=(message_id, message), daemon=True).start()
+        return ids
+
+    def _deliver(self, message_id: str, message: Message) -> None:
+        node = message.metadata.dst_node_id
+        site = self._folders[node].name
+        with self._lock:
+            self._sent[node] += 1
+            number = self._sent[node]
+            self.asked.append((site, message.metadata.group_id))
+        if not self._fault.online(site):
+            unavailable = Error(code=ErrorCode.NODE_UNAVAILABLE, reason="Node Unavailable")
+            self._arrive(message_id, Message(unavailable, reply_to=message), 0.0)
+            return
+        if not self._fault.sending(site, message, number):
+            return
+        try:
+            reply = self._answer(self._folders[node], message)
+        except ConnectionError:  # the site's process died; its supervisor starts it again
+            self.activated[node] += 1
+            return
+        for delay in self._fault.replying(site, reply, number):
+            self._arrive(message_id, reply, delay)
+
+    def _arrive(self, message_id: str, reply: Message, delay: float) -> None:
+        with self._lock:
+            if message_id in self._arrived:
+                self._arrived[message_id].append((time.monotonic() + delay, reply))
+
+    def forget(self) -> None:
+        """Everything in flight is lost."""
+        with self._lock:
+            self._arrived.clear()
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        pulled = []
+        now = time.monotonic()
+        with self._lock:
+            for message_id in message_ids:
+                waiting = self._arrived.get(message_id, [])
+                pulled += [reply for at, reply in waiting if at <= now]
+                if message_id in self._arrived:
+                    self._arrived[message_id] = [(at, reply) for at, reply in waiting if at > now]
+        for reply in pulled:
+            self._fault.pulled(self._folders[reply.metadata.src_node_id].name, reply)
+        return pulled
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        raise NotImplementedError("the centre pushes and pulls")
+
+
+def in_process(app: Answer, *, threads: int = 1) -> Callable[[Path, Message], Message]:
+    """Sites that answer in this process, one message at a time each."""
+    locks: dict[Path, threading.Lock] = {}
+
+    def answer(folder: Path, message: Message) -> Message:
+        with locks.setdefault(folder, threading.Lock()):
+            config: dict[str, bool | float | int | str] = {
+                "site-folder": str(folder),
+                "device": "cpu",
+                "threads": threads,
+            }
+            return app(message, Context(1, message.metadata.dst_node_id, config, RecordDict(), {}))
+
+    return answer
+
+
+class Sites:
+    """Sites that are processes; one that dies is started again by the next message, as its supervisor does.
+
+    Args:
+        serve: what a site's process does: it gets its folder, a connection of messages and replies, and ``plan``.
+        plan: told to every process that is started: what it is to die of; ``None`` once it has died.
+    """
+
+    def __init__(
+        self, serve: Callable[[Path, Connection, str | None], None], plan: Mapping[str, str]
+    ) -> None:
+        self._serve = serve
+        self._plan = dict(plan)
+        self._links: dict[Path, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
+        self._locks: dict[Path, threading.Lock] = {}
+        self.deaths: list[str] = []
+
+    def answer(self, folder: Path, message: Message) -> Message:
+        """A reply, or :class:`ConnectionError` if the site died of the message."""
+        with self._locks.setdefault(folder, threading.Lock()):
+            process, link = self._links.get(folder) or self._start(folder)
+            try:
+                link.send_bytes(pickle.dumps(message))
+                reply: Message = pickle.loads(link.recv_bytes())
+            except (EOFError, OSError):
+                process.join()
+                assert process.exitcode == -signal.SIGKILL
+                self.deaths.append(folder.name)
+                self._plan.pop(folder.name, None)
+                del self._links[folder]
+                raise ConnectionError(folder.name) from None
+            return reply
+
+    def _start(self, folder: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
+        ours, theirs = processes.Pipe()
+        process = processes.Process(
+            target=self._serve, args=(folder, theirs, self._plan.get(folder.name)), daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._links[folder] = (process, ours)
+        return self._links[folder]
+
+    def close(self) -> None:
+        """End all processes."""
+        for process, _ in self._links.values():
+            process.kill()
+            process.join()
+
+
+def die() -> None:
+    """As a machine that loses its power."""
+    os.kill(os.getpid(), signal.SIGKILL)

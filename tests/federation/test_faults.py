@@ -1,0 +1,346 @@
+"""Whatever breaks on the way: the same bits where everybody is back in time, a named subset where somebody is not."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message
+
+from client import keys as site_keys
+from client.app import app as client_app
+from common import wire
+from common.errors import CampaignError, PolicyError
+from common.settings import Settings
+from common.version import VERSION
+from server import atomic, campaign, loop
+from server.campaign import Outcome, Pace, Status
+from server.events import CentreNews, Event, SiteNews
+from server.journal import RoundRecord
+from server.roster import Roster
+from tests.federation import fault_processes
+from tests.federation.fault_processes import NoFault
+from tests.federation.faults import Answer, Fault, FaultyGrid, Sites, in_process, processes
+from tests.federation.test_campaign import assert_same, configured, folders
+from tests.federation.test_campaign import run as run_undisturbed
+
+__all__ = ["folders"]
+
+NAMES = ("north", "south", "west")
+PACE = Pace(look=0.01, ask_first=0.02, ask_last=0.1, silence=0.3)
+ALL = "[federation]\nrounds = 2\ndeadline_s = 1000.0"
+SUBSET = f"{ALL}\nquorum = 2"
+
+
+@pytest.fixture(scope="module")
+def keys(folders: list[Path]) -> dict[str, str]:
+    return {folder.name: site_keys.public_key(folder) for folder in folders}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_undisturbed(folders, configured(ALL), folder)
+    return folder
+
+
+def run(
+    grid: FaultyGrid,
+    keys: dict[str, str],
+    folder: Path,
+    *,
+    settings: Settings | None = None,
+    observer: Callable[[Event], None] = lambda event: None,
+) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    return campaign.run(
+        grid,
+        settings or configured(ALL),
+        roster=Roster.of(keys),
+        folder=folder,
+        campaign="test",
+        observer=observer,
+        pace=PACE,
+    )
+
+
+def grid_with(fault: Fault, folders: Sequence[Path]) -> FaultyGrid:
+    return FaultyGrid(folders, in_process(client_app), fault)
+
+
+@pytest.mark.parametrize("death", ["broadcast", "aggregation", "writing", "written"])
+def test_a_centre_killed_at_any_instant_goes_on_with_the_same_bits(
+    death: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    centre = processes.Process(
+        target=fault_processes.centre, args=(configured(ALL), folders, tmp_path / "run", keys, death)
+    )
+    centre.start()
+    centre.join()
+    assert centre.exitcode == -signal.SIGKILL
+    outcome = run(grid_with(NoFault(), folders), keys, tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
+@pytest.mark.parametrize("death", ["training", "answered", "replied"])
+def test_a_site_killed_at_any_instant_is_asked_again(
+    death: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
+    sites = Sites(fault_processes.serve, {"south": death})
+    try:
+        outcome = run(FaultyGrid(folders, sites.answer, NoFault()), keys, tmp_path / "run")
+    finally:
+        sites.close()
+    assert sites.deaths == ["south"]
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
+class LostMessages(Fault):
+    """Every second message to a site never arrives there."""
+
+    def sending(self, site: str, message: Message, number: int) -> bool:
+        return number % 2 == 0
+
+
+class LostReplies(Fault):
+    """Every second reply never arrives here."""
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        return (0.0,) if number % 2 == 0 else ()
+
+
+class SlowLink(Fault):
+    """Replies of one site take longer than the centre waits before it asks again: they come late, and twice."""
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        return (1.0,) if site == "south" else (0.0,)
+
+
+class Duplicates(Fault):
+    """Everything arrives three times, once of them much later."""
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        return (0.0, 0.0, 0.4)
+
+
+class Outage(Fault):
+    """A site's link is cut after its third message, for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._cut_at: float | None = None
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        if site == "south" and number == 3:
+            self._cut_at = time.monotonic()
+            return ()
+        return (0.0,)
+
+    def online(self, site: str) -> bool:
+        cut = self._cut_at is not None and time.monotonic() < self._cut_at + self._seconds
+        return site != "south" or not cut
+
+
+@pytest.mark.parametrize("fault", [LostMessages(), LostReplies(), SlowLink(), Duplicates(), Outage(0.8)])
+def test_an_outage_within_the_deadline_changes_no_bit(
+    fault: Fault, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
+    outcome = run(grid_with(fault, folders), keys, tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
+def test_everything_in_flight_is_forgotten_and_asked_for_again(
+    folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
+    """As when the SuperLink comes back with an older state."""
+    grid = grid_with(NoFault(), folders)
+    push = grid.push_messages
+
+    def push_and_forget(messages: object) -> list[str]:
+        ids = push(messages)  # type: ignore[arg-type]
+        if len(grid.asked) in (4, 5):
+            grid.forget()
+        return ids
+
+    grid.push_messages = push_and_forget  # type: ignore[method-assign]
+    assert run(grid, keys, tmp_path / "run").status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
+def test_a_full_disk_is_waited_for(
+    folders: list[Path],
+    keys: dict[str, str],
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    write, failures = atomic.write_bytes, 3
+
+    def full(path: Path, content: bytes) -> None:
+        nonlocal failures
+        if path.name == "round_000002.safetensors" and failures:
+            failures -= 1
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        write(path, content)
+
+    monkeypatch.setattr(atomic, "write_bytes", full)
+    events: list[Event] = []
+    outcome = run(grid_with(NoFault(), folders), keys, tmp_path / "run", observer=events.append)
+    assert failures == 0
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    (news,) = [event for event in events if isinstance(event, CentreNews)]
+    assert "the disk is full" in news.reason
+    assert_same(undisturbed, tmp_path / "run")
+
+
+class Away(Fault):
+    """A site does not get the messages of round 1; once the others have answered, time flies past its deadline."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._ahead_s = 0.0
+        self._answered: set[str] = set()
+        monkeypatch.setattr(loop, "time", self)
+
+    def time(self) -> float:
+        return time.time() + self._ahead_s
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+    def sending(self, site: str, message: Message, number: int) -> bool:
+        return not (site == "south" and message.metadata.group_id.endswith("/1"))
+
+    def pulled(self, site: str, reply: Message) -> None:
+        if reply.metadata.group_id.endswith("/1"):
+            self._answered.add(site)
+            if self._answered == {"north", "west"}:
+                self._ahead_s = 2000.0
+
+
+def rounds_of(events: Sequence[Event]) -> list[RoundRecord]:
+    return [event for event in events if isinstance(event, RoundRecord)]
+
+
+def replay(records: Sequence[RoundRecord]) -> Answer:
+    """Sites of which each answers in the rounds that it took part in, and in no other."""
+    took_part = {(record.group, record.round, site) for record in records for site in record.participants}
+
+    def app(message: Message, context: Context) -> Message:
+        site = Path(str(context.node_config["site-folder"])).name
+        group, _, server_round = message.metadata.group_id.rpartition("/")
+        if message.metadata.message_type == wire.TRAIN and (group, int(server_round), site) not in took_part:
+            return Message(wire.encode_refusal(wire.Refusal(site=site, code="away")), reply_to=message)
+        return client_app(message, context)
+
+    return app
+
+
+def test_a_site_away_past_its_deadline_is_named_and_used_again(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[Event] = []
+    settings = configured(SUBSET.replace("rounds = 2", "rounds = 4"))
+    grid = grid_with(Away(monkeypatch), folders)
+    outcome = run(grid, keys, tmp_path / "run", settings=settings, observer=events.append)
+    assert outcome.status is Status.COMPLETE_SUBSET
+    assert set(outcome.missing) == {"south"}
+    records = rounds_of(events)
+    assert "no reply within 1000 s" in records[0].dropped["south"]
+    assert any("south" in record.participants for record in records[1:])
+    states = [event.state for event in events if isinstance(event, SiteNews) and event.site == "south"]
+    assert states[:1] == ["present"]
+    assert states[-2:] == ["away", "present"]
+    run_undisturbed(folders, settings, tmp_path / "replay", app=replay(records))
+    assert_same(tmp_path / "run", tmp_path / "replay")
+
+
+def test_where_the_quorum_cannot_do_without_a_site_the_campaign_stops_and_can_be_resumed(
+    folders: list[Path],
+    keys: dict[str, str],
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patch:
+        grid = grid_with(Away(patch), folders)
+        with pytest.raises(CampaignError, match=r"of 3 of 3 sites, got 2 \(south: no reply within 1000 s"):
+            run(grid, keys, tmp_path / "run")
+    outcome = run(grid_with(NoFault(), folders), keys, tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
+def answering(site: str, code: str, *, until: int, version: str = VERSION) -> Answer:
+    """Sites of which one refuses its first messages."""
+    asked = 0
+
+    def app(message: Message, context: Context) -> Message:
+        nonlocal asked
+        if Path(str(context.node_config["site-folder"])).name == site:
+            asked += 1
+            if asked <= until:
+                refusal = wire.Refusal(site=site, code=code, version=version)
+                return Message(wire.encode_refusal(refusal), reply_to=message)
+        return client_app(message, context)
+
+    return app
+
+
+@pytest.mark.parametrize("code", ["unapproved", "paused", "hours", "busy"])
+def test_what_may_pass_is_waited_for(
+    code: str, folders: list[Path], keys: dict[str, str], tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    grid = FaultyGrid(folders, in_process(answering("south", code, until=3)), NoFault())
+    outcome = run(
+        grid,
+        keys,
+        tmp_path / "run",
+        settings=configured("[federation]\nrounds = 1"),
+        observer=events.append,
+    )
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    news = [event for event in events if isinstance(event, SiteNews) and event.site == "south"]
+    assert [(event.state, event.reason) for event in news] == [("waiting", code), ("present", "")]
+
+
+def test_a_site_of_another_version_is_refused_with_both(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path
+) -> None:
+    grid = FaultyGrid(
+        folders, in_process(answering("south", "policy", until=10**6, version="0.9")), NoFault()
+    )
+    with pytest.raises(PolicyError, match=rf"south runs synofed 0\.9, the centre {VERSION}: bring both"):
+        run(grid, keys, tmp_path / "all")
+    outcome = run(grid, keys, tmp_path / "subset", settings=configured(SUBSET))
+    assert (outcome.status, set(outcome.missing)) == (Status.COMPLETE_SUBSET, {"south"})
+
+
+def test_a_site_with_another_key_than_the_registered_one_does_not_take_part(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path
+) -> None:
+    grid = grid_with(NoFault(), folders)
+    with pytest.raises(PolicyError, match=r"south answers as 'south' with key .{16}, registered is key 0000"):
+        run(grid, {**keys, "south": "0" * 64}, tmp_path / "run")
+
+
+def test_a_node_that_is_not_registered_is_not_asked(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path
+) -> None:
+    grid = grid_with(NoFault(), folders)
+    known = {site: key for site, key in keys.items() if site != "west"}
+    outcome = run(grid, known, tmp_path / "run", settings=configured("[federation]\nrounds = 1"))
+    assert outcome.sites == ("north", "south")
+    assert {site for site, _ in grid.asked} == {"north", "south"}
