@@ -1,0 +1,150 @@
+"""A real federation on this machine: a centre and sites as processes, TLS, enrolled keys, signed policies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from client import enrolment as site_enrolment
+from client import policy_file
+from client.site import Site
+from common.enrolment import Invitation
+from server import enrolment, provision
+from server.control import Control, connect
+from server.home import Home
+from server.runs import ENDED, Run
+from server.superlink import SuperlinkFiles
+from tests.site_folders import make_site_folder
+
+PATIENCE_S = 240.0
+"""How long anything is waited for; how fast it is decides nothing."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass(slots=True)
+class Federation:
+    """A centre and its sites; ``up`` and ``join`` start their processes, ``close`` ends all of them."""
+
+    folder: Path
+    processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    @classmethod
+    def make(cls, folder: Path, names: Sequence[str], *, patients: int = 6) -> Federation:
+        """Provision a centre and enrol sites with tiny random cohorts."""
+        made = cls(folder)
+        now = datetime.now(UTC)
+        provision.provision(
+            made.home.path,
+            name="Test",
+            address=f"127.0.0.1:{free_port()}",
+            superlink_port=free_port(),
+            now=now,
+        )
+        for index, name in enumerate(names):
+            made.enrol(
+                make_site_folder(
+                    made.site(name), name=name, patients=patients, exams_per_patient=2, seed=index
+                )
+            )
+        return made
+
+    @property
+    def home(self) -> Home:
+        return Home(self.folder / "federation")
+
+    def site(self, name: str) -> Path:
+        return self.folder / name
+
+    def enrol(self, site: Path) -> None:
+        """Invite, register and accept a site whose folder is there, and sign its policy."""
+        now = datetime.now(UTC)
+        with (site / "site.toml").open("a", encoding="utf-8") as file:
+            file.write('\n[compute]\ndevice = "cpu"\nthreads = 1\n')
+        name = Site.open(site).name
+        invitation = enrolment.invite(self.home.path, name, now=now)
+        enrolled = site_enrolment.enrol(site, Invitation.parse(invitation.dump()), now=now)
+        enrolment.accept(self.home.path, enrolled.request.dump(), now=now)
+        policy_file.sign(Site.open(site), Ed25519PrivateKey.generate())
+
+    def up(self) -> None:
+        self._start("up", "federation", "up", "--home", str(self.home.path))
+
+    def join(self, name: str, *options: str) -> None:
+        self._start(name, "site", "join", str(self.site(name)), *options)
+
+    def end(self, name: str, number: int = signal.SIGTERM) -> int:
+        """End one process; returns its exit code."""
+        process = self.processes.pop(name)
+        process.send_signal(number)
+        return process.wait(timeout=PATIENCE_S)
+
+    def said(self, name: str) -> str:
+        """What a process has printed."""
+        return (self.folder / f"{name}.out").read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        for process in self.processes.values():
+            process.send_signal(signal.SIGTERM)
+        for process in self.processes.values():
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self.processes.clear()
+
+    @contextmanager
+    def control(self) -> Iterator[Control]:
+        port = self.home.federation().superlink.port
+        with connect(port, SuperlinkFiles(self.home.superlink).authority) as link:
+            yield link
+
+    def online(self) -> set[str]:
+        with self.control() as link:
+            return {node.name for node in link.nodes() if node.online}
+
+    def ended(self, run: Run) -> Run:
+        """Wait for a campaign's end."""
+        self.wait(lambda: run.status().state in ENDED, what=f"the end of {run.name}")
+        return run
+
+    def wait(self, holds: Callable[[], bool], *, what: str) -> None:
+        """Wait until something holds; what everybody printed is shown if it never does."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not holds():
+            if time.monotonic() > deadline:
+                told = "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self._logs())
+                raise AssertionError(f"Expected {what} within {PATIENCE_S:g} s\n{told}")
+            time.sleep(0.2)
+
+    def _logs(self) -> list[Path]:
+        return sorted(
+            [*self.folder.glob("*.out"), *self.folder.glob("*/log.txt"), *self.home.runs.glob("*/log.txt")]
+        )
+
+    def _start(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.out").open("ab") as output:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, str(Path(sys.executable).parent / "synofed"), *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=self.folder,
+                env={**os.environ, "PYTHONWARNINGS": "default"},
+                start_new_session=True,
+            )

@@ -1,0 +1,75 @@
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from common.settings import Settings
+from server import campaign, submit
+from server.roster import Roster
+from simulation.engines import client_app
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+from tests.deployment.conftest import SITES
+from tests.deployment.federation import Federation
+from tests.site_folders import make_settings
+
+pytestmark = pytest.mark.slow
+
+
+def configured(name: str, *, rounds: int = 2) -> Settings:
+    text = 'fusion = "joint"\nreplicas = 1\n[training]\nlocal_steps = 2\nbatch_size = 8\n'
+    settings = make_settings(
+        measurements=("hypertrophy",), grades=3, text=f"{text}[federation]\nrounds = {rounds}\n"
+    )
+    return settings.model_copy(update={"name": name})
+
+
+def networks(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
+    found = sorted((folder / "networks").rglob("*.safetensors"))
+    return {str(path.relative_to(folder)): load_file(path) for path in found}
+
+
+def in_process(settings: Settings, folders: list[Path], out: Path) -> Path:
+    out.mkdir()
+    with Workers(("cpu",), threads=1) as workers:
+        campaign.run(
+            StrictGrid(InProcessGrid(client_app, folders, workers)),
+            settings,
+            roster=Roster.anyone(len(folders)),
+            folder=out,
+            campaign=settings.name,
+            observer=lambda event: None,
+        )
+    return out
+
+
+def test_a_campaign_over_tls_gives_the_same_bits_as_in_one_process(
+    federation: Federation, tmp_path: Path
+) -> None:
+    settings = configured("bits", rounds=3)
+    copies = []
+    for name in SITES:  # without the federation's keys and policy: a simulation's sites
+        copy = tmp_path / name
+        shutil.copytree(
+            federation.site(name),
+            copy,
+            ignore=shutil.ignore_patterns("federation*", "policy.sig", "audit*", "flower"),
+        )
+        copies.append(copy)
+    run = federation.ended(submit.submit(federation.home, settings))
+    status = run.status()
+    assert status.state == "COMPLETE_ALL_SITES", run.log.read_text()
+    assert {name: site.used for name, site in status.sites.items()} == dict.fromkeys(SITES, status.total)
+    alone = in_process(settings, copies, tmp_path / "alone")
+    deployed, simulated = networks(run.path), networks(alone)
+    assert deployed.keys() == simulated.keys()
+    assert len(deployed) > 0
+    for name, tensors in simulated.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(deployed[name][key], tensor), (name, key)
+    rounds = run.rounds()
+    assert len(rounds) == status.total
+    assert all(record["participants"] == list(SITES) for record in rounds)
+    assert json.loads((run.path / "manifest.json").read_text())["status"] == "COMPLETE_ALL_SITES"
