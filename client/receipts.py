@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import chain, keys
+from client.audit import CONSENT, REPLY, Asked
 from client.chain import Entry, Head
+from client.policy_file import policy_hash
 from client.site import Site
 from common.errors import DataError, VerificationError
 from common.messages import PlanRequest, TrainRequest
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify
 from common.version import VERSION
 
-CONSENT = "consent"
-REPLY = "reply"
 _SHARED = ("site", "campaign", "plan_hash", "request_id", "server_round", "group", "reply_hash")
 
 
@@ -37,32 +34,26 @@ class Checked:
     receipts: int
 
 
-def of_consent(site: Site, request: PlanRequest, contents: Contents) -> Receipt:
-    """Enter the answer to a plan in the log, with the policy in full, and sign its receipt.
+def of_consent(site: Site, request: PlanRequest, contents: Contents, asked: Asked | None = None) -> Receipt:
+    """Enter the answer to a plan in the log and sign its receipt; ``asked``: what the log says of the request.
 
     Raises:
         DataError: if log or key cannot be used.
         VerificationError: if the log is damaged.
     """
     receipt = _draft(site, request, contents, server_round=0, group="")
-    return _issue(site, CONSENT, receipt, contents, policy=site.policy.model_dump(mode="json"))
+    return _issue(site, CONSENT, receipt, contents, asked)
 
 
-def of_reply(site: Site, request: TrainRequest, contents: Contents) -> Receipt:
-    """Enter a round's reply in the log and sign its receipt.
+def of_reply(site: Site, request: TrainRequest, contents: Contents, asked: Asked | None = None) -> Receipt:
+    """Enter a round's reply in the log and sign its receipt; ``asked``: what the log says of the request.
 
     Raises:
         DataError: if log or key cannot be used.
         VerificationError: if the log is damaged.
     """
     receipt = _draft(site, request, contents, server_round=request.server_round, group=request.group)
-    return _issue(site, REPLY, receipt, contents)
-
-
-def policy_hash(site: Site) -> str:
-    """HMAC-SHA-256 of the policy with the site's secret: a plain hash would let others try out policies."""
-    text = json.dumps(site.policy.model_dump(mode="json"), sort_keys=True)
-    return hmac.new(keys.site_secret(site.folder), b"policy\n" + text.encode(), hashlib.sha256).hexdigest()
+    return _issue(site, REPLY, receipt, contents, asked)
 
 
 def read(path: Path) -> list[Kept]:
@@ -128,12 +119,11 @@ def _draft(
     )
 
 
-def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, **more: object) -> Receipt:
-    details = {name: getattr(receipt, name) for name in (*_SHARED, "policy_hash", "version")}
+def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, asked: Asked | None) -> Receipt:
+    facts = asked.facts() if asked is not None else {}
+    details = facts | {name: getattr(receipt, name) for name in (*_SHARED, "policy_hash", "version")}
     key = keys.signing_key(site.folder)  # before the entry: what is entered can also be signed
-    head = chain.append(
-        site.folder / chain.NAME, event, {**details, "reply_bytes": contents.size_bytes, **more}
-    )
+    head = chain.append(site.folder / chain.NAME, event, {**details, "reply_bytes": contents.size_bytes})
     numbered = replace(receipt, sequence=head.sequence, log_head=head.hash)
     return replace(numbered, signature=key.sign(payload(numbered)).hex())
 

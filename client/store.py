@@ -72,6 +72,7 @@ class Store:
         quarantined: exams that are left out, with reasons.
         notes: what else deserves a look.
         usable: measurement -> exams with a grade.
+        patients: measurement -> patients with such an exam.
     """
 
     tensors: ExamTensors
@@ -81,6 +82,7 @@ class Store:
     quarantined: tuple[Quarantined, ...]
     notes: tuple[str, ...]
     usable: Mapping[str, int]
+    patients: Mapping[str, int]
 
 
 _opened: dict[Path, tuple[Stamps, Store]] = {}
@@ -170,6 +172,10 @@ def _store(index: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) ->
         quarantined=tuple(Quarantined(**entry) for entry in index["quarantined"]),
         notes=tuple(index["notes"]),
         usable={name: sum(v != MISSING for v in values) for name, values in index["grades"].items()},
+        patients={
+            name: len({p for p, v in zip(exams["patient_id"], values, strict=True) if v != MISSING})
+            for name, values in index["grades"].items()
+        },
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import synofed
-from client import chain, keys, receipts
+from client import chain, keys, policy_file, receipts
 from client.site import Site
 from common.messages import PlanRequest, TrainRequest
 from common.receipts import Contents, Kept, Receipt, dump
@@ -84,11 +84,22 @@ def test_a_log_that_fits_passes_with_and_without_receipts(answering: Answering, 
 
 
 def test_the_log_holds_the_policy_in_full_and_nothing_of_patients(answering: Answering) -> None:
+    site = Site.open(answering.folder)
+    for _ in range(2):
+        policy_file.admit(site)
     entries = [entry.content for entry in chain.entries(answering.log)]
-    assert entries[0]["event"] == "consent"
-    assert entries[0]["policy"] == Site.open(answering.folder).policy.model_dump(mode="json")
+    assert [entry["event"] for entry in entries] == ["consent", "reply", "reply", "reply"]  # the same policy
+
+    toml = answering.folder / "site.toml"
+    toml.write_text(toml.read_text().replace("minimum_cohort = 1", "minimum_cohort = 2"), encoding="utf-8")
+    site = Site.open(answering.folder)
+    for _ in range(2):
+        policy_file.admit(site)
+    entries = [entry.content for entry in chain.entries(answering.log)]
+    assert [entry["event"] for entry in entries[4:]] == ["policy"]
+    assert entries[4]["policy"] == site.policy.model_dump(mode="json")
     assert "north-p000" not in answering.log.read_text(encoding="utf-8")
-    assert len({str(entry["policy_hash"]) for entry in entries}) == 1
+    assert len({str(entry["policy_hash"]) for entry in entries}) == 2
 
 
 @pytest.mark.parametrize(

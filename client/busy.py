@@ -1,0 +1,63 @@
+"""One process at a time works for an enrolled site: two copies of it would give two answers to one request."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import BusyError, StorageError
+
+
+@dataclass(slots=True)
+class _Lock:
+    descriptor: int
+    holders: int = 0
+
+
+_held: dict[Path, _Lock] = {}
+_guard = threading.Lock()
+
+
+@contextmanager
+def working(site_folder: Path) -> Iterator[None]:
+    """Keep other processes away while this one works for a site; its own threads work side by side.
+
+    Raises:
+        BusyError: if another process works for it.
+        StorageError: if the lock cannot be made.
+    """
+    place = site_folder.resolve() / ".working"
+    with _guard:
+        lock = _held.get(place) or _taken(place)
+        lock.holders += 1
+        _held[place] = lock
+    try:
+        yield
+    finally:
+        with _guard:
+            lock.holders -= 1
+            if lock.holders == 0:
+                os.close(_held.pop(place).descriptor)
+
+
+def _taken(place: Path) -> _Lock:
+    try:
+        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StorageError(f"{place} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(
+            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
+        )  # released by close, or by the end of the process
+    except OSError:
+        os.close(descriptor)
+        raise BusyError(
+            f"Another process works for the site in {place.parent}: `synofed site join` runs twice, or a check is on "
+            f"its way"
+        ) from None
+    return _Lock(descriptor)

@@ -1,0 +1,47 @@
+"""A site's answer to a campaign's plan. Nothing is trained for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from client import campaigns, keys, timing
+from client.site import Site
+from common.errors import VersionError
+from common.messages import PlanReply, PlanRequest
+from common.settings import Settings
+from common.version import VERSION
+
+
+def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
+    """Check a campaign against the site's version, policy and decision, and prepare the store.
+
+    Raises:
+        VersionError: if the centre runs another version.
+        PolicyError: if the campaign may not run here, or not yet; see :func:`client.campaigns.consider`.
+        DataError: if the site's data cannot serve the plan.
+    """
+    if request.version != VERSION:
+        raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
+    settings = campaigns.consider(site, request)
+    timed = site.policy.permits("timings")
+    return PlanReply(
+        site=site.name,
+        version=VERSION,
+        plan_hash=settings.plan_hash(),
+        usable=_usable(site, settings),
+        public_key=keys.public_key(site.folder),
+        hours=site.policy.windows(),
+        round_seconds=timing.typical(site.folder, request.plan_hash) if timed else math.nan,
+    )
+
+
+def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
+    """Usable exams a measurement; 0 where too few patients stand behind them, nothing if counts stay here."""
+    store = site.store(settings)
+    if not site.policy.permits("counts"):
+        return {}
+    return {
+        name: count if store.patients[name] >= site.policy.minimum_cohort else 0
+        for name, count in store.usable.items()
+    }
