@@ -18,10 +18,10 @@ from client.ingest.ingest import Ingested, ingest
 from client.ingest.manifest import read_manifest
 from client.ingest.tables import read_tables
 from common.errors import ConfigurationError, DataError
-from common.settings import parse
 from tests.client.dicom_files import FLOW, TISSUE, on_screen, speckle, with_flow, with_text, write_dicom
 from tests.client.export import DICOM_ID, DUAL_ID, MAPPING, SECRETS, Export, make_export
 from tests.client.test_site_cli import Command
+from tests.site_folders import make_settings
 
 Rows = list[dict[str, str]]
 
@@ -83,7 +83,7 @@ def test_an_export_of_two_machines_becomes_exams_of_two_patients(
 
 def test_a_site_can_train_on_it(imported: tuple[Export, Path, Ingested]) -> None:
     _, data, _ = imported
-    plan = parse('name = "t"')
+    plan = make_settings()
     exams, unknown = read_manifest(data, data / "manifest.csv", plan)
     tables = read_tables(data, manifest="manifest.csv", grades="grades.csv", rule="median", settings=plan)
     assert (len(exams), unknown) == (5, ())
