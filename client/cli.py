@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from client import init_cli, join_cli, receipts
+from client import init_cli, join_cli, receipts, service_cli
 from client.receipts import Checked
 from client.site import Site
 
@@ -18,11 +19,13 @@ log = typer.Typer(help="The site's audit log of all that left it.", no_args_is_h
 site.add_typer(log, name="log")
 site.command("init")(init_cli.init)
 site.command("join")(join_cli.join)
+site.command("service")(service_cli.command)
 
 
 @site.callback()
 def _site() -> None:
-    """Keeps ``log`` a command of its own while it is the only one."""
+    """What a site's commands write is for its own account alone."""
+    os.umask(0o077)
 
 
 @log.command("verify")

@@ -200,7 +200,9 @@ def _load_or_build(
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     """Alone among all processes; what a killed builder left behind is cleared away."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)  # pictures and patients' ids: not for other accounts of this machine
     with (folder / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for left_over in folder.glob(".building-*"):
