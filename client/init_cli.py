@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from client import enrolment
+from client import enrolment, service, service_cli
 from client.enrolment import Enrolled
 from common.enrolment import LIMIT_BYTES, Invitation, spoken
 from common.errors import DataError
@@ -20,12 +21,19 @@ def init(
     folder: Annotated[
         Path | None, typer.Option(help="The site's folder; one of the site's name if not given.")
     ] = None,
+    systemd: Annotated[
+        bool, typer.Option("--systemd", help="Also: start with this machine, by systemd.")
+    ] = False,
+    cron: Annotated[bool, typer.Option("--cron", help="Also: start with this machine, by cron.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Make the site's folder and keys here, and the request that the centre accepts; keys are never replaced."""
+    if systemd and cron:
+        raise typer.BadParameter("Expected one of --systemd and --cron.")
     invited = Invitation.parse(_read(invitation))
     place = folder or Path(invited.site)
     done = enrolment.enrol(place, invited, now=datetime.now(UTC))
+    started = service.install(place, "systemd" if systemd else "cron") if systemd or cron else None
     if as_json:
         content = {
             **done.enrolment.model_dump(mode="json"),
@@ -34,10 +42,13 @@ def init(
             "keys_fingerprint": done.request.fingerprint,
             "made": done.made,
             "kept": done.kept,
+            "service": asdict(started) if started else None,
         }
         typer.echo(json.dumps(content))
         return
     typer.echo(_described(place, done))
+    if started:
+        typer.echo(service_cli.described(started))
 
 
 def _described(folder: Path, done: Enrolled) -> str:
@@ -57,7 +68,8 @@ def _described(folder: Path, done: Enrolled) -> str:
         f"  2. Keep a copy of {folder / 'keys'} where only you can read it. Never send it.",
         f"  3. Set data and policy in {folder / 'site.toml'}; nothing is permitted until you do.",
         f"  4. synofed site check {folder}",
-        f"  5. synofed site join {folder}, which connects to {enrolled.address}",
+        f"  5. synofed site join {folder}, which connects to {enrolled.address};",
+        f"     synofed site service {folder} --systemd does so whenever this machine starts",
     ]
     return "\n".join(lines)
 

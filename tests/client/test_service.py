@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from client.cli import site as site_commands
 from client.service import cron_lines, unit
 from client.site import Site
 from common.errors import ConfigurationError
+from server.enrolment import invite
+from tests.enrolling import make_home
 from tests.site_folders import make_settings, make_site_folder
 
 AWKWARD = "Ward 3 100% \"north\" $HOME 'x' #1"
@@ -186,6 +189,21 @@ def test_the_command_takes_one_wish_and_prints_json(folder: Path, machine: Machi
         assert os.umask(0o022) == 0o077  # what a site's commands write is for nobody else
     finally:
         os.umask(before)
+
+
+def test_init_sets_it_up_in_one_go(machine: Machine, tmp_path: Path) -> None:
+    machine.has("systemctl", "")
+    now = datetime.now(UTC)
+    invitation = tmp_path / "north.invitation"
+    invitation.write_text(invite(make_home(tmp_path / "home", now=now).path, "north", now=now).dump())
+    arguments = ["init", str(invitation), "--folder", str(tmp_path / "north")]
+    before = os.umask(0o022)
+    try:
+        done = CliRunner().invoke(site_commands, [*arguments, "--systemd"])
+    finally:
+        os.umask(before)
+    assert done.exit_code == 0 and "north runs now and starts with this machine" in done.output
+    assert service.unit_path("north").exists()
 
 
 @pytest.fixture
