@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
 from common.errors import ConfigurationError, SynofedError
-from server import campaign, journal
+from server import campaign, file_lock, journal
 from server.events import CentreNews, Event, SiteNews, StageStarted
 from server.home import Home
 from server.journal import RoundRecord
@@ -40,23 +38,8 @@ def run(grid: Grid, *, name: str) -> None:
     """
     home = Home(Path(os.environ[HOME_VARIABLE]))
     this = find(home, name)
-    with alone(this):
+    with file_lock.alone(this.path):  # after an outage Flower may take a living process for dead
         _run(grid, home, this)
-
-
-@contextmanager
-def alone(this: Run) -> Iterator[None]:
-    """Keeps two processes from one campaign: after an outage Flower may take a living one for dead.
-
-    Raises:
-        RuntimeError: if another process has it.
-    """
-    with (this.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RuntimeError(f"A former process of {this.name} is still there") from None
-        yield
 
 
 def _run(grid: Grid, home: Home, this: Run) -> None:

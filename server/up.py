@@ -6,7 +6,6 @@ at any instant and started again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sys
 import time
@@ -18,8 +17,9 @@ from pathlib import Path
 from common import loopback
 from common.errors import ConfigurationError, ConnectionLostError, SynofedError
 from common.processes import Backoff, Service, until_signalled
-from server import control, superlink
+from server import control, file_lock, superlink
 from server.control import Control, canonical
+from server.file_lock import LockedError
 from server.home import Federation, Home
 from server.registry import Registry
 from server.runs import ENDED, Attempts, CampaignStatus, Run, all_of
@@ -30,6 +30,7 @@ FIRST_TRY_S = 5.0
 LAST_TRY_S = 300.0
 MOST_TRIES = 12
 """Tries in a row without a round, after which a campaign has failed."""
+DIED = "The campaign's process died without a word"
 Say = Callable[[str], None]
 
 
@@ -142,6 +143,10 @@ class _Tended:
         alive = attempts.run_id in self.active
         if wish.wanted == "stop":
             self._stop(status, attempts, alive=alive)
+        elif alive and status.state == "RUNNING" and file_lock.holder(self.run.path) is None:
+            # killed: Flower would wait for its heartbeat for a minute
+            self.run.write_status(status.model_copy(update={"state": "INTERRUPTED", "reason": DIED}))
+            self.link.stop(attempts.run_id)
         elif not alive and (status.state not in ENDED or wish.asked != attempts.asked):
             if status.state in {"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"}:
                 return
@@ -209,12 +214,11 @@ def locked(home: Home) -> Iterator[None]:
         ConfigurationError: if there is one.
     """
     home.superlink.mkdir(mode=0o700, exist_ok=True)
-    with (home.superlink / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigurationError(f"The centre at {home.path} is up already") from None
-        yield
+    try:
+        with file_lock.alone(home.superlink):
+            yield
+    except LockedError as error:
+        raise ConfigurationError(f"The centre at {home.path} is up already, as process {error}") from None
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
