@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak check bench bench-pfl clean
+.PHONY: demo test soak bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -13,6 +13,10 @@ test: .venv/installed check
 # What needs minutes, or what not every machine has; it lists what it had to skip.
 soak: .venv/installed
 	$(BIN)/python -m pytest -n 0 -m soak -rs
+
+# What a site without internet installs from: dist/synofed-VERSION-MACHINE.tar.
+bundle: .venv/installed
+	$(BIN)/python deploy/bundle.py
 
 check: .venv/installed
 	$(BIN)/ruff check .
