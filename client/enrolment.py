@@ -6,8 +6,6 @@ presence says that the site is enrolled.
 
 from __future__ import annotations
 
-import os
-import secrets
 import tomllib
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from pydantic import ValidationError
 
-from client import keys
+from client import atomic, keys
 from common.enrolment import (
     Hex32,
     Invitation,
@@ -124,7 +122,8 @@ def enrol(folder: Path, invitation: Invitation, *, now: datetime) -> Enrolled:
 
     Raises:
         ConfigurationError: if the invitation has expired, or the folder is of another site or federation.
-        DataError: if the folder cannot be written, or a key in it is damaged.
+        DataError: if the folder cannot be made, or a key in it is damaged.
+        StorageError: if the folder cannot be written.
     """
     _check_dates(invitation, now=now)
     enrolment = Enrolment(
@@ -138,10 +137,10 @@ def enrol(folder: Path, invitation: Invitation, *, now: datetime) -> Enrolled:
     kept = [path for path in lasting if path.exists()]
     try:
         request = _lay_out(folder, invitation)
-        _write(folder / "federation.json", enrolment.model_dump_json(indent=2) + "\n")
+        _show(folder / "federation.json", enrolment.model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise DataError(
-            f"Expected to write the site's folder {folder}: {error.strerror}. Free or permit it, then run the "
+            f"Expected to make the site's folder {folder}: {error.strerror}. Free or permit it, then run the "
             f"same command again"
         ) from None
     return Enrolled(
@@ -160,12 +159,13 @@ def _lay_out(folder: Path, invitation: Invitation) -> Registration:
     public = _node_public_key(folder)
     for private in (keys.path(folder), node_key(folder)):
         private.chmod(0o600)
-    _write(node_key(folder).with_suffix(".pub"), public + "\n")
+        for left in private.parent.glob(f".{private.name}-*"):  # by a kill: a key that was never used
+            left.unlink(missing_ok=True)
+    _show(node_key(folder).with_suffix(".pub"), public + "\n")
     if not (folder / "site.toml").exists():
         text = Template(TEMPLATE.read_text(encoding="utf-8")).substitute(name=invitation.site)
-        _write_new(folder / "site.toml", text.encode())
-    ca_certificate(folder).parent.mkdir(exist_ok=True)
-    _write(ca_certificate(folder), invitation.ca_certificate)
+        atomic.create(folder / "site.toml", text.encode())
+    _show(ca_certificate(folder), invitation.ca_certificate)
     request = Registration.make(
         site=invitation.site,
         node_key=public,
@@ -173,7 +173,7 @@ def _lay_out(folder: Path, invitation: Invitation) -> Registration:
         version=VERSION,
         code=invitation.code,
     )
-    _write(request_file(folder), request.dump())
+    _show(request_file(folder), request.dump())
     return request
 
 
@@ -186,7 +186,7 @@ def _node_public_key(folder: Path) -> str:
     place = node_key(folder)
     if not place.exists():
         private = ec.generate_private_key(ec.SECP384R1())
-        _write_new(place, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
+        atomic.create(place, private.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
     try:
         key = load_ssh_private_key(place.read_bytes(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -255,28 +255,6 @@ def _site_name(path: Path) -> str | None:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file that anybody may read, whole or not at all."""
-    draft = _draft(path, text.encode(), mode=0o644)
-    draft.replace(path)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """Write a file for its owner only, unless it exists: then it stays as it is."""
-    draft = _draft(path, content, mode=0o600)
-    try:
-        path.hardlink_to(draft)  # fails if another process was first; never shows half a file
-    except FileExistsError:
-        pass
-    finally:
-        for left in path.parent.glob(f".{path.name}-*"):  # ours, and any that a kill left
-            left.unlink(missing_ok=True)
-
-
-def _draft(path: Path, content: bytes, *, mode: int) -> Path:
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    return draft
+def _show(path: Path, text: str) -> None:
+    """Write a file that holds no secret."""
+    atomic.write(path, text.encode(), mode=0o644)

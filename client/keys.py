@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from client import atomic
 from common.errors import DataError
 
 SECRET_BYTES = 32
@@ -28,7 +28,8 @@ def signing_key(folder: Path) -> Ed25519PrivateKey:
     """The key that signs a site's receipts, made if there is none.
 
     Raises:
-        DataError: if it cannot be written or is damaged: the centre knows it, so it is never quietly replaced.
+        StorageError: if it cannot be written.
+        DataError: if it cannot be read or is damaged: the centre knows it, so it is never quietly replaced.
     """
     place = path(folder)
     try:
@@ -57,20 +58,12 @@ def site_secret(folder: Path) -> bytes:
     """The site's secret of 32 bytes, made on first use, readable by its owner only.
 
     Raises:
+        StorageError: if it cannot be written.
         DataError: if it is damaged: the held-out patients depend on it, so it is never quietly replaced.
     """
     path = folder / "store" / "secret"
     if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        draft = path.with_name(f".secret-{secrets.token_hex(8)}")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(secrets.token_bytes(SECRET_BYTES))
-        try:
-            path.hardlink_to(draft)  # fails if another process was first; never shows half a secret
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        atomic.create(path, secrets.token_bytes(SECRET_BYTES))
     secret = path.read_bytes()
     if len(secret) != SECRET_BYTES:
         raise DataError(
@@ -80,16 +73,5 @@ def site_secret(folder: Path) -> bytes:
 
 
 def _make(place: Path) -> None:
-    place.parent.mkdir(mode=0o700, exist_ok=True)
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    draft = place.with_name(f".receipt-{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(pem)
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        place.hardlink_to(draft)  # fails if another process was first; never shows half a key
-    except FileExistsError:
-        pass
-    finally:
-        draft.unlink()
+    atomic.create(place, pem)

@@ -290,7 +290,7 @@ def test_an_enrolment_that_was_changed_is_refused(
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"Expected to write the site's folder"):
+    with pytest.raises(DataError, match=r"Expected to make the site's folder"):
         enrolment.enrol(tmp_path / "file" / "north", _invitation(), now=NOW)
 
 
