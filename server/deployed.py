@@ -89,7 +89,7 @@ def roster(home: Home, wish: Wish) -> Roster:
             f"None of the campaign's sites is registered any more: {', '.join(wish.sites)}. Invite them again, or "
             f"submit a campaign over others"
         )
-    return Roster.of(taking_part)
+    return Roster.of(taking_part, gone=(name for name in wish.sites if name not in keys))
 
 
 class Reporter:

@@ -131,7 +131,7 @@ class Members:
     def sites(self) -> tuple[str, ...]:
         """All sites of the campaign in the order of aggregation, whether they are here or not."""
         if self._roster.registered:
-            return tuple(sorted(self._roster.keys))
+            return tuple(sorted({*self._roster.keys, *self._roster.gone}))
         return tuple(sorted(node.name for node in self._nodes.values() if node.name))
 
     @property
@@ -180,11 +180,13 @@ class Members:
 
     def why(self, site: str) -> str:
         """Why a site is not present."""
+        if site in self._roster.gone:
+            return "is no longer registered"
         found = [node for node in self._nodes.values() if node.name == site]
         return f"{found[0].state}: {found[0].reason}" if found else "has not connected"
 
     def _all_connected(self) -> bool:
-        return len(self._nodes) >= self._roster.count
+        return len(self._nodes) >= self._roster.count - len(self._roster.gone)
 
     def _again(self, node: _Node) -> bool:
         """Whether a node may be asked once more: a simulation's sites say once what they think."""
@@ -313,8 +315,9 @@ class Members:
         if len(self._members) >= needed:
             return
         declined = [f"{n.name} {n.reason}" for n in self._nodes.values() if n.state == "declined"]
+        declined += [f"{site} is no longer registered" for site in self._roster.gone]
         if declined:
-            raise PolicyError(f"The campaign lacks sites that decline: {'; '.join(sorted(declined))}")
+            raise PolicyError(f"The campaign cannot do without: {'; '.join(sorted(declined))}")
         missing = {site: self.why(site) for site in self.sites if site not in self._members}
         named = "; ".join(f"{site} {why}" for site, why in sorted(missing.items()))
         raise CampaignError(

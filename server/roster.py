@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 
@@ -14,10 +14,12 @@ class Roster:
         count: how many take part.
         keys: registered site -> Ed25519 key of its receipts, in hex; empty in a simulation, where whoever is
             connected takes part under the name that it gives itself.
+        gone: sites of the campaign that are no longer registered: they count as missing.
     """
 
     count: int
     keys: Mapping[str, str] = field(default_factory=dict)
+    gone: tuple[str, ...] = ()
 
     @classmethod
     def anyone(cls, count: int) -> Roster:
@@ -25,9 +27,10 @@ class Roster:
         return cls(count=count)
 
     @classmethod
-    def of(cls, keys: Mapping[str, str]) -> Roster:
-        """Registered sites and their keys."""
-        return cls(count=len(keys), keys=dict(keys))
+    def of(cls, keys: Mapping[str, str], *, gone: Iterable[str] = ()) -> Roster:
+        """Registered sites and their keys, and sites that were registered."""
+        left = tuple(gone)
+        return cls(count=len(keys) + len(left), keys=dict(keys), gone=left)
 
     @property
     def registered(self) -> bool:

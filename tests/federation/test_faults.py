@@ -344,3 +344,23 @@ def test_a_node_that_is_not_registered_is_not_asked(
     outcome = run(grid, known, tmp_path / "run", settings=configured("[federation]\nrounds = 1"))
     assert outcome.sites == ("north", "south")
     assert {site for site, _ in grid.asked} == {"north", "south"}
+
+
+def test_a_site_that_was_revoked_is_named(folders: list[Path], keys: dict[str, str], tmp_path: Path) -> None:
+    left = Roster.of({site: key for site, key in keys.items() if site != "west"}, gone=["west"])
+
+    def start(text: str) -> Outcome:
+        return campaign.run(
+            grid_with(NoFault(), folders),
+            configured(text),
+            roster=left,
+            folder=tmp_path,
+            campaign="test",
+            observer=lambda event: None,
+            pace=PACE,
+        )
+
+    with pytest.raises(PolicyError, match="cannot do without: west is no longer registered"):
+        start("[federation]\nrounds = 1")
+    outcome = start("[federation]\nrounds = 1\nquorum = 2")
+    assert (outcome.status, outcome.missing) == (Status.COMPLETE_SUBSET, {"west": 2})
