@@ -31,69 +31,65 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from opacus.grad_sample import GradSampleModule
 
-from common.privacy.heads import Head, HeadShape, initial_weights, layers, patient_rows
+from common.privacy.heads import Heads, HeadShape, initial_weights, layers, patient_rows
 from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
 
 TASKS, NORM, GOALS = 2, 0.5, {"private_over_plain": 2.0, "private_over_opacus": 1 / 3}
 
 
-def make_heads(arguments: argparse.Namespace, hidden: int | None) -> list[Head]:
+def make_heads(arguments: argparse.Namespace, hidden: int | None) -> Heads:
     generator = torch.Generator().manual_seed(0)
-    exams = arguments.patients * arguments.images
-    patient = torch.arange(arguments.patients).repeat_interleave(arguments.images)
-    heads = []
-    for _ in range(arguments.members * TASKS):
-        rows = patient_rows(
-            torch.randn(exams, 1, arguments.features, generator=generator),
-            torch.randint(0, 4, (exams,), generator=generator),
-            patient,
-            patients=arguments.patients,
-            images=arguments.images,
-        )
-        shape = HeadShape(features=arguments.features, hidden=hidden)
-        heads.append(Head(shape=shape, rows=rows, class_weights=torch.tensor([1.0, 1.5, 2.0, 3.0])))
-    return heads
+    count, exams = arguments.members * TASKS, arguments.patients * arguments.images
+    rows = patient_rows(
+        torch.randn(count, exams, 1, arguments.features, generator=generator),
+        torch.randint(0, 4, (count, exams), generator=generator),
+        torch.arange(arguments.patients).repeat_interleave(arguments.images),
+        patients=arguments.patients,
+        images=arguments.images,
+    )
+    shape = HeadShape(features=arguments.features, hidden=hidden)
+    class_weights = torch.tensor([1.0, 1.5, 2.0, 3.0]).expand(count, -1)
+    return Heads(shape=shape, rows=rows, class_weights=class_weights)
 
 
-def modules(weights: Tensor, heads: list[Head]) -> list[nn.Module]:
+def modules(weights: Tensor, heads: Heads) -> list[nn.Module]:
     """The heads as ordinary modules with the same weights."""
     made: list[nn.Module] = []
-    for part, head in zip(weights.split([head.shape.size for head in heads]), heads, strict=True):
-        linear = [nn.Linear(inputs, outputs) for inputs, outputs in head.shape.layers]
+    for part in weights.split(heads.shape.size):
+        linear = [nn.Linear(inputs, outputs) for inputs, outputs in heads.shape.layers]
         with torch.no_grad():
-            for layer, (weight, bias) in zip(linear, layers(part, head.shape), strict=True):
-                layer.weight.copy_(weight)
-                layer.bias.copy_(bias)
+            for layer, (weight, bias) in zip(linear, layers(part, heads.shape, heads=1), strict=True):
+                layer.weight.copy_(weight[0])
+                layer.bias.copy_(bias[0])
         made.append(nn.Sequential(*[m for layer in linear for m in (layer, nn.ReLU())][:-1]))
     return made
 
 
-def plain_step(networks: list[nn.Module], heads: list[Head]) -> Callable[[], Tensor]:
+def plain_step(networks: list[nn.Module], heads: Heads) -> Callable[[], Tensor]:
     parameters = [p for network in networks for p in network.parameters()]
 
     def step() -> Tensor:
         for parameter in parameters:
             parameter.grad = None
-        for network, head in zip(networks, heads, strict=True):
-            answers = network(head.rows.features.flatten(0, 1))
-            F.cross_entropy(answers, head.rows.grades.flatten(), weight=head.class_weights).backward()
+        read, grades = heads.rows.features.flatten(1, 2), heads.rows.grades.flatten(1)
+        for network, features, truth, weight in zip(networks, read, grades, heads.class_weights, strict=True):
+            F.cross_entropy(network(features), truth, weight=weight).backward()
         return torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
 
     return step
 
 
-def opacus_step(networks: list[nn.Module], heads: list[Head], *, sigma: float) -> Callable[[], Tensor]:
+def opacus_step(networks: list[nn.Module], heads: Heads, *, sigma: float) -> Callable[[], Tensor]:
     hooked = [GradSampleModule(network, loss_reduction="sum") for network in networks]
     parameters = [p for network in hooked for p in network.parameters()]
 
     def step() -> Tensor:
-        for network, head in zip(hooked, heads, strict=True):
+        read, grades = heads.rows.features.flatten(1, 2), heads.rows.grades.flatten(1)
+        for network, features, truth, weight in zip(hooked, read, grades, heads.class_weights, strict=True):
             network.zero_grad()
-            features = head.rows.features.flatten(0, 1).requires_grad_()
-            grades = head.rows.grades.flatten()
-            losses = F.cross_entropy(network(features), grades, reduction="none")
-            (losses * head.class_weights[grades]).sum().backward()
-        patients = len(heads[0].rows.grades)
+            losses = F.cross_entropy(network(features.requires_grad_()), truth, reduction="none")
+            (losses * weight[truth]).sum().backward()
+        patients = heads.rows.patients
         each = [p.grad_sample.unflatten(0, (patients, -1)).mean(1) for p in parameters]
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in each]).norm(dim=0)
         scale = (NORM / norms).clamp(max=1)
@@ -123,17 +119,17 @@ def ratio(one: list[float], other: list[float]) -> float:
 def measure(arguments: argparse.Namespace, hidden: int | None) -> dict[str, object]:
     heads = make_heads(arguments, hidden)
     generator = torch.Generator().manual_seed(1)
-    weights = torch.cat([initial_weights(head.shape, generator) for head in heads])
+    weights = torch.cat([initial_weights(heads.shape, generator) for _ in heads.class_weights])
     networks = modules(weights, heads)
     settings = StepSettings(
         max_grad_norm=NORM, noise_multiplier=1.0, sample_rate=1, patients=arguments.patients
     )
-    ours = clipped_sum(weights, heads, max_norm=NORM).total
+    ours = clipped_sum(weights, [heads], max_norm=NORM).total
     theirs = opacus_step(modules(weights, heads), heads, sigma=0.0)().double()
     seconds = compare(
         {
             "plain": plain_step(networks, heads),
-            "private": lambda: private_gradient(weights, heads, settings, entropy=os.urandom(32)).gradient,
+            "private": lambda: private_gradient(weights, [heads], settings, entropy=os.urandom(32)).gradient,
             "opacus": opacus_step(modules(weights, heads), heads, sigma=1.0),
         },
         arguments.repeats,

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from common.privacy.heads import Head, HeadShape, initial_weights, patient_rows
+from common.privacy.heads import Heads, HeadShape, initial_weights, patient_rows
 
 PATIENTS, IMAGES, VIEWS, FEATURES = 24, 4, 2, 12
 
@@ -26,48 +26,49 @@ def cohort(
     hidden: tuple[int | None, ...] = (None, 5),
     spoilt: int | None = None,
     class_weights: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0),
-) -> list[Head]:
-    """Heads over one cohort, each with features and grades of its own.
+) -> list[Heads]:
+    """Heads over one cohort, each with features and grades of its own: two linear ones and one with a hidden layer.
 
     Args:
         seed: of everything.
         patients: how many.
         without: a patient who is left out, all else equal.
         scale: of the features; large ones are clipped.
-        hidden: one head each, linear or with a hidden layer.
+        hidden: two heads for each linear one, one for each width of a hidden layer.
         spoilt: a patient with a feature that is nan.
         class_weights: of the loss.
     """
     generator = torch.Generator().manual_seed(seed)
     heads = []
     for width in hidden:
+        stacked = 1 if width else 2
         exams = patients * (IMAGES + 1)
         patient = torch.arange(patients).repeat_interleave(IMAGES + 1)
         present = torch.rand(exams, generator=generator) < 0.8
-        features = scale * torch.randn(exams, VIEWS, FEATURES, generator=generator)
-        grades = torch.randint(-1, len(class_weights), (exams,), generator=generator)
+        features = scale * torch.randn(stacked, exams, VIEWS, FEATURES, generator=generator)
+        grades = torch.randint(-1, len(class_weights), (stacked, exams), generator=generator)
         if spoilt is not None:
-            features[patient == spoilt, 0, 0] = torch.nan
+            features[0, patient == spoilt, 0, 0] = torch.nan
         if without is not None:
             present &= patient != without
             patient = patient - (patient > without).long()
         heads.append(
-            Head(
+            Heads(
                 shape=HeadShape(features=FEATURES, hidden=width),
                 rows=patient_rows(
-                    features[present],
-                    grades[present],
+                    features[:, present],
+                    grades[:, present],
                     patient[present],
                     patients=patients - (without is not None),
                     images=IMAGES,
                 ),
-                class_weights=torch.tensor(class_weights),
+                class_weights=torch.tensor(class_weights).expand(stacked, -1),
             )
         )
     return heads
 
 
-def start(heads: list[Head], seed: int = 1) -> Tensor:
+def start(heads: list[Heads], seed: int = 1) -> Tensor:
     """Start weights of all heads, one after the other."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.cat([initial_weights(head.shape, generator) for head in heads])
+    return torch.cat([initial_weights(some.shape, generator) for some in heads for _ in some.class_weights])

@@ -21,6 +21,7 @@ a feature that is not finite                zero, for all heads (:mod:`.patient_
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from jaxtyping import Float32, Float64, Int64
@@ -61,44 +62,54 @@ class HeadShape:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatientRows:
-    """What a head reads of all patients, padded to one number of rows each.
+    """What heads of one shape read of all patients, padded to one number of rows each.
 
     Attributes:
         features: zero where there is none.
-        grades: the row's grade, -1 where there is none.
+        grades: the row's grade for each head, -1 where there is none.
         gram: inner products of a patient's rows, computed once since the features never change; nan for a patient
             with a feature that was not finite, which then makes the patient's whole norm nan.
     """
 
-    features: Float32[Tensor, "patients rows features"]
-    grades: Int64[Tensor, "patients rows"]
-    gram: Float64[Tensor, "patients rows rows"]
+    features: Float32[Tensor, "heads patients rows features"]
+    grades: Int64[Tensor, "heads patients rows"]
+    gram: Float64[Tensor, "heads patients rows rows"]
+
+    @property
+    def patients(self) -> int:
+        """How many there are."""
+        return self.grades.shape[1]
 
     def of(self, patients: Int64[Tensor, " chosen"]) -> PatientRows:
         """The rows of some patients, by index."""
         return PatientRows(
-            features=self.features[patients], grades=self.grades[patients], gram=self.gram[patients]
+            features=self.features[:, patients], grades=self.grades[:, patients], gram=self.gram[:, patients]
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """One head with its data.
+class Heads:
+    """Heads of one shape with their data: tasks x members, computed together.
 
     Attributes:
-        shape: its layers.
-        rows: what it reads; patients in the same order for every head.
+        shape: the layers of each.
+        rows: what they read; patients in the same order for every head of a release.
         class_weights: public constants, one a class.
     """
 
     shape: HeadShape
     rows: PatientRows
-    class_weights: Float32[Tensor, " classes"]
+    class_weights: Float32[Tensor, "heads classes"]
+
+    @property
+    def size(self) -> int:
+        """Numbers in the flat vector: head after head."""
+        return len(self.class_weights) * self.shape.size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerGradients:
-    """Gradients of one linear layer, in factors: sum over rows of errors x (inputs, 1).
+    """Gradients of one linear layer of each head, in factors: sum over rows of errors x (inputs, 1).
 
     Attributes:
         inputs: of the layer.
@@ -106,14 +117,14 @@ class LayerGradients:
         gram: inner products of the inputs of a patient's rows.
     """
 
-    inputs: Float32[Tensor, "patients rows inputs"]
-    errors: Float32[Tensor, "patients rows outputs"]
-    gram: Float64[Tensor, "patients rows rows"]
+    inputs: Float32[Tensor, "heads patients rows inputs"]
+    errors: Float32[Tensor, "heads patients rows outputs"]
+    gram: Float64[Tensor, "heads patients rows rows"]
 
 
 def patient_rows(
-    features: Float32[Tensor, "exams views features"],
-    grades: Int64[Tensor, " exams"],
+    features: Float32[Tensor, "heads exams views features"],
+    grades: Int64[Tensor, "heads exams"],
     patient: Int64[Tensor, " exams"],
     *,
     patients: int,
@@ -122,11 +133,11 @@ def patient_rows(
     """Sort exams by patient.
 
     Args:
-        features: of each exam's image, under each of its augmentations.
-        grades: -1 for none.
+        features: that each head reads of each exam's image, under each of its augmentations.
+        grades: of the exam in each head's task, -1 for none.
         patient: index of the exam's patient, 0 .. ``patients`` - 1.
         patients: how many there are, also those without an exam.
-        images: how many of a patient's are read, the first in the given order.
+        images: how many exams of a patient are read, the first in the given order.
 
     Raises:
         ConfigurationError: for an index out of range, or no image.
@@ -134,57 +145,61 @@ def patient_rows(
     if images < 1 or (len(patient) and not 0 <= int(patient.min()) <= int(patient.max()) < patients):
         raise ConfigurationError(f"Expected images >= 1 and patients' indices in 0..{patients - 1}")
     order = torch.argsort(patient, stable=True)
-    sorted_patient = patient[order]
-    first = torch.searchsorted(sorted_patient, torch.arange(patients))
-    rank = torch.arange(len(order)) - first[sorted_patient]
-    order, sorted_patient, rank = order[rank < images], sorted_patient[rank < images], rank[rank < images]
-    views, size = features.shape[1:]
-    padded = torch.zeros(patients, images, views, size)
-    padded[sorted_patient, rank] = features[order]
-    padded_grades = torch.full((patients, images), NO_GRADE)
-    padded_grades[sorted_patient, rank] = grades[order]
-    rows = padded.reshape(patients, images * views, size)
-    finite = rows.isfinite().all(dim=(1, 2))
-    rows = torch.where(finite[:, None, None], rows, 0.0)
-    gram = torch.where(finite[:, None, None], _gram(rows), torch.nan)
-    return PatientRows(features=rows, grades=padded_grades.repeat_interleave(views, 1), gram=gram)
+    owner = patient[order]
+    rank = torch.arange(len(order)) - torch.searchsorted(owner, torch.arange(patients))[owner]
+    order, owner, rank = order[rank < images], owner[rank < images], rank[rank < images]
+    heads, _, views, size = features.shape
+    padded = torch.zeros(heads, patients, images, views, size)
+    padded[:, owner, rank] = features[:, order]
+    padded_grades = torch.full((heads, patients, images), NO_GRADE)
+    padded_grades[:, owner, rank] = grades[:, order]
+    rows = padded.flatten(2, 3)
+    finite = rows.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
+    rows = torch.where(finite, rows, 0.0)
+    return PatientRows(
+        features=rows,
+        grades=padded_grades.repeat_interleave(views, dim=2),
+        gram=torch.where(finite, _gram(rows), torch.nan),
+    )
 
 
 def logits(
-    weights: Float32[Tensor, " size"], shape: HeadShape, features: Float32[Tensor, "*rows features"]
-) -> Float32[Tensor, "*rows classes"]:
-    """A head's answers.
+    weights: Float32[Tensor, " size"], shape: HeadShape, features: Float32[Tensor, "heads rows features"]
+) -> Float32[Tensor, "heads rows classes"]:
+    """Answers of heads of one shape.
 
     Raises:
-        ConfigurationError: if the weights are not the head's.
+        ConfigurationError: if the weights are not those of so many heads.
     """
-    *hidden, (last, bias) = layers(weights, shape)
-    for weight, offset in hidden:
-        features = F.relu(F.linear(features, weight, offset))
-    return F.linear(features, last, bias)
+    *hidden, last = layers(weights, shape, heads=len(features))
+    for layer in hidden:
+        features = F.relu(_linear(features, layer))
+    return _linear(features, last)
 
 
-def layers(
-    weights: Float32[Tensor, " size"], shape: HeadShape
-) -> list[tuple[Float32[Tensor, "outputs inputs"], Float32[Tensor, " outputs"]]]:
-    """Views of a flat vector as weights and biases.
+Layer: TypeAlias = tuple[Float32[Tensor, "heads outputs inputs"], Float32[Tensor, "heads outputs"]]
+
+
+def layers(weights: Float32[Tensor, " size"], shape: HeadShape, *, heads: int) -> list[Layer]:
+    """Views of a flat vector as weights and biases of heads of one shape.
 
     Raises:
         ConfigurationError: if it is of another length.
     """
-    if len(weights) != shape.size:
-        raise ConfigurationError(f"Expected {shape.size} weights of a head, got {len(weights)}")
-    views = []
-    for inputs, outputs in shape.layers:
-        weight, bias, weights = weights.split(
-            [inputs * outputs, outputs, len(weights) - (inputs + 1) * outputs]
-        )
-        views.append((weight.view(outputs, inputs), bias))
-    return views
+    if len(weights) != heads * shape.size:
+        raise ConfigurationError(f"Expected {heads} x {shape.size} weights of heads, got {len(weights)}")
+    parts = weights.view(heads, shape.size).split([n for i, o in shape.layers for n in (i * o, o)], dim=1)
+    return [
+        (parts[2 * number].unflatten(1, (outputs, inputs)), parts[2 * number + 1])
+        for number, (inputs, outputs) in enumerate(shape.layers)
+    ]
 
 
 def initial_weights(shape: HeadShape, generator: torch.Generator) -> Float32[Tensor, " size"]:
-    """Weights and biases uniform in +-1 / sqrt(inputs), PyTorch's own rule. They are public, so a seed is right."""
+    """One head's weights and biases, uniform in +-1 / sqrt(inputs), PyTorch's own rule.
+
+    They are public, so a seed is right.
+    """
     parts = [
         (torch.rand((inputs + 1) * outputs, generator=generator) * 2 - 1) * inputs**-0.5
         for inputs, outputs in shape.layers
@@ -192,38 +207,42 @@ def initial_weights(shape: HeadShape, generator: torch.Generator) -> Float32[Ten
     return torch.cat(parts)
 
 
-def patient_gradients(weights: Float32[Tensor, " size"], head: Head) -> list[LayerGradients]:
+def patient_gradients(weights: Float32[Tensor, " size"], heads: Heads) -> list[LayerGradients]:
     """Each patient's gradient of their own mean loss, layer by layer, in factors."""
-    views = layers(weights, head.shape)
-    outputs, rows = views[-1], head.rows
-    if head.shape.hidden is None:
-        return [
-            LayerGradients(inputs=rows.features, errors=_errors(rows.features, outputs, head), gram=rows.gram)
-        ]
-    hidden = F.relu(F.linear(rows.features, *views[0]))
-    errors = _errors(hidden, outputs, head)
-    before = (errors @ outputs[0]).mul_(hidden > 0)
+    *hidden, last = layers(weights, heads.shape, heads=len(heads.class_weights))
+    rows = heads.rows
+    read = rows.features.flatten(1, 2)
+    if not hidden:
+        return [LayerGradients(inputs=rows.features, errors=_errors(read, last, heads), gram=rows.gram)]
+    between = F.relu(_linear(read, hidden[0]))
+    errors = _errors(between, last, heads)
+    before = (errors.flatten(1, 2) @ last[0]).mul_(between > 0).unflatten(1, errors.shape[1:3])
+    between = between.view_as(before)
     return [
         LayerGradients(inputs=rows.features, errors=before, gram=rows.gram),
-        LayerGradients(inputs=hidden, errors=errors, gram=_gram(hidden)),
+        LayerGradients(inputs=between, errors=errors, gram=_gram(between)),
     ]
 
 
 def _errors(
-    inputs: Float32[Tensor, "patients rows inputs"],
-    layer: tuple[Float32[Tensor, "classes inputs"], Float32[Tensor, " classes"]],
-    head: Head,
-) -> Float32[Tensor, "patients rows classes"]:
+    inputs: Float32[Tensor, "heads all inputs"], last: Layer, heads: Heads
+) -> Float32[Tensor, "heads patients rows classes"]:
     """Gradient of each patient's mean weighted cross-entropy by the answers."""
-    grades = head.rows.grades
-    graded = grades >= 0
-    share = graded / graded.sum(1, keepdim=True).clamp(min=1)
-    weight = head.class_weights[grades.clamp(min=0)] * share
-    errors = F.linear(inputs, *layer).softmax(-1)
-    errors.scatter_add_(-1, grades.clamp(min=0)[..., None], -torch.ones_like(weight)[..., None])
-    return errors.mul_(weight[..., None])
+    grades = heads.rows.grades
+    graded, grade = grades >= 0, grades.clamp(min=0)
+    share = graded / graded.sum(2, keepdim=True).clamp(min=1)
+    weight = (heads.class_weights.gather(1, grade.flatten(1)).view_as(share) * share)[..., None]
+    answers: Tensor = _linear(inputs, last).unflatten(1, grades.shape[1:])
+    return answers.softmax(-1).mul_(weight).scatter_add_(-1, grade[..., None], -weight)
 
 
-def _gram(rows: Float32[Tensor, "patients rows inputs"]) -> Float64[Tensor, "patients rows rows"]:
+def _linear(
+    inputs: Float32[Tensor, "heads all inputs"], layer: Layer
+) -> Float32[Tensor, "heads all outputs"]:
+    weight, bias = layer
+    return torch.baddbmm(bias[:, None], inputs, weight.mT)
+
+
+def _gram(rows: Float32[Tensor, "heads patients rows inputs"]) -> Float64[Tensor, "heads patients rows rows"]:
     wide = rows.double()
     return wide @ wide.mT

@@ -31,21 +31,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
 from common.errors import ConfigurationError
 from common.privacy import gaussian_release
 from common.privacy.accounting import PrivateSteps
-from common.privacy.heads import Head, LayerGradients, patient_gradients
+from common.privacy.heads import Heads, LayerGradients, patient_gradients
 from common.privacy.noise import KeyStream
 
-ROWS_AT_ONCE = 256
-"""Rows that are widened to float64 together: they stay in the processor's cache."""
+NUMBERS_AT_ONCE = 2**17
+"""Features that are widened to float64 together: a megabyte, which stays in the processor's cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ class NoisedGradient:
 
 
 def private_gradient(
-    weights: Float32[Tensor, " size"], heads: Sequence[Head], settings: StepSettings, *, entropy: bytes
+    weights: Float32[Tensor, " size"], heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
 ) -> NoisedGradient:
     """One private step's gradient of the mean loss over patients.
 
@@ -145,68 +145,69 @@ def private_gradient(
     )
 
 
-def sample(heads: Sequence[Head], sample_rate: float | int, *, stream: KeyStream) -> list[Head]:
+def sample(heads: Sequence[Heads], sample_rate: float | int, *, stream: KeyStream) -> list[Heads]:
     """The heads with the patients who take part: each with the same probability, independently.
 
     Raises:
         ConfigurationError: without a head, or if heads have other numbers of patients.
     """
-    counts = {len(head.rows.grades) for head in heads}
+    counts = {some.rows.patients for some in heads}
     if len(counts) != 1:
         raise ConfigurationError(f"Expected heads with the same patients, got numbers {sorted(counts)}")
     if sample_rate == 1:
         return list(heads)
     taken = stream.bernoulli(counts.pop(), probability=sample_rate)
     chosen: Int64[Tensor, " chosen"] = torch.from_numpy(np.flatnonzero(taken))
-    return [
-        Head(shape=head.shape, rows=head.rows.of(chosen), class_weights=head.class_weights) for head in heads
-    ]
+    return [replace(some, rows=some.rows.of(chosen)) for some in heads]
 
 
 @torch.no_grad()
 def clipped_sum(
-    weights: Float32[Tensor, " size"], heads: Sequence[Head], *, max_norm: float | int
+    weights: Float32[Tensor, " size"], heads: Sequence[Heads], *, max_norm: float | int
 ) -> ClippedSum:
     """Sum over patients of the gradient over all heads, each patient's clipped to ``max_norm``.
 
     Raises:
         ConfigurationError: for weights of another length.
     """
-    expected = sum(head.shape.size for head in heads)
-    if len(weights) != expected:
-        raise ConfigurationError(f"Expected {expected} weights for {len(heads)} heads, got {len(weights)}")
-    parts = weights.split([head.shape.size for head in heads])
-    factors = [
-        layer for part, head in zip(parts, heads, strict=True) for layer in patient_gradients(part, head)
-    ]
-    norms = torch.stack([_squared_norms(layer) for layer in factors]).sum(0).sqrt()
+    sizes = [some.size for some in heads]
+    if len(weights) != sum(sizes):
+        raise ConfigurationError(f"Expected {sum(sizes)} weights for these heads, got {len(weights)}")
+    factors = [patient_gradients(part, some) for part, some in zip(weights.split(sizes), heads, strict=True)]
+    squares = [_squared_norms(layer) for some in factors for layer in some]
+    norms = torch.stack(squares).sum(0).sqrt()
     finite = norms.isfinite()
     scale = torch.where(finite, (max_norm / norms).clamp(max=1.0), 0.0)
-    total = torch.cat([_scaled_sum(layer, scale, finite) for layer in factors])
-    return ClippedSum(total=total, norms=torch.where(finite, norms, torch.nan))
+    parts = [torch.cat([_scaled_sum(layer, scale, finite) for layer in some], dim=1) for some in factors]
+    return ClippedSum(
+        total=torch.cat([part.flatten() for part in parts]), norms=torch.where(finite, norms, torch.nan)
+    )
 
 
 def _squared_norms(layer: LayerGradients) -> Float64[Tensor, " patients"]:
-    """Squared norm of sum_r e_r x (i_r, 1) from inner products, rounded up.
+    """Squared norm over all heads of sum_r e_r x (i_r, 1) from inner products, rounded up.
 
     The last term outweighs the rounding of the first where large rows cancel: a norm is never understated.
     """
     errors = layer.errors.double()
-    products = (errors @ errors.mT) * (layer.gram + 1)
-    upper = products.diagonal(dim1=1, dim2=2).sum(1) * products.shape[1]
-    return products.sum((1, 2)).clamp(min=0) + 1e-12 * upper
+    products = (errors @ errors.mT).mul_(layer.gram + 1)
+    upper = products.diagonal(dim1=2, dim2=3).sum((0, 2)) * products.shape[2]
+    return products.sum((0, 2, 3)).clamp_(min=0) + 1e-12 * upper
 
 
 def _scaled_sum(
-    layer: LayerGradients, scale: Float64[Tensor, " patients"], finite: Tensor
-) -> Float64[Tensor, " size"]:
-    """Weights' and biases' gradients, flat, of the patients together."""
-    keep = finite[:, None, None]
+    layer: LayerGradients, scale: Float64[Tensor, " patients"], finite: Bool[Tensor, " patients"]
+) -> Float64[Tensor, "heads size"]:
+    """Gradients of each head's weights and biases, flat, of the patients together."""
     errors, inputs = layer.errors, layer.inputs
     if not bool(finite.all()):  # zero times nan is nan
+        keep = finite[:, None, None]
         errors, inputs = torch.where(keep, errors, 0.0), torch.where(keep, inputs, 0.0)
-    scaled = (errors * scale[:, None, None]).flatten(0, 1)
-    weight = torch.zeros(errors.shape[2], inputs.shape[2], dtype=torch.float64)
-    for some, read in zip(scaled.split(ROWS_AT_ONCE), inputs.flatten(0, 1).split(ROWS_AT_ONCE), strict=True):
-        weight.addmm_(some.mT, read.double())
-    return torch.cat([weight.flatten(), scaled.sum(0)])
+    scaled = (errors * scale[:, None, None]).flatten(1, 2)
+    weight = torch.zeros(len(errors), errors.shape[3], inputs.shape[3], dtype=torch.float64)
+    for head, read in enumerate(
+        inputs.flatten(1, 2)
+    ):  # one by one: an exam's features are used while in the cache
+        for some, rows in zip(scaled[head].split(ROWS_AT_ONCE), read.split(ROWS_AT_ONCE), strict=True):
+            weight[head].addmm_(some.mT, rows.double())
+    return torch.cat([weight.flatten(1), scaled.sum(1)], dim=1)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from common.errors import ConfigurationError
 from common.privacy import patient_step
 from common.privacy.gaussian_release import clipping_norm
-from common.privacy.heads import NO_GRADE, Head, HeadShape, layers, logits, patient_rows
+from common.privacy.heads import NO_GRADE, Heads, HeadShape, layers, logits, patient_rows
 from common.privacy.noise import KeyStream
 from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient, sample
 from tests.private_heads import FEATURES, IMAGES, PATIENTS, VIEWS, cohort, entropy, start
@@ -21,26 +21,35 @@ from tests.private_heads import FEATURES, IMAGES, PATIENTS, VIEWS, cohort, entro
 STEP = StepSettings(max_grad_norm=0.5, noise_multiplier=1.0, sample_rate=1.0, patients=PATIENTS)
 
 
-def graded(head: Head, patient: int) -> torch.Tensor:
-    return head.rows.grades[patient] != NO_GRADE
+def single(weights, heads):
+    """Each head alone: its part of the weights, its shape, features, grades and class weights."""
+    for part, some in zip(weights.split([some.size for some in heads]), heads, strict=True):
+        for number, own in enumerate(part.split(some.shape.size)):
+            yield (
+                own,
+                some.shape,
+                some.rows.features[number],
+                some.rows.grades[number],
+                some.class_weights[number],
+            )
 
 
 def autograd_gradients(weights, heads):
     """Each patient's gradient by the definition: of the mean loss over that patient's graded rows, in float64."""
     gradients = []
-    for patient in range(len(heads[0].rows.grades)):
+    for patient in range(heads[0].rows.patients):
         leaf = weights.double().requires_grad_()
         loss = 0 * leaf.sum()
-        for part, head in zip(leaf.split([head.shape.size for head in heads]), heads, strict=True):
-            rows = graded(head, patient)
-            grades = head.rows.grades[patient][rows]
-            if len(grades):
-                hidden = head.rows.features[patient][rows].double()
-                views = part.split([n for i, o in head.shape.layers for n in (i * o, o)])
-                for number, (inputs, outputs) in enumerate(head.shape.layers):
+        for part, shape, features, grades, class_weights in single(leaf, heads):
+            graded = grades[patient] != NO_GRADE
+            if graded.any():
+                hidden = features[patient][graded].double()
+                views = part.split([n for i, o in shape.layers for n in (i * o, o)])
+                for number, (inputs, outputs) in enumerate(shape.layers):
                     hidden = hidden.relu() if number else hidden
                     hidden = F.linear(hidden, views[2 * number].view(outputs, inputs), views[2 * number + 1])
-                losses = F.cross_entropy(hidden, grades, reduction="none") * head.class_weights[grades]
+                truth = grades[patient][graded]
+                losses = F.cross_entropy(hidden, truth, reduction="none") * class_weights[truth]
                 loss = loss + losses.mean()
         gradients.append(torch.autograd.grad(loss, leaf)[0])
     return torch.stack(gradients)
@@ -68,24 +77,21 @@ def test_the_sum_is_that_of_the_definition(seed, max_norm, scale):
 def opacus_gradients(weights, heads):
     """The same from Opacus: a gradient a row by its hooks, averaged over each patient's graded rows."""
     collected = []
-    for part, head in zip(weights.split([head.shape.size for head in heads]), heads, strict=True):
-        linear = [nn.Linear(i, o) for i, o in head.shape.layers]
-        module = nn.Sequential(*(m for one in linear for m in (one, nn.ReLU())))[:-1]
+    for part, shape, features, grades, class_weights in single(weights, heads):
+        linear = [nn.Linear(i, o) for i, o in shape.layers]
         with torch.no_grad():
-            for one, (weight, bias) in zip(linear, layers(part, head.shape), strict=True):
-                one.weight.copy_(weight)
-                one.bias.copy_(bias)
-        hooked = GradSampleModule(module, loss_reduction="sum")
-        where = head.rows.grades != NO_GRADE
-        features = head.rows.features[where].requires_grad_()
-        grades = head.rows.grades[where]
-        (
-            F.cross_entropy(hooked(features), grades, reduction="none") * head.class_weights[grades]
-        ).sum().backward()
+            for one, (weight, bias) in zip(linear, layers(part, shape, heads=1), strict=True):
+                one.weight.copy_(weight[0])
+                one.bias.copy_(bias[0])
+        modules = [m for one in linear for m in (one, nn.ReLU())][:-1]
+        hooked = GradSampleModule(nn.Sequential(*modules), loss_reduction="sum")
+        graded = grades != NO_GRADE
+        truth = grades[graded]
+        losses = F.cross_entropy(hooked(features[graded].requires_grad_()), truth, reduction="none")
+        (losses * class_weights[truth]).sum().backward()
         rows = torch.cat([p.grad_sample.flatten(1) for p in hooked.parameters()], dim=1)
-        patient = where.nonzero()[:, 0]
-        total = torch.zeros(len(where), rows.shape[1]).index_add_(0, patient, rows)
-        collected.append(total / where.sum(1, keepdim=True).clamp(min=1))
+        total = torch.zeros(len(graded), rows.shape[1]).index_add_(0, graded.nonzero()[:, 0], rows)
+        collected.append(total / graded.sum(1, keepdim=True).clamp(min=1))
     return torch.cat(collected, dim=1)
 
 
@@ -104,14 +110,12 @@ def test_clipping_is_joint_and_the_mean_is_over_images_and_views():
     assert (
         ours.norms > 1e-3
     ).all()  # so every patient is clipped, and counts for 1e-3 over both heads together
-    alone = [clipped_sum(part, [head], max_norm=1e9).norms for part, head in _each(weights, heads)]
+    sizes = [some.size for some in heads]
+    each = zip(weights.split(sizes), heads, strict=True)
+    alone = [clipped_sum(part, [some], max_norm=1e9).norms for part, some in each]
     torch.testing.assert_close(ours.norms, torch.stack(alone).square().sum(0).sqrt())
     doubled = [replace(h, rows=_rows(h, views=2)) for h in heads]
     torch.testing.assert_close(clipped_sum(weights, doubled, max_norm=1e-3).total, ours.total)
-
-
-def _each(weights, heads):
-    return zip(weights.split([head.shape.size for head in heads]), heads, strict=True)
 
 
 def _rows(head, *, views):
@@ -119,22 +123,22 @@ def _rows(head, *, views):
     rows = head.rows
     return replace(
         rows,
-        features=rows.features.repeat(1, views, 1),
-        grades=rows.grades.repeat(1, views),
-        gram=rows.gram.repeat(1, views, views),
+        features=rows.features.repeat(1, 1, views, 1),
+        grades=rows.grades.repeat(1, 1, views),
+        gram=rows.gram.repeat(1, 1, views, views),
     )
 
 
 def test_only_the_first_images_of_a_patient_are_read():
-    features = torch.arange(5.0)[:, None, None].expand(5, VIEWS, FEATURES).clone()
+    features = torch.arange(5.0)[:, None, None].expand(1, 5, VIEWS, FEATURES).clone()
     rows = patient_rows(
-        features, torch.tensor([0, 1, 2, 3, -1]), torch.tensor([1, 0, 1, 1, 1]), patients=3, images=2
+        features, torch.tensor([[0, 1, 2, 3, -1]]), torch.tensor([1, 0, 1, 1, 1]), patients=3, images=2
     )
-    assert rows.features[:, :, 0].tolist() == [[1, 1, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0]]
-    assert rows.grades.tolist() == [[1, 1, -1, -1], [0, 0, 2, 2], [-1, -1, -1, -1]]
+    assert rows.features[0, :, :, 0].tolist() == [[1, 1, 0, 0], [0, 0, 2, 2], [0, 0, 0, 0]]
+    assert rows.grades[0].tolist() == [[1, 1, -1, -1], [0, 0, 2, 2], [-1, -1, -1, -1]]
     torch.testing.assert_close(rows.gram, rows.features.double() @ rows.features.double().mT)
     with pytest.raises(ConfigurationError, match="indices"):
-        patient_rows(features, torch.zeros(5).long(), torch.full((5,), 3), patients=3, images=2)
+        patient_rows(features, torch.zeros(1, 5).long(), torch.full((5,), 3), patients=3, images=2)
 
 
 def noise_of(result, settings=STEP):
@@ -149,7 +153,7 @@ WIDE = (800, 800)
 
 def test_noise_is_right_with_nobody_and_two_thirds_of_it_is_not():
     for label, heads in (("empty", cohort(patients=1, without=0, hidden=WIDE)), ("all", cohort(hidden=WIDE))):
-        weights = torch.full((sum(head.shape.size for head in heads),), torch.nan)  # nobody counts
+        weights = torch.full((sum(some.size for some in heads),), torch.nan)  # nobody counts
         noise = noise_of(private_gradient(weights, heads, STEP, entropy=entropy(label)))
         margin = 6 * math.sqrt(2 / noise.size)
         assert abs(np.mean(noise**2) - 1) < margin
@@ -166,7 +170,7 @@ def test_the_noise_does_not_depend_on_the_data():
     step = private_gradient(weights, heads, settings, entropy=entropy("same"))
     noise = noise_of(step, settings) - total / 0.5
     assert abs(np.mean(noise**2) - 1) < 6 * math.sqrt(2 / noise.size)
-    assert (step.sampled, step.not_finite) == (len(chosen[0].rows.grades), 0)
+    assert (step.sampled, step.not_finite) == (chosen[0].rows.patients, 0)
     assert 0 < step.sampled < PATIENTS
     assert step.noise_std == pytest.approx(0.5 / (0.3 * PATIENTS))
 
@@ -225,27 +229,27 @@ def test_a_patient_without_a_grade_gives_nothing():
 
 def test_rows_that_cancel_do_not_slip_through():
     """Two huge images with the same features and opposite errors: what rounding leaves is clipped too."""
-    features = torch.full((2, 1, 4), 1e6)
-    features[1] += 1
-    rows = patient_rows(features, torch.tensor([0, 1]), torch.tensor([0, 0]), patients=1, images=2)
-    head = Head(shape=HeadShape(features=4, classes=2), rows=rows, class_weights=torch.ones(2))
+    features = torch.full((1, 2, 1, 4), 1e6)
+    features[0, 1] += 1
+    rows = patient_rows(features, torch.tensor([[0, 1]]), torch.tensor([0, 0]), patients=1, images=2)
+    head = Heads(shape=HeadShape(features=4, classes=2), rows=rows, class_weights=torch.ones(1, 2))
     summed = clipped_sum(torch.zeros(10), [head], max_norm=0.5)
     assert float(summed.total.norm()) <= 0.5 * (1 + 1e-9)
 
 
-def test_memory_is_that_of_the_features(monkeypatch):
+def test_the_sum_does_not_depend_on_how_much_is_added_at_once(monkeypatch):
     heads = cohort(patients=200)
     weights = start(heads)
     together = clipped_sum(weights, heads, max_norm=0.5).total
-    monkeypatch.setattr(patient_step, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(patient_step, "NUMBERS_AT_ONCE", 7 * FEATURES)
     torch.testing.assert_close(clipped_sum(weights, heads, max_norm=0.5).total, together)
 
 
 def test_sampling_takes_whole_patients_the_same_for_all_heads():
     heads = cohort(patients=200)
     chosen = sample(heads, 0.25, stream=KeyStream(entropy("whole"), "sampling"))
-    assert len({len(head.rows.grades) for head in chosen}) == 1
-    assert abs(len(chosen[0].rows.grades) - 50) < 30
+    assert len({some.rows.patients for some in chosen}) == 1
+    assert abs(chosen[0].rows.patients - 50) < 30
     assert sample(heads, 1, stream=KeyStream(entropy("all"), "sampling")) == heads
     with pytest.raises(ConfigurationError, match="same patients"):
         sample([heads[0], cohort(patients=3)[1]], 0.25, stream=KeyStream(entropy("x"), "sampling"))
@@ -258,10 +262,10 @@ def test_heads_answer_and_refuse_other_weights():
     weights = start(heads)
     with pytest.raises(ConfigurationError, match="weights"):
         clipped_sum(weights[:-1], heads, max_norm=0.5)
-    with pytest.raises(ConfigurationError, match="weights of a head"):
-        logits(weights, heads[0].shape, torch.zeros(3, FEATURES))
-    answers = logits(weights[: heads[0].shape.size], heads[0].shape, torch.zeros(3, IMAGES, FEATURES))
-    assert answers.shape == (3, IMAGES, 4)
+    with pytest.raises(ConfigurationError, match="weights of heads"):
+        logits(weights, heads[0].shape, torch.zeros(2, 3, FEATURES))
+    answers = logits(weights[: heads[0].size], heads[0].shape, torch.zeros(2, IMAGES, FEATURES))
+    assert answers.shape == (2, IMAGES, 4)
 
 
 @pytest.mark.parametrize(
