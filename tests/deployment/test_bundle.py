@@ -124,7 +124,13 @@ def test_the_whole_bundle_trains_without_a_network(tmp_path: Path) -> None:
         "--out",
         tmp_path / "run",
     ]
-    command = [*NOBODY, str(synofed), "simulate", str(ROOT / "configs" / "quickstart.toml"), *settings]
+    command: list[str] = [
+        *NOBODY,
+        str(synofed),
+        "simulate",
+        str(ROOT / "configs" / "quickstart.toml"),
+        *settings,
+    ]
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
