@@ -130,6 +130,11 @@ def _next(done: Ingested, out: Path, private: Path) -> list[str]:
         f"{out}: manifest.csv, images, quarantine.csv; look at {private / (out.name + '-contact-sheet.png')}",
         f"{private} undoes the pseudonyms: keep it at the hospital, apart from {out}, and in its backup.",
     ]
+    if done.kept_by.get("whole"):
+        lines.append(
+            f"{done.kept_by['whole']} pictures have neither a region tag nor a profile: the whole screen was kept, "
+            f"and text on it painted over where it was found. Name the device under [[devices]]."
+        )
     if done.look_alike_ids:
         lines.append(
             f"{private / (out.name + '-problems.csv')} lists ids that may be one person's: link them by a table that "

@@ -90,8 +90,11 @@ def read(content: bytes, *, frame: int) -> Picture:
         dataset = pydicom.dcmread(io.BytesIO(content))
         tags = _tags(dataset)
         regions = _regions(dataset)
+        without_scan = bool(dataset.get("SequenceOfUltrasoundRegions")) and not regions
     except Exception as error:  # a damaged file makes the parser raise nearly anything
         raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
+    if without_scan:
+        raise DataError("has regions, but none of a two-dimensional scan (a curve or a spectrum)")
     _check(dataset, frame=frame)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:

@@ -20,7 +20,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue().encode()
+    return text.getvalue().encode("utf-8", "backslashreplace")  # names of files may be in no encoding
 
 
 def check(source: Path, out: Path, private: Path, *, replace: bool) -> None:

@@ -173,6 +173,15 @@ def test_a_colour_box_lies_on_its_tissue_and_two_scans_stand_side_by_side(tmp_pa
     assert right.colour_box == Roi(x=120, y=20, width=50, height=50)
 
 
+def test_a_spectrum_is_no_scan(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    data = write_dicom(path, SHOWN, regions=[(10, 10, 89, 99, TISSUE)])
+    data.SequenceOfUltrasoundRegions[0].RegionSpatialFormat = 3
+    data.save_as(path, enforce_file_format=True)
+    with pytest.raises(DataError, match="none of a two-dimensional scan"):
+        scans.read(path, frame=1)
+
+
 def test_a_corner_one_pixel_outside_is_forgiven_and_more_is_not(tmp_path: Path) -> None:
     path = tmp_path / "a.dcm"
     write_dicom(path, SHOWN, regions=[(20, 20, 200, 160, TISSUE)])

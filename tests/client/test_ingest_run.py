@@ -14,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 import synofed
 from client.ingest import burned_in, mapping
+from client.ingest.arrays import write_arrays
 from client.ingest.ingest import Ingested, ingest
 from client.ingest.manifest import read_manifest
 from client.ingest.tables import read_tables
@@ -83,12 +84,17 @@ def test_an_export_of_two_machines_becomes_exams_of_two_patients(
 
 def test_a_site_can_train_on_it(imported: tuple[Export, Path, Ingested]) -> None:
     _, data, _ = imported
+    data.with_name("arrays").mkdir()
     plan = make_settings()
     exams, unknown = read_manifest(data, data / "manifest.csv", plan)
     tables = read_tables(data, manifest="manifest.csv", grades="grades.csv", rule="median", settings=plan)
     assert (len(exams), unknown) == (5, ())
     assert len(tables.exams) + len(tables.quarantined) == 5
     assert {q.reason for q in tables.quarantined} == {"no reader gave a grade"}
+    written = write_arrays(data.with_name("arrays"), data, exams, plan, None)
+    assert (len(written.kept), written.quarantined) == (5, ())
+    flow = np.load(data.with_name("arrays") / "doppler.npy")[:, 1]
+    assert (flow.reshape(5, -1).max(axis=1) == 255).all()
 
 
 def test_only_the_region_is_kept_and_each_picture_goes_with_its_own(
