@@ -205,9 +205,8 @@ def _scaled_sum(
         errors, inputs = torch.where(keep, errors, 0.0), torch.where(keep, inputs, 0.0)
     scaled = (errors * scale[:, None, None]).flatten(1, 2)
     weight = torch.zeros(len(errors), errors.shape[3], inputs.shape[3], dtype=torch.float64)
-    for head, read in enumerate(
-        inputs.flatten(1, 2)
-    ):  # one by one: an exam's features are used while in the cache
-        for some, rows in zip(scaled[head].split(ROWS_AT_ONCE), read.split(ROWS_AT_ONCE), strict=True):
-            weight[head].addmm_(some.mT, rows.double())
+    rows = max(1, NUMBERS_AT_ONCE // inputs.shape[3])
+    for sums, factors, read in zip(weight, scaled, inputs.flatten(1, 2), strict=True):
+        for some, wide in zip(factors.split(rows), read.split(rows), strict=True):
+            sums.addmm_(some.mT, wide.double())
     return torch.cat([weight.flatten(1), scaled.sum(1)], dim=1)
