@@ -122,7 +122,7 @@ def test_the_whole_bundle_trains_without_a_network(tmp_path: Path) -> None:
         "--set",
         "cohort.phantom.patients=4",
         "--out",
-        tmp_path / "run",
+        str(tmp_path / "run"),
     ]
     command: list[str] = [
         *NOBODY,
