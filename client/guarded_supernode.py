@@ -35,7 +35,7 @@ from flwr.supercore.constant import TaskType
 from common import fab
 from common.version import VERSION
 
-POLL_S = 0.25
+POLL_S = 0.5
 """Between two looks for a message while there is work."""
 IDLE_POLL_S = 3.0
 """Between two looks for a message while there is none: Flower's own."""
@@ -43,7 +43,14 @@ BUSY_S = 60.0
 """So long after a message there is taken to be work."""
 REPLY_POLL_S = 0.05
 """Between two looks for the reply of the ClientApp."""
-PRELOADED = ("client.app", "client.node", "flwr.supernode.runtime.run_clientapp")
+PRELOADED = (
+    "client.app",
+    "client.memory",
+    "client.node",
+    "client.store",
+    "flwr.supernode.runtime.run_clientapp",
+    "torch._dynamo",  # the first optimiser of a process imports it, which takes a second
+)
 """Imported once by the process that tasks are forked from."""
 
 

@@ -17,7 +17,8 @@ from common import loopback
 from common.flower_environment import FLOWER_ENVIRONMENT
 from common.processes import Service
 
-TASK_POLL_S = 0.05
+TASK_POLL_S = 0.2
+"""Between two looks of the executor for a task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,8 @@ from server.runs import ENDED, Attempts, CampaignStatus, Run, all_of
 from server.superlink import SuperlinkFiles
 
 LOOK_S = 0.5
+CAMPAIGNS_S = 1.0
+"""Between two looks at the campaigns, for which the SuperLink is asked."""
 FIRST_TRY_S = 5.0
 LAST_TRY_S = 300.0
 MOST_TRIES = 12
@@ -51,6 +53,7 @@ class Centre:
     services: tuple[Service, ...] = field(init=False)
     _registered: object = field(init=False, default=None)
     _answers: bool = field(init=False, default=False)
+    _next_look: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.federation = self.home.federation()
@@ -118,15 +121,23 @@ class Centre:
         self._registered = stamp
 
     def _tend_campaigns(self, link: Control) -> None:
-        runs = all_of(self.home)
-        if not runs:
+        if time.monotonic() < self._next_look:
             return
-        active = link.active()
-        for run in runs:
+        self._next_look = time.monotonic() + CAMPAIGNS_S
+        active: frozenset[int] | None = None
+        for run in all_of(self.home):
             try:
-                _Tended(run, link, active, self.say).tend()
+                if not _settled(run):
+                    active = link.active() if active is None else active
+                    _Tended(run, link, active, self.say).tend()
             except ConfigurationError as error:
                 self.say(f"{run.name}: {error}")
+
+
+def _settled(run: Run) -> bool:
+    """Whether there is nothing to do for a campaign, whatever Flower does."""
+    wish, status = run.wish(), run.status()
+    return status.state in ENDED and (wish.wanted == "stop" or wish.asked == run.attempts().asked)
 
 
 @dataclass(frozen=True, slots=True)
