@@ -239,6 +239,19 @@ def test_slow_clients_are_cut(tmp_path: Path, pair: tuple[Path, Path], upstream:
         assert status(answer) in (0, 408)
 
 
+def test_too_many_at_once_are_told_to_come_back(
+    tmp_path: Path, pair: tuple[Path, Path], upstream: str
+) -> None:
+    with parties.proxy(upstream, pair, tmp_path / "log", "--connections", 2) as (port, _):
+        with parties.connected(port, pair[0]) as first, parties.connected(port, pair[0]):
+            assert status(exchange(port, pair[0], request(PULL))) == 503
+            first.sendall(request(PULL))
+            assert status(parties.received(first)) == 503  # it too: the limit is on all that are there
+        end = time.monotonic() + parties.START_S
+        while status(exchange(port, pair[0], request(PULL))) != 200:
+            assert time.monotonic() < end
+
+
 def _dripped(connection: ssl.SSLSocket) -> bytes | None:
     connection.settimeout(0.2)
     for _ in range(100):
