@@ -63,7 +63,7 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     """
     light = rgb.max(axis=2).astype(np.int16)
     unrest = _unrest(light)
-    threshold = np.clip(12 + 5 * unrest, 18, 40).astype(np.float32)
+    threshold = np.clip(12 + 3 * unrest, 18, 28).astype(np.float32)
     found = _lines(light, unrest, threshold, fewest=4)
     dark = np.where(unrest < FLAT, threshold, np.float32(60))  # tissue has dark gaps between bright fibres
     found += _lines(np.int16(255) - light, unrest, dark, fewest=5)
