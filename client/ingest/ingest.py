@@ -32,8 +32,8 @@ from client.ingest.spreadsheets import read_table
 from common.errors import DataError
 
 AT_ONCE = 64
-SHOWN_A_KIND = 3
-"""Screens of each machine and size on the contact sheet."""
+SHOWN_A_KIND, MOST_SHOWN = 3, 60
+"""Screens of each machine and size on the contact sheet, and in all."""
 MANIFEST = (
     "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "split",
 )  # fmt: skip
@@ -156,6 +156,7 @@ class _Import:
         self.scans: dict[Key, Scan] = {}
         self.refused: list[Refused] = []
         self.exams: dict[str, Paired] = {}
+        self._first: dict[tuple[str, str, str], int] = {}
 
     def read(self, progress: Progress | None) -> None:
         """Prepare every file, then make exams of the scans."""
@@ -166,7 +167,9 @@ class _Import:
                 part = items[start : start + AT_ONCE]
                 for results in pool.map(lambda item: prepare(self.prep, *item), part):
                     self.refused += refused_parts(results)
-                    self.scans |= {(s.source, s.panel): s for s in results if isinstance(s, Scan)}
+                    for scan in results:
+                        if isinstance(scan, Scan):
+                            self._keep(scan)
                     if progress is not None:
                         progress(min(start + AT_ONCE, len(items)), len(items))
         paired, left = pair([self._candidate(scan) for scan in self.scans.values()], self.meaning.pair)
@@ -255,7 +258,7 @@ class _Import:
             sources = chosen.setdefault((scan.facts["device"], scan.by, *scan.size), [])
             if len(sources) < SHOWN_A_KIND and scan.source not in sources:
                 sources.append(scan.source)
-        wanted = sorted({source for sources in chosen.values() for source in sources})
+        wanted = sorted({source for sources in chosen.values() for source in sources})[:MOST_SHOWN]
         sheet = io.BytesIO()
         contact_sheet.draw([self._screen(source) for source in wanted]).save(sheet, "PNG")
         return sheet.getvalue()
@@ -277,6 +280,16 @@ class _Import:
             look_alike_ids=len(self._look_alikes()),
             kept_by=_counted(scan.by for scan in kept),
         )
+
+    def _keep(self, scan: Scan) -> None:
+        """Take a scan; one that was exported twice is taken once."""
+        patient = self.pseudonyms.patient(scan.facts["patient_id"])
+        first = self._first.setdefault((patient, scan.facts["image"], scan.digest), scan.source)
+        if first == scan.source:
+            self.scans[scan.source, scan.panel] = scan
+        else:
+            reason = "the same picture as an earlier file"
+            self.refused.append(Refused(source=scan.source, panel=scan.panel, reason=reason))
 
     def _candidate(self, scan: Scan) -> Candidate:
         patient = self.pseudonyms.patient(scan.facts["patient_id"])

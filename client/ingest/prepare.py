@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,6 +46,7 @@ class Scan:
         size: width and height of the kept part.
         masked: painted over, in pixels of the kept part.
         uid: SOPInstanceUID of the file, empty if it has none.
+        digest: SHA-256 of the kept pixels.
     """
 
     source: int
@@ -58,6 +60,7 @@ class Scan:
     size: tuple[int, int]
     masked: tuple[Roi, ...]
     uid: str
+    digest: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +162,7 @@ def _scan(
         size=(box.width, box.height),
         masked=(*always, *(_as_roi(area) for area in text)),
         uid=picture.tags.get("SOPInstanceUID", ""),
+        digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
     )
     return scan, pixels
 
@@ -213,10 +217,11 @@ def _check_facts(facts: Mapping[Fact, str], picture: Picture) -> None:
     if not facts["patient_id"]:
         raise DataError("patient_id: no source has one")
     device = facts["device"].casefold()
-    for keyword in IDENTIFYING:
-        for part in picture.tags.get(keyword, "").casefold().replace("^", "\\").split("\\"):
+    known = {"patient_id": facts["patient_id"], **{word: picture.tags.get(word, "") for word in IDENTIFYING}}
+    for name, text in known.items():
+        for part in text.casefold().replace("^", "\\").split("\\"):
             if len(part.strip()) >= SHORTEST_IDENTIFIER and part.strip() in device:
-                raise DataError(f"device: it holds the {keyword}; say under [values.device] what it is")
+                raise DataError(f"device: it holds the {name}; say under [values.device] what it is")
 
 
 def _image(pixels: UInt8[np.ndarray, "h w 3"]) -> Image.Image:

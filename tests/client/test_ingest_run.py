@@ -1,6 +1,8 @@
 import csv
 import json
 import shutil
+import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -194,6 +196,14 @@ def test_a_device_name_that_holds_an_identifier_is_refused(tmp_path: Path) -> No
         ingest(tmp_path, tmp_path.with_name("o"), mapping.Mapping(), private=tmp_path.with_name("p"))
 
 
+def test_a_file_that_was_exported_twice_is_taken_once(tmp_path: Path) -> None:
+    export = make_export(tmp_path)
+    shutil.copytree(export.source / "dicom", export.source / "again" / "dicom")
+    done = run(export, tmp_path / "data")
+    assert done.exams == 5
+    assert done.left_out == {"the same picture as an earlier file": 4}
+
+
 def test_the_same_key_gives_the_same_folder_and_another_other_names(tmp_path: Path) -> None:
     export = make_export(tmp_path)
     run(export, tmp_path / "a", private=tmp_path / "key1")
@@ -271,6 +281,33 @@ def test_what_an_interrupted_import_left_is_cleared_away(tmp_path: Path) -> None
     run(export, tmp_path / "data")
     assert not (tmp_path / ".data.building").exists()
     assert not list((tmp_path / "data").rglob("half.png"))
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from client.ingest import mapping
+from client.ingest.ingest import ingest
+source, out, meaning, private = map(Path, sys.argv[1:])
+kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)
+ingest(source, out, mapping.load(meaning), private=private, progress=kill)
+"""
+
+
+def test_a_killed_import_leaves_no_folder_and_the_next_one_is_whole(tmp_path: Path) -> None:
+    export = make_export(tmp_path)
+    data, private = tmp_path / "data", tmp_path / "p"
+    arguments = [export.source, data, export.mapping, private]
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, *map(str, arguments)], check=False, cwd=Path(__file__).parents[2]
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / ".data.building").exists()
+    assert not data.exists()
+    key = (private / "key").read_bytes()
+    assert run(export, data, private=private).exams == 5
+    assert not (tmp_path / ".data.building").exists()
+    assert (private / "key").read_bytes() == key
 
 
 def test_a_folder_that_is_there_is_never_overwritten_unasked(tmp_path: Path) -> None:
