@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,14 @@ PATIENCE_S = 240.0
 """How long anything is waited for; how fast it is decides nothing."""
 
 
+def simulated_sites(federation: Federation, names: Sequence[str], out: Path) -> list[Path]:
+    """Copies of sites' folders without keys and policies' signatures: a simulation's sites."""
+    ignored = shutil.ignore_patterns(
+        "federation*", "policy.sig", "audit*", "flower", "campaigns", "plans", "outbox", "keys", "log.txt"
+    )
+    return [Path(shutil.copytree(federation.site(name), out / name, ignore=ignored)) for name in names]
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -49,10 +58,12 @@ class Federation:
         """Provision a centre and enrol sites with tiny random cohorts."""
         made = cls(folder)
         now = datetime.now(UTC)
+        address = f"127.0.0.1:{free_port()}"
         provision.provision(
             made.home.path,
             name="Test",
-            address=f"127.0.0.1:{free_port()}",
+            address=address,
+            listen=address,
             superlink_port=free_port(),
             now=now,
         )
@@ -145,6 +156,6 @@ class Federation:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
-                env={**os.environ, "PYTHONWARNINGS": "default"},
+                env={**os.environ, "PYTHONWARNINGS": "ignore"},
                 start_new_session=True,
             )

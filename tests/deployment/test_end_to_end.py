@@ -1,18 +1,17 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from client.app import app as client_app
 from common.settings import Settings
 from server import campaign, submit
 from server.roster import Roster
-from simulation.engines import client_app
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.deployment.conftest import SITES
-from tests.deployment.federation import Federation
+from tests.deployment.federation import Federation, simulated_sites
 from tests.site_folders import make_settings
 
 pytestmark = pytest.mark.slow
@@ -48,16 +47,8 @@ def in_process(settings: Settings, folders: list[Path], out: Path) -> Path:
 def test_a_campaign_over_tls_gives_the_same_bits_as_in_one_process(
     federation: Federation, tmp_path: Path
 ) -> None:
-    settings = configured("bits", rounds=3)
-    copies = []
-    for name in SITES:  # without the federation's keys and policy: a simulation's sites
-        copy = tmp_path / name
-        shutil.copytree(
-            federation.site(name),
-            copy,
-            ignore=shutil.ignore_patterns("federation*", "policy.sig", "audit*", "flower"),
-        )
-        copies.append(copy)
+    settings = configured("bits")
+    copies = simulated_sites(federation, SITES, tmp_path)
     run = federation.ended(submit.submit(federation.home, settings))
     status = run.status()
     assert status.state == "COMPLETE_ALL_SITES", run.log.read_text()
