@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.errors import ConfigurationError, SubsetError
+from common.errors import CampaignError, ConfigurationError, SubsetError
 from simulation import study as studies
 from simulation import study_plan, study_shown
 from simulation.progress import Display
@@ -51,7 +51,7 @@ def study(
         _expand(opened, as_json=as_json)
         return
     if action is not Action.TABLE:
-        _run(opened, _chosen(opened, index), as_json=as_json)
+        _run(opened, _chosen(opened, index), go_on=action is Action.ALL, as_json=as_json)
     if action is not Action.RUN:
         _table(opened, config, as_json=as_json)
 
@@ -86,11 +86,17 @@ def _expand(opened: Study, *, as_json: bool) -> None:
         typer.echo(f"{i:4d}  {run.name}{'  done' if opened.done(run) else ''}")
 
 
-def _run(opened: Study, runs: Sequence[StudyRun], *, as_json: bool) -> None:
+def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
+    """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
     for number, run in enumerate(runs, start=1):
         with Display(Console(quiet=as_json)) as display:
             display.line(f"run {number} of {len(runs)}: {run.name}")
-            studies.run_one(opened, run, display=display)
+            try:
+                studies.run_one(opened, run, display=display)
+            except CampaignError as error:
+                if not go_on:
+                    raise
+                display.line(f"{run.name} failed: {error}")
 
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:

@@ -1,6 +1,7 @@
 """Studies: rows over the same patients, networks shared, runs one by one as a cluster does them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,11 @@ import pandas as pd
 import pytest
 
 import synofed
-from common.errors import ConfigurationError, DataError
+from common.errors import CampaignError, ConfigurationError, DataError
 from server import network_files
 from simulation import study as studies
 from simulation import study_plan, study_shown
+from simulation.progress import Display
 from simulation.study_table import table
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -139,6 +141,31 @@ def test_an_array_job_does_one_run_and_the_table_names_what_is_missing(
     assert (out / "table.md").exists()
     assert command(monkeypatch, "study", config, "run", "--out", out) == 3
     assert command(monkeypatch, "study", config, "run", "--index", "99", "--out", out) == 3
+
+
+@pytest.mark.slow
+def test_a_campaign_that_cannot_go_on_costs_its_own_run_only(
+    config: Path,
+    done: studies.Study,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun: list[str] = []
+
+    def fail(study: studies.Study, run: studies.StudyRun, *, display: Display) -> Path:
+        del display
+        begun.append(run.row)
+        if run.row != "rating":
+            raise CampaignError("Expected replies of 2 sites, got 1")
+        return shutil.copytree(done.run_folder(run), study.run_folder(run))
+
+    monkeypatch.setattr(studies, "run_one", fail)
+    assert command(monkeypatch, "study", config, "--out", tmp_path / "out") == 7
+    assert begun == [run.row for run in done.runs]
+    said = capsys.readouterr()
+    assert "failed: Expected replies of 2 sites, got 1" in said.out
+    assert "christensen" in said.err
 
 
 @pytest.mark.slow
