@@ -1,0 +1,92 @@
+"""What of an import stays in the private folder: links, problems in the hospital's words, the contact sheet."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+
+from client.ingest import contact_sheet, scans
+from client.ingest.grades_table import Grades
+from client.ingest.importing import Import
+from client.ingest.pictures import decode
+from client.ingest.prepare import with_roi
+
+SHOWN_A_KIND, MOST_SHOWN = 3, 60
+"""Screens of each machine and size on the contact sheet, and in all."""
+LINKS = (
+    "source",
+    "panel",
+    "file",
+    "sop_uid",
+    "new_uid",
+    "patient_id",
+    "patient",
+    "exam_id",
+    "image",
+    "reason",
+)
+PROBLEMS = ("where", "what")
+
+
+def links(run: Import) -> Iterator[list[str]]:
+    """The link file: what became of each file, original and new."""
+    exam_of = {
+        (each.source, each.panel): exam_id
+        for exam_id, exam in run.exams.items()
+        for each in exam.images.values()
+    }
+    reasons = {(each.source, each.panel): each.reason for each in run.refused}
+    for key, scan in sorted(run.scans.items()):
+        patient = scan.facts["patient_id"]
+        yield [
+            str(scan.source), str(scan.panel), run.names[scan.source], scan.uid,
+            run.pseudonyms.uid(scan.uid), patient, run.pseudonyms.patient(patient),
+            exam_of.get(key, ""), scan.facts["image"], reasons.get(key, ""),
+        ]  # fmt: skip
+    for each in run.refused:
+        if (each.source, each.panel) not in run.scans:
+            yield [
+                str(each.source), str(each.panel), run.names[each.source], *[""] * 6, each.reason,
+            ]  # fmt: skip
+
+
+def problems(run: Import, grades: Grades | None) -> Iterator[list[str]]:
+    """What deserves a look, in the hospital's own words."""
+    for group in run.look_alike_ids():
+        yield ["ids that look alike", " | ".join(group)]
+    for line, reason in sorted(grades.problems.items() if grades else ()):
+        yield [f"grades line {line}", reason]
+
+
+def sheet(run: Import) -> bytes:
+    """A few screens of each machine and size."""
+    chosen: dict[tuple[str, str, int, int], list[int]] = {}
+    for scan in run.scans.values():
+        sources = chosen.setdefault((scan.facts["device"], scan.by, *scan.size), [])
+        if len(sources) < SHOWN_A_KIND and scan.source not in sources:
+            sources.append(scan.source)
+    wanted = sorted({source for sources in chosen.values() for source in sources})[:MOST_SHOWN]
+    sheet = io.BytesIO()
+    contact_sheet.draw([_screen(run, source) for source in wanted]).save(sheet, "PNG")
+    return sheet.getvalue()
+
+
+def _screen(run: Import, source: int) -> contact_sheet.Screen:
+    mine = [scan for key, scan in sorted(run.scans.items()) if key[0] == source]
+    return contact_sheet.Screen(
+        rgb=scans.read(run.source / run.names[source], frame=run.meaning.frame).rgb,
+        title=f"source {source}: {mine[0].facts['device']}, {mine[0].by}",
+        parts=tuple(
+            contact_sheet.Part(
+                box=scan.box,
+                roi=with_roi({"": scan}, run.meaning.roi.rule)[""].roi,
+                masked=scan.masked,
+                result=np.asarray(decode(run.prep.scan_path(*key).read_bytes(), mode="RGB"), dtype=np.uint8),
+                title=f"{scan.facts['image']}, masked {len(scan.masked)}",
+            )
+            for scan in mine
+            for key in [(scan.source, scan.panel)]
+        ),
+    )
