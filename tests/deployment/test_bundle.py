@@ -120,7 +120,9 @@ def test_the_whole_bundle_trains_without_a_network(tmp_path: Path) -> None:
         "--set",
         "federation.rounds=1",
         "--set",
-        "cohort.phantom.patients=4",
+        "cohort.phantom.patients=10",
+        "--set",
+        "rating.folds=2",
         "--out",
         str(tmp_path / "run"),
     ]
@@ -134,3 +136,4 @@ def test_the_whole_bundle_trains_without_a_network(tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(tmp_path)}
     ran = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "COMPLETE_ALL_SITES" in ran.stdout
