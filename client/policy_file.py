@@ -64,11 +64,22 @@ def admit(site: Site) -> None:
         if last is None or last.content.get("policy_hash") != policy_hash(site):
             _enter(site, serial=0)
         return
+    _enter(site, serial=check(site).serial)
+
+
+def check(site: Site) -> Signature:
+    """The signature of an enrolled site's policy, which pins the officer's key if it is the first.
+
+    Raises:
+        PolicyError: as :func:`admit`.
+        VerificationError: if the log or the officer's public key is damaged.
+        StorageError: if the first officer's key cannot be pinned.
+    """
     signature = _read(site)
     _verify(site, signature)
     _check_officer(site, signature.public_key)
     _check_serial(site, signature.serial)
-    _enter(site, serial=signature.serial)
+    return signature
 
 
 def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Signature:

@@ -1,0 +1,158 @@
+"""The one page that somebody reads before approving a campaign: all that its hash covers, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from client import campaigns
+from client.campaigns import State
+from client.site import Site
+from common.errors import SynofedError
+from common.methods.stages import networks
+from common.notices import NO_PRIVACY
+from common.settings import Settings
+
+BYTES = {"float32": 4, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a campaign asks of a site.
+
+    Attributes:
+        plan_hash: what is approved.
+        name: the campaign's name; not part of the plan.
+        status: what the site decided, by whom and when.
+        purpose: what the networks are for, as the centre says.
+        recipients: who gets the networks, as the centre says.
+        method: the published system.
+        rounds: of each stage, the largest.
+        images: that are read.
+        measurements: graded columns -> number of grades.
+        networks: kind -> number of networks.
+        reply_bytes: all updates of one round, at most.
+        leaves: what leaves the site.
+        stays: what the policy keeps, of what the centre could ask for.
+        guarantee: of differential privacy.
+        objection: why the policy forbids the campaign; empty if it does not.
+    """
+
+    plan_hash: str
+    name: str
+    status: str
+    purpose: str
+    recipients: tuple[str, ...]
+    method: str
+    rounds: int
+    images: tuple[str, ...]
+    measurements: dict[str, int]
+    networks: dict[str, int]
+    reply_bytes: int
+    leaves: tuple[str, ...]
+    stays: tuple[str, ...]
+    guarantee: str
+    objection: str
+
+
+def page(site: Site, plan_hash: str, state: State) -> Page:
+    """The page of a campaign that a site was asked about.
+
+    Raises:
+        PolicyError: if its plan was changed.
+        DataError: if it cannot be understood.
+    """
+    settings = campaigns.plan(site, plan_hash, name=state.names[-1])
+    objection = _objection(site, settings)
+    found, size = ({}, 0) if objection else _networks(settings)
+    leaves, stays = _metrics(site)
+    decided = f", by {state.by} at {state.decided}" if state.by else ""
+    return Page(
+        plan_hash=plan_hash,
+        name=state.names[-1],
+        status=f"{state.status}{decided}",
+        purpose=settings.campaign.purpose,
+        recipients=settings.campaign.recipients,
+        method=settings.method,
+        rounds=settings.federation.rounds,
+        images=tuple(settings.images),
+        measurements={name: measured.grades for name, measured in settings.measurements.items()},
+        networks=found,
+        reply_bytes=size,
+        leaves=("updates: how this site's exams changed the networks' weights", *leaves),
+        stays=stays,
+        guarantee=NO_PRIVACY,
+        objection=objection,
+    )
+
+
+def text(page: Page) -> str:
+    """The page for a terminal."""
+    rows = {
+        "Campaign": page.name,
+        "Hash": page.plan_hash,
+        "Status": page.status,
+        "Purpose": page.purpose or "not stated",
+        "Recipients": ", ".join(page.recipients) or "not stated",
+        "Method": page.method,
+        "Rounds": str(page.rounds),
+        "Reads": f"images {', '.join(page.images)}; "
+        + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
+        "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
+        "Leaves": "\n".join(page.leaves),
+        "": f"at most {page.reply_bytes / 1e6:.1f} MB a round, through the whole campaign"
+        if page.networks
+        else "",
+        "Stays here": "\n".join(page.stays),
+        "Privacy": page.guarantee,
+        "Policy": f"REFUSES: {page.objection}" if page.objection else "permits this campaign",
+    }
+    lines = []
+    for name, value in rows.items():
+        first, *more = (value or "").split("\n")
+        if first:
+            lines += [f"{name:<11} {first}", *(f"{'':<11} {line}" for line in more)]
+    return "\n".join(lines)
+
+
+def as_json(page: Page) -> dict[str, object]:
+    """The page as JSON's types."""
+    return asdict(page)
+
+
+def _objection(site: Site, settings: Settings) -> str:
+    try:
+        site.policy.check_plan(settings)
+    except SynofedError as error:
+        return str(error)
+    return ""
+
+
+def _networks(settings: Settings) -> tuple[dict[str, int], int]:
+    """Networks by kind, and the bytes of all their updates; only after the policy permits the method's code."""
+    from common.networks import build  # noqa: PLC0415  torch
+
+    specs = list(networks(settings).values())
+    width = BYTES[settings.federation.encoding]
+    sizes: dict[object, int] = {}
+    for spec in specs:
+        if spec.shape not in sizes:
+            sizes[spec.shape] = build.layout(spec, settings.network).size
+    kinds = sorted(f"reading {'+'.join(spec.images)}" for spec in specs)
+    return {kind: len(list(same)) for kind, same in groupby(kinds)}, sum(
+        width * sizes[s.shape] for s in specs
+    )
+
+
+def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    policy = site.policy
+    crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
+    told = {
+        "counts": f"number of exams a network was trained on, usable exams a column, {crowd}",
+        "losses": "mean training loss a network and round",
+        "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
+        "timings": "seconds that a round takes",
+    }
+    leaves = tuple(text for metric, text in told.items() if metric in policy.metrics)
+    always = ("the site's name, version and training hours, and hashes of the log and the policy",)
+    return (*leaves, *always), tuple(text for metric, text in told.items() if metric not in policy.metrics)
