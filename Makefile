@@ -2,10 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test soak bundle check bench bench-pfl clean
+.PHONY: demo federation-demo test soak bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
+
+# A centre and three hospitals on this machine, over TLS; one is killed on the way.
+federation-demo: .venv/installed
+	$(BIN)/python -m simulation.federation_demo
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 2 --dist worksteal
