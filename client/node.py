@@ -141,6 +141,10 @@ def _histograms(
     if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
         return None
     probabilities = score(weights, data, exams, local)
+    if not bool(torch.isfinite(probabilities).all()):
+        raise UpdateError(
+            f"Expected weights of {local.spec.name} that give finite scores, got NaN or infinity"
+        )
     classes = local.spec.target.classes
     expected = probabilities @ torch.linspace(0, 1, classes)  # for two classes, the probability of class 1
     return ScoreHistograms.from_scores(
