@@ -93,9 +93,8 @@ def is_fresh(step: Step) -> bool:
     """Two rounds, sites or processes, and two heads of one step, have nothing in common."""
     one, other = noise(step, label=1), noise(step, label=2)
     halves = np.array_split(one[: one.size // 2 * 2], 2)
-    return max(abs(np.corrcoef(one, other)[0, 1]), abs(np.corrcoef(halves)[0, 1])) < 6 / math.sqrt(
-        halves[0].size
-    )
+    largest = max(abs(float(np.corrcoef(pair)[0, 1])) for pair in ((one, other), halves))
+    return largest < 6 / math.sqrt(halves[0].size)
 
 
 def says_nothing_by_its_shape(step: Step) -> bool:
@@ -152,25 +151,30 @@ def _bias(errors: Tensor) -> Tensor:
 
 
 def clip(gradients: Tensor, norm: float) -> Tensor:
-    return gradients * (norm / gradients.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+    scale: Tensor = (norm / gradients.norm(dim=-1, keepdim=True).clamp(min=1e-12)).clamp(max=1)
+    return gradients * scale
 
 
-def clipped_by_image(weights, heads, settings, fresh):
+def clipped_by_image(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     rows = clip(per_row(weights, heads), settings.max_grad_norm)
     return finish(rows.sum((0, 1)), settings, fresh)
 
 
-def augmentations_as_records(weights, heads, settings, fresh):
+def augmentations_as_records(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     rows = per_row(weights, heads)
     views = rows.unflatten(0, (-1, VIEWS)).sum(0)  # each view of all images is a "patient"
     return finish(clip(views, settings.max_grad_norm).sum((0, 1)), settings, fresh)
 
 
-def not_clipped(weights, heads, settings, fresh):
+def not_clipped(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     return finish(per_row(weights, heads).sum((0, 1)), settings, fresh)
 
 
-def members_clipped_alone(weights, heads, settings, fresh):
+def members_clipped_alone(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     parts = weights.split([some.size for some in heads])
     sums = [
         clipped_sum(part, [some], max_norm=settings.max_grad_norm).total
@@ -179,23 +183,23 @@ def members_clipped_alone(weights, heads, settings, fresh):
     return finish(torch.cat(sums), settings, fresh)
 
 
-def adaptive_clipping(weights, heads, settings, fresh):
+def adaptive_clipping(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     gradients = per_row(weights, heads).sum(0)
     norm = min(settings.max_grad_norm, float(gradients.norm(dim=1).median()))
     return finish(clip(gradients, norm).sum(0) * settings.max_grad_norm / norm, settings, fresh)
 
 
-def divided_by_who_came(weights, heads, settings, fresh):
+def divided_by_who_came(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     return ours(weights, heads, settings, fresh) * settings.patients / heads[0].rows.patients
 
 
-def nan_kept(weights, heads, settings, fresh):
+def nan_kept(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     spoilt = [some.rows.gram.isnan().any(dim=-1).any(dim=-1) for some in heads]
     result = ours(weights, heads, settings, fresh)
     return result * torch.nan if any(bool(one.any()) for one in spoilt) else result
 
 
-def _with_features(heads, change):
+def _with_features(heads: list[Heads], change: Callable[[Tensor], Tensor]) -> list[Heads]:
     changed = []
     for some in heads:
         features = change(some.rows.features)
@@ -204,7 +208,9 @@ def _with_features(heads, change):
     return changed
 
 
-def standardised_by_the_cohort(weights, heads, settings, fresh):
+def standardised_by_the_cohort(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     """Mean and standard deviation of private data; batch normalisation does the same."""
     changed = _with_features(
         heads, lambda x: (x - x.mean((1, 2), keepdim=True)) / x.std((1, 2), keepdim=True)
@@ -212,7 +218,9 @@ def standardised_by_the_cohort(weights, heads, settings, fresh):
     return ours(weights, changed, settings, fresh)
 
 
-def weights_of_classes_from_the_cohort(weights, heads, settings, fresh):
+def weights_of_classes_from_the_cohort(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     """Balanced weights, and any loss that couples patients."""
     changed = []
     for some in heads:
@@ -222,7 +230,9 @@ def weights_of_classes_from_the_cohort(weights, heads, settings, fresh):
     return ours(weights, changed, settings, fresh)
 
 
-def exclusions_that_depend_on_others(weights, heads, settings, fresh):
+def exclusions_that_depend_on_others(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     """Which images are read depends on how many patients there are."""
     changed = []
     for some in heads:
@@ -233,18 +243,20 @@ def exclusions_that_depend_on_others(weights, heads, settings, fresh):
     return ours(weights, changed, settings, fresh)
 
 
-def empty_cohort_skipped(weights, heads, settings, fresh):
+def empty_cohort_skipped(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     if heads[0].rows.patients == 0:
         return torch.zeros(len(weights))
     return ours(weights, heads, settings, fresh)
 
 
-def noise_times(factor, weights, heads, settings, fresh):
+def noise_times(
+    factor: float, weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     total = clipped_sum(weights, heads, max_norm=settings.max_grad_norm).total
     return finish(total, settings, fresh, multiplier=factor * settings.noise_multiplier)
 
 
-def noise_by_micro_batch(weights, heads, settings, fresh):
+def noise_by_micro_batch(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     """Four micro-batches, each noised, added up."""
     parts = [
         ours(weights, heads, settings, entropy(fresh, number)) * (1 if number == 0 else 0)
@@ -254,34 +266,40 @@ def noise_by_micro_batch(weights, heads, settings, fresh):
     return torch.stack(parts).sum(0)
 
 
-def noise_only(weights, settings, fresh):
+def noise_only(weights: Tensor, settings: StepSettings, fresh: bytes) -> Tensor:
     return finish(torch.zeros(len(weights), dtype=torch.float64), settings, fresh)
 
 
-def seeded(weights, heads, settings, fresh):
+def seeded(weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes) -> Tensor:
     """The same seed for two rounds, sites or networks."""
     total = clipped_sum(weights, heads, max_norm=settings.max_grad_norm).total
     drawn = torch.randn(len(weights), generator=torch.Generator().manual_seed(7), dtype=torch.float64)
     return ((total + settings.noise_multiplier * settings.max_grad_norm * drawn) / settings.patients).float()
 
 
-def replayed_after_a_crash(weights, heads, settings, fresh):
+def replayed_after_a_crash(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     """The round's entropy was kept, and is used again."""
     return ours(weights, heads, settings, entropy("kept for the round"))
 
 
-def one_noise_for_all_networks(weights, heads, settings, fresh):
+def one_noise_for_all_networks(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     half = (len(weights) + 1) // 2
     drawn = noise_only(weights[:half], settings, fresh).repeat(2)[: len(weights)]
     total = clipped_sum(weights, heads, max_norm=settings.max_grad_norm).total
     return (total / settings.patients).float() + drawn
 
 
-def with_the_number_of_patients(weights, heads, settings, fresh):
+def with_the_number_of_patients(
+    weights: Tensor, heads: list[Heads], settings: StepSettings, fresh: bytes
+) -> Tensor:
     return torch.cat([ours(weights, heads, settings, fresh), torch.tensor([float(heads[0].rows.patients)])])
 
 
-def test_the_step_has_every_property():
+def test_the_step_has_every_property() -> None:
     assert sensitivity(ours) <= 1
     assert has_claimed_noise(ours)
     assert is_fresh(ours)
@@ -303,7 +321,7 @@ def test_the_step_has_every_property():
         exclusions_that_depend_on_others,
     ],
 )
-def test_one_patient_changes_more_than_claimed(bug):
+def test_one_patient_changes_more_than_claimed(bug: Step) -> None:
     assert sensitivity(bug) > 1.05
 
 
@@ -318,17 +336,17 @@ def test_one_patient_changes_more_than_claimed(bug):
         noise_by_micro_batch,
     ],
 )
-def test_the_noise_is_not_the_one_claimed(bug):
+def test_the_noise_is_not_the_one_claimed(bug: Step) -> None:
     assert not has_claimed_noise(bug)
 
 
 @pytest.mark.parametrize("bug", [seeded, replayed_after_a_crash, one_noise_for_all_networks])
-def test_noise_is_used_twice(bug):
+def test_noise_is_used_twice(bug: Step) -> None:
     assert has_claimed_noise(bug)  # each release alone looks right
     assert not is_fresh(bug)
 
 
-def test_noise_used_twice_is_the_record():
+def test_noise_used_twice_is_the_record() -> None:
     heads, fewer = cohort(scale=10, hidden=WIDE), cohort(scale=10, hidden=WIDE, without=3)
     weights = start(heads)
     record = clipped_sum(weights, heads, max_norm=0.5).total - clipped_sum(weights, fewer, max_norm=0.5).total
@@ -336,17 +354,17 @@ def test_noise_used_twice_is_the_record():
     assert float(torch.nn.functional.cosine_similarity(difference.double(), record, dim=0)) > 0.999
 
 
-def test_seeds_of_torch_are_few():
+def test_seeds_of_torch_are_few() -> None:
     """Why no generator with a seed: two seeds that differ by 2^32 give one stream on a CPU."""
     one, other = (torch.randn(8, generator=torch.Generator().manual_seed(s)) for s in (7, 7 + 2**32))
     assert torch.equal(one, other)
 
 
-def test_a_count_beside_the_gradient():
+def test_a_count_beside_the_gradient() -> None:
     assert not says_nothing_by_its_shape(with_the_number_of_patients)
 
 
-def our_sampler(patients, rate, fresh):
+def our_sampler(patients: int, rate: float, fresh: bytes) -> np.ndarray:
     """Who takes part, found by a grade that is the patient's number."""
     heads = cohort(patients=1, hidden=(None,))[0]
     grades = torch.arange(patients).expand(2, -1)[..., None]
@@ -362,53 +380,53 @@ def our_sampler(patients, rate, fresh):
     return taken
 
 
-def _permutation(patients, fresh):
+def _permutation(patients: int, fresh: bytes) -> np.ndarray:
     return np.random.default_rng(list(fresh)).permutation(patients)
 
 
-def shuffled_epochs(patients, rate, fresh):
+def shuffled_epochs(patients: int, rate: float, fresh: bytes) -> np.ndarray:
     """A batch of a shuffled epoch has a fixed size."""
     return _permutation(patients, fresh) < patients * rate
 
 
-def last_batch_dropped(patients, rate, fresh):
+def last_batch_dropped(patients: int, rate: float, fresh: bytes) -> np.ndarray:
     """Four batches an epoch instead of five."""
     return KeyStream(fresh, "sampling").bernoulli(patients, probability=1 / (1 / rate - 1))
 
 
-def rare_grades_oversampled(patients, rate, fresh):
+def rare_grades_oversampled(patients: int, rate: float, fresh: bytes) -> np.ndarray:
     taken = KeyStream(fresh, "sampling").bernoulli(patients, probability=rate)
     often = KeyStream(fresh, "discrete noise").bernoulli(patients, probability=3 * rate)
     return np.where(np.arange(patients) < patients // 10, often, taken)
 
 
-def the_same_every_round(patients, rate, fresh):
+def the_same_every_round(patients: int, rate: float, fresh: bytes) -> np.ndarray:
     return KeyStream(entropy("seed"), "sampling").bernoulli(patients, probability=rate)
 
 
-def test_patients_are_sampled_as_booked():
+def test_patients_are_sampled_as_booked() -> None:
     assert is_poisson(our_sampler)
 
 
 @pytest.mark.parametrize(
     "bug", [shuffled_epochs, last_batch_dropped, rare_grades_oversampled, the_same_every_round]
 )
-def test_patients_are_sampled_otherwise_than_booked(bug):
+def test_patients_are_sampled_otherwise_than_booked(bug: Sampler) -> None:
     assert not is_poisson(bug)
 
 
-def test_the_accountant_never_forgets():
+def test_the_accountant_never_forgets() -> None:
     assert never_forgets(partial(epsilon, delta=1e-5))
 
 
-def reset_each_round(steps):
+def reset_each_round(steps: Sequence[PrivateSteps]) -> float:
     return max(epsilon([step], delta=1e-5) for step in steps)
 
 
-def reset_each_process(steps):
+def reset_each_process(steps: Sequence[PrivateSteps]) -> float:
     return epsilon(steps[-1:], delta=1e-5)
 
 
 @pytest.mark.parametrize("bug", [reset_each_round, reset_each_process])
-def test_an_accountant_that_starts_afresh(bug):
+def test_an_accountant_that_starts_afresh(bug: Callable[[Sequence[PrivateSteps]], float]) -> None:
     assert not never_forgets(bug)

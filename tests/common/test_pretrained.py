@@ -1,0 +1,165 @@
+"""Start weights from a file: torchvision's names, random values, no network."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from common import pretrained
+from common.errors import ConfigurationError
+from common.methods.stages import networks
+from common.networks import build, torchvision_shim
+from common.networks.spec import NetworkSpec
+from common.settings import Settings
+from server.weights import StartWeights
+from tests.site_folders import make_settings
+
+
+def configured(weights: Path | str, *, backbone: str = "resnet18", rating: str = "") -> Settings:
+    settings = make_settings(measurements=("hypertrophy",), grades=2)
+    network = settings.network.model_copy(
+        update={"backbone": backbone, "weights": str(weights), "image_px": 32, "hidden": 8}
+    )
+    fields = {"models": 1, "replicas": 1} | ({"pretraining": rating} if rating else {})
+    return settings.model_copy(
+        update={"network": network, "rating": settings.rating.model_copy(update=fields)}
+    )
+
+
+def random_state() -> dict[str, Tensor]:
+    """ResNet-18 with torchvision's names, its classifier of 1000 classes too, and values of our own."""
+    generator = torch.Generator().manual_seed(0)
+    state = torchvision_shim.resnet18().state_dict()
+    drawn = {
+        name: torch.randn(t.shape, generator=generator) if t.is_floating_point() else t
+        for name, t in state.items()
+    }
+    return drawn | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
+
+
+STATE = random_state()
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "resnet18-f37072fd.pth"
+    torch.save(STATE, path)
+    return path
+
+
+def started(spec: NetworkSpec, settings: Settings, folder: Path) -> Mapping[str, Tensor]:
+    """A network's start by parameter and buffer, under the names that the modules have."""
+    weights = torch.from_numpy(StartWeights(settings, folder).start(spec))
+    module = build.assembled(spec, settings.network, weights, {})
+    return module.state_dict()
+
+
+def of_image(settings: Settings, image: str) -> NetworkSpec:
+    return networks(settings)[f"rating/fold0/hypertrophy/gt0/a/{image}"]
+
+
+def test_backbones_start_as_the_file_says_and_heads_at_random(file: Path, tmp_path: Path) -> None:
+    settings = configured(file)
+    found = started(of_image(settings, "gs"), settings, tmp_path)
+    backbone = {k.removeprefix("backbone."): v for k, v in found.items() if k.startswith("backbone.")}
+    compared = [name for name, value in backbone.items() if value.is_floating_point()]
+    assert len(compared) == 100  # 20 convolutions, and weight, bias, mean, variance of 20 norms
+    for name in compared:
+        torch.testing.assert_close(backbone[name], STATE[name], rtol=0, atol=0)
+    assert found["head.weight"].abs().min() > 0
+
+
+def test_every_backbone_of_every_image_starts_there(file: Path, tmp_path: Path) -> None:
+    settings = configured(file)
+    one, other = (started(of_image(settings, image), settings, tmp_path) for image in ("gs", "doppler"))
+    assert torch.equal(one["backbone.conv1.weight"], other["backbone.conv1.weight"])
+    assert not torch.equal(one["head.weight"], other["head.weight"])  # of another network, another seed
+
+
+def test_puzzles_start_there_and_what_starts_from_puzzles_does_not(file: Path, tmp_path: Path) -> None:
+    settings = configured(file, rating="jigsaw")
+    found = started(networks(settings)["rating/jigsaw"], settings, tmp_path)
+    assert torch.equal(found["backbone.conv1.weight"], STATE["conv1.weight"])
+    with pytest.raises(Exception, match="Expected a trained network"):
+        StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
+
+
+def test_pth_safetensors_and_a_folder_of_them_are_the_same(file: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    tensors = tmp_path / "folder" / "resnet18.safetensors"
+    safetensors.torch.save_file(STATE, tensors)
+    sources = [configured(file), configured(tensors), configured(tensors.parent)]
+    starts = [StartWeights(s, tmp_path).start(of_image(s, "gs")) for s in sources]
+    np.testing.assert_array_equal(starts[0], starts[1])
+    np.testing.assert_array_equal(starts[0], starts[2])
+    hashes = {pretrained.resolved(settings).plan_hash() for settings in sources}
+    assert len(hashes) == 1, "the plan names what the weights are, not where they lie"
+
+
+def test_other_weights_are_another_plan(file: Path, tmp_path: Path) -> None:
+    torch.save(STATE | {"conv1.weight": STATE["conv1.weight"] + 1}, tmp_path / "other.pth")
+    plans = {
+        pretrained.resolved(configured(path)).plan_hash() for path in (file, tmp_path / "other.pth", "none")
+    }
+    assert len(plans) == 3
+
+
+def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
+    torch.save(STATE | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    settings = configured(tmp_path / "grey.pth")
+    with pytest.raises(ConfigurationError, match=r"conv1.weight.*64, 3, 7, 7.*64, 1, 7, 7"):
+        StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
+
+
+def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
+    torch.save({k: v for k, v in STATE.items() if k != "layer1.0.bn1.running_var"}, tmp_path / "part.pth")
+    settings = configured(tmp_path / "part.pth")
+    with pytest.raises(ConfigurationError, match=r"layer1.0.bn1.running_var.*got none"):
+        StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
+
+
+@pytest.mark.parametrize("name", ["absent.pth", "."])
+def test_no_file_is_said_with_what_could_be_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"resnet18's weights.*none.*imagenet.*folder"):
+        pretrained.resolved(configured(tmp_path / name))
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_a_file_of_something_else_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"picture{suffix}"
+    path.write_bytes(b"\x89PNG\r\n" * 20)
+    with pytest.raises(ConfigurationError, match="Expected weights of a backbone"):
+        pretrained.resolved(configured(path))
+
+
+def test_a_file_of_no_tensors_is_refused(tmp_path: Path) -> None:
+    torch.save([1, 2, 3], tmp_path / "list.pth")
+    with pytest.raises(ConfigurationError, match="names and tensors"):
+        pretrained.resolved(configured(tmp_path / "list.pth"))
+
+
+def test_the_small_backbone_has_no_pretrained_weights(file: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r'weights = "none" with backbone small.*resnet18'):
+        pretrained.resolved(configured(file, backbone="small"))
+
+
+def test_offline_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))  # no earlier download is found there
+    monkeypatch.setenv(
+        "https_proxy", "http://127.0.0.1:9"
+    )  # nothing listens on discard: fails at once, anywhere
+    with pytest.raises(
+        ConfigurationError, match=r'network.weights = "path/to/resnet18.pth".*network.weights = "none"'
+    ):
+        pretrained.resolved(configured("imagenet"))
+
+
+def test_a_head_on_frozen_parts_takes_nothing_from_the_file(file: Path) -> None:
+    settings = configured(file)
+    head = networks(settings)["rating/fold0/hypertrophy/gt0/a"]
+    assert pretrained.backbone_parts(head) == []  # they are F and G, as they were trained
+    assert pretrained.backbone_parts(of_image(settings, "gs")) == ["backbone"]
