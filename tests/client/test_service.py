@@ -220,7 +220,7 @@ def shared() -> Iterator[Path]:
 def test_others_reach_neither_store_nor_keys(shared: Path) -> None:
     before = os.umask(0o022)
     try:
-        site = make_site_folder(shared / "north", name="north", patients=2)
+        site = make_site_folder(shared / "north", name="north", patients=4, held_out_patients=1)
         Site.open(site).store(make_settings())
     finally:
         os.umask(before)
