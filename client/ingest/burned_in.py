@@ -7,12 +7,14 @@ Text that stands upright, single letters inside the scan, and letters above 40 p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int16, UInt8
 from scipy import ndimage
+
+from common.imaging.doppler import flow_mask
 
 TALLEST_PX = 40
 BLOCK_PX = 16
@@ -20,6 +22,13 @@ WIDTHS_PX = ((1, 1.0), (2, 1.0), (3, 1.15), (5, 2.0))
 """Distance to the sides of a stroke, and how much more than the threshold it must stand out there."""
 FLAT = 1.0
 """Grey levels from pixel to pixel below which an area is background of the screen and no scan."""
+
+SATURATION, DIMMEST = 0.40, 60
+"""From where a pixel is coloured."""
+NEAR_PX, NEAR_SHARE = 4, 0.1
+"""Share of coloured pixels around a dark stroke from which it is a gap between vessels."""
+ONE_HUE = 0.005
+"""Circular variance of hue, which is 0.005 at a standard deviation of 6 degrees; of real flow it is 0.01 and more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -55,6 +64,10 @@ class Box:
         return min(self.bottom, other.bottom) - max(self.top, other.top)
 
 
+Kept = Callable[[Box], bool]
+"""Which strokes are looked at."""
+
+
 def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     """Where text is, light on dark or dark on light, from top to bottom; grown by half a letter.
 
@@ -62,11 +75,16 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
         rgb: a picture.
     """
     light = rgb.max(axis=2).astype(np.int16)
+    flow = flow_mask(rgb, saturation=SATURATION) > 0
+    flow &= light >= DIMMEST
     unrest = _unrest(light)
     threshold = np.clip(12 + 3 * unrest, 18, 28).astype(np.float32)
-    found = _lines(light, unrest, threshold, fewest=4)
+    found = _lines(light, unrest, threshold, fewest=4, kept=lambda box: not _coloured(light, flow, box))
+    of_colour = _lines(light, unrest, threshold, fewest=4, kept=lambda box: _coloured(light, flow, box))
+    found += [line for line in of_colour if _is_one_colour(rgb, flow, line)]
     dark = np.where(unrest < FLAT, threshold, np.float32(60))  # tissue has dark gaps between bright fibres
-    found += _lines(np.int16(255) - light, unrest, dark, fewest=5)
+    inverted = np.int16(255) - light
+    found += _lines(inverted, unrest, dark, fewest=5, kept=lambda box: not _near_flow(flow, box))
     height, width = light.shape
     return tuple(sorted({_grown(line, height, width) for line in found}))
 
@@ -96,7 +114,30 @@ def _unrest(light: Int16[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
     return whole[:height, :width].astype(np.float32)
 
 
-def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"]) -> list[Box]:
+def _coloured(light: Int16[np.ndarray, "h w"], flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
+    """Whether a stroke's brightest pixels are coloured, as a vessel's are; what lies behind it does not count."""
+    inside = slice(stroke.top, stroke.bottom), slice(stroke.left, stroke.right)
+    bright = light[inside] >= light[inside].max() - 10
+    return bool(flow[inside][bright].mean() > 0.5)
+
+
+def _near_flow(flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
+    """Whether there is colour around a stroke: between two vessels is a dark one."""
+    rows = slice(max(stroke.top - NEAR_PX, 0), stroke.bottom + NEAR_PX)
+    columns = slice(max(stroke.left - NEAR_PX, 0), stroke.right + NEAR_PX)
+    return bool(flow[rows, columns].mean() > NEAR_SHARE)
+
+
+def _is_one_colour(rgb: UInt8[np.ndarray, "h w 3"], flow: Bool[np.ndarray, "h w"], line: Box) -> bool:
+    """Whether all colour in a line is of one hue: text is, flow runs from red to yellow or from blue to cyan."""
+    inside = slice(line.top, line.bottom), slice(line.left, line.right)
+    pixels = rgb[inside][flow[inside]].astype(np.float32)
+    red, green, blue = pixels.T
+    hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
+    return bool(1 - np.abs(np.exp(1j * hue).mean()) < ONE_HUE)
+
+
+def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"], kept: Kept) -> list[Box]:
     """Upright ridges at least 3 pixels high, from left to right."""
     reach = max(distance for distance, _ in WIDTHS_PX)
     padded = np.pad(light, ((0, 0), (reach, reach)), mode="edge")
@@ -114,7 +155,7 @@ def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h 
         for rows, columns in ndimage.find_objects(labels)
     ]
     fitting = [box for box in boxes if 3 <= box.height <= TALLEST_PX and box.width <= TALLEST_PX]
-    return sorted(fitting, key=lambda box: box.left)
+    return sorted(filter(kept, fitting), key=lambda box: box.left)
 
 
 def _lines(
@@ -123,10 +164,11 @@ def _lines(
     threshold: Float32[np.ndarray, "h w"],
     *,
     fewest: int,
+    kept: Kept,
 ) -> list[Box]:
     """Lines of text: side by side at least ``fewest`` strokes, one less on the screen's background."""
     lines: list[Box] = []
-    for group in _grouped(_strokes(light, threshold)):
+    for group in _grouped(_strokes(light, threshold, kept)):
         line = group[0]
         for stroke in group[1:]:
             line = line.joined(stroke)
@@ -140,7 +182,7 @@ def _lines(
             lines.append(line)
     if not lines:
         return []
-    faint = _strokes(light, threshold * np.float32(0.6))
+    faint = _strokes(light, threshold * np.float32(0.6), kept)
     return [_extended(line, faint) for line in lines]
 
 
