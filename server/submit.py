@@ -25,7 +25,7 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     Raises:
         ConfigurationError: if there is a campaign of that name, a site is not registered, or no site is.
     """
-    from server import pretrained  # noqa: PLC0415  torch
+    from common import pretrained  # noqa: PLC0415  torch
 
     home.federation()
     chosen = _sites(Registry.open(home.path), sites)

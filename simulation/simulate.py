@@ -24,7 +24,7 @@ from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
 from common.settings import Section, Settings
 from common.training.local_settings import local_settings
-from server import campaign, journal, network_files, pretrained, report
+from server import campaign, journal, network_files, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
