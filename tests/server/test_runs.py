@@ -1,0 +1,275 @@
+"""Campaigns as folders: submitting, stopping, resuming, and what the service does about each."""
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import cast
+
+import pytest
+from typer.testing import CliRunner
+
+import synofed
+from common.errors import CampaignError, ConfigurationError
+from common.settings import Settings
+from server import deployed, enrolment, file_lock, provision, submit, up
+from server.control import Control
+from server.events import CentreNews, SiteNews, StageStarted
+from server.home import Home
+from server.journal import RoundRecord
+from server.registry import RegisteredSite, Registry
+from server.runs import Attempts, CampaignStatus, Run, find
+from tests.site_folders import make_settings
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    provision.provision(tmp_path / "centre", name="Test", address="localhost:8443", now=NOW)
+    made = Home(tmp_path / "centre")
+    registry = Registry.open(made.path)
+    for name in ("north", "south"):
+        site = RegisteredSite(name=name, status="registered", node_key=name, receipt_key=name.encode().hex())
+        registry = registry.with_site(site)
+    registry.with_site(RegisteredSite(name="west", status="invited")).write(made.path)
+    return made
+
+
+def settings(name: str = "demo") -> Settings:
+    return make_settings(text='fusion = "joint"\nreplicas = 1').model_copy(update={"name": name})
+
+
+@dataclass
+class Link:
+    """Flower's control API, as far as campaigns are concerned."""
+
+    started: list[str] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
+    alive: set[int] = field(default_factory=set)
+
+    def start(self, campaign: str) -> int:
+        self.started.append(campaign)
+        self.alive.add(len(self.started))
+        return len(self.started)
+
+    def stop(self, run_id: int) -> None:
+        self.stopped.append(run_id)
+        self.alive.discard(run_id)
+
+
+def tend(run: Run, link: Link) -> None:
+    if not up._settled(run):
+        up._Tended(run, cast(Control, link), frozenset(link.alive), lambda text: None).tend()
+
+
+def test_a_campaign_takes_all_registered_sites_or_those_named(home: Home) -> None:
+    everybody = submit.submit(home, settings())
+    assert everybody.wish().sites == ("north", "south")
+    assert everybody.status().state == "SUBMITTED"
+    assert everybody.settings().plan_hash() == settings().plan_hash()
+    assert submit.submit(home, settings("south"), sites=["south"]).wish().sites == ("south",)
+    assert not [path for path in home.runs.iterdir() if path.name.startswith(".")]
+
+
+def test_what_cannot_run_is_refused_before_anything_is_written(home: Home) -> None:
+    with pytest.raises(ConfigurationError, match=r"registered sites \(north, south\), got east, west"):
+        submit.submit(home, settings(), sites=["west", "east"])
+    Registry.open(home.path)
+    assert not list(home.runs.iterdir())
+    submit.submit(home, settings())
+    with pytest.raises(ConfigurationError, match="already"):
+        submit.submit(home, settings())
+    with pytest.raises(ConfigurationError, match=r"\(demo\), got 'other'"):
+        find(home, "other")
+
+
+def test_a_submitted_campaign_is_started_once(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    for _ in range(3):
+        tend(run, link)
+    assert link.started == ["demo"]
+    assert run.status().state == "STARTING"
+
+
+def test_one_that_died_waits_ever_longer_until_it_has_failed(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    waits = []
+    while run.status().state != "FAILED":
+        tend(run, link)
+        attempts = run.attempts()
+        if attempts.not_before:
+            waits.append(attempts.not_before - time.time())
+            run.write_attempts(attempts.model_copy(update={"not_before": time.time() - 1}))
+        else:
+            link.alive.clear()
+    assert len(link.started) == up.MOST_TRIES + 1
+    assert waits == pytest.approx([min(300.0, 5.0 * 2**tries) for tries in range(up.MOST_TRIES)], abs=2.0)
+    tend(run, link)
+    assert len(link.started) == up.MOST_TRIES + 1
+
+
+def test_a_round_makes_the_tries_begin_anew(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    tend(run, link)
+    link.alive.clear()
+    run.write_attempts(run.attempts().model_copy(update={"tries": 7}))
+    with (run.path / "rounds.jsonl").open("a") as file:
+        file.write("{}\n")
+    tend(run, link)
+    assert run.attempts().tries == 1
+    assert run.status().state == "INTERRUPTED"
+
+
+def test_a_process_that_was_killed_is_found_by_its_lock(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    tend(run, link)
+    run.write_status(CampaignStatus(state="RUNNING"))
+    with file_lock.alone(run.path):
+        assert file_lock.holder(run.path) is not None
+    with (run.path / file_lock.NAME).open("a+") as other:
+        import fcntl
+
+        fcntl.flock(other, fcntl.LOCK_EX)
+        tend(run, link)
+        assert link.stopped == []
+    tend(run, link)
+    assert link.stopped == [1]
+    assert run.status().state == "INTERRUPTED"
+
+
+def test_stop_ends_it_and_resume_goes_on(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    tend(run, link)
+    submit.stop(home, "demo")
+    tend(run, link)
+    assert (link.stopped, run.status().state) == ([1], "STOPPED")
+    tend(run, link)
+    with pytest.raises(CampaignError, match="STOPPED"):
+        submit.stop(home, "demo")
+    submit.resume(home, "demo")
+    tend(run, link)
+    assert link.started == ["demo", "demo"]
+    run.write_status(CampaignStatus(state="COMPLETE_SUBSET"))
+    with pytest.raises(CampaignError, match="complete"):
+        submit.resume(home, "demo")
+
+
+def test_a_failed_campaign_stays_so_until_it_is_resumed(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    tend(run, link)
+    link.alive.clear()
+    run.write_status(CampaignStatus(state="FAILED", reason="quorum"))
+    tend(run, link)
+    assert len(link.started) == 1
+    submit.resume(home, "demo")
+    tend(run, link)
+    assert len(link.started) == 2
+
+
+def record(group: str, number: int, *, participants: tuple[str, ...] = ("north", "south")) -> RoundRecord:
+    return RoundRecord(
+        stage="scoring",
+        group=group,
+        round=number,
+        loss=0.5,
+        auc=float("nan"),
+        participants=participants,
+        dropped={} if len(participants) > 1 else {"south": "late"},
+        seconds=1.0,
+        time="2030-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.fixture
+def reported(home: Home) -> Iterator[Run]:
+    """A campaign of which two rounds are reported, and a site that waits."""
+    run = submit.submit(home, settings())
+    handler = deployed._log_to(run.log)
+    reporter = deployed.Reporter(run)
+    stage = StageStarted(stage="scoring", networks=4, reused=0, groups=2, total=6, done=0)
+    for event in (
+        SiteNews(site="north", state="present"),
+        SiteNews(site="south", state="waiting", reason="unapproved"),
+        stage,
+        record("a", 1),
+        record("b", 1, participants=("north",)),
+        CentreNews(reason="disk"),
+    ):
+        reporter(event)
+    yield run
+    deployed.logger.removeHandler(handler)
+    handler.close()
+
+
+def test_the_status_says_who_is_where(reported: Run) -> None:
+    status = reported.status()
+    assert (status.state, status.stage, status.done, status.total, status.waits) == (
+        "RUNNING",
+        "scoring",
+        2,
+        6,
+        "disk",
+    )
+    assert status.groups == {"a": 1, "b": 1}
+    assert {name: (site.state, site.reason, site.used) for name, site in status.sites.items()} == {
+        "north": ("present", "", 2),
+        "south": ("waiting", "unapproved", 1),
+    }
+    assert status.eta_s is not None
+    assert [line["group"] for line in reported.rounds()] == ["a", "b"]
+    assert "b, round 1: without south: late" in reported.log.read_text()
+
+
+def test_commands_show_it(reported: Run, home: Home) -> None:
+    runner = CliRunner()
+    app = synofed._commands("run")
+    shown = runner.invoke(app, ["run", "watch", "demo", "--once", "--home", str(home.path)])
+    assert shown.exit_code == 0
+    assert "unapproved" in shown.output
+    facts = runner.invoke(app, ["run", "watch", "demo", "--once", "--json", "--home", str(home.path)])
+    assert json.loads(facts.output)["sites"]["south"]["state"] == "waiting"
+    listed = runner.invoke(app, ["run", "list", "--json", "--home", str(home.path)])
+    assert [one["campaign"] for one in json.loads(listed.output)] == ["demo"]
+    assert "demo" in runner.invoke(app, ["run", "list", "--home", str(home.path)]).output
+
+
+@pytest.mark.parametrize(
+    ("state", "code"),
+    [("COMPLETE_ALL_SITES", 0), ("COMPLETE_SUBSET", 7), ("FAILED", 1), ("STOPPED", 1)],
+)
+def test_watching_exits_as_the_campaign_ended(reported: Run, home: Home, state: str, code: int) -> None:
+    reported.write_status(CampaignStatus.model_validate({"state": state}))
+    watched = CliRunner().invoke(synofed._commands("run"), ["run", "watch", "demo", "--home", str(home.path)])
+    assert watched.exit_code == code
+    assert state in watched.output
+
+
+def test_submit_checks_the_configuration_and_says_how_to_watch(home: Home, tmp_path: Path) -> None:
+    runner, app = CliRunner(), synofed._commands("run")
+    config = submit.submit(home, settings("model")).path / "config.toml"
+    arguments = ["run", "submit", str(config), "--home", str(home.path), "--set", "name=second"]
+    said = runner.invoke(app, [*arguments, "--sites", "north"])
+    assert said.exit_code == 0, said.output
+    assert "synofed run watch second" in said.output
+    assert find(home, "second").wish().sites == ("north",)
+    again = runner.invoke(app, arguments)
+    assert isinstance(again.exception, ConfigurationError)
+
+
+def test_revoked_sites_are_left_out_and_none_left_is_said(home: Home) -> None:
+    wish = submit.submit(home, settings()).wish()
+    enrolment.revoke(home.path, "south", now=NOW)
+    assert dict(deployed.roster(home, wish).keys) == {"north": b"north".hex()}
+    enrolment.revoke(home.path, "north", now=NOW)
+    with pytest.raises(ConfigurationError, match="registered any more"):
+        deployed.roster(home, wish)
+
+
+def test_attempts_of_another_wish_do_not_count(home: Home) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    run.write_attempts(Attempts(asked="before", tries=9, not_before=time.time() + 1000))
+    tend(run, link)
+    assert link.started == ["demo"]
