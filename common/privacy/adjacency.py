@@ -139,7 +139,7 @@ def _epsilon_group(steps: Sequence[PrivateSteps], *, patients: int, delta: float
             step.noise_multiplier,
             [float(shift) for shift in shifts],
             [float(binom.pmf(shift, patients, step.sample_rate)) for shift in shifts],
-            value_discretization_interval=4 * patients * grid(merged),  # a mixture's loss is slow to build,
+            value_discretization_interval=4 * patients * grid(merged),  # coarse: a mixture is slow to build
         ).self_compose(step.count)
         for step in merged
     ]
