@@ -112,7 +112,8 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
 
 
 def _payload(site: Site, signature: Signature) -> bytes:
-    content = signature.model_dump(exclude={"signature"}) | {"policy": site.policy.model_dump(mode="json")}
+    own = {"policy": site.policy.model_dump(mode="json"), "site": site.name}
+    content = signature.model_dump(exclude={"signature"}) | own
     return DOMAIN + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -130,6 +131,8 @@ def _read(site: Site) -> Signature:
 
 def _verify(site: Site, signature: Signature) -> None:
     try:
+        if signature.site != site.name:
+            raise ValueError("another site's")
         key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.public_key))
         key.verify(bytes.fromhex(signature.signature), _payload(site, signature))
     except (InvalidSignature, ValueError):

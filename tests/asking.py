@@ -114,7 +114,11 @@ class Centre:
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         message = Message(record, 1, kind)
         message.metadata.__dict__["_message_id"] = "1"
-        config = {"site-folder": str(self.folder), "device": "cpu", "threads": 1}
+        config: dict[str, bool | float | int | str] = {
+            "site-folder": str(self.folder),
+            "device": "cpu",
+            "threads": 1,
+        }
         context = Context(run_id=1, node_id=1, node_config=config, state=RecordDict(), run_config={})
         return app(message, context).content
 
