@@ -1,0 +1,1 @@
+"""``synofed site check``: what would go wrong, said before a campaign begins."""

@@ -1,0 +1,150 @@
+"""The site's data: tables, usable exams, what is left out, how well its readers agree.
+
+On the screen stand counts alone; the rows behind them go to a file of the site.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+from client.check.report import Finding, Row, ok, problem, warning
+from client.site import Site
+from common.errors import DataError
+from common.settings import Settings
+
+if TYPE_CHECKING:
+    from client.doctor.findings import Report
+    from client.ingest.agreement import ReaderAgreement
+    from client.ingest.tables import Reading
+    from client.store import Store
+    from common.exam import Quarantined
+
+DOCTOR_PICTURES = 400
+"""Up to so many, the doctor looks at each; it takes about 20 ms a picture."""
+POOR_KAPPA = 0.4
+_KINDS: tuple[tuple[str, str], ...] = (
+    (r"^no reader gave a grade$", "no reader gave a grade"),
+    (r"^grades line .* cannot be$", "grades that cannot stand together"),
+    (r"^grades line ", "a grade that does not exist"),
+    (r"_path: ", "a picture that cannot be used"),
+)
+
+
+def findings(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
+    """What the store holds for a plan."""
+    left_out = Counter(kind_of(entry) for entry in store.quarantined)
+    patients = len(set(store.exams["patient_id"]))
+    yield ok(
+        "data",
+        f"{len(store.exams)} usable exams of {patients} patients. Fingerprint {store.fingerprint[:12]}",
+        exams=len(store.exams),
+        patients=patients,
+        fingerprint=store.fingerprint[:12],
+    )
+    for name in settings.measurements:
+        yield _measurement(name, store, minimum=site.policy.minimum_cohort)
+    if left_out:
+        counted = ", ".join(f"{count} x {kind}" for kind, count in left_out.most_common())
+        yield warning(
+            "data", f"{sum(left_out.values())} exams are left out: {counted}", left_out=dict(left_out)
+        )
+    for note in store.notes:
+        yield warning("data", _counted(note))
+
+
+def unusable(error: DataError) -> tuple[Finding, list[Row]]:
+    """Tables or pictures that cannot be used: the count for the screen, the rows for the file."""
+    first, *rows = str(error).splitlines()
+    return problem("data", error, found=first.rstrip(":")), [
+        ("data", "", "", "", row.strip()) for row in rows
+    ]
+
+
+def details(store: Store) -> list[Row]:
+    """The exams that are left out, one a row."""
+    return [("left out", "manifest", str(e.line), e.exam_id, e.reason) for e in store.quarantined]
+
+
+def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Finding], list[Row]]:
+    """How well readers agree: one line a measurement, the pairs of readers for the file."""
+    from client.ingest.agreement import reader_agreement  # noqa: PLC0415  torch
+
+    pairs = reader_agreement(readings, settings)
+    said = [_agreed(name, [p for p in pairs if p.measurement == name]) for name in settings.measurements]
+    rows: list[Row] = [
+        (
+            "agreement",
+            "grades",
+            "",
+            "",
+            f"{p.measurement}: {' and '.join(p.readers)}, {p.exams} exams, linear kappa {p.kappa_linear:.3f}, "
+            f"quadratic {p.kappa_quadratic:.3f}",
+        )
+        for p in pairs
+    ]
+    return said, rows
+
+
+def doctor(report: Report | None, *, pictures: int) -> Finding:
+    """What the doctor of ``synofed data check`` found, in counts."""
+    if report is None:
+        return ok(
+            "data",
+            f"The doctor did not look at {pictures} pictures: synofed data check does",
+            pictures=pictures,
+        )
+    counted = {row.title: row.problems + row.warnings for row in report.rows() if row.problems + row.warnings}
+    if not counted:
+        return ok("data", f"The doctor found nothing in {report.pictures} pictures", pictures=report.pictures)
+    looks = len(report.findings) - report.problems
+    listed = ", ".join(f"{count} x {title}" for title, count in counted.items())
+    return warning(
+        "data",
+        f"The doctor found {report.problems} problems and {looks} things to look at: {listed}",
+        "synofed data check lists them",
+        checks=counted,
+    )
+
+
+def kind_of(entry: Quarantined) -> str:
+    """Why an exam is left out, in words that name no row, file or patient."""
+    return next((kind for sign, kind in _KINDS if re.search(sign, entry.reason)), "another reason")
+
+
+def _measurement(name: str, store: Store, *, minimum: int) -> Finding:
+    exams, patients = store.usable[name], store.patients[name]
+    said = f"{name}: {exams} exams of {patients} patients have a grade"
+    facts: Mapping[str, object] = {"measurement": name, "exams": exams, "patients": patients}
+    if patients == 0:
+        return problem("data", DataError, said, "This plan learns nothing of it here", **facts)
+    if patients < minimum:
+        advice = f"policy.minimum_cohort is {minimum}: nothing that is trained on it leaves"
+        return warning("data", said, advice, **facts)
+    return ok("data", said, **facts)
+
+
+def _agreed(name: str, pairs: Sequence[ReaderAgreement]) -> Finding:
+    known = sorted(pair.kappa_linear for pair in pairs if pair.kappa_linear == pair.kappa_linear)
+    if not known:
+        return ok("data", f"{name}: no two readers graded the same exams, so there is no kappa")
+    typical = median(known)
+    span = f"{known[0]:.2f} to {known[-1]:.2f}, median {typical:.2f}" if len(known) > 1 else f"{typical:.2f}"
+    said = f"{name}: linear kappa between {'two' if len(known) == 1 else 'several'} readers {span}"
+    facts: Mapping[str, object] = {
+        "measurement": name,
+        "pairs": len(known),
+        "kappa_linear": round(typical, 3),
+    }
+    if typical < POOR_KAPPA:
+        return warning("data", said, "That is poor: look whether columns or readers were mixed up", **facts)
+    return ok("data", said, **facts)
+
+
+def _counted(note: str) -> str:
+    """A note without what it names."""
+    head, colon, named = note.partition(": ")
+    return f"{len(named.split(', '))} {head}" if colon else head

@@ -1,0 +1,343 @@
+"""A dry round: the site's own training on a few exams, with nothing sent, logged or kept.
+
+Every architecture of the plan's first stage is trained once, by the very function that answers the centre, from
+random weights, in a folder that is removed. The plan's times and bytes follow from that.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from client import memory, node
+from client.site import Site
+from client.store import Store
+from common import wire
+from common.aggregation.algorithms import algorithm
+from common.errors import DataError
+from common.exam import MISSING
+from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
+from common.methods.stages import method
+from common.networks import build
+from common.networks.build import initial_weights
+from common.networks.layout import Layout
+from common.networks.spec import NetworkSpec
+from common.settings import Settings, StageSettings
+from common.training.inputs import training_exams, validation_exams
+
+EXAMS = 16
+STEPS = 3
+"""Of the longer of two runs; the shorter has one."""
+SCORING_SHARE = 1 / 3
+"""Of a training step's time that the same exams take to be scored: no backward pass."""
+RUN = "0" * 32
+RECEIPT_BYTES = 1000
+"""Of a reply's receipt, about."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One thing that would leave the site.
+
+    Attributes:
+        part: of the reply.
+        name: of the network or field.
+        shape: of an array; a field's number of values.
+        dtype: how a value is written.
+        size_bytes: of all values.
+    """
+
+    part: str
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsed:
+    """Networks of one architecture.
+
+    Attributes:
+        network: the first of them, which was trained.
+        networks: how many there are in the stage.
+        seconds: a round of one takes; NaN where the few exams were all of one class.
+        up_bytes: from the site in a round, of one.
+        down_bytes: to the site in a round, of one.
+        sent: what left out of the trained one's reply.
+        tensors: name -> shape of what its update is made of.
+    """
+
+    network: str
+    networks: int
+    seconds: float
+    up_bytes: int
+    down_bytes: int
+    sent: tuple[Sent, ...]
+    tensors: tuple[tuple[str, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """The plan's first stage, as it would run here.
+
+    Attributes:
+        stage: its name.
+        rounds: of training; one more scores the final weights.
+        exams: that were used.
+        device: where it was trained.
+        shapes: one an architecture.
+    """
+
+    stage: str
+    rounds: int
+    exams: int
+    device: str
+    shapes: tuple[Rehearsed, ...]
+
+    @property
+    def seconds_a_round(self) -> float:
+        """All networks of the stage, one after the other."""
+        return sum(shape.networks * shape.seconds for shape in self.shapes)
+
+    @property
+    def up_bytes_a_round(self) -> int:
+        """From the site."""
+        return RECEIPT_BYTES + sum(shape.networks * shape.up_bytes for shape in self.shapes)
+
+    @property
+    def down_bytes_a_round(self) -> int:
+        """To the site."""
+        return sum(shape.networks * shape.down_bytes for shape in self.shapes)
+
+    def document(self) -> dict[str, object]:
+        """For ``--json``."""
+        return asdict(self) | {
+            "seconds_a_round": None if math.isnan(self.seconds_a_round) else round(self.seconds_a_round, 3),
+            "up_bytes_a_round": self.up_bytes_a_round,
+            "down_bytes_a_round": self.down_bytes_a_round,
+            "shapes": [_plain(shape) for shape in self.shapes],
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _RehearsingSite(Site):
+    """The site in another folder and with few exams; what may leave is still up to its policy."""
+
+    few: Store
+
+    @classmethod
+    def of(cls, site: Site, folder: Path, few: Store) -> _RehearsingSite:
+        """Its minimum cohort is held against all of the site's patients elsewhere, not against the few."""
+        policy = site.policy.model_copy(update={"minimum_cohort": 1})
+        return cls(folder=folder, file=site.file.model_copy(update={"policy": policy}), few=few)
+
+    def store(self, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Store:
+        """The few exams."""
+        del settings, progress
+        return self.few
+
+
+def rehearse(site: Site, settings: Settings, store: Store, *, device: torch.device) -> Rehearsal:
+    """Train one network of each architecture of the plan's first stage for a few steps.
+
+    Args:
+        site: whose policy says what may leave.
+        settings: the plan.
+        store: of all its exams.
+        device: where to train.
+
+    Raises:
+        DataError: if no exam is for training.
+        MemoryLimitError: if the device has too little memory.
+        ConfigurationError: if the plan names a method that is not installed.
+    """
+    stage = next(iter(method(settings.method).stages(settings, {})))
+    few = replace(store, tensors=replace(store.tensors, fold=_few(store)))
+    alike: dict[object, list[NetworkSpec]] = {}
+    for spec in stage.networks:
+        alike.setdefault((spec.shape, spec.images, spec.training), []).append(spec)
+    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=site.folder) as folder:
+        rehearsing = _RehearsingSite.of(site, Path(folder), few)
+        shapes = tuple(
+            _rehearsed(rehearsing, site, settings, store, members, device=device)
+            for members in alike.values()
+        )
+    return Rehearsal(
+        stage=stage.name,
+        rounds=stage.networks[0].rounds or settings.federation.rounds,
+        exams=int((few.tensors.fold != MISSING).sum()),
+        device=str(device),
+        shapes=shapes,
+    )
+
+
+def _few(store: Store) -> torch.Tensor:
+    """The folds with all but a few exams held out: of each combination of grades in turn, other patients first."""
+    data = store.tensors
+    grades = [values.tolist() for values in data.grades.values()]
+    queues: dict[tuple[int, ...], list[int]] = {}
+    for exam in torch.nonzero(data.fold != MISSING).flatten().tolist():
+        queues.setdefault(tuple(column[exam] for column in grades), []).append(exam)
+    if not queues:
+        raise DataError(
+            "Expected exams for training, all are held out for tests: look at the manifest's split"
+        )
+    chosen: list[int] = []
+    while len(chosen) < EXAMS and any(queues.values()):
+        chosen += [queue.pop(0) for _, queue in sorted(queues.items()) if queue]
+    kept = torch.full_like(data.fold, MISSING)
+    kept[chosen[:EXAMS]] = data.fold[chosen[:EXAMS]]
+    return kept
+
+
+def _rehearsed(
+    rehearsing: Site,
+    site: Site,
+    settings: Settings,
+    store: Store,
+    members: Sequence[NetworkSpec],
+    *,
+    device: torch.device,
+) -> Rehearsed:
+    spec = members[0]
+    short, long = _with_steps(settings, 1), _with_steps(settings, STEPS)
+    request = _request(spec, settings)
+    _trained(rehearsing, request, short, device)  # builds the network and touches the pictures
+    one_s, reply = _trained(rehearsing, request, short, device)
+    more_s, reply = _trained(rehearsing, request, long, device)
+    step_s = max(0.0, (more_s - one_s) / (STEPS - 1))
+    learnt = reply.networks[spec.name].num_examples > 0
+    packed = wire.encode_train_reply(_withheld(reply, spec, site, store), encoding=request.encoding)
+    return Rehearsed(
+        network=spec.name,
+        networks=len(members),
+        seconds=max(0.0, one_s - step_s) + _steps(spec, settings, site, store) * step_s
+        if learnt
+        else math.nan,
+        up_bytes=wire.contents(packed).size_bytes,
+        down_bytes=wire.contents(wire.encode_train_request(replace(request, attached={}))).size_bytes,
+        sent=tuple(_sent(packed)),
+        tensors=build.layout(spec, settings.network).entries,
+    )
+
+
+def _steps(spec: NetworkSpec, settings: Settings, site: Site, store: Store) -> float:
+    """How many of the measured steps a round takes, scoring included."""
+    training = spec.training or settings.training
+    scored = len(validation_exams(store.tensors, spec)) if site.policy.permits("score_histograms") else 0
+    if training.sampling != "all":
+        return training.local_steps + SCORING_SHARE * scored / training.batch_size
+    exams = len(training_exams(store.tensors, spec))  # the measured steps had the few
+    return (training.local_steps * exams + SCORING_SHARE * scored) / min(EXAMS, exams)
+
+
+def _withheld(reply: TrainReply, spec: NetworkSpec, site: Site, store: Store) -> TrainReply:
+    """The reply without the histograms that too few patients of the whole site stand behind."""
+    patients = store.tensors.patient[validation_exams(store.tensors, spec)].unique()
+    if len(patients) >= site.policy.minimum_cohort:
+        return reply
+    networks = {name: replace(one, histograms=None) for name, one in reply.networks.items()}
+    return replace(reply, networks=networks)
+
+
+def too_few(settings: Settings, store: Store, *, minimum_cohort: int) -> int:
+    """Networks of the first stage that fewer patients than the policy's cohort stand behind: they send zeros."""
+    stage = next(iter(method(settings.method).stages(settings, {})))
+    patients = (
+        store.tensors.patient[training_exams(store.tensors, spec)].unique() for spec in stage.networks
+    )
+    return sum(len(some) < minimum_cohort for some in patients)
+
+
+def campaign_up_bytes(settings: Settings) -> int:
+    """About what a site sends in a whole campaign, histograms left out; nothing is allocated for it."""
+    width = 2 if settings.federation.encoding == "bfloat16" else 4
+    further = 4 * len(algorithm(settings.federation).sent)
+    total = 0
+    for stage in method(settings.method).stages(settings, {}):
+        for spec in stage.networks:
+            layout = build.layout(spec, settings.network)
+            a_round = width * layout.size + further * layout.trained_size
+            total += a_round * (spec.rounds or settings.federation.rounds)
+    return total
+
+
+def _trained(
+    site: Site, request: TrainRequest, settings: Settings, device: torch.device
+) -> tuple[float, TrainReply]:
+    def work(where: torch.device, share: int) -> TrainReply | MissingWeights:
+        return node.train(site, request, settings, device=where, share=share)
+
+    began = time.perf_counter()
+    reply = memory.within(site, device, work)
+    took = time.perf_counter() - began
+    assert isinstance(reply, TrainReply), "all frozen weights are attached"
+    return took, reply
+
+
+def _with_steps(settings: Settings, steps: int) -> Settings:
+    """The plan with few local steps; the centre's request would not pass with it, this one never leaves."""
+
+    def changed(stage: StageSettings) -> StageSettings:
+        return stage.model_copy(update={"local_steps": steps})
+
+    rating = settings.rating.model_copy(
+        update={"jigsaw": changed(settings.rating.jigsaw), "head": changed(settings.rating.head)}
+    )
+    training = settings.training.model_copy(update={"local_steps": steps})
+    return settings.model_copy(update={"training": training, "rating": rating})
+
+
+def _request(spec: NetworkSpec, settings: Settings) -> TrainRequest:
+    """A first round's, from random weights."""
+    layout: Layout = build.layout(spec, settings.network)
+    federated = algorithm(settings.federation)
+    weights = initial_weights(spec, settings.network, seed=0).numpy()
+    sent = federated.broadcast(federated.init(weights, layout))
+    frozen, attached = {}, {}
+    for piece in spec.frozen:
+        size = build.part_layout(spec, settings.network, piece.part).size
+        values = torch.randn(size, generator=torch.Generator().manual_seed(0)).mul_(0.05).abs_().numpy()
+        frozen[piece.part] = WeightsRef.of(values)
+        attached[frozen[piece.part].hash] = values
+    return TrainRequest(
+        campaign=settings.name,
+        plan_hash=settings.plan_hash(),
+        request_id="rehearsal",
+        group="rehearsal",
+        server_round=1,
+        encoding=settings.federation.encoding,
+        weights={spec.name: weights},
+        layouts={spec.name: layout.hash},
+        frozen={spec.name: frozen},
+        attached=attached,
+        extra={spec.name: {name: values for name, values in sent.items() if name != "weights"}},
+        run=RUN if federated.keeps_state else "",
+    )
+
+
+def _sent(packed: RecordDict) -> Iterator[Sent]:
+    for part, record in packed.items():
+        if isinstance(record, ArrayRecord):
+            for name, array in record.items():
+                size = len(array.data)
+                yield Sent(part=part, name=name, shape=tuple(array.shape), dtype=array.dtype, size_bytes=size)
+        elif isinstance(record, ConfigRecord):
+            for name, value in record.items():
+                values = value if isinstance(value, list) else [value]
+                size = sum(len(str(one).encode()) if isinstance(one, str) else 8 for one in values)
+                kind = type(values[0]).__name__ if values else ""
+                yield Sent(part=part, name=name, shape=(len(values),), dtype=kind, size_bytes=size)
+
+
+def _plain(shape: Rehearsed) -> dict[str, object]:
+    """Without NaN, which is no JSON."""
+    return asdict(shape) | {"seconds": None if math.isnan(shape.seconds) else round(shape.seconds, 4)}
