@@ -25,10 +25,12 @@ FLAT = 1.0
 
 SATURATION, DIMMEST = 0.40, 60
 """From where a pixel is coloured."""
+RING_PX, RING_SHARE = 8, 0.1
+"""Share of coloured pixels around a line from which it is flow amid flow."""
 NEAR_PX, NEAR_SHARE = 4, 0.1
 """Share of coloured pixels around a dark stroke from which it is a gap between vessels."""
-ONE_HUE = 0.005
-"""Circular variance of hue, which is 0.005 at a standard deviation of 6 degrees; of real flow it is 0.01 and more."""
+ONE_HUE = 0.01
+"""Circular variance of hue, which is 0.01 at a standard deviation of 8 degrees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -80,8 +82,8 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     unrest = _unrest(light)
     threshold = np.clip(12 + 3 * unrest, 18, 28).astype(np.float32)
     found = _lines(light, unrest, threshold, fewest=4, kept=lambda box: not _coloured(light, flow, box))
-    of_colour = _lines(light, unrest, threshold, fewest=4, kept=lambda box: _coloured(light, flow, box))
-    found += [line for line in of_colour if _is_one_colour(rgb, flow, line)]
+    of_any_colour = _lines(light, unrest, threshold, fewest=4, kept=lambda _: True)
+    found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
     dark = np.where(unrest < FLAT, threshold, np.float32(60))  # tissue has dark gaps between bright fibres
     inverted = np.int16(255) - light
     found += _lines(inverted, unrest, dark, fewest=5, kept=lambda box: not _near_flow(flow, box))
@@ -129,10 +131,19 @@ def _near_flow(flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
 
 
 def _is_one_colour(rgb: UInt8[np.ndarray, "h w 3"], flow: Bool[np.ndarray, "h w"], line: Box) -> bool:
-    """Whether all colour in a line is of one hue: text is, flow runs from red to yellow or from blue to cyan."""
+    """Whether what is coloured in a line is of one hue: text is, flow runs from red to yellow, or blue to cyan."""
     inside = slice(line.top, line.bottom), slice(line.left, line.right)
+    around = flow[
+        max(line.top - RING_PX, 0) : line.bottom + RING_PX, max(line.left - RING_PX, 0) : line.right + RING_PX
+    ]
+    outside = around.size - flow[inside].size
+    if outside and (around.sum() - flow[inside].sum()) / outside > RING_SHARE:
+        return False  # a vessel among vessels
     pixels = rgb[inside][flow[inside]].astype(np.float32)
-    red, green, blue = pixels.T
+    if not len(pixels):
+        return True
+    brightness = pixels.max(axis=1)
+    red, green, blue = pixels[brightness >= 0.8 * brightness.max()].T
     hue = np.arctan2(np.sqrt(3) * (green - blue), 2 * red - green - blue)
     return bool(1 - np.abs(np.exp(1j * hue).mean()) < ONE_HUE)
 

@@ -1,12 +1,16 @@
 """The detector of text on phantom screens, where every letter's place is known."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from pydicom.data import get_testdata_file
 
-from client.ingest import burned_in
+from client.ingest import burned_in, scans
+from common.imaging.doppler import flow_mask
 from simulation.phantom import devices, patients, screen
 from tests.client.dicom_files import speckle, with_text
 
@@ -94,6 +98,32 @@ def test_text_of_many_sizes_is_found_light_on_dark_and_dark_on_light(size: int, 
     letters = (written != blank).any(axis=2)
     shown = np.asarray(255 - written) if dark else written
     covered = _covered(burned_in.find(shown), shown.shape)
+    assert (letters & covered).sum() >= 0.97 * letters.sum()
+
+
+@pytest.mark.parametrize("name", ["examples_rgb_color.dcm", "examples_jpeg2k.dcm"])
+def test_real_power_doppler_is_no_text_and_the_header_above_it_is(name: str) -> None:
+    found = get_testdata_file(name, download=False)
+    assert isinstance(found, str)
+    rgb = scans.read(Path(found), frame=1).rgb
+    height, width = rgb.shape[:2]
+    covered = _covered(burned_in.find(rgb), rgb.shape)
+    scan = slice(int(0.3 * height), int(0.65 * height)), slice(int(0.1 * width), int(0.9 * width))
+    flow = flow_mask(rgb, saturation=0.4)[scan] > 0
+    assert flow.sum() > 3000
+    assert not (flow & covered[scan]).any()
+    header = slice(0, int(0.2 * height)), slice(0, width)
+    letters = rgb[header].min(axis=2) > 150
+    assert (letters & covered[header]).sum() > 0.9 * letters.sum()
+
+
+@pytest.mark.parametrize("colour", [(240, 220, 60), (60, 230, 90), (255, 150, 30), (60, 220, 255)])
+def test_coloured_text_is_found_inside_the_scan(colour: tuple[int, int, int]) -> None:
+    image = Image.fromarray(speckle(4))
+    ImageDraw.Draw(image).text((30, 60), "WEBER 1957-03", fill=colour, font=ImageFont.load_default(size=14))
+    written = np.asarray(image)
+    letters = (written != speckle(4)).any(axis=2)
+    covered = _covered(burned_in.find(written), written.shape)
     assert (letters & covered).sum() >= 0.97 * letters.sum()
 
 
