@@ -18,7 +18,6 @@ from server.home import Home
 
 HOME_VARIABLE = "SYNOFED_HOME"
 """Tells the ServerApp where the centre's home is."""
-TASK_POLL_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +113,5 @@ def _environment(home: Home) -> Mapping[str, str]:
         **FLOWER_ENVIRONMENT,
         "PATH": os.pathsep.join([tools, os.environ.get("PATH", os.defpath)]),
         "FLWR_HOME": str(home.superlink.resolve() / "flower"),
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(TASK_POLL_S),
         HOME_VARIABLE: str(home.path.resolve()),
     }
