@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import campaign_page
+from client import answered, campaign_page
 from client import campaigns as decisions
 from client.campaigns import State, Status
 from client.log_cli import AsJson, Folder
@@ -79,7 +79,10 @@ def leave(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False
 def _decide(folder: Folder, prefix: str, status: Status, by: str | None, *, as_json: bool) -> None:
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
+    before = decisions.listed(site)[plan_hash].status
     state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser())
+    if status is Status.APPROVED and before is not Status.PAUSED:
+        answered.forget(site.folder, plan_hash)
     if as_json:
         typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
         return

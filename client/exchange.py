@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from client import audit, busy, campaigns, consent, outbox, policy_file, receipts, timing
+from client import answered, audit, busy, campaigns, consent, outbox, policy_file, receipts, timing
 from client.audit import Asked
 from client.log import site_log
 from client.site import Site
 from common import wire
 from common.errors import PolicyError, SynofedError, UpdateError, VerificationError
-from common.messages import MissingWeights, PlanRequest, Refusal, TrainReply, TrainRequest
+from common.messages import EnsembleRequest, MissingWeights, PlanRequest, Refusal, TrainReply, TrainRequest
 from common.receipts import Contents, Receipt
 from common.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
-Request = TypeVar("Request", PlanRequest, TrainRequest)
+Request = TypeVar("Request", PlanRequest, TrainRequest, EnsembleRequest)
 PARTS = frozenset({"request", "weights", "attached", "extra"})
 MAXIMUM_TEXT_BYTES = 4_000_000
 """Of all texts of a request together."""
@@ -76,10 +76,34 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
             policy_hash = policy_file.policy_hash(site)
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
             return wire.encode_missing_weights(reply)
+        if site.policy.approval == "each":
+            answered.claim(
+                site.folder,
+                request.plan_hash,
+                networks=request.weights,
+                server_round=request.server_round,
+                request_id=request.request_id,
+            )
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
         return _sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
 
     return _answered(folder, record, wire.decode_train_request, answer)
+
+
+def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
+    """A site's acknowledgement of the ensemble that it helped to train, or its refusal."""
+
+    def answer(site: Site, request: EnsembleRequest, asked: Asked) -> RecordDict:
+        from client import ensemble  # noqa: PLC0415  torch: the networks are looked at
+
+        settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
+        audit.answered(site.folder, asked)
+        packed = wire.encode_ensemble_reply(ensemble.take(site, request, settings))
+        return _sent(
+            site, asked, packed, lambda contents: receipts.of_ensemble(site, request, contents, asked)
+        )
+
+    return _answered(folder, record, wire.decode_ensemble_request, answer)
 
 
 def _answered(

@@ -43,7 +43,9 @@ def settings(text: str = "") -> Settings:
 
 def site(folder: Path, *, policy: str = CAUTIOUS, name: str = "north") -> Path:
     """A site with pictures and a policy."""
-    made = make_site_folder(folder, name=name, patients=8, measurements=("hypertrophy",), grades=3)
+    made = make_site_folder(
+        folder, name=name, patients=8, measurements=("hypertrophy",), grades=3, held_out_patients=2
+    )
     toml = made / "site.toml"
     head = toml.read_text(encoding="utf-8").partition("[policy]")[0]
     toml.write_text(head + policy, encoding="utf-8")

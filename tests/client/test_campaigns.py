@@ -19,7 +19,7 @@ from client.campaigns import Status
 from client.policy import Policy
 from client.site import Site
 from common.errors import PolicyError
-from common.messages import Refusal, Signed
+from common.messages import NetworkReply, Refusal, Signed, TrainRequest
 from common.version import VERSION
 from tests import asking
 from tests.asking import Centre
@@ -166,7 +166,7 @@ def test_what_the_policy_keeps_does_not_leave(tmp_path: Path) -> None:
     assert consent.reply.usable == {}
     answer = centre.train(centre.train_request())
     assert isinstance(answer, Signed)
-    (network,) = answer.reply.networks.values()  # type: ignore[union-attr]
+    (network,) = answer.reply.networks.values()
     assert network.update is not None
     assert np.abs(network.update).max() > 0
     assert (network.num_examples, network.histograms) == (1, None)
@@ -184,7 +184,7 @@ def test_nothing_leaves_of_fewer_patients_than_the_cohort(tmp_path: Path) -> Non
     assert consent.reply.usable == {"hypertrophy": 0}
     answer = centre.train(centre.train_request())
     assert isinstance(answer, Signed)
-    (network,) = answer.reply.networks.values()  # type: ignore[union-attr]
+    (network,) = answer.reply.networks.values()
     assert network.update is not None
     assert not network.update.any()
     assert (network.num_examples, network.histograms) == (0, None)
@@ -219,13 +219,12 @@ def test_a_device_without_memory(
     tried: list[int] = []
     batch = approved.settings.training.batch_size
 
-    def train_one(*arguments: object, **named: object) -> object:
-        work = arguments[2]
-        size = work.local.training.batch_size  # type: ignore[attr-defined]
+    def train_one(site: Site, request: TrainRequest, work: node._Work, *, seed: int) -> NetworkReply:
+        size = work.local.training.batch_size
         tried.append(batch // size)
         if size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return original(*arguments, **named)
+        return original(site, request, work, seed=seed)
 
     original = node._train_one
     monkeypatch.setattr(node, "_train_one", train_one)

@@ -156,6 +156,22 @@ def test_yesterdays_copy_put_back_and_written_on_shows(
     assert (code, "two receipts for entry 5" in said) == (8, True)
 
 
+def test_two_copies_of_one_site_that_both_answer_show(
+    answering: Answering, command: Command, tmp_path: Path
+) -> None:
+    """Restored on a second machine, say, while the first still runs."""
+    shutil.copytree(answering.folder, tmp_path / "copy" / "north")
+    twin = Answering.__new__(Answering)
+    twin.folder, twin.kept = tmp_path / "copy" / "north", answering.kept
+    twin.log = twin.folder / chain.NAME
+    answering.keep(answering.answer(4))
+    twin.keep(twin.answer(5))
+    for folder in (answering.folder, twin.folder):
+        code, said = command([folder, "--receipts", answering.kept])
+        assert (code, "two receipts for entry 5" in said) == (8, True)
+    assert [command([folder])[0] for folder in (answering.folder, twin.folder)] == [0, 0]
+
+
 def test_a_log_removed_altogether_fails(answering: Answering, command: Command) -> None:
     answering.log.unlink()
     code, said = command([answering.folder])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client import campaigns
+from client import answered, campaigns
 from client.campaigns import Status
 from client.site import Site
 from common import wire
@@ -301,6 +301,18 @@ def test_lists_without_end(centre: Centre) -> None:
     name = str(next(iter(centre.train_request().weights)))
     twice.config_records["request"]["networks"] = [name, name]
     assert isinstance(centre.train(twice), Refusal)
+
+
+def test_one_round_again_and_again_under_new_ids(centre: Centre) -> None:
+    request = centre.train_request()
+    assert isinstance(centre.train(request), Signed)
+    ((name, weights),) = request.weights.items()
+    chosen = replace(request, request_id="d" * 32, weights={name: weights + np.float32(0.5)})
+    centre.refused(centre.train(chosen), "unapproved", says="has to be approved again")
+    assert isinstance(centre.train(request), Signed)
+    assert isinstance(centre.train(centre.train_request(2)), Signed)
+    answered.forget(centre.folder, centre.settings.plan_hash())  # as a new approval does
+    assert isinstance(centre.train(chosen), Signed)
 
 
 def test_plans_without_end_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
