@@ -89,6 +89,18 @@ def test_a_window_is_applied_as_a_viewer_does(tmp_path: Path) -> None:
     assert shown[SHOWN[..., 0] >= 60].min() == 255
 
 
+def test_a_palette_of_sixteen_bits_that_holds_eight_is_not_black(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    data = write_dicom(path, SHOWN, photometric="PALETTE COLOR")
+    before = scans.read(path, frame=1).rgb
+    for colour in ("Red", "Green", "Blue"):
+        keyword = f"{colour}PaletteColorLookupTableData"
+        table = np.frombuffer(data[keyword].value, np.uint16) >> 8
+        setattr(data, keyword, table.astype(np.uint16).tobytes())
+    data.save_as(path, enforce_file_format=True)
+    assert (scans.read(path, frame=1).rgb == before).all()
+
+
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
 def test_of_a_clip_the_chosen_frame_is_kept(tmp_path: Path, syntax: UID) -> None:
     path = tmp_path / "a.dcm"

@@ -390,6 +390,25 @@ def test_rois_and_facts_come_from_tables_too(tmp_path: Path) -> None:
         ingest(source, tmp_path / "e", mapping.load(tmp_path / "m.toml"), private=tmp_path / "p")
 
 
+def test_a_profile_paints_over_what_always_stands_in_one_place(tmp_path: Path) -> None:
+    export = make_export(tmp_path)
+    masked = MAPPING.replace(
+        'name = "hs40-dual"', 'name = "hs40-dual"\nmask = [[10, 30, 30, 40], [300, 0, 9, 9]]'
+    )
+    export.mapping.write_text(masked, encoding="utf-8")
+    done = run(export, tmp_path / "data")
+    assert (done.exams, done.masked) == (5, 3)
+    exam = next(
+        r for r in rows(tmp_path / "data" / "manifest.csv") if r["joint"] == "PIP" and r["device"] == "HS40"
+    )
+    grey = np.asarray(Image.open(tmp_path / "data" / exam["gs_path"]).convert("RGB"))
+    corner = grey[:30, :20].reshape(-1, 3)
+    assert (corner == corner[0]).all()
+    same = (grey == speckle(102)).all(axis=2)
+    assert same[30:].all()
+    assert same[:, 20:].all()
+
+
 def test_ids_of_one_person_that_nobody_linked_are_counted_and_listed_in_private(tmp_path: Path) -> None:
     source = tmp_path / "export"
     source.mkdir()
