@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from rich import box
@@ -10,6 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from server import presence
+from server.presence import Presence
 from server.runs import ENDED, CampaignStatus, Run
 
 STYLES = {
@@ -36,6 +38,7 @@ def facts(run: Run) -> dict[str, object]:
         "wanted": wish.wanted,
         **status.model_dump(mode="json"),
         "eta_s": status.eta_s,
+        "last_seen": {name: one.model_dump(mode="json") for name, one in presence.read(run.home).items()},
     }
 
 
@@ -81,16 +84,17 @@ def page(run: Run) -> RenderableType:
     )
     parts: list[RenderableType] = [head]
     parts += [Text(text) for text in (status.reason, status.waits and f"waits: {status.waits}") if text]
-    return Group(*parts, _sites(status), _groups(run, status))
+    return Group(*parts, _sites(status, presence.read(run.home)), _groups(run, status))
 
 
-def _sites(status: CampaignStatus) -> Table:
+def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
     table = Table(box=box.SIMPLE, title="sites", title_justify="left")
-    for column in ("site", "state", "waits for", "rounds used", "last used", "missed"):
+    for column in ("site", "last seen", "state", "waits for", "rounds used", "last used", "missed"):
         table.add_column(column)
     for name, site in status.sites.items():
         table.add_row(
             name,
+            last_seen(seen.get(name)),
             Text(site.state, style=STYLES.get(site.state, "")),
             site.reason,
             str(site.used),
@@ -128,6 +132,13 @@ def _eta(status: CampaignStatus) -> str:
     if status.eta_s is None or status.state in ENDED:
         return ""
     return f", {timedelta(seconds=round(status.eta_s))} to the end of the stage"
+
+
+def last_seen(site: Presence | None) -> str:
+    """When a site was last connected, in words."""
+    if site is None:
+        return "never"
+    return "connected" if site.online else _ago(site.last_seen)
 
 
 def _ago(time: str) -> str:

@@ -80,6 +80,8 @@ class CampaignStatus(Section):
     rounds_per_hour: float | None = None
     """Of groups, since the process started."""
     sites: Mapping[str, SiteStatus] = Field(default_factory=dict)
+    ensemble: Mapping[str, str] = Field(default_factory=dict)
+    """Site that gets the networks at the end -> ``received``, or why it has not got them yet."""
     missing: Mapping[str, int] = Field(default_factory=dict)
     """Site -> rounds in which its update was not used; known at the end."""
 
@@ -119,6 +121,11 @@ class Run:
     def name(self) -> str:
         """The campaign's name."""
         return self.path.name
+
+    @property
+    def home(self) -> Home:
+        """Of the centre whose campaign it is."""
+        return Home(self.path.parent.parent)
 
     @property
     def log(self) -> Path:

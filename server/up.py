@@ -17,7 +17,7 @@ from pathlib import Path
 from common import loopback
 from common.errors import ConfigurationError, ConnectionLostError, SynofedError
 from common.processes import Backoff, Service, until_signalled
-from server import control, file_lock, superlink
+from server import control, file_lock, presence, superlink
 from server.control import Control, canonical
 from server.file_lock import LockedError
 from server.home import Federation, Home
@@ -30,6 +30,8 @@ CAMPAIGNS_S = 1.0
 """Between two looks at the campaigns, for which the SuperLink is asked."""
 FIRST_TRY_S = 5.0
 LAST_TRY_S = 300.0
+PRESENCE_S = 10.0
+"""Between two looks at who is connected."""
 MOST_TRIES = 12
 """Tries in a row without a round, after which a campaign has failed."""
 DIED = "The campaign's process died without a word"
@@ -54,6 +56,7 @@ class Centre:
     _registered: object = field(init=False, default=None)
     _answers: bool = field(init=False, default=False)
     _next_look: float = field(init=False, default=0.0)
+    _next_note: float = field(init=False, default=0.0)
 
     def __post_init__(self) -> None:
         self.federation = self.home.federation()
@@ -90,6 +93,7 @@ class Centre:
                 self.federation.superlink.port, SuperlinkFiles(self.home.superlink).authority
             ) as link:
                 self._let_in_and_out(link)
+                self._note_who_is_there(link)
                 self._tend_campaigns(link)
         except ConnectionLostError as error:
             if self._answers:
@@ -119,6 +123,11 @@ class Centre:
                 link.register(name, key)
                 self.say(f"{name} may connect")
         self._registered = stamp
+
+    def _note_who_is_there(self, link: Control) -> None:
+        if time.monotonic() >= self._next_note:
+            self._next_note = time.monotonic() + PRESENCE_S
+            presence.write(self.home, link.nodes())
 
     def _tend_campaigns(self, link: Control) -> None:
         if time.monotonic() < self._next_look:

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import typer
 
+from server import presence, run_shown
 from server.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
 from server.home import Federation, Home
 from server.provision import validity
 from server.registry import Registry
-from server.runs import now
+from server.runs import all_of, now
 
 INSECURE = (
     "WARNING: --insecure: the proxy speaks plain HTTP. Whoever sits between a hospital and it reads and changes all "
@@ -24,6 +25,7 @@ INSECURE = (
 def register(federation: typer.Typer) -> None:
     """Add the command to ``synofed federation``."""
     federation.command("up")(up)
+    federation.command("status")(status)
 
 
 def up(
@@ -46,6 +48,35 @@ def up(
         typer.echo(_described(paths, federation, warnings))
     sys.stdout.flush()
     centre.run()
+
+
+def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Whether the centre is up, which sites are connected, and how its campaigns stand."""
+    paths = Home(home)
+    federation = paths.federation()
+    process, seen, runs = presence.up_by(paths), presence.read(paths), all_of(paths)
+    sites = Registry.open(paths.path).sites()
+    if as_json:
+        facts = {
+            "federation": federation.name,
+            "address": federation.address,
+            "process": process,
+            "sites": {
+                site.name: {"status": site.status, **seen[site.name].model_dump(mode="json")}
+                if site.name in seen
+                else {"status": site.status, "online": False, "last_seen": ""}
+                for site in sites
+            },
+            "campaigns": {run.name: run.status().state for run in runs},
+        }
+        typer.echo(json.dumps(facts))
+        return
+    running = f"up, process {process}" if process is not None else "not up: synofed federation up"
+    typer.echo(f"{federation.name} at {federation.address} is {running}")
+    for site in sites:
+        typer.echo(f"  {site.name}: {site.status}, {run_shown.last_seen(seen.get(site.name))}")
+    for run in runs:
+        typer.echo(f"  {run_shown.line(run)}")
 
 
 def _facts(paths: Home, federation: Federation, warnings: tuple[str, ...], *, insecure: bool) -> object:

@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 
 from client.app import app as client_app
 from common.settings import Settings
-from server import campaign, submit
+from server import campaign, presence, submit
 from server.roster import Roster
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.deployment.conftest import SITES
@@ -63,4 +63,5 @@ def test_a_campaign_over_tls_gives_the_same_bits_as_in_one_process(
     rounds = run.rounds()
     assert len(rounds) == status.total
     assert all(record["participants"] == list(SITES) for record in rounds)
+    assert {name for name, site in presence.read(federation.home).items() if site.online} >= set(SITES)
     assert json.loads((run.path / "manifest.json").read_text())["status"] == "COMPLETE_ALL_SITES"
