@@ -137,7 +137,7 @@ def find(site_folder: Path, request_id: str) -> Kept | None:
         raise VerificationError(f"{place} cannot be read: {error.strerror}") from None
     try:
         kept = _put_together(content, written)
-    except (ValueError, KeyError, TypeError, IndexError, VerificationError):
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration, VerificationError):
         raise VerificationError(f"{place} is no reply any more: it was changed or damaged") from None
     if kept.asked.request_id != request_id or wire.contents(kept.record).hash != kept.receipt.reply_hash:
         raise VerificationError(f"{place} does not hold what its receipt says: it was changed or damaged")
