@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import re
 import time
@@ -28,6 +29,9 @@ from common.processes import Backoff, Service, until_signalled
 LOOK_S = 0.5
 STOP_S = 8.0
 CONNECTED = "SuperNode ID:"
+QUIET_S = 5.0
+"""What keeps a SuperNode that has not connected by then is looked for; again when it has lived twice as long."""
+PROBE_S = 4.0
 Say = Callable[[str], None]
 
 _NOT_ACTIVATED = re.compile(r"\[code: 2004\]|could not be activated|No SuperNode found")
@@ -79,6 +83,7 @@ class Joined:
     _connected: bool = False
     _started: float = 0.0
     _due: float = 0.0
+    _ask_at: float = math.inf
 
     def run(self, *, once: bool = False) -> None:
         """Stay joined until SIGTERM or SIGINT; everything that was started has ended when this returns.
@@ -113,10 +118,8 @@ class Joined:
                 self._start()
             return None
         if all(service.running for service in self._services):
-            if not self._connected and CONNECTED in self._services[0].output():
-                self._connected = True
-                self.say(f"connected to {self._address}")
-                self._note("connected", "")
+            if not self._connected:
+                self._look_for_connection(self._services[0].output())
             return None
         return self._lost()
 
@@ -130,9 +133,24 @@ class Joined:
         self._services = services(start, port=free_port())
         self._address, self._connected = start.address, False
         self._started = time.monotonic()
+        self._ask_at = self._started + QUIET_S
         self._note("connecting", "")
         for service in self._services:
             service.start()
+
+    def _look_for_connection(self, printed: str) -> None:
+        """Whether the SuperNode has connected; where it tries in silence, what keeps it is said once."""
+        now = time.monotonic()
+        if CONNECTED in printed:
+            self._connected = True
+            self.say(f"connected to {self._address}")
+            self._note("connected", "")
+        elif now >= self._ask_at:
+            reason = what_keeps(self.folder, printed, address=self._address)
+            self._ask_at = math.inf if reason else now + (now - self._started)
+            if reason:
+                self.say(f"{reason}. It goes on trying")
+                self._note("connecting", reason)
 
     def _lost(self) -> ConnectionLostError:
         node, executor = self._services
@@ -204,6 +222,31 @@ def explain(printed: str, *, address: str, was_connected: bool) -> ConnectionLos
     if failure(printed) != "unknown":
         return explain_tls(printed, address=address)
     return ConnectionLostError(f"The connection ended: {_last_line(printed)}")
+
+
+def what_keeps(folder: Path, printed: str, *, address: str) -> str:
+    """Why a SuperNode that runs has not connected yet.
+
+    Args:
+        folder: of the site.
+        printed: by the SuperNode so far; where it says nothing of use, the centre is asked for its health.
+        address: of the centre.
+
+    Returns:
+        A sentence; empty where nothing seems to keep it.
+    """
+    if failure(printed) != "unknown":
+        return str(explain_tls(printed, address=address))
+    from client.check.connection import look  # noqa: PLC0415  httpx: only where something is amiss
+
+    try:
+        proxy = Site.open(folder).file.network.proxy
+        seen = look(address, enrolment.ca_certificate(folder), forward_proxy=proxy, wait_s=PROBE_S)
+    except SynofedError as error:
+        return str(error)
+    if seen.proxy and not seen.superlink:
+        return f"{address} is reached, but the centre behind it is down: it has to look at it"
+    return ""
 
 
 @contextmanager

@@ -78,7 +78,7 @@ def _ask(address: str, context: ssl.SSLContext, forward_proxy: str, wait_s: floa
         with client.stream("GET", f"https://{address}/health") as response:
             came = datetime.now(UTC)
             tls = response.extensions["network_stream"].get_extra_info("ssl_object")
-            certificate = x509.load_der_x509_certificate(tls.getpeercert(binary_form=True))
+            certificate = x509.load_der_x509_certificate(tls.getpeercert(True))
             body = next(response.iter_bytes(4096), b"")
     health = _health(body)
     return Seen(

@@ -24,7 +24,7 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
-from common.methods.stages import method
+from common.methods.stages import Stage, method
 from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.layout import Layout
@@ -159,7 +159,7 @@ def rehearse(site: Site, settings: Settings, store: Store, *, device: torch.devi
         MemoryLimitError: if the device has too little memory.
         ConfigurationError: if the plan names a method that is not installed.
     """
-    stage = next(iter(method(settings.method).stages(settings, {})))
+    stage = first_stage(settings)
     few = replace(store, tensors=replace(store.tensors, fold=_few(store)))
     alike: dict[object, list[NetworkSpec]] = {}
     for spec in stage.networks:
@@ -177,6 +177,15 @@ def rehearse(site: Site, settings: Settings, store: Store, *, device: torch.devi
         device=str(device),
         shapes=shapes,
     )
+
+
+def first_stage(settings: Settings) -> Stage:
+    """What a campaign begins with.
+
+    Raises:
+        ConfigurationError: if there is no such method.
+    """
+    return next(iter(method(settings.method).stages(settings, {})))
 
 
 def _few(store: Store) -> torch.Tensor:
@@ -250,7 +259,7 @@ def _withheld(reply: TrainReply, spec: NetworkSpec, site: Site, store: Store) ->
 
 def too_few(settings: Settings, store: Store, *, minimum_cohort: int) -> int:
     """Networks of the first stage that fewer patients than the policy's cohort stand behind: they send zeros."""
-    stage = next(iter(method(settings.method).stages(settings, {})))
+    stage = first_stage(settings)
     patients = (
         store.tensors.patient[training_exams(store.tensors, spec)].unique() for spec in stage.networks
     )
