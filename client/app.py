@@ -33,5 +33,11 @@ def train(message: Message, context: Context) -> Message:
     return Message(exchange.answer_train(_folder(context), message.content, compute), reply_to=message)
 
 
+@app.query("ensemble")
+def ensemble(message: Message, context: Context) -> Message:
+    """Take the ensemble that a finished campaign left."""
+    return Message(exchange.answer_ensemble(_folder(context), message.content), reply_to=message)
+
+
 def _folder(context: Context) -> Path:
     return Path(str(context.node_config["site-folder"]))

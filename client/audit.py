@@ -12,20 +12,22 @@ from pathlib import Path
 
 from client import chain
 from client.chain import Entry
+from common import receipts
 from common.errors import UpdateError
-from common.messages import PlanRequest, TrainRequest
+from common.messages import EnsembleRequest, PlanRequest, TrainRequest
 from common.receipts import Contents
 
 REQUEST = "request"
 CONSENT = "consent"
 REPLY = "reply"
+ENSEMBLE = "ensemble"
 REPEATED = "repeated"
 MISSING = "missing-weights"
 REFUSAL = "refusal"
 POLICY = "policy"
 OFFICER = "officer"
 CAMPAIGN = "campaign"
-ANSWERS = (CONSENT, REPLY, MISSING)
+ANSWERS = (CONSENT, REPLY, ENSEMBLE, MISSING)
 """Events after which a request's id stands for its contents."""
 
 
@@ -34,12 +36,12 @@ class Asked:
     """What a request was, as the log has it.
 
     Attributes:
-        request: ``plan`` or ``train``.
+        request: ``plan``, ``train`` or ``ensemble``.
         campaign: the campaign's name.
         plan_hash: of the campaign.
         request_id: names the request.
-        server_round: 0 for a plan.
-        group: of networks; empty for a plan.
+        server_round: 0 but for training.
+        group: of networks; empty for a plan, :data:`common.receipts.ENSEMBLE` for an ensemble.
         request_hash: SHA-256 over its contents, in hex.
         request_bytes: of its arrays.
     """
@@ -54,16 +56,20 @@ class Asked:
     request_bytes: int
 
     @classmethod
-    def of(cls, request: PlanRequest | TrainRequest, contents: Contents) -> Asked:
+    def of(cls, request: PlanRequest | TrainRequest | EnsembleRequest, contents: Contents) -> Asked:
         """The facts of a request."""
-        trains = isinstance(request, TrainRequest)
+        kind, server_round, group = "plan", 0, ""
+        if isinstance(request, TrainRequest):
+            kind, server_round, group = "train", request.server_round, request.group
+        elif isinstance(request, EnsembleRequest):
+            kind, group = "ensemble", receipts.ENSEMBLE
         return cls(
-            request="train" if trains else "plan",
+            request=kind,
             campaign=request.campaign,
             plan_hash=request.plan_hash,
             request_id=request.request_id,
-            server_round=request.server_round if isinstance(request, TrainRequest) else 0,
-            group=request.group if isinstance(request, TrainRequest) else "",
+            server_round=server_round,
+            group=group,
             request_hash=contents.hash,
             request_bytes=contents.size_bytes,
         )

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import chain, keys
-from client.audit import CONSENT, REPLY, Asked
+from client.audit import CONSENT, ENSEMBLE, REPLY, Asked
 from client.chain import Entry, Head
 from client.policy_file import policy_hash
 from client.site import Site
 from common.errors import DataError, VerificationError
-from common.messages import PlanRequest, TrainRequest
+from common.messages import EnsembleRequest, PlanRequest, TrainRequest
+from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify
 from common.version import VERSION
 
@@ -56,6 +57,17 @@ def of_reply(site: Site, request: TrainRequest, contents: Contents, asked: Asked
     return _issue(site, REPLY, receipt, contents, asked)
 
 
+def of_ensemble(site: Site, request: EnsembleRequest, contents: Contents, asked: Asked) -> Receipt:
+    """Enter the acknowledgement of an ensemble in the log and sign its receipt; ``asked``: as the log says it.
+
+    Raises:
+        DataError: if log or key cannot be used.
+        VerificationError: if the log is damaged.
+    """
+    receipt = _draft(site, request, contents, server_round=0, group=ENSEMBLE_GROUP)
+    return _issue(site, ENSEMBLE, receipt, contents, asked)
+
+
 def read(path: Path) -> list[Kept]:
     """The receipts that the centre kept for a site.
 
@@ -88,7 +100,7 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
     last = 0
     for entry in chain.entries(path):
         last = entry.sequence
-        replies += entry.content.get("event") in (CONSENT, REPLY)
+        replies += entry.content.get("event") in (CONSENT, REPLY, ENSEMBLE)
         if entry.sequence in receipts:
             _compare(path, entry, receipts[entry.sequence])
     missing = sorted(sequence for sequence in receipts if sequence > last)
@@ -101,7 +113,12 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
 
 
 def _draft(
-    site: Site, request: PlanRequest | TrainRequest, contents: Contents, *, server_round: int, group: str
+    site: Site,
+    request: PlanRequest | TrainRequest | EnsembleRequest,
+    contents: Contents,
+    *,
+    server_round: int,
+    group: str,
 ) -> Receipt:
     """All that is known before the reply has its place in the log."""
     return Receipt(

@@ -147,6 +147,42 @@ class TrainReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleRequest:
+    """Brings a site the ensemble that it helped to train, whole or in pieces.
+
+    Attributes:
+        campaign: the campaign's name.
+        plan_hash: the plan that the site agreed to.
+        request_id: names this request; the same id always has the same contents.
+        statement: canonical JSON of :class:`common.ensemble.Statement`.
+        signature: the centre's over the statement, in hex.
+        certificate: the centre's, PEM.
+        weights: some of the flat arrays that the statement names, by hash; never rounded.
+    """
+
+    campaign: str
+    plan_hash: str
+    request_id: str
+    statement: str
+    signature: str
+    certificate: str
+    weights: Mapping[str, Weights]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleReply:
+    """A site's acknowledgement.
+
+    Attributes:
+        missing: hashes of arrays that it has yet to get; none: the ensemble is there.
+    """
+
+    site: str
+    request_id: str
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A site's answer when it did not do what was asked: a fixed code, never an exception's text.
 
@@ -168,7 +204,7 @@ class MissingWeights:
     hashes: tuple[str, ...]
 
 
-Reply = TypeVar("Reply", PlanReply, TrainReply)
+Reply = TypeVar("Reply", PlanReply, TrainReply, EnsembleReply)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from common.errors import UpdateError
 from common.evaluation.histograms import BINS
 from common.messages import (
     Encoding,
+    EnsembleReply,
+    EnsembleRequest,
     MissingWeights,
     NetworkReply,
     PlanReply,
@@ -36,9 +38,12 @@ from common.messages import (
 from common.receipts import Contents, Receipt, from_fields
 
 __all__ = [
+    "ENSEMBLE",
     "PLAN",
     "TRAIN",
     "Encoding",
+    "EnsembleReply",
+    "EnsembleRequest",
     "MissingWeights",
     "NetworkReply",
     "PlanReply",
@@ -50,10 +55,14 @@ __all__ = [
     "Weights",
     "WeightsRef",
     "contents",
+    "decode_ensemble_reply",
+    "decode_ensemble_request",
     "decode_plan_reply",
     "decode_plan_request",
     "decode_train_reply",
     "decode_train_request",
+    "encode_ensemble_reply",
+    "encode_ensemble_request",
     "encode_missing_weights",
     "encode_plan_reply",
     "encode_plan_request",
@@ -66,6 +75,7 @@ __all__ = [
 WEEK_MINUTES = 7 * 24 * 60
 PLAN = "query.plan"
 TRAIN = "train"
+ENSEMBLE = "query.ensemble"
 
 
 def encode_plan_request(request: PlanRequest) -> RecordDict:
@@ -313,6 +323,74 @@ def decode_train_reply(record: RecordDict) -> Signed[TrainReply] | MissingWeight
             )
             for name, count, loss in zip(names, counts, losses, strict=True)
         },
+    )
+    return Signed(reply=reply, receipt=_receipt(record), contents_hash=contents(record).hash)
+
+
+def encode_ensemble_request(request: EnsembleRequest) -> RecordDict:
+    """Pack an ensemble, or a piece of it, for the wire."""
+    return RecordDict(
+        {
+            "request": ConfigRecord(
+                {
+                    "campaign": request.campaign,
+                    "plan-hash": request.plan_hash,
+                    "request-id": request.request_id,
+                    "statement": request.statement,
+                    "signature": request.signature,
+                    "certificate": request.certificate,
+                }
+            ),
+            "weights": ArrayRecord({h: _pack(w, "float32") for h, w in request.weights.items()}),
+        }
+    )
+
+
+def decode_ensemble_request(record: RecordDict) -> EnsembleRequest:
+    """Unpack :func:`encode_ensemble_request`.
+
+    Raises:
+        UpdateError: if a field is missing, unknown or of another type.
+    """
+    names = ("campaign", "plan-hash", "request-id", "statement", "signature", "certificate")
+    fields = _fields(record, "request", dict.fromkeys(names, str))
+    weights = record.array_records.get("weights", ArrayRecord())
+    return EnsembleRequest(
+        campaign=cast(str, fields["campaign"]),
+        plan_hash=cast(str, fields["plan-hash"]),
+        request_id=cast(str, fields["request-id"]),
+        statement=cast(str, fields["statement"]),
+        signature=cast(str, fields["signature"]),
+        certificate=cast(str, fields["certificate"]),
+        weights={str(name): _unpack(array) for name, array in weights.items()},
+    )
+
+
+def encode_ensemble_reply(reply: EnsembleReply) -> RecordDict:
+    """Pack a site's acknowledgement for the wire."""
+    return RecordDict(
+        {
+            "reply": ConfigRecord(
+                {"site": reply.site, "request-id": reply.request_id, "missing": list(reply.missing)}
+            )
+        }
+    )
+
+
+def decode_ensemble_reply(record: RecordDict) -> Signed[EnsembleReply] | Refusal:
+    """Unpack :func:`encode_ensemble_reply` with its receipt, or a refusal.
+
+    Raises:
+        UpdateError: if a field is missing, unknown or of another type.
+        VerificationError: the same of the receipt.
+    """
+    if "refusal" in record:
+        return _decode_refusal(record)
+    fields = _fields(record, "reply", {"site": str, "request-id": str, "missing": list})
+    reply = EnsembleReply(
+        site=cast(str, fields["site"]),
+        request_id=cast(str, fields["request-id"]),
+        missing=tuple(str(digest) for digest in cast(list[str], fields["missing"])),
     )
     return Signed(reply=reply, receipt=_receipt(record), contents_hash=contents(record).hash)
 

@@ -8,15 +8,21 @@ import time
 import traceback
 from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from common.ensemble import RECIPIENT
 from common.errors import ConfigurationError, SynofedError
-from server import campaign, file_lock, journal
+from common.settings import Settings
+from server import campaign, file_lock, hand_out, journal
+from server.campaign import Outcome
 from server.events import CentreNews, Event, SiteNews, StageStarted
+from server.hand_out import Ensemble
 from server.home import Home
 from server.journal import RoundRecord
+from server.receipts import Receipts
 from server.registry import Registry
 from server.roster import Roster
 from server.run_folder import RunFolder
@@ -55,11 +61,14 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
             campaign=this.name,
             observer=reporter,
         )
+        if RECIPIENT in settings.campaign.recipients:
+            _hand_out(grid, home, this, settings, outcome, reporter)
         reporter.end(outcome.status.value, missing=dict(outcome.missing))
         RunFolder(this.path).update_manifest(
             status=outcome.status.value,
             sites=list(outcome.sites),
             missing=dict(outcome.missing),
+            networks={name: asdict(result) for name, result in outcome.results.items()},
             finished=now(),
         )
     except SynofedError as error:
@@ -74,6 +83,30 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
     finally:
         logger.removeHandler(handler)
         handler.close()
+
+
+def _hand_out(
+    grid: Grid, home: Home, this: Run, settings: Settings, outcome: Outcome, reporter: Reporter
+) -> None:
+    """Give the networks to the sites that trained them; one that does not take them changes no outcome."""
+    sites = reporter.without_ensemble()
+    patience_s = min(hand_out.DAY_S, settings.federation.approval_s)
+    try:
+        ensemble = Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home)
+        left = hand_out.hand_out(
+            grid,
+            ensemble,
+            sites=sites,
+            keys=lambda: {site.name: site.receipt_key for site in Registry.open(home.path).registered()},
+            receipts=Receipts(this.path),
+            told=reporter.handed,
+            patience_s=patience_s,
+        )
+    except SynofedError as error:
+        left = dict.fromkeys(sites, str(error))
+    for site, reason in left.items():
+        reporter.handed(site, reason)
+        logger.error("%s has not got the ensemble: %s", site, reason)
 
 
 def roster(home: Home, wish: Wish) -> Roster:
@@ -106,7 +139,8 @@ class Reporter:
         self._folder.rewrite_rounds((SYSTEM, record) for record in records)
         used = Counter(site for record in records for site in record.participants)
         last = {site: record.time for record in records for site in record.participants}
-        former = run.status().sites
+        before = run.status()
+        former = before.sites
         self._status = CampaignStatus(
             state="RUNNING",
             sites={
@@ -118,6 +152,7 @@ class Reporter:
                 )
                 for site in run.wish().sites
             },
+            ensemble=before.ensemble,
         )
         self._stage_rounds: dict[str, int] = {}
         self._started = time.monotonic()
@@ -137,6 +172,16 @@ class Reporter:
             case CentreNews():
                 logger.warning("waiting: %s", event.reason)
                 self._update(waits=event.reason)
+
+    def without_ensemble(self) -> tuple[str, ...]:
+        """The sites that took part and have not got the networks yet."""
+        took_part = (site for site, status in self._status.sites.items() if status.used)
+        return tuple(site for site in took_part if self._status.ensemble.get(site) != hand_out.RECEIVED)
+
+    def handed(self, site: str, reason: str) -> None:
+        """What became of the networks that a site gets; see :data:`server.hand_out.Told`."""
+        logger.info("ensemble for %s: %s", site, reason)
+        self._update(ensemble={**self._status.ensemble, site: reason})
 
     def end(self, state: str, *, reason: str = "", missing: dict[str, int] | None = None) -> None:
         """The last word of this process; an error while it is said is only logged: the disk may be full."""

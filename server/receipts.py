@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import receipts
 from common.errors import CampaignError, VerificationError
-from common.messages import PlanReply, PlanRequest, Signed, TrainReply, TrainRequest
+from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Signed, TrainRequest
 from common.receipts import Kept, Receipt
 from common.version import VERSION
 from server import atomic
@@ -75,7 +75,7 @@ class Receipts:
             raise CampaignError(
                 f"Expected a site's name of letters, digits, . _ and -, got {reply.site!r:.80}"
             )
-        book = _open(self._folder / f"{reply.site}.jsonl", reply)
+        book = _open(self._folder / f"{reply.site}.jsonl", reply.site, reply.public_key)
         fields = _fields(reply.site, request.campaign, request.plan_hash, request.request_id)
         above = max(book.highest.values(), default=0)
         asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=above)
@@ -84,15 +84,26 @@ class Receipts:
         _keep(book, consent.receipt)
         self._books[reply.site] = book
 
-    def asked(self, site: str, request: TrainRequest) -> Asked:
+    def know(self, site: str, public_key: str) -> None:
+        """Take a registered site's key where its consent is not asked for again.
+
+        Raises:
+            VerificationError: if it signed with another key before in this run.
+        """
+        if site not in self._books:
+            self._books[site] = _open(self._folder / f"{site}.jsonl", site, public_key)
+
+    def asked(self, site: str, request: TrainRequest | EnsembleRequest) -> Asked:
         """What the receipt of a site's reply to a request has to say."""
         fields = _fields(site, request.campaign, request.plan_hash, request.request_id)
+        group = request.group if isinstance(request, TrainRequest) else receipts.ENSEMBLE
+        server_round = request.server_round if isinstance(request, TrainRequest) else 0
         return Asked(
-            fields={**fields, "server_round": request.server_round, "group": request.group},
-            above=self._books[site].highest.get(request.group, 0),
+            fields={**fields, "server_round": server_round, "group": group},
+            above=self._books[site].highest.get(group, 0),
         )
 
-    def check(self, asked: Asked, signed: Signed[TrainReply]) -> TrainReply:
+    def check(self, asked: Asked, signed: Signed[Reply]) -> Reply:
         """Check a reply's receipt.
 
         Returns:
@@ -105,7 +116,7 @@ class Receipts:
         _check(signed.receipt, asked, book, contents_hash=signed.contents_hash)
         return signed.reply
 
-    def keep(self, signed: Signed[TrainReply]) -> None:
+    def keep(self, signed: Signed[Reply]) -> None:
         """Keep the receipt of a reply that was checked.
 
         Raises:
@@ -143,9 +154,9 @@ def _check(receipt: Receipt, asked: Asked, book: _Book, *, contents_hash: str) -
         )
 
 
-def _open(path: Path, reply: PlanReply) -> _Book:
+def _open(path: Path, site: str, public_key: str) -> _Book:
     """What is kept of a site so far; a line that a crash cut short is dropped."""
-    book = _Book(path=path, public_key=reply.public_key)
+    book = _Book(path=path, public_key=public_key)
     if not path.exists():
         return book
     whole, end, torn = path.read_bytes().rpartition(b"\n")
@@ -153,10 +164,10 @@ def _open(path: Path, reply: PlanReply) -> _Book:
         os.truncate(path, len(whole) + len(end))
     for line in whole.decode("utf-8", errors="replace").splitlines():
         kept = receipts.parse(line)
-        if kept.public_key != reply.public_key:
+        if kept.public_key != public_key:
             raise VerificationError(
-                f"Expected {reply.site} to sign with key {kept.public_key:.16} as before in this run, got "
-                f"{reply.public_key:.16}: bring its keys/receipt.pem back, or move {path} aside if the site says "
+                f"Expected {site} to sign with key {kept.public_key:.16} as before in this run, got "
+                f"{public_key:.16}: bring its keys/receipt.pem back, or move {path} aside if the site says "
                 f"that the new key is its own"
             )
         book.add(kept.receipt)
