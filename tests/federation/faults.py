@@ -44,6 +44,7 @@ class Fault(Protocol):
 
     def pulled(self, site: str, reply: Message) -> None:
         """Told of every reply that the centre takes."""
+        return
 
     def online(self, site: str) -> bool:
         """Whether the site is connected."""
