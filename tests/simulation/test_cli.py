@@ -69,7 +69,7 @@ def _overwrite(path: Path, old: str, new: str) -> None:
         ([], lambda c: (c / "south" / "grades.csv").unlink(), 4, "grades.csv"),
         ([], lambda c: _overwrite(c / "north" / "manifest.csv", "patient_id", "patient"), 4, "patient_id"),
         ([], lambda c: _overwrite(c / "north" / "site.toml", "median", "mean"), 3, "data.consensus"),
-        ([], lambda c: _overwrite(c / "north" / "site.toml", "allow_unprotected = true", ""), 5, "declines"),
+        ([], lambda c: _overwrite(c / "north" / "site.toml", "allow_unprotected = true", ""), 5, "refuses"),
     ],
 )
 def test_every_error_is_one_clear_message_with_its_exit_code(
