@@ -18,8 +18,9 @@ import torch
 
 from client import site_state, weights_cache
 from client.site import Site
+from common import pretrained
 from common.aggregation.algorithms import algorithm
-from common.errors import ConfigurationError, SynofedError
+from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
 from common.settings import Section, Settings
@@ -129,7 +130,13 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
     """Read every site's data once, so that a bad row or image is found before anything is trained."""
     with display.step("site stores") as bar:
         for index, site in enumerate(sites.sites):
-            store = Site.open(site.folder).store(settings)
+            opened = Site.open(site.folder)
+            if opened.policy.approval != "automatic":
+                raise PolicyError(
+                    f'Expected policy.approval = "automatic" in {site.folder / "site.toml"}: in a simulation nobody '
+                    f"is there to approve"
+                )
+            store = opened.store(settings)
             bar(index + 1, len(sites.sites))
             usable = ", ".join(f"{name} {count}" for name, count in store.usable.items())
             quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""

@@ -70,6 +70,12 @@ def _overwrite(path: Path, old: str, new: str) -> None:
         ([], lambda c: _overwrite(c / "north" / "manifest.csv", "patient_id", "patient"), 4, "patient_id"),
         ([], lambda c: _overwrite(c / "north" / "site.toml", "median", "mean"), 3, "data.consensus"),
         ([], lambda c: _overwrite(c / "north" / "site.toml", "allow_unprotected = true", ""), 5, "refuses"),
+        (
+            [],
+            lambda c: _overwrite(c / "north" / "site.toml", "automatic", "each"),
+            5,
+            "nobody is there to approve",
+        ),
     ],
 )
 def test_every_error_is_one_clear_message_with_its_exit_code(
