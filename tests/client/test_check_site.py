@@ -7,6 +7,7 @@ import json
 import shutil
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,10 +47,21 @@ def plan(*, folds: int = 2) -> Settings:
     )
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tiny networks on a busy machine: more threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made = make_site_folder(tmp_path / "north", name="north", patients=12, exams_per_patient=2, readers=2)
-    (made / "site.toml").write_text((made / "site.toml").read_text() + '\n[compute]\ndevice = "cpu"\n')
+    (made / "site.toml").write_text(
+        (made / "site.toml").read_text() + '\n[compute]\ndevice = "cpu"\nthreads = 1\n'
+    )
     return made
 
 
