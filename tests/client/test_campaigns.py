@@ -2,6 +2,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -139,6 +140,33 @@ def test_another_version_is_refused_with_both(approved: Centre) -> None:
     approved.refused(answer, "version", says="got 0.0.1")
     assert isinstance(answer, Refusal)
     assert answer.version == VERSION
+
+
+NO_TORCH = """
+import sys
+from pathlib import Path
+from common import wire
+from common.messages import PlanRequest
+from common.version import VERSION
+from client import exchange
+plan = PlanRequest(
+    campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
+)
+answer = exchange.answer_plan(Path(sys.argv[1]), wire.encode_plan_request(plan))
+print(answer["refusal"]["code"], "torch" in sys.modules, "pandas" in sys.modules)
+"""
+
+
+def test_a_plan_that_is_not_approved_is_answered_without_what_trains(centre: Centre) -> None:
+    plan = centre.plan_request()
+    process = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, str(centre.folder), plan.plan, plan.plan_hash],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(synofed.__file__).parent,
+    )
+    assert process.stdout.split() == ["unapproved", "False", "False"]
 
 
 def test_outside_its_hours_the_site_trains_nothing_and_says_when_it_does(approved: Centre) -> None:
