@@ -6,7 +6,17 @@ import os
 
 import typer
 
-from client import campaigns_cli, check_cli, init_cli, join_cli, log_cli, outbox_cli, policy_cli, service_cli
+from client import (
+    campaigns_cli,
+    check_cli,
+    init_cli,
+    join_cli,
+    log_cli,
+    outbox_cli,
+    policy_cli,
+    report_cli,
+    service_cli,
+)
 
 site = typer.Typer(help="A hospital's own site.", no_args_is_help=True)
 site.add_typer(campaigns_cli.campaigns, name="campaigns")
@@ -16,6 +26,7 @@ site.add_typer(outbox_cli.outbox, name="outbox")
 site.command("init")(init_cli.init)
 site.command("check")(check_cli.check)
 site.command("join")(join_cli.join)
+site.command("report")(report_cli.report)
 site.command("service")(service_cli.command)
 
 

@@ -73,7 +73,7 @@ def write(run: Path) -> Path:
 def render(content: Content, drawn: dict[str, Figure]) -> str:
     """The page's HTML."""
     template = files("server.report").joinpath("page.html").read_text(encoding="utf-8")
-    style = files("server.report").joinpath("page.css").read_text(encoding="utf-8")
+    style = files("common").joinpath("page.css").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
     scored = bool(content.metrics)
     examples = content.examples

@@ -1,6 +1,8 @@
 """What a site gets back: the signed ensemble, whole or not at all, through the real ClientApp."""
 
+import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -8,13 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from flwr.app import Message
+from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix
+from typer.testing import CliRunner
 
 from client import campaigns, chain, ensemble, keys, policy_file, receipts
+from client import cli as site_cli
 from client.app import app as client_app
 from client.campaigns import Status
 from client.site import Site
@@ -24,16 +30,18 @@ from common.errors import DataError, VerificationError
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed
 from common.settings import Settings
 from server import campaign, certificates, hand_out
-from server.campaign import Outcome, Pace
+from server.campaign import Outcome
 from server.hand_out import RECEIVED, Ensemble
 from server.home import Home
+from server.members import Pace
 from server.receipts import Receipts
 from server.roster import Roster
+from simulation import cli as simulation_cli
 from tests import enrolling
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, FaultyGrid, in_process
 from tests.full_disk import limited_files
-from tests.site_folders import make_settings, make_site_folder
+from tests.site_folders import make_settings, make_site_folder, read_table
 
 NAMES = ("north", "south")
 PACE = Pace(look=0.01, ask_first=0.02, ask_last=0.1, silence=20.0)
@@ -419,3 +427,73 @@ def test_a_plan_that_does_not_say_so_brings_no_ensemble(tmp_path: Path) -> None:
     assert isinstance(answer, Refusal)
     assert answer.code == "policy"
     assert "recipients" in log_of(federation.folders[0])
+
+
+def command(*arguments: str) -> str:
+    """What ``synofed`` prints."""
+    app = typer.Typer()
+    app.add_typer(site_cli.site, name="site")
+    app.command("score")(simulation_cli.score)
+    mask = os.umask(0o022)
+    try:
+        result = CliRunner().invoke(app, arguments)
+    finally:
+        os.umask(mask)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_the_local_report_compares_with_the_sites_readers(federation: Federation) -> None:
+    federation.hand_out(sites=["north"])
+    north, plan_hash = federation.folders[0], federation.settings.plan_hash()
+    before = list(chain.entries(north / chain.NAME))
+    found = json.loads(command("site", "report", str(north), plan_hash[:12], "--json"))
+    assert list(chain.entries(north / chain.NAME)) == before  # nothing came, nothing left
+    held_out, trained_on = found["parts"]
+    assert (held_out["name"], trained_on["name"]) == ("held out", "trained on")
+    manifest = {row["exam_id"]: row for row in read_table(north / "manifest.csv")}
+    tested = {exam for exam, row in manifest.items() if row["split"] == "test"}
+    assert (held_out["exams"], held_out["patients"]) == (len(tested), 3)
+    scored = north / "scores.csv"
+    place = ensemble.folder(north, plan_hash)
+    command("score", str(place), "--manifest", str(north / "manifest.csv"), "--out", str(scored))
+    decisions = {row["exam_id"]: int(row["decision_hypertrophy"]) for row in read_table(scored)}
+    given: dict[str, dict[str, int]] = {"r1": {}, "r2": {}}
+    for row in read_table(north / "grades.csv"):
+        given[row["reader"]][row["exam_id"]] = int(row["hypertrophy"])
+    exams = sorted(tested)
+    answer = [decisions[exam] for exam in exams]
+    by_other = {one["first"]: one for one in held_out["ensemble"]["hypertrophy"]}
+    assert list(by_other) == ["consensus", "r1", "r2"]
+    for reader, grades in given.items():
+        truth = [grades[exam] for exam in exams]
+        one = by_other[reader]
+        assert one["confusion"] == confusion_matrix(truth, answer, labels=[0, 1, 2]).tolist()
+        assert one["accuracy"]["value"] == pytest.approx(accuracy_score(truth, answer))
+        expected = cohen_kappa_score(truth, answer, weights="linear", labels=[0, 1, 2])
+        assert one["kappa_linear"]["value"] == pytest.approx(expected, nan_ok=True)
+        assert one["accuracy"]["low"] <= one["accuracy"]["value"] <= one["accuracy"]["high"]
+    (pair,) = held_out["readers"]["hypertrophy"]
+    assert (pair["first"], pair["second"]) == ("r1", "r2")
+    agree = [given["r1"][exam] == given["r2"][exam] for exam in exams]
+    assert pair["accuracy"]["value"] == pytest.approx(np.mean(agree))
+    page = Path(found["page"]).read_text(encoding="utf-8")
+    assert "Research use only" in page
+    assert "<svg" in page
+    assert "http" not in re.sub(r'xmlns(:xlink)?="[^"]*"', "", page)
+    assert not re.search(r"north-p\d", page)  # no patient, no exam
+
+
+def test_the_local_report_for_people_names_what_is_no_test(federation: Federation) -> None:
+    federation.hand_out(sites=["north"])
+    said = command("site", "report", str(federation.folders[0]), federation.settings.plan_hash()[:12])
+    for words in ("no network has seen", "trained on: no test", "Research use only", "report.html"):
+        assert words in " ".join(said.split())
+
+
+def test_one_exam_is_scored_with_the_ensemble_at_the_site(federation: Federation) -> None:
+    federation.hand_out(sites=["north"])
+    row = read_table(federation.folders[0] / "manifest.csv")[0]
+    gs, doppler = (str(federation.folders[0] / row[f"{image}_path"]) for image in ("gs", "doppler"))
+    said = command("score", str(federation.place("north")), "--gs", gs, "--doppler", doppler)
+    assert "Research use only" in said

@@ -1,0 +1,88 @@
+"""The local report as one HTML page, without scripts or links to anything outside it."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from importlib.resources import files
+
+import matplotlib as mpl
+import numpy as np
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from client.local_report import HELD_OUT, TRAINED_ON, Agreement, Report
+from common.evaluation.bootstrap import Estimate
+from common.notices import NO_PRIVACY, RESEARCH_ONLY
+
+TITLES = {
+    HELD_OUT: "Patients that no network has seen",
+    TRAINED_ON: "Patients that the networks were trained on: no test of them",
+}
+COLOURS = {"ensemble": "#2b7bba", "readers": "#8e63b0"}
+INK, LINE = "#222222", "#dddddd"
+
+
+def render(report: Report) -> str:
+    """The page's HTML."""
+    template = files("client").joinpath("local_report.html").read_text(encoding="utf-8")
+    style = files("common").joinpath("page.css").read_text(encoding="utf-8")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    return environment.from_string(template).render(
+        report=report,
+        style=Markup(style),
+        figure=Markup(_figure(report)),
+        networks=len(report.statement.networks),
+        notices=(RESEARCH_ONLY, NO_PRIVACY),
+        titles=TITLES,
+        percent=lambda share: f"{100 * share:.1f} %",
+        estimate=estimate,
+    )
+
+
+def estimate(value: Estimate) -> str:
+    """A number with its interval; a dash where it cannot be computed."""
+    if not np.isfinite(value.value):
+        return "-"
+    interval = f" ({value.low:.2f} to {value.high:.2f})" if np.isfinite(value.low) else ""
+    return f"{value.value:.2f}{interval}"
+
+
+def _rows(report: Report) -> Iterator[tuple[str, str, Estimate]]:
+    """Label, kind and kappa of each line of the chart."""
+    for part in report.parts:
+        for score, agreements in part.ensemble.items():
+            yield f"{score}, {part.name}: {_label(agreements[0])}", "ensemble", agreements[0].kappa_linear
+            for pair in part.readers[score]:
+                yield f"{score}, {part.name}: {_label(pair)}", "readers", pair.kappa_linear
+
+
+def _label(agreement: Agreement) -> str:
+    return f"{agreement.second} against {agreement.first}"
+
+
+def _figure(report: Report) -> str:
+    """Kappas with their intervals, as an SVG element in the page's own colours."""
+    rows = list(_rows(report))
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synofed", "font.size": 8.5}):
+        canvas = Figure(figsize=(7.2, 0.6 + 0.28 * len(rows)), layout="constrained")
+        FigureCanvasSVG(canvas)
+        axes = canvas.add_subplot()
+        for place, (_, kind, kappa) in enumerate(rows):
+            axes.plot([kappa.low, kappa.high], [place, place], color=COLOURS[kind], linewidth=1.6)
+            axes.plot([kappa.value], [place], "o", color=COLOURS[kind], markersize=4.5)
+        axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
+        axes.invert_yaxis()
+        axes.set_xlabel("linear kappa")
+        axes.grid(axis="x", color=LINE, linewidth=0.7)
+        axes.set_axisbelow(True)
+        for side in ("top", "right", "left"):
+            axes.spines[side].set_visible(False)
+        buffer = io.StringIO()
+        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return element.replace("#000000", "currentColor").replace(LINE, "var(--line)")
