@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client import chain, keys
+from client import chain, keys, ledger_file
 from client.audit import CONSENT, ENSEMBLE, REPLY, Asked
 from client.chain import Entry, Head
 from client.policy_file import policy_hash
@@ -17,7 +17,17 @@ from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify
 from common.version import VERSION
 
-_SHARED = ("site", "campaign", "plan_hash", "request_id", "server_round", "group", "reply_hash")
+_SHARED = (
+    "site",
+    "campaign",
+    "plan_hash",
+    "request_id",
+    "server_round",
+    "group",
+    "reply_hash",
+    "ledger_sequence",
+    "ledger_head",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +131,7 @@ def _draft(
     group: str,
 ) -> Receipt:
     """All that is known before the reply has its place in the log."""
+    ledger = ledger_file.head(site.folder)
     return Receipt(
         site=site.name,
         campaign=request.campaign,
@@ -133,6 +144,8 @@ def _draft(
         log_head="",
         policy_hash=policy_hash(site),
         version=VERSION,
+        ledger_sequence=ledger.sequence,
+        ledger_head=ledger.hash,
     )
 
 

@@ -38,6 +38,8 @@ class Receipt:
         log_head: hash of that entry, which covers all entries before it.
         policy_hash: keyed hash of the site's policy at that moment; tells others only whether it changed.
         version: the site's version of synofed.
+        ledger_sequence: number of the last entry in the site's privacy ledger; 0: nothing is booked there.
+        ledger_head: hash of that entry, which covers all entries before it.
         signature: Ed25519 over :func:`payload`, in hex; empty before it is signed.
     """
 
@@ -52,11 +54,14 @@ class Receipt:
     log_head: str
     policy_hash: str
     version: str
+    ledger_sequence: int = 0
+    ledger_head: str = "0" * 64
     signature: str = ""
 
 
 FIELDS: Mapping[str, type] = {
-    field.name: int if field.name in ("server_round", "sequence") else str for field in fields(Receipt)
+    field.name: int if field.name in ("server_round", "sequence", "ledger_sequence") else str
+    for field in fields(Receipt)
 }
 
 
