@@ -7,39 +7,49 @@ out of a site than the rounds that were approved. A second run of the same plan 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 from client import atomic, campaigns
 from common.errors import PolicyError, UnapprovedError
+from common.messages import TrainRequest
 
 
-def claim(
-    site_folder: Path, plan_hash: str, *, networks: Iterable[str], server_round: int, request_id: str
-) -> None:
-    """Note that a request asks for a round of some networks, before anything of it leaves.
+def check(site_folder: Path, request: TrainRequest) -> None:
+    """Whether a round was not asked for by another request since the approval; asked before anything is done for it.
 
     Raises:
-        UnapprovedError: if another request has asked for the round of one of them since the approval.
+        UnapprovedError: if it was.
+        PolicyError: if what was noted cannot be read.
+    """
+    known = _read(_path(site_folder, request.plan_hash))
+    others = sorted(key for key in _keys(request) if known.get(key, request.request_id) != request.request_id)
+    if others:
+        raise UnapprovedError(
+            f"Round {others[0]} of campaign {request.plan_hash[:12]} was asked for before, by another request: a "
+            f"second run of a plan has to be approved again with `synofed site campaigns approve`"
+        )
+
+
+def claim(site_folder: Path, request: TrainRequest) -> None:
+    """Note that a request asks for its round, before anything of it leaves.
+
+    Raises:
         PolicyError: if what was noted cannot be read.
         StorageError: if it cannot be written.
     """
-    place = _path(site_folder, plan_hash)
+    place = _path(site_folder, request.plan_hash)
     known = _read(place)
-    keys = [f"{server_round}/{name}" for name in networks]
-    others = sorted(key for key in keys if known.get(key, request_id) != request_id)
-    if others:
-        raise UnapprovedError(
-            f"Round {others[0]} of campaign {plan_hash[:12]} was asked for before, by another request: a second run "
-            f"of a plan has to be approved again with `synofed site campaigns approve`"
-        )
-    if not all(key in known for key in keys):
-        atomic.write(place, json.dumps(known | dict.fromkeys(keys, request_id)).encode())
+    if not all(key in known for key in _keys(request)):
+        atomic.write(place, json.dumps(known | dict.fromkeys(_keys(request), request.request_id)).encode())
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:
     """Begin anew: the campaign was approved again."""
     _path(site_folder, plan_hash).unlink(missing_ok=True)
+
+
+def _keys(request: TrainRequest) -> list[str]:
+    return [f"{request.server_round}/{name}" for name in request.weights]
 
 
 def _path(site_folder: Path, plan_hash: str) -> Path:

@@ -71,19 +71,14 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
         if again is not None:
             return again
         site.policy.check_hours()
+        answered.check(site.folder, request)
         reply = _trained(site, request, settings, compute)
         if isinstance(reply, MissingWeights):
             policy_hash = policy_file.policy_hash(site)
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
             return wire.encode_missing_weights(reply)
         if site.policy.approval == "each":
-            answered.claim(
-                site.folder,
-                request.plan_hash,
-                networks=request.weights,
-                server_round=request.server_round,
-                request_id=request.request_id,
-            )
+            answered.claim(site.folder, request)
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
         return _sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
 
