@@ -72,7 +72,7 @@ def services(home: Home, *, port: int) -> tuple[Service, Service]:
     files = SuperlinkFiles(home.superlink)
     environment = _environment(home)
     superlink = [
-        *_tool("flower-superlink"),
+        *(sys.executable, "-P", "-m", "server.patient_superlink"),
         *("--host", loopback.ADDRESS, "--port", str(port)),
         *("--ssl-certfile", str(files.certificate), "--ssl-keyfile", str(files.key)),
         *("--ssl-ca-certfile", str(files.authority)),
@@ -90,7 +90,7 @@ def services(home: Home, *, port: int) -> tuple[Service, Service]:
         Service(
             name="superlink",
             command=lambda: superlink,
-            environment=environment,
+            environment={**environment, "FLWR_LOG_LEVEL": "WARNING"},  # else a line a request
             log=files.folder / "superlink.log",
         ),
         Service(

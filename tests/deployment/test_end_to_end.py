@@ -12,7 +12,7 @@ from server.roster import Roster
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
-from tests.site_folders import make_settings
+from tests.site_folders import make_settings, read_table
 
 pytestmark = pytest.mark.slow
 
@@ -28,6 +28,23 @@ def configured(name: str, *, rounds: int = 2) -> Settings:
 def networks(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
     found = sorted((folder / "networks").rglob("*.safetensors"))
     return {str(path.relative_to(folder)): load_file(path) for path in found}
+
+
+def leaked(federation: Federation, folders: list[Path]) -> list[str]:
+    """Central files that hold an id, a file's name or a folder of a site, in their bytes."""
+    secrets = {str(folder).encode() for folder in folders}
+    for folder in folders:
+        for row in read_table(folder / "manifest.csv"):
+            names = (
+                row["patient_id"],
+                row["exam_id"],
+                *(Path(row[f"{kind}_path"]).name for kind in ("gs", "doppler")),
+            )
+            secrets |= {name.encode() for name in names}
+    assert len(secrets) > 100
+    files = [path for path in federation.home.path.rglob("*") if path.is_file()]
+    assert any(path.name == "link.db" for path in files)
+    return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
 
 
 def in_process(settings: Settings, folders: list[Path], out: Path) -> Path:
@@ -60,6 +77,7 @@ def test_a_campaign_over_tls_gives_the_same_bits_as_in_one_process(
     for name, tensors in simulated.items():
         for key, tensor in tensors.items():
             assert torch.equal(deployed[name][key], tensor), (name, key)
+    assert leaked(federation, [federation.site(name) for name in SITES]) == []
     rounds = run.rounds()
     assert len(rounds) == status.total
     assert all(record["participants"] == list(SITES) for record in rounds)

@@ -31,7 +31,7 @@ def kill_superlink(federation: Federation, run: Run) -> None:
         text=True,
         check=True,
     ).stdout.splitlines()
-    (line,) = [line for line in listed if "flower-superlink" in line]
+    (line,) = [line for line in listed if "patient_superlink" in line]
     os.kill(int(line.split()[0]), signal.SIGKILL)
 
 
