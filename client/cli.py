@@ -11,6 +11,7 @@ from client import (
     check_cli,
     init_cli,
     join_cli,
+    ledger_cli,
     log_cli,
     outbox_cli,
     policy_cli,
@@ -21,6 +22,7 @@ from client import (
 site = typer.Typer(help="A hospital's own site.", no_args_is_help=True)
 site.add_typer(campaigns_cli.campaigns, name="campaigns")
 site.add_typer(policy_cli.policy, name="policy")
+site.add_typer(ledger_cli.commands, name="ledger")
 site.add_typer(log_cli.log, name="log")
 site.add_typer(outbox_cli.outbox, name="outbox")
 site.command("init")(init_cli.init)

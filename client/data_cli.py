@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from client import withdraw_cli
 from common.errors import DataError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from client.ingest.ingest import Ingested
 
 data = typer.Typer(help="A hospital's scans: bring them in, look them over.", no_args_is_help=True)
+data.command("withdraw")(withdraw_cli.withdraw)
 
 
 @data.command("ingest")

@@ -21,13 +21,15 @@ from pathlib import Path
 from client import atomic, keys
 from client import chain as log
 from client.audit import REPLY
+from client.ledger_head import NAME
 from common.errors import StorageError, VerificationError
 from common.privacy import chain
 from common.privacy.chain import START, Chain, Entry, Head
 from common.privacy.spending import Book
 from common.version import VERSION
 
-NAME = "ledger.jsonl"
+__all__ = ["FOLDER", "NAME", "Ledger", "opened", "probe", "read", "secret_hash", "site_secret"]
+
 FOLDER = "ledger"
 """Of what stands beside the chain and can be erased."""
 
@@ -177,16 +179,6 @@ def read(folder: Path) -> Chain:
     except OSError as error:
         raise StorageError(f"The privacy ledger {folder / NAME} cannot be read: {error.strerror}") from None
     return _checked(folder, data, after=START)
-
-
-def head(folder: Path) -> Head:
-    """Where a site's ledger ends; reads no more than its tail and checks nothing.
-
-    Raises:
-        VerificationError: if its last line is no entry.
-    """
-    end = log.head(folder / NAME)
-    return Head(sequence=end.sequence, hash=end.hash, torn_bytes=end.torn_bytes)
 
 
 def probe(folder: Path) -> None:

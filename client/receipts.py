@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from client import chain, keys, ledger_file
+from client import chain, keys, ledger_head
 from client.audit import CONSENT, ENSEMBLE, REPLY, Asked
 from client.chain import Entry, Head
 from client.policy_file import policy_hash
@@ -131,7 +131,7 @@ def _draft(
     group: str,
 ) -> Receipt:
     """All that is known before the reply has its place in the log."""
-    ledger = ledger_file.head(site.folder)
+    ledger = ledger_head.head(site.folder)
     return Receipt(
         site=site.name,
         campaign=request.campaign,

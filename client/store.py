@@ -25,6 +25,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from client import withdrawn
 from client.ingest.arrays import Progress, write_arrays
 from client.ingest.folds import folds
 from client.ingest.tables import Reading, Tables, read_tables
@@ -104,7 +105,7 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
         DataError: if tables cannot be used, or no exam can.
     """
     path = sources.site / "store" / _key(sources, settings)
-    stamps = _stamps(sources.data, (sources.manifest, sources.grades))
+    stamps = _stamps(sources.data, (sources.manifest, sources.grades)) | withdrawn.stamp(sources.site)
     with _opening:
         known = _opened.get(path)
         if known is not None and known[0] == stamps:
@@ -220,6 +221,7 @@ def _build(
         rule=sources.consensus,
         settings=settings,
     )
+    tables = withdrawn.without(sources.site, tables)
     secret = site_secret(sources.site)
     building = path.with_name(f".building-{path.name}")
     building.mkdir()

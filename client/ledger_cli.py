@@ -1,0 +1,150 @@
+"""``synofed site ledger``: what the site's patients have spent, and whether the ledger is whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from typer.core import TyperGroup
+
+from client import receipts
+from client.log_cli import AsJson, Folder
+from client.site import Site
+
+if TYPE_CHECKING:
+    from client.ledger_spent import Spent
+
+BAR_WIDTH = 40
+
+
+class _ShowsByDefault(TyperGroup):
+    """``ledger FOLDER`` is ``ledger show FOLDER``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] != "--help" and not set(args) & set(self.commands):
+            args = ["show", *args]
+        return super().parse_args(ctx, args)
+
+
+commands = typer.Typer(
+    cls=_ShowsByDefault, help="What patients have spent of their privacy budget.", no_args_is_help=True
+)
+
+
+@commands.command("show")
+def show(folder: Folder, as_json: AsJson = False) -> None:
+    """Show what the patient who has spent most has spent and left, by campaign; the default command."""
+    from client.ledger_spent import spent  # noqa: PLC0415  accounting: seconds
+
+    site = Site.open(folder)
+    found = spent(site)
+    if as_json:
+        typer.echo(json.dumps({"site": site.name, **asdict(found)}))
+        return
+    console = Console()
+    console.print(_table(site.name, found))
+    if found.maximum_epsilon is not None:
+        console.print(_bar(found.epsilon, found.maximum_epsilon))
+    console.print("\n".join(_told(found)), highlight=False, markup=False, soft_wrap=True)
+
+
+@commands.command("head")
+def head(folder: Folder, as_json: AsJson = False) -> None:
+    """Print a short code of where the ledger ends, to be noted on paper."""
+    from client import ledger_file  # noqa: PLC0415
+    from common.privacy import chain  # noqa: PLC0415
+
+    site = Site.open(folder)
+    end = ledger_file.read(folder).head
+    if as_json:
+        typer.echo(json.dumps({"site": site.name, "code": chain.spoken(end), **asdict(end)}))
+        return
+    typer.echo(chain.spoken(end))
+
+
+@commands.command("verify")
+def verify(
+    folder: Folder,
+    kept: Annotated[
+        list[Path] | None,
+        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
+    ] = None,
+    noted: Annotated[
+        list[str] | None,
+        typer.Option("--noted", help="A code of `ledger head` from the paper file; repeatable."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no entry was edited, dropped or moved, and that the ledger holds all that others know of it."""
+    from client import ledger_check  # noqa: PLC0415
+    from common.privacy import chain  # noqa: PLC0415
+
+    site = Site.open(folder)
+    found = ledger_check.check(
+        folder, [one for path in kept or [] for one in receipts.read(path)], noted or []
+    )
+    if as_json:
+        typer.echo(json.dumps({"site": site.name, "code": chain.spoken(found.head), **asdict(found)}))
+        return
+    lines = [
+        f"{site.name}: {found.head.sequence} entries, {found.private} private releases, {found.unbounded} bookings "
+        f"without bound, {found.patients} patients, {found.withdrawn} withdrew. Head {chain.spoken(found.head)}",
+        f"{found.replies} replies of the site's log, {found.receipts} receipts and {len(noted or [])} notes are "
+        f"borne out.",
+    ]
+    if found.head.torn_bytes:
+        lines.append(
+            f"After them stand {found.head.torn_bytes} bytes of an entry that a crash cut short; nothing left for it."
+        )
+    if not (kept or noted):
+        lines.append(
+            "Ledger and log put back together to an older copy show only against receipts or a noted code: "
+            "--receipts FILE, --noted CODE"
+        )
+    typer.echo("\n".join(lines))
+
+
+def _table(name: str, found: Spent) -> Table:
+    table = Table(title=f"{name}: the patient who has spent most")
+    for column in ("campaign", "releases", "patients", "epsilon alone"):
+        table.add_column(column, justify="left" if column == "campaign" else "right")
+    for row in found.campaigns:
+        alone = f"{row.epsilon:.3f}" if row.private else ""
+        alone = " + ".join(part for part in (alone, "no bound" if row.unbounded else "") if part)
+        table.add_row(
+            f"{row.campaign} {row.plan_hash[:12]}", str(row.private or "-"), str(row.patients), alone
+        )
+    table.add_section()
+    left = "-" if found.left is None else f"{found.left:.3f}"
+    table.add_row("all together", "", str(found.patients), f"{found.epsilon:.3f}")
+    table.add_row("left", "", "", left)
+    return table
+
+
+def _bar(epsilon: float, maximum: float) -> Table:
+    line = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=maximum, completed=min(epsilon, maximum), width=BAR_WIDTH)
+    line.add_row("spent", bar, f"{epsilon:.3f} of {maximum:g}")
+    return line
+
+
+def _told(found: Spent) -> list[str]:
+    lines = [
+        f"Epsilon at delta {found.delta:g}, for one patient added or removed, over all networks, rounds and "
+        f"campaigns (privacy loss distributions). Those of single campaigns do not add up to the total: they compose."
+    ]
+    if found.maximum_epsilon is None:
+        lines.append("No private release is permitted: policy.maximum_epsilon is not set in site.toml.")
+    if found.unbounded_patients:
+        lines.append(
+            f"{found.unbounded_patients} of {found.patients} patients took part in training without differential "
+            f"privacy: for them no epsilon bounds what was revealed, whatever is printed above."
+        )
+    return lines

@@ -1,0 +1,31 @@
+"""``synofed data withdraw``: a patient withdraws."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from client.log_cli import AsJson, Folder
+from client.site import Site
+
+
+def withdraw(
+    folder: Folder,
+    patient: Annotated[
+        str, typer.Argument(metavar="PATIENT", help="The patient's identifier in the manifest.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw a patient: refused from now on, data deleted here, and a signed statement. It cannot be undone."""
+    from client import withdrawal  # noqa: PLC0415  accounting: seconds
+    from client.withdrawal_statement import text  # noqa: PLC0415
+
+    done = withdrawal.withdraw(Site.open(folder), patient)
+    if as_json:
+        typer.echo(done.statement.model_dump_json())
+        return
+    typer.echo(text(done.statement))
+    typer.echo(
+        f"To be printed: {done.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
+    )
