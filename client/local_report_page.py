@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from importlib.resources import files
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -17,6 +18,9 @@ from matplotlib.figure import Figure
 from client.local_report import HELD_OUT, TRAINED_ON, Agreement, Report
 from common.evaluation.bootstrap import Estimate
 from common.notices import NO_PRIVACY, RESEARCH_ONLY
+
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
 
 TITLES = {
     HELD_OUT: "Patients that no network has seen",
@@ -67,7 +71,10 @@ def _label(agreement: Agreement) -> str:
 def _figure(report: Report) -> str:
     """Kappas with their intervals, as an SVG element in the page's own colours."""
     rows = list(_rows(report))
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synofed", "font.size": 8.5}):
+    inks: dict[RcKeyType, Any] = dict.fromkeys(
+        ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
+    )
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synofed", "font.size": 8.5, **inks}):
         canvas = Figure(figsize=(7.2, 0.6 + 0.28 * len(rows)), layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
@@ -85,4 +92,4 @@ def _figure(report: Report) -> str:
         canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
     element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return element.replace("#000000", "currentColor").replace(LINE, "var(--line)")
+    return element.replace(INK, "currentColor").replace(LINE, "var(--line)")
