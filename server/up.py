@@ -164,15 +164,20 @@ class _Tended:
         if wish.wanted == "stop":
             self._stop(status, attempts, alive=alive)
         elif alive and status.state == "RUNNING" and file_lock.holder(self.run.path) is None:
-            # killed: Flower would wait for its heartbeat for a minute
-            self.run.write_status(status.model_copy(update={"state": "INTERRUPTED", "reason": DIED}))
-            self.link.stop(attempts.run_id)
+            self._bury(attempts)
         elif not alive and (status.state not in ENDED or wish.asked != attempts.asked):
             if status.state in {"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"}:
                 return
             if wish.asked != attempts.asked:
                 attempts = Attempts(asked=wish.asked)
             self._start(status, attempts)
+
+    def _bury(self, attempts: Attempts) -> None:
+        """End the run of a process that is gone: killed, unless its last word came since the status was read."""
+        last = self.run.status()
+        if last.state == "RUNNING":  # Flower would wait for its heartbeat for a minute
+            self.run.write_status(last.model_copy(update={"state": "INTERRUPTED", "reason": DIED}))
+            self.link.stop(attempts.run_id)
 
     def _stop(self, status: CampaignStatus, attempts: Attempts, *, alive: bool) -> None:
         if alive:

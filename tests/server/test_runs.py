@@ -140,6 +140,22 @@ def test_a_process_that_was_killed_is_found_by_its_lock(home: Home) -> None:
     assert run.status().state == "INTERRUPTED"
 
 
+def test_a_process_that_ends_while_it_is_looked_at_is_not_taken_for_killed(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, link = submit.submit(home, settings()), Link()
+    tend(run, link)
+    run.write_status(CampaignStatus(state="RUNNING"))
+
+    def complete_and_end(folder: Path) -> None:
+        assert folder == run.path
+        run.write_status(CampaignStatus(state="COMPLETE_ALL_SITES"))
+
+    monkeypatch.setattr(file_lock, "holder", complete_and_end)
+    tend(run, link)
+    assert (link.stopped, run.status().state) == ([], "COMPLETE_ALL_SITES")
+
+
 def test_stop_ends_it_and_resume_goes_on(home: Home) -> None:
     run, link = submit.submit(home, settings()), Link()
     tend(run, link)
