@@ -16,6 +16,8 @@ from common.version import VERSION
 
 TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
 """Codes of refusals that may pass: the site is asked again."""
+MISHAPS = frozenset({"storage", "memory", "data", "internal"})
+"""Codes of refusals of a site that had agreed: something broke there, which may be mended before the deadline."""
 
 Encoding = Literal["float32", "bfloat16"]
 Weights = Float32[np.ndarray, " _"]

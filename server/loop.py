@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import SynofedError, UpdateError, VerificationError
-from common.messages import TRANSIENT, MissingWeights, Refusal, TrainRequest
+from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal, TrainRequest
 from common.settings import FederationSettings
 from server import hours
 from server.events import CentreNews, Observer, SiteNews
@@ -244,7 +244,7 @@ class Loop:
             self._supply(ask, answer, now)
             return False
         if isinstance(answer, Refusal):
-            if answer.code in TRANSIENT:
+            if answer.code in TRANSIENT | MISHAPS:
                 return self._failed(ask, answer.code, now)
             ask.group.drop(ask.site, f"refused: {answer.code}")
             return True

@@ -316,6 +316,20 @@ def test_what_may_pass_is_waited_for(
     assert [(event.state, event.reason) for event in news] == [("waiting", code), ("present", "")]
 
 
+@pytest.mark.parametrize("code", ["internal", "storage"])
+def test_what_broke_at_a_site_may_be_mended_before_the_deadline(
+    code: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
+) -> None:
+    broken = answering("south", code, until=3)
+
+    def app(message: Message, context: Context) -> Message:
+        return (broken if message.metadata.message_type == wire.TRAIN else client_app)(message, context)
+
+    outcome = run(FaultyGrid(folders, in_process(app), NoFault()), keys, tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert_same(undisturbed, tmp_path / "run")
+
+
 def test_a_site_of_another_version_is_refused_with_both(
     folders: list[Path], keys: dict[str, str], tmp_path: Path
 ) -> None:
