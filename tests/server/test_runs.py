@@ -240,7 +240,7 @@ def test_the_status_says_who_is_where(reported: Run) -> None:
 
 
 def test_commands_show_it(reported: Run, home: Home) -> None:
-    runner = CliRunner()
+    runner = CliRunner(env={"COLUMNS": "160"})
     app = synofed._commands("run")
     shown = runner.invoke(app, ["run", "watch", "demo", "--once", "--home", str(home.path)])
     assert shown.exit_code == 0
