@@ -31,7 +31,7 @@ STOP_S = 8.0
 CONNECTED = "SuperNode ID:"
 QUIET_S = 5.0
 """What keeps a SuperNode that has not connected by then is looked for; again when it has lived twice as long."""
-PROBE_S = 4.0
+PROBE_S = 8.0
 Say = Callable[[str], None]
 
 _NOT_ACTIVATED = re.compile(r"\[code: 2004\]|could not be activated|No SuperNode found")

@@ -7,6 +7,7 @@ that a proxy of the hospital that replaces certificates can be named.
 from __future__ import annotations
 
 import json
+import math
 import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,7 +31,7 @@ class Seen:
 
     Attributes:
         certificate: that it showed.
-        ahead_s: how far this machine's clock is ahead of its own, to about a second; ``None``: it told no time.
+        ahead_s: how far this machine's clock is ahead of its own, at least and to a second; ``None``: it told none.
         status: HTTP status of its answer.
         proxy: whether it is synofed's proxy.
         superlink: whether the SuperLink behind it is up.
@@ -83,7 +84,7 @@ def _ask(address: str, context: ssl.SSLContext, forward_proxy: str, wait_s: floa
     health = _health(body)
     return Seen(
         certificate=certificate,
-        ahead_s=_ahead_s(response.headers.get("date"), began + (came - began) / 2),
+        ahead_s=_ahead_s(response.headers.get("date"), began, came),
         status=response.status_code,
         proxy="proxy" in health,
         superlink=health.get("superlink") == "up",
@@ -99,15 +100,20 @@ def _health(body: bytes) -> dict[str, object]:
     return content if isinstance(content, dict) else {}
 
 
-def _ahead_s(date: str | None, now: datetime) -> float | None:
-    """How far this clock is ahead of a ``Date`` header, which is cut to whole seconds."""
+def _ahead_s(date: str | None, began: datetime, came: datetime) -> float | None:
+    """How far this clock is at least off from a ``Date`` header, which is cut to whole seconds.
+
+    The header was written at some time between question and answer: a slow answer is no clock that is off.
+    """
     try:
         said = parsedate_to_datetime(date or "")
     except ValueError:
         return None
     if said.tzinfo is None:
         return None
-    return (now - said - DATE_RESOLUTION / 2).total_seconds()
+    between = (began + (came - began) / 2 - said - DATE_RESOLUTION / 2).total_seconds()
+    unknown = (came - began).total_seconds() / 2
+    return math.copysign(max(0.0, abs(between) - unknown), between)
 
 
 def _who_is_there(error: Exception, address: str, forward_proxy: str, wait_s: float) -> str:

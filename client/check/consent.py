@@ -82,7 +82,11 @@ def versions() -> Finding:
 
 def known_campaigns(site: Site) -> Iterator[Finding]:
     """Each campaign that the site was asked about and has not left."""
-    listed = [(h, s) for h, s in campaigns.listed(site).items() if s.status is not Status.LEFT]
+    try:
+        listed = [(h, s) for h, s in campaigns.listed(site).items() if s.status is not Status.LEFT]
+    except SynofedError as error:
+        yield problem("campaigns", error)
+        return
     if not listed:
         yield ok("campaigns", "The site was asked about none yet")
     for plan_hash, state in listed[:SHOWN]:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from client import campaigns
-from client.campaigns import Status
+from client.campaigns import State, Status
 from client.ingest.rows import read_rows
 from client.site import Site
 from common.errors import DataError, SynofedError
-from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings
+from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, RatingSettings, Settings
 
 PATH = "_path"
 NO_GRADES = ("exam_id", "reader", "session")
@@ -44,7 +44,7 @@ def choose(site: Site, given: Settings | None) -> Chosen:
     """
     if given is not None:
         return Chosen(settings=given, source=f"the plan {given.name}", named=True)
-    for plan_hash, state in campaigns.listed(site).items():
+    for plan_hash, state in _listed(site).items():
         if state.status is Status.LEFT:
             continue
         try:
@@ -55,6 +55,14 @@ def choose(site: Site, given: Settings | None) -> Chosen:
         return Chosen(settings=settings, source=source, named=True)
     settings = from_tables(site)
     return Chosen(settings=settings, source="small networks for every column of the tables", named=False)
+
+
+def _listed(site: Site) -> Mapping[str, State]:
+    """The campaigns; none where what was decided about one cannot be read, which is told elsewhere."""
+    try:
+        return campaigns.listed(site)
+    except SynofedError:
+        return {}
 
 
 def from_tables(site: Site) -> Settings:
@@ -106,4 +114,5 @@ def _settings(images: list[str], graded: dict[str, int]) -> Settings:
         images=kinds,
         measurements=measurements,
         network=NetworkSettings(backbone="small", image_px=64, width=8),
+        rating=RatingSettings(folds=2, replicas=1),
     )

@@ -17,7 +17,7 @@ from client.ingest.pseudonyms import write_private
 from client.ingest.rows import read_rows
 from client.ingest.tables import Reading, read_tables
 from client.site import Site
-from common.errors import DataError, PolicyError, StorageError, SynofedError
+from common.errors import PolicyError, StorageError, SynofedError
 from common.extensions import is_own
 from common.settings import Settings
 
@@ -64,7 +64,7 @@ def check(
         looked, doctor_rows = _doctor(site)
         findings += [*said, looked]
         rows += [*pairs, *doctor_rows]
-    except DataError as error:
+    except SynofedError as error:
         found, listed = data.unusable(error)
         findings.append(found)
         rows += listed
@@ -132,6 +132,9 @@ def _planned(
         done = dry.rehearse(site, chosen.settings, store, device=place.training_device(site))
     except SynofedError as error:
         return [problem("dry round", error)], None
+    except RuntimeError as error:  # torch's: a driver that does not fit, a network that does not
+        said = f"Training failed: {str(error).partition(chr(10))[0]:.300}"
+        return [problem("dry round", SynofedError, said, "Look at compute.device in site.toml")], None
     return [*findings, *_rehearsed(done, chosen)], done
 
 

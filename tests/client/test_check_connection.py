@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from client.check import clock_and_certificate
-from client.check.connection import look
+from client.check.connection import _ahead_s, look
 from client.check.report import Finding
 from client.enrolment import Enrolment, enrol
 from client.join import what_keeps
@@ -170,7 +170,9 @@ def test_a_proxy_that_replaces_certificates_is_named(ca: Path, tmp_path: Path) -
     with Centre(inspecting).listening(tmp_path) as address, pytest.raises(ConnectionLostError) as raised:
         look(address, ca)
     assert "replaces certificates" in str(raised.value)
-    assert "is of localhost, 127.0.0.1, issued by" in str(raised.value) and "Hospital Inspection" in str(raised.value)
+    assert "is of localhost, 127.0.0.1, issued by" in str(raised.value) and "Hospital Inspection" in str(
+        raised.value
+    )
 
 
 def test_the_hospitals_forward_proxy(authority: Certified, ca: Path, tmp_path: Path) -> None:
@@ -249,6 +251,15 @@ def test_a_clock_that_is_off_is_measured(
     with Centre(authority, clock=timedelta(minutes=minutes)).listening(tmp_path) as address:
         ahead_s = look(address, ca).ahead_s
     assert ahead_s is not None and abs(ahead_s + 60 * minutes) < 5
+
+
+def test_a_slow_answer_is_no_clock_that_is_off() -> None:
+    date = "Sat, 21 Nov 2026 12:00:08 GMT"
+    began = datetime(2026, 11, 21, 12, 0, 0, tzinfo=UTC)
+    assert _ahead_s(date, began, began + timedelta(seconds=9)) == 0
+    assert _ahead_s(date, began, began + timedelta(seconds=4)) == pytest.approx(-4.5)
+    assert _ahead_s("yesterday", began, began) is None
+    assert _ahead_s(None, began, began) is None
 
 
 def test_a_site_that_is_not_enrolled_has_no_centre(tmp_path: Path) -> None:

@@ -58,7 +58,16 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    made = make_site_folder(tmp_path / "north", name="north", patients=12, exams_per_patient=2, readers=2)
+    folds = [str(patient % 2) if patient < 10 else "" for patient in range(12) for _ in range(2)]
+    made = make_site_folder(
+        tmp_path / "north",
+        name="north",
+        patients=12,
+        exams_per_patient=2,
+        readers=2,
+        held_out_patients=2,
+        extra={"fold": folds},  # else the site's key draws them
+    )
     (made / "site.toml").write_text(
         (made / "site.toml").read_text() + '\n[compute]\ndevice = "cpu"\nthreads = 1\n'
     )
@@ -253,6 +262,27 @@ def test_campaigns_are_held_against_policy_and_data(folder: Path) -> None:
     campaigns.decide(wide, plan_hash, Status.LEFT, by="me")
     (none,) = consent.known_campaigns(wide)
     assert none.found == "The site was asked about none yet"
+
+
+def test_a_damaged_decision_is_a_problem_and_stops_nothing_else(folder: Path) -> None:
+    plan_hash = asked(folder, plan())
+    (folder / "campaigns" / plan_hash / "state.json").write_text("{")
+    report = run.check(Site.open(folder), given=None, rehearse=False, now=NOW).report
+    assert [(one.section, one.exit_code) for one in report.findings if one.state == "problem"] == [
+        ("campaigns", 5)
+    ]
+    assert found(report, "Held against small networks").state == "ok"
+
+
+def test_a_device_that_fails_is_a_problem(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **more: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nCompile with TORCH_USE_CUDA_DSA")
+
+    monkeypatch.setattr(node, "train", fail)
+    report = checked(folder, rehearse=True).report
+    assert (report.exit_code, report.count("problem")) == (1, 1)
+    assert found(report, "Training failed: CUDA error: no kernel image is available.").section == "dry round"
+    assert not list(folder.glob(".rehearsal-*"))
 
 
 def test_which_plan_the_data_are_held_against(folder: Path) -> None:
