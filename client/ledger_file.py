@@ -61,7 +61,7 @@ class Ledger:
         key = keys.signing_key(self.folder)
         lines: list[bytes] = []
         last = self.head
-        if last.torn_bytes:
+        if last.torn_bytes and last.sequence:  # of a first line that was cut short there is nothing to tell
             torn = os.pread(self._descriptor, last.torn_bytes, self._size_bytes)
             found = {"torn_bytes": len(torn), "torn_hash": hashlib.sha256(torn).hexdigest()}
             lines.append(chain.line(chain.REPAIRED, found, last=last, time=_now(), key=key))
@@ -240,8 +240,9 @@ def secret_hash(secret: bytes) -> str:
 
 
 def _checked(folder: Path, data: bytes, *, after: Head) -> Chain:
-    if not data:
-        return Chain(entries=(), head=after, size_bytes=0)
+    if b"\n" not in data:
+        torn = Head(sequence=after.sequence, hash=after.hash, torn_bytes=len(data))
+        return Chain(entries=(), head=torn, size_bytes=0)
     if not keys.path(folder).exists():
         raise VerificationError(
             f"Expected the key of the ledger at {keys.path(folder)}: restore it from a backup"
