@@ -33,7 +33,11 @@ from simulation import study as studies
 from simulation.progress import Display
 from simulation.simulate import simulate as run_simulation
 
-app = typer.Typer(help="Whole multi-centre studies on one machine.", no_args_is_help=True)
+app = typer.Typer(
+    help="Whole multi-centre studies on one machine.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,  # a traceback may be sent to somebody
+)
 cohort = typer.Typer(help="Phantom or public data laid out as site folders.", no_args_is_help=True)
 
 

@@ -232,7 +232,7 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
             yield from ("", f"## {name}{PLACES[place]}, {NAMES[metric]}", "")
             yield from _markdown_table(study, rows, place, metric)
     if study.file.columns:
-        yield from _device_matrix(study, table)
+        yield from _matrices(study, table)
     yield from ("", "## What the rows are", "")
     for row in table.rows:
         note = study.file.rows[row.row].note
@@ -240,17 +240,43 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
 
 
+def _matrices(study: Study, table: Table) -> Iterator[str]:
+    """The main score under each condition: of all rows, or of the only row by device."""
+    names = tuple(dict.fromkeys(row.row for row in table.rows))
+    yield from _device_matrix(study, table) if len(names) == 1 else _condition_matrix(study, table, names)
+
+
 def _device_matrix(study: Study, table: Table) -> Iterator[str]:
-    """Accuracy by condition and device: for a study that leaves out one device after the other, its matrix."""
+    """Accuracy by condition and device: where one device after the other is left out, the study's matrix."""
     devices = list(dict.fromkeys(device for row in table.rows for device in row.devices))
-    for name in dict.fromkeys(row.row for row in table.rows):
-        rows = [row for row in table.rows if row.row == name]
-        yield from ("", f"## {rows[0].title}: accuracy % of the main score by condition and device", "")
-        yield f"| condition | {' | '.join(devices)} |"
-        yield f"|{'---|' * (len(devices) + 1)}"
-        for row in rows:
-            values = [_percent(row.devices[device]) for device in devices]
-            yield f"| {' | '.join([_column_title(study, row.column), *values])} |"
+    yield from ("", f"## {table.rows[0].title}: accuracy % of the main score by condition and device", "")
+    yield f"| condition | {' | '.join(devices)} |"
+    yield f"|{'---|' * (len(devices) + 1)}"
+    for row in table.rows:
+        values = [_percent(row.devices[device]) if device in row.devices else "" for device in devices]
+        yield f"| {' | '.join([_column_title(study, row.column), *values])} |"
+
+
+def _condition_matrix(study: Study, table: Table, names: Sequence[str]) -> Iterator[str]:
+    """Accuracy by row and condition."""
+    found = {(row.row, row.column): row for row in table.rows}
+    columns = [column for column, _ in dict.fromkeys(_parts(study, table)) if column]
+    for place in dict.fromkeys(place for _, place in _parts(study, table)):
+        yield from ("", f"## {PLACES[place]}, accuracy % of the main score by condition", "")
+        conditions = list(dict.fromkeys(columns))
+        yield f"| | {' | '.join(_column_title(study, column) for column in conditions)} |"
+        yield f"|{'---|' * (len(conditions) + 1)}"
+        for name in names:
+            rows = [found.get((name, column)) for column in conditions]
+            title = next(row.title for row in rows if row is not None)
+            yield f"| {' | '.join([title, *(_main_accuracy(row, place) for row in rows)])} |"
+
+
+def _main_accuracy(row: Row | None, place: str) -> str:
+    if row is None or place not in row.cells:
+        return "missing"
+    cell = row.cells[place].get(_main(_scores([row], place)), {}).get("accuracy")
+    return "" if cell is None else _percent(cell.value)
 
 
 def _percent(estimate: Estimate) -> str:

@@ -1,6 +1,7 @@
 """Studies: rows over the same patients, networks shared, runs one by one as a cluster does them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -228,6 +229,11 @@ set = ['cohort.leave_out=["device-north"]']
     ]
     assert trained == [["north", "south"], ["south"]]
     assert "by condition and device" in (out / "table.md").read_text(encoding="utf-8")
+    path.write_text(f'{text}[rows.majority]\nset = ["rating.decision=majority"]\n', encoding="utf-8")
+    assert command(monkeypatch, "study", path, "run", "--index", "2", "--out", out) == 0
+    assert command(monkeypatch, "study", path, "table", "--out", out) == 7
+    matrix = (out / "table.md").read_text(encoding="utf-8").partition("main score by condition\n")[2]
+    assert re.search(r"^\| majority \| [0-9.]+ \(.*\) \| missing \|$", matrix, flags=re.MULTILINE)
     path.write_text(text.replace("device-north", "device-nowhere"), encoding="utf-8")
     assert command(monkeypatch, "study", path, "--out", tmp_path / "other") == 3
 
