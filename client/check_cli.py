@@ -16,7 +16,7 @@ from client.site import Site
 from common.settings import load
 
 if TYPE_CHECKING:
-    from client.check.rehearsal import Rehearsal
+    from client.check.dry_round import Rehearsal
 
 
 def check(

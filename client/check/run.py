@@ -22,7 +22,7 @@ from common.extensions import is_own
 from common.settings import Settings
 
 if TYPE_CHECKING:
-    from client.check.rehearsal import Rehearsal
+    from client.check.dry_round import Rehearsal
     from client.doctor.findings import Report as DoctorReport
     from client.store import Store
 
