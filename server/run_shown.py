@@ -89,7 +89,16 @@ def page(run: Run) -> RenderableType:
 
 def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
     table = Table(box=box.SIMPLE, title="sites", title_justify="left")
-    for column in ("site", "last seen", "state", "waits for", "rounds used", "last used", "missed"):
+    for column in (
+        "site",
+        "last seen",
+        "state",
+        "waits for",
+        "rounds used",
+        "last used",
+        "missed",
+        "networks",
+    ):
         table.add_column(column)
     for name, site in status.sites.items():
         table.add_row(
@@ -100,6 +109,7 @@ def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
             str(site.used),
             _ago(site.last_used),
             str(status.missing.get(name, "")),
+            status.ensemble.get(name, ""),
         )
     return table
 

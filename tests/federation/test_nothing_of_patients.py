@@ -7,6 +7,7 @@ one that is missing, tables that cannot be read, a refusal, an error nobody expe
 import base64
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,9 @@ from client import ensemble, node, policy_file
 from client.app import app as client_app
 from client.site import Site
 from common.settings import Settings
-from server import deployed, runs, submit
+from server import campaign, deployed, runs, submit
 from server.home import Home
+from server.members import Pace
 from server.superlink import HOME_VARIABLE
 from tests import enrolling
 from tests.federation.fault_processes import NoFault
@@ -34,6 +36,7 @@ HIDDEN = (WARD, "Zetascope", "Thistlewood", "Quillfeather", "MURGATROYD", "OCALL
 NAMES = ("cork", "dublin", "galway", "limerick", "sligo")
 
 
+PACE = Pace(look=0.01, ask_first=0.02, ask_last=0.1, silence=30.0)
 Spoken = tuple["Recording", Home, list[Path]]
 
 
@@ -118,10 +121,10 @@ def serialised(message: Message) -> Iterator[bytes]:
     return (one.deflate() for one in get_all_nested_objects(message).values())
 
 
-def unexpected(east: Path) -> None:
+def unexpected(folder: Path) -> None:
     """The site's own code breaks, and says of whom."""
-    patient = read_table(east / "manifest.csv")[0]["patient_id"]
-    raise RuntimeError(f"index 7 is out of bounds for {patient} at {east}")
+    patient = read_table(folder / "manifest.csv")[0]["patient_id"]
+    raise RuntimeError(f"index 7 is out of bounds for {patient} at {folder}")
 
 
 @pytest.fixture(scope="module")
@@ -144,21 +147,24 @@ def spoken(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Iter
     toml.write_text(
         toml.read_text(encoding="utf-8").replace('methods = ["*"]', "methods = []"), encoding="utf-8"
     )
-    with (limerick / "grades.csv").open("a", encoding="utf-8") as file:
-        file.write(f"{rows[limerick][0]['exam_id']},Dr Thistlewood,1\n")  # a row without its grade
+    grades = read_table(limerick / "grades.csv")
+    write_table(limerick / "grades.csv", ({"exam_id": row["exam_id"], "x": row["reader"]} for row in grades))
     for folder in folders:
         policy_file.sign(Site.open(folder), Ed25519PrivateKey.generate())
     recording = Recording()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(HOME_VARIABLE, str(home.path))
         real = node.train
+        broke: list[Site] = []
 
         def train(site: Site, *rest: object, **more: object) -> object:
-            if site.name == "sligo":
+            if site.name == "sligo" and len(broke) < 2:
+                broke.append(site)
                 unexpected(sligo)
             return real(site, *rest, **more)  # type: ignore[arg-type]
 
         patch.setattr(node, "train", train)
+        patch.setattr(campaign, "run", partial(campaign.run, pace=PACE))
         submit.submit(home, settings)
         grid = FaultyGrid(folders, in_process(client_app), recording)
         deployed.run(grid, name=settings.name)
@@ -169,8 +175,8 @@ def test_what_went_wrong_did(spoken: Spoken, settings: Settings) -> None:
     _, home, folders = spoken
     status = runs.find(home, settings.name).status()
     assert status.state == "COMPLETE_SUBSET"
-    assert set(status.missing) >= {"galway", "sligo"}
-    assert {name for name, reason in status.ensemble.items() if reason == "received"} >= {"cork", "dublin"}
+    assert set(status.missing) == {"galway", "limerick"}
+    assert status.ensemble == dict.fromkeys(("cork", "dublin", "sligo"), "received")
     assert "policy" in status.sites["galway"].reason
     assert "data" in status.sites["limerick"].reason
     said = (folders[NAMES.index("sligo")] / "log.txt").read_text(encoding="utf-8")
