@@ -1,8 +1,10 @@
 """A real federation whose processes are killed and whose link is cut ends with the bits of an undisturbed one."""
 
+import json
 import os
 import signal
-import subprocess
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,57 +14,118 @@ from server import file_lock, submit
 from server.runs import Run
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
+from tests.deployment.processes import find, send, tasks
 from tests.deployment.test_end_to_end import configured, in_process, networks
 
-pytestmark = pytest.mark.slow
+Cause = Callable[[Federation, Run], None]
+
+TABLE = os.environ.get("SYNOFED_FAULT_TABLE")
+"""Where recovery times are written, one JSON line a fault; ``docs/results/faults.md`` is made of them."""
 
 
-def kill_campaign(federation: Federation, run: Run) -> None:
+def campaign_killed(federation: Federation, run: Run) -> None:
     holder = file_lock.holder(run.path)
-    assert holder is not None
+    assert holder
     os.kill(holder, signal.SIGKILL)
 
 
-def kill_superlink(federation: Federation, run: Run) -> None:
-    del run
-    listed = subprocess.run(
-        ["ps", "-o", "pid=,args=", "--ppid", str(federation.processes["up"].pid)],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.splitlines()
-    (line,) = [line for line in listed if "patient_superlink" in line]
-    os.kill(int(line.split()[0]), signal.SIGKILL)
+def superlink_killed(federation: Federation, run: Run) -> None:
+    found = find(federation, "up", "patient_superlink")
+    assert found
+    send(found, signal.SIGKILL)
 
 
-def kill_centre(federation: Federation, run: Run) -> None:
-    del run
+def executor_killed(federation: Federation, run: Run) -> None:
+    found = find(federation, SITES[2], "guarded_supernode executor")
+    assert found
+    send(found, signal.SIGKILL)
+
+
+def centre_killed(federation: Federation, run: Run) -> None:
     federation.end("up", signal.SIGKILL)
     federation.up()
 
 
-def kill_site(federation: Federation, run: Run) -> None:
-    del run
+def site_killed(federation: Federation, run: Run) -> None:
     federation.end(SITES[1], signal.SIGKILL)
     federation.join(SITES[1])
 
 
-@pytest.mark.timeout(900)
-def test_a_campaign_outlives_its_process_the_superlink_the_centre_and_a_site(
-    federation: Federation, tmp_path: Path
-) -> None:
-    settings = configured("outlives", rounds=6)
-    sites = simulated_sites(federation, SITES, tmp_path)
+def task_killed(federation: Federation, run: Run) -> None:
+    federation.wait(lambda: bool(tasks(federation, SITES[0])), what="a site that answers a message")
+    send(tasks(federation, SITES[0]), signal.SIGKILL)
+
+
+def link_cut(federation: Federation, run: Run, seconds: float = 5.0) -> None:
+    proxies = find(federation, "up", "server.proxy")
+    assert proxies
+    send(proxies, signal.SIGSTOP)
+    time.sleep(seconds)
+    send(proxies, signal.SIGCONT)
+
+
+def link_slow(federation: Federation, run: Run) -> None:
+    for _ in range(20):
+        link_cut(federation, run, seconds=1.0)
+        time.sleep(0.2)
+
+
+def disturb(federation: Federation, folder: Path, name: str, faults: Mapping[str, Cause]) -> None:
+    """A campaign with one fault after each of its first rounds."""
+    settings = configured(name, rounds=len(faults) + 1)
+    sites = simulated_sites(federation, SITES, folder)
     run = submit.submit(federation.home, settings)
-    for done, kill in enumerate((kill_site, kill_campaign, kill_superlink, kill_centre), start=1):
-        federation.wait(lambda done=done: len(run.rounds()) >= done, what=f"round {done}")  # type: ignore[misc]
-        kill(federation, run)
+    federation.wait(lambda: len(run.rounds()) >= 1, what="the first round")
+    for fault, cause in faults.items():
+        done, began = len(run.rounds()), time.monotonic()
+        cause(federation, run)
+        federation.wait(lambda done=done: len(run.rounds()) > done, what=f"a round after: {fault}")  # type: ignore[misc]
+        if TABLE:
+            with Path(TABLE).open("a", encoding="utf-8") as file:
+                seconds = round(time.monotonic() - began, 1)
+                file.write(json.dumps({"fault": fault, "seconds": seconds}) + "\n")
     federation.ended(run)
     assert run.status().state == "COMPLETE_ALL_SITES", run.log.read_text()
-    alone = in_process(settings, sites, tmp_path / "alone")
+    alone = in_process(settings, sites, folder / "alone")
     deployed, simulated = networks(run.path), networks(alone)
     assert deployed.keys() == simulated.keys()
-    for name, tensors in simulated.items():
+    for network, tensors in simulated.items():
         for key, tensor in tensors.items():
-            assert torch.equal(deployed[name][key], tensor), (name, key)
-    assert run.log.read_text().count("the campaign's process starts") >= 2
+            assert torch.equal(deployed[network][key], tensor), (network, key)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_four_outages_in_one_campaign_change_no_bit(federation: Federation, tmp_path: Path) -> None:
+    disturb(
+        federation,
+        tmp_path,
+        "outages",
+        {
+            "a site killed": site_killed,
+            "the campaign's process killed": campaign_killed,
+            "the SuperLink killed": superlink_killed,
+            "the link cut for 5 s": link_cut,
+        },
+    )
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_every_outage_changes_no_bit(federation: Federation, tmp_path: Path) -> None:
+    disturb(
+        federation,
+        tmp_path,
+        "every-outage",
+        {
+            "a site killed": site_killed,
+            "a site's task killed while it answers": task_killed,
+            "a site's executor killed": executor_killed,
+            "the campaign's process killed": campaign_killed,
+            "the SuperLink killed": superlink_killed,
+            "the whole centre killed": centre_killed,
+            "the link cut for 5 s": link_cut,
+            "the link cut for 90 s": lambda federation, run: link_cut(federation, run, seconds=90.0),
+            "the link stalling for 20 s": link_slow,
+        },
+    )

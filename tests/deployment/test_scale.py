@@ -14,7 +14,7 @@ from common.settings import parse
 from server import submit
 from server.runs import ENDED, Run
 from tests.deployment.federation import Federation
-from tests.deployment.test_faults import command, descendants
+from tests.deployment.processes import command, descendants
 
 pytestmark = pytest.mark.soak
 SITES = tuple(f"site-{number:02d}" for number in range(10))
