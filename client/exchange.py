@@ -66,12 +66,15 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
     """A site's answer to a request to train, or its refusal."""
 
     def answer(site: Site, request: TrainRequest, asked: Asked) -> RecordDict:
+        from client import unprotected  # noqa: PLC0415  torch: the exams are read
+
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         again = _repeated(site, asked)
         if again is not None:
             return again
         site.policy.check_hours()
         answered.check(site.folder, request)
+        patients = unprotected.patients(site, settings)
         reply = _trained(site, request, settings, compute)
         if isinstance(reply, MissingWeights):
             policy_hash = policy_file.policy_hash(site)
@@ -79,6 +82,7 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
             return wire.encode_missing_weights(reply)
         if site.policy.approval == "each":
             answered.claim(site.folder, request)
+        unprotected.book(site, request, patients | unprotected.patients(site, settings))
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
         return _sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
 
