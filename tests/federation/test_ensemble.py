@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -24,12 +25,16 @@ from client import cli as site_cli
 from client.app import app as client_app
 from client.campaigns import Status
 from client.site import Site
-from common import network_files, wire
+from common import network_files, pretrained, wire
 from common.ensemble import Statement, sign
 from common.errors import DataError, VerificationError
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed
-from common.settings import Settings
+from common.methods.stages import NetworkResult, networks
+from common.network_files import TrainedNetwork
+from common.networks import build, torchvision_shim
+from common.settings import CampaignSettings, Settings
 from server import campaign, certificates, hand_out
+from server import network_files as server_network_files
 from server.campaign import Outcome
 from server.hand_out import RECEIVED, Ensemble
 from server.home import Home
@@ -38,6 +43,7 @@ from server.receipts import Receipts
 from server.roster import Roster
 from simulation import cli as simulation_cli
 from tests import enrolling
+from tests.asking import Centre
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, FaultyGrid, in_process
 from tests.full_disk import limited_files
@@ -497,3 +503,67 @@ def test_one_exam_is_scored_with_the_ensemble_at_the_site(federation: Federation
     gs, doppler = (str(federation.folders[0] / row[f"{image}_path"]) for image in ("gs", "doppler"))
     said = command("score", str(federation.place("north")), "--gs", gs, "--doppler", doppler)
     assert "Research use only" in said
+
+
+def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    file = tmp_path / "resnet18.pth"
+    generator = torch.Generator().manual_seed(1)
+    state = torchvision_shim.resnet18().state_dict()
+    torch.save(
+        {
+            name: torch.rand(values.shape, generator=generator) * 0.1
+            if values.is_floating_point()
+            else values
+            for name, values in state.items()
+        },
+        file,
+    )
+    made = make_settings(images=("gs",), measurements=("hypertrophy",), grades=3, image_px=32)
+    backbone = {"backbone": "resnet18", "binary_backbone": "resnet18", "layers": 2, "batch_sizes": (8,)}
+    settings = pretrained.resolved(
+        made.model_copy(
+            update={
+                "method": "andersen",
+                "network": made.network.model_copy(update={"backbone": "resnet18", "weights": str(file)}),
+                "andersen": made.andersen.model_copy(update={**backbone, "learning_rates": (1e-3, 5e-4)}),
+                "campaign": CampaignSettings(recipients=("sites",)),
+            }
+        )
+    )
+    north = make_site_folder(
+        tmp_path / "north", name="north", images=("gs",), patients=4, measurements=("hypertrophy",), grades=3
+    )
+    home = enrolling.make_home(tmp_path / "home", now=now)
+    enrolling.join(home, north, now=now)
+    policy_file.sign(Site.open(north), Ed25519PrivateKey.generate())
+    scoring = [spec for spec in networks(settings).values() if spec.scoring]
+    trained = []
+    for seed, spec in enumerate(scoring):
+        weights = build.initial_weights(spec, settings.network, seed=seed).numpy()
+        result = NetworkResult(best_round=1, auc=0.75, threshold=0.5)
+        trained.append(TrainedNetwork(spec=spec, result=result, weights=weights))
+        server_network_files.save(tmp_path / "run" / "networks", trained[-1])
+    results = {network.spec.name: network.result for network in trained}
+    outcome = Outcome(
+        status=campaign.Status.COMPLETE_ALL_SITES, sites=("north",), missing={}, results=results
+    )
+    federation = Federation(
+        home=home, folders=(north,), settings=settings, run=tmp_path / "run", outcome=outcome
+    )
+    plan = Centre(north, settings)
+    assert isinstance(plan.plan(plan.plan_request()), Signed)
+    whole = federation.ensemble
+    frozen = {part for _, part in whole.place.values() if part}
+    assert frozen == {"backbone"}
+    assert len(whole.sizes) < 2 * len(trained)  # one backbone for several classifiers travels once
+    store = Site.open(north).store(settings)
+    every = torch.arange(len(store.tensors))
+    expected = network_files.committee(trained, settings).outputs(store.tensors.images, every)
+    answer = federation.ask(whole.request("all", tuple(whole.sizes)))
+    assert isinstance(answer, Signed)
+    assert answer.reply.missing == ()
+    file.unlink()  # the site never had it
+    _, committee = ensemble.opened(Site.open(north), settings.plan_hash())
+    for got, wanted in zip(committee.outputs(store.tensors.images, every), expected, strict=True):
+        np.testing.assert_array_equal(got.probabilities, wanted.probabilities)
