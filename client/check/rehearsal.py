@@ -7,6 +7,7 @@ random weights, in a folder that is removed. The plan's times and bytes follow f
 from __future__ import annotations
 
 import math
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -38,9 +39,14 @@ STEPS = 3
 """Of the longer of two runs; the shorter has one."""
 REPEATS = 2
 """Of each run, of which the faster counts: what else runs on the machine only ever slows."""
+SLOW_S = 10.0
+"""A network whose first step takes longer is not asked for another: that step's time counts, a little too long."""
 SCORING_SHARE = 1 / 3
 """Of a training step's time that the same exams take to be scored: no backward pass."""
 RUN = "0" * 32
+PREFIX = ".rehearsal-"
+LEFT_S = 3600.0
+"""A folder so old is of a dry round that was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,26 +67,30 @@ class _RehearsingSite(Site):
         return self.few
 
 
-def rehearse(site: Site, settings: Settings, store: Store, *, device: torch.device) -> Rehearsal:
-    """Train one network of each architecture of the plan's first stage for a few steps.
+def rehearse(
+    site: Site, settings: Settings, store: Store, *, device: torch.device, stage: Stage | None = None
+) -> Rehearsal:
+    """Train one network of each architecture of a stage for a few steps.
 
     Args:
         site: whose policy says what may leave.
         settings: the plan.
         store: of all its exams.
         device: where to train.
+        stage: of the plan; ``None``: its first.
 
     Raises:
         DataError: if no exam is for training.
         MemoryLimitError: if the device has too little memory.
         ConfigurationError: if the plan names a method that is not installed.
     """
-    stage = first_stage(settings)
+    stage = stage or first_stage(settings)
     few = replace(store, tensors=replace(store.tensors, fold=_few(store)))
     alike: dict[object, list[NetworkSpec]] = {}
     for spec in stage.networks:
         alike.setdefault((spec.shape, spec.images, spec.training), []).append(spec)
-    with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=site.folder) as folder:
+    _clear(site.folder)
+    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=site.folder) as folder:
         rehearsing = _RehearsingSite.of(site, Path(folder), few)
         shapes = tuple(
             _rehearsed(rehearsing, site, settings, store, members, device=device)
@@ -102,6 +112,13 @@ def first_stage(settings: Settings) -> Stage:
         ConfigurationError: if there is no such method.
     """
     return next(iter(method(settings.method).stages(settings, {})))
+
+
+def _clear(folder: Path) -> None:
+    """Remove what killed dry rounds left behind."""
+    for left in folder.glob(f"{PREFIX}*"):
+        if time.time() - left.stat().st_mtime > LEFT_S:
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _few(store: Store) -> torch.Tensor:
@@ -133,20 +150,14 @@ def _rehearsed(
     device: torch.device,
 ) -> Rehearsed:
     spec = members[0]
-    short, long = _with_steps(settings, 1), _with_steps(settings, STEPS)
     request = _request(spec, settings)
-    _trained(rehearsing, request, short, device)  # builds the network and touches the pictures
-    one_s, _ = _fastest(rehearsing, request, short, device)
-    more_s, reply = _fastest(rehearsing, request, long, device)
-    step_s = max(0.0, (more_s - one_s) / (STEPS - 1))
+    step_s, other_s, reply = _timed(rehearsing, request, settings, device)
     learnt = reply.networks[spec.name].num_examples > 0
     packed = wire.encode_train_reply(_withheld(reply, spec, site, store), encoding=request.encoding)
     return Rehearsed(
         network=spec.name,
         networks=len(members),
-        seconds=max(0.0, one_s - step_s) + _steps(spec, settings, site, store) * step_s
-        if learnt
-        else math.nan,
+        seconds=other_s + _steps(spec, settings, site, store) * step_s if learnt else math.nan,
         up_bytes=wire.contents(packed).size_bytes,
         down_bytes=wire.contents(wire.encode_train_request(replace(request, attached={}))).size_bytes,
         sent=tuple(_sent(packed)),
@@ -193,6 +204,20 @@ def campaign_up_bytes(settings: Settings) -> int:
             a_round = width * layout.size + further * layout.trained_size
             total += a_round * (spec.rounds or settings.federation.rounds)
     return total
+
+
+def _timed(
+    site: Site, request: TrainRequest, settings: Settings, device: torch.device
+) -> tuple[float, float, TrainReply]:
+    """Seconds of a step, seconds of all else in a round, and the reply."""
+    short, long = _with_steps(settings, 1), _with_steps(settings, STEPS)
+    first_s, reply = _trained(site, request, short, device)  # builds the network and touches the pictures
+    if first_s > SLOW_S:
+        return first_s, 0.0, reply
+    one_s, _ = _fastest(site, request, short, device)
+    more_s, reply = _fastest(site, request, long, device)
+    step_s = max(0.0, (more_s - one_s) / (STEPS - 1))
+    return step_s, max(0.0, one_s - step_s), reply
 
 
 def _fastest(

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import hashlib
 import json
+import os
 import shutil
 import stat
 import sys
@@ -27,7 +28,8 @@ from client.site import Site
 from common import wire
 from common.errors import ConfigurationError, DataError, PolicyError, UnapprovedError
 from common.exam import Quarantined
-from common.messages import PlanRequest, TrainReply
+from common.messages import MissingWeights, PlanRequest, TrainReply, TrainRequest
+from common.methods.stages import method
 from common.settings import Settings
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
@@ -349,6 +351,47 @@ def test_a_dry_round_sends_no_more_than_the_policy_permits(folder: Path) -> None
     few = policy(folder, "minimum_cohort = 1", "minimum_cohort = 11")
     done = rehearsal.rehearse(few, settings, site.store(settings), device=CPU)
     assert not [sent for shape in done.shapes for sent in shape.sent if sent.part == "histograms"]
+
+
+def test_what_a_killed_dry_round_left_is_cleared(folder: Path) -> None:
+    old, young = folder / ".rehearsal-old", folder / ".rehearsal-young"
+    for left in (old, young):
+        (left / "state").mkdir(parents=True)
+    os.utime(old, (0, 0))
+    site, settings = Site.open(folder), plan()
+    rehearsal.rehearse(site, settings, site.store(settings), device=CPU)
+    assert not old.exists() and young.exists()
+
+
+def test_a_slow_network_is_trained_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site, settings = Site.open(folder), plan()
+    store, steps = site.store(settings), []
+    answer = node.train
+
+    def counted(
+        site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, share: int = 1
+    ) -> TrainReply | MissingWeights:
+        steps.append(settings.training.local_steps)
+        return answer(site, request, settings, device=device, share=share)
+
+    monkeypatch.setattr(node, "train", counted)
+    fast = rehearsal.rehearse(site, settings, store, device=CPU)
+    assert steps == [1, 1, 1, 3, 3] * len(fast.shapes)
+    steps.clear()
+    monkeypatch.setattr(rehearsal, "SLOW_S", 0.0)
+    slow = rehearsal.rehearse(site, settings, store, device=CPU)
+    assert steps == [1] * len(slow.shapes) and slow.seconds_a_round > 0
+
+
+def test_frozen_parts_are_made_up_here_and_are_nothing_that_is_sent(folder: Path) -> None:
+    settings = plan()
+    fusion = list(method(settings.method).stages(settings, {}))[-1]
+    assert fusion.name == "fusion" and fusion.networks[0].frozen
+    site = Site.open(folder)
+    store = site.store(settings)
+    sent = rehearsal.rehearse(site, settings, store, device=CPU, stage=fusion).shapes[0].sent
+    assert [one.name for one in sent if one.part == "updates"] == [fusion.networks[0].name]
+    assert not (folder / "cache").exists()
 
 
 @pytest.mark.parametrize("algorithm", ["scaffold", "fedbn"])
