@@ -1,12 +1,21 @@
+import ast
+import functools
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
+import synofed
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
 README = Path(__file__).parents[1] / "README.md"
+DOCUMENTS = (README, README.parent / "CONTRIBUTING.md", *sorted((README.parent / "docs").rglob("*.md")))
+MESSAGES = ("troubleshooting.md", "operator.md")
 
 
 def test_the_example_in_the_readme_runs(
@@ -34,3 +43,94 @@ def test_every_command_in_the_readme_names_what_exists() -> None:
     text = README.read_text(encoding="utf-8")
     for path in set(re.findall(r"(?:configs|docs)/[\w./-]+\.(?:toml|md|png)", text)):
         assert (README.parent / path).exists(), path
+
+
+def fenced(text: str) -> Iterator[list[str]]:
+    """The commands of a document's blocks, without ``$`` and comments; ``...`` is for the reader to fill in."""
+    for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            command = line.strip().removeprefix("$ ")
+            if command.startswith("synofed "):
+                words = shlex.split(command, comments=True)[1:]
+                if "..." not in words:
+                    yield words
+
+
+def mentioned(text: str) -> Iterator[list[str]]:
+    """The commands that stand in a document's sentences."""
+    outside = re.sub(r"^ *```\w*\n.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for command in re.findall(r"`synofed ([^`]*)`", outside):
+        words = [word for word in shlex.split(command) if word != "..."]
+        if "\\" not in command:  # else it is the first bytes of a format
+            yield words
+
+
+@functools.cache
+def commands() -> click.Command:
+    return typer.main.get_command(synofed._commands(""))
+
+
+def command(words: list[str]) -> tuple[click.Command, list[str]]:
+    """The command that words name, and what follows its name."""
+    found = commands()
+    while isinstance(found, click.Group) and words:
+        if found.name == "ledger" and words[0] not in found.commands:
+            words = ["show", *words]
+        assert words[0] in found.commands, words
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_in_the_documents_is_one(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    for words in fenced(text):
+        found, arguments = command(words)
+        found.make_context(words[0], arguments)
+    for words in mentioned(text):
+        found, arguments = command(words)
+        known = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= known, words
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_link_between_documents_leads_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", document.read_text(encoding="utf-8")):
+        if target.startswith("http"):
+            continue
+        name, _, anchor = target.partition("#")
+        place = document.parent / name if name else document
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def said() -> Iterator[str]:
+    """Every text of the source; what is filled in is one character."""
+    root = README.parent
+    for package in ("client", "server", "common", "simulation"):
+        for path in (root / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield node.value
+                elif isinstance(node, ast.JoinedStr):
+                    yield "".join(
+                        str(part.value) if isinstance(part, ast.Constant) else "\0" for part in node.values
+                    )
+    yield from (root / "deploy" / "install.sh").read_text(encoding="utf-8").splitlines()
+
+
+def test_every_message_that_is_explained_is_one() -> None:
+    texts = list(said())
+    for name in MESSAGES:
+        document = (README.parent / "docs" / name).read_text(encoding="utf-8")
+        quoted = re.findall(r"(?<![*\w])\*([^*|]+ [^*|]+)\*(?!\*)", document)
+        assert len(quoted) > 10
+        for message in quoted:
+            parts = [part.strip() for part in " ".join(message.split()).split("…")]
+            pattern = re.compile(".*".join(map(re.escape, filter(None, parts))), re.DOTALL)
+            assert any(map(pattern.search, texts)), f"{name}: nothing says {message!r}"
