@@ -60,9 +60,8 @@ def mentioned(text: str) -> Iterator[list[str]]:
     """The commands that stand in a document's sentences."""
     outside = re.sub(r"^ *```\w*\n.*?^ *```", "", text, flags=re.DOTALL | re.MULTILINE)
     for command in re.findall(r"`synofed ([^`]*)`", outside):
-        words = [word for word in shlex.split(command) if word != "..."]
-        if "\\" not in command:  # else it is the first bytes of a format
-            yield words
+        if not re.search(r" \d", command):  # else it is the name of a format
+            yield [word for word in shlex.split(command) if word != "..."]
 
 
 @functools.cache
