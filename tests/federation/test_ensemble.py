@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ from common.methods.stages import NetworkResult, networks
 from common.network_files import TrainedNetwork
 from common.networks import build, torchvision_shim
 from common.settings import CampaignSettings, Settings
-from server import campaign, certificates, hand_out
+from server import campaign, certificates, deployed, hand_out, submit
 from server import network_files as server_network_files
 from server.campaign import Outcome
 from server.hand_out import RECEIVED, Ensemble
@@ -41,6 +42,7 @@ from server.home import Home
 from server.members import Pace
 from server.receipts import Receipts
 from server.roster import Roster
+from server.superlink import HOME_VARIABLE
 from simulation import cli as simulation_cli
 from tests import enrolling
 from tests.asking import Centre
@@ -567,3 +569,40 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
     _, committee = ensemble.opened(Site.open(north), settings.plan_hash())
     for got, wanted in zip(committee.outputs(store.tensors.images, every), expected, strict=True):
         np.testing.assert_array_equal(got.probabilities, wanted.probabilities)
+
+
+def test_a_centre_that_is_started_again_goes_on_handing_out(
+    trained: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Watched(NoFault):
+        """What is handed to one site never arrives."""
+
+        def __init__(self, lost: str) -> None:
+            self.lost = lost
+            self.given: list[str] = []
+
+        def sending(self, site: str, message: Message, number: int) -> bool:
+            if message.metadata.message_type != wire.ENSEMBLE:
+                return True
+            self.given.append(site)
+            return site != self.lost
+
+    settings = trained.settings.model_copy(
+        update={
+            "name": "again",
+            "seed": 7,
+            "federation": trained.settings.federation.model_copy(update={"approval_s": 4.0}),
+        }
+    )
+    monkeypatch.setenv(HOME_VARIABLE, str(trained.home.path))
+    monkeypatch.setattr(campaign, "run", partial(campaign.run, pace=PACE))
+    run = submit.submit(trained.home, settings)
+    first, second = Watched("south"), Watched("nobody")
+    deployed.run(grid(trained.folders, first), name="again")
+    status = run.status()
+    assert status.state == "COMPLETE_ALL_SITES"
+    assert status.ensemble == {"north": RECEIVED, "south": "has not answered"}
+    assert "south has not got the ensemble" in run.log.read_text(encoding="utf-8")
+    deployed.run(grid(trained.folders, second), name="again")
+    assert run.status().ensemble == dict.fromkeys(NAMES, RECEIVED)
+    assert second.given == ["south"]
