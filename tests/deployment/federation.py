@@ -46,6 +46,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _folds(patients: int) -> list[str]:
+    """Of every exam: patients in turn into two folds, the last two into none."""
+    of_patients = [str(patient % 2) if patient < patients - 2 else "" for patient in range(patients)]
+    return [fold for fold in of_patients for _ in range(2)]
+
+
 @dataclass(slots=True)
 class Federation:
     """A centre and its sites; ``up`` and ``join`` start their processes, ``close`` ends all of them."""
@@ -70,7 +76,13 @@ class Federation:
         for index, name in enumerate(names):
             made.enrol(
                 make_site_folder(
-                    made.site(name), name=name, patients=patients, exams_per_patient=2, seed=index
+                    made.site(name),
+                    name=name,
+                    patients=patients,
+                    exams_per_patient=2,
+                    seed=index,
+                    held_out_patients=2,
+                    extra={"fold": _folds(patients)},  # else the site's key draws them
                 )
             )
         return made
