@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from common import atomic
+from common.atomic import sync
 from common.errors import StorageError
+
+__all__ = ["create", "sync", "write"]
 
 
 def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
@@ -22,7 +24,7 @@ def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
     Raises:
         StorageError: if it cannot be written; then nothing of it stays.
     """
-    with _drafted(path, content, mode) as draft:
+    with _drafted(path, content, mode=mode) as draft:
         draft.replace(path)
 
 
@@ -32,33 +34,15 @@ def create(path: Path, content: bytes) -> None:
     Raises:
         StorageError: if it cannot be written.
     """
-    with _drafted(path, content, 0o600) as draft, contextlib.suppress(FileExistsError):
+    with _drafted(path, content, mode=0o600) as draft, suppress(FileExistsError):
         path.hardlink_to(draft)  # fails if another process was first; never shows half a file
 
 
-def sync(folder: Path) -> None:
-    """Bring a folder's names to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextlib.contextmanager
-def _drafted(path: Path, content: bytes, mode: int) -> Iterator[Path]:
-    """A file beside another, on disk; what is made of it is on disk at the end, and it is gone."""
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+@contextmanager
+def _drafted(path: Path, content: bytes, *, mode: int) -> Iterator[Path]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        yield draft
-        sync(path.parent)
+        with atomic.drafted(path, content, mode=mode) as draft:
+            yield draft
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)

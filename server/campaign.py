@@ -11,12 +11,13 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from common import atomic
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import atomic, groups, network_files, weights
+from server import groups, network_files, weights
 from server.events import Event, Observer, StageStarted
 from server.journal import Journal, RoundRecord
 from server.library import NetworkLibrary
@@ -140,7 +141,7 @@ def _reuse(
             network_files.save(folder / "networks", network)
     if taken and not decided.exists():
         decided.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(decided, json.dumps([network.spec.name for network in taken]).encode())
+        atomic.write(decided, json.dumps([network.spec.name for network in taken]).encode())
     return {network.spec.name: network.result for network in taken}
 
 
@@ -190,7 +191,7 @@ def run_name(folder: Path) -> str:
     """What tells this run's requests, and its state at the sites, from those of any other run; drawn once."""
     path = folder / "run.txt"
     if not path.exists():
-        atomic.write_bytes(path, secrets.token_hex(16).encode())
+        atomic.write(path, secrets.token_hex(16).encode())
     return path.read_text(encoding="utf-8")
 
 

@@ -12,11 +12,12 @@ from pathlib import Path
 
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
+from common import atomic
 from common.enrolment import Hex32, Invitation, Registration, SiteName, keys_fingerprint, spoken
 from common.errors import ConfigurationError, VerificationError
 from common.settings import Section
 from common.version import VERSION
-from server import atomic, certificates
+from server import certificates
 from server.home import Home
 from server.registry import RegisteredSite, Registry, lock
 
@@ -50,7 +51,7 @@ def invite(home: Path, site: str, *, now: datetime) -> Invitation:
                 f"synofed federation revoke {name} first"
             )
         paths.make(paths.codes)
-        atomic.write_bytes(_code_path(paths, name), code.model_dump_json().encode(), mode=0o600)
+        atomic.write(_code_path(paths, name), code.model_dump_json().encode(), mode=0o600)
         invited = replace(known, status="invited", node_key="", receipt_key="", invited_at=_iso(now))
         registry.with_site(invited).write(home)
     return Invitation(

@@ -14,6 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from common import atomic
 from common.enrolment import (
     LIMIT_BYTES,
     Invitation,
@@ -22,7 +23,7 @@ from common.enrolment import (
     spoken,
 )
 from common.errors import ConfigurationError, DataError
-from server import atomic, enrolment
+from server import enrolment
 from server import provision as provisioning
 from server.provision import Validity
 from server.registry import RegisteredSite, Registry
@@ -95,7 +96,7 @@ def invite(
     _check_replaceable(path)
     invitation = enrolment.invite(home, site, now=now)
     try:
-        atomic.write_bytes(path, invitation.dump().encode(), mode=0o600)
+        atomic.write(path, invitation.dump().encode(), mode=0o600)
     except OSError as error:
         raise DataError(
             f"Expected to write the invitation to {path}: {error.strerror}. Invite again"

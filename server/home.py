@@ -10,10 +10,10 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, ValidationError, field_validator
 
+from common import atomic
 from common.enrolment import split_address
 from common.errors import ConfigurationError
 from common.settings import Section, describe
-from server import atomic
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -147,4 +147,4 @@ class Home:
     def write_federation(self, federation: Federation) -> None:
         """Write ``federation.toml``."""
         text = tomli_w.dumps(federation.model_dump(mode="json"))
-        atomic.write_bytes(self.settings_file, text.encode())
+        atomic.write(self.settings_file, text.encode())

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from common import atomic
 from common.network_files import TrainedNetwork, committee, encode, load, load_all, modules, path
-from server import atomic
 
 __all__ = ["TrainedNetwork", "committee", "load", "load_all", "modules", "path", "save", "write"]
 
@@ -18,4 +18,4 @@ def save(folder: Path, network: TrainedNetwork) -> None:
 
 def write(file_path: Path, network: TrainedNetwork) -> None:
     """Write one network to a file."""
-    atomic.write_bytes(file_path, encode(network))
+    atomic.write(file_path, encode(network))

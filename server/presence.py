@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from common import atomic
 from common.settings import Section
-from server import atomic, file_lock
+from server import file_lock
 from server.home import Home
 from server.runs import now
 
@@ -38,7 +39,7 @@ def write(home: Home, nodes: Iterable[Node]) -> None:
         node.name: Presence(online=node.online, last_seen=present if node.online else node.last_seen)
         for node in nodes
     }
-    atomic.write_bytes(home.superlink / NAME, _File(nodes=seen).model_dump_json(indent=1).encode() + b"\n")
+    atomic.write(home.superlink / NAME, _File(nodes=seen).model_dump_json(indent=1).encode() + b"\n")
 
 
 def read(home: Home) -> Mapping[str, Presence]:

@@ -9,10 +9,11 @@ from pathlib import Path
 from cryptography import x509
 from pydantic import ValidationError
 
+from common import atomic
 from common.enrolment import certificate_fingerprint, split_address
 from common.errors import ConfigurationError
 from common.settings import describe
-from server import atomic, certificates
+from server import certificates
 from server.certificates import Certified
 from server.home import Federation, Home, ProxySection, SuperlinkSection
 from server.registry import Registry, lock
@@ -183,14 +184,14 @@ def _make_authority(paths: Home, name: str, now: datetime) -> Certified:
     if not paths.ca_certificate.exists():
         key = certificates.read_key(paths.ca_key) if paths.ca_key.exists() else None
         authority = certificates.make_authority(name, key=key, now=now)
-        atomic.write_bytes(paths.ca_key, certificates.key_pem(authority.key), mode=0o600)
-        atomic.write_bytes(paths.ca_certificate, certificates.certificate_pem(authority.certificate))
+        atomic.write(paths.ca_key, certificates.key_pem(authority.key), mode=0o600)
+        atomic.write(paths.ca_certificate, certificates.certificate_pem(authority.certificate))
     return certificates.read_authority(paths)
 
 
 def _make_server_key(paths: Home) -> None:
     if not paths.server_key.exists():
-        atomic.write_bytes(paths.server_key, certificates.key_pem(certificates.new_key()), mode=0o600)
+        atomic.write(paths.server_key, certificates.key_pem(certificates.new_key()), mode=0o600)
 
 
 def _certified(paths: Home, host: str) -> bool:
@@ -210,7 +211,7 @@ def _certify(paths: Home, authority: Certified, host: str, *, now: datetime) -> 
         )
     key = certificates.read_key(paths.server_key)
     certificate = certificates.certify_server(authority, key, host, now=now)
-    atomic.write_bytes(paths.server_certificate, certificates.certificate_pem(certificate))
+    atomic.write(paths.server_certificate, certificates.certificate_pem(certificate))
     return certificate
 
 

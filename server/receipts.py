@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import receipts
+from common import atomic, receipts
 from common.errors import CampaignError, VerificationError
 from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Signed, TrainRequest
 from common.receipts import Kept, Receipt
 from common.version import VERSION
-from server import atomic
 
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -11,9 +11,9 @@ from typing import Literal
 
 from pydantic import ValidationError
 
+from common import atomic
 from common.errors import ConfigurationError
 from common.settings import Section, describe
-from server import atomic
 from server.home import Home
 
 Status = Literal["invited", "registered", "revoked"]
@@ -112,7 +112,7 @@ class Registry:
     def write(self, home: Path) -> None:
         """Write ``registry.json``, whole or not at all; the caller holds :func:`lock`."""
         text = self.file.model_dump_json(indent=2) + "\n"
-        atomic.write_bytes(Home(home).registry, text.encode(), mode=0o644)
+        atomic.write(Home(home).registry, text.encode(), mode=0o644)
 
 
 @contextmanager

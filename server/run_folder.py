@@ -13,11 +13,11 @@ from pathlib import Path
 
 import tomli_w
 
+from common import atomic
 from common import settings as configuration
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
 from common.version import VERSION
-from server import atomic
 from server.journal import RoundRecord
 
 PACKAGES = ("torch", "flwr", "numpy", "scikit-learn")
@@ -42,7 +42,7 @@ class RunFolder:
         path.mkdir(parents=True)
         folder = cls(path)
         document = settings.model_dump(mode="json", exclude_none=True)
-        atomic.write_bytes(path / "config.toml", tomli_w.dumps(document).encode())
+        atomic.write(path / "config.toml", tomli_w.dumps(document).encode())
         folder.write_json("manifest.json", _manifest(settings))
         return folder
 
@@ -89,7 +89,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Json) -> None:
         """Write a JSON file; NaN becomes null."""
-        atomic.write_bytes(self.path / name, json.dumps(_finite(content), indent=1).encode() + b"\n")
+        atomic.write(self.path / name, json.dumps(_finite(content), indent=1).encode() + b"\n")
 
     def append_round(self, system: str, record: RoundRecord) -> None:
         """Add a line to ``rounds.jsonl``."""
@@ -99,7 +99,7 @@ class RunFolder:
     def rewrite_rounds(self, records: Iterable[tuple[str, RoundRecord]]) -> None:
         """Make ``rounds.jsonl`` say what the journals say, after an interruption."""
         text = "".join(_line(system, record) for system, record in records)
-        atomic.write_bytes(self.path / "rounds.jsonl", text.encode())
+        atomic.write(self.path / "rounds.jsonl", text.encode())
 
 
 def _line(system: str, record: RoundRecord) -> str:

@@ -15,9 +15,9 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from common import atomic
 from common.errors import ConfigurationError
 from common.settings import Section, Settings, describe
-from server import atomic
 from server.home import Home
 from server.run_folder import RunFolder
 
@@ -206,4 +206,4 @@ def _read(path: Path, kind: type[Kept]) -> Kept:
 
 
 def _write(path: Path, content: Section) -> None:
-    atomic.write_bytes(path, content.model_dump_json(indent=1).encode() + b"\n")
+    atomic.write(path, content.model_dump_json(indent=1).encode() + b"\n")

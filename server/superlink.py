@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common import loopback
+from common import atomic, loopback
 from common.flower_environment import FLOWER_ENVIRONMENT
 from common.processes import Service
-from server import atomic
 from server.home import Home
 
 HOME_VARIABLE = "SYNOFED_HOME"
@@ -56,10 +55,10 @@ class SuperlinkFiles:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.folder.chmod(0o700)
         made = loopback.make(now=datetime.now(UTC))
-        atomic.write_bytes(self.key, made.key, mode=0o600)
-        atomic.write_bytes(self.certificate, made.certificate)
-        atomic.write_bytes(self.authority, made.authority)
-        atomic.write_bytes(self.secret, secrets.token_hex(32).encode(), mode=0o600)
+        atomic.write(self.key, made.key, mode=0o600)
+        atomic.write(self.certificate, made.certificate)
+        atomic.write(self.authority, made.authority)
+        atomic.write(self.secret, secrets.token_hex(32).encode(), mode=0o600)
 
 
 def services(home: Home, *, port: int) -> tuple[Service, Service]:

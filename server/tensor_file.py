@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32
 
+from common import atomic
 from common.tensor_file import encode, read
-from server import atomic
 
 __all__ = ["read", "write"]
 
 
 def write(path: Path, arrays: Mapping[str, Float32[np.ndarray, " n"]], metadata: Mapping[str, str]) -> None:
     """Write a file; with one key of metadata, equal content gives equal bytes."""
-    atomic.write_bytes(path, encode(arrays, metadata))
+    atomic.write(path, encode(arrays, metadata))

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from common import atomic
 from common import settings as configuration
 from common.committee import Committee, Scores
 from common.errors import ConfigurationError, DataError, SubsetError
@@ -19,7 +20,6 @@ from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import NO_PRIVACY, RESEARCH_ONLY
 from common.settings import PhantomSettings
-from server import atomic
 from server import report as reports
 from server.campaign import Status
 from server.report import tables
@@ -184,7 +184,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     with Display(console) as display, display.step("scoring") as bar:
         table = scoring.score_manifest(committee, manifest, progress=bar)
     try:
-        atomic.write_bytes(out, table.to_csv(index=False).encode())
+        atomic.write(out, table.to_csv(index=False).encode())
     except OSError as error:
         raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
     quarantined = int((table["reason"] != "").sum())

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from common import atomic
 from common.errors import DataError
-from server import atomic
 from simulation import readers_files as files
 from simulation import readers_shown as shown
 from simulation import simulated_readers
@@ -65,6 +65,6 @@ def readers(
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        atomic.write_bytes(path, text.encode())
+        atomic.write(path, text.encode())
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror}") from None

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from rich.table import Table as RichTable
 
+from common import atomic
 from common.evaluation.bootstrap import Estimate
 from common.networks.spec import COMBINED
 from common.version import VERSION
-from server import atomic
 from server.report import figures
 from server.report.tables import Interval
 from simulation.study import Study
@@ -108,9 +108,9 @@ def write(study: Study, table: Table, *, command: str) -> list[Path]:
         command: that made it, for the report.
     """
     folder = study.folder
-    atomic.write_bytes(folder / "table.json", json.dumps(as_json(study, table), indent=1).encode() + b"\n")
-    atomic.write_bytes(folder / "table.csv", _csv(study, table).encode())
-    atomic.write_bytes(folder / "table.md", "\n".join(_markdown(study, table, command)).encode() + b"\n")
+    atomic.write(folder / "table.json", json.dumps(as_json(study, table), indent=1).encode() + b"\n")
+    atomic.write(folder / "table.csv", _csv(study, table).encode())
+    atomic.write(folder / "table.md", "\n".join(_markdown(study, table, command)).encode() + b"\n")
     drawn = [_figure(study, table, column, place) for column, place in _parts(study, table)]
     for figure in drawn:
         figure.save(folder / "figures")

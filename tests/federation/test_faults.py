@@ -14,11 +14,11 @@ from flwr.app import Context, Message
 
 from client import keys as site_keys
 from client.app import app as client_app
-from common import wire
+from common import atomic, wire
 from common.errors import CampaignError, PolicyError
 from common.settings import Settings
 from common.version import VERSION
-from server import atomic, campaign, loop
+from server import campaign, loop
 from server.campaign import Outcome, Pace, Status
 from server.events import CentreNews, Event, SiteNews
 from server.journal import RoundRecord
@@ -183,7 +183,7 @@ def test_a_full_disk_is_waited_for(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    write, failures = atomic.write_bytes, 3
+    write, failures = atomic.write, 3
 
     def full(path: Path, content: bytes) -> None:
         nonlocal failures
@@ -192,7 +192,7 @@ def test_a_full_disk_is_waited_for(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         write(path, content)
 
-    monkeypatch.setattr(atomic, "write_bytes", full)
+    monkeypatch.setattr(atomic, "write", full)
     events: list[Event] = []
     outcome = run(grid_with(NoFault(), folders), keys, tmp_path / "run", observer=events.append)
     assert failures == 0

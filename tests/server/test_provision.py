@@ -11,9 +11,10 @@ from cryptography import x509
 from typer.testing import CliRunner
 
 from client import enrolment as joining
+from common import atomic
 from common.enrolment import Invitation
 from common.errors import ConfigurationError, DataError, SynofedError
-from server import atomic, certificates, cli, enrolment, provision
+from server import certificates, cli, enrolment, provision
 from server.home import Home
 from server.registry import Registry
 from tests.enrolling import NOW, join, make_home
@@ -76,7 +77,7 @@ def test_a_centre_that_was_killed_while_it_was_set_up_is_completed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writes: int
 ) -> None:
     home, left = Home(tmp_path), [writes]
-    write_bytes = atomic.write_bytes
+    write_bytes = atomic.write
 
     def until_the_kill(path: Path, content: bytes, *, mode: int = 0o666) -> None:
         if not left[0]:
@@ -85,7 +86,7 @@ def test_a_centre_that_was_killed_while_it_was_set_up_is_completed(
         write_bytes(path, content, mode=mode)
 
     with monkeypatch.context() as patched:
-        patched.setattr(atomic, "write_bytes", until_the_kill)
+        patched.setattr(atomic, "write", until_the_kill)
         with pytest.raises(KeyboardInterrupt):
             make_home(home.path)
     assert not home.settings_file.exists()
