@@ -8,7 +8,7 @@ import fcntl
 import io
 import json
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -75,11 +75,14 @@ def kept(place: Path) -> Found | None:
         raise DataError(f"Expected a deletion's list in {place}: remove it and withdraw again") from None
 
 
-def delete(site: Site, found: Found) -> None:
+def delete(site: Site, found: Found) -> tuple[str, ...]:
     """Delete the pictures, then the rows of every table, then all stores, which hold decoded pictures.
 
+    Returns:
+        Files beside the tables that are no tables of ours and seem to name the patient: somebody has to look.
+
     Raises:
-        DataError: if a table cannot be read.
+        DataError: if the manifest or the grades cannot be read.
         StorageError: if something cannot be deleted; the same call again goes on.
     """
     root = site.data_folder.resolve()
@@ -89,15 +92,18 @@ def delete(site: Site, found: Found) -> None:
             if place.resolve().is_relative_to(root):
                 place.unlink(missing_ok=True)
         manifest = root / site.file.data.manifest
-        tables = sorted({*root.glob("*.csv"), root / site.file.data.grades} - {manifest})
-        for table in (*tables, manifest):  # the manifest last: it says whose the exams are
+        grades = root / site.file.data.grades
+        others = sorted(set(root.glob("*.csv")) - {manifest, grades})
+        left = tuple(table.name for table in others if not _clean(table, found))
+        for table in (grades, manifest):  # the manifest last: it says whose the exams are
             if table.is_file():
-                _drop(table, patient=found.patient, exams=frozenset(found.exams))
+                _drop(table, found)
         _clear_stores(site.folder / "store")
     except OSError as error:
         raise StorageError(
             f"A file of {site.name} cannot be deleted: {error.strerror}. Withdraw again; it goes on where it stopped"
         ) from None
+    return left
 
 
 def _clear_stores(folder: Path) -> None:
@@ -112,19 +118,33 @@ def _clear_stores(folder: Path) -> None:
         atomic.sync(folder)
 
 
-def _drop(table: Path, *, patient: str, exams: Collection[str]) -> None:
-    """Rewrite a table without a patient's rows; all others stay as they are, letter by letter."""
-    kept, dropped = [], 0
+def _clean(table: Path, found: Found) -> bool:
+    """Drop a patient's rows from a table that may not be one of ours; ``False``: it names the patient still."""
+    with contextlib.suppress(DataError):
+        if _drop(table, found):
+            return True
+    content = table.read_bytes()
+    return not any(name.encode() in content for name in (found.patient, *found.exams) if name)
+
+
+def _drop(table: Path, found: Found) -> bool:
+    """Rewrite a table without a patient's rows; all others stay as they are, letter by letter.
+
+    Returns:
+        Whether the table has a column of patients or exams.
+    """
+    kept, dropped, exams = [], 0, frozenset(found.exams)
     header: list[str] = []
     for cells, text in _records(table):
         row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-        if header and (row.get("patient_id") == patient or row.get("exam_id") in exams):
+        if header and (row.get("patient_id") == found.patient or row.get("exam_id") in exams):
             dropped += 1
         else:
             kept.append(text)
         header = header or [cell.strip().removeprefix("\ufeff") for cell in cells]
     if dropped:
         atomic.write(table, "".join(kept).encode(), mode=table.stat().st_mode & 0o777)
+    return bool({"patient_id", "exam_id"} & set(header))
 
 
 def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
@@ -23,9 +24,14 @@ def withdraw(
 
     done = withdrawal.withdraw(Site.open(folder), patient)
     if as_json:
-        typer.echo(done.statement.model_dump_json())
+        typer.echo(json.dumps({**done.statement.model_dump(mode="json"), "left": done.left}))
         return
     typer.echo(text(done.statement))
+    if done.left:
+        typer.echo(
+            f"Look yourself: {', '.join(done.left)} beside the manifest seem to name the patient, and are no tables "
+            f"that can be read here."
+        )
     typer.echo(
         f"To be printed: {done.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
     )

@@ -33,10 +33,12 @@ class Withdrawal:
     Attributes:
         statement: what is said about it.
         path: of the statement; the printable text lies beside it as ``.txt``.
+        left: files of the data folder that are no tables of ours and seem to name the patient.
     """
 
     statement: Statement
     path: Path
+    left: tuple[str, ...] = ()
 
 
 def withdraw(site: Site, patient: str) -> Withdrawal:
@@ -69,14 +71,14 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
             return Withdrawal(statement=_read(place), path=place)
         patient_data.keep(pending, found)
         _refuse(folder, secret, patient)
-        patient_data.delete(site, found)
+        left_over = patient_data.delete(site, found)
         statement = _statement(site, patient, found)
         atomic.write(place.with_suffix(".txt"), text(statement).encode())
         atomic.write(place, (statement.model_dump_json(indent=2) + "\n").encode())
         _erase(folder, secret, patient)
         pending.unlink()
         atomic.sync(pending.parent)
-    return Withdrawal(statement=statement, path=place)
+    return Withdrawal(statement=statement, path=place, left=left_over)
 
 
 def unfinished(folder: Path) -> int:

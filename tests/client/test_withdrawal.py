@@ -220,4 +220,18 @@ def test_the_command_prints_the_statement(site: Site) -> None:
     printed = run.invoke(commands, ["withdraw", str(site.folder), GONE])
     assert "Withdrawal from the training of networks" in printed.output
     again = run.invoke(commands, ["withdraw", str(site.folder), GONE, "--json"])
-    Statement.model_validate_json(again.output).verify()
+    said = json.loads(again.output)
+    assert said.pop("left") == []
+    Statement.model_validate(said).verify()
+
+
+def test_a_table_of_another_form_is_named_and_stops_nothing(site: Site) -> None:
+    (site.data_folder / "check.csv").write_text(
+        f"exam_id,reason\n{GONE}-e0,blurred\nother,dark\n", encoding="utf-8"
+    )
+    (site.data_folder / "notes.csv").write_bytes(f"patient;note\n{GONE};m\xfcde\n".encode("latin-1"))
+    (site.data_folder / "prices.csv").write_bytes(b"a;b\n\xfc;2\n")
+    done = withdrawal.withdraw(site, GONE)
+    assert done.left == ("notes.csv",)
+    assert (site.data_folder / "check.csv").read_text(encoding="utf-8") == "exam_id,reason\nother,dark\n"
+    assert GONE not in names(site)
