@@ -123,7 +123,11 @@ def _table(name: str, found: Spent) -> Table:
         )
     table.add_section()
     left = "-" if found.left is None else f"{found.left:.3f}"
-    table.add_row("all together", "", str(found.patients), f"{found.epsilon:.3f}")
+    together = [
+        f"{found.epsilon:.3f}" if found.epsilon else "",
+        "no bound" if found.unbounded_patients else "",
+    ]
+    table.add_row("all together", "", str(found.patients), " + ".join(filter(None, together)) or "0")
     table.add_row("left", "", "", left)
     return table
 

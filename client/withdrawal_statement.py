@@ -113,15 +113,13 @@ def _took_part(statement: Statement) -> str:
         private = f"{one.private_releases} private releases, epsilon {one.epsilon:.3f}"
         told = "; ".join(part for part in (private if one.private_releases else "", bound) if part)
         lines.append(f"* {one.campaign} ({one.plan_hash[:12]}), rounds {_spans(one.rounds)}: {told}")
-    lines.append(
-        f"All private releases together: epsilon {statement.epsilon:.3f} at delta {statement.delta:g}, for one "
-        f"patient added or removed."
-        + (
-            " For what left without differential privacy there is no such bound."
-            if statement.unbounded
-            else ""
+    if statement.epsilon:
+        lines.append(
+            f"All private releases together: epsilon {statement.epsilon:.3f} at delta {statement.delta:g}, for one "
+            f"patient added or removed."
         )
-    )
+    if statement.unbounded:
+        lines.append("For what left without differential privacy there is no epsilon.")
     return "\n".join(lines)
 
 
