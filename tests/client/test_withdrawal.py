@@ -22,7 +22,7 @@ GONE = "site-a-p001"
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     ledger_file._known.clear()
-    folder = make_site_folder(tmp_path / "site", patients=6, exams_per_patient=2)
+    folder = make_site_folder(tmp_path / "site", patients=6, exams_per_patient=2, held_out_patients=0)
     toml = folder / "site.toml"
     toml.write_text(toml.read_text(encoding="utf-8") + "maximum_epsilon = 8.0\n", encoding="utf-8")
     yield Site.open(folder)
