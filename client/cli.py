@@ -17,6 +17,7 @@ from client import (
     policy_cli,
     report_cli,
     service_cli,
+    status_cli,
 )
 
 site = typer.Typer(help="A hospital's own site.", no_args_is_help=True)
@@ -30,6 +31,7 @@ site.command("check")(check_cli.check)
 site.command("join")(join_cli.join)
 site.command("report")(report_cli.report)
 site.command("service")(service_cli.command)
+site.command("status")(status_cli.status)
 
 
 @site.callback()

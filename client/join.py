@@ -272,6 +272,19 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def runs(folder: Path) -> bool:
+    """Whether a process has joined this site."""
+    place = folder / "flower" / ".lock"
+    if not place.exists():
+        return False
+    with place.open(encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _check_key(key: Path) -> None:
     try:
         mode = key.stat().st_mode

@@ -1,6 +1,6 @@
 """The SuperLink's control API, on loopback: its sites and its runs.
 
-The one module at the centre that touches Flower's internal names; ``tests/server/test_control.py`` fails when they
+The one module at the centre that touches Flower's internal names; ``tests/deployment`` fails when they
 change.
 """
 

@@ -27,7 +27,7 @@ def tls(certificate: Path, key: Path) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigurationError(
             f"Expected a certificate in {certificate} and its key in {key}: {error}. "
-            f"`synofed federation renew` makes both anew."
+            f"move both away, and `synofed federation renew` makes new ones"
         ) from None
     return context
 

@@ -50,7 +50,8 @@ def submit(
         typer.echo(
             f"{run.name}: submitted to {len(wish.sites)} sites ({', '.join(wish.sites)}), plan "
             f"{settings.plan_hash()}\n"
-            f"  each site's people approve it there: synofed site campaigns show {run.name}\n"
+            f"  each site's people approve it there: synofed site campaigns show SITE_FOLDER "
+            f"{settings.plan_hash()[:12]}\n"
             f"  watch it: synofed run watch {run.name} --home {home}"
         )
     elif not wait:

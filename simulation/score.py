@@ -44,7 +44,7 @@ def open_committee(run: Path) -> Committee:
     if not isinstance(trained, dict):
         raise DataError(
             f"Expected a run with trained networks at {run}, its status is {manifest.get('status')}: finish it "
-            f"with synofed simulate --resume"
+            f"with synofed simulate --resume, or synofed run resume"
         )
     networks = list(network_files.load_all(run / "networks"))
     missing = sorted(set(trained) - {network.spec.name for network in networks})
