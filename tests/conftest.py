@@ -2,6 +2,8 @@
 
 import pytest
 from hypothesis import settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 settings.register_profile("synofed", deadline=None, derandomize=True)
 settings.load_profile("synofed")
@@ -11,9 +13,19 @@ FIRST = ("deployment", "federation", "simulation")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share a worker, and so their fixtures; those of the one real federation too."""
-    for item in items:
-        folder = item.path.parent.name
-        group = folder if folder == "deployment" else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What takes longest begins."""
     items.sort(key=lambda item: FIRST.index(name) if (name := item.path.parent.name) in FIRST else len(FIRST))
+
+
+class FileByFile(LoadScopeScheduling):
+    """A file's tests share a worker, and so their fixtures; those of the one real federation too."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        folder = path.rpartition("/")[0]
+        return folder if folder.endswith("deployment") else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileByFile:
+    """See :class:`FileByFile`."""
+    return FileByFile(config, log)
