@@ -12,7 +12,7 @@ federation-demo: .venv/installed
 	$(BIN)/python -m simulation.federation_demo
 
 test: .venv/installed check
-	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 
 # What needs minutes, or what not every machine has; it lists what it had to skip.
 soak: .venv/installed

@@ -1,5 +1,8 @@
 """What all tests share: property tests draw the same examples each time, and time never decides."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 from xdist.remote import Producer
@@ -10,6 +13,14 @@ settings.load_profile("synofed")
 
 FIRST = ("deployment", "federation", "simulation")
 """Folders whose tests take longest; those of a real federation wait more than they work, so they begin."""
+
+
+@pytest.fixture(autouse=True)
+def _usual_umask() -> Iterator[None]:
+    """A site's commands close what they write to others, for the rest of their process."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,7 +35,7 @@ PATIENCE_S = 240.0
 def simulated_sites(federation: Federation, names: Sequence[str], out: Path) -> list[Path]:
     """Copies of sites' folders without keys and policies' signatures: a simulation's sites."""
     ignored = shutil.ignore_patterns(
-        "federation*", "policy.sig", "audit*", "flower", "campaigns", "plans", "outbox", "keys", "log.txt"
+        "federation*", "policy.sig", "audit*", "ledger*", "flower", "campaigns", "outbox", "keys", "log.txt"
     )
     return [Path(shutil.copytree(federation.site(name), out / name, ignore=ignored)) for name in names]
 

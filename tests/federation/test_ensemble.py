@@ -534,7 +534,13 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
         )
     )
     north = make_site_folder(
-        tmp_path / "north", name="north", images=("gs",), patients=4, measurements=("hypertrophy",), grades=3
+        tmp_path / "north",
+        name="north",
+        images=("gs",),
+        patients=4,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=1,
     )
     home = enrolling.make_home(tmp_path / "home", now=now)
     enrolling.join(home, north, now=now)
