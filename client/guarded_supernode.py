@@ -115,10 +115,25 @@ def guard_node() -> None:
             1
         )  # the loop never ends but by an error, after which other threads would keep the process alive
 
+    pull = _found(loop, "_pull_and_store_message")
+
+    def pulled(*, state: Any, **named: Any) -> Any:
+        run_id = pull(state=state, **named)
+        # else a reply that was overtaken by one of a run that has ended stays until the next message comes
+        return 0 if run_id is None and _reply_waits(state) else run_id
+
+    _replace(loop, "_pull_and_store_message", pulled)
     _replace(loop, "http_request_response", guarded_connection)
     _replace(loop, "_verify_fab", lambda package, _entities: is_permitted(package.content))
     _replace(loop, "time", SimpleNamespace(sleep=pace.sleep))
     _replace(cli, "start_client_internal", guarded_start)
+
+
+def _reply_waits(state: Any) -> bool:
+    """Whether a reply lies in the node's state that was not taken for sending yet."""
+    with state.lock_msg_store:
+        entries = list(state.msg_store.values())
+    return any(entry.message.metadata.reply_to_message_id and not entry.is_retrieved for entry in entries)
 
 
 class _Pace:

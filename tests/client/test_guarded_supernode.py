@@ -61,7 +61,7 @@ NOT_LISTED = package(**{"pyproject.toml": project(version="0.0.0")})
 def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Flower's loop with its guard, which is taken off again after the test."""
     module, start = import_module(LOOP), import_module(START)
-    for name in ("http_request_response", "_verify_fab", "time"):
+    for name in ("http_request_response", "_verify_fab", "_pull_and_store_message", "time"):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(start, "start_client_internal", start.__dict__["start_client_internal"])
     return module
@@ -124,6 +124,33 @@ def run_of(**changes: Any) -> Run:
         assert hasattr(run, name), name
         setattr(run, name, value)
     return run
+
+
+def test_a_reply_that_was_overtaken_is_sent_without_waiting_for_another_message(loop: ModuleType) -> None:
+    guard.guard_node()
+    factory = NodeStateFactory(objectstore_factory=ObjectStoreFactory())
+    state = factory.state()
+
+    def look() -> object:
+        unused = dict.fromkeys(("get_run", "get_fab", "pull_object", "confirm_message_received"))
+        store = factory.objectstore_factory.store()
+        return loop._pull_and_store_message(
+            state=state,
+            object_store=store,
+            node_config={},
+            receive=lambda: None,
+            trusted_entities={},
+            **unused,
+        )
+
+    assert look() is None
+    metadata = Metadata(RUN_ID, "", NODE_ID, 1, "asked before", "1/1", time.time(), 60.0, "train")
+    reply = make_message(metadata, RecordDict())
+    metadata.__dict__["_message_id"] = reply.object_id
+    state.store_message(reply)
+    assert look() is not None  # so the loop goes on to send
+    assert len(state.get_messages_legacy(is_reply=True)) == 1
+    assert look() is None
 
 
 def test_the_package_of_the_installed_version_is_taken_up(loop: ModuleType) -> None:
