@@ -221,7 +221,7 @@ class Members:
         node.tries += 1
         if message_id:
             node.asked = (message_id, request)
-            node.ask_at = time.monotonic() + self._pace.silence * 2.0 ** min(node.tries, 10)
+            node.ask_at = time.monotonic() + self._pace.silence * 2.0 ** min(node.tries - 1, 10)
         else:
             node.ask_at = time.monotonic() + self._pace.again(node.tries)
 

@@ -28,7 +28,7 @@ from server.runs import ENDED, Run
 from server.superlink import SuperlinkFiles
 from tests.site_folders import make_site_folder
 
-PATIENCE_S = 240.0
+PATIENCE_S = 500.0
 """How long anything is waited for; how fast it is decides nothing."""
 
 
