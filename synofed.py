@@ -55,8 +55,8 @@ class Run:
         """
         import torch  # noqa: PLC0415
 
+        from common import network_files  # noqa: PLC0415
         from common.networks import build, layout  # noqa: PLC0415
-        from server import network_files  # noqa: PLC0415
         from server.run_folder import RunFolder  # noqa: PLC0415
 
         trained = network_files.load(network_files.path(self.path / "networks", name))

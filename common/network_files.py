@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from common import pretrained, tensor_file
+from common import atomic, pretrained, tensor_file
 from common.committee import Committee
 from common.errors import DataError
 from common.methods.stages import NetworkResult
@@ -57,6 +57,17 @@ def encode(network: TrainedNetwork) -> bytes:
     }
     given = {f"{FROZEN}{part}": values for part, values in network.frozen.items()}
     return tensor_file.encode({"weights": network.weights, **given}, metadata)
+
+
+def save(folder: Path, network: TrainedNetwork) -> None:
+    """Write one network under its name, whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(path(folder, network.spec.name), network)
+
+
+def write(file_path: Path, network: TrainedNetwork) -> None:
+    """Write one network to a file, whole or not at all."""
+    atomic.write(file_path, encode(network))
 
 
 def load(file_path: Path) -> TrainedNetwork:

@@ -11,6 +11,7 @@ import safetensors
 from jaxtyping import Float32
 from safetensors.numpy import save
 
+from common import atomic
 from common.errors import DataError
 
 
@@ -18,6 +19,11 @@ def encode(arrays: Mapping[str, Float32[np.ndarray, " n"]], metadata: Mapping[st
     """What a file holds; with one key of metadata, equal content gives equal bytes."""
     contiguous = {name: np.ascontiguousarray(values) for name, values in arrays.items()}
     return save(contiguous, metadata=dict(metadata))
+
+
+def write(path: Path, arrays: Mapping[str, Float32[np.ndarray, " n"]], metadata: Mapping[str, str]) -> None:
+    """Write a file, whole or not at all; its content as :func:`encode` says."""
+    atomic.write(path, encode(arrays, metadata))
 
 
 def read(path: Path, *, tensors: bool = True) -> tuple[dict[str, str], dict[str, Float32[np.ndarray, " n"]]]:

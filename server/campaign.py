@@ -11,13 +11,13 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from common import atomic
+from common import atomic, network_files
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, network_files, weights
+from server import groups, weights
 from server.events import Event, Observer, StageStarted
 from server.journal import Journal, RoundRecord
 from server.library import NetworkLibrary

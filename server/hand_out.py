@@ -18,18 +18,17 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common import pretrained, wire
+from common import network_files, pretrained, wire
 from common.ensemble import NetworkStatement, Statement, sign
 from common.errors import ConfigurationError, DataError, SynofedError, UpdateError, VerificationError
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed, Weights, WeightsRef
+from common.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.version import VERSION
-from server import network_files
 from server.campaign import Outcome
 from server.home import Home
 from server.members import PACE, Pace
-from server.network_files import TrainedNetwork
 from server.receipts import Receipts
 
 DAY_S = 24 * 3600.0

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from common import tensor_file
 from common.errors import CampaignError, DataError
-from server import tensor_file
 
 Weights = Mapping[str, Float32[np.ndarray, " parameters"]]
 

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common import network_files
+from common.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.version import VERSION
-from server import network_files
-from server.network_files import TrainedNetwork
 
 NOT_MADE_BY = {"group_bytes", "deadline_s", "approval_s"}
 """Settings of the federation that say how messages are packed, not what is trained."""

@@ -28,10 +28,10 @@ from common.messages import (
     WeightsRef,
 )
 from common.methods.stages import NetworkResult
+from common.network_files import TrainedNetwork
 from common.settings import Settings
 from server.groups import Group
 from server.journal import Best, Entry, Journal, RoundRecord
-from server.network_files import TrainedNetwork
 from server.spool import Spool, SpooledUpdate
 from server.weights import StartWeights
 

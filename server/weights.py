@@ -10,14 +10,13 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from common import pretrained
+from common import network_files, pretrained
 from common.networks import build
 from common.networks.build import initial_weights, layout
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Shape
 from common.settings import Settings
 from common.training.seeds import derive_seed
-from server import network_files
 
 Flat = Float32[np.ndarray, " _"]
 

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from client.site import Site
 from client.store import Store
+from common import network_files
 from common.committee import Committee
+from common.network_files import TrainedNetwork
 from common.settings import Settings
-from server import network_files
-from server.network_files import TrainedNetwork
 from simulation.cohort import Cohort, CohortSite
 from simulation.score import score_columns
 

@@ -15,11 +15,11 @@ from client.ingest.arrays import decoded
 from client.ingest.manifest import image_problems, image_refs
 from client.ingest.pictures import Cut, read_cut
 from client.ingest.rows import read_rows, refuse
+from common import network_files
 from common.committee import BATCH, Committee, Scores
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
 from common.settings import ComputeSettings, Settings
-from server import network_files
 from server.run_folder import RunFolder
 from simulation import engines
 

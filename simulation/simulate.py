@@ -18,18 +18,18 @@ import torch
 
 from client import site_state, weights_cache
 from client.site import Site
-from common import pretrained
+from common import network_files, pretrained
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
+from common.network_files import TrainedNetwork
 from common.settings import Section, Settings
 from common.training.local_settings import local_settings
-from server import campaign, journal, network_files, report
+from server import campaign, journal, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
-from server.network_files import TrainedNetwork
 from server.run_folder import RunFolder
 from simulation import cohort, engines, examples, heatmap_truth, pooled, public
 from simulation.cohort import Cohort, CohortSite

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from client import receipts
 from client.app import app as client_app
 from client.site import Site
-from common import wire
+from common import network_files, wire
 from common.errors import CampaignError, PolicyError
 from common.imaging.prepare import picture
 from common.methods.rating import Rating
@@ -22,7 +22,7 @@ from common.methods.stages import NetworkResult, Stage, networks
 from common.networks import build, layout
 from common.settings import Settings, TrainingSettings
 from common.training.inputs import labels, training_exams
-from server import campaign, network_files, weights
+from server import campaign, weights
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.roster import Roster

@@ -35,7 +35,6 @@ from common.network_files import TrainedNetwork
 from common.networks import build, torchvision_shim
 from common.settings import CampaignSettings, Settings
 from server import campaign, certificates, deployed, hand_out, submit
-from server import network_files as server_network_files
 from server.campaign import Outcome
 from server.hand_out import RECEIVED, Ensemble
 from server.home import Home
@@ -551,7 +550,7 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
         weights = build.initial_weights(spec, settings.network, seed=seed).numpy()
         result = NetworkResult(best_round=1, auc=0.75, threshold=0.5)
         trained.append(TrainedNetwork(spec=spec, result=result, weights=weights))
-        server_network_files.save(tmp_path / "run" / "networks", trained[-1])
+        network_files.save(tmp_path / "run" / "networks", trained[-1])
     results = {network.spec.name: network.result for network in trained}
     outcome = Outcome(
         status=campaign.Status.COMPLETE_ALL_SITES, sites=("north",), missing={}, results=results

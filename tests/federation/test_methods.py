@@ -9,10 +9,11 @@ import pytest
 
 import synofed
 from client.app import app as client_app
+from common import network_files
 from common.methods.stages import method, networks
 from common.scoring import eoss
 from common.settings import Settings, load
-from server import campaign, network_files
+from server import campaign
 from server.campaign import Event, Outcome
 from server.journal import RoundRecord
 from server.roster import Roster

@@ -10,11 +10,11 @@ from flwr.app import Context, Message
 
 from client import weights_cache
 from client.app import app as client_app
-from common import wire
+from common import network_files, wire
 from common.errors import CampaignError
 from common.methods.stages import networks
 from common.settings import Settings
-from server import campaign, network_files
+from server import campaign
 from server.campaign import Event, Outcome, StageStarted
 from server.journal import RoundRecord
 from server.library import NetworkLibrary

@@ -13,10 +13,10 @@ from flwr.clientapp import ClientApp
 import synofed
 from client.app import app as client_app
 from common import settings as configuration
-from common import wire
+from common import tensor_file, wire
 from common.errors import ConfigurationError, DataError
 from common.settings import Settings
-from server import campaign, journal, tensor_file
+from server import campaign, journal
 from server.plan import cost_key, stage_costs, stages
 from server.roster import Roster
 from simulation import measure, plan

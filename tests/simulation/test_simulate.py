@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 import synofed
+from common import network_files
 from common.errors import CampaignError, ConfigurationError, DataError
 from common.scoring import eoss
-from server import network_files
 from tests.site_folders import make_site_folder
 
 CONFIG = """

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 
 import synofed
+from common import network_files
 from common.errors import CampaignError, ConfigurationError, DataError
-from server import network_files
 from simulation import study as studies
 from simulation import study_plan, study_shown
 from simulation.progress import Display
