@@ -2,9 +2,7 @@
 
 import hashlib
 import inspect
-import io
 import time
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -26,23 +24,12 @@ from flwr.supernode.nodestate import NodeStateFactory
 from client import guarded_supernode as guard
 from common.fab import CAMPAIGN, fab, fab_hash
 from common.version import VERSION
+from tests.flower_package import package
 
 LOOP = "flwr.supernode.start_client_internal"
 START = "flwr.supernode.cli.flower_supernode"
 CLIENTAPP = "flwr.supernode.runtime.run_clientapp"
 RUN_ID, NODE_ID = 7, 11
-
-
-def package(**files: str) -> bytes:
-    """A package of Flower's form with any files."""
-    listed = [
-        f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in files.items()
-    ]
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, text in {**files, ".info/CONTENT": "\n".join(listed)}.items():
-            archive.writestr(name, text)
-    return content.getvalue()
 
 
 def project(version: str = VERSION, clientapp: str = "client.app:app") -> str:
@@ -53,8 +40,8 @@ def project(version: str = VERSION, clientapp: str = "client.app:app") -> str:
     )
 
 
-WITH_CODE = package(**{"pyproject.toml": project(clientapp="evil:app"), "evil.py": "raise SystemExit"})
-NOT_LISTED = package(**{"pyproject.toml": project(version="0.0.0")})
+WITH_CODE = package({"pyproject.toml": project(clientapp="evil:app"), "evil.py": "raise SystemExit"})
+NOT_LISTED = package({"pyproject.toml": project(version="0.0.0")})
 
 
 @pytest.fixture

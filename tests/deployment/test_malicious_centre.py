@@ -1,9 +1,7 @@
 """A centre that does not ship the package of the installed version, against real SuperNodes."""
 
 import hashlib
-import io
 import json
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from client import chain
 from common.version import VERSION
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
+from tests.flower_package import package
 
 pytestmark = pytest.mark.slow
 
@@ -53,17 +52,6 @@ Path({marker!r}).write_text("this code ran in a hospital")
 from flwr.clientapp import ClientApp
 app = ClientApp()
 """
-
-
-def package(files: dict[str, str]) -> bytes:
-    listed = [
-        f"{name},{hashlib.sha256(text.encode()).hexdigest()},{8 * len(text)}" for name, text in files.items()
-    ]
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name, text in {**files, ".info/CONTENT": "\n".join(listed)}.items():
-            archive.writestr(name, text)
-    return content.getvalue()
 
 
 def ship(federation: Federation, content: bytes, found: Path) -> list[dict[str, str]]:
