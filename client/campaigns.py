@@ -21,7 +21,8 @@ from client.audit import CAMPAIGN
 from client.site import Site
 from common.errors import DataError, PausedError, PolicyError, UnapprovedError
 from common.messages import PlanRequest
-from common.settings import Section, Settings
+from common.section import Section
+from common.settings import Settings
 
 HASH = re.compile(r"[0-9a-f]{64}")
 PREFIX = re.compile(r"[0-9a-f]{6,64}")

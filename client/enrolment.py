@@ -34,7 +34,8 @@ from common.enrolment import (
     split_address,
 )
 from common.errors import ConfigurationError, DataError
-from common.settings import Section, describe
+from common.section import Section
+from common.settings import describe
 from common.version import VERSION
 
 TEMPLATE = Path(__file__).with_name("site_template.toml")

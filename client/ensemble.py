@@ -42,7 +42,8 @@ from common.network_files import TrainedNetwork
 from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.notices import NO_PRIVACY, RESEARCH_ONLY
-from common.settings import Section, Settings
+from common.section import Section
+from common.settings import Settings
 
 Flat = Float32[np.ndarray, " _"]
 

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from client import enrolment, keys
 from client.enrolment import Enrolment
 from client.site import Site
-from client.supernode import Joining, SupernodeFiles, free_port, services
+from client.supernode import Joining, free_port, prepare, services
 from client.tls import explain_tls, failure
 from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError
 from common.processes import Backoff, Service, until_signalled
@@ -129,7 +129,7 @@ class Joined:
         except SynofedError as error:
             self._wait(f"{error}", lived_s=0.0)
             return
-        SupernodeFiles(self.folder.resolve() / "flower").prepare(start)
+        prepare(start)
         self._services = services(start, port=free_port())
         self._address, self._connected = start.address, False
         self._started = time.monotonic()

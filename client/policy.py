@@ -12,7 +12,8 @@ from pydantic import Field, field_validator
 from client.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_own
-from common.settings import Positive, Section, Settings, StageSettings
+from common.section import Positive, Section
+from common.settings import Settings, StageSettings
 
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""

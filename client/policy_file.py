@@ -20,7 +20,7 @@ from client import atomic, chain, keys, officer
 from client.audit import OFFICER, POLICY
 from client.site import Site
 from common.errors import PolicyError
-from common.settings import Section
+from common.section import Section
 
 DOMAIN = b"synofed policy 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""

@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError
 from client.policy import Policy
 from common.enrolment import SiteName
 from common.errors import ConfigurationError, DataError
-from common.settings import Section, Settings, describe
+from common.section import Section
+from common.settings import Settings, describe
 
 if TYPE_CHECKING:
     from client.store import Store

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
 
-from common import loopback
-from common.flower_environment import FLOWER_ENVIRONMENT
+from common import atomic, loopback
+from common.flower_environment import environment
+from common.loopback import LoopbackFiles
 from common.processes import Service
 
 TASK_POLL_S = 0.2
@@ -40,91 +38,57 @@ class Joining:
     proxy: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class SupernodeFiles:
-    """What the SuperNode keeps under ``flower/`` of the site's folder."""
+def files(folder: Path) -> LoopbackFiles:
+    """What the SuperNode keeps under ``flower/`` of the site's folder, made anew at every start."""
+    return LoopbackFiles(folder / "flower")
 
-    folder: Path
 
-    @property
-    def authority(self) -> Path:
-        """What the executor trusts."""
-        return self.folder / "loopback-ca.crt"
-
-    @property
-    def certificate(self) -> Path:
-        """Of the SuperNode's local port."""
-        return self.folder / "loopback.crt"
-
-    @property
-    def key(self) -> Path:
-        """The key of the certificate."""
-        return self.folder / "loopback.key"
-
-    @property
-    def secret(self) -> Path:
-        """What the executor proves itself with."""
-        return self.folder / "superexec.secret"
-
-    @property
-    def node(self) -> Path:
-        """The node's configuration: given by the site, never by the centre."""
-        return self.folder / "node.toml"
-
-    def prepare(self, joining: Joining) -> None:
-        """Make all of these anew, readable by their owner only."""
-        self.folder.mkdir(mode=0o700, exist_ok=True)
-        self.folder.chmod(0o700)
-        made = loopback.make(now=datetime.now(UTC))
-        node: dict[str, object] = {"site-folder": str(joining.folder), "device": joining.device}
-        if joining.threads:
-            node["threads"] = joining.threads
-        for path, content in {
-            self.authority: made.authority,
-            self.certificate: made.certificate,
-            self.key: made.key,
-            self.secret: secrets.token_hex(32).encode(),
-            self.node: tomli_w.dumps(node).encode(),
-        }.items():
-            _write_private(path, content)
+def prepare(joining: Joining) -> None:
+    """Make the SuperNode's files and its configuration, which the site gives it and never the centre."""
+    made = files(joining.folder)
+    made.prepare()
+    node: dict[str, object] = {"site-folder": str(joining.folder), "device": joining.device}
+    if joining.threads:
+        node["threads"] = joining.threads
+    atomic.write(_node(made), tomli_w.dumps(node).encode(), mode=0o600)
 
 
 def services(joining: Joining, *, port: int) -> tuple[Service, Service]:
     """The SuperNode and its executor, not yet started.
 
     Args:
-        joining: what they are started with; :meth:`SupernodeFiles.prepare` was called with it.
+        joining: what they are started with; :func:`prepare` was called with it.
         port: of the SuperNode on loopback, for the executor alone.
     """
-    files = SupernodeFiles(joining.folder / "flower")
+    made = files(joining.folder)
     node = [
         *("--superlink", joining.address),
         *("--root-certificates", str(joining.folder / "federation" / "ca.crt")),
         *("--auth-supernode-private-key", str(joining.folder / "keys" / "node")),
-        *("--node-config", str(files.node)),
-        *("--isolation", "process", "--superexec-auth-secret-file", str(files.secret)),
+        *("--node-config", str(_node(made))),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(made.secret)),
         *("--host", loopback.ADDRESS, "--port", str(port)),
-        *("--ssl-certfile", str(files.certificate), "--ssl-keyfile", str(files.key)),
-        *("--ssl-ca-certfile", str(files.authority)),
+        *("--ssl-certfile", str(made.certificate), "--ssl-keyfile", str(made.key)),
+        *("--ssl-ca-certfile", str(made.authority)),
     ]
     executor = [
         *("--runtime-api-address", f"{loopback.ADDRESS}:{port}"),
-        *("--root-certificates", str(files.authority)),
-        *("--superexec-auth-secret-file", str(files.secret)),
+        *("--root-certificates", str(made.authority)),
+        *("--superexec-auth-secret-file", str(made.secret)),
     ]
-    environment = _environment(files)
+    flower = environment(made.folder, FLWR_SUPEREXEC_TASK_POLL_INTERVAL=str(TASK_POLL_S))
     return (
         Service(
             name="supernode",
             command=lambda: _guarded("node", node),
-            environment={**environment, **joining.proxy, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
-            log=files.folder / "supernode.log",
+            environment={**flower, **joining.proxy, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
+            log=made.folder / "supernode.log",
         ),
         Service(
             name="executor",
             command=lambda: _guarded("executor", executor),
-            environment={**environment, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
-            log=files.folder / "executor.log",
+            environment={**flower, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
+            log=made.folder / "executor.log",
         ),
     )
 
@@ -136,22 +100,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def _node(made: LoopbackFiles) -> Path:
+    return made.folder / "node.toml"
+
+
 def _guarded(role: str, arguments: Sequence[str]) -> list[str]:
     return [sys.executable, "-P", "-m", "client.guarded_supernode", role, *arguments]
-
-
-def _environment(files: SupernodeFiles) -> dict[str, str]:
-    tools = str(Path(sys.executable).parent)
-    return {
-        **os.environ,
-        **FLOWER_ENVIRONMENT,
-        "PATH": os.pathsep.join([tools, os.environ.get("PATH", os.defpath)]),
-        "FLWR_HOME": str(files.folder),
-        "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(TASK_POLL_S),
-    }
-
-
-def _write_private(path: Path, content: bytes) -> None:
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from common.errors import VerificationError
 from common.privacy.chain import to_ranges
-from common.settings import Section
+from common.section import Section
 
 DOMAIN = b"synofed withdrawal 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from pydantic import AwareDatetime, Field, ValidationError
 
 from common.errors import ConfigurationError, VerificationError
-from common.settings import Section
+from common.section import Section
 
 DOMAIN = b"synofed registration 1\n"
 """Stands before what is proven, so that a proof can never pass for one of something else."""

@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 
 from common.errors import VerificationError
 from common.methods.stages import NetworkResult
-from common.settings import Section
+from common.section import Section
 
 RECIPIENT = "sites"
 """Among ``campaign.recipients``: every site that took part gets the networks."""

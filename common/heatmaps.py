@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
-from common.settings import Fraction, Positive, Section
+from common.section import Fraction, Positive, Section
 
 YELLOW = (255, 255, 0)
 

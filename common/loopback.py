@@ -6,14 +6,18 @@ A local account that takes the port while the service is down has no such certif
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from common import atomic
 
 ADDRESS = "127.0.0.1"
 LASTS = timedelta(days=3650)  # it is made anew at every start
@@ -69,6 +73,46 @@ def make(*, now: datetime) -> LoopbackCertificate:
         certificate=certificate.public_bytes(Encoding.PEM),
         key=key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class LoopbackFiles:
+    """Where such a service keeps its certificate, and the secret that its executor shows it."""
+
+    folder: Path
+
+    @property
+    def authority(self) -> Path:
+        """What processes on this machine trust."""
+        return self.folder / "loopback-ca.crt"
+
+    @property
+    def certificate(self) -> Path:
+        """The service's own certificate."""
+        return self.folder / "loopback.crt"
+
+    @property
+    def key(self) -> Path:
+        """The key of the certificate."""
+        return self.folder / "loopback.key"
+
+    @property
+    def secret(self) -> Path:
+        """What the executor proves itself with."""
+        return self.folder / "superexec.secret"
+
+    def prepare(self) -> None:
+        """Make the folder and all of these anew, for their owner alone."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder.chmod(0o700)
+        made = make(now=datetime.now(UTC))
+        for path, content in {
+            self.key: made.key,
+            self.certificate: made.certificate,
+            self.authority: made.authority,
+            self.secret: secrets.token_hex(32).encode(),
+        }.items():
+            atomic.write(path, content, mode=0o600)
 
 
 def _name(text: str) -> x509.Name:

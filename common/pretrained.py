@@ -62,7 +62,7 @@ def part(spec: NetworkSpec, settings: Settings, name: str) -> Float32[Tensor, " 
 
 def backbone_parts(spec: NetworkSpec) -> list[str]:
     """Names of a network's backbones that travel."""
-    several = len(spec.images) > 1
+    several = len(spec.images) > 1 or spec.probe is not None
     parts = [f"backbones.{i}" for i in range(len(spec.images))] if several else ["backbone"]
     frozen = {piece.part for piece in spec.frozen}
     return [part for part in parts if part not in frozen]

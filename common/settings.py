@@ -1,8 +1,9 @@
 """The configuration of a run: TOML at the edge, frozen models inside.
 
 Sections that change what leaves a site, or whom it reaches (``campaign``, ``measurements``, ``images``,
-``network``, ``training``, ``federation``, ``rating``), enter the plan's hash, which a site approves; ``compute``
-(speed), ``evaluate`` and ``cohort`` (simulation) do not, but for the share of patients that is held out.
+``network``, ``training``, ``federation``, ``privacy``, the methods' own), enter the plan's hash, which a site
+approves; ``compute`` (speed), ``evaluate`` and ``cohort`` (simulation) do not, but for the share of patients that is
+held out.
 """
 
 from __future__ import annotations
@@ -14,29 +15,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_serializer, model_validator
 
 from common.errors import ConfigurationError
+from common.privacy.settings import PrivacySettings
+from common.section import Fraction, Name, Positive, Section
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
 
-class Section(BaseModel):
-    """A frozen section of the configuration; an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+PRIVATE_ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
+"""Algorithms that only post-process what private sites send."""
 
 
 class CampaignSettings(Section):
@@ -231,6 +222,32 @@ class AndersenSettings(Section):
     """The ensemble has one classifier for each pair of learning rate and batch size: ten."""
 
 
+class ProbeSettings(Section):
+    """Linear heads on frozen, public encoders; as many members as encoders x augmentations x initialisations."""
+
+    source: Literal["encoders", "torchvision"] = "encoders"
+    """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
+    encoders: Positive = 1
+    """Of the folder, the first so many."""
+    augmentations: Positive = 1
+    """Sets of augmented pictures; members of another set see other pictures."""
+    initialisations: Positive = 3
+    """Start weights of the heads."""
+    views: Positive = 1
+    """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
+    neck: Positive | None = None
+    """Numbers that the encoder's public projection gives; ``None``: it has none."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Of the one step a round, down the gradient of the mean loss."""
+    class_weights: dict[Name, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    """Measurement -> weight of each grade in the loss: public constants, never computed from private data."""
+
+    @property
+    def members(self) -> int:
+        """Scoring models."""
+        return self.encoders * self.augmentations * self.initialisations
+
+
 class EvaluateSettings(Section):
     """What is computed after training."""
 
@@ -350,6 +367,9 @@ class Settings(Section):
     federation: FederationSettings = FederationSettings()
     rating: RatingSettings = RatingSettings()
     andersen: AndersenSettings = AndersenSettings()
+    probe: ProbeSettings = ProbeSettings()
+    privacy: PrivacySettings | None = None
+    """``None``: no differential privacy."""
     evaluate: EvaluateSettings = EvaluateSettings()
     cohort: CohortSettings | None = None
     compute: ComputeSettings = ComputeSettings()
@@ -370,13 +390,43 @@ class Settings(Section):
             raise ValueError(
                 f"rating.jigsaw.measurements has {sorted(strays)}; the measurements are {list(self.measurements)}"
             )
+        weighed = {name: len(weights) for name, weights in self.probe.class_weights.items()}
+        wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]
+        if wrong:
+            raise ValueError(f"probe.class_weights.{wrong[0]} needs one weight a grade of that measurement")
         if self.validity == "eoss":
-            grades = {name: m.grades for name, m in self.measurements.items()}
+            grades = self._grades()
             if grades != {"hypertrophy": 4, "vascularity": 4}:
                 raise ValueError(
                     f'validity "eoss" needs hypertrophy and vascularity with 4 grades each; got {grades}'
                 )
         return self
+
+    @model_validator(mode="after")
+    def _privacy_fits(self) -> Settings:
+        if self.method == "probe" and self.privacy is None:
+            raise ValueError(
+                'method "probe" needs a [privacy] section; mechanism = "none" in it trains the heads without privacy'
+            )
+        if self.privacy is None:
+            return self
+        federation = self.federation
+        if federation.algorithm not in PRIVATE_ALGORITHMS or federation.rule != "mean":
+            raise ValueError(
+                f"[privacy] needs federation.algorithm among {list(PRIVATE_ALGORITHMS)} and rule mean; got "
+                f"{federation.algorithm} and {federation.rule}"
+            )
+        if self.privacy.mechanism == "none" and self.method != "probe":
+            raise ValueError('privacy.mechanism "none" is for method "probe": remove [privacy] instead')
+        return self
+
+    def _grades(self) -> dict[str, int]:
+        return {name: measurement.grades for name, measurement in self.measurements.items()}
+
+    @property
+    def private(self) -> bool:
+        """Whether what leaves a site is differentially private."""
+        return self.privacy is not None and self.privacy.mechanism != "none"
 
     def plan(self) -> dict[str, Any]:
         """Everything that changes what leaves a site, as plain JSON values."""

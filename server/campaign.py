@@ -103,7 +103,7 @@ def run(
         results |= reused
         all_reused |= set(reused)
         trains = [spec for spec in stage.networks if spec.name not in reused]
-        runs = _rounds(settings, stage.name, trains, sites, folder=folder, campaign=campaign)
+        runs = _rounds(settings, stage, trains, sites, folder=folder, campaign=campaign)
         observer(_started(stage, runs, reused=len(reused)))
         loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
@@ -155,7 +155,7 @@ def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str
 
 def _rounds(
     settings: Settings,
-    stage: str,
+    stage: Stage,
     specs: Sequence[NetworkSpec],
     sites: tuple[str, ...],
     *,
@@ -164,11 +164,12 @@ def _rounds(
 ) -> list[GroupRounds]:
     """A stage's groups, each where its journal stands."""
     packed = groups.pack(
-        stage,
+        stage.name,
         specs,
         weights.layouts(specs, settings),
         group_bytes=settings.federation.group_bytes,
         frozen_bytes=weights.frozen_bytes(specs, settings),
+        whole=stage.whole,
     )
     federated = algorithm(settings.federation)
     return [

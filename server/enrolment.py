@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from common import atomic
 from common.enrolment import Hex32, Invitation, Registration, SiteName, keys_fingerprint, spoken
 from common.errors import ConfigurationError, VerificationError
-from common.settings import Section
+from common.section import Section
 from common.version import VERSION
 from server import certificates
 from server.home import Home

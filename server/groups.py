@@ -35,11 +35,12 @@ def pack(
     *,
     group_bytes: int,
     frozen_bytes: Mapping[str, int],
+    whole: bool = False,
 ) -> tuple[Group, ...]:
     """Fill groups with networks in their order, up to ``group_bytes`` of float32 weights each.
 
     Frozen parts count, as a first message may carry them all. A network larger than ``group_bytes`` makes a group
-    of its own.
+    of its own; a stage that is ``whole`` is one group.
     """
     sizes = {spec.name: 4 * layouts[spec.name].size + frozen_bytes[spec.name] for spec in networks}
     return tuple(
@@ -49,7 +50,7 @@ def pack(
             networks=tuple(members),
             layouts={spec.name: layouts[spec.name] for spec in members},
         )
-        for index, members in enumerate(_fill(networks, sizes, group_bytes))
+        for index, members in enumerate([networks] if whole else _fill(networks, sizes, group_bytes))
     )
 
 

@@ -13,7 +13,8 @@ from pydantic import Field, ValidationError, field_validator
 from common import atomic
 from common.enrolment import split_address
 from common.errors import ConfigurationError
-from common.settings import Section, describe
+from common.section import Section
+from common.settings import describe
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 

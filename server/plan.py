@@ -144,6 +144,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         layouts,
         group_bytes=settings.federation.group_bytes,
         frozen_bytes=frozen,
+        whole=stage.whole,
     )
     requests = [_request_bytes(group, settings) for group in packed]
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in packed]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from common import atomic
-from common.settings import Section
+from common.section import Section
 from server import file_lock
 from server.home import Home
 from server.runs import now

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 
 from common import atomic
 from common.errors import ConfigurationError
-from common.settings import Section, describe
+from common.section import Section
+from common.settings import describe
 from server.home import Home
 
 Status = Literal["invited", "registered", "revoked"]

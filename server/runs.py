@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError
 
 from common import atomic
 from common.errors import ConfigurationError
-from common.settings import Section, Settings, describe
+from common.section import Section
+from common.settings import Settings, describe
 from server.home import Home
 from server.run_folder import RunFolder
 

@@ -23,7 +23,6 @@ from server.file_lock import LockedError
 from server.home import Federation, Home
 from server.registry import Registry
 from server.runs import ENDED, Attempts, CampaignStatus, Run, all_of
-from server.superlink import SuperlinkFiles
 
 LOOK_S = 0.5
 CAMPAIGNS_S = 1.0
@@ -68,7 +67,7 @@ class Centre:
     def run(self) -> None:
         """Serve until SIGTERM or SIGINT; everything that was started has ended when this returns."""
         with locked(self.home), until_signalled() as ended:
-            SuperlinkFiles(self.home.superlink).prepare()
+            superlink.files(self.home).prepare()
             try:
                 while not ended():
                     self.look()
@@ -90,7 +89,7 @@ class Centre:
                 )
         try:
             with control.connect(
-                self.federation.superlink.port, SuperlinkFiles(self.home.superlink).authority
+                self.federation.superlink.port, superlink.files(self.home).authority
             ) as link:
                 self._let_in_and_out(link)
                 self._note_who_is_there(link)
@@ -215,7 +214,7 @@ class _Tended:
 
 
 def _proxy(home: Home, federation: Federation, *, insecure: bool) -> Service:
-    files = SuperlinkFiles(home.superlink)
+    files = superlink.files(home)
     host = f"[{federation.proxy.host}]" if ":" in federation.proxy.host else federation.proxy.host
     tls = ("--certificate", str(home.server_certificate), "--key", str(home.server_key))
     command = [

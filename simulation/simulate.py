@@ -24,7 +24,8 @@ from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
 from common.network_files import TrainedNetwork
-from common.settings import Section, Settings
+from common.section import Section
+from common.settings import Settings
 from common.training.local_settings import local_settings
 from server import campaign, journal, report
 from server.campaign import Event, Outcome, Status

@@ -31,7 +31,8 @@ from pydantic import Field, ValidationError
 
 from common import settings as configuration
 from common.errors import ConfigurationError
-from common.settings import Name, Section, Settings
+from common.section import Name, Section
+from common.settings import Settings
 from server.campaign import Status
 from server.run_folder import RunFolder
 from simulation.progress import Display

@@ -12,7 +12,8 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydicom.datadict import tag_for_keyword
 
 from common.errors import ConfigurationError
-from common.settings import Section, describe
+from common.section import Section
+from common.settings import describe
 
 Fact = Literal[
     "patient_id", "visit", "time", "side", "joint", "digit", "view", "device", "diagnosis", "split", "image",

@@ -24,11 +24,13 @@ class Stage:
         networks: all networks of the stage; all have the same number of rounds.
         alternatives: networks that the stage would have asked for, had earlier results been others: a site
             agrees to all of them.
+        whole: whether all its networks train as one, in one group.
     """
 
     name: str
     networks: tuple[NetworkSpec, ...]
     alternatives: tuple[NetworkSpec, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +87,7 @@ BUILT_IN = {
     "rating": "common.methods.rating:Rating",
     "andersen": "common.methods.andersen:Andersen",
     "christensen": "common.methods.christensen:Christensen",
+    "probe": "common.methods.probe:LinearProbes",
 }
 
 

@@ -12,6 +12,7 @@ from common.networks.backbones import initialise
 from common.networks.fusion import FusionNetwork, ImageNetwork
 from common.networks.jigsaw import JigsawNetwork
 from common.networks.layout import Layout, flatten, layout_of, point
+from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import NetworkSettings
 
@@ -35,6 +36,10 @@ def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
         settings = settings.model_copy(update={"backbone": spec.backbone})
     if spec.jigsaw is not None:
         return JigsawNetwork(settings, permutations=spec.target.classes)
+    if spec.probe is not None:
+        return ProbeNetwork(
+            settings, images=len(spec.images), classes=spec.target.classes, neck=spec.probe.neck
+        )
     if len(spec.images) == 1:
         return ImageNetwork(settings, classes=spec.target.classes, layer=spec.layer)
     return FusionNetwork(settings, images=len(spec.images), classes=spec.target.classes)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, TypeAlias
 
-from common.settings import JigsawSettings, Section, TrainingSettings
+from common.section import Section
+from common.settings import JigsawSettings, TrainingSettings
 
 COMBINED = "combined"
 """The combined score, the larger of hypertrophy and vascularity: a target too, though no reader gives it."""
@@ -46,7 +47,8 @@ class Piece(Section):
     Attributes:
         part: the module's name in this network, for example ``backbones.0``.
         network: whose trained weights are taken; ``None``: the pretrained weights of the settings.
-        source: the module's name there.
+        source: the module's name there; of pretrained weights ``backbone`` for torchvision's, or the name in a
+            folder of public encoders.
         frozen: whether it stays as it is; then it is sent to a site once, as :class:`WeightsRef` says.
     """
 
@@ -54,6 +56,18 @@ class Piece(Section):
     network: str | None
     source: str = "backbone"
     frozen: bool = False
+
+
+class Probe(Section):
+    """A network that is a linear head on frozen features.
+
+    Attributes:
+        neck: numbers that a public projection makes of the backbones' features; ``None``: there is none.
+        augmentation: which set of augmented pictures it learns from; has no part in its shape.
+    """
+
+    neck: int | None = None
+    augmentation: int = 0
 
 
 class NetworkSpec(Section):
@@ -68,6 +82,7 @@ class NetworkSpec(Section):
         backbone: ``None``: the settings'.
         layer: the backbone's layer whose features are used, from 0; ``None``: the last.
         jigsaw: given for a network that solves puzzles.
+        probe: given for a linear head on frozen features.
         pieces: parts that come from elsewhere; all else starts at random, or from pretrained weights.
         training: ``None``: the settings'.
         rounds: ``None``: the settings'; all networks of a stage have the same.
@@ -82,6 +97,7 @@ class NetworkSpec(Section):
     backbone: str | None = None
     layer: int | None = None
     jigsaw: JigsawSettings | None = None
+    probe: Probe | None = None
     pieces: tuple[Piece, ...] = ()
     training: TrainingSettings | None = None
     rounds: int | None = None
@@ -96,10 +112,11 @@ class NetworkSpec(Section):
     def shape(self) -> Shape:
         """What its modules and its flat vector are determined by, beside the settings."""
         frozen = tuple(piece.part for piece in self.frozen)
-        return (len(self.images), self.target.classes, self.backbone, self.layer, self.jigsaw, frozen)
+        neck = self.probe and (self.probe.neck,)
+        return (len(self.images), self.target.classes, self.backbone, self.layer, self.jigsaw, neck, frozen)
 
     @property
     def identity(self) -> str:
         """What it is, whatever it is called: networks of one identity share start and seeds, in any study."""
-        excluded = {"name", "training", "rounds", "scoring"}
+        excluded = {"name", "training", "rounds", "scoring"} | ({"probe"} if self.probe is None else set())
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()

@@ -127,7 +127,21 @@ def private_gradient(
     """
     chosen = sample(heads, settings.sample_rate, stream=KeyStream(entropy, "sampling"))
     summed = clipped_sum(weights, chosen, max_norm=gaussian_release.clipping_norm(settings.max_grad_norm))
-    noised = gaussian_release.release(
+    return noised(summed, settings, entropy=entropy)
+
+
+def noised(summed: ClippedSum, settings: StepSettings, *, entropy: bytes) -> NoisedGradient:
+    """The gradient that may leave: the sum with noise, over the constant denominator.
+
+    Args:
+        summed: each patient clipped to :func:`.gaussian_release.clipping_norm`.
+        settings: public parameters.
+        entropy: of this step.
+
+    Raises:
+        ConfigurationError: for bad entropy.
+    """
+    released = gaussian_release.release(
         summed.total.numpy(),
         max_grad_norm=settings.max_grad_norm,
         noise_multiplier=settings.noise_multiplier,
@@ -137,7 +151,7 @@ def private_gradient(
     finite = summed.norms[summed.norms.isfinite()]
     largest = float(finite.max()) if len(finite) else 0.0
     return NoisedGradient(
-        gradient=torch.from_numpy((noised / expected).astype(np.float32)),
+        gradient=torch.from_numpy((released / expected).astype(np.float32)),
         sampled=len(summed.norms),
         not_finite=len(summed.norms) - len(finite),
         largest_norm=min(largest, settings.max_grad_norm),

@@ -152,7 +152,7 @@ def _steps(
     term: GradientTerm | None,
 ) -> float:
     training = settings.training
-    optimiser = _optimiser(network, training)
+    optimiser = fresh_optimiser(network, training)
     gradient = network.trained.grad
     assert gradient is not None
     network.training_mode()
@@ -175,8 +175,8 @@ def _steps(
     return float(total) / training.local_steps
 
 
-def _optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.Optimizer:
-    """A fresh optimiser: its moments start anew in each round."""
+def fresh_optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.Optimizer:
+    """An optimiser of a network's trained vector: its moments start anew in each round."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
             [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay

@@ -22,7 +22,7 @@ from client.policy import Policy
 from client.site import Site, SiteFile
 from common.enrolment import Invitation, Registration, certificate_fingerprint, spoken
 from common.errors import ConfigurationError, DataError, SynofedError
-from common.settings import Section
+from common.section import Section
 from common.version import VERSION
 from server import certificates
 from tests.enrolling import NOW, holds, secrets_of_site

@@ -1,0 +1,51 @@
+"""The ``[privacy]`` section of a run's configuration: all of it public, and part of the plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from common.section import Positive, Section
+
+if TYPE_CHECKING:
+    from common.privacy.accounting import PrivateSteps
+
+
+class PrivacySettings(Section):
+    """Differential privacy, with the patient as its unit; the sites hold it against their own caps."""
+
+    mechanism: Literal["gaussian", "none"] = "gaussian"
+    """``none``: the same computation without clipping, sampling and noise, to compare with: **no privacy**."""
+    noise_multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Standard deviation of the noise over ``max_grad_norm`` (sigma); `synofed privacy plan` finds it."""
+    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """What a patient's gradient is clipped to (C)."""
+    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Probability with which a patient takes part in a step (q); 1: everybody does."""
+    patients: Positive
+    """A public number near that of a site's training patients (N); the noised sum is divided by it."""
+    images: Positive = 8
+    """At most so many of a patient's exams enter (k)."""
+    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    """At which the centre states epsilon; a site's own cap has a delta of its own."""
+
+    @model_validator(mode="after")
+    def _has_noise(self) -> PrivacySettings:
+        if self.mechanism == "gaussian" and self.noise_multiplier is None:
+            raise ValueError(
+                "privacy.noise_multiplier is missing: `synofed privacy plan` finds it for an epsilon"
+            )
+        return self
+
+    def steps(self, count: int) -> PrivateSteps:
+        """So many steps, as they are accounted.
+
+        Raises:
+            ConfigurationError: if there is no noise.
+        """
+        from common.privacy.accounting import PrivateSteps  # noqa: PLC0415  scipy: not for every command
+
+        return PrivateSteps(
+            sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier or 0.0, count=count
+        )
