@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server.superlink import SuperlinkFiles
+from server import superlink
 from tests.deployment.federation import Federation
 
 SITES = ("aarhus", "bergen", "cork")
@@ -16,7 +16,7 @@ def federation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Federation]
         made.up()
         for name in SITES:
             made.join(name)
-        made.wait(SuperlinkFiles(made.home.superlink).authority.exists, what="a SuperLink that starts")
+        made.wait(superlink.files(made.home).authority.exists, what="a SuperLink that starts")
         made.wait(lambda: "the SuperLink answers" in made.said("up"), what="a SuperLink that answers")
         made.wait(lambda: made.online() == set(SITES), what="three connected sites")
         yield made

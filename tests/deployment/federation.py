@@ -21,11 +21,10 @@ from client import enrolment as site_enrolment
 from client import policy_file
 from client.site import Site
 from common.enrolment import Invitation
-from server import enrolment, provision
+from server import enrolment, provision, superlink
 from server.control import Control, connect
 from server.home import Home
 from server.runs import ENDED, Run
-from server.superlink import SuperlinkFiles
 from tests.site_folders import make_site_folder
 
 PATIENCE_S = 500.0
@@ -135,7 +134,7 @@ class Federation:
     @contextmanager
     def control(self) -> Iterator[Control]:
         port = self.home.federation().superlink.port
-        with connect(port, SuperlinkFiles(self.home.superlink).authority) as link:
+        with connect(port, superlink.files(self.home).authority) as link:
             yield link
 
     def online(self) -> set[str]:
