@@ -16,7 +16,7 @@ from server.runs import ENDED, Run
 from tests.deployment.federation import Federation
 from tests.deployment.processes import command, descendants
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 SITES = tuple(f"site-{number:02d}" for number in range(10))
 CONFIG = """
 name = "scale"
