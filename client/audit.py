@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client import chain
-from client.chain import Entry
 from common import receipts
 from common.errors import UpdateError
+from common.hash_chain import Entry
 from common.messages import EnsembleRequest, PlanRequest, TrainRequest
 from common.receipts import Contents
 

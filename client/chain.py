@@ -15,48 +15,16 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common import atomic
 from common.errors import StorageError, VerificationError
+from common.hash_chain import START, Entry, Head
 
 NAME = "audit.jsonl"
 BLOCK_BYTES = 8192
 SEARCH_BYTES = 1 << 20
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """Where a log ends.
-
-    Attributes:
-        sequence: number of the last whole entry, from 1; 0 in an empty log.
-        hash: SHA-256 of that entry's line, in hex; zeros in an empty log.
-        torn_bytes: length of an incomplete line after it, which a crash left.
-    """
-
-    sequence: int
-    hash: str
-    torn_bytes: int = 0
-
-
-START = Head(sequence=0, hash="0" * 64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of the log.
-
-    Attributes:
-        sequence: its number, from 1.
-        hash: SHA-256 of the line, in hex.
-        content: what it says.
-    """
-
-    sequence: int
-    hash: str
-    content: Mapping[str, object]
 
 
 def append(path: Path, event: str, details: Mapping[str, object], *, durable: bool = True) -> Head:
@@ -226,7 +194,7 @@ def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, 
         os.ftruncate(log, length)  # no half of an entry stays
         raise
     if last.sequence == 0:
-        _sync_folder(path.parent)
+        atomic.sync(path.parent)
     return new
 
 
@@ -301,11 +269,3 @@ def _entry(line: bytes, path: Path, number: int | None) -> Entry:
             f"`synofed site log verify` says more"
         ) from None
     return Entry(sequence=sequence, hash=hashlib.sha256(line).hexdigest(), content=content)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

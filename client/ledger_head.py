@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from client import chain
-from client.chain import Head
+from common.hash_chain import Head
 
 NAME = "ledger.jsonl"
 

@@ -12,6 +12,7 @@ import typer
 from client import chain, receipts
 from client.receipts import Checked
 from client.site import Site
+from common.hash_chain import Entry
 
 log = typer.Typer(help="The site's audit log of all that came and left.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")]
@@ -51,7 +52,7 @@ def show(
         typer.echo(_line(entry))
 
 
-def _line(entry: chain.Entry) -> str:
+def _line(entry: Entry) -> str:
     content = entry.content
     told = ("request", "campaign", "status", "by", "code", "server_round", "group", "reply_bytes", "serial")
     facts = " ".join(f"{name}={content[name]}" for name in told if content.get(name) not in (None, ""))

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from client import chain, keys, ledger_head
 from client.audit import CONSENT, ENSEMBLE, REPLY, Asked
-from client.chain import Entry, Head
 from client.policy_file import policy_hash
 from client.site import Site
 from common.errors import DataError, VerificationError
+from common.hash_chain import Entry, Head
 from common.messages import EnsembleRequest, PlanRequest, TrainRequest
 from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify

@@ -27,6 +27,33 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from common.errors import VerificationError
+from common.hash_chain import START, Entry, Head
+
+__all__ = [
+    "CODE_DIGITS",
+    "DOMAIN",
+    "EVENTS",
+    "NAME",
+    "OPENED",
+    "PATIENT",
+    "PRIVATE",
+    "REPAIRED",
+    "SIGNATURE",
+    "SIGNATURE_HEX",
+    "START",
+    "UNBOUNDED",
+    "WITHDRAWN",
+    "Chain",
+    "Entry",
+    "Head",
+    "check",
+    "commitment",
+    "from_ranges",
+    "heard",
+    "line",
+    "spoken",
+    "to_ranges",
+]
 
 DOMAIN = b"synofed ledger 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""
@@ -41,39 +68,6 @@ REPAIRED = "repaired"
 EVENTS = frozenset({OPENED, PRIVATE, UNBOUNDED, WITHDRAWN, REPAIRED})
 CODE_DIGITS = 20
 NAME = "the ledger"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
-    """Where a ledger ends.
-
-    Attributes:
-        sequence: number of the last whole entry, from 1; 0 in an empty ledger.
-        hash: SHA-256 of that entry's line, in hex; zeros in an empty ledger.
-        torn_bytes: length of an incomplete line after it, which a crash left.
-    """
-
-    sequence: int
-    hash: str
-    torn_bytes: int = 0
-
-
-START = Head(sequence=0, hash="0" * 64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One line of a ledger, checked.
-
-    Attributes:
-        sequence: its number, from 1.
-        hash: SHA-256 of the line, in hex.
-        content: its members, but for the signature.
-    """
-
-    sequence: int
-    hash: str
-    content: Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

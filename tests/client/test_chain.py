@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from client import chain, keys
 from common.errors import DataError, StorageError, VerificationError
+from common.hash_chain import START, Head
 from tests.full_disk import limited_files
 
 
@@ -32,14 +33,14 @@ def test_entries_are_numbered_and_chained_from_zeros(tmp_path: Path) -> None:
         assert list(content) == ["seq", "time", "event", "request_id", "bytes", "prev"]
         assert (content["seq"], content["prev"]) == (number, previous)
         previous = hashlib.sha256(line).hexdigest()
-    assert chain.verify(path) == chain.head(path) == chain.Head(sequence=3, hash=previous)
+    assert chain.verify(path) == chain.head(path) == Head(sequence=3, hash=previous)
     assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_empty_log_and_none_end_at_the_start(tmp_path: Path) -> None:
-    assert chain.verify(tmp_path / "none") == chain.START
+    assert chain.verify(tmp_path / "none") == START
     (tmp_path / "empty").touch()
-    assert chain.verify(tmp_path / "empty") == chain.head(tmp_path / "empty") == chain.START
+    assert chain.verify(tmp_path / "empty") == chain.head(tmp_path / "empty") == START
 
 
 @given(st.lists(st.integers(0, 3 * chain.BLOCK_BYTES), min_size=1, max_size=4))
