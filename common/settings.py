@@ -279,8 +279,9 @@ class ShiftSettings(Section):
     Each is spread evenly over the sites, from the first to the last.
     """
 
-    devices: Literal["own", "one"] = "own"
-    """``own``: a machine a site; ``one``: all sites that train have the first machine."""
+    devices: Literal["own", "one", "drawn"] = "own"
+    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site that
+    nobody measured, drawn from the cohort's seed (for public encoders, which must not know the sites' machines)."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""
@@ -302,6 +303,8 @@ class PhantomSettings(Section):
     """Add one site, on a device of its own, that is never trained on."""
     unseen_trains: bool = False
     """That site has training patients too: for studies that leave out one device after the other."""
+    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    """Privacy budget of a patient, as the sites' policies have it; ``None``: no campaign with privacy runs."""
     image_px: Annotated[int, Field(ge=64, le=512)] = 224
     """Side of the region of interest in the saved pictures."""
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
@@ -310,8 +313,10 @@ class PhantomSettings(Section):
 
     @model_serializer(mode="wrap")
     def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """A cohort without shifts is named and described as it was before there were any."""
+        """A cohort without shifts or budget is named and described as it was before there were any."""
         fields: dict[str, Any] = handler(self)
+        if self.maximum_epsilon is None:
+            fields.pop("maximum_epsilon", None)
         if self.shift == ShiftSettings():
             fields.pop("shift", None)
         return fields
@@ -422,6 +427,11 @@ class Settings(Section):
 
     def _grades(self) -> dict[str, int]:
         return {name: measurement.grades for name, measurement in self.measurements.items()}
+
+    @property
+    def folds(self) -> int:
+        """Into how many parts a site's training patients are split; in one, no patient decides over another."""
+        return self.rating.folds if self.privacy is None else 1
 
     @property
     def private(self) -> bool:

@@ -47,21 +47,24 @@ class Cohort:
 def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
     """The machine of each site: the five measured ones, then other presets of them, and the unseen one.
 
-    With ``shift.devices = "one"`` all but the unseen site have the first.
+    With ``shift.devices = "one"`` all but the unseen site have the first, with ``"drawn"`` each has one that no
+    other cohort has.
     """
-    chosen: dict[str, Device] = {}
-    for site in range(settings.sites):
-        index = site if settings.shift.devices == "own" else 0
-        device = FITTED[index % len(FITTED)]
-        name = _site_name(site)
-        if index >= len(FITTED):
-            device = jittered(
-                device, stream(seed, name, "device"), name=f"{device.name}-{index // len(FITTED) + 1}"
-            )
-        chosen[name] = device
+    chosen = {_site_name(site): _machine(settings, site, seed=seed) for site in range(settings.sites)}
     if settings.unseen_device:
         chosen["unseen"] = random_device(stream(seed, "unseen", "device"))
     return chosen
+
+
+def _machine(settings: PhantomSettings, site: int, *, seed: int) -> Device:
+    name = _site_name(site)
+    if settings.shift.devices == "drawn":
+        return random_device(stream(seed, name, "drawn"), name=f"drawn-{seed}-{site + 1}")
+    index = site if settings.shift.devices == "own" else 0
+    device = FITTED[index % len(FITTED)]
+    if index < len(FITTED):
+        return device
+    return jittered(device, stream(seed, name, "device"), name=f"{device.name}-{index // len(FITTED) + 1}")
 
 
 def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -> list[Job]:
@@ -267,7 +270,7 @@ def _write_cohort(
         if progress is not None:
             progress(done, len(work))
     for name, parts in tables.items():
-        write_site(folder / name, name, parts)
+        write_site(folder / name, name, parts, maximum_epsilon=settings.maximum_epsilon)
     sites = [
         {"name": name, "device": device.name, "trains": name != "unseen" or settings.unseen_trains}
         for name, device in chosen.items()

@@ -1,6 +1,7 @@
 """Cohorts whose sites differ in one thing at a time."""
 
 import csv
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def test_one_machine_for_all_but_the_unseen_site() -> None:
     unseen = names.pop("unseen")
     assert set(names.values()) == {FITTED[0].name}
     assert unseen != FITTED[0].name
+
+
+def test_drawn_machines_are_nobody_elses() -> None:
+    settings = PhantomSettings(sites=4, shift=ShiftSettings(devices="drawn"))
+    made, again, other = (list(cohort.devices(settings, seed=seed).values()) for seed in (3, 3, 4))
+    assert made == again
+    profiles = {replace(device, name="") for device in (*made, *other, *FITTED)}
+    assert len(profiles) == 5 + 5 + len(FITTED)
+    assert len({device.name for device in (*made[:4], *other[:4], *FITTED)}) == 4 + 4 + len(FITTED)
 
 
 def test_a_shifted_cohort_is_made_as_it_says(tmp_path: Path) -> None:
