@@ -1,4 +1,8 @@
-"""Pretrained weights of backbones: torchvision's, downloaded or from a file."""
+"""Weights that networks start from: torchvision's backbones, downloaded or from a file, and public encoders.
+
+A spec says which of the two a part takes (:class:`Piece`): a source ``backbone`` is torchvision's, any other is the
+name of a part in a folder of public encoders (:mod:`common.encoder_files`).
+"""
 
 from __future__ import annotations
 
@@ -15,37 +19,52 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from common import encoder_files
 from common.errors import ConfigurationError
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.layout import Layout
-from common.networks.spec import NetworkSpec
+from common.networks.spec import NetworkSpec, Piece
 from common.settings import Settings
 
 PRETRAINED = ("resnet18", "vgg16", "inception_v3")
 """Backbones for which torchvision has ImageNet weights."""
+TORCHVISION = "backbone"
+"""The source of a piece that is torchvision's."""
 
 
 def resolved(settings: Settings) -> Settings:
     """The settings with the hash of their pretrained weights, by which the plan names them.
 
     Raises:
-        ConfigurationError: if pretrained weights are asked for and cannot be had.
+        ConfigurationError: if pretrained weights are asked for and cannot be had, or do not fit.
+        VerificationError: if a folder of public encoders is not as it was written.
     """
     if settings.network.weights == "none":
         return settings
-    used = {_backbone(spec, settings) for spec in networks(settings).values() if _starts_pretrained(spec)}
     digest = hashlib.sha256()
-    for name in sorted(used):
-        for key, tensor in sorted(_pretrained(name, settings.network.weights).items()):
-            digest.update(key.encode())
+    for name, state in sorted(_used(settings).items()):
+        for key, tensor in sorted(state.items()):
+            digest.update(f"{name}/{key}".encode() if "/" in name else key.encode())
             digest.update(np.ascontiguousarray(tensor.float().numpy(), dtype="<f4").tobytes())
     network = settings.network.model_copy(update={"weights_sha256": digest.hexdigest()})
     return settings.model_copy(update={"network": network})
 
 
+def _used(settings: Settings) -> dict[str, Mapping[str, Tensor]]:
+    """Backbone, or name in a folder of encoders -> its tensors, of all that the method's networks start from."""
+    specs = networks(settings).values()
+    backbones = {_backbone(spec, settings) for spec in specs if _starts_pretrained(spec)}
+    sources = {piece.source for spec in specs for piece in spec.pieces if _is_encoder(piece)}
+    source = settings.network.weights
+    used = {name: _pretrained(name, source) for name in backbones}
+    if sources:
+        encoder_files.check_fit(encoder_files.read_about(Path(source)), settings, source=source)
+    return used | {name: _of_encoder(name, source) for name in sources}
+
+
 def part(spec: NetworkSpec, settings: Settings, name: str) -> Float32[Tensor, " size"]:
-    """One backbone of a network as a flat vector.
+    """One pretrained part of a network as a flat vector.
 
     Args:
         spec: the network.
@@ -54,10 +73,13 @@ def part(spec: NetworkSpec, settings: Settings, name: str) -> Float32[Tensor, " 
 
     Raises:
         ConfigurationError: if the weights cannot be had or do not fit.
+        VerificationError: if a folder of public encoders is not as it was written.
     """
-    backbone = _backbone(spec, settings)
-    state = _pretrained(backbone, settings.network.weights)
-    return torch.cat(list(_ordered(state, build.part_layout(spec, settings.network, name), backbone)))
+    found = [piece.source for piece in spec.pieces if piece.part == name and _is_encoder(piece)]
+    what = found[0] if found else _backbone(spec, settings)
+    weights = settings.network.weights
+    state = _of_encoder(what, weights) if found else _pretrained(what, weights)
+    return torch.cat(list(_ordered(state, build.part_layout(spec, settings.network, name), what)))
 
 
 def backbone_parts(spec: NetworkSpec) -> list[str]:
@@ -73,9 +95,18 @@ def _backbone(spec: NetworkSpec, settings: Settings) -> str:
 
 
 def _starts_pretrained(spec: NetworkSpec) -> bool:
-    from_networks = {piece.part for piece in spec.pieces if piece.network is not None}
-    pretrained = {piece.part for piece in spec.pieces if piece.network is None}
-    return bool(pretrained or set(backbone_parts(spec)) - from_networks)
+    """Whether a network has a part of torchvision's."""
+    elsewhere = {piece.part for piece in spec.pieces if piece.network is not None or _is_encoder(piece)}
+    pretrained = {piece.part for piece in spec.pieces} - elsewhere
+    return bool(pretrained or set(backbone_parts(spec)) - elsewhere)
+
+
+def _is_encoder(piece: Piece) -> bool:
+    return piece.network is None and piece.source != TORCHVISION
+
+
+def _of_encoder(source: str, folder: str) -> Mapping[str, Tensor]:
+    return encoder_files.read(Path(folder)).part(source)
 
 
 def _pretrained(backbone: str, source: str) -> Mapping[str, Tensor]:
@@ -119,12 +150,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
     return state
 
 
-def _ordered(state: Mapping[str, Tensor], wanted: Layout, backbone: str) -> Iterator[Tensor]:
+def _ordered(state: Mapping[str, Tensor], wanted: Layout, what: str) -> Iterator[Tensor]:
     for name, shape in wanted.entries:
         tensor = state.get(name)
         if tensor is None or tuple(tensor.shape) != shape:
             got = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"
             raise ConfigurationError(
-                f"Expected {name} of shape {shape} in the pretrained weights of {backbone}, got {got}"
+                f"Expected {name} of shape {shape} in the pretrained weights of {what}, got {got}"
             )
         yield tensor.float().reshape(-1)
