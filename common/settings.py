@@ -280,8 +280,8 @@ class ShiftSettings(Section):
     """
 
     devices: Literal["own", "one", "drawn"] = "own"
-    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site that
-    nobody measured, drawn from the cohort's seed (for public encoders, which must not know the sites' machines)."""
+    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site
+    that nobody measured, from the cohort's seed (for public encoders, which must not know the sites' machines)."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""
