@@ -13,7 +13,7 @@ from rich.table import Table
 from client import answered, campaign_page
 from client import campaigns as decisions
 from client.campaigns import State, Status
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.errors import PolicyError
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.settings import load
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    folder: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")],
+    folder: Folder,
     plan: Annotated[
         Path | None,
         typer.Option("--plan", help="Configuration of a run; default: the newest campaign's plan."),
@@ -29,7 +30,7 @@ def check(
         bool,
         typer.Option("--rehearse/--no-rehearse", help="Train a few steps on a few exams; nothing is sent."),
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look at data, machine, policy, connection and clock; rehearse a round. Exits with the worst problem's code."""
     from client.check import run  # noqa: PLC0415  what reads pictures

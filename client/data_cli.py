@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from client import withdraw_cli
+from client.cli_options import AsJson
 from common.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def ingest(
     replace: Annotated[
         bool, typer.Option("--replace", help="Move a folder that is there aside, as OUT.before-1.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Bring an export in: regions cut, text masked, pseudonyms given, pictures paired."""
     from client.ingest import ingest as importing  # noqa: PLC0415
@@ -69,7 +70,7 @@ def check(
     detail: Annotated[
         Path | None, typer.Option(help="Where each row goes that has a problem; default DIR/check.csv.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look for what is wrong with the data; counts here, rows in a file that stays at the site."""
     from client.doctor import check as doctor  # noqa: PLC0415

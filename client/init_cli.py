@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from client import enrolment, service, service_cli
+from client.cli_options import AsJson
 from client.enrolment import Enrolled
 from common.enrolment import LIMIT_BYTES, Invitation, spoken
 from common.errors import DataError
@@ -25,7 +26,7 @@ def init(
         bool, typer.Option("--systemd", help="Also: start with this machine, by systemd.")
     ] = False,
     cron: Annotated[bool, typer.Option("--cron", help="Also: start with this machine, by cron.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make the site's folder and keys here, and the request that the centre accepts; keys are never replaced."""
     if systemd and cron:

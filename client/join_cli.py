@@ -6,17 +6,17 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from client.cli_options import Folder
 from client.join import Joined, joining
 from client.log import site_log
 
 
 def join(
-    folder: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")],
+    folder: Folder,
     once: Annotated[bool, typer.Option("--once", help="Do not connect again after an end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import click
@@ -15,7 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from client import receipts
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder, KeptReceipts
 from client.site import Site
 
 if TYPE_CHECKING:
@@ -72,10 +71,7 @@ def head(folder: Folder, as_json: AsJson = False) -> None:
 @commands.command("verify")
 def verify(
     folder: Folder,
-    kept: Annotated[
-        list[Path] | None,
-        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
-    ] = None,
+    kept: KeptReceipts = None,
     noted: Annotated[
         list[str] | None,
         typer.Option("--noted", help="A code of `ledger head` from the paper file; repeatable."),

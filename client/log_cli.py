@@ -4,28 +4,23 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client import chain, receipts
+from client.cli_options import AsJson, Folder, KeptReceipts
 from client.receipts import Checked
 from client.site import Site
 from common.hash_chain import Entry
 
 log = typer.Typer(help="The site's audit log of all that came and left.", no_args_is_help=True)
-Folder = Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 
 
 @log.command("verify")
 def verify(
     folder: Folder,
-    kept: Annotated[
-        list[Path] | None,
-        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
-    ] = None,
+    kept: KeptReceipts = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that no entry was edited, dropped or moved; with receipts also that none was cut off the end."""

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from client import chain, keys
 from client import outbox as kept_replies
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.outbox import Kept
 from client.site import Site
 from common import bfloat16, wire

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from client import officer, policy_file
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.errors import DataError, SynofedError
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from client import atomic, campaigns
 from client.campaigns_cli import Prefix
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.notices import NO_PRIVACY, RESEARCH_ONLY
 

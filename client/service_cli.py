@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from client import service
+from client.cli_options import AsJson, Folder
 from client.service import Installed
 
 
 def command(
-    folder: Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's folder.")],
+    folder: Folder,
     systemd: Annotated[bool, typer.Option("--systemd", help="By a systemd user unit.")] = False,
     cron: Annotated[bool, typer.Option("--cron", help="By cron, where there is no systemd.")] = False,
     remove: Annotated[bool, typer.Option("--remove", help="Not any more.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Start the site when this machine starts, as this user; no administrator is needed but for lingering."""
     if systemd + cron + remove != 1:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import typer
 
 from client import campaigns, chain, join
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.site import Site
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from client.log_cli import AsJson, Folder
+from client.cli_options import AsJson, Folder
 from client.site import Site
 
 
