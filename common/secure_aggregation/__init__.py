@@ -1,0 +1,7 @@
+"""Sums over sites of which the centre sees nothing but the sum (Bonawitz et al. 2017, doi 10.1145/3133956.3133982).
+
+:mod:`~common.secure_aggregation.messages` what is said, :mod:`~common.secure_aggregation.site` what a site does and
+refuses, :mod:`~common.secure_aggregation.centre` one attempt at the centre. What is summed are whole numbers
+(:mod:`~common.secure_aggregation.fixed_point`), with a share of the noise from every site
+(:mod:`~common.secure_aggregation.noise_shares`).
+"""
