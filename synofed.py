@@ -126,6 +126,12 @@ def _commands(first: str) -> typer.Typer:
         app = typer.Typer()
         app.add_typer(groups[first], name=first)
         return app
+    from simulation import privacy_cli  # noqa: PLC0415
+
+    if first == "privacy":
+        app = typer.Typer()
+        app.add_typer(privacy_cli.privacy, name="privacy")
+        return app
     from client import data_cli  # noqa: PLC0415
     from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
 
@@ -133,6 +139,7 @@ def _commands(first: str) -> typer.Typer:
     cli.app.command("readers")(readers_cli.readers)
     cli.app.add_typer(cli.cohort, name="cohort")
     cli.app.add_typer(data_cli.data, name="data")
+    cli.app.add_typer(privacy_cli.privacy, name="privacy")
     for name, group in groups.items():
         cli.app.add_typer(group, name=name)
     return cli.app
