@@ -78,7 +78,7 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
         lambda found: f"{found.head.sequence} entries, {found.replies} replies.",
     )
     checks.append(_receipts(folder, mine, noted))
-    plans, answers = _plans(site), tuple(_answers(folder))
+    plans, answers = _plans(site), tuple(answers_of(folder))
     sent = evidence_sent.check(site, answers, plans)
     checks += sent.checks
     _checked(
@@ -99,7 +99,7 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
         book=Book.of(entries),
         answers=answers,
         plans=plans,
-        caps=tuple(_caps(site)),
+        caps=_caps(site),
         checks=tuple(checks),
         facts={**_facts(site), **sent.facts},
     )
@@ -145,7 +145,8 @@ def _receipts(folder: Path, kept: Sequence[Kept], noted: Sequence[str]) -> Check
     return Check(name=name, claim=claim, verdict="holds", found=found)
 
 
-def _answers(folder: Path) -> Iterator[Answer]:
+def answers_of(folder: Path) -> Iterator[Answer]:
+    """The answers to rounds that a log tells of, up to its first bad line."""
     for entry in entries(folder):
         content: dict[str, Any] = dict(entry.content)
         if content.get("event") not in (REPLY, REPEATED) or not content.get("server_round"):
@@ -177,17 +178,25 @@ def _plans(site: Site) -> dict[str, Settings]:
     return found
 
 
-def _caps(site: Site) -> Iterator[Cap]:
-    last = None
-    for entry in entries(site.folder):
+def caps_of(folder: Path) -> Iterator[Cap]:
+    """The caps that a log tells of, up to its first bad line."""
+    for entry in entries(folder):
         policy = entry.content.get("policy")
         if entry.content.get("event") == POLICY and isinstance(policy, dict):
-            last = policy.get("maximum_epsilon"), float(policy.get("maximum_delta", 1e-5))
-            yield Cap(since=str(entry.content["time"]), maximum_epsilon=last[0], delta=last[1])
-    now = site.policy.maximum_epsilon, site.policy.maximum_delta
-    if now != last:  # nothing was asked for under it yet
-        since = datetime.now(UTC).isoformat(timespec="seconds")
-        yield Cap(since=since if last else "", maximum_epsilon=now[0], delta=now[1])
+            yield Cap(
+                since=str(entry.content["time"]),
+                maximum_epsilon=policy.get("maximum_epsilon"),
+                delta=float(policy.get("maximum_delta", 1e-5)),
+            )
+
+
+def _caps(site: Site) -> tuple[Cap, ...]:
+    known = tuple(caps_of(site.folder))
+    maximum, delta = site.policy.maximum_epsilon, site.policy.maximum_delta
+    if known and (known[-1].maximum_epsilon, known[-1].delta) == (maximum, delta):
+        return known
+    since = datetime.now(UTC).isoformat(timespec="seconds") if known else ""  # nothing was asked under it yet
+    return (*known, Cap(since=since, maximum_epsilon=maximum, delta=delta))
 
 
 def _policy(site: Site) -> str:

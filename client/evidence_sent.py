@@ -48,7 +48,7 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
     """
     private = {plan_hash: settings for plan_hash, settings in plans.items() if settings.private}
     mine = [answer for answer in answers if answer.plan_hash in private and not answer.repeated]
-    sizes = {plan_hash: _sizes(private[plan_hash]) for plan_hash in {answer.plan_hash for answer in mine}}
+    sizes = {plan_hash: sizes_of(private[plan_hash]) for plan_hash in {answer.plan_hash for answer in mine}}
     wrong: list[str] = []
     measured: list[tuple[str, Noise]] = []
     before: dict[tuple[str, str], Float64[np.ndarray, " _"]] = {}
@@ -111,7 +111,7 @@ def _values(kind: str, data: bytes) -> Float64[np.ndarray, " _"]:
     return np.frombuffer(data, dtype=TYPES[kind]).astype(np.float64)
 
 
-def _sizes(settings: Settings) -> dict[str, int]:
+def sizes_of(settings: Settings) -> dict[str, int]:
     """Network of a plan -> numbers of its update."""
     import torch  # noqa: PLC0415  (seconds)
 

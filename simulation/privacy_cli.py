@@ -9,13 +9,6 @@ from simulation import privacy_audit_cli, privacy_export_cli, privacy_plan_cli, 
 privacy = typer.Typer(
     help="What differential privacy costs, and whether what was claimed of it holds.", no_args_is_help=True
 )
-
-
-@privacy.callback()
-def _privacy() -> None:
-    """Keeps every command a command of its own while it is the only one."""
-
-
 privacy.command("plan")(privacy_plan_cli.plan)
 privacy.command("audit")(privacy_audit_cli.audit)
 privacy.command("verify")(privacy_verify_cli.verify)

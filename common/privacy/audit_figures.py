@@ -15,13 +15,12 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from common.privacy.costs import Cost, Spending
 from common.privacy.evidence import Evidence
 from common.privacy.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
-
-    from common.privacy.costs import Cost, Spending
 
 INK, LINE = "#222222", "#dddddd"
 COLOURS = ("#2b7bba", "#d9822b", "#2c8a57", "#8e63b0", "#c2455a", "#8a8f98")

@@ -1,0 +1,198 @@
+"""Verify synofed's privacy evidence without synofed: chain, signatures, debits and totals, offline, on files alone.
+
+    python verify_independently.py BUNDLE.zip|BUNDLE_FOLDER|SITE_FOLDER [--key HEX] [--receipts FILE]
+
+Needs Python and the package `cryptography`; for campaigns that sample patients `dp_accounting` too. --key is the
+site's public key as somebody else knows it (the centre, an old statement), --receipts what the centre kept of it.
+Exit code 0: all fits; 8: something does not, and the first bad line is named. Formats: docs/formats.md.
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import sys
+import zipfile
+from functools import reduce
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+PARAMETERS = ("noise_multiplier", "sample_rate", "max_grad_norm", "patients", "images")
+EVENTS = ("opened", "private", "unbounded", "withdrawn", "repaired")
+FILES = ("*.*", "SHA256SUMS", "receipts/*.jsonl", "plans/*.json", "campaigns/*/plan.json")
+
+
+def need(condition, what):
+    if not condition:
+        sys.exit(print(f"DOES NOT FIT: {what}") or 8)
+
+
+def load(place):
+    """Name -> bytes of all that is looked at: a bundle whole, of a site's folder what is evidence."""
+    if place.is_file():
+        with zipfile.ZipFile(place) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+    paths = {path for pattern in FILES for path in place.glob(pattern) if path.is_file()}
+    return {path.relative_to(place).as_posix(): path.read_bytes() for path in paths}
+
+
+def signed(key, signature, message, where):
+    try:
+        Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message)
+    except (InvalidSignature, ValueError):
+        need(False, f"{where}: the signature does not fit key {key[:16]}: edited, or signed by another")
+
+
+def canonical(content):
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def lines(data):
+    return data.split(b"\n")[:-1]  # what stands after the last newline was cut short by a crash: no entry
+
+
+def chain(data, name, key=None):
+    """Entries of a ledger (signed with `key`) or of a log, each as (hash, content)."""
+    entries = []
+    for number, line in enumerate(lines(data), start=1):
+        where = f"{name}, line {number}"
+        try:
+            content = json.loads(line)
+            sequence, previous, event = content["seq"], content["prev"], content["event"]
+        except (ValueError, KeyError, TypeError):
+            need(False, f"{where}: is no entry")
+        if key is not None:
+            need(event in EVENTS, f"{where}: an event of unknown cost")
+            body, mark, tail = line.rpartition(b',"signature":"')
+            need(mark and len(tail) == 130 and tail.endswith(b'"}'), f"{where}: is not signed")
+            signed(key, tail[:128].decode("ascii", "replace"), b"synofed ledger 1\n" + body + b"}", where)
+        need(sequence == number, f"{where}: has number {sequence}: a line was dropped, added or moved")
+        last = entries[-1][0] if entries else "0" * 64
+        need(previous == last, f"{where}: does not continue line {number - 1}: that was edited or exchanged")
+        entries.append((hashlib.sha256(line).hexdigest(), content))
+    need(not key or not entries or entries[0][1].get("public_key") == key, f"{name}, line 1: of another key")
+    return entries
+
+
+def holds(entries, name, sequence, digest, who):
+    need(sequence <= len(entries), f"{name} ends with line {len(entries)}, {who} knows line {sequence}")
+    if sequence:
+        need(entries[sequence - 1][0] == digest, f"{name}, line {sequence}: is not the one that {who} knows")
+
+
+def debits(log, ledger, known):
+    """Every private reply has its debit before it, with the parameters of its plan."""
+    booked = {}
+    for number, (_, entry) in enumerate(ledger, start=1):
+        if entry["event"] == "private":
+            booked.setdefault((entry["plan_hash"], entry["request_id"]), number)
+            agreed = known.get(entry["plan_hash"], {}).get("privacy") or entry
+            for name in PARAMETERS:
+                where = f"ledger.jsonl, line {number}: {name}"
+                need(entry[name] == agreed[name], f"{where} {entry[name]}, the plan has {agreed[name]}")
+    count = 0
+    for number, (_, entry) in enumerate(log, start=1):
+        plan = known.get(entry.get("plan_hash"), {})
+        if entry["event"] != "reply" or (plan.get("privacy") or {}).get("mechanism") != "gaussian":
+            continue
+        if 1 <= entry["server_round"] <= plan["federation"]["rounds"]:
+            debit = booked.get((entry["plan_hash"], entry["request_id"]), math.inf)
+            count += 1
+            need(
+                debit <= entry["ledger_sequence"], f"audit.jsonl, line {number}: left without a debit before"
+            )
+    return count
+
+
+def spent(ledger):
+    """Of each patient (sample rate, noise multiplier) -> steps; and who was in releases without a bound."""
+    patients, unbounded = [], set()
+    for _, entry in ledger:
+        patients += [{} for _ in entry.get("new", [])]
+        for first, last in entry.get("eligible", []):
+            for number in range(first, last + 1):
+                unbounded |= {number} if entry["event"] == "unbounded" else set()
+                kind = (entry.get("sample_rate"), entry.get("noise_multiplier"))
+                if entry["event"] == "private":
+                    patients[number][kind] = patients[number].get(kind, 0) + entry["steps"]
+    return patients, unbounded
+
+
+def epsilon(steps, delta):
+    """Of one patient, one added or removed; None where dp_accounting is needed and not here."""
+    if all(rate == 1 for rate, _ in steps):
+        mu = math.sqrt(sum(count / sigma**2 for (_, sigma), count in steps.items()))
+        low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1
+        while mu and high - low > 1e-9:
+            middle = (low + high) / 2
+            inside, outside = (math.erfc((middle / mu + s * mu / 2) / 2**0.5) / 2 for s in (-1, 1))
+            excess = inside - (math.exp(middle + math.log(outside)) if outside else 0.0) - delta
+            low, high = (middle, high) if excess > 0 else (low, middle)
+        return high if mu else 0.0
+    try:
+        from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
+    except ImportError:
+        return None
+    losses = [from_gaussian_mechanism(k[1], sampling_prob=k[0]).self_compose(n) for k, n in steps.items()]
+    return reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta)
+
+
+def verify(files, key):
+    for line in files.get("SHA256SUMS", b"").decode().splitlines():
+        digest, name = line.split("  ", 1)
+        need(hashlib.sha256(files.get(name, b"")).hexdigest() == digest, f"{name}: is missing or was changed")
+    given = key or files.get("public_key.txt", b"").decode().strip() or None
+    first = lines(files.get("ledger.jsonl", b""))[:1]
+    key = given or (json.loads(first[0]).get("public_key", "") if first else None)
+    ledger = chain(files.get("ledger.jsonl", b""), "ledger.jsonl", key)
+    log = chain(files.get("audit.jsonl", b""), "audit.jsonl")
+    for number, (_, entry) in enumerate(log, start=1):
+        if entry["event"] in ("reply", "consent") and entry.get("ledger_sequence"):
+            who = f"line {number} of the log"
+            holds(ledger, "ledger.jsonl", entry["ledger_sequence"], entry["ledger_head"], who)
+    for name in (n for n in files if n == "receipts.jsonl" or n.startswith("receipts/")):
+        signer = key
+        for number, kept in enumerate(map(json.loads, lines(files[name])), start=1):
+            where = f"{name}, line {number}"
+            receipt, signer = kept["receipt"], signer or kept["public_key"]  # of a run: one key a file
+            signed(signer, receipt.pop("signature"), b"synofed receipt 1\n" + canonical(receipt), where)
+            if log or ledger:
+                holds(log, "audit.jsonl", receipt["sequence"], receipt["log_head"], where)
+                holds(ledger, "ledger.jsonl", receipt["ledger_sequence"], receipt["ledger_head"], where)
+    plans = {}
+    for name in (n for n in files if n.startswith("plans/") or n.endswith("/plan.json")):
+        digest = hashlib.sha256(files[name]).hexdigest()
+        need(digest in name, f"{name}: was changed, its hash is {digest[:16]}")
+        plans[digest] = json.loads(files[name])
+    count = debits(log, ledger, plans)
+    if {"policy.sig", "policy.json"} <= set(files):
+        content = json.loads(files["policy.sig"]) | json.loads(files["policy.json"])
+        mark = content.pop("signature")
+        signed(content["public_key"], mark, b"synofed policy 1\n" + canonical(content), "policy.sig")
+    print(f"{len(ledger)} entries of the ledger, {len(log)} of the log, {count} private replies")
+    report = json.loads(files.get("privacy_report.json", b"{}"))
+    stated = [one for one in report.get("sites", []) if ledger and one.get("ledger_head") == ledger[-1][0]]
+    delta = stated[0]["spending"]["total"]["delta"] if stated else 1e-5
+    patients, unbounded = spent(ledger)
+    totals = [epsilon(dict(kind), delta) for kind in {tuple(sorted(steps.items())) for steps in patients}]
+    print(f"{len(patients)} patients, {len(unbounded)} of them in releases without a bound")
+    worst = max(totals, default=0.0) if None not in totals else math.nan  # nan: install dp_accounting
+    print(f"the patient who has spent most: epsilon {worst:.3f} at delta {delta:g}, one added or removed")
+    for told in (one["spending"]["total"]["epsilon"] for one in stated):
+        wrong = abs(told - worst) > 0.01 * max(1, worst)
+        need(not wrong, f"privacy_report.json: says epsilon {told:.3f}, it is {worst:.3f}")
+    if not given:
+        print("The key is the files' own word: compare it with what the centre knows, or give --key.")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="The head of this file says what it does.")
+    parser.add_argument("place", type=Path)
+    parser.add_argument("--key")
+    parser.add_argument("--receipts", type=Path)
+    asked = parser.parse_args()
+    more = {"receipts.jsonl": asked.receipts.read_bytes()} if asked.receipts else {}
+    verify(load(asked.place) | more, asked.key)
+    print("all fits")
