@@ -123,6 +123,11 @@ def draw(count: int, *, variance: int, entropy: bytes) -> Int64[np.ndarray, " co
     return total
 
 
+def draws(variance: int) -> int:
+    """How many discrete Gaussians :func:`draw` adds up."""
+    return -(-variance // LARGEST_VARIANCE)
+
+
 def largest_noise(variance: int) -> int:
     """The largest absolute value that :func:`draw` can give."""
     return sum(REACH * (math.isqrt(part) + 1) for part in _parts(variance))
@@ -174,7 +179,7 @@ def delta_correction(epsilon: float | int, *, rounds: int, length: int, shares: 
 
 def _parts(variance: int) -> Sequence[int]:
     """Variances of as many draws as are needed, that add up to at least ``variance``."""
-    count = -(-variance // LARGEST_VARIANCE)
+    count = draws(variance)
     return [-(-variance // count)] * count
 
 

@@ -11,6 +11,8 @@ that were kept. A site never goes back to an earlier state: that would be a seco
 * Of one peer's two secrets a share of at most one leaves, in one answer, for one list of survivors that at least
   ``threshold`` sites signed; two lists cannot have so many signatures each.
 * A sum that is opened has at least ``survivors`` vectors.
+* No round has two sums: of two over almost the same sites the difference is one site's vector. Who has given shares
+  in phase unmask begins no other attempt at that round, and without those sites none has enough.
 
 ===========================================  ======================================================================
 case                                         answer
@@ -21,6 +23,7 @@ shares that do not open                      refused in phase masked, before the
 fewer sites than ``survivors``               refused in phases shares, masked and survivors
 a list without this site                     refused
 a phase asked twice, differently             refused
+another attempt at a round that was opened   refused in phase keys
 ===========================================  ======================================================================
 
 Source: Bonawitz et al. 2017, doi 10.1145/3133956.3133982, figure 4, the variant against active adversaries.
@@ -78,7 +81,7 @@ SECRET = 32
 
 
 def keys(
-    identity: Identity, request: KeysRequest, *, terms: Terms, entropy: bytes
+    identity: Identity, request: KeysRequest, *, terms: Terms, entropy: bytes, previous: State | None = None
 ) -> tuple[KeysReply, State]:
     """Phase 1: fresh keys, signed.
 
@@ -87,10 +90,16 @@ def keys(
         request: names an attempt for which no state is kept.
         terms: made from the approved plan.
         entropy: 32 fresh bytes.
+        previous: what is kept of the latest attempt at this group; forgotten afterwards.
 
     Raises:
-        PolicyError: if the terms protect less than this site asks for.
+        PolicyError: if the terms protect less than this site asks for, or the round's sum may have been opened.
     """
+    if previous is not None and previous.forbids(request.context):
+        raise PolicyError(
+            f"Expected a round of {request.context.group} that is not past and that this site has not helped to "
+            f"open, got {request.context.server_round} after {previous.context.server_round}: go on with the next"
+        )
     if terms.survivors - 1 < identity.minimum_peers or terms.colluders < identity.colluders:
         raise PolicyError(
             f"Expected sums over at least {identity.minimum_peers + 1} sites, safe against {identity.colluders} "

@@ -91,6 +91,14 @@ class State:
             raise SiteStateError(f"Expected phase {self.next_phase} of the attempt, got {request.phase}")
         return False
 
+    def forbids(self, context: Context) -> bool:
+        """Whether another attempt would be at a round whose sum may have been opened, or at an earlier one."""
+        same = (self.context.plan_hash, self.context.run, self.context.group)
+        if same != (context.plan_hash, context.run, context.group):
+            return False
+        first = self.context.server_round + (1 if self.next_phase is None else 0)
+        return context.server_round < first
+
     @property
     def next_phase(self) -> Phase | None:
         """What has not been answered yet; nothing at the end."""

@@ -315,6 +315,27 @@ def test_an_attempt_does_not_begin_twice_with_other_keys() -> None:
     assert round_.aachen.answer(KeysRequest(context=context())) is kept
 
 
+def test_a_round_that_was_opened_has_no_other_sum() -> None:
+    """The difference of a sum over all sites and one without Aachen would be Aachen's vector."""
+
+    def begin(previous: State, server_round: int, *, run: str = "run") -> None:
+        another = dataclasses.replace(context("2"), server_round=server_round, run=run)
+        request = KeysRequest(context=another)
+        site.keys(identity("Aachen", 5), request, terms=AGREED, entropy=fresh("again"), previous=previous)
+
+    round_ = Round("unmask")
+    unopened = State.parse(round_.aachen.written)
+    begin(unopened, 3)
+    with pytest.raises(PolicyError, match=r"not past .* got 2 after 3"):
+        begin(unopened, 2)
+    round_.aachen.answer(round_.request)
+    opened = State.parse(round_.aachen.written)
+    with pytest.raises(PolicyError, match="has not helped to open, got 3 after 3"):
+        begin(opened, 3)
+    begin(opened, 4)
+    begin(opened, 1, run="another")
+
+
 def test_signed_lists_of_an_old_attempt_are_refused() -> None:
     old, new = Round("unmask", attempt="1"), Round("unmask", attempt="2")
     assert isinstance(old.request, UnmaskRequest)
