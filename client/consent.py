@@ -24,7 +24,11 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
     settings = campaigns.consider(site, request)
-    timed = site.policy.permits("timings")
+    if settings.private:
+        from client import private_consent  # noqa: PLC0415  scipy: only where it is accounted
+
+        private_consent.check(site, settings)
+    timed = site.policy.permits("timings") and not settings.private
     return PlanReply(
         site=site.name,
         version=VERSION,
@@ -39,7 +43,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
     """Usable exams a measurement; 0 where too few patients stand behind them, nothing if counts stay here."""
     store = site.store(settings)
-    if not site.policy.permits("counts"):
+    if not site.policy.permits("counts") or settings.private:
         return {}
     return {
         name: count if store.patients[name] >= site.policy.minimum_cohort else 0

@@ -66,23 +66,18 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
     """A site's answer to a request to train, or its refusal."""
 
     def answer(site: Site, request: TrainRequest, asked: Asked) -> RecordDict:
-        from client import unprotected  # noqa: PLC0415  torch: the exams are read
-
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         again = _repeated(site, asked)
         if again is not None:
             return again
         site.policy.check_hours()
         answered.check(site.folder, request)
-        patients = unprotected.patients(site, settings)
-        reply = _trained(site, request, settings, compute)
+        train = _trained_openly if settings.privacy is None else _trained_privately
+        reply = train(site, request, settings, compute)
         if isinstance(reply, MissingWeights):
             policy_hash = policy_file.policy_hash(site)
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
             return wire.encode_missing_weights(reply)
-        if site.policy.approval == "each":
-            answered.claim(site.folder, request)
-        unprotected.book(site, request, patients | unprotected.patients(site, settings))
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
         return _sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
 
@@ -199,6 +194,40 @@ def _repeated(site: Site, asked: Asked) -> RecordDict | None:
         policy_hash=policy_file.policy_hash(site),
     )
     return wire.with_receipt(kept.record, kept.receipt)
+
+
+def _trained_openly(
+    site: Site, request: TrainRequest, settings: Settings, compute: Compute
+) -> TrainReply | MissingWeights:
+    """What training without differential privacy gave, booked as unbounded."""
+    from client import unprotected  # noqa: PLC0415  torch: the exams are read
+
+    patients = unprotected.patients(site, settings)
+    reply = _trained(site, request, settings, compute)
+    if isinstance(reply, TrainReply):
+        _claim(site, request)
+        unprotected.book(site, request, patients | unprotected.patients(site, settings))
+    return reply
+
+
+def _trained_privately(
+    site: Site, request: TrainRequest, settings: Settings, compute: Compute
+) -> TrainReply | MissingWeights:
+    """What a private round gave; it is booked before it is drawn."""
+    from client import private_round, unprotected  # noqa: PLC0415  torch
+
+    work = private_round.prepare(site, request, settings, device=_device(site, compute))
+    if isinstance(work, MissingWeights):
+        return work
+    _claim(site, request)
+    if not settings.private:
+        unprotected.book(site, request, frozenset(work.patients))
+    return private_round.release(site, request, settings, work)
+
+
+def _claim(site: Site, request: TrainRequest) -> None:
+    if site.policy.approval == "each":
+        answered.claim(site.folder, request)
 
 
 def _trained(

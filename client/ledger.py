@@ -37,21 +37,24 @@ def reserve(site: Site, release: PrivateRelease, patients: Collection[str]) -> H
         StorageError: if the ledger cannot be written; nothing is booked.
         VerificationError: if ledger or tables were changed.
     """
-    cap, delta = site.policy.maximum_epsilon, site.policy.maximum_delta
-    if cap is None:
-        raise PolicyError("The site permits no private release: set policy.maximum_epsilon in site.toml")
+    cap = _cap(site)
     with ledger_file.opened(site.folder) as ledger:
         debit = _Debit(ledger, patients)
-        after = spending.worst(
-            ledger.book.after(release, debit.known.values(), new=len(debit.new)), delta=delta
-        )
-        if after > cap:
-            raise BudgetError(
-                f"Expected to stay within epsilon {cap:g} (delta {delta:g}) a patient, policy.maximum_epsilon in "
-                f"site.toml: round {release.server_round} of {release.campaign} would bring it to {after:.3f}. "
-                f"Nothing is booked and nothing leaves"
-            )
+        debit.check(release, cap=cap, delta=site.policy.maximum_delta)
         return debit.book(chain.PRIVATE, release)
+
+
+def check(site: Site, release: PrivateRelease, patients: Collection[str]) -> None:
+    """Whether :func:`reserve` would book a release now. Nothing is written.
+
+    Raises:
+        PolicyError: as :func:`reserve`.
+        BudgetError: as :func:`reserve`.
+        VerificationError: if ledger or tables were changed.
+    """
+    cap = _cap(site)
+    with ledger_file.opened(site.folder) as ledger:
+        _Debit(ledger, patients).check(release, cap=cap, delta=site.policy.maximum_delta)
 
 
 def book_unbounded(site: Site, release: UnboundedRelease, patients: Collection[str]) -> Head:
@@ -101,6 +104,13 @@ def book(folder: Path) -> Book:
     return Book.of(ledger_file.read(folder).entries)
 
 
+def _cap(site: Site) -> float:
+    cap = site.policy.maximum_epsilon
+    if cap is None:
+        raise PolicyError("The site permits no private release: set policy.maximum_epsilon in site.toml")
+    return cap
+
+
 class _Debit:
     """Patients, found in the ledger or new to it."""
 
@@ -117,6 +127,22 @@ class _Debit:
         names = {ledger_patients.pseudonym(secret, patient) for patient in patients}
         self.known = ledger_patients.numbers(self._table, book, names)
         self.new = sorted(names - set(self.known))
+
+    def check(self, release: PrivateRelease, *, cap: float, delta: float) -> None:
+        """Whether every patient would stay within the cap.
+
+        Raises:
+            BudgetError: if not.
+        """
+        after = spending.worst(
+            self._ledger.book.after(release, self.known.values(), new=len(self.new)), delta=delta
+        )
+        if after > cap:
+            raise BudgetError(
+                f"Expected to stay within epsilon {cap:g} (delta {delta:g}) a patient, policy.maximum_epsilon in "
+                f"site.toml: round {release.server_round} of {release.campaign} would bring it to {after:.3f}. "
+                f"Nothing is booked and nothing leaves"
+            )
 
     def book(self, event: str, release: PrivateRelease | UnboundedRelease) -> Head:
         """Add the entry; salts are on disk before it, so that no commitment stands there unexplained."""

@@ -47,7 +47,7 @@ class Policy(Section):
     maximum_update_bytes: Positive = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False
-    """Permit that the centre asks for tables of results on held-out patients."""
+    """Permit that the centre asks for tables of results on held-out patients; nothing in this version does."""
     maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
     """Privacy budget of a patient over all campaigns; ``None``: no campaign with differential privacy runs."""
     maximum_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
@@ -96,7 +96,12 @@ class Policy(Section):
         Raises:
             PolicyError: naming the line of ``site.toml`` that forbids it.
         """
-        if not self.allow_unprotected:
+        if settings.private and self.maximum_epsilon is None:
+            raise PolicyError(
+                "The campaign spends patients' privacy budget, and there is none: set policy.maximum_epsilon in "
+                "site.toml to permit that"
+            )
+        if not settings.private and not self.allow_unprotected:
             raise PolicyError(
                 "The campaign trains without differential privacy or secure aggregation: set "
                 "policy.allow_unprotected = true in site.toml to permit that"
@@ -114,7 +119,8 @@ class Policy(Section):
                 f"The campaign has {rounds} rounds, policy.maximum_rounds in site.toml "
                 f"is {self.maximum_rounds}: raise it there to permit that"
             )
-        if settings.federation.rule not in UNWEIGHTED and not self.permits("counts"):
+        weighed = settings.federation.rule not in UNWEIGHTED and settings.privacy is None
+        if weighed and not self.permits("counts"):
             raise PolicyError(
                 "The campaign weighs each site's update by its number of exams: add 'counts' to policy.metrics in "
                 "site.toml to permit that"

@@ -124,7 +124,7 @@ def _key(sources: Sources, settings: Settings) -> str:
         "measurements": {name: m.grades for name, m in settings.measurements.items()},
         "validity": settings.validity,
         "image_px": settings.network.image_px,
-        "folds": settings.rating.folds,
+        "folds": settings.folds,
         "held_out": settings.evaluate.held_out,
         "sources": [str(sources.data.resolve()), sources.manifest, sources.grades, sources.consensus],
     }
@@ -257,7 +257,7 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.rating.folds)
+    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
         "grades": {

@@ -55,7 +55,8 @@ class About(Section):
         neck: numbers that they give of an exam.
         images: kinds of pictures.
         measurements: which pictures of an exam each reads.
-        kappa: measurement -> linear weighted kappa of each encoder's own classifier on phantoms held out.
+        kappa: measurement -> linear weighted kappa of each encoder's own classifier on phantoms held out; ``None``
+            where there are too few.
         versions: of what made them.
         settings: all that they were made with.
         sha256: of the file of tensors, in hex.
@@ -73,7 +74,7 @@ class About(Section):
     neck: Positive
     images: dict[str, ImageSettings]
     measurements: dict[str, MeasurementSettings]
-    kappa: dict[str, tuple[float, ...]]
+    kappa: dict[str, tuple[float | None, ...]]
     versions: dict[str, str]
     settings: dict[str, Any]
     sha256: str

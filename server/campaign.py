@@ -84,6 +84,7 @@ def run(
     Raises:
         ConfigurationError: if the aggregation rule cannot do with so many sites.
         PolicyError: if sites decline and the quorum cannot do without them.
+        BudgetError: if all that decline do so because of their patients' privacy budget.
         CampaignError: if too few sites agree in time, or a round falls short of its quorum.
         VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """

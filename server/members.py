@@ -18,7 +18,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common import wire
-from common.errors import CampaignError, PolicyError, UpdateError, VerificationError
+from common.errors import BudgetError, CampaignError, PolicyError, UpdateError, VerificationError
 from common.messages import TRANSIENT, PlanReply, PlanRequest, Refusal, Signed
 from common.settings import Settings
 from common.version import VERSION
@@ -144,6 +144,7 @@ class Members:
 
         Raises:
             PolicyError: if sites decline and the quorum cannot do without them.
+            BudgetError: if all that decline do so because of their patients' privacy budget.
             CampaignError: if too few sites agree in time, or two call themselves the same.
         """
         patience_s = self._settings.federation.approval_s if self._roster.registered else CONNECT_S
@@ -256,7 +257,7 @@ class Members:
                 node, f"runs synofed {refusal.version}, the centre {VERSION}: bring both to one version"
             )
         else:
-            self._decline(node, f"refuses ({refusal.code}); its own log says why")
+            self._decline(node, _refuses(refusal.code))
 
     def _consented(self, node: _Node, request: PlanRequest, answer: Signed[PlanReply]) -> None:
         consent = answer.reply
@@ -317,10 +318,19 @@ class Members:
         declined = [f"{n.name} {n.reason}" for n in self._nodes.values() if n.state == "declined"]
         declined += [f"{site} is no longer registered" for site in self._roster.gone]
         if declined:
-            raise PolicyError(f"The campaign cannot do without: {'; '.join(sorted(declined))}")
+            spent = _refuses(BudgetError.code)
+            only_budgets = all(
+                node.reason == spent for node in self._nodes.values() if node.state == "declined"
+            )
+            error = BudgetError if only_budgets and not self._roster.gone else PolicyError
+            raise error(f"The campaign cannot do without: {'; '.join(sorted(declined))}")
         missing = {site: self.why(site) for site in self.sites if site not in self._members}
         named = "; ".join(f"{site} {why}" for site, why in sorted(missing.items()))
         raise CampaignError(
             f"Expected {needed} of {self._roster.count} sites to agree within {patience_s:g} s, "
             f"{len(self._members)} did{f' ({named})' if named else ''}; connected are {len(self._nodes)}"
         )
+
+
+def _refuses(code: str) -> str:
+    return f"refuses ({code}); its own log says why"

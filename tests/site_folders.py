@@ -107,16 +107,25 @@ def make_settings(
     grades: int = 4,
     image_px: int = 16,
     folds: int = 2,
+    method: str = "rating",
+    weights: str = "none",
     text: str = "",
 ) -> Settings:
     """Settings that fit :func:`make_site_folder`; every measurement is read from all images."""
     rating = list(measurements) == ["hypertrophy", "vascularity"] and grades == 4
-    lines = ['name = "test"', f'validity = "{"eoss" if rating else "any"}"']
+    lines = ['name = "test"', f'method = "{method}"', f'validity = "{"eoss" if rating else "any"}"']
     for image in images:
         lines += [f"[images.{image}]", f'kind = "{"doppler" if image == "doppler" else "grey"}"']
     for measurement in measurements:
         lines += [f"[measurements.{measurement}]", f"grades = {grades}", f"images = {list(images)}"]
-    lines += ["[network]", f"image_px = {image_px}", "[rating]", f"folds = {folds}", text]
+    lines += [
+        "[network]",
+        f"image_px = {image_px}",
+        f'weights = "{weights}"',
+        "[rating]",
+        f"folds = {folds}",
+        text,
+    ]
     return parse("\n".join(lines))
 
 

@@ -37,7 +37,7 @@ metrics = ["counts", "losses", "score_histograms"]
 minimum_cohort = 5
 maximum_update_bytes = 100_000_000_000
 keep_outbox_days = 0
-"""
+{budget}"""
 Rows = list[tuple[str | int | float, ...]]
 
 
@@ -159,15 +159,17 @@ def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
     ]
 
 
-def write_site(folder: Path, name: str, parts: list[Tables]) -> None:
+def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon: float | None = None) -> None:
     """Write the settings and the tables of a site whose pictures are there.
 
     Args:
         folder: of the site.
         name: of the site.
         parts: rows of its patients, in order.
+        maximum_epsilon: privacy budget of a patient; ``None``: there is none.
     """
-    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
+    budget = "" if maximum_epsilon is None else f"maximum_epsilon = {float(maximum_epsilon)}\n"
+    (folder / "site.toml").write_text(SITE_TOML.format(name=name, budget=budget), encoding="utf-8")
     _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
     _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])

@@ -1,0 +1,209 @@
+"""A round of a campaign with differential privacy: prepared from what is here, booked, drawn, and only then sent.
+
+::
+
+    request -> prepare: checked, frozen encoder, cached features   (nothing random, nothing leaves)
+            -> reserve: debited to every eligible patient, on disk  (client.ledger)
+            -> draw:    one clipped, noised sum with fresh entropy  (common.privacy.patient_step)
+            -> allow-list -> reply
+
+Method ``probe`` trains all heads as one vector; every other method trains its networks whole, step by step
+(:mod:`client.private_network`). With ``mechanism = "none"`` the same sum is taken without clipping, sampling and
+noise, and booked as unbounded.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from client import allow_list, features, ledger
+from client.requests import checked
+from client.site import Site
+from client.store import Store
+from client.weights_cache import WeightsCache
+from common.aggregation.algorithms import algorithm
+from common.errors import DataError
+from common.exam import MISSING
+from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.networks.spec import NetworkSpec
+from common.privacy.heads import Heads, HeadShape, patient_rows
+from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
+from common.privacy.settings import PrivacySettings
+from common.privacy.spending import PrivateRelease
+from common.settings import Settings
+from common.version import VERSION
+
+PRIVATE_SUM = "private-sum"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """A round that is ready to be drawn.
+
+    Attributes:
+        planned: the networks that were asked for, by name.
+        heads: with what they read, of all eligible patients.
+        order: the heads' networks, in the order of their common vector.
+        patients: identifiers of all who are eligible.
+    """
+
+    planned: Mapping[str, NetworkSpec]
+    heads: Sequence[Heads]
+    order: Sequence[str]
+    patients: Sequence[str]
+
+
+_prepared: dict[tuple[Path, str], tuple[Store, object, Work]] = {}
+"""Site and plan -> the store and the encoders that were read, and what was made of them."""
+
+
+def prepare(
+    site: Site, request: TrainRequest, settings: Settings, *, device: torch.device
+) -> Work | MissingWeights:
+    """Check a request and read what it needs; nothing is drawn and nothing booked.
+
+    Returns:
+        What is to be done, or which frozen weights are not in the site's cache.
+
+    Raises:
+        PolicyError: if the round is none of the plan's.
+        UpdateError: if a network is not in the plan or its weights are not what the plan says.
+        DataError: if the site has no training exam.
+    """
+    planned = checked(request, settings, algorithm(settings.federation), device=device)
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash)
+    cache.add(request.attached)
+    refs = {name: dict(parts) for name, parts in request.frozen.items()}
+    missing = cache.missing(ref for parts in refs.values() for ref in parts.values())
+    if missing:
+        return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
+    store = site.store(settings)
+    key = (site.folder.resolve(), request.plan_hash)
+    known = _prepared.get(key)
+    if known is not None and known[0] is store and known[1] == refs:
+        return known[2]
+    frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
+    read = features.features(site, list(planned.values()), settings, frozen, device=device)
+    work = _work(store, planned, settings, read)
+    _prepared[key] = (store, refs, work)
+    return work
+
+
+def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -> TrainReply:
+    """Book one release to all eligible patients, draw it, and make the reply of it.
+
+    Raises:
+        BudgetError: if a patient would have spent more than the policy permits; nothing is drawn.
+        PolicyError: if the policy permits no private release, or a patient has withdrawn.
+        StorageError: if it cannot be booked; nothing is drawn.
+    """
+    privacy = settings.privacy
+    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
+    if request.server_round > settings.federation.rounds:
+        return allow_list.checked(_reply(site, request, dict.fromkeys(work.planned)), request)
+    weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
+    if privacy.mechanism == "none":
+        total = clipped_sum(weights, work.heads, max_norm=float("inf")).total
+        gradient = (total / privacy.patients).float()
+    else:
+        ledger.reserve(site, booking(request, privacy, kind=PRIVATE_SUM), work.patients)
+        step = StepSettings(
+            max_grad_norm=privacy.max_grad_norm,
+            noise_multiplier=privacy.steps(1).noise_multiplier,
+            sample_rate=privacy.sample_rate,
+            patients=privacy.patients,
+        )
+        gradient = private_gradient(weights, work.heads, step, entropy=os.urandom(32)).gradient
+    return allow_list.checked(_reply(site, request, _updates(gradient, work, settings)), request)
+
+
+def booking(request: TrainRequest, privacy: PrivacySettings, *, kind: str, steps: int = 1) -> PrivateRelease:
+    """What a release is booked as."""
+    return PrivateRelease(
+        kind=kind,
+        campaign=request.campaign,
+        plan_hash=request.plan_hash,
+        request_id=request.request_id,
+        server_round=request.server_round,
+        group=request.group,
+        version=VERSION,
+        steps=privacy.steps(steps),
+        max_grad_norm=privacy.max_grad_norm,
+        patients=privacy.patients,
+        images=privacy.images,
+    )
+
+
+def eligible(store: Store) -> list[str]:
+    """Identifiers of the patients who have a training exam, in their own order."""
+    exams = store.exams
+    return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
+
+
+def _work(
+    store: Store, planned: Mapping[str, NetworkSpec], settings: Settings, read: Mapping[str, Tensor]
+) -> Work:
+    privacy = settings.privacy
+    assert privacy is not None
+    patients = eligible(store)
+    if not patients:
+        raise DataError("Expected training patients, got none: look at the manifest's column split")
+    index = {patient: number for number, patient in enumerate(patients)}
+    exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
+    chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
+    owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]])
+    by_size: dict[int, list[NetworkSpec]] = {}
+    for name, spec in planned.items():
+        by_size.setdefault(read[name].shape[-1], []).append(spec)
+    heads = [
+        Heads(
+            shape=HeadShape(features=size, classes=specs[0].target.classes),
+            rows=patient_rows(
+                torch.stack([read[spec.name][chosen] for spec in specs]),
+                torch.stack([store.tensors.grades[spec.target.measurement][chosen].long() for spec in specs]),
+                owner,
+                patients=len(patients),
+                images=privacy.images,
+            ),
+            class_weights=torch.tensor([_class_weights(spec, settings) for spec in specs]),
+        )
+        for size, specs in by_size.items()
+    ]
+    order = [spec.name for specs in by_size.values() for spec in specs]
+    return Work(planned=planned, heads=heads, order=order, patients=patients)
+
+
+def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:
+    return settings.probe.class_weights.get(spec.target.measurement, (1.0,) * spec.target.classes)
+
+
+def _updates(
+    gradient: Float32[Tensor, " size"], work: Work, settings: Settings
+) -> dict[str, Float32[np.ndarray, " size"] | None]:
+    """Each network's step down the gradient."""
+    sizes = [head.shape.size for head in work.heads for _ in head.class_weights]
+    parts = (gradient * -settings.probe.learning_rate).split(sizes)
+    by_name = dict(zip(work.order, parts, strict=True))
+    return {name: by_name[name].numpy() for name in work.planned}
+
+
+def _reply(
+    site: Site, request: TrainRequest, updates: Mapping[str, Float32[np.ndarray, " size"] | None]
+) -> TrainReply:
+    """Nothing but the updates says anything about patients."""
+    return TrainReply(
+        site=site.name,
+        request_id=request.request_id,
+        networks={
+            name: NetworkReply(update=update, num_examples=1, loss=float("nan"), histograms=None)
+            for name, update in updates.items()
+        },
+    )

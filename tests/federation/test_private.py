@@ -1,0 +1,252 @@
+"""A campaign with differential privacy, from the centre's request to the sites' ledgers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Context, Message
+from torch.nn import functional as F
+
+from client import ledger
+from client.app import app as client_app
+from client.site import Site
+from common import network_files, pretrained, wire
+from common.errors import BudgetError, CampaignError, PolicyError
+from common.imaging.prepare import picture
+from common.methods.stages import networks
+from common.networks import build
+from common.networks.probe import ProbeNetwork
+from common.networks.spec import NetworkSpec
+from common.privacy import spending
+from common.privacy.accounting import epsilon
+from common.settings import Settings
+from server import campaign
+from server.campaign import Outcome, Status
+from server.roster import Roster
+from server.weights import StartWeights
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+from tests.public_encoders import make_encoders
+from tests.site_folders import make_settings, make_site_folder
+
+App = Callable[[Message, Context], Message]
+ROUNDS = 3
+SIGMA = 4.0
+PRIVATE = f"""
+[federation]
+rounds = {ROUNDS}
+[probe]
+neck = 6
+initialisations = 2
+views = 2
+[privacy]
+noise_multiplier = {SIGMA}
+patients = 6
+images = 2
+"""
+
+
+def configured(text: str = PRIVATE, *, encoders: Path) -> Settings:
+    settings = make_settings(text=text, method="probe", weights=str(encoders))
+    if not encoders.exists():
+        make_encoders(encoders, settings)
+    return pretrained.resolved(settings)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    return [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
+
+
+def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0) -> Path:
+    folder = make_site_folder(base / name, name=name, patients=8, held_out_patients=2, seed=seed)
+    toml = (folder / "site.toml").read_text()
+    toml = toml.replace("allow_unprotected = true\n", "").replace(
+        "keep_outbox_days = 0", "keep_outbox_days = 9"
+    )
+    (folder / "site.toml").write_text(f"{toml}maximum_epsilon = {cap}\n")
+    return folder
+
+
+def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App = client_app) -> Outcome:
+    folder.mkdir(exist_ok=True)
+    with Workers(("cpu",), threads=1) as pool:
+        return campaign.run(
+            StrictGrid(InProcessGrid(app, folders, pool)),  # type: ignore[arg-type]
+            settings,
+            roster=Roster.anyone(len(folders)),
+            folder=folder,
+            campaign="test",
+            observer=lambda event: None,
+        )
+
+
+def spent(folder: Path) -> float:
+    return spending.worst(ledger.book(folder).histories(), delta=1e-5)
+
+
+def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, folders: list[Path]) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    left: list[wire.TrainReply] = []
+
+    def watched(message: Message, context: Context) -> Message:
+        answer = client_app(message, context)
+        if message.metadata.message_type == wire.TRAIN:
+            reply = wire.decode_train_reply(answer.content)
+            if isinstance(reply, wire.Signed):
+                left.append(reply.reply)
+        return answer
+
+    outcome = run(folders, settings, tmp_path / "run", app=watched)
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    steps = settings.privacy.steps(ROUNDS)  # type: ignore[union-attr]
+    for folder in folders:
+        book = ledger.book(folder)
+        assert len(book.releases) == ROUNDS
+        assert len(book.commitments) == 6
+        assert all(len(booked.eligible) == 6 for booked in book.releases)
+        assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
+    assert len(left) == len(folders) * (ROUNDS + 1)
+    assert {n.num_examples for reply in left for n in reply.networks.values()} == {1}
+    assert all(np.isnan(n.loss) and n.histograms is None for reply in left for n in reply.networks.values())
+    noise = np.concatenate(
+        [n.update for reply in left for n in reply.networks.values() if n.update is not None]
+    )
+    assert noise.std() == pytest.approx(SIGMA / 6, rel=0.15)
+
+
+def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(tmp_path: Path) -> None:
+    """Federated equals centralised: an oracle by autograd over all patients of both sites."""
+    text = PRIVATE.replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    settings = configured(text, encoders=tmp_path / "encoders")
+    sites = [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
+    for folder in sites:
+        toml = (folder / "site.toml").read_text()
+        (folder / "site.toml").write_text(toml.replace("[policy]", "[policy]\nallow_unprotected = true"))
+    run(sites, settings, tmp_path / "run")
+    found = {n.spec.name: n.weights for n in network_files.load_all(tmp_path / "run" / "networks")}
+    begin = StartWeights(settings, tmp_path / "none")
+    for name, spec in networks(settings).items():
+        weights = torch.from_numpy(begin.start(spec)).requires_grad_()
+        for _ in range(ROUNDS):
+            loss = sum(patients_loss(folder, settings, spec, weights) for folder in sites) / len(sites)
+            (gradient,) = torch.autograd.grad(loss, weights)  # type: ignore[arg-type]
+            weights = (weights.detach() - settings.probe.learning_rate * gradient).requires_grad_()
+        np.testing.assert_allclose(found[name], weights.detach().numpy(), atol=2e-6)
+    assert all(history.unbounded for folder in sites for history in ledger.book(folder).histories())
+
+
+def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: torch.Tensor) -> torch.Tensor:
+    """Sum over a site's training patients of their mean loss, over the public number."""
+    assert settings.privacy is not None
+    store = Site.open(folder).store(settings)
+    frozen = {
+        part: torch.from_numpy(values)
+        for part, values in StartWeights(settings, folder / "none").frozen(spec).items()
+    }
+    network = build.assembled(spec, settings.network, weights.detach(), frozen)
+    assert isinstance(network, ProbeNetwork)
+    head, bias = weights[:-4].view(4, -1), weights[-4:]
+    total = torch.zeros(())
+    training = store.exams[store.exams["fold"] == 0].sort_values("exam_id")
+    for _, exams in training.groupby("patient_id"):
+        first = torch.from_numpy(exams.index.to_numpy(copy=True))[: settings.privacy.images]
+        pictures = [
+            picture(store.tensors.images[n][first], settings.images[n], image_px=settings.network.image_px)
+            for n in spec.images
+        ]
+        with torch.no_grad():
+            read = network.features(pictures)
+        graded = store.tensors.grades[spec.target.measurement][first].long()
+        total = total + F.cross_entropy(read @ head.T + bias, graded)
+    return total / settings.privacy.patients
+
+
+def test_a_campaign_that_does_not_fit_the_budget_is_refused_before_it_begins(tmp_path: Path) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    folder = site(tmp_path, "north", cap=1.0)
+    with pytest.raises(BudgetError, match="north refuses \\(budget\\)"):
+        run([folder], settings, tmp_path / "run")
+    assert not ledger.book(folder).releases
+    assert "policy.maximum_epsilon" in (folder / "log.txt").read_text()
+
+
+def test_the_ledger_refuses_the_round_that_would_exceed(
+    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where consent was given: somebody else may have spent it since."""
+    settings = configured(encoders=tmp_path / "encoders")
+    assert settings.privacy is not None
+    two = epsilon([settings.privacy.steps(2)], delta=1e-5)
+    monkeypatch.setattr("client.private_consent.check", lambda site, settings: None)
+    toml = (folders[0] / "site.toml").read_text()
+    (folders[0] / "site.toml").write_text(
+        toml.replace("maximum_epsilon = 50.0", f"maximum_epsilon = {two + 1e-6}")
+    )
+    with pytest.raises(CampaignError, match="north: refused: budget"):
+        run(folders, settings, tmp_path / "run")
+    assert len(ledger.book(folders[0]).releases) == 2
+    assert spent(folders[0]) <= two + 1e-6
+
+
+def test_a_request_that_comes_again_gets_the_same_bytes_for_nothing(
+    tmp_path: Path, folders: list[Path]
+) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    answers: list[bytes] = []
+
+    def twice(message: Message, context: Context) -> Message:
+        answer = client_app(message, context)
+        if message.metadata.message_type == wire.TRAIN:
+            again = client_app(message, context)
+            answers.extend(wire.contents(one.content).hash.encode() for one in (answer, again))
+        return answer
+
+    run(folders, settings, tmp_path / "run", app=twice)
+    assert answers[0::2] == answers[1::2]
+    assert all(len(ledger.book(folder).releases) == ROUNDS for folder in folders)
+
+
+def test_noise_is_new_in_every_run(tmp_path: Path, folders: list[Path]) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    runs = []
+    for number in range(2):
+        run(folders, settings, tmp_path / f"run{number}")
+        runs.append(
+            np.concatenate(
+                [n.weights for n in network_files.load_all(tmp_path / f"run{number}" / "networks")]
+            )
+        )
+    assert abs(np.corrcoef(*runs)[0, 1]) < 0.9  # they share their start
+    assert len(ledger.book(folders[0]).releases) == 2 * ROUNDS
+
+
+def test_a_site_without_a_budget_refuses(tmp_path: Path) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    folder = site(tmp_path, "north")
+    toml = (folder / "site.toml").read_text()
+    (folder / "site.toml").write_text(toml.replace("maximum_epsilon = 50.0\n", ""))
+    with pytest.raises(PolicyError, match="north refuses \\(policy\\)"):
+        run([folder], settings, tmp_path / "run")
+
+
+def test_the_answer_to_a_private_plan_says_nothing_of_the_patients(
+    tmp_path: Path, folders: list[Path]
+) -> None:
+    settings = configured(encoders=tmp_path / "encoders")
+    said: list[wire.PlanReply] = []
+
+    def watched(message: Message, context: Context) -> Message:
+        answer = client_app(message, context)
+        if message.metadata.message_type == wire.PLAN:
+            reply = wire.decode_plan_reply(answer.content)
+            assert isinstance(reply, wire.Signed)
+            said.append(reply.reply)
+        return answer
+
+    run(folders, settings, tmp_path / "run", app=watched)
+    assert [dict(reply.usable) for reply in said] == [{}, {}]
+    assert all(np.isnan(reply.round_seconds) for reply in said)

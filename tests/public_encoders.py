@@ -1,0 +1,55 @@
+"""A factory of public encoders with random weights: quick, and of the right shapes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from common import encoder_files
+from common.encoder_files import About, Machine
+from common.methods.stages import networks
+from common.networks import build
+from common.networks.layout import Layout
+from common.settings import Settings
+
+
+def make_encoders(folder: Path, settings: Settings, *, seed: int = 0) -> Path:
+    """Write the encoders that a campaign of method ``probe`` starts from.
+
+    Returns:
+        ``folder``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = {}
+    for spec in networks(settings).values():
+        for piece in spec.frozen:
+            if piece.source not in tensors:
+                layout = build.part_layout(spec, settings.network, piece.part)
+                tensors |= _random(piece.source, layout, generator)
+    folder.mkdir(parents=True)
+    about = About(
+        name="random",
+        seed=seed,
+        machines=(Machine(name="none", profile="0" * 64),),
+        exams=1,
+        encoders=settings.probe.encoders,
+        backbone=settings.network.backbone,
+        width=settings.network.width,
+        image_px=settings.network.image_px,
+        neck=settings.probe.neck or 1,
+        images=dict(settings.images),
+        measurements=dict(settings.measurements),
+        kappa={},
+        versions={},
+        settings={},
+        sha256="",
+    )
+    encoder_files.write(folder, about, tensors)
+    return folder
+
+
+def _random(source: str, layout: Layout, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    return {
+        f"{source}/{name}": torch.randn(shape, generator=generator) * 0.1 for name, shape in layout.entries
+    }
