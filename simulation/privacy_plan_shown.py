@@ -75,8 +75,8 @@ def lines(settings: Settings, plan: Plan) -> Iterator[str]:
     heads = [one for one in plan.rows if one.design.key == "heads" and one.verdict != "hopeless"]
     if row.verdict == "hopeless" and heads:
         yield (
-            f'Method "probe" at the same epsilon: {heads[0].design.title}, noise '
-            f"{_times(heads[0].noise_to_signal)} the clipping norm, {heads[0].verdict}."
+            f'Instead, method "probe": {heads[0].design.title}, noise {_times(heads[0].noise_to_signal)} the '
+            f"clipping norm at epsilon {heads[0].epsilon:.3f}, {heads[0].verdict}."
         )
     if plan.budget.delta * plan.cohort.patients >= 1:
         yield (

@@ -178,16 +178,15 @@ def _whole(settings: Settings) -> Iterator[Design]:
 
 def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]:
     rounds = settings.federation.rounds
-    folds = settings.rating.folds
     weights = sum(_sizes(specs, settings.network))
     yield Design(
         key="head_folds",
-        title=f"{len(specs)} heads on frozen encoders, in each of {folds} folds",
-        networks=len(specs) * folds,
+        title=f"{len(specs)} heads on frozen encoders, in each of {FOLDS} folds",
+        networks=len(specs) * FOLDS,
         weights=weights,
         steps=rounds,
-        charged=(folds - 1) * rounds,
-        share=(folds - 1) / folds,
+        charged=(FOLDS - 1) * rounds,
+        share=(FOLDS - 1) / FOLDS,
         heads=True,
         cost=HEAD_COST,
     )

@@ -176,6 +176,7 @@ def reads(settings: Settings) -> list[str]:
 
 def measures(promised: Promise) -> Iterator[Measure]:
     """What lowers the risks, where it is enforced, and how one sees that it was."""
+    joint = promised.method == "probe" and len(promised.leaves) > 1
     cap = "the cap of the site's policy" if promised.site is None else _cap(promised.site)
     yield Measure(
         what="Pictures, grades and identifiers stay at the site; so do features computed from pictures",
@@ -183,8 +184,8 @@ def measures(promised: Promise) -> Iterator[Measure]:
         check="`synofed site outbox show` lists every number that left and compares it with the signed receipt",
     )
     yield Measure(
-        what=f"Every patient's influence on a reply is limited to a length of {promised.max_grad_norm:g}, over "
-        f"all networks together, whatever is in the pictures",
+        what=f"Every patient's influence on a reply is limited to a length of {promised.max_grad_norm:g}"
+        f"{', over all networks together' if joint else ' a step and network'}, whatever is in the pictures",
         where="at the site, before anything is added up",
         check="`synofed privacy audit` tests the computation on artificial data",
     )

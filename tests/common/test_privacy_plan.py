@@ -4,7 +4,7 @@ import pytest
 
 from common.errors import ConfigurationError
 from common.privacy import designs as designing
-from common.privacy import noise_ratio, utility
+from common.privacy import dpia, noise_ratio, promise, utility
 from common.privacy import plan as planning
 from common.privacy.accounting import PrivateSteps
 from common.privacy.designs import Design, Key
@@ -306,6 +306,44 @@ def test_a_sum_hides_nobody_behind_fewer_than_two() -> None:
     assert len(one(a_design(), Cohort(patients=9, sites=2), budget).rows) == 1
     with pytest.raises(ConfigurationError, match="at least 3 sites"):
         one(a_design(), Cohort(patients=9, sites=2), budget, secure_aggregation=True)
+
+
+@pytest.mark.parametrize("secure_aggregation", [False, True])
+def test_the_annex_of_a_head_ensemble(secure_aggregation: bool) -> None:
+    settings = probe()
+    budget = Budget(delta=DELTA, sample_rate=1, noise_multiplier=10.8)
+    found = one(a_design(), Cohort(patients=450, sites=5), budget, secure_aggregation=secure_aggregation)
+    leaves = designing.leaves(settings)
+    assert set(leaves.values()) == {33 * 4}
+    promised = dpia.promise(
+        settings,
+        found,
+        plan_hash=settings.plan_hash(),
+        leaves=leaves,
+        version="1",
+        created="2026-01-02T03:04:05+00:00",
+        site=None,
+    )
+    assert promise.read(promised.model_dump_json()) == promised
+    assert (promised.epsilon, promised.steps) == (found.chosen.epsilon, 60)
+    html = dpia.render(promised, settings, found)
+    assert "over all networks together" in html
+    assert "792 numbers in all" in html
+    assert ("learns the sum over the sites" in html) == secure_aggregation
+    assert ("sees each site" in html) != secure_aggregation
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "words"),
+    [
+        (1, "up to 2.7-fold: who thought it as likely as not can become up to 73.2 % sure"),
+        (3, "up to 20-fold: who thought it as likely as not can become up to 95.3 % sure"),
+        (8, "up to 2,981-fold: who thought it as likely as not can become up to 99.97 % sure"),
+        (242, "more than a million-fold"),
+    ],
+)
+def test_what_an_epsilon_means_in_odds(epsilon: float, words: str) -> None:
+    assert words in dpia.odds_in_words(epsilon)
 
 
 def test_noise_is_rounded_up_to_four_digits() -> None:
