@@ -15,7 +15,7 @@ from markupsafe import Markup
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from client.local_report import HELD_OUT, TRAINED_ON, Agreement, Report
+from client.local_report import HELD_OUT, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
 from common.notices import NO_PRIVACY, RESEARCH_ONLY
 
@@ -38,51 +38,54 @@ def render(report: Report) -> str:
     return environment.from_string(template).render(
         report=report,
         style=Markup(style),
-        figure=Markup(_figure(report)),
+        figure=lambda part, score: Markup(_figure(part, score)),
         networks=len(report.statement.networks),
         notices=(RESEARCH_ONLY, NO_PRIVACY),
         titles=TITLES,
         percent=lambda share: f"{100 * share:.1f} %",
-        estimate=estimate,
+        number=_number,
+        interval=_interval,
     )
 
 
 def estimate(value: Estimate) -> str:
     """A number with its interval; a dash where it cannot be computed."""
-    if not np.isfinite(value.value):
-        return "-"
-    interval = f" ({value.low:.2f} to {value.high:.2f})" if np.isfinite(value.low) else ""
-    return f"{value.value:.2f}{interval}"
+    interval = _interval(value)
+    return f"{_number(value)} ({interval})" if interval else _number(value)
 
 
-def _rows(report: Report) -> Iterator[tuple[str, str, Estimate]]:
-    """Label, kind and kappa of each line of the chart."""
-    for part in report.parts:
-        for score, agreements in part.ensemble.items():
-            yield f"{score}, {part.name}: {_label(agreements[0])}", "ensemble", agreements[0].kappa_linear
-            for pair in part.readers[score]:
-                yield f"{score}, {part.name}: {_label(pair)}", "readers", pair.kappa_linear
+def _number(value: Estimate) -> str:
+    return f"{value.value:.2f}" if np.isfinite(value.value) else "-"
 
 
-def _label(agreement: Agreement) -> str:
-    return f"{agreement.second} against {agreement.first}"
+def _interval(value: Estimate) -> str:
+    return f"{value.low:.2f} to {value.high:.2f}" if np.isfinite([value.value, value.low]).all() else ""
 
 
-def _figure(report: Report) -> str:
+def _rows(part: Part, score: str) -> Iterator[tuple[str, str, Estimate]]:
+    """Label, kind and kappa of each line of a chart."""
+    against_consensus = part.ensemble[score][0]
+    yield f"ensemble, {against_consensus.first}", "ensemble", against_consensus.kappa_linear
+    for pair in part.readers[score]:
+        yield f"{pair.second}, {pair.first}", "readers", pair.kappa_linear
+
+
+def _figure(part: Part, score: str) -> str:
     """Kappas with their intervals, as an SVG element in the page's own colours."""
-    rows = list(_rows(report))
+    rows = list(_rows(part, score))
     inks: dict[RcKeyType, Any] = dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     )
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synofed", "font.size": 8.5, **inks}):
-        canvas = Figure(figsize=(7.2, 0.6 + 0.28 * len(rows)), layout="constrained")
+        canvas = Figure(figsize=(4.6, 0.65 + 0.3 * len(rows)), layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         for place, (_, kind, kappa) in enumerate(rows):
             axes.plot([kappa.low, kappa.high], [place, place], color=COLOURS[kind], linewidth=1.6)
             axes.plot([kappa.value], [place], "o", color=COLOURS[kind], markersize=4.5)
         axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+        axes.set_xlim(np.nanmin([-0.02, *(kappa.low - 0.02 for _, _, kappa in rows)]), 1.02)
         axes.set_xlabel("linear kappa")
         axes.grid(axis="x", color=LINE, linewidth=0.7)
         axes.set_axisbelow(True)
