@@ -50,12 +50,14 @@ class Work:
 
     Attributes:
         planned: the networks that were asked for, by name.
-        heads: with what they read, of all eligible patients.
+        device: where to compute.
+        heads: with what they read, of all eligible patients; of networks that train whole: none.
         order: the heads' networks, in the order of their common vector.
         patients: identifiers of all who are eligible.
     """
 
     planned: Mapping[str, NetworkSpec]
+    device: torch.device
     heads: Sequence[Heads]
     order: Sequence[str]
     patients: Sequence[str]
@@ -90,15 +92,17 @@ def prepare(
     known = _prepared.get(key)
     if known is not None and known[0] is store and known[1] == refs:
         return known[2]
+    if settings.method != "probe":
+        return Work(planned=planned, device=device, heads=(), order=(), patients=_eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
     read = features.features(site, list(planned.values()), settings, frozen, device=device)
-    work = _work(store, planned, settings, read)
+    work = _work(store, planned, settings, read, device=device)
     _prepared[key] = (store, refs, work)
     return work
 
 
 def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -> TrainReply:
-    """Book one release to all eligible patients, draw it, and make the reply of it.
+    """Book one release (of whole networks: one a step) to all eligible patients, draw it, make the reply of it.
 
     Raises:
         BudgetError: if a patient would have spent more than the policy permits; nothing is drawn.
@@ -107,6 +111,13 @@ def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -
     """
     privacy = settings.privacy
     assert privacy is not None, "a campaign without [privacy] trains elsewhere"
+    if settings.method != "probe":
+        from client import private_network  # noqa: PLC0415  Opacus: only where it is needed
+
+        reply = private_network.train(
+            site, request, settings, work.planned, patients=work.patients, device=work.device
+        )
+        return allow_list.checked(reply, request)
     if request.server_round > settings.federation.rounds:
         return allow_list.checked(_reply(site, request, dict.fromkeys(work.planned)), request)
     weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
@@ -148,14 +159,24 @@ def eligible(store: Store) -> list[str]:
     return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
 
 
-def _work(
-    store: Store, planned: Mapping[str, NetworkSpec], settings: Settings, read: Mapping[str, Tensor]
-) -> Work:
-    privacy = settings.privacy
-    assert privacy is not None
+def _eligible(store: Store) -> list[str]:
     patients = eligible(store)
     if not patients:
         raise DataError("Expected training patients, got none: look at the manifest's column split")
+    return patients
+
+
+def _work(
+    store: Store,
+    planned: Mapping[str, NetworkSpec],
+    settings: Settings,
+    read: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+) -> Work:
+    privacy = settings.privacy
+    assert privacy is not None
+    patients = _eligible(store)
     index = {patient: number for number, patient in enumerate(patients)}
     exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
     chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
@@ -178,7 +199,7 @@ def _work(
         for size, specs in by_size.items()
     ]
     order = [spec.name for specs in by_size.values() for spec in specs]
-    return Work(planned=planned, heads=heads, order=order, patients=patients)
+    return Work(planned=planned, device=device, heads=heads, order=order, patients=patients)
 
 
 def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:

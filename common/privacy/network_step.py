@@ -208,7 +208,7 @@ class _OutOfPlace(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        given = dict(kwargs or {})
+        given: dict[str, Any] = dict(kwargs or {})
         if given.get("inplace"):
             given["inplace"] = False
         return torch.add(*args, **given) if func is Tensor.add_ else func(*args, **given)

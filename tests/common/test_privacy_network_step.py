@@ -429,7 +429,7 @@ class Shortcut(nn.Module):
 def test_residuals_in_place_are_no_obstacle() -> None:
     local = own(settings_of(), Shortcut)
     ours, theirs = (clipped(of(local, start(local)), 0.1) for of in (opacus_gradients, plain_gradients))
-    assert relative(ours, theirs) < 3e-6
+    assert relative(ours, theirs) < 1e-5
 
 
 class Norm(nn.Module):
