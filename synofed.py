@@ -133,9 +133,10 @@ def _commands(first: str) -> typer.Typer:
         app.add_typer(privacy_cli.privacy, name="privacy")
         return app
     from client import data_cli  # noqa: PLC0415
-    from simulation import cli, readers_cli, study_cli  # noqa: PLC0415
+    from simulation import cli, pretrain_cli, readers_cli, study_cli  # noqa: PLC0415
 
     cli.app.command("study")(study_cli.study)
+    cli.app.command("pretrain")(pretrain_cli.pretrain)
     cli.app.command("readers")(readers_cli.readers)
     cli.app.add_typer(cli.cohort, name="cohort")
     cli.app.add_typer(data_cli.data, name="data")

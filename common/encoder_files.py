@@ -1,6 +1,6 @@
 """Public encoders in a folder: frozen parts of networks, and what is known of where they come from.
 
-``encoders.safetensors`` has the tensors of a part ``encoder0/hypertrophy/neck`` under names that begin so, for example
+``encoders.safetensors`` has the tensors of a part ``encoder0/hypertrophy/neck`` under names that begin so, such as
 ``encoder0/hypertrophy/neck/weight``; ``about.json`` says from which phantoms they were made, and has the file's
 SHA-256. Nothing in either comes from a patient.
 """
