@@ -1,4 +1,4 @@
-"""Start weights from a file: torchvision's names, random values, no network."""
+"""Start weights from a file with torchvision's names and random values, and from folders of public encoders."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,13 +9,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from common import pretrained
-from common.errors import ConfigurationError
+from common import encoder_files, pretrained
+from common.errors import ConfigurationError, VerificationError
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from server.weights import StartWeights
+from tests.encoders import NECK, probe_settings
 from tests.site_folders import make_settings
 
 
@@ -163,3 +164,118 @@ def test_a_head_on_frozen_parts_takes_nothing_from_the_file(file: Path) -> None:
     head = networks(settings)["rating/fold0/hypertrophy/gt0/a"]
     assert pretrained.backbone_parts(head) == []  # they are F and G, as they were trained
     assert pretrained.backbone_parts(of_image(settings, "gs")) == ["backbone"]
+
+
+def encoders_at(folder: Path, *, width: int = 4) -> encoder_files.About:
+    """Encoders of random numbers, as a folder of public encoders has them."""
+    settings = probe_settings(folder)
+    network = settings.network.model_copy(update={"width": width})
+    generator = torch.Generator().manual_seed(1)
+    tensors = {
+        f"{piece.source}/{name}": torch.randn(shape, generator=generator)
+        for spec in networks(settings).values()
+        for piece in spec.pieces
+        for name, shape in build.part_layout(spec, network, piece.part).entries
+    }
+    about = encoder_files.About(
+        name="tiny",
+        seed=11,
+        machines=(),
+        exams=1,
+        encoders=2,
+        backbone="small",
+        width=width,
+        image_px=16,
+        neck=NECK,
+        images=settings.images,
+        measurements=settings.measurements,
+        kappa={},
+        versions={},
+        settings={},
+        sha256="",
+    )
+    folder.mkdir()
+    return encoder_files.write(folder, about, tensors)
+
+
+def test_probes_take_each_part_of_their_own_encoder(tmp_path: Path) -> None:
+    encoders_at(tmp_path / "e")
+    settings = pretrained.resolved(probe_settings(tmp_path / "e"))
+    tensors = encoder_files.read(tmp_path / "e").tensors
+    specs = networks(settings)
+    assert sorted(specs) == [
+        f"probe/member{m}/{name}" for m in (0, 1) for name in ("hypertrophy", "vascularity")
+    ]
+    for name, spec in specs.items():
+        weights = StartWeights(settings, tmp_path)
+        frozen = {part: torch.from_numpy(flat) for part, flat in weights.frozen(spec).items()}
+        assert set(frozen) == {"backbones.0", "backbones.1", "neck"}
+        start = torch.from_numpy(weights.start(spec))
+        state = build.assembled(spec, settings.network, start, frozen).state_dict()
+        source = f"encoder{spec.replica}/{spec.target.measurement}"
+        for key in ("neck.weight", "backbones.1.stages.2.conv1.weight"):
+            part = "neck" if key.startswith("neck") else "backbones.1"
+            expected = tensors[f"{source}/{part}/{key.removeprefix(f'{part}.')}"]
+            assert torch.equal(state[key], expected), name
+
+
+def test_the_plan_names_encoders_by_what_they_are(tmp_path: Path) -> None:
+    encoders_at(tmp_path / "e")
+    (tmp_path / "moved").mkdir()
+    for name in (encoder_files.TENSORS, encoder_files.ABOUT):
+        (tmp_path / "moved" / name).write_bytes((tmp_path / "e" / name).read_bytes())
+    one, moved, fewer = (
+        pretrained.resolved(settings).plan_hash()
+        for settings in (
+            probe_settings(tmp_path / "e"),
+            probe_settings(tmp_path / "moved"),
+            probe_settings(tmp_path / "e", probe={"encoders": 1, "initialisations": 2}),
+        )
+    )
+    assert one == moved != fewer
+
+
+def test_encoders_that_do_not_fit_are_refused_with_every_difference(tmp_path: Path) -> None:
+    encoders_at(tmp_path / "e", width=5)
+    settings = probe_settings(tmp_path / "e", probe={"encoders": 3, "neck": 2})
+    with pytest.raises(ConfigurationError) as refused:
+        pretrained.resolved(settings)
+    assert str(refused.value).splitlines()[1:] == [
+        "  probe.neck: expected 3, got 2",
+        "  network.width: expected 5, got 4",
+        "  probe.encoders: expected at most 2, got 3",
+    ]
+
+
+def test_changed_encoders_are_refused(tmp_path: Path) -> None:
+    encoders_at(tmp_path / "e")
+    content = bytearray((tmp_path / "e" / encoder_files.TENSORS).read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "e" / encoder_files.TENSORS).write_bytes(bytes(content))
+    with pytest.raises(VerificationError, match=r"SHA-256 that about.json says"):
+        pretrained.resolved(probe_settings(tmp_path / "e"))
+
+
+@pytest.mark.parametrize("what", ["nothing", "no tensors", "no JSON"])
+def test_a_folder_without_encoders_says_how_they_are_made(tmp_path: Path, what: str) -> None:
+    if what != "nothing":
+        encoders_at(tmp_path / "e")
+    if what == "no tensors":
+        (tmp_path / "e" / encoder_files.TENSORS).unlink()
+    if what == "no JSON":
+        (tmp_path / "e" / encoder_files.ABOUT).write_text("{")
+    with pytest.raises(
+        ConfigurationError, match=r"synofed pretrain|make them anew|about.json cannot be used"
+    ):
+        pretrained.resolved(probe_settings(tmp_path / "e"))
+
+
+def test_probes_on_torchvision_take_its_backbone_for_every_image(file: Path, tmp_path: Path) -> None:
+    fields = {"backbone": "resnet18", "weights": str(file), "image_px": 32}
+    probe = {"source": "torchvision", "encoders": 1, "neck": None}
+    settings = pretrained.resolved(probe_settings(file, {"network": fields}, probe=probe))
+    spec = networks(settings)["probe/member0/hypertrophy"]
+    found = StartWeights(settings, tmp_path).frozen(spec)
+    assert set(found) == {"backbones.0", "backbones.1"}
+    np.testing.assert_array_equal(found["backbones.0"], found["backbones.1"])
+    np.testing.assert_array_equal(found["backbones.0"][: 64 * 3 * 49], STATE["conv1.weight"].flatten())
