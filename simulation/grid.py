@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import queue
+import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +21,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from common.errors import CampaignError
 
 CRASHED = 0
+POLL_S = 0.01
 
 
 class Workers:
@@ -62,15 +65,11 @@ class Workers:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
 
-class InProcessGrid(Grid):
-    """Sites in this process, answering through the same ClientApp that a hospital runs."""
+class LocalGrid(Grid):
+    """What a grid whose sites are on this machine has in common: its run, its messages and waiting for replies."""
 
-    def __init__(self, app: ClientApp, folders: Sequence[Path], workers: Workers) -> None:
+    def __init__(self) -> None:
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-        self._app = app
-        self._workers = workers
-        self._folders: Mapping[int, Path] = {100 + index: folder for index, folder in enumerate(folders)}
-        self._replies: dict[str, Future[Message]] = {}
         self._run = Run.create_empty(run_id=1)
 
     def set_run(self, run: Run) -> None:
@@ -93,6 +92,37 @@ class InProcessGrid(Grid):
         """See :class:`flwr.serverapp.Grid`."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+        """See :class:`flwr.serverapp.Grid`."""
+        ends = time.monotonic() + timeout if timeout is not None else math.inf
+        waited = set(self.push_messages(messages))
+        replies: list[Message] = []
+        while waited and time.monotonic() < ends:
+            arrived = list(self.pull_messages(waited))
+            replies += arrived
+            waited -= {reply.metadata.reply_to_message_id for reply in arrived}
+            if not arrived:
+                time.sleep(POLL_S)
+        return replies
+
+
+def arrive(message: Message) -> str:
+    """Give a message its id, as the SuperLink does on arrival."""
+    message_id = uuid.uuid4().hex
+    message.metadata.__dict__["_message_id"] = message_id
+    return message_id
+
+
+class InProcessGrid(LocalGrid):
+    """Sites in this process, answering through the same ClientApp that a hospital runs."""
+
+    def __init__(self, app: ClientApp, folders: Sequence[Path], workers: Workers) -> None:
+        super().__init__()
+        self._app = app
+        self._workers = workers
+        self._folders: Mapping[int, Path] = {100 + index: folder for index, folder in enumerate(folders)}
+        self._replies: dict[str, Future[Message]] = {}
+
     def get_node_ids(self) -> list[int]:
         """See :class:`flwr.serverapp.Grid`."""
         return list(self._folders)
@@ -101,21 +131,15 @@ class InProcessGrid(Grid):
         """See :class:`flwr.serverapp.Grid`."""
         ids = []
         for message in messages:
-            message_id = uuid.uuid4().hex
-            message.metadata.__dict__["_message_id"] = message_id  # as the SuperLink does on arrival
+            ids.append(arrive(message))
             folder = self._folders[message.metadata.dst_node_id]
-            self._replies[message_id] = self._workers.submit(self._app, message, folder)
-            ids.append(message_id)
+            self._replies[ids[-1]] = self._workers.submit(self._app, message, folder)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See :class:`flwr.serverapp.Grid`."""
         done = [i for i in message_ids if i in self._replies and self._replies[i].done()]
         return [self._replies.pop(i).result() for i in done]
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """See :class:`flwr.serverapp.Grid`."""
-        return [self._replies.pop(i).result(timeout) for i in self.push_messages(messages)]
 
 
 class StrictGrid(Grid):

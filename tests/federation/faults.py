@@ -12,7 +12,6 @@ import pickle
 import signal
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,9 +20,8 @@ from typing import Protocol
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
-from flwr.serverapp import Grid
-from flwr.supercore.run import Run
-from flwr.supercore.task_identity import TaskIdentity
+
+from simulation.grid import LocalGrid, arrive
 
 Answer = Callable[[Message, Context], Message]
 
@@ -51,14 +49,13 @@ class Fault(Protocol):
         return True
 
 
-class FaultyGrid(Grid):
+class FaultyGrid(LocalGrid):
     """Registered sites in this process, behind a link that fails."""
 
     def __init__(
         self, folders: Sequence[Path], answer: Callable[[Path, Message], Message], fault: Fault
     ) -> None:
-        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
-        self._run = Run.create_empty(run_id=1)
+        super().__init__()
         self._folders: Mapping[int, Path] = {100 + i: folder for i, folder in enumerate(folders)}
         self._answer = answer
         self._fault = fault
@@ -68,23 +65,6 @@ class FaultyGrid(Grid):
         self.activated: dict[int, int] = dict.fromkeys(self._folders, 0)
         self.asked: list[tuple[str, str]] = []
         """Site and group of every message that was sent."""
-
-    def set_run(self, run: Run) -> None:
-        self._run = run
-
-    @property
-    def run(self) -> Run:
-        return self._run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> list[int]:
         return [node.node_id for node in self.get_nodes()]
@@ -99,8 +79,7 @@ class FaultyGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []
         for message in messages:
-            message_id = uuid.uuid4().hex
-            message.metadata.__dict__["_message_id"] = message_id
+            message_id = arrive(message)
             ids.append(message_id)
             self._arrived[message_id] = []
             threading.Thread(target=self._deliver, args=(message_id, message), daemon=True).start()
@@ -149,9 +128,6 @@ class FaultyGrid(Grid):
         for reply in pulled:
             self._fault.pulled(self._folders[reply.metadata.src_node_id].name, reply)
         return pulled
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        raise NotImplementedError("the centre pushes and pulls")
 
 
 def in_process(app: Answer, *, threads: int = 1) -> Callable[[Path, Message], Message]:

@@ -1,0 +1,51 @@
+"""The grid of a simulation answers as Flower's does."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from common.errors import CampaignError
+from simulation.grid import InProcessGrid, StrictGrid, Workers
+
+LATE, BROKEN = 101, 102
+late = threading.Event()
+app = ClientApp()
+
+
+@app.query()
+def answer(message: Message, _context: Context) -> Message:
+    if message.metadata.dst_node_id == LATE:
+        late.wait(timeout=60)
+    if message.metadata.dst_node_id == BROKEN:
+        raise RuntimeError("a worker broke")
+    return Message(RecordDict(), reply_to=message)
+
+
+@pytest.fixture
+def grid() -> Iterator[InProcessGrid]:
+    late.clear()
+    with Workers(["cpu", "cpu"], threads=1) as workers:
+        yield InProcessGrid(app, [Path("north"), Path("south"), Path("west")], workers)
+        late.set()
+
+
+def asked(grid: InProcessGrid, nodes: list[int], *, timeout: float | None) -> list[int]:
+    messages = [grid.create_message(RecordDict(), "query", node, "1") for node in nodes]
+    return [reply.metadata.src_node_id for reply in grid.send_and_receive(messages, timeout=timeout)]
+
+
+def test_replies_that_come_in_time_are_received(grid: InProcessGrid) -> None:
+    assert asked(grid, [100, LATE], timeout=1.0) == [100]
+    late.set()
+    assert sorted(asked(grid, [100, LATE], timeout=None)) == [100, LATE]
+
+
+def test_a_worker_that_broke_is_an_error_of_the_simulation(grid: InProcessGrid) -> None:
+    strict = StrictGrid(grid)
+    message = strict.create_message(RecordDict(), "query", BROKEN, "1")
+    with pytest.raises(CampaignError, match=r"worker broke: RuntimeError"):
+        strict.send_and_receive([message])
