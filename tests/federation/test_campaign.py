@@ -320,13 +320,19 @@ def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: 
 
 
 def test_a_late_site_is_dropped_at_the_deadline(folders: list[Path], tmp_path: Path) -> None:
+    over = threading.Event()
+
     def late(message: Message, context: Context) -> Message:
         if "south" in str(context.node_config["site-folder"]) and message.metadata.message_type == wire.TRAIN:
-            time.sleep(6)
+            over.wait(timeout=300)
         return client_app(message, context)
 
-    settings = configured("[federation]\nrounds = 1\nquorum = 2\ndeadline_s = 4.0")
-    outcome = run(folders, settings, tmp_path, app=late, workers=6)
+    def observer(event: Event) -> None:
+        if isinstance(event, RoundRecord) and event.round == 2:
+            over.set()
+
+    settings = configured("[federation]\nrounds = 1\nquorum = 2\ndeadline_s = 12.0")
+    outcome = run(folders, settings, tmp_path, app=late, workers=6, observer=observer)
     assert outcome.missing == {"south": 2}
 
 
