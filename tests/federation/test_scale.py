@@ -13,7 +13,7 @@ from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.federation.test_campaign import configured
 from tests.site_folders import SITE_TOML, make_site_folder
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3600)]
 SITES = 200
 
 
