@@ -32,7 +32,7 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
 from server.run_folder import RunFolder
-from simulation import cohort, engines, examples, heatmap_truth, pooled, public
+from simulation import cohort, disjoint, engines, examples, heatmap_truth, pooled, public
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
@@ -84,6 +84,7 @@ def simulate(
     started = time.monotonic()
     networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
     settings = pretrained.resolved(settings)
+    disjoint.check(settings)
     sites = _cohort(settings, display)
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
