@@ -196,7 +196,7 @@ def _facts(
         kind = (
             "noised updates" if plan_hash in plans and plans[plan_hash].private else "updates without privacy"
         )
-        facts[f"Left for {mine[-1].campaign}"] = f"{count} replies, {kind}, {size / 1e6:.2f} MB"
+        facts[f"Left for {mine[-1].campaign}"] = f"{count} replies, {kind}, {size / 1000:,.1f} kB"
     if measured:
         claimed = measured[0][1].claimed
         between = [noise.between for _, noise in measured if noise.between is not None]

@@ -65,9 +65,9 @@ def of_site(folder: Path, report: Report, kept: tuple[Kept, ...] = ()) -> dict[s
     if keys.path(folder).exists():
         files["public_key.txt"] = f"{keys.public_key(folder)}\n".encode()
     own = tuple(_outbox(site))
-    lines = dict.fromkeys(receipts.dump(one) for one in (*kept, *own) if one.receipt.site == site.name)
-    if lines:
-        files["receipts.jsonl"] = "".join(f"{line}\n" for line in lines).encode()
+    known = {one.receipt: one for one in (*own, *kept) if one.receipt.site == site.name}
+    if known:
+        files["receipts.jsonl"] = "".join(f"{receipts.dump(one)}\n" for one in known.values()).encode()
     policy = {"policy": site.policy.model_dump(mode="json"), "site": site.name}
     files["policy.json"] = (json.dumps(policy, indent=1) + "\n").encode()
     for name, place in (("policy.sig", folder / policy_file.NAME), ("officer.pub", officer.path(folder))):

@@ -20,10 +20,11 @@ from common.errors import DataError, VerificationError
 from common.hash_chain import Entry
 from common.privacy import chain, claims
 from common.privacy.costs import worst_of
-from common.privacy.evidence import Check, Evidence
+from common.privacy.evidence import Evidence
 from common.privacy.spending import Book
 from common.receipts import Kept
 from common.settings import Settings
+from server.evidence import RunEvidence
 from simulation import privacy_audit
 from simulation.evidence_bundle import SUMS
 from simulation.privacy_audit import Given
@@ -71,11 +72,7 @@ def verify(place: Path, given: Given) -> Verified:
     if (place / SUMS).is_file():
         return _bundle(place, given)
     run, evidence = privacy_audit.read(place, given)
-    for one in (
-        *(run.checks if run is not None else ()),
-        *(c for site in evidence for c in claims.checked(site)),
-    ):
-        _raise(one)
+    _raise_first(run, evidence)
     _check_stated(place, evidence)
     return _verified(
         "site" if run is None else "run", evidence, kept=len(run.receipts) if run is not None else 0
@@ -101,9 +98,12 @@ def _verified(kind: str, evidence: tuple[Evidence, ...], *, kept: int) -> Verifi
     )
 
 
-def _raise(check: Check) -> None:
-    if check.verdict == "fails":
-        raise VerificationError(check.found)
+def _raise_first(run: RunEvidence | None, evidence: tuple[Evidence, ...]) -> None:
+    """The first thing that does not fit, of the sites before the run: that is where a bad line is named."""
+    checks = [check for one in evidence for check in claims.checked(one)]
+    for check in (*checks, *(run.checks if run is not None else ())):
+        if check.verdict == "fails":
+            raise VerificationError(check.found)
 
 
 def _unpack(place: Path, folder: Path) -> None:
@@ -121,13 +121,11 @@ def _bundle(folder: Path, given: Given) -> Verified:
     if (folder / "config.toml").is_file():
         run, evidence = privacy_audit.read(folder, given)
         assert run is not None
-        for check in (*run.checks, *(c for site in evidence for c in claims.checked(site))):
-            _raise(check)
+        _raise_first(run, evidence)
         return _verified("bundle", evidence, kept=len(run.receipts))
     kept = tuple(_receipts(folder))
     evidence = (_site(folder, kept, given),)
-    for check in claims.checked(evidence[0]):
-        _raise(check)
+    _raise_first(None, evidence)
     _check_stated(folder, evidence)
     return _verified("bundle", evidence, kept=len(kept))
 
@@ -178,7 +176,7 @@ def _site(folder: Path, kept: tuple[Kept, ...], given: Given) -> Evidence:
         _holds(entries, sequence, digits, place.name, f"the note {code}")
     answers = tuple(site_evidence.answers_of(folder))
     return Evidence(
-        site=kept[0].receipt.site if kept else folder.name,
+        site=str(json.loads((folder / "policy.json").read_bytes())["site"]),
         source="ledger",
         public_key=_public_key(folder) if data else "",
         entries=entries,

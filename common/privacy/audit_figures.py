@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from common.privacy.costs import Cost, Spending
@@ -41,7 +42,7 @@ def spending(sites: Sequence[tuple[Evidence, Spending]]) -> str:
 def _spending(shown: Sequence[tuple[Evidence, Spending]]) -> str:
     times = [datetime.fromisoformat(time) for _, found in shown for time, _ in found.curve]
     clock = (max(times) - min(times)).total_seconds() > SHORT_S
-    figure, axes = _canvas(height=2.7)
+    figure, axes = _canvas(height=2.4)
     points: NDArray[Any]
     for place, (evidence, found) in enumerate(shown):
         values = [0.0, *(value for _, value in found.curve)]
@@ -70,6 +71,7 @@ def _spending(shown: Sequence[tuple[Evidence, Spending]]) -> str:
         axes.tick_params(axis="x", labelrotation=0)
     else:
         axes.set_xlabel("private releases")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(shown) > 1:
         axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.2), fontsize=8)
     axes.grid(axis="y", color=LINE, linewidth=0.7)
@@ -128,7 +130,7 @@ def _clock(times: Sequence[str]) -> NDArray[Any]:
 
 def _canvas(*, height: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(7.2, height), layout="constrained")
+        figure = Figure(figsize=(5.6, height), layout="constrained")
         FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)

@@ -1,0 +1,177 @@
+import ast
+import json
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from client import keys, ledger_file
+from common.privacy.accounting import PrivateSteps
+from common.privacy.accounting import epsilon as accounted
+from simulation.privacy_cli import privacy
+from tests.privacy_evidence import ROUNDS, Campaign
+
+SCRIPT = Path(__file__).parent.parent / "docs" / "verify_independently.py"
+OWN = {"common", "client", "server", "simulation", "synofed", "tests"}
+KEY = "03a107bff3ce10be1d70dd18e74bc09967e4d6309ba50d5f1ddc8664125531b8"
+LINE = (
+    '{"seq":1,"time":"2026-01-02T03:04:05+00:00","event":"opened","version":"1","public_key":"'
+    f'{KEY}","secret":"s","prev":"{"0" * 64}","signature":"'
+    "e439173532b5da27298b6ea14041ba98a331e7c9864a98fe60b28b376aa3fd13"
+    'c56c6cacfd0e0d96916e3f168ea87598c3b884cb2b245c6c395d1c91d7041d01"}'
+)
+"""The test vector of docs/formats.md."""
+
+
+@pytest.fixture(scope="module")
+def functions() -> dict[str, Any]:
+    """What the script defines."""
+    return runpy.run_path(str(SCRIPT))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Campaign:
+    ledger_file._known.clear()
+    return Campaign.begin(tmp_path / "north")
+
+
+def verify(*arguments: object) -> tuple[int, str]:
+    done = subprocess.run(
+        [sys.executable, "-I", SCRIPT, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert not done.stderr, done.stderr
+    return done.returncode, done.stdout
+
+
+def edit(site: Campaign, change: Callable[[list[bytes]], list[bytes]], name: str = "ledger.jsonl") -> None:
+    place = site.site.folder / name
+    place.write_bytes(b"".join(change(place.read_bytes().splitlines(keepends=True))))
+
+
+def test_it_is_short_and_imports_nothing_of_ours() -> None:
+    text = SCRIPT.read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 200
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
+    roots = {name.partition(".")[0] for name in names}
+    assert not roots & OWN
+    assert roots - set(sys.stdlib_module_names) == {"cryptography", "dp_accounting"}
+
+
+def test_the_test_vector_of_the_formats_is_read(functions: dict[str, Any]) -> None:
+    text = (SCRIPT.parent / "formats.md").read_text(encoding="utf-8")
+    assert LINE in text
+    ((digest, content),) = functions["chain"](LINE.encode() + b"\n", "ledger.jsonl", KEY)
+    assert digest == "0803eaf8b8d9fea8b8e306609cdb339b7b8469e0e975814f3385b3cd1ff10536"
+    assert content["event"] == "opened"
+    with pytest.raises(SystemExit) as end:
+        functions["chain"](LINE.replace("2026", "2027").encode() + b"\n", "ledger.jsonl", KEY)
+    assert end.value.code == 8
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        {(1, 5.0): 40},
+        {(1, 10.77): 60},
+        {(1, 0.5): 3, (1, 7.0): 11},
+        {(0.2, 1.44): 100},
+        {(0.2, 4.0): 50, (1, 20.0): 10},
+    ],
+)
+def test_its_epsilon_is_ours(functions: dict[str, Any], steps: dict[tuple[float, float], int]) -> None:
+    ours = [PrivateSteps(sample_rate=q, noise_multiplier=sigma, count=n) for (q, sigma), n in steps.items()]
+    assert functions["epsilon"](steps, 1e-5) == pytest.approx(accounted(ours, delta=1e-5), rel=2e-3)
+
+
+def test_a_sound_site_and_its_bundle_fit(site: Campaign, tmp_path: Path) -> None:
+    site.run()
+    kept = site.receipts(tmp_path / "north.jsonl")
+    code, told = verify(site.site.folder, "--key", keys.public_key(site.site.folder), "--receipts", kept)
+    assert code == 0, told
+    assert f"{ROUNDS + 1} entries of the ledger" in told
+    assert "epsilon 0.667" in told
+    bundle = tmp_path / "b.zip"
+    done = CliRunner().invoke(privacy, ["export", str(site.site.folder), "--out", str(bundle)])
+    assert done.exception is None
+    code, told = verify(bundle)
+    assert code == 0, told
+    assert "own word" not in told
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda lines: [*lines[:2], lines[2].replace(b"10.8", b"90.8"), *lines[3:]], "line 3"),
+        (lambda lines: [*lines[:2], *lines[3:]], "line 3"),
+        (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "line 3"),
+        (lambda lines: lines[:-1], "knows line 5"),
+    ],
+    ids=["edited", "dropped", "moved", "tail cut off"],
+)
+def test_a_changed_ledger_does_not_fit(
+    site: Campaign, change: Callable[[list[bytes]], list[bytes]], told: str
+) -> None:
+    edit(site.run(), change)
+    code, output = verify(site.site.folder)
+    assert code == 8
+    assert told in output
+
+
+def test_another_key_does_not_fit(site: Campaign) -> None:
+    code, told = verify(site.run(1).site.folder, "--key", KEY)
+    assert code == 8
+    assert "ledger.jsonl, line 1" in told
+
+
+def test_less_noise_than_the_plan_has_does_not_fit(site: Campaign) -> None:
+    site.debit(1, sigma=5.0)
+    site.send(1)
+    code, told = verify(site.site.folder)
+    assert code == 8
+    assert "noise_multiplier 5.0, the plan has 10.8" in told
+
+
+def test_a_reply_without_a_debit_does_not_fit(site: Campaign) -> None:
+    site.debit(1)
+    site.send(1)
+    site.send(2)
+    code, told = verify(site.site.folder)
+    assert code == 8
+    assert "without a debit" in told
+
+
+def test_receipts_for_what_is_no_longer_there_do_not_fit(site: Campaign, tmp_path: Path) -> None:
+    site.run()
+    kept = site.receipts(tmp_path / "north.jsonl")
+    edit(site, lambda lines: lines[:-2])
+    edit(site, lambda lines: lines[:-3], "audit.jsonl")
+    code, _ = verify(site.site.folder)
+    assert code == 0
+    code, told = verify(site.site.folder, "--receipts", kept)
+    assert code == 8
+    assert "north" not in told
+    assert "audit.jsonl ends with line 4" in told
+
+
+def test_a_total_that_is_not_the_ledgers_does_not_fit(site: Campaign) -> None:
+    site.run()
+    assert CliRunner().invoke(privacy, ["audit", str(site.site.folder)]).exception is None
+    place = site.site.folder / "privacy_report.json"
+    report = json.loads(place.read_text(encoding="utf-8"))
+    assert verify(site.site.folder)[0] == 0
+    report["sites"][0]["spending"]["total"]["epsilon"] = 0.1
+    place.write_text(json.dumps(report), encoding="utf-8")
+    code, told = verify(site.site.folder)
+    assert code == 8
+    assert "says epsilon 0.100, it is 0.667" in told
