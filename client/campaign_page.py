@@ -10,7 +10,7 @@ from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
 from common.methods.stages import networks
-from common.notices import NO_PRIVACY
+from common.privacy import notice
 from common.settings import Settings
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -65,7 +65,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
     settings = campaigns.plan(site, plan_hash, name=state.names[-1])
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
-    leaves, stays = _metrics(site)
+    leaves, stays = _private(settings) if settings.private else _metrics(site)
     decided = f", by {state.by} at {state.decided}" if state.by else ""
     return Page(
         plan_hash=plan_hash,
@@ -79,9 +79,9 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         measurements={name: measured.grades for name, measured in settings.measurements.items()},
         networks=found,
         reply_bytes=size,
-        leaves=("updates: how this site's exams changed the networks' weights", *leaves),
+        leaves=leaves,
         stays=stays,
-        guarantee=NO_PRIVACY,
+        guarantee=notice.sentence(settings),
         objection=objection,
     )
 
@@ -144,6 +144,18 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     )
 
 
+def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What :mod:`client.allow_list` lets through."""
+    assert settings.privacy is not None
+    privacy = settings.privacy
+    leaves = (
+        f"noised sums of gradients: each patient's is clipped to {privacy.max_grad_norm:g}, the noise has "
+        f"{privacy.noise_multiplier:g} times that as standard deviation",
+        "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
+    )
+    return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
+
+
 def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
@@ -153,6 +165,9 @@ def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
         "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
         "timings": "seconds that a round takes",
     }
+    updates = "updates: how this site's exams changed the networks' weights"
     leaves = tuple(text for metric, text in told.items() if metric in policy.metrics)
-    always = ("the site's name, version and training hours, and hashes of the log and the policy",)
-    return (*leaves, *always), tuple(text for metric, text in told.items() if metric not in policy.metrics)
+    always = "the site's name, version and training hours, and hashes of the log and the policy"
+    return (updates, *leaves, always), tuple(
+        text for metric, text in told.items() if metric not in policy.metrics
+    )

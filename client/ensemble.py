@@ -41,7 +41,8 @@ from common.methods.stages import networks
 from common.network_files import TrainedNetwork
 from common.networks import build
 from common.networks.spec import NetworkSpec
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
+from common.notices import RESEARCH_ONLY
+from common.privacy import notice
 from common.section import Section
 from common.settings import Settings
 
@@ -214,7 +215,8 @@ def _finish(draft: Path, letter: Letter, statement: Statement, settings: Setting
         "missing": dict(statement.missing),
         "networks": {name: _result(network) for name, network in statement.networks.items()},
         "received": datetime.now(UTC).isoformat(timespec="seconds"),
-        "notice": [RESEARCH_ONLY, NO_PRIVACY],
+        "notice": [RESEARCH_ONLY, notice.sentence(settings)],
+        "privacy": notice.label(settings),
     }
     atomic.write(draft / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
     atomic.write(draft / "statement.json", letter.model_dump_json(indent=1).encode() + b"\n")

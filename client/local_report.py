@@ -26,7 +26,8 @@ from common.evaluation.agreement import accuracy, kappa
 from common.evaluation.bootstrap import Estimate
 from common.exam import MISSING
 from common.networks.spec import COMBINED
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
+from common.notices import RESEARCH_ONLY
+from common.privacy import notice
 from common.scoring import eoss
 from common.settings import Settings
 
@@ -90,6 +91,7 @@ class Report:
         consensus: the rule that makes one grade of several readers'.
         replicates: of the bootstrap over patients.
         parts: held-out patients first; a part without exams is left out.
+        notices: what stands under every number.
     """
 
     site: str
@@ -97,6 +99,7 @@ class Report:
     consensus: str
     replicates: int
     parts: tuple[Part, ...]
+    notices: tuple[str, ...]
 
 
 def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, total: None) -> Report:
@@ -128,6 +131,7 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
         consensus=site.file.data.consensus,
         replicates=settings.evaluate.bootstrap,
         parts=tuple(parts),
+        notices=(RESEARCH_ONLY, notice.sentence(settings)),
     )
 
 
@@ -141,7 +145,7 @@ def as_json(report: Report) -> dict[str, object]:
         "consensus": report.consensus,
         "bootstrap": report.replicates,
         "parts": [_finite(asdict(part)) for part in report.parts],
-        "notice": [RESEARCH_ONLY, NO_PRIVACY],
+        "notice": list(report.notices),
     }
 
 

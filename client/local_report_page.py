@@ -17,7 +17,6 @@ from matplotlib.figure import Figure
 
 from client.local_report import HELD_OUT, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -40,7 +39,7 @@ def render(report: Report) -> str:
         style=Markup(style),
         figure=lambda part, score: Markup(_figure(part, score)),
         networks=len(report.statement.networks),
-        notices=(RESEARCH_ONLY, NO_PRIVACY),
+        notices=report.notices,
         titles=TITLES,
         percent=lambda share: f"{100 * share:.1f} %",
         number=_number,

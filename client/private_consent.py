@@ -5,7 +5,7 @@ from __future__ import annotations
 from client import ledger
 from client.private_round import eligible
 from client.site import Site
-from common.methods.stages import networks
+from common.privacy import planned
 from common.privacy.spending import PrivateRelease
 from common.settings import Settings
 from common.version import VERSION
@@ -25,7 +25,7 @@ def check(site: Site, settings: Settings) -> None:
     assert privacy is not None, "asked for campaigns with privacy alone"
     plan_hash = settings.plan_hash()
     booked = sum(one.release.plan_hash == plan_hash for one in ledger.book(site.folder).releases)
-    steps = planned_steps(settings)
+    steps = planned.steps(settings)
     release = PrivateRelease(
         kind="forecast",
         campaign=settings.name,
@@ -40,13 +40,3 @@ def check(site: Site, settings: Settings) -> None:
         images=privacy.images,
     )
     ledger.check(site, release, eligible(site.store(settings)))
-
-
-def planned_steps(settings: Settings) -> int:
-    """Private steps of a whole campaign: one a round for probes, whose heads are one; else those of every network."""
-    if settings.method == "probe":
-        return settings.federation.rounds
-    return sum(
-        (spec.rounds or settings.federation.rounds) * (spec.training or settings.training).local_steps
-        for spec in networks(settings).values()
-    )

@@ -12,7 +12,6 @@ from client import atomic, campaigns
 from client.campaigns_cli import Prefix
 from client.cli_options import AsJson, Folder
 from client.site import Site
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
 
 
 def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
@@ -37,4 +36,4 @@ def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
                 shown = [local_report_page.estimate(value) for value in (one.accuracy, one.kappa_linear)]
                 table.add_row(score, f"{one.second} against {one.first}", str(one.exams), *shown)
         Console().print(table)
-    typer.echo(f"Page: {page}\n{RESEARCH_ONLY}\n{NO_PRIVACY}")
+    typer.echo("\n".join([f"Page: {page}", *found.notices]))

@@ -16,6 +16,7 @@ import tomli_w
 from common import atomic
 from common import settings as configuration
 from common.errors import CampaignError, ConfigurationError
+from common.privacy import notice
 from common.settings import Settings
 from common.version import VERSION
 from server.journal import RoundRecord
@@ -116,7 +117,8 @@ def _manifest(settings: Settings) -> Json:
         "packages": {name: version(name) for name in PACKAGES},
         "seed": settings.seed,
         "plan_hash": settings.plan_hash(),
-        "privacy": "no differential privacy",
+        "privacy": notice.label(settings),
+        "privacy_statement": notice.sentence(settings),
         "engine": settings.compute.engine,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }

@@ -18,7 +18,8 @@ from common.committee import Committee, Scores
 from common.errors import ConfigurationError, DataError, SubsetError
 from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
+from common.notices import RESEARCH_ONLY
+from common.privacy import notice
 from common.settings import PhantomSettings
 from server import report as reports
 from server.campaign import Status
@@ -75,7 +76,7 @@ def simulate(
         typer.echo(json.dumps(metrics))
     else:
         console.print(_table(path))
-        console.print(f"{status}   no differential privacy\nReport: {path / 'report.html'}", highlight=False)
+        console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}", highlight=False)
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
         raise SubsetError(f"The run is complete, but some rounds went without {', '.join(missing)}")
@@ -147,7 +148,8 @@ def score(
     scores = scoring.score_exam(committee, pictures)
     written = _heatmaps(committee, pictures, scores, heatmap, heatmap_steps, heatmap_copies, as_json=as_json)
     if as_json:
-        typer.echo(json.dumps(shown.score_json(scores) | {"heatmaps": [str(path) for path in written]}))
+        answer = shown.score_json(scores, committee.settings)
+        typer.echo(json.dumps(answer | {"heatmaps": [str(path) for path in written]}))
         return
     console = Console()
     console.print(shown.score_table(scores))
@@ -155,7 +157,7 @@ def score(
     lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
     lines += shown.score_lines(scores)
     lines += [f"Heatmaps: {', '.join(map(str, written))}"] if written else []
-    lines += [RESEARCH_ONLY, NO_PRIVACY]
+    lines += [RESEARCH_ONLY, notice.sentence(committee.settings)]
     console.print("\n".join(lines), highlight=False, markup=False)
 
 
@@ -188,14 +190,15 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     except OSError as error:
         raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
     quarantined = int((table["reason"] != "").sum())
+    notices = [RESEARCH_ONLY, notice.sentence(committee.settings)]
     counts = {"scored": len(table) - quarantined, "quarantined": quarantined, "out": str(out)}
     if as_json:
-        typer.echo(json.dumps(counts | {"notice": [RESEARCH_ONLY, NO_PRIVACY]}))
+        typer.echo(json.dumps(counts | {"notice": notices}))
         return
     for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
         console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
-    typer.echo(f"{RESEARCH_ONLY}\n{NO_PRIVACY}")
+    typer.echo("\n".join(notices))
 
 
 def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:

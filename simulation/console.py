@@ -8,7 +8,9 @@ from rich.table import Table
 
 from common.committee import Scores
 from common.networks.spec import COMBINED
-from common.notices import NO_PRIVACY, RESEARCH_ONLY
+from common.notices import RESEARCH_ONLY
+from common.privacy import notice
+from common.settings import Settings
 from server.plan import StageCost
 from simulation.measure import Measured
 from simulation.plan import PlanCard
@@ -41,7 +43,7 @@ def score_lines(scores: Scores) -> Iterator[str]:
         yield "Contested: the answer differs from a measurement's own plurality; a human should look"
 
 
-def score_json(scores: Scores) -> dict[str, object]:
+def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
     """The same as :func:`score_table` and :func:`score_lines`, as JSON values."""
     measurements = {
         name: {
@@ -59,7 +61,7 @@ def score_json(scores: Scores) -> dict[str, object]:
         "largest_weight": scores.votes.shape[1] ** len(scores.names),
         "contested": bool(scores.contested[0]),
         "networks": len(scores.outputs),
-        "notice": [RESEARCH_ONLY, NO_PRIVACY],
+        "notice": [RESEARCH_ONLY, notice.sentence(settings)],
     }
 
 

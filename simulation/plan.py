@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from client.ingest.rows import read_rows
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
+from common.privacy import notice
 from common.settings import CohortSettings, Settings
 from common.training.local_settings import local_settings
 from server.plan import StageCost, cost_key, stage_costs, stages
@@ -16,8 +17,6 @@ from simulation import cohort as cohorts
 from simulation import engines
 from simulation.measure import Measured, measure_all
 from simulation.simulate import baseline_settings
-
-PRIVACY = "no differential privacy: epsilon is unbounded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class PlanCard:
     baselines_hours: float | None
     evaluation_hours: float | None
     total_hours: float | None
-    privacy: str = PRIVACY
+    privacy: str
 
 
 def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
@@ -199,6 +198,7 @@ def card(
         baselines_hours=baselines,
         evaluation_hours=evaluation,
         total_hours=sum(known) if len(known) == 3 else None,
+        privacy=notice.sentence(settings),
     )
 
 

@@ -238,19 +238,27 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
 
 
 def baseline_settings(settings: Settings) -> Settings:
-    """The settings of a baseline: those of the run, with fewer scoring models."""
+    """The settings of a baseline: those of the run, with fewer scoring models, and without privacy."""
     models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
-    return settings.model_copy(update={"rating": settings.rating.model_copy(update={"models": models})})
+    changes: dict[str, Section | None] = {"rating": settings.rating.model_copy(update={"models": models})}
+    if settings.privacy is not None:
+        open_heads = settings.privacy.model_copy(update={"mechanism": "none"})
+        changes["privacy"] = open_heads if settings.method == "probe" else None
+    return settings.model_copy(update=changes)
 
 
 def _centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
     batch_size = settings.training.batch_size * len(training)
     larger = settings.training.model_copy(update={"batch_size": batch_size})
+    changes: dict[str, Section | None] = {"training": larger}
+    if settings.privacy is not None:
+        patients = settings.privacy.patients * len(training)
+        changes["privacy"] = settings.privacy.model_copy(update={"patients": patients})
     return System(
         name=CENTRALISED,
         folder=folder,
         sites=(pooled.site(folder / "site", training, settings),),
-        settings=settings.model_copy(update={"training": larger}),
+        settings=settings.model_copy(update=changes),
     )
 
 

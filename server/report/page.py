@@ -82,6 +82,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         style=Markup(style),
         status=str(content.manifest.get("status", "unknown")),
         privacy=str(content.manifest.get("privacy", "no differential privacy")),
+        privacy_statement=str(content.manifest.get("privacy_statement", "")),
         phantom=tables.is_phantom(content),
         scored=scored,
         primary=title(content.primary) if scored else "",

@@ -300,7 +300,7 @@ def test_the_command_says_what_will_happen_and_leaves_nothing(
         "measured now",
     ):
         assert words in text
-    assert "no differential privacy: epsilon is" in text
+    assert "No differential privacy: epsilon is" in text
     assert command(monkeypatch, config, "--set", "federation.rounds=7", "--json") == 0
     content = json.loads(capsys.readouterr().out)
     settings = configuration.load(config, overrides=["federation.rounds=7"])
@@ -308,7 +308,7 @@ def test_the_command_says_what_will_happen_and_leaves_nothing(
     assert content["plan_hash"] == settings.plan_hash()
     assert content["cohort"]["sites"] == 1
     assert content["total_hours"] > 0
-    assert content["privacy"] == "no differential privacy: epsilon is unbounded"
+    assert content["privacy"] == NO_PRIVACY
     assert sorted(tmp_path.rglob("*")) == before
 
 

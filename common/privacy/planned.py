@@ -1,0 +1,20 @@
+"""How many private steps a campaign takes, and how many in a round."""
+
+from __future__ import annotations
+
+from common.methods.stages import networks
+from common.settings import Settings
+
+
+def steps(settings: Settings) -> int:
+    """Of a whole campaign: one a round for probes, whose heads are one vector; else those of every network.
+
+    Raises:
+        ConfigurationError: if the method cannot be used.
+    """
+    if settings.method == "probe":
+        return settings.federation.rounds
+    return sum(
+        (spec.rounds or settings.federation.rounds) * (spec.training or settings.training).local_steps
+        for spec in networks(settings).values()
+    )
