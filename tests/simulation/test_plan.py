@@ -15,6 +15,7 @@ from client.app import app as client_app
 from common import settings as configuration
 from common import tensor_file, wire
 from common.errors import ConfigurationError, DataError
+from common.notices import NO_PRIVACY
 from common.settings import Settings
 from server import campaign, journal
 from server.plan import cost_key, stage_costs, stages
