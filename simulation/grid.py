@@ -6,19 +6,21 @@ import math
 import queue
 import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
-from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CampaignError
+
+App = Callable[[Message, Context], Message]
+"""A ClientApp, or something that answers like one."""
 
 CRASHED = 0
 POLL_S = 0.01
@@ -35,11 +37,11 @@ class Workers:
             self._free.put(device)
         self._pool = ThreadPoolExecutor(max_workers=len(devices), thread_name_prefix="site")
 
-    def submit(self, app: ClientApp, message: Message, folder: Path) -> Future[Message]:
+    def submit(self, app: App, message: Message, folder: Path) -> Future[Message]:
         """Answer a message at a site as soon as a device is free."""
         return self._pool.submit(self._run, app, message, folder)
 
-    def _run(self, app: ClientApp, message: Message, folder: Path) -> Message:
+    def _run(self, app: App, message: Message, folder: Path) -> Message:
         device = self._free.get()
         try:
             context = Context(
@@ -116,7 +118,7 @@ def arrive(message: Message) -> str:
 class InProcessGrid(LocalGrid):
     """Sites in this process, answering through the same ClientApp that a hospital runs."""
 
-    def __init__(self, app: ClientApp, folders: Sequence[Path], workers: Workers) -> None:
+    def __init__(self, app: App, folders: Sequence[Path], workers: Workers) -> None:
         super().__init__()
         self._app = app
         self._workers = workers

@@ -9,7 +9,7 @@ from server import provision
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 
-pytestmark = pytest.mark.soak
+pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 FAKETIME = sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))
 
 

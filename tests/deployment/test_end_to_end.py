@@ -9,7 +9,7 @@ from client.app import app as client_app
 from common.settings import Settings
 from server import campaign, presence, submit
 from server.roster import Roster
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from simulation.grid import App, InProcessGrid, StrictGrid, Workers
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
 from tests.site_folders import make_settings, read_table
@@ -17,10 +17,10 @@ from tests.site_folders import make_settings, read_table
 pytestmark = pytest.mark.slow
 
 
-def configured(name: str, *, rounds: int = 2) -> Settings:
+def configured(name: str, *, rounds: int = 2, federation: str = "") -> Settings:
     text = 'fusion = "joint"\nreplicas = 1\n[training]\nlocal_steps = 2\nbatch_size = 8\n'
     settings = make_settings(
-        measurements=("hypertrophy",), grades=3, text=f"{text}[federation]\nrounds = {rounds}\n"
+        measurements=("hypertrophy",), grades=3, text=f"{text}[federation]\nrounds = {rounds}\n{federation}"
     )
     return settings.model_copy(update={"name": name})
 
@@ -47,11 +47,20 @@ def leaked(federation: Federation, folders: list[Path]) -> list[str]:
     return [str(path) for path in files if any(secret in path.read_bytes() for secret in secrets)]
 
 
-def in_process(settings: Settings, folders: list[Path], out: Path) -> Path:
+def assert_same_bits(deployed: Path, alone: Path) -> None:
+    """Two runs' networks are the same, and there are some."""
+    first, second = networks(deployed), networks(alone)
+    assert first.keys() == second.keys() != set()
+    for name, tensors in second.items():
+        for key, tensor in tensors.items():
+            assert torch.equal(first[name][key], tensor), (name, key)
+
+
+def in_process(settings: Settings, folders: list[Path], out: Path, *, app: App = client_app) -> Path:
     out.mkdir()
     with Workers(("cpu",), threads=1) as workers:
         campaign.run(
-            StrictGrid(InProcessGrid(client_app, folders, workers)),
+            StrictGrid(InProcessGrid(app, folders, workers)),
             settings,
             roster=Roster.anyone(len(folders)),
             folder=out,
@@ -70,13 +79,7 @@ def test_a_campaign_over_tls_gives_the_same_bits_as_in_one_process(
     status = run.status()
     assert status.state == "COMPLETE_ALL_SITES", run.log.read_text()
     assert {name: site.used for name, site in status.sites.items()} == dict.fromkeys(SITES, status.total)
-    alone = in_process(settings, copies, tmp_path / "alone")
-    deployed, simulated = networks(run.path), networks(alone)
-    assert deployed.keys() == simulated.keys()
-    assert len(deployed) > 0
-    for name, tensors in simulated.items():
-        for key, tensor in tensors.items():
-            assert torch.equal(deployed[name][key], tensor), (name, key)
+    assert_same_bits(run.path, in_process(settings, copies, tmp_path / "alone"))
     assert leaked(federation, [federation.site(name) for name in SITES]) == []
     rounds = run.rounds()
     assert len(rounds) == status.total

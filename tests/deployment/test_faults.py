@@ -8,14 +8,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import torch
 
 from server import file_lock, submit
+from server.journal import RoundRecord
 from server.runs import Run
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
 from tests.deployment.processes import find, send, tasks
-from tests.deployment.test_end_to_end import configured, in_process, networks
+from tests.deployment.test_end_to_end import assert_same_bits, configured, in_process
+from tests.federation.faults import replay
 
 Cause = Callable[[Federation, Run], None]
 
@@ -86,12 +87,7 @@ def disturb(federation: Federation, folder: Path, name: str, faults: Mapping[str
                 file.write(json.dumps({"fault": fault, "seconds": seconds}) + "\n")
     federation.ended(run)
     assert run.status().state == "COMPLETE_ALL_SITES", run.log.read_text()
-    alone = in_process(settings, sites, folder / "alone")
-    deployed, simulated = networks(run.path), networks(alone)
-    assert deployed.keys() == simulated.keys()
-    for network, tensors in simulated.items():
-        for key, tensor in tensors.items():
-            assert torch.equal(deployed[network][key], tensor), (network, key)
+    assert_same_bits(run.path, in_process(settings, sites, folder / "alone"))
 
 
 @pytest.mark.slow
@@ -129,3 +125,37 @@ def test_every_outage_changes_no_bit(federation: Federation, tmp_path: Path) -> 
             "the link stalling for 20 s": link_slow,
         },
     )
+
+
+def records(run: Run) -> list[RoundRecord]:
+    shown = {"system"}  # what rounds.jsonl has beside
+    return [
+        RoundRecord(**{key: value for key, value in line.items() if key not in shown})  # type: ignore[arg-type]
+        for line in run.rounds()
+    ]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3000)
+def test_a_site_away_past_its_deadline_is_named_and_used_again(
+    federation: Federation, tmp_path: Path
+) -> None:
+    away = SITES[1]
+    settings = configured("away", rounds=12, federation="quorum = 2\ndeadline_s = 60.0\n")
+    sites = simulated_sites(federation, SITES, tmp_path)
+    run = submit.submit(federation.home, settings)
+    federation.wait(lambda: len(run.rounds()) >= 1, what="the first round")
+    federation.end(away, signal.SIGKILL)
+    federation.wait(lambda: away not in records(run)[-1].participants, what="a round without the site")
+    federation.join(away)
+    federation.ended(run)
+    status, rounds = run.status(), records(run)
+    assert status.state == "COMPLETE_SUBSET", run.log.read_text()
+    assert {name: site.used for name, site in status.sites.items() if site.used < status.total}.keys() == {
+        away
+    }
+    (first, *_) = [record for record in rounds if away not in record.participants]
+    assert first.dropped.keys() == {away}
+    assert list(rounds[-1].participants) == list(SITES)
+    took_part = replay((record.group, record.round, record.participants) for record in rounds)
+    assert_same_bits(run.path, in_process(settings, sites, tmp_path / "replay", app=took_part))

@@ -21,9 +21,9 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.common.constant import ErrorCode
 from flwr.proto.node_pb2 import NodeInfo
 
-from simulation.grid import LocalGrid, arrive
-
-Answer = Callable[[Message, Context], Message]
+from client.app import app as client_app
+from common import wire
+from simulation.grid import App, LocalGrid, arrive
 
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["client.app", "server.campaign", "simulation.grid"])
@@ -130,7 +130,7 @@ class FaultyGrid(LocalGrid):
         return pulled
 
 
-def in_process(app: Answer, *, threads: int = 1) -> Callable[[Path, Message], Message]:
+def in_process(app: App, *, threads: int = 1) -> Callable[[Path, Message], Message]:
     """Sites that answer in this process, one message at a time each."""
     locks: dict[Path, threading.Lock] = {}
 
@@ -144,6 +144,24 @@ def in_process(app: Answer, *, threads: int = 1) -> Callable[[Path, Message], Me
             return app(message, Context(1, message.metadata.dst_node_id, config, RecordDict(), {}))
 
     return answer
+
+
+def replay(rounds: Iterable[tuple[str, int, Iterable[str]]]) -> App:
+    """Sites of which each answers in the rounds of a group that it took part in, and in no other.
+
+    Args:
+        rounds: group, round, and the sites that took part.
+    """
+    took_part = {(group, number, site) for group, number, sites in rounds for site in sites}
+
+    def app(message: Message, context: Context) -> Message:
+        site = Path(str(context.node_config["site-folder"])).name
+        group, _, number = message.metadata.group_id.rpartition("/")
+        if message.metadata.message_type == wire.TRAIN and (group, int(number), site) not in took_part:
+            return Message(wire.encode_refusal(wire.Refusal(site=site, code="away")), reply_to=message)
+        return client_app(message, context)
+
+    return app
 
 
 class Sites:

@@ -78,7 +78,7 @@ def run(
 ) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",) * workers, threads=1) as pool:
-        grid = StrictGrid(InProcessGrid(app, folders, pool))  # type: ignore[arg-type]
+        grid = StrictGrid(InProcessGrid(app, folders, pool))
         return campaign.run(
             grid,
             settings,

@@ -19,13 +19,15 @@ from common.errors import CampaignError, PolicyError
 from common.settings import Settings
 from common.version import VERSION
 from server import campaign, loop
-from server.campaign import Outcome, Pace, Status
+from server.campaign import Outcome, Status
 from server.events import CentreNews, Event, SiteNews
 from server.journal import RoundRecord
+from server.members import Pace
 from server.roster import Roster
+from simulation.grid import App
 from tests.federation import fault_processes
 from tests.federation.fault_processes import NoFault
-from tests.federation.faults import Answer, Fault, FaultyGrid, Sites, in_process, processes
+from tests.federation.faults import Fault, FaultyGrid, Sites, in_process, processes, replay
 from tests.federation.test_campaign import assert_same, configured, folders
 from tests.federation.test_campaign import run as run_undisturbed
 
@@ -233,20 +235,6 @@ def rounds_of(events: Sequence[Event]) -> list[RoundRecord]:
     return [event for event in events if isinstance(event, RoundRecord)]
 
 
-def replay(records: Sequence[RoundRecord]) -> Answer:
-    """Sites of which each answers in the rounds that it took part in, and in no other."""
-    took_part = {(record.group, record.round, site) for record in records for site in record.participants}
-
-    def app(message: Message, context: Context) -> Message:
-        site = Path(str(context.node_config["site-folder"])).name
-        group, _, server_round = message.metadata.group_id.rpartition("/")
-        if message.metadata.message_type == wire.TRAIN and (group, int(server_round), site) not in took_part:
-            return Message(wire.encode_refusal(wire.Refusal(site=site, code="away")), reply_to=message)
-        return client_app(message, context)
-
-    return app
-
-
 def test_a_site_away_past_its_deadline_is_named_and_used_again(
     folders: list[Path], keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,7 +250,12 @@ def test_a_site_away_past_its_deadline_is_named_and_used_again(
     states = [event.state for event in events if isinstance(event, SiteNews) and event.site == "south"]
     assert states[:1] == ["present"]
     assert states[-2:] == ["away", "present"]
-    run_undisturbed(folders, settings, tmp_path / "replay", app=replay(records))
+    run_undisturbed(
+        folders,
+        settings,
+        tmp_path / "replay",
+        app=replay((r.group, r.round, r.participants) for r in records),
+    )
     assert_same(tmp_path / "run", tmp_path / "replay")
 
 
@@ -282,7 +275,7 @@ def test_where_the_quorum_cannot_do_without_a_site_the_campaign_stops_and_can_be
     assert_same(undisturbed, tmp_path / "run")
 
 
-def answering(site: str, code: str, *, until: int, version: str = VERSION) -> Answer:
+def answering(site: str, code: str, *, until: int, version: str = VERSION) -> App:
     """Sites of which one refuses its first messages."""
     asked = 0
 
