@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from client import keys, ledger_file
 from common.privacy.accounting import PrivateSteps
 from common.privacy.accounting import epsilon as accounted
+from common.receipts import from_fields, payload
 from simulation.privacy_cli import privacy
 from tests.privacy_evidence import ROUNDS, Campaign
 
@@ -77,6 +78,19 @@ def test_the_test_vector_of_the_formats_is_read(functions: dict[str, Any]) -> No
     with pytest.raises(SystemExit) as end:
         functions["chain"](LINE.replace("2026", "2027").encode() + b"\n", "ledger.jsonl", KEY)
     assert end.value.code == 8
+
+
+def test_the_receipt_of_the_formats_is_signed_as_it_says(functions: dict[str, Any]) -> None:
+    text = (SCRIPT.parent / "formats.md").read_text(encoding="utf-8")
+    (line,) = (one for one in text.splitlines() if one.startswith('{"campaign":"test"'))
+    (signature,) = (one[9:137] for one in text.splitlines() if one.startswith("signed: `"))
+    assert functions["canonical"](json.loads(line)) == line.encode()
+    message = b"synofed receipt 1\n" + line.encode()
+    functions["signed"](KEY, signature, message, "receipt")
+    receipt = from_fields({**json.loads(line), "signature": signature})
+    assert payload(receipt) == message
+    with pytest.raises(SystemExit):
+        functions["signed"](KEY, signature, message.replace(b"north", b"south"), "receipt")
 
 
 @pytest.mark.parametrize(
