@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo federation-demo test soak bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo test soak bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -10,6 +10,10 @@ demo: .venv/installed
 # A centre and three hospitals on this machine, over TLS; one is killed on the way.
 federation-demo: .venv/installed
 	$(BIN)/python -m simulation.federation_demo
+
+# Pretraining, a campaign at epsilon 3, a refusal, an audit, a forgery that is found; in runs/privacy-demo.
+privacy-demo: .venv/installed
+	$(BIN)/python -m simulation.privacy_demo
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder

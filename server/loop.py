@@ -26,7 +26,7 @@ from server import hours
 from server.events import CentreNews, Observer, SiteNews
 from server.members import Members, Pace
 from server.receipts import Asked, Receipts
-from server.rounds import GroupRounds
+from server.rounds import REFUSED, GroupRounds
 
 DEFAULT_DEADLINE_S = 3600.0
 """For a site that has not said how long a round takes it."""
@@ -246,7 +246,7 @@ class Loop:
         if isinstance(answer, Refusal):
             if answer.code in TRANSIENT | MISHAPS:
                 return self._failed(ask, answer.code, now)
-            ask.group.drop(ask.site, f"refused: {answer.code}")
+            ask.group.drop(ask.site, REFUSED + answer.code)
             return True
         assert ask.asked is not None
         ask.group.accept(ask.site, self._receipts.check(ask.asked, answer))

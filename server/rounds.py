@@ -16,7 +16,7 @@ from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.federated import UPDATE, WEIGHTS, check_sent
 from common.aggregation.mean import Weighted
 from common.aggregation.outliers import outlying, update_norm
-from common.errors import CampaignError, UpdateError
+from common.errors import BudgetError, CampaignError, UpdateError
 from common.evaluation.histograms import BINS, ScoreHistograms
 from common.messages import (
     MissingWeights,
@@ -35,6 +35,7 @@ from server.journal import Best, Entry, Journal, RoundRecord
 from server.spool import Spool, SpooledUpdate
 from server.weights import StartWeights
 
+REFUSED = "refused: "
 NO_HISTOGRAMS_THRESHOLD = 0.5
 """The bit's threshold where no site permits histograms of scores; then the last round is the best."""
 
@@ -222,7 +223,7 @@ class GroupRounds:
         if site not in current.waiting:
             return  # a second reply to one request changes nothing
         if isinstance(reply, Refusal):
-            self.drop(site, f"refused: {reply.code}")
+            self.drop(site, REFUSED + reply.code)
             return
         try:
             self._check(reply, site=site)
@@ -256,6 +257,7 @@ class GroupRounds:
 
         Raises:
             CampaignError: if fewer sites than the quorum answered.
+            BudgetError: if that is because of their patients' privacy budget alone.
             OSError: if the journal cannot be written.
         """
         current = self._current()
@@ -363,7 +365,8 @@ class GroupRounds:
         needed = self._settings.federation.needed(len(self._sites))
         if len(current.accepted) < needed:
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(current.dropped.items()))
-            raise CampaignError(
+            spent = set(current.dropped.values()) == {REFUSED + BudgetError.code}
+            raise (BudgetError if spent else CampaignError)(
                 f"Round {current.server_round} of {self.group.name}: expected replies of {needed} of "
                 f"{len(self._sites)} sites, got {len(current.accepted)} ({reasons}). Resume when the sites are "
                 f"back, or lower federation.quorum"

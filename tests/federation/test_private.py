@@ -15,7 +15,7 @@ from client import ledger
 from client.app import app as client_app
 from client.site import Site
 from common import network_files, pretrained, wire
-from common.errors import BudgetError, CampaignError, PolicyError
+from common.errors import BudgetError, PolicyError
 from common.imaging.prepare import picture
 from common.methods.stages import networks
 from common.networks import build
@@ -186,7 +186,7 @@ def test_the_ledger_refuses_the_round_that_would_exceed(
     (folders[0] / "site.toml").write_text(
         toml.replace("maximum_epsilon = 50.0", f"maximum_epsilon = {two + 1e-6}")
     )
-    with pytest.raises(CampaignError, match="north: refused: budget"):
+    with pytest.raises(BudgetError, match="north: refused: budget"):
         run(folders, settings, tmp_path / "run")
     assert len(ledger.book(folders[0]).releases) == 2
     assert spent(folders[0]) <= two + 1e-6
