@@ -1,0 +1,94 @@
+"""The audit of a real private campaign: what sites and centre wrote by themselves bears out every claim."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from client import ledger, ledger_file
+from common.errors import VerificationError
+from server.run_folder import RunFolder
+from simulation.privacy_cli import privacy
+from tests.federation.test_private import ROUNDS, configured, run, site
+
+NAMES = ("north", "south")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two sites and the run that they took part in."""
+    base = tmp_path_factory.mktemp("private")
+    settings = configured(encoders=base / "encoders")
+    sites = [site(base, name, seed=seed) for seed, name in enumerate(NAMES)]
+    folder = RunFolder.begin(base / "run", settings)
+    outcome = run(sites, settings, folder.path)
+    folder.update_manifest(status=str(outcome.status))
+    return base
+
+
+@pytest.fixture
+def base(finished: Path, tmp_path: Path) -> Path:
+    """A copy, to be tampered with."""
+    ledger_file._known.clear()
+    return Path(shutil.copytree(finished, tmp_path / "copy"))
+
+
+def audit(*arguments: object) -> dict[str, object]:
+    done = CliRunner().invoke(privacy, ["audit", *map(str, arguments), "--json"])
+    assert done.exception is None, done.exception
+    return json.loads(done.stdout)  # type: ignore[no-any-return]
+
+
+def test_every_claim_of_a_real_campaign_holds(base: Path) -> None:
+    for name in NAMES:
+        receipts = base / "run" / "receipts" / f"{name}.jsonl"
+        report = audit(base / name, "--receipts", receipts)
+        (found,) = report["sites"]  # type: ignore[misc]
+        assert {check["verdict"] for check in found["checks"]} == {"holds"}
+        checks = {check["name"]: check["found"] for check in found["checks"]}
+        assert checks["allow-list"].startswith(f"{ROUNDS + 1} of {ROUNDS + 1} replies are kept")
+        assert checks["noise"].startswith(f"{ROUNDS} updates were measured")
+        assert checks["write-ahead"].startswith(f"{ROUNDS} private replies")
+    report = audit(base / "run", "--site", base / "north", "--site", base / "south")
+    assert report["holds"]
+    assert {one["source"] for one in report["sites"]} == {"ledger"}  # type: ignore[attr-defined]
+    from_centre = audit(base / "run")
+    assert from_centre["worst"] == report["worst"]
+    assert report["two_sites"]["epsilon"] > report["worst"]["epsilon"]  # type: ignore[index]
+
+
+def test_a_bundle_of_a_real_campaign_is_verified(base: Path) -> None:
+    bundle = base / "north.zip"
+    receipts = base / "run" / "receipts" / "north.jsonl"
+    command = ["export", base / "north", "--receipts", receipts, "--out", bundle]
+    assert CliRunner().invoke(privacy, [*map(str, command)]).exception is None
+    done = CliRunner().invoke(privacy, ["verify", str(bundle), "--json"])
+    assert done.exception is None, done.exception
+    assert json.loads(done.stdout)["entries"] == ROUNDS + 1
+    names = ledger.book(base / "north").commitments
+    content = bundle.read_bytes()
+    assert names
+    assert b"north-p000" not in content
+
+
+def test_one_edited_line_of_its_ledger_fails(base: Path) -> None:
+    place = base / "north" / "ledger.jsonl"
+    place.write_bytes(place.read_bytes().replace(b'"noise_multiplier":4.0', b'"noise_multiplier":9.0', 1))
+    for command in ("audit", "verify"):
+        done = CliRunner().invoke(privacy, [command, str(base / "north")])
+        assert isinstance(done.exception, VerificationError)
+        assert "line 2 was edited" in str(done.exception)
+
+
+def test_its_implementation_is_rehearsed(base: Path) -> None:
+    report = audit(base / "north", "--empirical", "--canaries", "60")
+    rehearsals = report["rehearsals"]
+    assert rehearsals
+    assert not any(one["refuted"] for one in rehearsals)  # type: ignore[attr-defined]
+    page = (base / "north" / "privacy_report.html").read_text(encoding="utf-8")
+    assert "white box" in page
+    assert "audit of the implementation, not of the run" in page
