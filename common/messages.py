@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from common.receipts import Receipt
+from common.secure_aggregation import messages as sums
+from common.secure_aggregation.terms import Context, digest
 from common.version import VERSION
 
 TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
@@ -149,6 +151,54 @@ class TrainReply:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SumRequest:
+    """Asks a site for one phase of an attempt at a sum that is opened as a whole alone.
+
+    Attributes:
+        campaign: the campaign's name.
+        request_id: :func:`sum_request_id`: a phase of an attempt has one.
+        networks: whose updates are summed, in the order of the vector.
+        asks: what the phase asks, and in which attempt.
+        train: in phase masked what is to be trained, under the same names; else none.
+    """
+
+    campaign: str
+    request_id: str
+    networks: tuple[str, ...]
+    asks: sums.Request
+    train: TrainRequest | None = None
+
+    @property
+    def plan_hash(self) -> str:
+        """The plan that the site agreed to."""
+        return self.asks.context.plan_hash
+
+    @property
+    def group(self) -> str:
+        """The group's name."""
+        return self.asks.context.group
+
+    @property
+    def server_round(self) -> int:
+        """The round."""
+        return self.asks.context.server_round
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SumReply:
+    """A site's answer to a :class:`SumRequest`."""
+
+    site: str
+    request_id: str
+    says: sums.Reply
+
+
+def sum_request_id(context: Context, phase: sums.Phase) -> str:
+    """The id of the one request that a phase of an attempt has, at every site."""
+    return digest("request id", [asdict(context), phase])[:32]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleRequest:
     """Brings a site the ensemble that it helped to train, whole or in pieces.
 
@@ -206,7 +256,7 @@ class MissingWeights:
     hashes: tuple[str, ...]
 
 
-Reply = TypeVar("Reply", PlanReply, TrainReply, EnsembleReply)
+Reply = TypeVar("Reply", PlanReply, TrainReply, SumReply, EnsembleReply)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
