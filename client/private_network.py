@@ -121,7 +121,7 @@ class _Round:
             local,
             step,
             images=privacy.images,
-            class_weights=_class_weights(local.spec, self._settings),
+            class_weights=class_weights(local.spec, self._settings),
             server_round=self._request.server_round,
             seed=self._settings.seed,
             reserve=self._reserve,
@@ -133,7 +133,7 @@ class _Round:
         ledger.reserve(self._site, self._booking(steps=steps.count), self._patients)
 
 
-def _class_weights(spec: NetworkSpec, settings: Settings) -> Tensor:
+def class_weights(spec: NetworkSpec, settings: Settings) -> Tensor:
     """The plan's, of networks that tell grades apart; others weigh their classes alike."""
     given = settings.probe.class_weights.get(spec.target.measurement)
     if given is None or spec.target.kind != "nominal":
