@@ -185,6 +185,22 @@ def test_the_machine(folder: Path) -> None:
     assert place.findings(site)[0][0].exit_code == 3
 
 
+def test_training_takes_no_more_of_a_gpu_than_the_site_gives(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caps: list[tuple[float, torch.device]] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: caps.append((share, device))
+    )
+    site = policy(folder, 'device = "cpu"', 'device = "cuda:1"\ngpu_memory_fraction = 0.4')
+    assert place.training_device(site) == torch.device("cuda:1")
+    assert caps == [(0.4, torch.device("cuda:1"))]
+    place.training_device(policy(folder, "gpu_memory_fraction = 0.4", "gpu_memory_fraction = 1.0"))
+    assert len(caps) == 1
+
+
 def test_open_folders_are_told_without_names_of_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
