@@ -4,15 +4,21 @@ A step is a function of weights, heads, settings and entropy that gives what lea
 fixed by the same entropy, which only a test can do, what one patient changes is seen exactly.
 """
 
+import ast
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from opacus import PrivacyEngine
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
 from common.privacy.accounting import PrivateSteps, epsilon
 from common.privacy.gaussian_release import release
@@ -430,3 +436,68 @@ def reset_each_process(steps: Sequence[PrivateSteps]) -> float:
 @pytest.mark.parametrize("bug", [reset_each_round, reset_each_process])
 def test_an_accountant_that_starts_afresh(bug: Callable[[Sequence[PrivateSteps]], float]) -> None:
     assert not never_forgets(bug)
+
+
+# Opacus: what is taken from it, and what is not.
+
+ROOT = Path(__file__).resolve().parents[2]
+TAKEN = {"opacus.accountants": {"PRVAccountant"}, "opacus.grad_sample": {"GradSampleModule"}}
+"""An accountant and gradients of pictures: no engine, sampler, optimiser, batch splitter, noise."""
+
+
+def taken_from_opacus(source: str) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("opacus"):
+            found.setdefault(node.module or "", set()).update(one.name for one in node.names)
+        if isinstance(node, ast.Import):
+            found |= {one.name: {"*"} for one in node.names if one.name.startswith("opacus")}
+    return found
+
+
+def test_nothing_is_taken_from_opacus_that_has_a_trap() -> None:
+    for package in ("common", "client", "server", "simulation"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for module, names in taken_from_opacus(path.read_text(encoding="utf-8")).items():
+                assert names <= TAKEN.get(module, set()), path
+    bug = (
+        "from opacus import PrivacyEngine\nfrom opacus.utils.batch_memory_manager import BatchMemoryManager\n"
+    )
+    assert set(taken_from_opacus(bug)) - set(TAKEN) == {"opacus", "opacus.utils.batch_memory_manager"}
+
+
+def opacus_engine(patients: int, rate: float, fresh: bytes) -> np.ndarray:
+    """Who takes part in the first step by Opacus's engine, which books ``rate``: it was given a sampler by weight."""
+    weights = [3.0] * (patients // 10) + [1.0] * (patients - patients // 10)
+    size = round(patients * rate)
+    generator = torch.Generator().manual_seed(int.from_bytes(fresh[:4], "big"))
+    sampler = WeightedRandomSampler(weights, num_samples=patients, generator=generator)
+    network = nn.Linear(1, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _, _, loader = PrivacyEngine(accountant="rdp").make_private(
+            module=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            data_loader=DataLoader(TensorDataset(torch.arange(patients)), batch_size=size, sampler=sampler),
+            noise_multiplier=1.0,
+            max_grad_norm=1.0,
+            poisson_sampling=False,
+        )
+    taken = np.zeros(patients, dtype=bool)
+    taken[next(iter(loader))[0].numpy()] = True
+    return taken
+
+
+def test_opacus_keeps_a_sampler_by_weight_and_books_the_rate() -> None:
+    assert not is_poisson(opacus_engine)
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4).requires_grad_(False)])
+def test_opacus_lets_batch_norm_pass_whose_mean_moves(layer: nn.Module) -> None:
+    """Ours refuses every norm that keeps statistics: ``test_privacy_network_step.py``."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), layer).train()
+    assert ModuleValidator.is_valid(network)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    network(torch.ones(2, 3, 8, 8))
+    moved = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
+    assert "1.running_mean" in moved
