@@ -96,9 +96,57 @@ def prepare(
         return Work(planned=planned, device=device, heads=(), order=(), patients=_eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
     read = features.features(site, list(planned.values()), settings, frozen, device=device)
-    work = _work(store, planned, settings, read, device=device)
+    work = ready(store, planned, settings, read, device=device)
     _prepared[key] = (store, refs, work)
     return work
+
+
+def ready(
+    store: Store,
+    planned: Mapping[str, NetworkSpec],
+    settings: Settings,
+    read: Mapping[str, Tensor],
+    *,
+    device: torch.device,
+) -> Work:
+    """What heads learn from: every eligible patient's features and grades.
+
+    Args:
+        store: of the site.
+        planned: the heads' networks, by name.
+        settings: of the campaign.
+        read: network's name -> what it reads of the store's exams (:func:`client.features.features`).
+        device: where to compute.
+
+    Raises:
+        DataError: if the site has no training exam.
+    """
+    privacy = settings.privacy
+    assert privacy is not None
+    patients = _eligible(store)
+    index = {patient: number for number, patient in enumerate(patients)}
+    exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
+    chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
+    owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]])
+    by_size: dict[int, list[NetworkSpec]] = {}
+    for name, spec in planned.items():
+        by_size.setdefault(read[name].shape[-1], []).append(spec)
+    heads = [
+        Heads(
+            shape=HeadShape(features=size, classes=specs[0].target.classes),
+            rows=patient_rows(
+                torch.stack([read[spec.name][chosen] for spec in specs]),
+                torch.stack([store.tensors.grades[spec.target.measurement][chosen].long() for spec in specs]),
+                owner,
+                patients=len(patients),
+                images=privacy.images,
+            ),
+            class_weights=torch.tensor([_class_weights(spec, settings) for spec in specs]),
+        )
+        for size, specs in by_size.items()
+    ]
+    order = [spec.name for specs in by_size.values() for spec in specs]
+    return Work(planned=planned, device=device, heads=heads, order=order, patients=patients)
 
 
 def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -> TrainReply:
@@ -164,42 +212,6 @@ def _eligible(store: Store) -> list[str]:
     if not patients:
         raise DataError("Expected training patients, got none: look at the manifest's column split")
     return patients
-
-
-def _work(
-    store: Store,
-    planned: Mapping[str, NetworkSpec],
-    settings: Settings,
-    read: Mapping[str, Tensor],
-    *,
-    device: torch.device,
-) -> Work:
-    privacy = settings.privacy
-    assert privacy is not None
-    patients = _eligible(store)
-    index = {patient: number for number, patient in enumerate(patients)}
-    exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
-    chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
-    owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]])
-    by_size: dict[int, list[NetworkSpec]] = {}
-    for name, spec in planned.items():
-        by_size.setdefault(read[name].shape[-1], []).append(spec)
-    heads = [
-        Heads(
-            shape=HeadShape(features=size, classes=specs[0].target.classes),
-            rows=patient_rows(
-                torch.stack([read[spec.name][chosen] for spec in specs]),
-                torch.stack([store.tensors.grades[spec.target.measurement][chosen].long() for spec in specs]),
-                owner,
-                patients=len(patients),
-                images=privacy.images,
-            ),
-            class_weights=torch.tensor([_class_weights(spec, settings) for spec in specs]),
-        )
-        for size, specs in by_size.items()
-    ]
-    order = [spec.name for specs in by_size.values() for spec in specs]
-    return Work(planned=planned, device=device, heads=heads, order=order, patients=patients)
 
 
 def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:

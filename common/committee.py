@@ -108,30 +108,7 @@ class Committee:
             stored: image name -> pictures, as in ``ExamTensors.images``.
             exams: which of them.
         """
-        chosen = method(self.settings.method)
-        outputs = self.outputs(stored, exams)
-        graded = chosen.scores(self.settings)
-        votes = chosen.votes(outputs, self.settings)
-        values = list(graded.values())
-        is_valid = (
-            validity.predicate(self.settings)
-            if list(graded) == list(self.settings.measurements)
-            else lambda combination: True
-        )
-        decided = multitude.decide(votes, values=values, is_valid=is_valid)
-        majority = multitude.majority(votes, values=values)
-        decision = decided.decision if self.settings.rating.decision == "multitude" else majority
-        return Scores(
-            names=tuple(graded),
-            outputs=outputs,
-            votes=votes,
-            decision=decision,
-            majority=majority,
-            combined=_combined(dict(zip(graded, decision.T, strict=True)), self.settings),
-            weight=decided.weight,
-            runner_up_weight=decided.runner_up_weight,
-            contested=decided.contested,
-        )
+        return decided(self.outputs(stored, exams), self.settings)
 
     def outputs(
         self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
@@ -169,6 +146,38 @@ class Committee:
             name: picture(stored[name][exams].to(self.device), images[name], image_px=image_px)
             for name in needed
         }
+
+
+def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
+    """What an ensemble makes of its networks' outputs: votes, and by them a decision.
+
+    Args:
+        outputs: one a network that scores, all of the same exams.
+        settings: of the run that trained them.
+    """
+    chosen = method(settings.method)
+    graded = chosen.scores(settings)
+    votes = chosen.votes(outputs, settings)
+    values = list(graded.values())
+    is_valid = (
+        validity.predicate(settings)
+        if list(graded) == list(settings.measurements)
+        else lambda combination: True
+    )
+    answer = multitude.decide(votes, values=values, is_valid=is_valid)
+    majority = multitude.majority(votes, values=values)
+    decision = answer.decision if settings.rating.decision == "multitude" else majority
+    return Scores(
+        names=tuple(graded),
+        outputs=tuple(outputs),
+        votes=votes,
+        decision=decision,
+        majority=majority,
+        combined=_combined(dict(zip(graded, decision.T, strict=True)), settings),
+        weight=answer.weight,
+        runner_up_weight=answer.runner_up_weight,
+        contested=answer.contested,
+    )
 
 
 def _combined(
