@@ -16,7 +16,7 @@ from client.site import Site
 from common import bfloat16
 from common.errors import VerificationError
 from common.privacy import sent as allow_list
-from common.privacy.claims import some
+from common.privacy.claims import planned_rounds, released, some
 from common.privacy.evidence import Answer, Check, Sent
 from common.privacy.sent import Noise
 from common.settings import Settings
@@ -56,7 +56,7 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
     for answer in mine:
         settings = private[answer.plan_hash]
         where = f"round {answer.server_round} of {answer.campaign} (request {answer.request_id})"
-        closing = answer.server_round > settings.federation.rounds
+        closing = not released(answer, settings)
         try:
             reply = outbox.find(site.folder, answer.request_id)
         except VerificationError as error:
@@ -137,7 +137,7 @@ def _noise(
 
 def _by_size(answer: Answer, sizes: Mapping[str, int], settings: Settings) -> Iterator[str]:
     """The log keeps the size of every reply: one tensor more shows in it."""
-    if answer.server_round > settings.federation.rounds:
+    if answer.server_round > planned_rounds(settings):
         return  # told by the check of the rounds
     most = sum(sizes.values()) * WIDTH[settings.federation.encoding]
     if answer.reply_bytes is not None and answer.reply_bytes > most:

@@ -97,7 +97,7 @@ def debits(log, ledger, known):
         plan = known.get(entry.get("plan_hash"), {})
         if entry["event"] != "reply" or (plan.get("privacy") or {}).get("mechanism") != "gaussian":
             continue
-        if 1 <= entry["server_round"] <= plan["federation"]["rounds"]:
+        if 1 <= entry["server_round"] <= plan["federation"]["rounds"] and entry["reply_bytes"]:
             debit = booked.get((entry["plan_hash"], entry["request_id"]), math.inf)
             count += 1
             need(

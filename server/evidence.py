@@ -13,7 +13,7 @@ from common.errors import SynofedError, VerificationError
 from common.privacy import chain
 from common.privacy.accounting import PrivateSteps
 from common.privacy.chain import Entry
-from common.privacy.claims import some, steps_a_round
+from common.privacy.claims import planned_rounds, some, steps_a_round
 from common.privacy.evidence import Answer, Check, Evidence
 from common.privacy.settings import PrivacySettings
 from common.privacy.spending import Book, PrivateRelease, UnboundedRelease
@@ -166,7 +166,7 @@ def _advanced(ordered: Sequence[Kept], settings: Settings) -> Check:
     answered: set[str] = set()
     for one in ordered:
         receipt = one.receipt
-        if not receipt.server_round or (private and receipt.server_round > settings.federation.rounds):
+        if not receipt.server_round or (private and receipt.server_round > planned_rounds(settings)):
             continue
         answered.add(receipt.reply_hash)
         due = start + len(answered) if private else 1
@@ -187,7 +187,7 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
     planned, seen = settings.privacy, set[str]()
     new = ["a patient who took part in everything"]
     for answer in answers:
-        closing = answer.server_round > settings.federation.rounds
+        closing = answer.server_round > planned_rounds(settings)
         if answer.reply_hash in seen or (settings.private and closing):
             continue
         if not settings.private and seen:

@@ -43,8 +43,7 @@ def debits(evidence: Evidence) -> Check:
         settings = evidence.plans.get(answer.plan_hash)
         if answer.repeated or settings is None:
             continue
-        if settings.private and answer.server_round <= settings.federation.rounds:
-            private += 1
+        private += released(answer, settings)
         if problem := _debited(answer, settings, evidence.book.releases):
             wrong.append(problem)
     wrong += _drawn_twice(evidence)
@@ -108,11 +107,12 @@ def rounds(answers: Sequence[Answer], plans: Mapping[str, Settings]) -> Check:
             wrong.append(f"entry {answer.sequence} of the log: a repeated answer was not the same bytes")
         if settings is None or not settings.private:
             continue
-        if not 1 <= answer.server_round <= settings.federation.rounds + 1:
+        last = planned_rounds(settings)
+        if not 1 <= answer.server_round <= last + 1:
             wrong.append(
                 f"entry {answer.sequence} of the log: round {answer.server_round} is none of the plan's"
             )
-        if answer.server_round > settings.federation.rounds and answer.reply_bytes:
+        if answer.server_round > last and answer.reply_bytes:
             wrong.append(
                 f"entry {answer.sequence} of the log: {answer.reply_bytes} bytes in the closing round"
             )
@@ -180,6 +180,17 @@ def steps_a_round(settings: Settings) -> int:
     return 1 if settings.method == "probe" else settings.training.local_steps
 
 
+def planned_rounds(settings: Settings) -> int:
+    """The most rounds of any stage; one more closes it, in which nothing is computed from private data."""
+    stages = (settings.rating.jigsaw, settings.rating.head) if settings.method == "rating" else ()
+    return max((settings.federation.rounds, *(stage.rounds or 0 for stage in stages)))
+
+
+def released(answer: Answer, settings: Settings) -> bool:
+    """Whether a reply of a private campaign had anything in it that a debit must stand for."""
+    return settings.private and answer.server_round <= planned_rounds(settings) and answer.reply_bytes != 0
+
+
 def some(wrong: Sequence[str]) -> str:
     """The first few of what is wrong, and how many more there are."""
     more = f"; and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
@@ -195,7 +206,7 @@ def _debited(answer: Answer, settings: Settings, releases: Sequence[Booked]) -> 
         if not any(one.sequence <= answer.ledger_sequence for one in booked):
             return f"{where}: left without privacy, and the ledger does not say so"
         return ""
-    if answer.server_round > settings.federation.rounds:
+    if not released(answer, settings):
         return ""
     booked = [
         one
@@ -214,7 +225,7 @@ def _drawn_twice(evidence: Evidence) -> Iterator[str]:
     drawn: dict[tuple[str, str], set[str]] = {}
     for answer in evidence.answers:
         settings = evidence.plans.get(answer.plan_hash)
-        if settings is not None and settings.private and answer.server_round <= settings.federation.rounds:
+        if settings is not None and released(answer, settings):
             drawn.setdefault((answer.plan_hash, answer.request_id), set()).add(answer.reply_hash)
     paid: Counter[tuple[str, str]] = Counter()
     for one in evidence.book.releases:
@@ -246,8 +257,8 @@ def _differing(one: Booked, release: PrivateRelease, settings: Settings) -> Iter
     for name, (booked, agreed) in pairs.items():
         if booked != agreed:
             yield f"{where}: {name} {booked:g}, the plan has {agreed:g}"
-    if not 1 <= release.server_round <= settings.federation.rounds:
-        yield f"{where}: round {release.server_round} is none of the plan's {settings.federation.rounds}"
+    if not 1 <= release.server_round <= planned_rounds(settings):
+        yield f"{where}: round {release.server_round} is none of the plan's {planned_rounds(settings)}"
 
 
 def _beyond(evidence: Evidence, held: Cap, last: int) -> str:
