@@ -8,7 +8,7 @@ batch splitter are not used: they take exams for records, and their noise comes 
 **Formal guarantees**, beside those of :mod:`common.privacy.patient_step`:
 
 * *A patient's gradient is a function of that patient alone.* A pass holds one patient's pictures and nobody else's,
-  so that not even the last bit depends on who else takes part, whatever a network couples within a batch.
+  so that (on a CPU) not even the last bit depends on who else takes part, whatever a network couples in a batch.
 * *Nothing but parameters.* A network that has floating buffers, or a norm that keeps statistics, is refused.
 
 ===========================================  ================================================================
