@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
@@ -38,7 +39,7 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     home.runs.mkdir(mode=0o700, exist_ok=True)
     draft = Run(home.runs / f".{settings.name}.{os.getpid()}")
     shutil.rmtree(draft.path, ignore_errors=True)
-    RunFolder.begin(draft.path, pretrained.resolved(settings))
+    RunFolder.begin(draft.path, _with_absolute_weights(pretrained.resolved(settings)))
     asked = now()
     draft.write_status(CampaignStatus(state="SUBMITTED"))
     draft.write_wish(Wish(sites=chosen, submitted=asked, asked=asked))
@@ -75,6 +76,14 @@ def resume(home: Home, name: str) -> Run:
         )
     run.write_wish(run.wish().model_copy(update={"wanted": "run", "asked": now()}))
     return run
+
+
+def _with_absolute_weights(settings: Settings) -> Settings:
+    """What runs the campaign is started in another folder."""
+    if settings.network.weights in ("none", "imagenet"):
+        return settings
+    weights = str(Path(settings.network.weights).resolve())
+    return settings.model_copy(update={"network": settings.network.model_copy(update={"weights": weights})})
 
 
 def _sites(registry: Registry, wanted: Sequence[str]) -> tuple[str, ...]:

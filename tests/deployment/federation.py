@@ -97,7 +97,7 @@ class Federation:
         """Invite, register and accept a site whose folder is there, and sign its policy."""
         now = datetime.now(UTC)
         with (site / "site.toml").open("a", encoding="utf-8") as file:
-            file.write('\n[compute]\ndevice = "cpu"\nthreads = 1\n')
+            file.write('maximum_epsilon = 50.0\n\n[compute]\ndevice = "cpu"\nthreads = 1\n')
         name = Site.open(site).name
         invitation = enrolment.invite(self.home.path, name, now=now)
         enrolled = site_enrolment.enrol(site, Invitation.parse(invitation.dump()), now=now)
