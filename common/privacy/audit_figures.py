@@ -64,6 +64,7 @@ def _spending(shown: Sequence[tuple[Evidence, Spending]]) -> str:
             xytext=(0, 3),
             textcoords="offset points",
             color=BOUND,
+            fontsize=8.5,
         )
     axes.set_ylim(0, 1.12 * max([*caps, *(value for _, found in shown for _, value in found.curve)]))
     axes.set_ylabel("epsilon spent")
@@ -97,7 +98,7 @@ def claim_against_bound(cost: Cost, rehearsals: Sequence[Rehearsal]) -> str:
     longest = max(value for _, value, _ in rows)
     for place, (_, value, colour) in enumerate(rows):
         axes.barh(place, value, color=colour, height=0.62)
-        axes.text(value + 0.01 * longest, place, f"{value:.2f}", va="center")
+        axes.text(value + 0.01 * longest, place, f"{value:.2f}", va="center", fontsize=8.5)
     axes.set_yticks(range(len(rows)), [label for label, _, _ in rows])
     axes.invert_yaxis()
     axes.set_xlim(0, 1.1 * longest if longest else 1)
