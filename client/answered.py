@@ -14,15 +14,22 @@ from common.errors import PolicyError, UnapprovedError
 from common.messages import TrainRequest
 
 
-def check(site_folder: Path, request: TrainRequest) -> None:
+def check(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
     """Whether a round was not asked for by another request since the approval; asked before anything is done for it.
+
+    Args:
+        site_folder: the site's.
+        request: asks for a round.
+        asker: who may ask for it again; ``None``: the same request. A run may make several attempts at a secure sum,
+            each charged, of which one is opened.
 
     Raises:
         UnapprovedError: if it was.
         PolicyError: if what was noted cannot be read.
     """
     known = _read(_path(site_folder, request.plan_hash))
-    others = sorted(key for key in _keys(request) if known.get(key, request.request_id) != request.request_id)
+    asker = asker or request.request_id
+    others = sorted(key for key in _keys(request) if known.get(key, asker) != asker)
     if others:
         raise UnapprovedError(
             f"Round {others[0]} of campaign {request.plan_hash[:12]} was asked for before, by another request: a "
@@ -30,8 +37,8 @@ def check(site_folder: Path, request: TrainRequest) -> None:
         )
 
 
-def claim(site_folder: Path, request: TrainRequest) -> None:
-    """Note that a request asks for its round, before anything of it leaves.
+def claim(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
+    """Note that a request asks for its round, before anything of it leaves; ``asker``: see :func:`check`.
 
     Raises:
         PolicyError: if what was noted cannot be read.
@@ -40,7 +47,9 @@ def claim(site_folder: Path, request: TrainRequest) -> None:
     place = _path(site_folder, request.plan_hash)
     known = _read(place)
     if not all(key in known for key in _keys(request)):
-        atomic.write(place, json.dumps(known | dict.fromkeys(_keys(request), request.request_id)).encode())
+        atomic.write(
+            place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
+        )
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import exchange
+from client import exchange, sum_exchange
 from client.exchange import Compute
 
 app = ClientApp()
@@ -26,17 +26,28 @@ def plan(message: Message, context: Context) -> Message:
 @app.train()
 def train(message: Message, context: Context) -> Message:
     """Train one group of networks for one round."""
-    compute = Compute(
-        device=str(context.node_config.get("device", "auto")),
-        threads=int(context.node_config.get("threads", 0)),
-    )
-    return Message(exchange.answer_train(_folder(context), message.content, compute), reply_to=message)
+    reply = exchange.answer_train(_folder(context), message.content, _compute(context))
+    return Message(reply, reply_to=message)
+
+
+@app.train("sum")
+def sum_(message: Message, context: Context) -> Message:
+    """Answer one phase of a secure sum."""
+    reply = sum_exchange.answer_sum(_folder(context), message.content, _compute(context))
+    return Message(reply, reply_to=message)
 
 
 @app.query("ensemble")
 def ensemble(message: Message, context: Context) -> Message:
     """Take the ensemble that a finished campaign left."""
     return Message(exchange.answer_ensemble(_folder(context), message.content), reply_to=message)
+
+
+def _compute(context: Context) -> Compute:
+    return Compute(
+        device=str(context.node_config.get("device", "auto")),
+        threads=int(context.node_config.get("threads", 0)),
+    )
 
 
 def _folder(context: Context) -> Path:

@@ -14,12 +14,14 @@ from client import chain
 from common import receipts
 from common.errors import UpdateError
 from common.hash_chain import Entry
-from common.messages import EnsembleRequest, PlanRequest, TrainRequest
+from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
 from common.receipts import Contents
 
 REQUEST = "request"
 CONSENT = "consent"
 REPLY = "reply"
+SUM = "sum"
+"""A phase of a secure sum into which no patient's data went."""
 ENSEMBLE = "ensemble"
 REPEATED = "repeated"
 MISSING = "missing-weights"
@@ -27,7 +29,7 @@ REFUSAL = "refusal"
 POLICY = "policy"
 OFFICER = "officer"
 CAMPAIGN = "campaign"
-ANSWERS = (CONSENT, REPLY, ENSEMBLE, MISSING)
+ANSWERS = (CONSENT, REPLY, SUM, ENSEMBLE, MISSING)
 """Events after which a request's id stands for its contents."""
 
 
@@ -36,12 +38,12 @@ class Asked:
     """What a request was, as the log has it.
 
     Attributes:
-        request: ``plan``, ``train`` or ``ensemble``.
+        request: ``plan``, ``train``, ``ensemble``, or ``sum-`` and a phase.
         campaign: the campaign's name.
         plan_hash: of the campaign.
         request_id: names the request.
-        server_round: 0 but for training.
-        group: of networks; empty for a plan, :data:`common.receipts.ENSEMBLE` for an ensemble.
+        server_round: 0 but for what patients' data go into.
+        group: of networks; else as in :class:`common.receipts.Receipt`.
         request_hash: SHA-256 over its contents, in hex.
         request_bytes: of its arrays.
     """
@@ -56,11 +58,15 @@ class Asked:
     request_bytes: int
 
     @classmethod
-    def of(cls, request: PlanRequest | TrainRequest | EnsembleRequest, contents: Contents) -> Asked:
+    def of(
+        cls, request: PlanRequest | TrainRequest | SumRequest | EnsembleRequest, contents: Contents
+    ) -> Asked:
         """The facts of a request."""
         kind, server_round, group = "plan", 0, ""
         if isinstance(request, TrainRequest):
             kind, server_round, group = "train", request.server_round, request.group
+        elif isinstance(request, SumRequest):
+            kind, (server_round, group) = f"sum-{request.asks.phase}", request.place
         elif isinstance(request, EnsembleRequest):
             kind, group = "ensemble", receipts.ENSEMBLE
         return cls(

@@ -204,9 +204,10 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
         )
     decided = _set(site, plan_hash, state, status, by=by, automatic=False)
     if status is Status.LEFT:
-        from client import site_state, weights_cache  # noqa: PLC0415  torch: not for a plan
+        from client import site_state, sum_state, weights_cache  # noqa: PLC0415  torch: not for a plan
 
         weights_cache.forget(site.folder, plan_hash=plan_hash)
+        sum_state.forget(site.folder, plan_hash=plan_hash)
         shutil.rmtree(site_state.folder(site.folder, plan_hash=plan_hash), ignore_errors=True)
     return decided
 

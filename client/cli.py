@@ -14,6 +14,7 @@ from client import (
     ledger_cli,
     log_cli,
     outbox_cli,
+    peers_cli,
     policy_cli,
     report_cli,
     service_cli,
@@ -26,6 +27,7 @@ site.add_typer(policy_cli.policy, name="policy")
 site.add_typer(ledger_cli.commands, name="ledger")
 site.add_typer(log_cli.log, name="log")
 site.add_typer(outbox_cli.outbox, name="outbox")
+site.add_typer(peers_cli.peers, name="peers")
 site.command("init")(init_cli.init)
 site.command("check")(check_cli.check)
 site.command("join")(join_cli.join)

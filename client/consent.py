@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import campaigns, keys, timing
+from client import campaigns, keys, peers, timing
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
@@ -24,6 +24,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
     settings = campaigns.consider(site, request)
+    peers.check(site, settings)
     if settings.private:
         from client import private_consent  # noqa: PLC0415  scipy: only where it is accounted
 

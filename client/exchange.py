@@ -21,15 +21,23 @@ from client.log import site_log
 from client.site import Site
 from common import wire
 from common.errors import PolicyError, SynofedError, UpdateError, VerificationError
-from common.messages import EnsembleRequest, MissingWeights, PlanRequest, Refusal, TrainReply, TrainRequest
+from common.messages import (
+    EnsembleRequest,
+    MissingWeights,
+    PlanRequest,
+    Refusal,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+)
 from common.receipts import Contents, Receipt
 from common.settings import Settings
 
 if TYPE_CHECKING:
     import torch
 
-Request = TypeVar("Request", PlanRequest, TrainRequest, EnsembleRequest)
-PARTS = frozenset({"request", "weights", "attached", "extra"})
+Request = TypeVar("Request", PlanRequest, TrainRequest, SumRequest, EnsembleRequest)
+PARTS = frozenset({"request", "sum", "train", "weights", "attached", "extra"})
 MAXIMUM_TEXT_BYTES = 4_000_000
 """Of all texts of a request together."""
 MAXIMUM_ITEMS = 100_000
@@ -55,11 +63,9 @@ def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
     def answer(site: Site, request: PlanRequest, asked: Asked) -> RecordDict:
         audit.answered(site.folder, asked)
         packed = wire.encode_plan_reply(consent.consider_plan(site, request))
-        return _sent(
-            site, asked, packed, lambda contents: receipts.of_consent(site, request, contents, asked)
-        )
+        return sent(site, asked, packed, lambda contents: receipts.of_consent(site, request, contents, asked))
 
-    return _answered(folder, record, wire.decode_plan_request, answer)
+    return handled(folder, record, wire.decode_plan_request, answer)
 
 
 def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDict:
@@ -71,17 +77,21 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
         if again is not None:
             return again
         site.policy.check_hours()
+        if settings.federation.secure is not None:
+            raise PolicyError(
+                "Expected a phase of a secure sum, as the plan says, got a request for a single update"
+            )
         answered.check(site.folder, request)
-        train = _trained_openly if settings.privacy is None else _trained_privately
+        train = trained_openly if settings.privacy is None else trained_privately
         reply = train(site, request, settings, compute)
         if isinstance(reply, MissingWeights):
             policy_hash = policy_file.policy_hash(site)
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
             return wire.encode_missing_weights(reply)
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
-        return _sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
+        return sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
 
-    return _answered(folder, record, wire.decode_train_request, answer)
+    return handled(folder, record, wire.decode_train_request, answer)
 
 
 def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
@@ -93,19 +103,27 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         audit.answered(site.folder, asked)
         packed = wire.encode_ensemble_reply(ensemble.take(site, request, settings))
-        return _sent(
+        return sent(
             site, asked, packed, lambda contents: receipts.of_ensemble(site, request, contents, asked)
         )
 
-    return _answered(folder, record, wire.decode_ensemble_request, answer)
+    return handled(folder, record, wire.decode_ensemble_request, answer)
 
 
-def _answered(
+def handled(
     folder: Path,
     record: RecordDict,
     decode: Callable[[RecordDict], Request],
     answer: Callable[[Site, Request, Asked], RecordDict],
 ) -> RecordDict:
+    """The answer to one request, or the code of what kept it from being given; never an exception.
+
+    Args:
+        folder: of the site.
+        record: what came.
+        decode: makes a request of it.
+        answer: is asked for what leaves, with its receipt, once the request is in the log.
+    """
     name, asked = folder.name, None
     try:
         request, asked = _received(record, decode)
@@ -143,7 +161,7 @@ def _received(record: RecordDict, decode: Callable[[RecordDict], Request]) -> tu
         raise UpdateError("Expected a request's id of letters, digits, - and _, got something else")
     if len(request.campaign) > 100 or campaigns.HASH.fullmatch(request.plan_hash) is None:
         raise UpdateError("Expected a campaign's name of at most 100 letters and its plan's hash, got others")
-    if isinstance(request, TrainRequest) and len(request.group) > 300:
+    if isinstance(request, TrainRequest | SumRequest) and len(request.group) > 300:
         raise UpdateError("Expected a group's name of at most 300 letters, got a longer one")
     lasting = RecordDict({name: part for name, part in record.items() if name != "attached"})
     return request, Asked.of(request, wire.contents(lasting))
@@ -196,38 +214,57 @@ def _repeated(site: Site, asked: Asked) -> RecordDict | None:
     return wire.with_receipt(kept.record, kept.receipt)
 
 
-def _trained_openly(
-    site: Site, request: TrainRequest, settings: Settings, compute: Compute
+def trained_openly(
+    site: Site,
+    request: TrainRequest,
+    settings: Settings,
+    compute: Compute,
+    *,
+    asker: str | None = None,
 ) -> TrainReply | MissingWeights:
-    """What training without differential privacy gave, booked as unbounded."""
+    """What training without differential privacy gave, booked as unbounded.
+
+    Args:
+        site: the site.
+        request: what to train.
+        settings: of the campaign.
+        compute: what with.
+        asker: see :func:`client.answered.check`.
+    """
     from client import unprotected  # noqa: PLC0415  torch: the exams are read
 
     patients = unprotected.patients(site, settings)
     reply = _trained(site, request, settings, compute)
     if isinstance(reply, TrainReply):
-        _claim(site, request)
+        claim(site, request, asker)
         unprotected.book(site, request, patients | unprotected.patients(site, settings))
     return reply
 
 
-def _trained_privately(
-    site: Site, request: TrainRequest, settings: Settings, compute: Compute
+def trained_privately(
+    site: Site,
+    request: TrainRequest,
+    settings: Settings,
+    compute: Compute,
+    *,
+    asker: str | None = None,
 ) -> TrainReply | MissingWeights:
-    """What a private round gave; it is booked before it is drawn."""
+    """What a private round gave, as :func:`trained_openly`; it is booked before it is drawn."""
     from client import private_round, unprotected  # noqa: PLC0415  torch
 
-    work = private_round.prepare(site, request, settings, device=_device(site, compute))
+    work = private_round.prepare(site, request, settings, device=device_of(site, compute))
     if isinstance(work, MissingWeights):
         return work
-    _claim(site, request)
+    claim(site, request, asker)
     if not settings.private:
         unprotected.book(site, request, frozenset(work.patients))
     return private_round.release(site, request, settings, work)
 
 
-def _claim(site: Site, request: TrainRequest) -> None:
+def claim(site: Site, request: TrainRequest, asker: str | None) -> None:
+    """Note that a round was asked for, where campaigns are approved; see :func:`client.answered.claim`."""
     if site.policy.approval == "each":
-        answered.claim(site.folder, request)
+        answered.claim(site.folder, request, asker=asker)
 
 
 def _trained(
@@ -240,13 +277,14 @@ def _trained(
     def work(device: torch.device, share: int) -> TrainReply | MissingWeights:
         return node.train(site, request, settings, device=device, share=share)
 
-    reply = memory.within(site, _device(site, compute), work)
+    reply = memory.within(site, device_of(site, compute), work)
     if isinstance(reply, TrainReply) and site.policy.permits("timings"):
         timing.add(site.folder, request.plan_hash, time.monotonic() - began)
     return reply
 
 
-def _device(site: Site, compute: Compute) -> torch.device:
+def device_of(site: Site, compute: Compute) -> torch.device:
+    """What trains, with its threads and its share of memory set."""
     import torch  # noqa: PLC0415
 
     if compute.threads > 0:
@@ -261,8 +299,27 @@ def _device(site: Site, compute: Compute) -> torch.device:
     return device
 
 
-def _sent(site: Site, asked: Asked, packed: RecordDict, issue: Callable[[Contents], Receipt]) -> RecordDict:
-    """A reply with its receipt: in the log, and in the outbox where replies are kept."""
+def sent(
+    site: Site,
+    asked: Asked,
+    packed: RecordDict,
+    issue: Callable[[Contents], Receipt],
+    *,
+    kept: bool = True,
+) -> RecordDict:
+    """A reply with its receipt: in the log, and in the outbox where replies are kept.
+
+    Args:
+        site: the site.
+        asked: what is answered.
+        packed: what leaves.
+        issue: enters it in the log and signs its receipt.
+        kept: whether it belongs in the outbox.
+
+    Raises:
+        PolicyError: if it is larger than the policy permits.
+        StorageError: if log or outbox cannot be written.
+    """
     contents = wire.contents(packed)
     if contents.size_bytes > site.policy.maximum_update_bytes:
         raise PolicyError(
@@ -271,7 +328,7 @@ def _sent(site: Site, asked: Asked, packed: RecordDict, issue: Callable[[Content
         )
     keep_days = site.policy.keep_outbox_days
     outbox.prune(site.folder, keep_days=keep_days)
-    if keep_days == 0:
+    if keep_days == 0 or not kept:
         return wire.with_receipt(packed, issue(contents))
     draft = outbox.Draft(site.folder, asked, packed)
     try:

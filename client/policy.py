@@ -13,6 +13,7 @@ from client.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_own
 from common.section import Positive, Section
+from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings, StageSettings
 
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
@@ -25,6 +26,8 @@ class Policy(Section):
 
     allow_unprotected: bool = False
     """Permit training without differential privacy and without secure aggregation."""
+    allow_secure_only: bool = False
+    """Permit training without differential privacy whose updates leave under secure aggregation alone."""
     approval: Literal["each", "automatic"] = "each"
     """``each``: a campaign runs when somebody here has approved its plan; ``automatic``: when the policy permits
     it, for simulations."""
@@ -51,6 +54,13 @@ class Policy(Section):
     maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
     """Privacy budget of a patient over all campaigns; ``None``: no campaign with differential privacy runs."""
     maximum_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    minimum_peers: Positive = 2
+    """In a secure sum: so many other sites whose keys are in ``[peers]``."""
+    colluders: Annotated[int, Field(ge=0)] = 0
+    """In a secure sum: against so many sites that work together with the centre the plan has to protect."""
+    few_peers: Literal["refuse", "full_noise"] = "refuse"
+    """What happens where a plan asks for less than these two: no part is taken, or, in a campaign with differential
+    privacy, this site adds all the noise itself and relies on nobody."""
     out_of_memory: Literal["refuse", "smaller_batch", "cpu"] = "refuse"
     """What happens when the training device has too little memory."""
     keep_outbox_days: Annotated[int, Field(ge=0)] = 90
@@ -101,11 +111,10 @@ class Policy(Section):
                 "The campaign spends patients' privacy budget, and there is none: set policy.maximum_epsilon in "
                 "site.toml to permit that"
             )
-        if not settings.private and not self.allow_unprotected:
-            raise PolicyError(
-                "The campaign trains without differential privacy or secure aggregation: set "
-                "policy.allow_unprotected = true in site.toml to permit that"
-            )
+        if not settings.private:
+            self._check_unprotected(settings.federation.secure)
+        if settings.federation.secure is not None and self.relies(settings) == "nobody":
+            self._check_alone(settings)
         self._check_code(settings)
         permitted = is_own(settings.method) or "*" in self.methods or settings.method in self.methods
         if not permitted:
@@ -124,6 +133,37 @@ class Policy(Section):
             raise PolicyError(
                 "The campaign weighs each site's update by its number of exams: add 'counts' to policy.metrics in "
                 "site.toml to permit that"
+            )
+
+    def relies(self, settings: Settings) -> Literal["peers", "nobody"]:
+        """Whether this site's protection in a secure sum may rest on other sites too."""
+        secure = settings.federation.secure
+        enough = secure is not None and (
+            secure.survivors - 1 >= self.minimum_peers and secure.colluders >= self.colluders
+        )
+        return "peers" if enough else "nobody"
+
+    def _check_unprotected(self, secure: SecureSettings | None) -> None:
+        if secure is None and not self.allow_unprotected:
+            raise PolicyError(
+                "The campaign trains without differential privacy or secure aggregation: set "
+                "policy.allow_unprotected = true in site.toml to permit that"
+            )
+        if secure is not None and not (self.allow_unprotected or self.allow_secure_only):
+            raise PolicyError(
+                "The campaign trains without differential privacy, with secure aggregation alone: set "
+                "policy.allow_secure_only = true in site.toml to permit that"
+            )
+
+    def _check_alone(self, settings: Settings) -> None:
+        secure = settings.federation.secure
+        assert secure is not None
+        if not (settings.private and self.few_peers == "full_noise"):
+            raise PolicyError(
+                f"The campaign opens sums over {secure.survivors} sites, safe against {secure.colluders} colluders; "
+                f"policy.minimum_peers and policy.colluders in site.toml ask for {self.minimum_peers + 1} and "
+                f"{self.colluders}: lower them, or with differential privacy set policy.few_peers = "
+                f'"full_noise", to permit that'
             )
 
     def _check_code(self, settings: Settings) -> None:

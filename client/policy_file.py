@@ -42,8 +42,14 @@ class Signature(Section):
 
 def policy_hash(site: Site) -> str:
     """HMAC-SHA-256 of the policy with the site's secret: a plain hash would let others try out policies."""
-    text = json.dumps(site.policy.model_dump(mode="json"), sort_keys=True)
+    text = json.dumps(_signed(site), sort_keys=True)
     return hmac.new(keys.site_secret(site.folder), b"policy\n" + text.encode(), hashlib.sha256).hexdigest()
+
+
+def _signed(site: Site) -> dict[str, object]:
+    """The policy, and the peers' keys where there are any: what the site's protection rests on."""
+    policy: dict[str, object] = site.policy.model_dump(mode="json")
+    return {**policy, "peers": dict(sorted(site.file.peers.items()))} if site.file.peers else policy
 
 
 def enrolled(site: Site) -> bool:
@@ -112,7 +118,7 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
 
 
 def _payload(site: Site, signature: Signature) -> bytes:
-    own = {"policy": site.policy.model_dump(mode="json"), "site": site.name}
+    own = {"policy": _signed(site), "site": site.name}
     content = signature.model_dump(exclude={"signature"}) | own
     return DOMAIN + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
@@ -192,6 +198,6 @@ def _enter(site: Site, *, serial: int) -> None:
     details = {
         "serial": serial,
         "policy_hash": policy_hash(site),
-        "policy": site.policy.model_dump(mode="json"),
+        "policy": _signed(site),
     }
     chain.append_new(site.folder / chain.NAME, POLICY, details)

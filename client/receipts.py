@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client import chain, keys, ledger_head
-from client.audit import CONSENT, ENSEMBLE, REPLY, Asked
+from client.audit import CONSENT, ENSEMBLE, REPLY, SUM, Asked
 from client.policy_file import policy_hash
 from client.site import Site
 from common.errors import DataError, VerificationError
 from common.hash_chain import Entry, Head
-from common.messages import EnsembleRequest, PlanRequest, TrainRequest
+from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
 from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
 from common.receipts import Contents, Kept, Receipt, parse, payload, verify
 from common.version import VERSION
@@ -67,6 +67,18 @@ def of_reply(site: Site, request: TrainRequest, contents: Contents, asked: Asked
     return _issue(site, REPLY, receipt, contents, asked)
 
 
+def of_sum(site: Site, request: SumRequest, contents: Contents, asked: Asked) -> Receipt:
+    """Enter what was said in a phase of a secure sum in the log and sign its receipt; ``asked``: as the log says it.
+
+    Raises:
+        DataError: if log or key cannot be used.
+        VerificationError: if the log is damaged.
+    """
+    server_round, group = request.place
+    receipt = _draft(site, request, contents, server_round=server_round, group=group)
+    return _issue(site, REPLY if server_round else SUM, receipt, contents, asked)
+
+
 def of_ensemble(site: Site, request: EnsembleRequest, contents: Contents, asked: Asked) -> Receipt:
     """Enter the acknowledgement of an ensemble in the log and sign its receipt; ``asked``: as the log says it.
 
@@ -110,7 +122,7 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
     last = 0
     for entry in chain.entries(path):
         last = entry.sequence
-        replies += entry.content.get("event") in (CONSENT, REPLY, ENSEMBLE)
+        replies += entry.content.get("event") in (CONSENT, REPLY, SUM, ENSEMBLE)
         if entry.sequence in receipts:
             _compare(path, entry, receipts[entry.sequence])
     missing = sorted(sequence for sequence in receipts if sequence > last)
@@ -124,7 +136,7 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
 
 def _draft(
     site: Site,
-    request: PlanRequest | TrainRequest | EnsembleRequest,
+    request: PlanRequest | TrainRequest | SumRequest | EnsembleRequest,
     contents: Contents,
     *,
     server_round: int,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationError
 
 from client.policy import Policy
-from common.enrolment import SiteName
+from common.enrolment import Hex32, SiteName
 from common.errors import ConfigurationError, DataError
 from common.section import Section
 from common.settings import Settings, describe
@@ -55,6 +55,8 @@ class SiteFile(Section):
     name: SiteName
     data: DataSection = DataSection()
     policy: Policy = Policy()
+    peers: dict[SiteName, Hex32] = Field(default_factory=dict)
+    """Site -> Ed25519 key of its receipts in hex, as its people gave it: with these alone are sums made."""
     compute: ComputeSection = ComputeSection()
     network: NetworkSection = NetworkSection()
 
@@ -95,6 +97,11 @@ class Site:
     def policy(self) -> Policy:
         """What the site permits."""
         return self.file.policy
+
+    @property
+    def peers(self) -> dict[str, str]:
+        """The other sites whose keys are pinned, by name."""
+        return {name: key for name, key in self.file.peers.items() if name != self.name}
 
     @property
     def data_folder(self) -> Path:

@@ -11,7 +11,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from common.receipts import Receipt
+from common.receipts import SUM, Receipt
 from common.secure_aggregation import messages as sums
 from common.secure_aggregation.terms import Context, digest
 from common.version import VERSION
@@ -182,6 +182,13 @@ class SumRequest:
     def server_round(self) -> int:
         """The round."""
         return self.asks.context.server_round
+
+    @property
+    def place(self) -> tuple[int, str]:
+        """Round and group as the receipt of its reply names them: patients' data go into phase masked alone."""
+        if self.asks.phase == "masked":
+            return self.server_round, self.group
+        return 0, f"{SUM}/{self.group}/{self.server_round}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,8 @@ from common.errors import UpdateError, VerificationError
 
 ENSEMBLE = "ensemble"
 """The group of the receipt by which a site acknowledges its ensemble."""
+SUM = "sum"
+"""Begins the group of receipts of those phases of a secure sum into which no patient's data go."""
 DOMAIN = b"synofed receipt 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""
 
@@ -31,8 +33,9 @@ class Receipt:
         campaign: the campaign's name.
         plan_hash: the plan that the site agreed to.
         request_id: the request that was answered.
-        server_round: its round; 0 but for training.
-        group: its group of networks; empty for the answer to a plan, :data:`ENSEMBLE` for an acknowledgement.
+        server_round: its round; 0 but for what patients' data go into.
+        group: its group of networks; empty for the answer to a plan, :data:`ENSEMBLE` for an acknowledgement, and
+            begun with :data:`SUM` for a phase of a secure sum without patients' data.
         reply_hash: SHA-256 over all that the reply holds, as encoded.
         sequence: number of the reply's entry in the site's log, from 1.
         log_head: hash of that entry, which covers all entries before it.

@@ -20,6 +20,7 @@ from pydantic import Field, ValidationError, model_serializer, model_validator
 from common.errors import ConfigurationError
 from common.privacy.settings import PrivacySettings
 from common.section import Fraction, Name, Positive, Section
+from common.secure_aggregation.settings import SecureSettings, objection
 
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
@@ -141,6 +142,16 @@ class FederationSettings(Section):
     group_bytes: Annotated[int, Field(ge=1)] = 256_000_000
     """Networks are packed into one message up to this size."""
     encoding: Literal["float32", "bfloat16"] = "float32"
+    secure: SecureSettings | None = None
+    """Secure aggregation; ``None``: the centre sees every site's update."""
+
+    @model_serializer(mode="wrap")
+    def _without_secure_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Plans without secure aggregation have the hash that they had before there was any."""
+        fields: dict[str, Any] = handler(self)
+        if self.secure is None:
+            fields.pop("secure", None)
+        return fields
 
     def needed(self, sites: int) -> int:
         """Of so many sites, how many a round cannot do without."""
@@ -423,6 +434,20 @@ class Settings(Section):
             )
         if self.privacy.mechanism == "none" and self.method != "probe":
             raise ValueError('privacy.mechanism "none" is for method "probe": remove [privacy] instead')
+        return self
+
+    @model_validator(mode="after")
+    def _sums_are_enough(self) -> Settings:
+        federation = self.federation
+        problem = federation.secure and objection(
+            algorithm=federation.algorithm,
+            rule=federation.rule,
+            outliers=federation.outliers,
+            method=self.method,
+            noise=self.privacy.mechanism if self.privacy is not None else None,
+        )
+        if problem:
+            raise ValueError(problem)
         return self
 
     def _grades(self) -> dict[str, int]:

@@ -30,7 +30,7 @@ room for rounding (:mod:`common.privacy.gaussian_release`).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -184,6 +184,46 @@ def clipped_sum(
     Raises:
         ConfigurationError: for weights of another length.
     """
+    clipped = _clipped(weights, heads, max_norm=max_norm)
+    parts = [
+        torch.cat([_scaled_sum(layer, clipped.scale, clipped.finite) for layer in some], dim=1)
+        for some in clipped.factors
+    ]
+    return ClippedSum(
+        total=torch.cat([part.flatten() for part in parts]),
+        norms=torch.where(clipped.finite, clipped.norms, torch.nan),
+    )
+
+
+@torch.no_grad()
+def clipped_each(
+    weights: Float32[Tensor, " size"], heads: Sequence[Heads], *, max_norm: float | int
+) -> Iterator[Float64[Tensor, " size"]]:
+    """Every patient's gradient over all heads, clipped to ``max_norm``: what :func:`clipped_sum` adds up.
+
+    Raises:
+        ConfigurationError: for weights of another length.
+    """
+    clipped = _clipped(weights, heads, max_norm=max_norm)
+    for patient in range(len(clipped.norms)):
+        one = slice(patient, patient + 1)
+        scale, finite = clipped.scale[one], clipped.finite[one]
+        layers = [[_of(layer, one) for layer in some] for some in clipped.factors]
+        parts = [torch.cat([_scaled_sum(layer, scale, finite) for layer in some], dim=1) for some in layers]
+        yield torch.cat([part.flatten() for part in parts])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Clipped:
+    """Every patient's gradient in factors, and by what it is scaled."""
+
+    factors: Sequence[Sequence[LayerGradients]]
+    norms: Float64[Tensor, " patients"]
+    finite: Bool[Tensor, " patients"]
+    scale: Float64[Tensor, " patients"]
+
+
+def _clipped(weights: Float32[Tensor, " size"], heads: Sequence[Heads], *, max_norm: float | int) -> _Clipped:
     sizes = [some.size for some in heads]
     if len(weights) != sum(sizes):
         raise ConfigurationError(f"Expected {sum(sizes)} weights for these heads, got {len(weights)}")
@@ -192,9 +232,12 @@ def clipped_sum(
     norms = torch.stack(squares).sum(0).sqrt()
     finite = norms.isfinite()
     scale = torch.where(finite, (max_norm / norms).clamp(max=1.0), 0.0)
-    parts = [torch.cat([_scaled_sum(layer, scale, finite) for layer in some], dim=1) for some in factors]
-    return ClippedSum(
-        total=torch.cat([part.flatten() for part in parts]), norms=torch.where(finite, norms, torch.nan)
+    return _Clipped(factors=factors, norms=norms, finite=finite, scale=scale)
+
+
+def _of(layer: LayerGradients, patients: slice) -> LayerGradients:
+    return LayerGradients(
+        inputs=layer.inputs[:, patients], errors=layer.errors[:, patients], gram=layer.gram[:, patients]
     )
 
 

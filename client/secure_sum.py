@@ -1,0 +1,155 @@
+"""A site's answers in the phases of a secure sum: the protocol, with this site's policy, keys and peers.
+
+The protocol itself, and what it refuses, is :mod:`common.secure_aggregation.site`; every phase is a process of its
+own, so what it needs of the one before lies on disk (:mod:`client.sum_state`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+from jaxtyping import Int64
+
+from client import keys
+from client.site import Site
+from client.sum_state import SumFile
+from common.errors import PolicyError, UpdateError
+from common.messages import SumRequest, sum_request_id
+from common.secure_aggregation import site as protocol
+from common.secure_aggregation.identity import Identity
+from common.secure_aggregation.messages import (
+    KeysRequest,
+    MaskedReply,
+    MaskedRequest,
+    Reply,
+    SharesRequest,
+    SurvivorsRequest,
+    UnmaskRequest,
+)
+from common.secure_aggregation.private_sum import PrivateSum
+from common.secure_aggregation.site_state import State
+from common.secure_aggregation.terms import Terms
+from common.secure_aggregation.update_sum import UpdateSum
+from common.settings import Settings
+
+TOKEN = re.compile(r"[0-9a-f]{32}")
+
+
+def check(request: SumRequest, settings: Settings) -> None:
+    """Whether a request belongs to a secure sum of this plan; asked before anything is done for it.
+
+    Raises:
+        PolicyError: if the plan has no secure sums.
+        UpdateError: if its names are none.
+    """
+    if settings.federation.secure is None:
+        raise PolicyError(
+            "Expected what the plan asks for, got a phase of a secure sum, of which it has none"
+        )
+    context = request.asks.context
+    if not all(TOKEN.fullmatch(name) for name in (context.run, context.attempt)):
+        raise UpdateError("Expected a run and an attempt of 32 hex digits each, got others")
+    if request.request_id != sum_request_id(context, request.asks.phase):
+        raise UpdateError(f"Expected the id of phase {request.asks.phase} of its attempt, got another")
+    train = request.train
+    if train is not None and (
+        (train.campaign, train.plan_hash, train.request_id, train.group, train.server_round)
+        != (request.campaign, request.plan_hash, request.request_id, request.group, request.server_round)
+        or list(train.weights) != list(request.networks)
+    ):
+        raise UpdateError("Expected training of the sum's own networks and round, got another")
+
+
+def answer(site: Site, request: SumRequest, settings: Settings, file: SumFile) -> tuple[Reply, State]:
+    """What is said in a phase without patients' data, and the state after it.
+
+    Raises:
+        PolicyError: if the sum protects less than the policy asks for, has too few sites, or may have been opened.
+        VerificationError: if a key, a share or a signature is not that of a pinned site for this attempt.
+    """
+    asks, state = request.asks, file.state
+    if isinstance(asks, KeysRequest):
+        terms = plan(settings, request.networks).terms()
+        _check_size(site, terms)
+        return protocol.keys(
+            _identity(site, settings), asks, terms=terms, entropy=os.urandom(32), previous=state
+        )
+    assert state is not None, "looked at before"
+    identity = _identity(site, settings)
+    if isinstance(asks, SharesRequest):
+        return protocol.shares(state, asks, identity=identity, entropy=os.urandom(32))
+    if isinstance(asks, SurvivorsRequest):
+        return protocol.survivors(state, asks, identity=identity)
+    return protocol.unmask(state, cast(UnmaskRequest, asks), identity=identity)
+
+
+def check_masked(file: SumFile, request: SumRequest) -> None:
+    """All that is refused in phase masked, before anything is trained, booked or drawn for it.
+
+    Raises:
+        VerificationError: if shares do not open, or the lists do not fit.
+        PolicyError: if too few sites are left.
+    """
+    assert file.state is not None, "looked at before"
+    protocol.check_masked(file.state, cast(MaskedRequest, request.asks))
+
+
+def masked(
+    file: SumFile, request: SumRequest, vector: Int64[np.ndarray, " length"]
+) -> tuple[MaskedReply, State]:
+    """The vector under its masks, and the state after it.
+
+    Raises:
+        UpdateError: if the vector has another length than the plan's, or does not fit into the ring.
+    """
+    assert file.state is not None, "looked at before"
+    return protocol.masked(file.state, cast(MaskedRequest, request.asks), vector)
+
+
+def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
+    """How some networks are summed, as the plan has it.
+
+    Raises:
+        UpdateError: if they are not the plan's.
+        ConfigurationError: if its numbers do not fit.
+    """
+    import torch  # noqa: PLC0415  the networks are looked at
+
+    from common.methods.stages import networks  # noqa: PLC0415
+    from common.secure_aggregation.planned import planned_sum  # noqa: PLC0415
+    from common.training.flat_network import flat_network  # noqa: PLC0415
+
+    known = networks(settings)
+    if not names or len(set(names)) < len(names) or not set(names) <= set(known):
+        raise UpdateError("Expected networks of the plan, each once, got others")
+    specs = {name: known[name] for name in names}
+    device = torch.device("cpu")
+    sizes = {name: flat_network(spec, settings.network, device).layout.size for name, spec in specs.items()}
+    return planned_sum(settings, specs, sizes)
+
+
+def _identity(site: Site, settings: Settings) -> Identity:
+    """The site and its peers; a site that adds all the noise itself asks for nothing of the others."""
+    policy = site.policy
+    alone = settings.private and policy.few_peers == "full_noise" and policy.relies(settings) == "nobody"
+    return Identity(
+        site=site.name,
+        key=keys.signing_key(site.folder),
+        peers=site.peers,
+        minimum_peers=1 if alone else policy.minimum_peers,
+        colluders=0 if alone else policy.colluders,
+    )
+
+
+def _check_size(site: Site, terms: Terms) -> None:
+    """Before a budget is spent on a vector that may not leave."""
+    size, most = terms.length * terms.bits // 8, site.policy.maximum_update_bytes
+    if size > most:
+        raise PolicyError(
+            f"A masked vector has {size} bytes, policy.maximum_update_bytes in site.toml is {most}: raise it there "
+            f"to permit that"
+        )

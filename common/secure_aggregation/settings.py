@@ -1,0 +1,68 @@
+"""The ``[federation.secure]`` section of a run's configuration: all of it public, and part of the plan."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from common.errors import ConfigurationError
+from common.section import Positive, Section
+from common.secure_aggregation.terms import Terms
+
+ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
+"""Algorithms that need nothing of the sites' updates but their mean."""
+
+
+class SecureSettings(Section):
+    """Secure aggregation: the centre opens the sum over sites, and nothing else."""
+
+    sites: Annotated[int, Field(ge=2, le=1000)]
+    """How many sites take part at most (S)."""
+    survivors: Annotated[int, Field(ge=2)]
+    """The fewest whose sum is opened (U); with [privacy] the noise of so many is enough."""
+    colluders: Annotated[int, Field(ge=0)] = 0
+    """So many sites may work together with the centre, and learn nothing of the others (t)."""
+    largest_update: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """Without [privacy]: each number of an update is clipped to this range."""
+    most_examples: Positive = 100_000
+    """Without [privacy]: the most exams of a site."""
+
+    @model_validator(mode="after")
+    def _protects(self) -> SecureSettings:
+        try:
+            self.terms(length=1, bits=64)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    def terms(self, *, length: int, bits: int) -> Terms:
+        """What the sites of a sum agree on."""
+        return Terms(
+            sites=self.sites, survivors=self.survivors, colluders=self.colluders, length=length, bits=bits
+        )
+
+
+def objection(
+    *, algorithm: str, rule: str, outliers: str, method: str, noise: Literal["gaussian", "none"] | None
+) -> str | None:
+    """Why sums alone are not enough for a plan; ``None``: they are.
+
+    Args:
+        algorithm: of the federation.
+        rule: by which updates become one.
+        outliers: what is done about them.
+        method: that is trained.
+        noise: the mechanism of ``[privacy]``; ``None``: there is none.
+    """
+    if algorithm not in ALGORITHMS or rule != "mean" or outliers != "off":
+        return (
+            f"[federation.secure] needs federation.algorithm among {list(ALGORITHMS)}, rule mean and outliers off, "
+            f"since single updates are never seen; got {algorithm}, {rule} and {outliers}"
+        )
+    if noise == "gaussian" and method != "probe":
+        return (
+            f'[federation.secure] with [privacy] needs method "probe", one clipped sum a round; got {method!r}: '
+            f"remove one of the two sections"
+        )
+    return None
