@@ -22,6 +22,8 @@ from common.privacy.costs import Affected, affected, spending
 from common.privacy.evidence import Evidence
 from common.privacy.promise import Promise
 from common.privacy.rehearsal import Rehearsal, rehearsals
+from common.secure_aggregation.planned import planned_sum
+from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
 from server import evidence as run_evidence
 from server.evidence import RunEvidence
@@ -95,7 +97,7 @@ def audit(folder: Path, given: Given) -> Report:
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         sites=sites,
         checks=run.checks if run is not None else (),
-        facts=run.facts if run is not None else {},
+        facts={**(run.facts if run is not None else {}), **dict(_secure(sites))},
         promises=tuple(_promised(given.promise, sites)) if given.promise is not None else (),
         rehearsals=attacked,
         rehearsed=why,
@@ -244,6 +246,24 @@ def _rehearsed(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return found, f"Rehearsed: {settings.name}, {settings.federation.rounds} rounds, {canaries} canaries."
+
+
+def _secure(sites: Sequence[SiteAudit]) -> Iterator[tuple[str, str]]:
+    """What secure aggregation changes of a claim: survivors carry the noise, whole numbers cost a little delta."""
+    plans = {h: settings for one in sites for h, settings in one.evidence.plans.items()}
+    for one in {row.plan_hash: row for site in sites for row in site.spending.campaigns if row.cost}.values():
+        settings = plans.get(one.plan_hash)
+        secure = settings.federation.secure if settings is not None else None
+        if settings is None or secure is None or one.cost is None:
+            continue
+        plan = planned_sum(settings, networks(settings), sizes_of(settings))
+        assert isinstance(plan, PrivateSum)
+        more = plan.delta_correction(one.cost.epsilon, rounds=settings.federation.rounds)
+        yield (
+            f"Secure aggregation of {one.campaign}",
+            f"The noise is that of the sum over at least {secure.survivors} of {secure.sites} sites, of whom "
+            f"{secure.colluders} may work together with the centre. Whole numbers add {more:.2g} to delta.",
+        )
 
 
 def _latest(evidence: Evidence) -> Settings | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.resources import files
 from typing import Literal
@@ -17,6 +17,7 @@ from markupsafe import Markup
 
 from common.privacy import chain
 from common.privacy.accounting import merge
+from common.privacy.adjacency import guarantee_group
 from common.privacy.costs import Cost, Spending, cost
 from common.privacy.evidence import Check, Evidence
 from common.privacy.rehearsal import Rehearsal
@@ -117,10 +118,20 @@ class Report:
     def two_sites(self) -> Cost:
         """Of a patient who has spent most at two sites: the two where that is most, or this one twice."""
         ordered = sorted(self.sites, key=lambda one: one.spending.total.epsilon, reverse=True)
-        if len(ordered) < 2:
-            return ordered[0].spending.two_sites if ordered else self.worst
-        one, other = ordered[0].spending, ordered[1].spending
-        return cost(merge((*one.steps, *other.steps)), delta=one.total.delta)
+        if not ordered:
+            return self.worst
+        one, other = ordered[0].spending, ordered[min(1, len(ordered) - 1)].spending
+        found = cost(merge((*one.steps, *other.steps)), delta=one.total.delta)
+        if not self.secured:
+            return found
+        # both enter one sum, whose noise is booked once: as two patients at one site
+        together = guarantee_group(one.steps, patients=2, delta=one.total.delta).epsilon
+        return found if together <= found.epsilon else replace(found, epsilon=float(together))
+
+    @property
+    def secured(self) -> bool:
+        """Whether a private campaign was summed under secure aggregation."""
+        return any(settings.federation.secure is not None for settings in self.plans.values())
 
     @property
     def plans(self) -> dict[str, Settings]:

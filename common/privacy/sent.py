@@ -32,6 +32,7 @@ from common.privacy.evidence import Sent
 
 PARTS = frozenset({"reply", "updates", "histograms", "extra"})
 FIELDS = frozenset({"site", "request-id", "networks", "num-examples", "loss"})
+SUM_PARTS = frozenset({"reply", "sum", "vector"})
 IMPOSSIBLE = 1e-9
 """How often sound noise looks too small."""
 ROUNDING = 0.99
@@ -94,6 +95,27 @@ def strays(sent: Sent, sizes: Mapping[str, int], *, closing: bool) -> Iterator[s
             yield f"tensor {name} has {len(values)} numbers, the plan's network {sizes[name]}"
         if kind not in ("float32", "bfloat16") or not np.isfinite(values).all():
             yield f"tensor {name} is not of finite numbers"
+
+
+def strays_of_sum(sent: Sent, *, length: int) -> Iterator[str]:
+    """Whatever a reply to a secure sum holds beside one vector under masks.
+
+    Args:
+        sent: the reply.
+        length: numbers of the plan's sum.
+    """
+    unknown = sorted((set(sent.fields) | set(sent.arrays)) - SUM_PARTS)
+    if unknown:
+        yield f"parts {unknown} are not on the allow-list"
+    fields = {name: set(part) for name, part in sent.fields.items()}
+    if fields.get("reply") != {"site", "request-id"} or not fields.get("sum", set()) <= {"phase", "site"}:
+        yield f"fields {sorted(set().union(*fields.values()))!s:.200} are not as the allow-list has them"
+    vectors = sent.arrays.get("vector", {})
+    if len(vectors) != 1:
+        yield f"{len(vectors)} vectors left, where one under masks should"
+    for kind, values in vectors.values():
+        if not kind.startswith("uint") or len(values) != length:
+            yield f"a vector of {len(values)} numbers ({kind}) left, the plan's sum has {length} of a ring"
 
 
 def noise(

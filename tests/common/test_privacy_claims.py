@@ -277,6 +277,32 @@ def test_whatever_else_leaves_is_found(bad: Sent) -> None:
     assert list(sent.strays(bad, SIZES, closing=False))
 
 
+def masked(values: np.ndarray, *, kind: str = "uint32", **fields: object) -> Sent:
+    return Sent(
+        request_id="r1",
+        plan_hash=HASH,
+        server_round=1,
+        fields={
+            "reply": {"site": "north", "request-id": "r1"},
+            "sum": {"phase": "masked", "site": "north"} | fields,
+        },
+        arrays={"vector": {"masked": (kind, values)}},
+        reply_hash="h",
+    )
+
+
+def test_a_secure_sum_lets_through_one_vector_under_masks() -> None:
+    assert not list(sent.strays_of_sum(masked(np.zeros(72)), length=72))
+    bad = [
+        masked(np.zeros(73)),
+        masked(np.zeros(72), kind="float32"),
+        masked(np.zeros(72), seed_shares="ab"),
+        reply(updates()),
+        replace(masked(np.zeros(72)), arrays={"vector": {}}),
+    ]
+    assert all(list(sent.strays_of_sum(one, length=72)) for one in bad)
+
+
 @given(st.integers(0, 10**6), st.sampled_from([1.0, 1.5, 3.0]))
 @settings(max_examples=200)
 def test_noise_of_the_claimed_size_or_more_passes(seed: int, size: float) -> None:
