@@ -208,7 +208,7 @@ def _load(path: Path, *, exams: int, views: int) -> Found | None:
     """A file's features, or ``None`` where it is missing or damaged."""
     try:
         array = np.load(path, mmap_mode="c")
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     fits = array.dtype == np.dtype("<f4") and array.ndim == 3 and array.shape[:2] == (exams, views)
     return torch.from_numpy(array) if fits else None

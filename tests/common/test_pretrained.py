@@ -16,7 +16,8 @@ from common.networks import build, torchvision_shim
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from server.weights import StartWeights
-from tests.encoders import NECK, probe_settings
+from tests.encoders import probe_settings
+from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings
 
 
@@ -166,36 +167,11 @@ def test_a_head_on_frozen_parts_takes_nothing_from_the_file(file: Path) -> None:
     assert pretrained.backbone_parts(of_image(settings, "gs")) == ["backbone"]
 
 
-def encoders_at(folder: Path, *, width: int = 4) -> encoder_files.About:
-    """Encoders of random numbers, as a folder of public encoders has them."""
+def encoders_at(folder: Path, *, width: int = 4) -> Path:
+    """Two encoders a measurement, of random numbers."""
     settings = probe_settings(folder)
     network = settings.network.model_copy(update={"width": width})
-    generator = torch.Generator().manual_seed(1)
-    tensors = {
-        f"{piece.source}/{name}": torch.randn(shape, generator=generator)
-        for spec in networks(settings).values()
-        for piece in spec.pieces
-        for name, shape in build.part_layout(spec, network, piece.part).entries
-    }
-    about = encoder_files.About(
-        name="tiny",
-        seed=11,
-        machines=(),
-        exams=1,
-        encoders=2,
-        backbone="small",
-        width=width,
-        image_px=16,
-        neck=NECK,
-        images=settings.images,
-        measurements=settings.measurements,
-        kappa={},
-        versions={},
-        settings={},
-        sha256="",
-    )
-    folder.mkdir()
-    return encoder_files.write(folder, about, tensors)
+    return make_encoders(folder, settings.model_copy(update={"network": network}))
 
 
 def test_probes_take_each_part_of_their_own_encoder(tmp_path: Path) -> None:
