@@ -85,7 +85,8 @@ def _copy_source(target: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "*.pyc")
     for folder in ("common", "client", "server", "simulation"):
         shutil.copytree(ROOT / folder, target / folder, ignore=ignored)
-    for file in ("pyproject.toml", "README.md", "LICENSE", "synofed.py"):
+    (target / "docs").mkdir()
+    for file in ("pyproject.toml", "README.md", "LICENSE", "synofed.py", "docs/verify_independently.py"):
         shutil.copy(ROOT / file, target / file)
 
 
