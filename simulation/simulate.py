@@ -190,7 +190,12 @@ def _train_and_evaluate(
 
 
 def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) -> None:
-    """Say which networks were taken as they ended, because nothing about their validation scores left the sites."""
+    """Say which networks were taken as they ended, because nothing about their validation scores left the sites.
+
+    Under [privacy] that is as it should be: choosing a round by the sites' data would cost, too.
+    """
+    if settings.privacy is not None:
+        return
     scoring = [name for name, spec in networks(settings).items() if spec.scoring and name in outcome.results]
     unselected = [name for name in scoring if math.isnan(outcome.results[name].auc)]
     if unselected:
