@@ -19,7 +19,7 @@ from client.site import Site
 from client.store import Store
 from common import network_files
 from common.committee import Committee
-from common.errors import DataError
+from common.errors import DataError, SynofedError
 from common.exam import MISSING
 from common.methods.stages import Output
 from common.privacy.membership import Membership, membership
@@ -54,6 +54,24 @@ def fold_membership(
         told[[f"without {fold}" for fold in folds]].to_numpy(np.float64).T,
         told["fold"].to_numpy(np.int64),
         delta=delta,
+    )
+
+
+def told(run: Path, sites: Sequence[Path], settings: Settings) -> str:
+    """What an audit says of it, or why there is none."""
+    if settings.private:
+        return "None: private campaigns have no folds, everybody who is not held out takes part in all of it."
+    if not sites:
+        return "None: the folders of the sites are not here, and the run's predictions hold held-out exams alone."
+    try:
+        found = fold_membership(run / "networks", sites, settings)
+    except SynofedError as error:
+        return f"None: {error}"
+    return (
+        f"Networks of {found.folds} folds on the {found.patients} patients who trained them. Area under the curve of "
+        f"in against out {found.area:.3f} (0.5 is chance); epsilon of one fold's networks is at least "
+        f"{found.bound:.2f} (with this many patients no attack can show more than {found.ceiling:.2f}). A low bound "
+        f"proves nothing."
     )
 
 

@@ -97,7 +97,11 @@ def audit(folder: Path, given: Given) -> Report:
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         sites=sites,
         checks=run.checks if run is not None else (),
-        facts={**(run.facts if run is not None else {}), **dict(_secure(sites))},
+        facts={
+            **(run.facts if run is not None else {}),
+            **dict(_secure(sites)),
+            **dict(_fold_membership(folder, run, given)),
+        },
         promises=tuple(_promised(given.promise, sites)) if given.promise is not None else (),
         rehearsals=attacked,
         rehearsed=why,
@@ -115,7 +119,7 @@ def _audited(evidence: Evidence, run: RunEvidence | None) -> SiteAudit:
     told = checked(evidence)
     if run is not None and evidence.source == "ledger":
         seen = next(one for one in run.sites if one.site == evidence.site)
-        told = (*told, *checked(seen))
+        told = (*told, *seen.checks)
     found = spending(evidence.book, delta=delta_of(evidence), maximum_epsilon=maximum)
     return SiteAudit(evidence=evidence, checks=told, spending=found)
 
@@ -246,6 +250,15 @@ def _rehearsed(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
     return found, f"Rehearsed: {settings.name}, {settings.federation.rounds} rounds, {canaries} canaries."
+
+
+def _fold_membership(folder: Path, run: RunEvidence | None, given: Given) -> Iterator[tuple[str, str]]:
+    if run is None or given.canaries is None:
+        return
+    from simulation import fold_membership  # noqa: PLC0415  torch
+
+    sites = given.sites or tuple(_own_sites(run))
+    yield "Fold membership audit", fold_membership.told(folder, sites, run.settings)
 
 
 def _secure(sites: Sequence[SiteAudit]) -> Iterator[tuple[str, str]]:

@@ -7,7 +7,9 @@ import synofed
 from common.errors import DataError
 from common.settings import Settings
 from server.run_folder import RunFolder
+from simulation import fold_membership as fold_membership_audit
 from simulation.fold_membership import fold_membership
+from simulation.privacy_audit import Given, audit
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -45,6 +47,14 @@ def test_a_runs_networks_are_asked_about_the_patients_who_trained_them(run: syno
     assert found.folds == 2
     assert 0 <= found.bound <= found.ceiling
     assert 0 <= found.area <= 1
+
+
+def test_an_empirical_audit_of_the_run_tells_it(run: synofed.Run) -> None:
+    label = "Fold membership audit"
+    told = audit(run.path, Given(canaries=10)).facts[label]
+    assert told.startswith(f"Networks of 2 folds on the {PATIENTS - HELD_OUT} patients who trained them.")
+    assert label not in audit(run.path, Given()).facts
+    assert "held-out exams alone" in fold_membership_audit.told(run.path, [], settings(run))
 
 
 def test_networks_of_one_fold_cannot_be_audited(run: synofed.Run, tmp_path: Path) -> None:
