@@ -18,6 +18,7 @@ Guarantees, each of which fails closed:
 from __future__ import annotations
 
 import hashlib
+import logging
 import multiprocessing
 import os
 import sys
@@ -30,8 +31,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+from flwr.app import Error
+from flwr.common.constant import ErrorCode
 from flwr.supercore.constant import TaskType
 
+from client.log import site_log
+from client.supernode import SITE_VARIABLE
 from common import fab
 from common.version import VERSION
 
@@ -89,8 +94,10 @@ def guard_node() -> None:
                 return runs[run_id]
 
             def checked_fab(fab_hash: str, run_id: int) -> Any:
-                package = get_fab(fab_hash, run_id)
-                expected = is_expected(runs.pop(run_id)) and package.hash_str == fab.fab_hash()
+                package, run = get_fab(fab_hash, run_id), runs.pop(run_id)
+                expected = is_expected(run) and package.hash_str == fab.fab_hash()
+                if not (expected and is_permitted(package.content)):
+                    _tell_refused(str(run.fab_version))
                 # without this entry the loop refuses; with it, it asks `_verify_fab`
                 package.verifications = {"valid_license": "installed"} if expected else {}
                 return package
@@ -124,9 +131,19 @@ def guard_node() -> None:
 
     _replace(loop, "_pull_and_store_message", pulled)
     _replace(loop, "http_request_response", guarded_connection)
+    _replace(loop, "FAB_VERIFICATION_ERROR", Error(ErrorCode.INVALID_FAB, fab.refusal()))
     _replace(loop, "_verify_fab", lambda package, _entities: is_permitted(package.content))
     _replace(loop, "time", SimpleNamespace(sleep=pace.sleep))
     _replace(cli, "start_client_internal", guarded_start)
+
+
+def _tell_refused(version: str) -> None:
+    """Enter a refused package in the site's log."""
+    folder = os.environ.get(SITE_VARIABLE)
+    if folder:
+        other = f", the centre says that it runs {version!r:.40}: bring both to one version"
+        why = other if version != VERSION else ": what came under its name is something else"
+        site_log(Path(folder), logging.WARNING, f"A run was refused. {fab.refusal()}{why}")
 
 
 def _reply_waits(state: Any) -> bool:

@@ -15,6 +15,8 @@ from common.flower_environment import environment
 from common.loopback import LoopbackFiles
 from common.processes import Service
 
+SITE_VARIABLE = "SYNOFED_SITE"
+"""Tells the guarded SuperNode which site's log its refusals belong to."""
 TASK_POLL_S = 0.2
 """Between two looks of the executor for a task."""
 
@@ -76,7 +78,11 @@ def services(joining: Joining, *, port: int) -> tuple[Service, Service]:
         *("--root-certificates", str(made.authority)),
         *("--superexec-auth-secret-file", str(made.secret)),
     ]
-    flower = environment(made.folder, FLWR_SUPEREXEC_TASK_POLL_INTERVAL=str(TASK_POLL_S))
+    flower = environment(
+        made.folder,
+        FLWR_SUPEREXEC_TASK_POLL_INTERVAL=str(TASK_POLL_S),
+        **{SITE_VARIABLE: str(joining.folder)},
+    )
     return (
         Service(
             name="supernode",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import zipfile
 from functools import cache
 
@@ -36,6 +37,7 @@ clientapp = "client.app:app"
 [tool.flwr.app.config]
 {campaign} = ""
 """
+_REFUSAL = "Only the package of synofed {version} runs here"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -60,3 +62,14 @@ def fab() -> bytes:
 def fab_hash() -> str:
     """SHA-256 of :func:`fab`, in hex: what a site's list of permitted packages holds."""
     return hashlib.sha256(fab()).hexdigest()
+
+
+def refusal() -> str:
+    """What a site answers to any other package than its own."""
+    return _REFUSAL.format(version=VERSION)
+
+
+def refused_by(text: str) -> str | None:
+    """The version of the site that answered with its :func:`refusal`; ``None`` if the text is none."""
+    found = re.fullmatch(_REFUSAL.format(version=r"([0-9A-Za-z.+-]{1,40})"), text)
+    return found[1] if found else None

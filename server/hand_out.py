@@ -27,6 +27,7 @@ from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.version import VERSION
 from server.campaign import Outcome
+from server.flower_errors import explained
 from server.home import Home
 from server.members import PACE, Pace
 from server.receipts import Receipts
@@ -252,7 +253,7 @@ def _take(
     ask.next = time.monotonic() + pace.again(ask.tries)
     try:
         if message.has_error():
-            reason = f"unreachable (Flower's error {message.error.code})"
+            reason = explained(message.error)
         else:
             answer = wire.decode_ensemble_reply(message.content)
             if not isinstance(answer, Refusal):

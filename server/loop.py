@@ -24,6 +24,7 @@ from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal, TrainRe
 from common.settings import FederationSettings
 from server import hours
 from server.events import CentreNews, Observer, SiteNews
+from server.flower_errors import explained
 from server.members import Members, Pace
 from server.receipts import Asked, Receipts
 from server.rounds import REFUSED, GroupRounds
@@ -238,7 +239,7 @@ class Loop:
     def _settle(self, ask: _Ask, message: Message, now: float) -> bool:
         """As :meth:`_take`, with an error for what cannot be used or kept."""
         if message.has_error():
-            return self._failed(ask, f"unreachable (Flower's error {message.error.code})", now)
+            return self._failed(ask, explained(message.error), now)
         answer = wire.decode_train_reply(message.content)
         if isinstance(answer, MissingWeights):
             self._supply(ask, answer, now)

@@ -22,6 +22,7 @@ from common.errors import BudgetError, CampaignError, PolicyError, UpdateError, 
 from common.messages import TRANSIENT, PlanReply, PlanRequest, Refusal, Signed
 from common.settings import Settings
 from common.version import VERSION
+from server import flower_errors
 from server.events import Observer, SiteNews
 from server.receipts import Receipts
 from server.roster import Roster
@@ -233,7 +234,11 @@ class Members:
             node.asked = None
             node.ask_at = time.monotonic() + self._pace.again(node.tries)
             if message.has_error():
-                self._become(node, "waiting", f"unreachable (Flower's error {message.error.code})")
+                other_package = flower_errors.other_package(message.error)
+                if other_package:
+                    self._decline(node, other_package)
+                else:
+                    self._become(node, "waiting", flower_errors.explained(message.error))
                 return
             try:
                 answer = wire.decode_plan_reply(message.content)

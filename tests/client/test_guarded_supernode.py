@@ -14,6 +14,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
+from flwr.common.constant import ErrorCode
 from flwr.supercore.constant import TaskType
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
@@ -22,7 +23,8 @@ from flwr.supercore.run import Run
 from flwr.supernode.nodestate import NodeStateFactory
 
 from client import guarded_supernode as guard
-from common.fab import CAMPAIGN, fab, fab_hash
+from client.supernode import SITE_VARIABLE
+from common.fab import CAMPAIGN, fab, fab_hash, refusal, refused_by
 from common.version import VERSION
 from tests.flower_package import package
 
@@ -48,7 +50,13 @@ NOT_LISTED = package({"pyproject.toml": project(version="0.0.0")})
 def loop(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Flower's loop with its guard, which is taken off again after the test."""
     module, start = import_module(LOOP), import_module(START)
-    for name in ("http_request_response", "_verify_fab", "_pull_and_store_message", "time"):
+    for name in (
+        "http_request_response",
+        "_verify_fab",
+        "_pull_and_store_message",
+        "time",
+        "FAB_VERIFICATION_ERROR",
+    ):
         monkeypatch.setattr(module, name, getattr(module, name))
     monkeypatch.setattr(start, "start_client_internal", start.__dict__["start_client_internal"])
     return module
@@ -176,8 +184,27 @@ def test_anything_else_is_answered_with_an_error_and_nothing_of_it_is_kept(
     state, reply = received(loop, run, content, told_hash=told_hash)
     assert isinstance(reply, Message)
     assert reply.has_error()
-    assert reply.error == loop.FAB_VERIFICATION_ERROR
+    assert (reply.error.code, reply.error.reason) == (ErrorCode.INVALID_FAB, refusal())
+    assert refused_by(refusal()) == VERSION
     assert state.get_run(RUN_ID) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "says"),
+    [
+        (
+            "9.9",
+            f"Only the package of synofed {VERSION} runs here, the centre says that it runs '9.9': bring both",
+        ),
+        (VERSION, "what came under its name is something else"),
+    ],
+)
+def test_a_refused_package_is_told_in_the_sites_log(
+    loop: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, says: str
+) -> None:
+    monkeypatch.setenv(SITE_VARIABLE, str(tmp_path))
+    received(loop, run_of(fab_version=version), NOT_LISTED)
+    assert says in (tmp_path / "log.txt").read_text(encoding="utf-8")
 
 
 def started(monkeypatch: pytest.MonkeyPatch, loop: ModuleType, **changes: Any) -> dict[str, Any]:

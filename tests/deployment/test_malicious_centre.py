@@ -10,6 +10,7 @@ from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 
 from client import chain
+from common.fab import refusal
 from common.version import VERSION
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
@@ -85,7 +86,7 @@ def test_a_package_that_is_not_the_installed_version_s_is_refused_before_any_of_
     before = {site: chain.head(federation.site(site) / chain.NAME).sequence for site in SITES}
     answers = ship(federation, package(files), found)
     assert len(answers) == len(SITES)
-    assert {answer["error"] for answer in answers} == {"The FAB could not be verified."}
+    assert {answer["error"] for answer in answers} == {refusal()}
     assert not marker.exists()
     for site in SITES:
         unpacked = [path.name for path in federation.site(site).glob("flower/apps/*/*")]

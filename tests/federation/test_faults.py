@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
+from flwr.common.constant import ErrorCode
 
 from client import keys as site_keys
 from client.app import app as client_app
 from common import atomic, wire
 from common.errors import CampaignError, PolicyError
+from common.fab import refusal
 from common.settings import Settings
 from common.version import VERSION
 from server import campaign, loop
@@ -333,6 +336,26 @@ def test_a_site_of_another_version_is_refused_with_both(
         run(grid, keys, tmp_path / "all")
     outcome = run(grid, keys, tmp_path / "subset", settings=configured(SUBSET))
     assert (outcome.status, set(outcome.missing)) == (Status.COMPLETE_SUBSET, {"south"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (refusal(), f"south refuses the package of synofed {VERSION}, though it runs the same version"),
+        (refusal().replace(VERSION, "0.9"), f"south runs synofed 0.9, the centre {VERSION}: bring both"),
+        ("anything", f"south runs synofed of another version, the centre {VERSION}: bring both"),
+    ],
+)
+def test_a_site_that_refuses_the_package_is_told_with_both_versions(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path, answer: str, says: str
+) -> None:
+    def app(message: Message, context: Context) -> Message:
+        if Path(str(context.node_config["site-folder"])).name == "south":
+            return Message(Error(ErrorCode.INVALID_FAB, answer), reply_to=message)
+        return client_app(message, context)
+
+    with pytest.raises(PolicyError, match=re.escape(says)):
+        run(FaultyGrid(folders, in_process(app), NoFault()), keys, tmp_path / "run")
 
 
 def test_a_site_with_another_key_than_the_registered_one_does_not_take_part(
