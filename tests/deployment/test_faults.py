@@ -2,9 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from server.journal import RoundRecord
 from server.runs import Run
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
-from tests.deployment.processes import find, send, tasks
+from tests.deployment.processes import descendants, find, send, tasks
 from tests.deployment.test_end_to_end import assert_same_bits, configured, in_process
 from tests.federation.faults import replay
 
@@ -71,6 +73,24 @@ def link_slow(federation: Federation, run: Run) -> None:
         time.sleep(0.2)
 
 
+def disk_full(federation: Federation, run: Run) -> None:
+    """No file of the site's tasks grows until the centre knows that the site is in trouble."""
+    name = SITES[2]
+    executors = find(federation, name, "guarded_supernode executor")
+    writers = {
+        pid: resource.prlimit(pid, resource.RLIMIT_FSIZE) for one in executors for pid in descendants(one)
+    }
+    assert writers
+    try:
+        for pid, (_, hard) in writers.items():
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
+        federation.wait(lambda: run.status().sites[name].state == "waiting", what="a site that is waited for")
+    finally:
+        for pid, limits in writers.items():
+            with suppress(ProcessLookupError):
+                resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
+
+
 def disturb(federation: Federation, folder: Path, name: str, faults: Mapping[str, Cause]) -> None:
     """A campaign with one fault after each of its first rounds."""
     settings = configured(name, rounds=len(faults) + 1)
@@ -117,6 +137,7 @@ def test_every_outage_changes_no_bit(federation: Federation, tmp_path: Path) -> 
             "a site killed": site_killed,
             "a site's task killed while it answers": task_killed,
             "a site's executor killed": executor_killed,
+            "a site's disk full, then free": disk_full,
             "the campaign's process killed": campaign_killed,
             "the SuperLink killed": superlink_killed,
             "the whole centre killed": centre_killed,
