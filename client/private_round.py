@@ -95,7 +95,7 @@ def prepare(
     if settings.method != "probe":
         return Work(planned=planned, device=device, heads=(), order=(), patients=_eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
-    read = features.features(site, list(planned.values()), settings, frozen, device=device)
+    read = features.features(site, list(planned.values()), settings, frozen, device=device, store=store)
     work = ready(store, planned, settings, read, device=device)
     _prepared[key] = (store, refs, work)
     return work
