@@ -14,11 +14,13 @@ from flwr.serverapp import Grid
 from common import atomic, network_files
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
+from common.errors import ConfigurationError
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from server import groups, weights
 from server.events import Event, Observer, StageStarted
+from server.exchanges import Rounds
 from server.journal import Journal, RoundRecord
 from server.library import NetworkLibrary
 from server.loop import Loop
@@ -27,6 +29,8 @@ from server.receipts import Receipts
 from server.roster import Roster
 from server.rounds import GroupRounds
 from server.spool import Spool
+from server.sum_progress import ProgressFile
+from server.sum_rounds import SumRounds
 
 __all__ = ["Event", "Observer", "Outcome", "StageStarted", "Status", "run", "run_name"]
 
@@ -89,6 +93,7 @@ def run(
         VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """
     rules.check_sites(settings.federation, sites=roster.count)
+    _check_secure(settings, sites=roster.count)
     receipts = Receipts(folder)
     members = Members(grid, settings, campaign, receipts, roster, observer, pace)
     members.gather()
@@ -104,7 +109,7 @@ def run(
         results |= reused
         all_reused |= set(reused)
         trains = [spec for spec in stage.networks if spec.name not in reused]
-        runs = _rounds(settings, stage, trains, sites, folder=folder, campaign=campaign)
+        runs = _rounds(settings, stage, trains, sites, receipts, folder=folder, campaign=campaign)
         observer(_started(stage, runs, reused=len(reused)))
         loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
@@ -117,6 +122,15 @@ def run(
     missing = _missing(records, sites)
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
     return Outcome(status=status, sites=sites, missing=missing, results=results, reused=frozenset(all_reused))
+
+
+def _check_secure(settings: Settings, *, sites: int) -> None:
+    secure = settings.federation.secure
+    if secure is not None and not secure.survivors <= sites <= secure.sites:
+        raise ConfigurationError(
+            f"Expected {secure.survivors} to {secure.sites} sites for secure sums, got {sites}: "
+            f"federation.secure.sites is their number, federation.secure.survivors the fewest whose sum is opened"
+        )
 
 
 def _reuse(
@@ -159,10 +173,11 @@ def _rounds(
     stage: Stage,
     specs: Sequence[NetworkSpec],
     sites: tuple[str, ...],
+    receipts: Receipts,
     *,
     folder: Path,
     campaign: str,
-) -> list[GroupRounds]:
+) -> Sequence[Rounds]:
     """A stage's groups, each where its journal stands."""
     packed = groups.pack(
         stage.name,
@@ -173,6 +188,22 @@ def _rounds(
         whole=stage.whole,
     )
     federated = algorithm(settings.federation)
+    if settings.federation.secure is not None:
+        return [
+            SumRounds(
+                group,
+                settings=settings,
+                campaign=campaign,
+                sites=sites,
+                start=weights.StartWeights(settings, folder / "networks"),
+                algorithm=federated,
+                journal=Journal(folder / "journal", group.name),
+                progress=ProgressFile(folder / "sums", group.name),
+                keys=lambda: receipts.keys,
+                run=run_name(folder),
+            )
+            for group in packed
+        ]
     return [
         GroupRounds(
             group,
@@ -197,7 +228,7 @@ def run_name(folder: Path) -> str:
     return path.read_text(encoding="utf-8")
 
 
-def _started(stage: Stage, runs: Sequence[GroupRounds], *, reused: int) -> StageStarted:
+def _started(stage: Stage, runs: Sequence[Rounds], *, reused: int) -> StageStarted:
     return StageStarted(
         stage=stage.name,
         networks=len(stage.networks),

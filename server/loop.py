@@ -18,16 +18,16 @@ import numpy as np
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from common import wire
 from common.errors import SynofedError, UpdateError, VerificationError
-from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal, TrainRequest
+from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal
 from common.settings import FederationSettings
-from server import hours
+from server import exchanges, hours
 from server.events import CentreNews, Observer, SiteNews
+from server.exchanges import Request, Rounds
 from server.flower_errors import explained
 from server.members import Members, Pace
 from server.receipts import Asked, Receipts
-from server.rounds import REFUSED, GroupRounds
+from server.rounds import REFUSED
 
 DEFAULT_DEADLINE_S = 3600.0
 """For a site that has not said how long a round takes it."""
@@ -46,15 +46,17 @@ class _Ask:
         due: POSIX time at which the round goes on without it.
         next: POSIX time at which it is asked (again).
         asked: what the receipt of its reply has to say.
+        kind: type of its messages.
         messages: ids of messages that may bring the reply.
     """
 
-    group: GroupRounds
+    group: Rounds
     site: str
     since: float
     due: float
     next: float
     asked: Asked | None = None
+    kind: str = ""
     messages: set[str] = field(default_factory=set)
     tries: int = 0
     trouble: str = ""
@@ -95,14 +97,14 @@ class Loop:
         self._longest_s: dict[tuple[str, str], float] = {}
         self._waiting_for_disk = False
 
-    def run(self, rounds: Iterable[GroupRounds], *, in_flight: int) -> None:
+    def run(self, rounds: Iterable[Rounds], *, in_flight: int) -> None:
         """Run groups to their end.
 
         Raises:
             CampaignError: if a round falls short of its quorum.
         """
         queue = deque(group for group in rounds if not group.done)
-        active: list[GroupRounds] = []
+        active: list[Rounds] = []
         last_event = time.monotonic()
         while queue or active:
             while queue and len(active) < in_flight:
@@ -121,7 +123,7 @@ class Loop:
                 time.sleep(min(0.5, max(0.0005, 0.01 * (time.monotonic() - last_event))))
             active = [group for group in active if not group.done]
 
-    def _begin(self, group: GroupRounds) -> None:
+    def _begin(self, group: Rounds) -> None:
         """Begin a group's next round: ask the sites that are here, go on without the others."""
         now = time.time()
         present = self._members.present
@@ -158,23 +160,23 @@ class Loop:
                 ask.next = max(now, hours.opens(self._members.present[ask.site].hours, now))
                 self._push(ask.group.request_again(ask.site), [ask], now)
 
-    def _push(self, request: TrainRequest, asks: Sequence[_Ask], now: float) -> None:
+    def _push(self, request: Request, asks: Sequence[_Ask], now: float) -> None:
         ready = [ask for ask in asks if ask.next <= now]
         if not ready:
             return
-        content = wire.encode_train_request(request)  # encoded once, shared by all sites' messages
+        kind, content = exchanges.packed(request)  # encoded once, shared by all sites' messages
         messages = [
             Message(
                 content,
                 self._members.present[ask.site].node,
-                wire.TRAIN,
+                kind,
                 ttl=max(FLOWER_LEAST_TTL_S, ask.due - now),
                 group_id=f"{request.group}/{request.server_round}",
             )
             for ask in ready
         ]
         for ask in ready:
-            ask.asked = ask.asked or self._receipts.asked(ask.site, request)
+            ask.asked, ask.kind = ask.asked or self._receipts.asked(ask.site, request), kind
         ids = self._grid.push_messages(messages)
         for ask, message_id in zip(ready, ids, strict=True):
             ask.tries += 1
@@ -240,7 +242,7 @@ class Loop:
         """As :meth:`_take`, with an error for what cannot be used or kept."""
         if message.has_error():
             return self._failed(ask, explained(message.error), now)
-        answer = wire.decode_train_reply(message.content)
+        answer = exchanges.unpacked(message.content, kind=ask.kind)
         if isinstance(answer, MissingWeights):
             self._supply(ask, answer, now)
             return False
@@ -281,16 +283,18 @@ class Loop:
                 self._members.lost(ask.site, reason)
         return bool(late)
 
-    def _close(self, active: Iterable[GroupRounds]) -> bool:
+    def _close(self, active: Iterable[Rounds]) -> bool:
         complete = [group for group in active if group.complete]
         for group in complete:
             self._with_disk(self._commit, group)
         return bool(complete)
 
-    def _commit(self, group: GroupRounds) -> None:
-        self._observer(group.close())
+    def _commit(self, group: Rounds) -> None:
+        record = group.close()
+        if record is not None:
+            self._observer(record)
 
-    def _with_disk(self, write: Callable[[GroupRounds], None], group: GroupRounds) -> None:
+    def _with_disk(self, write: Callable[[Rounds], None], group: Rounds) -> None:
         """Do what a full disk may keep from being done; nothing of it is done then, and it is tried again later."""
         try:
             write(group)

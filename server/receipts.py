@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common import atomic, receipts
 from common.errors import CampaignError, VerificationError
-from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Signed, TrainRequest
+from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Signed, SumRequest, TrainRequest
 from common.receipts import Kept, Receipt
 from common.version import VERSION
 
@@ -92,11 +92,19 @@ class Receipts:
         if site not in self._books:
             self._books[site] = _open(self._folder / f"{site}.jsonl", site, public_key)
 
-    def asked(self, site: str, request: TrainRequest | EnsembleRequest) -> Asked:
+    @property
+    def keys(self) -> dict[str, str]:
+        """Site -> key, of all that have agreed so far."""
+        return {site: book.public_key for site, book in self._books.items()}
+
+    def asked(self, site: str, request: TrainRequest | SumRequest | EnsembleRequest) -> Asked:
         """What the receipt of a site's reply to a request has to say."""
         fields = _fields(site, request.campaign, request.plan_hash, request.request_id)
-        group = request.group if isinstance(request, TrainRequest) else receipts.ENSEMBLE
-        server_round = request.server_round if isinstance(request, TrainRequest) else 0
+        server_round, group = 0, receipts.ENSEMBLE
+        if isinstance(request, TrainRequest):
+            server_round, group = request.server_round, request.group
+        elif isinstance(request, SumRequest):
+            server_round, group = request.place
         return Asked(
             fields={**fields, "server_round": server_round, "group": group},
             above=self._books[site].highest.get(group, 0),

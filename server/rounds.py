@@ -13,7 +13,7 @@ import numpy as np
 
 from common.aggregation import rules
 from common.aggregation.algorithms import FederatedAlgorithm, ServerState
-from common.aggregation.federated import UPDATE, WEIGHTS, check_sent
+from common.aggregation.federated import UPDATE, check_sent
 from common.aggregation.mean import Weighted
 from common.aggregation.outliers import outlying, update_norm
 from common.errors import BudgetError, CampaignError, UpdateError
@@ -25,19 +25,16 @@ from common.messages import (
     TrainReply,
     TrainRequest,
     Weights,
-    WeightsRef,
 )
-from common.methods.stages import NetworkResult
 from common.network_files import TrainedNetwork
 from common.settings import Settings
+from server.group_state import GroupState
 from server.groups import Group
-from server.journal import Best, Entry, Journal, RoundRecord
+from server.journal import Journal, RoundRecord
 from server.spool import Spool, SpooledUpdate
 from server.weights import StartWeights
 
 REFUSED = "refused: "
-NO_HISTOGRAMS_THRESHOLD = 0.5
-"""The bit's threshold where no site permits histograms of scores; then the last round is the best."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +87,7 @@ class GroupRounds:
         run: str = "",
     ) -> None:
         self.group = group
+        self._state = GroupState(group, settings=settings, start=start, algorithm=algorithm, journal=journal)
         self._run = run
         self._rule = rules.rule(settings.federation)
         self._settings = settings
@@ -97,16 +95,9 @@ class GroupRounds:
         self._plan_hash = settings.plan_hash()
         self._sites = tuple(sites)
         self._algorithm = algorithm
-        self._journal = journal
         self._spool = spool
         self._round: _Round | None = None
-        self._rounds = group.networks[0].rounds or settings.federation.rounds
-        self._start = start
-        self._frozen: dict[str, dict[str, WeightsRef]] = {}
-        self._entry = journal.last(plan_hash=self._plan_hash) or Entry(
-            plan_hash=self._plan_hash, server_round=0
-        )
-        self._states: dict[str, ServerState] = {}  # in memory only while the group is in flight
+        self._rounds = self._state.rounds
 
     @property
     def name(self) -> str:
@@ -116,7 +107,7 @@ class GroupRounds:
     @property
     def done(self) -> bool:
         """Whether the final weights have been scored."""
-        return self._entry.server_round > self._rounds
+        return self._state.entry.server_round > self._rounds
 
     @property
     def rounds(self) -> int:
@@ -126,7 +117,7 @@ class GroupRounds:
     @property
     def records(self) -> tuple[RoundRecord, ...]:
         """All committed rounds."""
-        return self._entry.records
+        return self._state.records
 
     @property
     def waiting(self) -> bool:
@@ -140,8 +131,8 @@ class GroupRounds:
 
     def request(self) -> TrainRequest:
         """Begin the next round: the request that goes to every site; see :meth:`requests`."""
-        self._load()
-        server_round = self._entry.server_round + 1
+        self._state.load()
+        server_round = self._state.entry.server_round + 1
         text = f"{self._run}/{self._campaign}/{self._plan_hash}/{self.group.name}/{server_round}"
         request_id = hashlib.sha256(text.encode()).hexdigest()[:32]
         self._spool.clear()
@@ -183,37 +174,19 @@ class GroupRounds:
             UpdateError: if the request does not refer to them, or the site was sent weights in this round before.
         """
         current = self._current()
-        places = {ref.hash: (n, part) for n, parts in self._frozen.items() for part, ref in parts.items()}
-        strays = sorted(set(missing.hashes) - set(places))
-        if missing.request_id != current.request_id or strays or site in current.supplied:
+        if missing.request_id != current.request_id or site in current.supplied:
             raise UpdateError(f"Expected {site} to ask once for weights of its request")
+        attached = self._state.attached(missing.hashes, site=site)
         current.supplied.add(site)
-        asked: dict[str, set[str]] = {}
-        for name, part in (places[digest] for digest in missing.hashes):
-            asked.setdefault(name, set()).add(part)
-        attached = {
-            WeightsRef.of(weights).hash: weights
-            for name, parts in asked.items()
-            for part, weights in self._start.frozen(self.group.spec(name)).items()
-            if part in parts
-        }
         return replace(self._request(attached), state_round=self._state_of(site))
 
     def _request(self, attached: Mapping[str, Weights]) -> TrainRequest:
         current = self._current()
-        sent = {name: dict(self._algorithm.broadcast(state)) for name, state in self._states.items()}
-        return TrainRequest(
+        return self._state.request(
             campaign=self._campaign,
-            plan_hash=self._plan_hash,
             request_id=current.request_id,
-            group=self.group.name,
             server_round=current.server_round,
-            encoding=self._settings.federation.encoding,
-            weights={name: arrays.pop(WEIGHTS) for name, arrays in sent.items()},
-            extra=sent,
             run=self._run if self._algorithm.keeps_state else "",
-            layouts={name: layout.hash for name, layout in self.group.layouts.items()},
-            frozen=self._frozen,
             attached=attached,
         )
 
@@ -263,65 +236,22 @@ class GroupRounds:
         current = self._current()
         self._look_for_outliers(current)
         self._check_quorum(current)
-        states = self._states
+        states: Mapping[str, ServerState] = self._state.states
         if current.server_round <= self._rounds:
             states = {name: self._aggregate(name, current) for name in states}
         histograms = _added_up(current.accepted.values())
-        best = {name: self._select(name, current, histograms.get(name)) for name in states}
+        best = {
+            name: self._state.best(name, current.server_round - 1, histograms.get(name)) for name in states
+        }
         record = self._record(current, histograms)
-        entry = self._entry.with_round(record, best)
-        self._write(entry, states)
-        self._entry, self._states = entry, {} if entry.server_round > self._rounds else states
+        self._state.commit(record, best, states)
         self._round = None
         self._spool.clear()
         return record
 
     def results(self) -> Iterator[TrainedNetwork]:
         """Each network with its selected weights, once :attr:`done`."""
-        kept = {
-            server_round: self._journal.weights(server_round)
-            for server_round in {best.server_round for best in self._entry.best.values()}
-        }
-        for name, best in self._entry.best.items():
-            yield TrainedNetwork(
-                spec=self.group.spec(name),
-                result=NetworkResult(best_round=best.server_round, auc=best.auc, threshold=best.threshold),
-                weights=kept[best.server_round][name],
-            )
-
-    def _load(self) -> None:
-        if self._states:
-            return
-        if self._entry.server_round == 0:
-            self._states = {
-                spec.name: self._algorithm.init(self._start.start(spec), self.group.layouts[spec.name])
-                for spec in self.group.networks
-            }
-            self._write(self._entry, self._states)
-        else:
-            self._states = self._read()
-        self._frozen = {
-            spec.name: {part: WeightsRef.of(w) for part, w in self._start.frozen(spec).items()}
-            for spec in self.group.networks
-            if spec.frozen
-        }
-
-    def _write(self, entry: Entry, states: Mapping[str, ServerState]) -> None:
-        """Commit a round; what the algorithm keeps beside the weights too, unless no round is left to train."""
-        kept = self._algorithm.kept if entry.server_round <= self._rounds else ()
-        self._journal.write(
-            entry,
-            {name: state.weights for name, state in states.items()},
-            {name: {key: state.arrays[key] for key in kept} for name, state in states.items() if kept},
-        )
-
-    def _read(self) -> dict[str, ServerState]:
-        last = self._entry.server_round
-        extra = self._journal.extra(last) if self._algorithm.kept else {}
-        return {
-            name: ServerState(arrays={WEIGHTS: weights, **extra.get(name, {})})
-            for name, weights in self._journal.weights(last).items()
-        }
+        return self._state.results()
 
     def _current(self) -> _Round:
         if self._round is None:
@@ -373,7 +303,7 @@ class GroupRounds:
             )
 
     def _aggregate(self, name: str, current: _Round) -> ServerState:
-        layout, state = self.group.layouts[name], self._states[name]
+        layout, state = self.group.layouts[name], self._state.states[name]
         sizes = {UPDATE: layout.size} | dict.fromkeys(self._algorithm.sent, layout.trained_size)
         return self._algorithm.aggregate(
             state,
@@ -388,18 +318,6 @@ class GroupRounds:
             for site in self._sites
             if (reply := current.accepted.get(site)) is not None and name in reply.arrays.get(kind, {})
         ]
-
-    def _select(self, name: str, current: _Round, histograms: ScoreHistograms | None) -> Best:
-        """The better of the best so far and the weights that were sent in this round."""
-        scored_round = current.server_round - 1
-        so_far = self._entry.best.get(name)
-        auc = histograms.auc() if histograms is not None else math.nan
-        if histograms is None or math.isnan(auc):
-            last = Best(server_round=scored_round, auc=math.nan, threshold=NO_HISTOGRAMS_THRESHOLD)
-            return last if so_far is None or math.isnan(so_far.auc) else so_far
-        if so_far is not None and so_far.auc >= auc:
-            return so_far
-        return Best(server_round=scored_round, auc=auc, threshold=histograms.youden_threshold())
 
     def _record(self, current: _Round, histograms: Mapping[str, ScoreHistograms]) -> RoundRecord:
         aucs = [of_network.auc() for of_network in histograms.values()]

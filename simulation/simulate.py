@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from client import site_state, weights_cache
+from client import site_state, sum_state, weights_cache
 from client.site import Site
 from common import network_files, pretrained
 from common.aggregation.algorithms import algorithm
@@ -32,7 +32,7 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
 from server.run_folder import RunFolder
-from simulation import cohort, disjoint, engines, examples, heatmap_truth, pooled, public
+from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, public
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
@@ -90,6 +90,8 @@ def simulate(
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
     sites = _left_out(sites, settings)
+    if settings.federation.secure is not None:
+        peers.pin([site.folder for site in sites.sites if site.trains])
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
     display.log_to(run.path / "log.txt")
     try:
@@ -216,6 +218,7 @@ def _tidy(*systems: System) -> None:
         for site in system.sites:
             weights_cache.forget(site, plan_hash=plan_hash)
             site_state.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
+            sum_state.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
         pooled = (system.folder / "site").exists()
         for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)
@@ -243,9 +246,12 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
 
 
 def baseline_settings(settings: Settings) -> Settings:
-    """The settings of a baseline: those of the run, with fewer scoring models, and without privacy."""
+    """The settings of a baseline: those of the run, with fewer scoring models, without privacy and secure sums."""
     models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
-    changes: dict[str, Section | None] = {"rating": settings.rating.model_copy(update={"models": models})}
+    changes: dict[str, Section | None] = {
+        "rating": settings.rating.model_copy(update={"models": models}),
+        "federation": settings.federation.model_copy(update={"secure": None}),
+    }
     if settings.privacy is not None:
         open_heads = settings.privacy.model_copy(update={"mechanism": "none"})
         changes["privacy"] = open_heads if settings.method == "probe" else None
