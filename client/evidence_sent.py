@@ -176,9 +176,10 @@ def _allowed(wrong: Sequence[str], *, replies: int, kept: int) -> Check:
         return Check(
             name="allow-list", claim=claim, verdict="holds", found="No private campaign was answered."
         )
-    found = f"{kept} of {replies} replies are kept: each tensor was looked at."
+    found = f"{kept} of {replies} replies are kept; each of their tensors was looked at." if kept else ""
     if kept < replies:
-        found += f" Of the other {replies - kept} the log has the size and hash; no size is above the plan's."
+        which = f"Of the other {replies - kept}" if kept else f"No reply is kept. Of all {replies}"
+        found = f"{found} {which} the log has size and hash; no size is above the plan's.".strip()
     return Check(name="allow-list", claim=claim, verdict="holds", found=found)
 
 

@@ -152,7 +152,8 @@ def verify(files, key):
         if entry["event"] in ("reply", "consent") and entry.get("ledger_sequence"):
             who = f"line {number} of the log"
             holds(ledger, "ledger.jsonl", entry["ledger_sequence"], entry["ledger_head"], who)
-    for name in (n for n in files if n == "receipts.jsonl" or n.startswith("receipts/")):
+    kept_in = [name for name in files if name == "receipts.jsonl" or name.startswith("receipts/")]
+    for name in kept_in:
         signer = key
         for number, kept in enumerate(map(json.loads, lines(files[name])), start=1):
             where = f"{name}, line {number}"
@@ -171,7 +172,8 @@ def verify(files, key):
         content = json.loads(files["policy.sig"]) | json.loads(files["policy.json"])
         mark = content.pop("signature")
         signed(content["public_key"], mark, b"synofed policy 1\n" + canonical(content), "policy.sig")
-    print(f"{len(ledger)} entries of the ledger, {len(log)} of the log, {count} private replies")
+    kept = sum(len(lines(files[name])) for name in kept_in)
+    print(f"{len(ledger)} ledger entries, {len(log)} log entries, {count} private replies, {kept} receipts")
     report = json.loads(files.get("privacy_report.json", b"{}"))
     stated = [one for one in report.get("sites", []) if ledger and one.get("ledger_head") == ledger[-1][0]]
     delta = stated[0]["spending"]["total"]["delta"] if stated else 1e-5
@@ -183,8 +185,8 @@ def verify(files, key):
     for told in (one["spending"]["total"]["epsilon"] for one in stated):
         wrong = abs(told - worst) > 0.01 * max(1, worst)
         need(not wrong, f"privacy_report.json: says epsilon {told:.3f}, it is {worst:.3f}")
-    if not given:
-        print("The key is the files' own word: compare it with what the centre knows, or give --key.")
+    own = ", by the files' own word for the key: compare it with the centre's, or give --key"
+    print("all fits" + ("" if given else own))
 
 
 if __name__ == "__main__":
@@ -195,4 +197,3 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     more = {"receipts.jsonl": asked.receipts.read_bytes()} if asked.receipts else {}
     verify(load(asked.place) | more, asked.key)
-    print("all fits")

@@ -27,6 +27,7 @@ from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
 from server import evidence as run_evidence
 from server.evidence import RunEvidence
+from simulation.evidence_bundle import SUMS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +77,8 @@ def read(folder: Path, given: Given) -> tuple[RunEvidence | None, tuple[Evidence
         others = (site_evidence.read(site, kept) for site in given.sites)
         return None, (site_evidence.read(folder, kept, given.noted), *others)
     run = run_evidence.read(folder)
-    folders = given.sites or tuple(_own_sites(run))
+    bundle = (folder / SUMS).is_file()  # stands for itself
+    folders = given.sites or (() if bundle else tuple(_own_sites(run)))
     own = [site_evidence.read(site, [*run.receipts, *kept], given.noted) for site in folders]
     by_name = {one.site: one for one in own}
     return run, tuple(by_name.get(one.site, one) for one in run.sites)

@@ -113,7 +113,7 @@ def test_a_sound_site_and_its_bundle_fit(site: Campaign, tmp_path: Path) -> None
     kept = site.receipts(tmp_path / "north.jsonl")
     code, told = verify(site.site.folder, "--key", keys.public_key(site.site.folder), "--receipts", kept)
     assert code == 0, told
-    assert f"{ROUNDS + 1} entries of the ledger" in told
+    assert f"{ROUNDS + 1} ledger entries" in told
     assert "epsilon 0.667" in told
     bundle = tmp_path / "b.zip"
     done = CliRunner().invoke(privacy, ["export", str(site.site.folder), "--out", str(bundle)])
