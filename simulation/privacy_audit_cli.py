@@ -68,6 +68,7 @@ def audit(
         report = privacy_audit.audit(folder, given)
         place = out or folder
         content = audit_report.as_json(report)
+        place.mkdir(parents=True, exist_ok=True)
         atomic.write(place / DATA, (json.dumps(content, indent=1) + "\n").encode(), mode=0o600)
         atomic.write(place / PAGE, audit_report.render(report).encode(), mode=0o600)
     if as_json:

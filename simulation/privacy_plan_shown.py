@@ -33,7 +33,7 @@ def table(settings: Settings, plan: Plan) -> Table:
         f"sample rate {given.sample_rate:g}"
     )
     found = Table(title=title)
-    found.add_column("design", min_width=26)
+    found.add_column("design", min_width=16)
     found.add_column("sigma", justify="right", no_wrap=True)
     found.add_column("epsilon", justify="right", no_wrap=True)
     found.add_column("noise / signal", justify="right", no_wrap=True)

@@ -268,7 +268,7 @@ def _row(
         epsilon=epsilon,
         noise_to_signal=step,
         campaign_noise=campaign,
-        verdict=noise_ratio.verdict(campaign, epsilon=epsilon),
+        verdict=noise_ratio.verdict(campaign, epsilon=epsilon, heads=design.heads),
         loss=utility.expected(table, campaign) if design.heads else None,
     )
 

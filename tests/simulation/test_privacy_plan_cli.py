@@ -79,7 +79,7 @@ def test_epsilon_of_the_configured_noise(private: Path) -> None:
     assert content["chosen"]["design"]["key"] == "networks"
     assert content["chosen"]["design"]["charged"] == 60
     assert content["chosen"]["epsilon"] == pytest.approx(2.997, abs=0.001)
-    assert content["chosen"]["verdict"] == "hopeless"
+    assert content["chosen"]["verdict"] == "doubtful"
     assert content["consequences"]["odds"] == pytest.approx(20, abs=0.1)
     assert content["consequences"]["two_sites"] == pytest.approx(4.459, abs=0.001)
     keys = [(one["design"]["key"], one["secure_aggregation"]) for one in content["designs"]]
@@ -119,7 +119,7 @@ def test_the_table_on_a_terminal(private: Path) -> None:
     result = run(private)
     assert result.exception is None
     shown = result.stdout
-    for words in ("as configured", "hopeless", "20-fold", "two sites", "10.78", "epsilon", "together"):
+    for words in ("as configured", "doubtful", "20-fold", "two sites", "10.78", "epsilon", "together"):
         assert words in " ".join(shown.split()), shown
     assert max(map(len, shown.splitlines())) <= 80
 
