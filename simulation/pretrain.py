@@ -1,9 +1,10 @@
 """Public encoders from phantoms: what private campaigns train their heads on.
 
 For each measurement and encoder one network learns the grades of phantom patients, all sites' exams together. What is
-exported is its backbones and a *neck*, a linear map of their features to a few numbers (:func:`projection`), which a
-head then reads scaled to unit length. They are few, because noise grows with their number, and alike in size, because
-all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs no privacy.
+exported is its backbones and a *neck*: a linear map of their features to a few numbers, which a head reads scaled
+to unit length (:mod:`simulation.projection`). They are few, because noise grows with their number, and alike in size,
+because all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs no
+privacy.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int
+from jaxtyping import Float32
 from torch import Tensor
 
 from client.site import Site
@@ -43,13 +44,12 @@ from common.version import VERSION
 from simulation import cohort, engines
 from simulation.disjoint import machines
 from simulation.progress import Display
+from simulation.projection import projection
 
 PICTURES = 128
 """Exams whose features are computed together."""
 MANY_PATIENTS = 100
 """From so many phantoms on, processes that make them side by side are worth starting."""
-SHRINKAGE = 0.01
-"""Share of the mean variance that is added to every direction's within grades, against directions of none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def _make(
         for number, site in enumerate(made.sites, start=1):
             stores.append(Site.open(site.folder).store(settings).tensors)
             bar(number, len(made.sites))
-    data = _pooled(stores)
+    data = pooled(stores)
     names = list(product(range(settings.probe.encoders), settings.measurements))
     encoders = dict(zip(names, _trained(names, data, settings, display), strict=True))
     about = About(
@@ -203,7 +203,7 @@ def _make(
     return encoder_files.write(draft / "made", about, tensors)
 
 
-def _pooled(stores: Sequence[ExamTensors]) -> ExamTensors:
+def pooled(stores: Sequence[ExamTensors]) -> ExamTensors:
     """All sites' exams as one's."""
     before = np.cumsum([0, *(int(store.patient.max()) + 1 for store in stores)])
     first = stores[0]
@@ -317,37 +317,6 @@ def _neck(
             read.append(classes.cpu())
     assert settings.probe.neck is not None
     return projection(torch.cat(found), torch.cat(read), size=settings.probe.neck)
-
-
-def projection(
-    features: Float32[Tensor, "n features"], grades: Int[Tensor, " n"], *, size: int
-) -> tuple[Float32[Tensor, "size features"], Float32[Tensor, " size"]]:
-    """Weight and bias of a linear map to numbers of mean 0 that vary alike within grades, and without correlation.
-
-    First come the directions that tell grades apart (Fisher's discriminants, one less than grades), then those in
-    which exams of one grade differ most.
-
-    Args:
-        features: of public pictures.
-        grades: theirs.
-        size: how many numbers, at most as many as features.
-
-    Source:
-        Linear discriminant analysis: Rao 1948, doi 10.1111/j.2517-6161.1948.tb00008.x.
-    """
-    wide = features.double()
-    groups = [wide[grades == grade] for grade in grades.unique()]
-    means = torch.stack([group.mean(0) for group in groups])
-    within = sum((torch.cov(group.T, correction=0) * len(group) for group in groups), torch.zeros(()))
-    within = within / len(wide)
-    within = within + SHRINKAGE * within.diagonal().mean() * torch.eye(len(within), dtype=torch.float64)
-    variances, axes = torch.linalg.eigh(within)
-    white = axes / variances.sqrt()
-    _, _, between = torch.linalg.svd((means - means.mean(0)) @ white, full_matrices=False)
-    by_variance = torch.eye(len(within), dtype=torch.float64).flip(1)
-    directions, _ = torch.linalg.qr(torch.cat([between[: len(groups) - 1].T, by_variance], dim=1))
-    weight = (white @ directions[:, :size]).T
-    return weight.float(), -(weight @ wide.mean(0)).float()
 
 
 def _kappa(weights: Float32[Tensor, " size"], data: ExamTensors, local: LocalSettings) -> float | None:

@@ -16,8 +16,9 @@ from common.errors import ConfigurationError, VerificationError
 from common.settings import CohortSettings, PhantomSettings, Settings, ShiftSettings
 from simulation import cohort, disjoint
 from simulation.phantom.devices import FITTED
-from simulation.pretrain import Made, pretrain, projection
+from simulation.pretrain import Made, pretrain
 from simulation.progress import Bar, Display
+from simulation.projection import projection
 from tests.encoders import NECK, encoder_settings, probe_settings
 
 
