@@ -1,11 +1,11 @@
 """What a single gradient shows of a picture, and what noise leaves of that, as JSON; ``--figure FILE`` draws it.
 
-    python benchmarks/gradient_inversion.py [--px 64] [--iterations 900] [--figure FILE.png]
+    python benchmarks/gradient_inversion.py [--px 64] [--iterations 1000] [--figure FILE.png]
 
 The attacker is whoever receives an update and knows the weights and the grade. From the gradient of one phantom
 picture (the sharpest case: a patient with one image, everybody else's part known) it looks for the picture whose
 gradient points the same way, smooth where the gradient does not say (Geiping et al. 2020, arXiv 2003.14053: cosine
-distance, total variation, Adam). Of several weights of smoothness the one is shown that comes nearest to the
+distance, total variation, Adam). With several weights of smoothness the picture is taken that comes nearest to the
 original, which is more than an attacker could know.
 
 * ``whole network``: all weights of the small backbone train, and their gradient leaves.
@@ -188,29 +188,24 @@ def draw(original: np.ndarray, found: Sequence[Found], path: Path) -> None:
     from matplotlib import pyplot as plt  # noqa: PLC0415  (seconds)
 
     columns = 1 + len(found) // 2
-    figure, axes = plt.subplots(2, columns, figsize=(2.2 * columns, 5.2), layout="constrained")
-    rows = (found[: columns - 1], found[columns - 1 :])
-    for row, some in zip(axes, rows, strict=True):
-        titled = [("original", original), *((one.name, one.picture) for one in some)]
-        for axis, (title, values) in zip(row, titled, strict=True):
-            axis.imshow(values, cmap="gray", vmin=0, vmax=1)
-            axis.set_title(title.replace(", ", "\n"), fontsize=9)
-            axis.axis("off")
+    figure, axes = plt.subplots(2, columns, figsize=(2.2 * columns, 5.6), layout="constrained")
+    for row, some in zip(axes, (found[: columns - 1], found[columns - 1 :]), strict=True):
+        row[0].set_title("original\n", fontsize=9)
         for axis, one in zip(row[1:], some, strict=True):
             like = likeness(original, one.picture)
-            axis.text(
-                0.5, -0.04, f"{like['psnr_db']:.1f} dB, r = {like['correlation']:.2f}",
-                transform=axis.transAxes, ha="center", va="top", fontsize=8,
-            )  # fmt: skip
-    figure.savefig(path, dpi=110)
+            axis.set_title(f"{one.name}\n{like['psnr_db']:.1f} dB, r = {like['correlation']:.2f}", fontsize=9)
+        for axis, values in zip(row, (original, *(one.picture for one in some)), strict=True):
+            axis.imshow(values, cmap="gray", vmin=0, vmax=1)
+            axis.axis("off")
+    figure.savefig(path, dpi=100)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--px", type=int, default=64)
     parser.add_argument("--width", type=int, default=16, help="of the small backbone")
-    parser.add_argument("--iterations", type=int, default=900)
-    parser.add_argument("--smoothness", type=float, nargs="+", default=[0.1, 0.3])
+    parser.add_argument("--iterations", type=int, default=1000)
+    parser.add_argument("--smoothness", type=float, nargs="+", default=[0.15])
     parser.add_argument("--figure", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
