@@ -25,7 +25,8 @@ from client.site import Site
 from client.withdrawal import FOLDER as WITHDRAWALS
 from client.withdrawal_statement import Statement
 from common.errors import SynofedError, VerificationError
-from common.hash_chain import Entry
+from common.hash_chain import START, Entry, Head
+from common.privacy import chain as ledger_chain
 from common.privacy.evidence import Answer, Cap, Check, Evidence
 from common.privacy.spending import Book
 from common.receipts import Kept
@@ -59,7 +60,7 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
         lambda: ledger_file.read(folder),
         lambda found: f"{found.head.sequence} entries, each with a valid signature.",
     )
-    entries = ledger.entries if ledger is not None else ()
+    entries = ledger.entries if ledger is not None else tuple(_readable(folder))
     if ledger is not None:
         _checked(
             checks,
@@ -103,6 +104,18 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
         checks=tuple(checks),
         facts={**_facts(site), **sent.facts},
     )
+
+
+def _readable(folder: Path) -> Iterator[Entry]:
+    """Entries of a ledger before its first bad line."""
+    try:
+        data, head = (folder / ledger_file.NAME).read_bytes(), START
+        for line in data.splitlines(keepends=True):
+            (entry,) = ledger_chain.check(line, public_key=_public_key(folder), after=head).entries
+            yield entry
+            head = Head(sequence=entry.sequence, hash=entry.hash)
+    except (SynofedError, OSError, ValueError):
+        return
 
 
 def entries(folder: Path) -> Iterator[Entry]:

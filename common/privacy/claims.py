@@ -21,15 +21,28 @@ NAMED = 5
 
 def checked(evidence: Evidence) -> tuple[Check, ...]:
     """All claims that ledger, log and plans can bear out, after those that were checked while reading."""
+    kept = rounds(evidence.answers, evidence.plans)
     if evidence.source == "receipts":
-        return *evidence.checks, rounds(evidence.answers, evidence.plans)
+        return *evidence.checks, kept
+    if any(check.name == "ledger" and check.verdict == "fails" for check in evidence.checks):
+        return *evidence.checks, kept, _unknown(evidence)
     return (
         *evidence.checks,
         debits(evidence),
         parameters(evidence.book, evidence.plans),
-        rounds(evidence.answers, evidence.plans),
+        kept,
         cap(evidence),
         withdrawals(evidence.entries, evidence.book),
+    )
+
+
+def _unknown(evidence: Evidence) -> Check:
+    return Check(
+        name="spending",
+        claim="What patients have spent is known.",
+        verdict="fails",
+        found=f"Of the ledger only the {len(evidence.entries)} entries before the first bad line count: every number "
+        f"of this site is the least that was spent",
     )
 
 

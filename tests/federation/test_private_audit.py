@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from client import evidence, ledger, ledger_file
+from client import evidence, ledger_file, withdrawal
+from client.site import Site
 from common.errors import VerificationError
 from common.privacy import claims
 from common.privacy.spending import Book
@@ -74,10 +76,6 @@ def test_a_bundle_of_a_real_campaign_is_verified(base: Path) -> None:
     done = CliRunner().invoke(privacy, ["verify", str(bundle), "--json"])
     assert done.exception is None, done.exception
     assert json.loads(done.stdout)["entries"] == ROUNDS + 1
-    names = ledger.book(base / "north").commitments
-    content = bundle.read_bytes()
-    assert names
-    assert b"north-p000" not in content
 
 
 def test_one_edited_line_of_its_ledger_fails(base: Path) -> None:
@@ -87,6 +85,24 @@ def test_one_edited_line_of_its_ledger_fails(base: Path) -> None:
         done = CliRunner().invoke(privacy, [command, str(base / "north")])
         assert isinstance(done.exception, VerificationError)
         assert "line 2 was edited" in str(done.exception)
+
+
+def test_a_withdrawal_leaves_every_claim_standing_and_no_name_in_the_bundle(base: Path) -> None:
+    patient = "north-p001"
+    assert withdrawal.withdraw(Site.open(base / "north"), patient).path.exists()
+    report = audit(base / "north", "--receipts", base / "run" / "receipts" / "north.jsonl")
+    (found,) = report["sites"]
+    assert {check["verdict"] for check in found["checks"]} == {"holds"}
+    checks = {check["name"]: check["found"] for check in found["checks"]}
+    assert (checks["withdrawals"], checks["statements"]) == ("1 withdrawals.", "1 statements.")
+    bundle = base / "north.zip"
+    assert (
+        CliRunner().invoke(privacy, ["export", str(base / "north"), "--out", str(bundle)]).exception is None
+    )
+    with zipfile.ZipFile(bundle) as archive:
+        everything = b"".join(archive.read(name) for name in archive.namelist())
+    assert not [name for name in range(8) if f"north-p{name:03d}".encode() in everything]
+    assert CliRunner().invoke(privacy, ["verify", str(bundle)]).exception is None
 
 
 def test_a_whole_networks_steps_are_all_found_and_one_too_few_is_missed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,7 +12,7 @@ from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from client import chain, keys, ledger, ledger_file, ledger_patients
+from client import chain, keys, ledger, ledger_file, ledger_patients, policy_file
 from common.errors import VerificationError
 from common.privacy.accounting import PrivateSteps, epsilon
 from common.receipts import dump, payload
@@ -103,6 +105,11 @@ def test_a_changed_ledger_fails_and_the_line_is_named(
     assert told in found(run("verify", site.site.folder))
     report = json.loads((site.site.folder / "privacy_report.json").read_text())
     assert not report["holds"]
+    checks = {check["name"]: check for check in report["sites"][0]["checks"]}
+    entries = report["sites"][0]["ledger_entries"]
+    assert f"only the {entries} entries before the first bad line count" in checks["spending"]["found"]
+    private = report["sites"][0]["spending"]["campaigns"]
+    assert sum(row["releases"] for row in private) == max(0, entries - 1)
 
 
 def test_a_tail_that_was_cut_off_shows_against_log_receipts_and_paper(site: Campaign, tmp_path: Path) -> None:
@@ -371,7 +378,8 @@ def test_a_run_is_audited_from_the_centres_side_and_with_its_sites(site: Campaig
     assert both["holds"]
     bundle = tmp_path / "run.zip"
     assert run("export", folder, "--out", bundle).exception is None
-    assert json.loads(run("verify", bundle, "--json").stdout)["receipts"] == ROUNDS + 1
+    alone = json.loads(run("verify", bundle, "--json").stdout)
+    assert (alone["receipts"], alone["entries"]) == (ROUNDS + 1, 0)
 
 
 def test_the_centre_sees_an_answer_for_which_the_ledger_did_not_grow(site: Campaign, tmp_path: Path) -> None:
@@ -420,3 +428,30 @@ def test_a_log_that_was_edited_fails(site: Campaign) -> None:
     edit(site, lambda lines: [*lines[:2], lines[2].replace(b'"server_round":1', b'"server_round":2'), *lines[3:]],
          chain.NAME)  # fmt: skip
     assert audited(site)["log"]["verdict"] == "fails"
+
+
+def test_the_officers_signature_of_the_policy_is_checked_and_packed(site: Campaign, tmp_path: Path) -> None:
+    folder = site.site.folder
+    (folder / "federation.json").write_text("{}", encoding="utf-8")
+    policy_file.sign(site.site, Ed25519PrivateKey.generate())
+    check = audited(site.run())["policy"]
+    assert check["verdict"] == "holds"
+    assert "Serial 1" in check["found"]
+    bundle = tmp_path / "b.zip"
+    assert run("export", folder, "--out", bundle).exception is None
+    with zipfile.ZipFile(bundle) as archive:
+        assert {"policy.sig", "policy.json"} <= set(archive.namelist())
+        archive.extractall(tmp_path / "open")
+    script: list[str | Path] = [sys.executable, "-I", tmp_path / "open" / "verify_independently.py"]
+    assert subprocess.run([*script, bundle], check=False, capture_output=True).returncode == 0
+    policy = tmp_path / "open" / "policy.json"
+    policy.write_text(policy.read_text(encoding="utf-8").replace("8.0", "80.0"), encoding="utf-8")
+    (tmp_path / "open" / "SHA256SUMS").write_text("", encoding="utf-8")
+    done = subprocess.run([*script, tmp_path / "open"], check=False, capture_output=True, text=True)
+    assert done.returncode == 8
+    assert "policy.sig" in done.stdout
+    toml = folder / "site.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace("= 8.0", "= 80.0"), encoding="utf-8")
+    before = (folder / "audit.jsonl").read_bytes()
+    assert audited(site)["policy"]["verdict"] == "fails"
+    assert (folder / "audit.jsonl").read_bytes() == before
