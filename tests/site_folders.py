@@ -109,6 +109,7 @@ def make_settings(
     folds: int = 2,
     method: str = "rating",
     weights: str = "none",
+    backbone: str = "small",
     text: str = "",
 ) -> Settings:
     """Settings that fit :func:`make_site_folder`; every measurement is read from all images."""
@@ -122,6 +123,7 @@ def make_settings(
         "[network]",
         f"image_px = {image_px}",
         f'weights = "{weights}"',
+        f'backbone = "{backbone}"',
         "[rating]",
         f"folds = {folds}",
         text,

@@ -18,7 +18,7 @@ from common import network_files, pretrained, wire
 from common.errors import BudgetError, PolicyError
 from common.imaging.prepare import picture
 from common.methods.stages import networks
-from common.networks import build
+from common.networks import build, torchvision_shim
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
 from common.privacy import spending
@@ -75,7 +75,7 @@ def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App =
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",), threads=1) as pool:
         return campaign.run(
-            StrictGrid(InProcessGrid(app, folders, pool)),  # type: ignore[arg-type]
+            StrictGrid(InProcessGrid(app, folders, pool)),
             settings,
             roster=Roster.anyone(len(folders)),
             folder=folder,
@@ -165,6 +165,28 @@ def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: 
     return total / settings.privacy.patients
 
 
+def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list[Path]) -> None:
+    settings = configured(f"{PRIVATE}sample_rate = 0.5", encoders=tmp_path / "encoders")
+    assert settings.privacy is not None
+    run(folders, settings, tmp_path / "run")
+    steps = settings.privacy.steps(ROUNDS)
+    assert steps.sample_rate == 0.5
+    for folder in folders:
+        assert all(len(booked.eligible) == 6 for booked in ledger.book(folder).releases)
+        assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
+
+
+def test_the_encoder_may_be_torchvisions(tmp_path: Path, folders: list[Path]) -> None:
+    file = tmp_path / "resnet18.pth"
+    torch.save(torchvision_shim.resnet18().state_dict(), file)
+    text = PRIVATE.replace("neck = 6", 'source = "torchvision"').replace("rounds = 3", "rounds = 1")
+    settings = make_settings(text=text, method="probe", weights=str(file), image_px=32, backbone="resnet18")
+    run(folders, pretrained.resolved(settings), tmp_path / "run")
+    heads = list(network_files.load_all(tmp_path / "run" / "networks"))
+    assert {len(head.weights) for head in heads} == {4 * (2 * 512 + 1)}  # both images, for every measurement
+    assert [len(ledger.book(folder).releases) for folder in folders] == [1, 1]
+
+
 def test_a_campaign_that_does_not_fit_the_budget_is_refused_before_it_begins(tmp_path: Path) -> None:
     settings = configured(encoders=tmp_path / "encoders")
     folder = site(tmp_path, "north", cap=1.0)
@@ -220,7 +242,7 @@ def test_noise_is_new_in_every_run(tmp_path: Path, folders: list[Path]) -> None:
                 [n.weights for n in network_files.load_all(tmp_path / f"run{number}" / "networks")]
             )
         )
-    assert abs(np.corrcoef(*runs)[0, 1]) < 0.9  # they share their start
+    assert abs(np.corrcoef(runs[0], runs[1])[0, 1]) < 0.9  # they share their start
     assert len(ledger.book(folders[0]).releases) == 2 * ROUNDS
 
 
