@@ -16,10 +16,13 @@ from client import evidence, ledger_file, withdrawal
 from client.site import Site
 from common.errors import VerificationError
 from common.privacy import claims
+from common.privacy.accounting import PrivateSteps
+from common.privacy.adjacency import guarantee_group
 from common.privacy.spending import Book
 from server.run_folder import RunFolder
 from simulation.privacy_cli import privacy
 from tests.client.test_private_network import approved
+from tests.federation import test_secure
 from tests.federation.test_private import ROUNDS, configured, run, site
 
 NAMES = ("north", "south")
@@ -129,3 +132,27 @@ def test_its_implementation_is_rehearsed(base: Path) -> None:
     page = (base / "north" / "privacy_report.html").read_text(encoding="utf-8")
     assert "white box" in page
     assert "audit of the implementation, not of the run" in page
+
+
+def test_a_campaign_under_secure_aggregation_is_audited(tmp_path: Path) -> None:
+    settings = test_secure.private(encoders=tmp_path / "encoders")
+    sites = test_secure._sites(tmp_path)
+    folder = RunFolder.begin(tmp_path / "run", settings)
+    outcome = test_secure.run(sites, settings, folder.path)
+    folder.update_manifest(status=str(outcome.status))
+    more = [argument for site in sites for argument in ("--site", site)]
+    report = audit(folder.path, *more)
+    for found in report["sites"]:
+        verdicts = {check["name"]: check["verdict"] for check in found["checks"]}
+        assert verdicts.pop("noise") == "open"
+        assert set(verdicts.values()) == {"holds"}
+        checks = {check["name"]: check["found"] for check in found["checks"]}
+        assert checks["allow-list"].startswith(
+            f"{test_secure.ROUNDS} of {test_secure.ROUNDS} replies are kept; each"
+        )
+    steps = PrivateSteps(sample_rate=1.0, noise_multiplier=test_secure.SIGMA, count=test_secure.ROUNDS)
+    together = guarantee_group([steps], patients=2, delta=1e-5)
+    assert report["two_sites"]["epsilon"] == pytest.approx(together.epsilon)
+    assert "at least 2 of 3 sites" in report["facts"]["Secure aggregation of test"]
+    page = (folder.path / "privacy_report.html").read_text(encoding="utf-8")
+    assert "which sees no single site" in page
