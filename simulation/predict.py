@@ -64,16 +64,25 @@ def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
         "device": exams["device"],
         "trained_site": site.trains,
     }
-    columns |= _references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
+    columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
     scores = ensemble.score(store.tensors.images, held_out)
     columns |= score_columns(scores)
     columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}
     return pd.DataFrame(columns)
 
 
-def _references(
+def references(
     store: Store, folder: Path, exam_ids: pd.Series, held_out: NDArray[np.int64], settings: Settings
 ) -> dict[str, object]:
+    """Columns of what is known of held-out exams: ``truth_<m>``, ``label_<m>``, ``reader_<name>_<m>``.
+
+    Args:
+        store: of the site.
+        folder: of the site, where its ``truth.csv`` lies if it has one.
+        exam_ids: of the exams.
+        held_out: their places in the store.
+        settings: name the measurements.
+    """
     columns: dict[str, object] = {}
     truth = _table(folder / "truth.csv", exam_ids)
     readers = store.reader_grades

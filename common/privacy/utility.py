@@ -1,17 +1,18 @@
 """What noise cost in kappa where it was measured: a committed table of phantom runs, and what lies between them.
 
-``utility.csv`` has a row a campaign of heads on frozen encoders:
+``utility.csv`` has a row a kind of campaign of heads on frozen encoders, as ``simulation.private_utility`` wrote it:
 
 ==========================  ====================================================================================
 column                      content
 ==========================  ====================================================================================
 ``epsilon``, ``delta``      that it spent
 ``patients``, ``sites``     in all, and how many sites they were spread over
-``secure_aggregation``      ``yes``: noise added once; ``no``: by every site
+``secure_aggregation``      ``no``: every site adds all noise; ``yes``: a share, all surviving and one colluding
 ``weights``                 numbers that were trained
 ``sample_rate``, ``rounds``, ``noise_multiplier``  of its private steps
-``kappa_loss``              weighted kappa of the same heads trained without privacy, less that with
-``run``, ``version``        the run's name in ``docs/results``, and the version of synofed
+``kappa_loss``              weighted kappa of the same heads trained without privacy, less that with: of the score
+                            that loses most, mean over several campaigns
+``run``, ``version``        the file in ``docs/results`` and the cell's name, and the version of synofed
 ==========================  ====================================================================================
 
 The predictor is the noise of a whole campaign over the clipping norm (:func:`common.privacy.noise_ratio.campaign`):
@@ -34,6 +35,9 @@ COLUMNS = (
     "epsilon", "delta", "patients", "sites", "secure_aggregation", "weights", "sample_rate", "rounds",
     "noise_multiplier", "kappa_loss", "run", "version",
 )  # fmt: skip
+
+COLLUDERS = 1
+"""Sites that were taken to work with the centre where noise was shared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +105,9 @@ def _measured(row: dict[str, str], line: int) -> Measured:
             weights=int(row["weights"]),
             patients=patients,
             sample_rate=float(row["sample_rate"]),
-            spread=1.0 if shared else math.sqrt(sites),
+            spread=noise_ratio.shared_noise(sites, survivors=sites, colluders=COLLUDERS)
+            if shared
+            else noise_ratio.own_noise(sites),
         )
         loss = float(row["kappa_loss"])
         if not math.isfinite(loss):
