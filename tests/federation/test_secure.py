@@ -45,6 +45,7 @@ from simulation.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
+pytestmark = pytest.mark.slow
 App = Callable[[Message, Context], Message]
 NAMES = ("east", "north", "south")
 ROUNDS = 2

@@ -1,0 +1,185 @@
+"""Secure sums on the wire, and updates as the vector that is summed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord
+
+from common import wire
+from common.errors import UpdateError
+from common.evaluation.histograms import BINS
+from common.messages import NetworkReply, SumReply, SumRequest, sum_request_id
+from common.receipts import Receipt
+from common.secure_aggregation import messages as sums
+from common.secure_aggregation.messages import Reply, Request
+from common.secure_aggregation.settings import SecureSettings
+from common.secure_aggregation.update_sum import Summed, UpdateSum
+from common.wire import TrainRequest
+from tests import summing
+from tests.receipts import make_receipt
+
+RECEIPT: Receipt = make_receipt()
+CONTEXT = summing.context("7")
+REQUESTS: tuple[Request, ...] = (
+    sums.KeysRequest(context=CONTEXT),
+    sums.SharesRequest(
+        context=CONTEXT,
+        sites=("a", "b"),
+        mask_keys=(b"\0" * 32, b"1" * 32),
+        share_keys=(b"2" * 32, b"3" * 32),
+        signatures=(b"4" * 64, b"5" * 64),
+    ),
+    sums.MaskedRequest(context=CONTEXT, sharers=("a", "b"), senders=("b",), ciphertexts=(b"\xff\0",)),
+    sums.SurvivorsRequest(context=CONTEXT, survivors=("a", "b")),
+    sums.UnmaskRequest(context=CONTEXT, signers=(), signatures=()),
+)
+REPLIES: tuple[Reply, ...] = (
+    sums.KeysReply(site="a", mask_key=b"\0" * 32, share_key=b"1" * 32, signature=b"2" * 64),
+    sums.SharesReply(site="a", receivers=("b",), ciphertexts=(b"\xff\0",), commitment=b"3" * 32),
+    sums.SurvivorsReply(site="a", signature=b"4" * 64),
+    sums.UnmaskReply(site="a", survivors=("a",), seed_shares=(b"5",), dropped=(), key_shares=()),
+)
+
+
+def request(asks: Request) -> SumRequest:
+    request_id = sum_request_id(CONTEXT, asks.phase)
+    train = TrainRequest(
+        campaign="c",
+        plan_hash=CONTEXT.plan_hash,
+        request_id=request_id,
+        group=CONTEXT.group,
+        server_round=CONTEXT.server_round,
+        encoding="float32",
+        weights={"n": np.arange(3, dtype=np.float32)},
+        layouts={"n": "x"},
+        extra={"n": {}},
+    )
+    masked = asks.phase == "masked"
+    return SumRequest(
+        campaign="c",
+        request_id=request_id,
+        networks=("n",),
+        asks=asks,
+        train=train if masked else None,
+    )
+
+
+@pytest.mark.parametrize("asks", REQUESTS, ids=lambda asks: asks.phase)
+def test_requests_come_as_they_were_sent(asks: Request) -> None:
+    sent = request(asks)
+    came = wire.decode_sum_request(wire.encode_sum_request(sent))
+    assert came.asks == asks
+    assert (came.campaign, came.request_id, came.networks) == (sent.campaign, sent.request_id, ("n",))
+    if sent.train is not None:
+        assert came.train is not None
+        np.testing.assert_array_equal(came.train.weights["n"], sent.train.weights["n"])
+        assert replace(came.train, weights={}) == replace(sent.train, weights={})
+    assert came.place == ((3, "heads") if asks.phase == "masked" else (0, "sum/heads/3"))
+
+
+@pytest.mark.parametrize("says", REPLIES, ids=lambda says: says.phase)
+def test_replies_come_as_they_were_sent(says: Reply) -> None:
+    record = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=says))
+    came = wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
+    assert isinstance(came, wire.Signed)
+    assert came.reply == SumReply(site="a", request_id="r", says=says)
+    assert came.contents_hash == wire.contents(record).hash
+
+
+@pytest.mark.parametrize("kind", [np.uint32, np.uint64])
+def test_vectors_come_as_they_were_sent(kind: type[np.unsignedinteger]) -> None:
+    vector = np.array([0, 1, 2**32 - 1], kind)
+    says = sums.MaskedReply(site="a", vector=vector)
+    record = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=says))
+    came = wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
+    assert isinstance(came, wire.Signed)
+    assert isinstance(came.reply.says, sums.MaskedReply)
+    assert came.reply.says.vector.dtype == kind
+    np.testing.assert_array_equal(came.reply.says.vector, vector)
+    record["vector"] = ArrayRecord({"masked": Array("float32", (3,), "raw", b"\0" * 12)})
+    with pytest.raises(UpdateError, match="uint32 or uint64"):
+        wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
+
+
+def test_what_is_none_of_the_protocol_is_refused() -> None:
+    record = wire.encode_sum_request(request(REQUESTS[0]))
+    record["sum"] = ConfigRecord({**record.config_records["sum"], "more": 1})
+    with pytest.raises(UpdateError, match="more"):
+        wire.decode_sum_request(record)
+    record = wire.encode_sum_request(request(REQUESTS[1]))
+    record["sum"] = ConfigRecord({**record.config_records["sum"], "signatures": ["zz", "00"]})
+    with pytest.raises(UpdateError, match="hex"):
+        wire.decode_sum_request(record)
+    record = wire.encode_sum_request(request(REQUESTS[2]))
+    del record["train"]
+    with pytest.raises(UpdateError, match="in phase masked alone"):
+        wire.decode_sum_request(record)
+    reply = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=REPLIES[0]))
+    reply["losses"] = ConfigRecord({"loss": 0.5})
+    with pytest.raises(UpdateError, match="losses"):
+        wire.decode_sum_reply(wire.with_receipt(reply, RECEIPT))
+
+
+def test_ids_tell_phases_and_attempts_apart() -> None:
+    ids = {
+        sum_request_id(context, phase) for context in (CONTEXT, summing.context("8")) for phase in sums.PHASES
+    }
+    assert len(ids) == 2 * len(sums.PHASES)
+
+
+PLAN = UpdateSum(
+    networks={"a": Summed(size=5, classes=2), "b": Summed(size=3, classes=0)},
+    secure=SecureSettings(sites=3, survivors=2, largest_update=1.0, most_examples=1000),
+)
+
+
+def reply(update: np.ndarray | None, count: int, histograms: np.ndarray | None = None) -> NetworkReply:
+    return NetworkReply(update=update, num_examples=count, loss=0.1, histograms=histograms)
+
+
+def test_the_sum_is_the_weighted_mean_to_the_grid() -> None:
+    rng = np.random.default_rng(0)
+    updates = rng.uniform(-1, 1, (3, 5)).astype(np.float32)
+    counts = [10, 0, 31]
+    histograms = rng.integers(0, 9, (3, 2, BINS))
+    vectors = [
+        PLAN.encode(
+            {
+                "a": reply(updates[i], counts[i], histograms[i]),
+                "b": reply(None, 5) if i else reply(np.full(3, 9.0, np.float32), 2),
+            }
+        )
+        for i in range(3)
+    ]
+    assert {len(vector) for vector in vectors} == {PLAN.terms().length}
+    found = PLAN.decode(sum(vectors, np.zeros_like(vectors[0])))
+    mean = np.average(updates[[0, 2]].astype(np.float64), axis=0, weights=[10, 31])
+    np.testing.assert_allclose(found["a"].mean, mean, atol=PLAN.weighted.grid)
+    assert found["a"].num_examples == 41
+    counted = found["a"].histograms
+    assert counted is not None
+    np.testing.assert_array_equal(counted, histograms.sum(0))
+    assert found["b"].histograms is None
+    np.testing.assert_array_equal(found["b"].mean, np.ones(3))  # clipped; who trained nothing has no weight
+    nothing = PLAN.decode(np.zeros_like(vectors[0]))
+    assert not nothing["a"].mean.any()
+    assert nothing["a"].num_examples == 0
+
+
+@pytest.mark.parametrize(
+    "networks",
+    [
+        {"b": reply(None, 0), "a": reply(None, 0)},
+        {"a": reply(np.ones(4, np.float32), 1), "b": reply(None, 0)},
+        {"a": reply(np.ones(5, np.float32), 1001), "b": reply(None, 0)},
+        {"a": reply(np.full(5, np.nan, np.float32), 1), "b": reply(None, 0)},
+        {"a": reply(None, 0, np.ones((3, BINS), np.int64)), "b": reply(None, 0)},
+        {"a": reply(None, 0, np.full((2, BINS), 1001)), "b": reply(None, 0)},
+    ],
+)
+def test_what_does_not_fit_into_the_sum_is_refused(networks: dict[str, NetworkReply]) -> None:
+    with pytest.raises(UpdateError):
+        PLAN.encode(networks)
