@@ -135,7 +135,8 @@ class _Round:
 
 def class_weights(spec: NetworkSpec, settings: Settings) -> Tensor:
     """The plan's, of networks that tell grades apart; others weigh their classes alike."""
-    given = settings.probe.class_weights.get(spec.target.measurement)
+    assert settings.privacy is not None
+    given = settings.privacy.class_weights.get(spec.target.measurement)
     if given is None or spec.target.kind != "nominal":
         return torch.ones(spec.target.classes)
     return torch.tensor(given)

@@ -215,7 +215,8 @@ def _eligible(store: Store) -> list[str]:
 
 
 def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:
-    return settings.probe.class_weights.get(spec.target.measurement, (1.0,) * spec.target.classes)
+    assert settings.privacy is not None
+    return settings.privacy.class_weights.get(spec.target.measurement, (1.0,) * spec.target.classes)
 
 
 def _updates(

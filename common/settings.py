@@ -250,8 +250,7 @@ class ProbeSettings(Section):
     """Numbers that the encoder's public projection gives; ``None``: it has none."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
-    class_weights: dict[Name, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
-    """Measurement -> weight of each grade in the loss: public constants, never computed from private data."""
+
 
     @property
     def members(self) -> int:
@@ -406,10 +405,6 @@ class Settings(Section):
             raise ValueError(
                 f"rating.jigsaw.measurements has {sorted(strays)}; the measurements are {list(self.measurements)}"
             )
-        weighed = {name: len(weights) for name, weights in self.probe.class_weights.items()}
-        wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]
-        if wrong:
-            raise ValueError(f"probe.class_weights.{wrong[0]} needs one weight a grade of that measurement")
         if self.validity == "eoss":
             grades = self._grades()
             if grades != {"hypertrophy": 4, "vascularity": 4}:
@@ -426,6 +421,10 @@ class Settings(Section):
             )
         if self.privacy is None:
             return self
+        weighed = {name: len(weights) for name, weights in self.privacy.class_weights.items()}
+        wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]
+        if wrong:
+            raise ValueError(f"privacy.class_weights.{wrong[0]} needs one weight a grade of that measurement")
         federation = self.federation
         if federation.algorithm not in PRIVATE_ALGORITHMS or federation.rule != "mean":
             raise ValueError(

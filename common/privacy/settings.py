@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Positive, Section
+from common.section import Name, Positive, Section
 
 if TYPE_CHECKING:
     from common.privacy.accounting import PrivateSteps
@@ -27,6 +27,8 @@ class PrivacySettings(Section):
     """A public number near that of a site's training patients (N); the noised sum is divided by it."""
     images: Positive = 8
     """At most so many of a patient's exams enter (k)."""
+    class_weights: dict[Name, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    """Measurement -> weight of each grade in a patient's loss: public constants, never computed from private data."""
     delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
     """At which the centre states epsilon; a site's own cap has a delta of its own."""
 

@@ -124,7 +124,7 @@ def test_a_network_that_cannot_be_private_is_refused_and_nothing_is_booked(tmp_p
 
 
 def test_class_weights_are_the_plans_of_networks_that_tell_grades_apart() -> None:
-    plan = settings("[probe.class_weights]\nhypertrophy = [1.0, 2.0, 4.0]\n")
+    plan = settings("[privacy.class_weights]\nhypertrophy = [1.0, 2.0, 4.0]\n")
     (spec,) = networks(plan).values()
     assert private_network.class_weights(spec, plan).tolist() == [1, 2, 4]
     assert private_network.class_weights(spec, settings()).tolist() == [1, 1, 1]
