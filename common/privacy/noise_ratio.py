@@ -9,16 +9,16 @@ budget, patients and size of what is trained are all that counts.
 Where every one of S sites adds noise of its own, there is sqrt(S) times as much of it in their sum. Under secure
 aggregation each adds sigma^2 / (U - t), for U survivors of which t may collude: sqrt(S / (U - t)).
 
-**What the ratio has meant.** For heads, two facts of 792 numbers (two measurements, three members, linear heads of four
-grades on 32 features):
+**What the ratio has meant.** For heads, two facts of 792 numbers (two measurements, three members, linear heads of
+four grades on 32 features):
 
 * one site of 150 patients at epsilon 3 (mu 0.72) is a documented failure: :data:`FAILURE`;
 * the goal, weighted kappa at most 0.05 below that without privacy, is set for 450 patients at epsilon 8 (mu 1.67),
   noise added once: :data:`GOAL`.
 
-Whole networks bear more, for their gradients lie in few directions: 5,544 weights at a ratio of 0.43 reached kappa 0.75 on
-phantoms, 0.84 without privacy. Known to be hopeless is the published one, 22.6 million weights at epsilon 8 and 150
-patients: :data:`FAILURE_OF_NETWORKS`.
+Whole networks bear more, for their gradients lie in few directions: 5,544 weights at a ratio of 0.43 reached kappa
+0.75 on phantoms, 0.84 without privacy. Known to be hopeless is the published one, 22.6 million weights at epsilon 8
+and 150 patients: :data:`FAILURE_OF_NETWORKS`.
 """
 
 from __future__ import annotations

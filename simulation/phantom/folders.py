@@ -36,8 +36,10 @@ code = ["*"]
 metrics = ["counts", "losses", "score_histograms"]
 minimum_cohort = 5
 maximum_update_bytes = 100_000_000_000
-keep_outbox_days = 0
 {budget}"""
+NO_BUDGET = "keep_outbox_days = 0\n"
+BUDGET = "maximum_epsilon = {epsilon}\nkeep_outbox_days = 90\n"
+"""Private replies are small, and an audit looks at them."""
 Rows = list[tuple[str | int | float, ...]]
 
 
@@ -168,7 +170,7 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
         parts: rows of its patients, in order.
         maximum_epsilon: privacy budget of a patient; ``None``: there is none.
     """
-    budget = "" if maximum_epsilon is None else f"maximum_epsilon = {float(maximum_epsilon)}\n"
+    budget = NO_BUDGET if maximum_epsilon is None else BUDGET.format(epsilon=float(maximum_epsilon))
     (folder / "site.toml").write_text(SITE_TOML.format(name=name, budget=budget), encoding="utf-8")
     _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
