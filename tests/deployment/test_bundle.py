@@ -102,7 +102,7 @@ def _sum_again(bundle: Path) -> None:
 
 
 def _python(target: Path, code: str) -> str:
-    command = [str(target / "bin" / "python"), "-P", "-c", code]
+    command = [str(target / "bin" / "python"), "-I", "-c", code]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=target)
     return done.stdout
 
