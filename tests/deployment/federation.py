@@ -25,6 +25,7 @@ from server import enrolment, provision, superlink
 from server.control import Control, connect
 from server.home import Home
 from server.runs import ENDED, Run
+from simulation import peers
 from tests.site_folders import make_site_folder
 
 PATIENCE_S = 500.0
@@ -57,6 +58,7 @@ class Federation:
 
     folder: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    officer: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     @classmethod
     def make(cls, folder: Path, names: Sequence[str], *, patients: int = 6) -> Federation:
@@ -102,7 +104,13 @@ class Federation:
         invitation = enrolment.invite(self.home.path, name, now=now)
         enrolled = site_enrolment.enrol(site, Invitation.parse(invitation.dump()), now=now)
         enrolment.accept(self.home.path, enrolled.request.dump(), now=now)
-        policy_file.sign(Site.open(site), Ed25519PrivateKey.generate())
+        policy_file.sign(Site.open(site), self.officer)
+
+    def acquaint(self, names: Sequence[str]) -> None:
+        """Let sites know each other's keys, as their people exchange them, and sign their policies anew."""
+        peers.pin([self.site(name) for name in names])
+        for name in names:
+            policy_file.sign(Site.open(self.site(name)), self.officer)
 
     def up(self) -> None:
         self._start("up", "federation", "up", "--home", str(self.home.path))
