@@ -14,6 +14,7 @@ from common.privacy import notice
 from common.settings import Settings
 
 BYTES = {"float32": 4, "bfloat16": 2}
+SUMMED_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +67,8 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
     leaves, stays = _private(settings) if settings.private else _metrics(site)
+    if settings.federation.secure is not None:
+        leaves = (*_summed(settings), *leaves)
     decided = f", by {state.by} at {state.decided}" if state.by else ""
     return Page(
         plan_hash=plan_hash,
@@ -133,7 +136,8 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     from common.networks import build  # noqa: PLC0415  torch
 
     specs = list(networks(settings).values())
-    width = BYTES[settings.federation.encoding]
+    secure = settings.federation.secure
+    width = BYTES[settings.federation.encoding] if secure is None else SUMMED_BYTES
     sizes: dict[object, int] = {}
     for spec in specs:
         if spec.shape not in sizes:
@@ -144,12 +148,23 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     )
 
 
+def _summed(settings: Settings) -> tuple[str, ...]:
+    """How the centre gets what leaves; see :mod:`client.sum_allow_list`."""
+    secure = settings.federation.secure
+    assert secure is not None
+    return (
+        f"under secure aggregation: the centre opens the sum over {secure.survivors} sites or more, of which it may "
+        f"know {secure.colluders}, and no single update; what is summed:",
+    )
+
+
 def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What :mod:`client.allow_list` lets through."""
     assert settings.privacy is not None
     privacy = settings.privacy
     leaves = (
-        f"noised sums of gradients: each patient's is clipped to {privacy.max_grad_norm:g}, the noise has "
+        f"noised sums of gradients: each patient's is clipped to {privacy.max_grad_norm:g}, the noise "
+        f"{'of all sites together ' if settings.federation.secure is not None else ''}has "
         f"{privacy.noise_multiplier:g} times that as standard deviation",
         "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
     )

@@ -117,19 +117,17 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
         UpdateError: if they are not the plan's.
         ConfigurationError: if its numbers do not fit.
     """
-    import torch  # noqa: PLC0415  the networks are looked at
-
-    from common.methods.stages import networks  # noqa: PLC0415
+    from common.methods.stages import networks  # noqa: PLC0415  torch: the networks are looked at
+    from common.networks.build import layout  # noqa: PLC0415
     from common.secure_aggregation.planned import planned_sum  # noqa: PLC0415
-    from common.training.flat_network import flat_network  # noqa: PLC0415
 
     known = networks(settings)
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise UpdateError("Expected networks of the plan, each once, got others")
     specs = {name: known[name] for name in names}
-    device = torch.device("cpu")
-    sizes = {name: flat_network(spec, settings.network, device).layout.size for name, spec in specs.items()}
-    return planned_sum(settings, specs, sizes)
+    shapes = {spec.shape: spec for spec in specs.values()}
+    of_shape = {shape: layout(spec, settings.network).size for shape, spec in shapes.items()}
+    return planned_sum(settings, specs, {name: of_shape[spec.shape] for name, spec in specs.items()})
 
 
 def _identity(site: Site, settings: Settings) -> Identity:

@@ -20,6 +20,7 @@ from client.exchange import Compute, claim, device_of, handled, sent, trained_op
 from client.site import Site
 from client.sum_state import SumFile
 from common import wire
+from common.errors import SiteStateError
 from common.messages import MissingWeights, SumReply, SumRequest, TrainRequest
 from common.receipts import Contents, Receipt
 from common.secure_aggregation.messages import Reply
@@ -34,9 +35,14 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
     def answer(site: Site, request: SumRequest, asked: Asked) -> RecordDict:
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         secure_sum.check(request, settings)
-        audit.answered(site.folder, asked)
+        before = audit.answered(site.folder, asked)
         with sum_state.opened(site.folder, request.asks.context) as file:
             if not file.is_repeated(request.asks):
+                if before is not None and before.content.get("event") != audit.MISSING:
+                    raise SiteStateError(
+                        f"Phase {request.asks.phase} of this attempt was answered before (entry {before.sequence} of "
+                        f"the log), and what was kept of it is gone: the centre has to begin another attempt"
+                    )
                 site.policy.check_hours()
                 missing = _answer(site, request, settings, file, compute)
                 if missing is not None:
