@@ -67,7 +67,7 @@ class Size:
     held_out: int = 60
     epsilons: tuple[float, ...] = (8.0, 3.0, 1.0)
     draws: int = 10
-    rehearsals: int = 2
+    rehearsals: int = 5
     rates: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
     open_rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     rounds: int = 60
