@@ -26,21 +26,18 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from common.aggregation.algorithms import FederatedAlgorithm, ServerState
-from common.aggregation.federated import UPDATE
+from common.aggregation.algorithms import FederatedAlgorithm
 from common.errors import BudgetError, CampaignError, UpdateError, VerificationError
-from common.evaluation.histograms import ScoreHistograms
-from common.messages import MissingWeights, Refusal, SumReply, SumRequest, Weights, sum_request_id
+from common.messages import MissingWeights, Refusal, SumReply, SumRequest, sum_request_id
 from common.network_files import TrainedNetwork
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.messages import PHASES, Phase, Request
-from common.secure_aggregation.planned import planned_sum
-from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from server.group_state import GroupState
 from server.groups import Group
 from server.journal import Journal, RoundRecord
+from server.opened_sum import GroupSum, Outcome
 from server.rounds import REFUSED
 from server.sum_progress import Progress, ProgressFile
 from server.weights import StartWeights
@@ -71,7 +68,7 @@ class _Round:
     dropped: dict[str, str] = field(default_factory=dict)
     supplied: set[str] = field(default_factory=set)
     advanced: bool = False
-    outcome: tuple[Mapping[str, ServerState], Mapping[str, ScoreHistograms]] | None = None
+    outcome: Outcome | None = None
 
 
 class SumRounds:
@@ -109,13 +106,10 @@ class SumRounds:
         self._settings = settings
         self._campaign = campaign
         self._sites = tuple(sites)
-        self._algorithm = algorithm
         self._progress = progress
         self._keys = keys
         self._run = run
-        specs = {spec.name: spec for spec in group.networks}
-        self._sizes = {name: group.layouts[name].size for name in specs}
-        self._plan = planned_sum(settings, specs, self._sizes)
+        self._sum = GroupSum(group, settings=settings, algorithm=algorithm)
         self._round: _Round | None = None
         self._asking = False
 
@@ -132,7 +126,7 @@ class SumRounds:
     @property
     def rounds(self) -> int:
         """All rounds; the last one scores, unless nothing but noised sums leaves the sites."""
-        return self._state.rounds + (0 if isinstance(self._plan, PrivateSum) else 1)
+        return self._state.rounds + (0 if self._sum.private else 1)
 
     @property
     def records(self) -> tuple[RoundRecord, ...]:
@@ -273,7 +267,7 @@ class SumRounds:
         )
         attempt = None
         if not progress.failed:
-            attempt = Attempt(context=context, terms=self._plan.terms(), registered=keys)
+            attempt = Attempt(context=context, terms=self._sum.terms(), registered=keys)
         self._progress.write(progress)
         absent = {site: "has not agreed to the plan" for site in self._sites if site not in keys}
         return _Round(
@@ -298,7 +292,7 @@ class SumRounds:
         return SumRequest(
             campaign=self._campaign,
             request_id=request_id,
-            networks=tuple(self._sizes),
+            networks=self._sum.networks,
             asks=asks,
             train=train,
         )
@@ -320,7 +314,13 @@ class SumRounds:
                 self._check_quorum(current)
             attempt.next()
             if attempt.phase is None:
-                current.outcome = self._outcome(current)
+                current.outcome = self._sum.outcome(
+                    attempt.sum(),
+                    self._state.states,
+                    survivors=len(attempt.survivors),
+                    participation=len(attempt.survivors) / len(self._sites),
+                    scores=current.context.server_round > self._state.rounds,
+                )
         except (CampaignError, VerificationError) as error:
             self._progress.write(replace(current.progress, failed=True))
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(current.dropped.items()))
@@ -338,38 +338,10 @@ class SumRounds:
                 f"expected replies of {needed} of {len(self._sites)} sites, got {len(current.answered)}"
             )
 
-    def _outcome(self, current: _Round) -> tuple[Mapping[str, ServerState], Mapping[str, ScoreHistograms]]:
-        """What the sum makes of the networks, and the scores of those that were sent."""
-        attempt, plan = self._attempt(current), self._plan
-        total = attempt.sum()
-        if isinstance(plan, PrivateSum):
-            privacy = self._settings.privacy
-            assert privacy is not None
-            mean = plan.gradient(total, sample_rate=privacy.sample_rate, survivors=len(attempt.survivors))
-            step = (mean * -self._settings.probe.learning_rate).astype(np.float32)
-            parts = np.split(step, np.cumsum(list(self._sizes.values()))[:-1])
-            return self._aggregated(dict(zip(self._sizes, parts, strict=True)), attempt), {}
-        sums = plan.decode(total)
-        histograms = {
-            name: ScoreHistograms(counts=one.histograms)
-            for name, one in sums.items()
-            if one.histograms is not None
-        }
-        if current.context.server_round > self._state.rounds:
-            return self._state.states, histograms
-        return self._aggregated({name: one.mean for name, one in sums.items()}, attempt), histograms
-
-    def _aggregated(self, means: Mapping[str, Weights], attempt: Attempt) -> dict[str, ServerState]:
-        participation = len(attempt.survivors) / len(self._sites)
-        return {
-            name: self._algorithm.aggregate(state, {UPDATE: means[name]}, participation=participation)
-            for name, state in self._state.states.items()
-        }
-
     def _commit(self, current: _Round) -> RoundRecord:
         server_round = current.context.server_round
         states, histograms = current.outcome or (self._state.states, {})
-        scored = server_round if isinstance(self._plan, PrivateSum) else server_round - 1
+        scored = server_round if self._sum.private else server_round - 1
         best = {name: self._state.best(name, scored, histograms.get(name)) for name in states}
         aucs = [of_network.auc() for of_network in histograms.values()]
         participants = current.attempt.survivors if current.attempt is not None else ()

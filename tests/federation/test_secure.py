@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -411,6 +412,30 @@ def test_a_second_question_in_a_phase_and_a_single_update_are_refused(
     run(folders, settings, tmp_path / "run", app=greedy)
     assert set(refusals) == {"update", "policy"}
     assert "policy" in refusals
+    assert booked(folders) == {ROUNDS}
+
+
+def test_a_site_that_lost_what_it_kept_answers_no_phase_anew(tmp_path: Path, folders: list[Path]) -> None:
+    """Also where an older copy was put back: the log knows that it answered."""
+    settings = private(encoders=tmp_path / "encoders")
+    codes: list[str] = []
+
+    def forgetful(message: Message, context: Context) -> Message:
+        request = asked(message)
+        if request is None or folder_of(context).name != "south":
+            return client_app(message, context)
+        place = folder_of(context) / "sums"
+        answer = client_app(message, context)
+        if request.asks.phase in ("keys", "masked") and "receipt" in answer.content:
+            place.rename(tmp_path / "kept")
+            again = client_app(message, context).content
+            codes.append(str(again["refusal"]["code"]))
+            shutil.rmtree(place, ignore_errors=True)
+            (tmp_path / "kept").rename(place)
+        return answer
+
+    run(folders, settings, tmp_path / "run", app=forgetful)
+    assert codes == ["state"] * 2 * ROUNDS
     assert booked(folders) == {ROUNDS}
 
 
