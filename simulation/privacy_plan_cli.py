@@ -61,7 +61,7 @@ def plan(
     if site_folder is not None and annex is None:
         raise typer.BadParameter("Expected --site-folder with --dpia only")
     settings = configuration.load(config, overrides=overrides or [])
-    cohort = Cohort(patients=patients, sites=sites)
+    cohort = cohort_of(settings, patients=patients, sites=sites)
     budget = budget_of(settings, epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta)
     with Console(stderr=True, quiet=as_json).status("accounting for each design"):
         found = make(settings, cohort=cohort, budget=budget)
@@ -75,6 +75,18 @@ def plan(
         console.print(line, highlight=False, markup=False)
     if written:
         console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
+
+
+def cohort_of(settings: Settings, *, patients: int, sites: int) -> Cohort:
+    """Whom to train on, with the configuration's secure aggregation where it has one.
+
+    Raises:
+        ConfigurationError: for values out of range.
+    """
+    secure = settings.federation.secure
+    if secure is None:
+        return Cohort(patients=patients, sites=sites)
+    return Cohort(patients=patients, sites=sites, survivors=secure.survivors, colluders=secure.colluders)
 
 
 def budget_of(
@@ -111,7 +123,7 @@ def make(settings: Settings, *, cohort: Cohort, budget: Budget) -> Plan:
         cohort=cohort,
         budget=budget,
         chosen=designs.configured(settings),
-        secure_aggregation=False,
+        secure_aggregation=settings.federation.secure is not None,
         steps_a_round=designs.steps_a_round(settings),
         table=table,
     )

@@ -32,6 +32,8 @@ REFERENCE_WEIGHTS = 792
 FAILURE = math.sqrt(REFERENCE_WEIGHTS) / (0.72 * 150)
 FAILURE_OF_NETWORKS = math.sqrt(22_615_938) / (1.666 * 150) * (1 - 1e-3)
 GOAL = math.sqrt(REFERENCE_WEIGHTS) / (1.666 * 450)
+GOAL_KAPPA = 0.05
+"""Loss of weighted kappa that is aimed at, at most."""
 NO_PROTECTION = math.log(1e6)
 """Epsilon at which the odds that a patient took part can rise a million-fold."""
 
@@ -39,8 +41,8 @@ Verdict: TypeAlias = Literal["no protection", "hopeless", "doubtful", "worth a t
 MEANING: dict[Verdict, str] = {
     "no protection": "whoever looks closely may become all but certain who took part",
     "hopeless": "more noise than where one site of 150 patients at epsilon 3 learns nothing of use",
-    "doubtful": "more noise than the goal of 0.05 weighted kappa is set for",
-    "worth a trial": "no more noise than the goal of 0.05 weighted kappa is set for",
+    "doubtful": "more noise than the goal, a loss of at most 0.05 weighted kappa, allows",
+    "worth a trial": "no more noise than the goal, a loss of at most 0.05 weighted kappa, allows",
 }
 
 
@@ -87,10 +89,21 @@ def shared_noise(sites: int, *, survivors: int, colluders: int) -> float:
     return math.sqrt(sites / (survivors - colluders))
 
 
-def verdict(noise: float | int, *, epsilon: float | int, heads: bool) -> Verdict:
-    """In a word, from the noise of a whole campaign and its epsilon; whether heads are trained, or whole networks."""
+def verdict(
+    noise: float | int, *, epsilon: float | int, heads: bool, kappa_loss: float | int | None = None
+) -> Verdict:
+    """In a word.
+
+    Args:
+        noise: of a whole campaign.
+        epsilon: that it costs.
+        heads: whether heads are trained, or whole networks.
+        kappa_loss: that such noise brought on phantoms; it counts more than the facts above.
+    """
     if epsilon > NO_PROTECTION:
         return "no protection"
+    if kappa_loss is not None:
+        return "worth a trial" if kappa_loss <= GOAL_KAPPA else "doubtful"
     if noise >= (FAILURE if heads else FAILURE_OF_NETWORKS):
         return "hopeless"
     return "doubtful" if noise > GOAL * (1 + 1e-3) else "worth a trial"

@@ -18,10 +18,17 @@ def sentence(settings: Settings) -> str:
     """One sentence: unit, neighbours, accountant, and what is counted."""
     if not settings.private:
         return NO_PRIVACY
+    secure = settings.federation.secure
+    shared = (
+        f" That is against whoever sees sums over {secure.survivors} sites or more and works with at most "
+        f"{secure.colluders} of them."
+        if secure is not None
+        else ""
+    )
     return (
         f"Differential privacy: this campaign costs a patient of a site epsilon {_epsilon(settings):.2f} at delta "
         f"{_delta(settings):g} (one patient added or removed, accounted by privacy loss distributions, over all its "
-        f"networks and rounds); what the site releases elsewhere adds to it."
+        f"networks and rounds); what the site releases elsewhere adds to it.{shared}"
     )
 
 

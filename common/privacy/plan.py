@@ -261,6 +261,7 @@ def _row(
         spread=cohort.spread(secure_aggregation=secure_aggregation),
     )
     campaign = noise_ratio.campaign(step, steps=design.steps)
+    loss = utility.expected(table, campaign) if design.heads else None
     return Row(
         design=design,
         secure_aggregation=secure_aggregation,
@@ -268,8 +269,10 @@ def _row(
         epsilon=epsilon,
         noise_to_signal=step,
         campaign_noise=campaign,
-        verdict=noise_ratio.verdict(campaign, epsilon=epsilon, heads=design.heads),
-        loss=utility.expected(table, campaign) if design.heads else None,
+        verdict=noise_ratio.verdict(
+            campaign, epsilon=epsilon, heads=design.heads, kappa_loss=None if loss is None else loss.kappa
+        ),
+        loss=loss,
     )
 
 
