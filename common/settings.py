@@ -251,7 +251,6 @@ class ProbeSettings(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
 
-
     @property
     def members(self) -> int:
         """Scoring models."""
