@@ -537,4 +537,7 @@ def _describe(detail: Any) -> str:
         return f"  {where}: no such setting"
     if detail["type"] == "missing":
         return f"  {where}: is missing"
-    return f"  {where}: {detail['msg']}, got {detail['input']!r:.80}"
+    message = detail["msg"].removeprefix("Value error, ")
+    if isinstance(detail["input"], dict):  # of a whole section, which says itself what came
+        return f"  {where}: {message}"
+    return f"  {where}: {message}, got {detail['input']!r:.80}"
