@@ -95,6 +95,7 @@ class Loop:
         self._patient = patient
         self._asks: dict[tuple[str, str], _Ask] = {}
         self._longest_s: dict[tuple[str, str], float] = {}
+        self._prompt_s: dict[tuple[str, str], float] = {}
         self._waiting_for_disk = False
 
     def run(self, rounds: Iterable[Rounds], *, in_flight: int) -> None:
@@ -188,7 +189,8 @@ class Loop:
 
     def _silence(self, ask: _Ask) -> float:
         """How long a site may be silent before it is asked again."""
-        expected = self._expected_s(ask.group.name, ask.site)
+        prompt = self._prompt_s.get((ask.group.name, ask.site), math.nan)
+        expected = float(np.fmax(self._members.present[ask.site].round_seconds, prompt))
         least = self._pace.silence if math.isnan(expected) else max(self._pace.silence, 2 * expected)
         return float(least * 2.0 ** min(ask.tries - 1, 20))
 
@@ -234,6 +236,10 @@ class Loop:
             return False
         key = (ask.group.name, ask.site)
         self._longest_s[key] = max(self._longest_s.get(key, 0.0), now - ask.since)
+        if (
+            ask.tries == 1
+        ):  # what was asked again tells how long the centre waited, not how long the site took
+            self._prompt_s[key] = max(self._prompt_s.get(key, 0.0), now - ask.since)
         if ask.trouble:
             self._observer(SiteNews(site=ask.site, state="present"))
         return True
