@@ -13,8 +13,8 @@ secure aggregation                  clipped sums of all sites, with each site's 
                                     drawn by :class:`~common.secure_aggregation.private_sum.PrivateSum`
 ==================================  ==================================================================================
 
-A patient's gradient is not rounded to the grid of the secure sum: that would move a number of the sum by half a grid
-step a patient, hundreds of times less than the noise.
+A patient's gradient is not rounded to the grid of the secure sum: at random, that would move a number of the sum by a
+third of a grid step times the root of the number of patients, where the noise has thousands of steps.
 """
 
 from __future__ import annotations

@@ -28,10 +28,11 @@ from rich.console import Console
 
 from common import pretrained
 from common import settings as configuration
+from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError
 from common.evaluation import agreement, bootstrap
 from common.networks.spec import COMBINED
-from common.settings import CohortSettings, PhantomSettings, Settings, ShiftSettings
+from common.settings import Settings
 from simulation import cohort, disjoint, private_heads, private_tuned, private_utility_shown
 from simulation.cohort import Cohort
 from simulation.metrics import scorer_of
@@ -295,8 +296,14 @@ def study(
             rows.append(replace(row, frozen=False))
             say(private_utility_shown.line(rows[-1]))
     exams, tested = desk.private.tested
+    campaign = desk.private.campaign
     return Study(
-        rows=tuple(rows), exams=exams, patients=tested, weights=len(desk.private.campaign.start), delta=DELTA
+        rows=tuple(rows),
+        exams=exams,
+        patients=tested,
+        weights=len(campaign.start),
+        delta=DELTA,
+        encoders=campaign.settings.network.weights_sha256,
     )
 
 

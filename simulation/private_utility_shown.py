@@ -17,12 +17,12 @@ from matplotlib.lines import Line2D
 
 from common.evaluation.bootstrap import Estimate
 from common.networks.spec import COMBINED
-from common.privacy import utility
+from common.privacy import noise_ratio, utility
 from common.version import VERSION
 from server.report import figures
 
 NAME = "private_utility"
-GOAL = 0.05
+GOAL = noise_ratio.GOAL_KAPPA
 """Of weighted kappa that noise may cost."""
 MUST = ((8.0, 450), (3.0, 1500))
 """Epsilon, and from how many patients on the goal is set for it."""
@@ -84,6 +84,7 @@ class Study:
         patients: held out.
         weights: numbers that a frozen cell trains.
         delta: of every budget.
+        encoders: hash of their weights.
     """
 
     rows: tuple[Row, ...]
@@ -91,6 +92,7 @@ class Study:
     patients: int
     weights: int
     delta: float
+    encoders: str
 
 
 def write(found: Study, folder: Path) -> None:
@@ -182,10 +184,10 @@ def text(found: Study) -> Iterator[str]:
     yield "## How it was measured"
     yield ""
     yield (
-        f"* Linear heads ({found.weights} numbers in all) on frozen encoders, which `synofed pretrain` made from "
-        f"phantoms of another seed and of other machines. Five sites with a machine each; training patients spread "
-        f"evenly, three exams each; {found.exams} held-out exams of {found.patients} patients at the same sites, "
-        f"scored against the phantoms' true grades."
+        f"* Linear heads ({found.weights} numbers in all) on frozen encoders (`{found.encoders[:12]}`), which "
+        f"`synofed pretrain` made from phantoms of another seed and of other machines. Five sites with a machine "
+        f"each; training patients spread evenly, three exams each; {found.exams} held-out exams of {found.patients} "
+        f"patients at the same sites, scored against the phantoms' true grades."
     )
     yield (
         f"* {max(row.rounds for row in frozen)} rounds of the whole cohort; epsilon is a patient's, for one patient "
@@ -196,7 +198,7 @@ def text(found: Study) -> Iterator[str]:
     yield (
         "* Own noise is the production step at each site. Under secure aggregation each of five sites adds the share "
         "that suffices if one of them tells the centre its own (U = 5, t = 1), drawn in whole numbers as in "
-        "production. Patients' gradients are not rounded to its grid, hundreds of times finer than the noise."
+        "production. Patients' gradients are not rounded to its grid: the noise has thousands of its steps."
     )
     yield (
         "* The learning rate of each cell was chosen on a rehearsal: another cohort of phantoms (another seed, five "

@@ -14,6 +14,7 @@ import torch
 
 from client.site import Site
 from common import network_files, pretrained
+from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError
 from common.evaluation.bootstrap import Estimate
 from common.networks.spec import COMBINED
@@ -22,7 +23,7 @@ from common.privacy.heads import Heads, HeadShape, patient_rows
 from common.privacy.patient_step import clipped_sum
 from common.secure_aggregation.fixed_point import quantise
 from common.secure_aggregation.private_sum import PrivateSum
-from common.settings import PhantomSettings, Settings
+from common.settings import Settings
 from simulation import disjoint, engines, private_heads, private_utility, private_utility_shown
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
@@ -210,7 +211,7 @@ def made(losses: dict[Cell, float]) -> Study:
         )
         for cell, loss in losses.items()
     )
-    return Study(rows=rows, exams=90, patients=30, weights=144, delta=1e-5)
+    return Study(rows=rows, exams=90, patients=30, weights=144, delta=1e-5, encoders="0" * 64)
 
 
 def test_the_table_is_what_plans_read() -> None:
