@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import synofed
-from common.settings import PhantomSettings
+from common.cohort_settings import PhantomSettings
 from simulation import cohort
 
 SEEDS = (1, 2)

@@ -12,9 +12,10 @@ from pydantic import Field, field_validator
 from client.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_own
+from common.methods.settings import StageSettings
 from common.section import Positive, Section
 from common.secure_aggregation.settings import SecureSettings
-from common.settings import Settings, StageSettings
+from common.settings import Settings
 
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""

@@ -17,12 +17,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
+from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
+from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy.settings import PrivacySettings
-from common.section import Fraction, Name, Positive, Section
+from common.section import Backbone, Fraction, Name, Positive, Section
 from common.secure_aggregation.settings import SecureSettings, objection
 
-Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
@@ -158,105 +159,6 @@ class FederationSettings(Section):
         return sites if self.quorum == "all" else min(self.quorum, sites)
 
 
-class StageSettings(Section):
-    """What a stage does otherwise than ``training`` and ``federation`` say; ``None``: as they do."""
-
-    rounds: Positive | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Positive | None = None
-    local_steps: Positive | None = None
-
-
-class JigsawSettings(StageSettings):
-    """Pretraining by jigsaw puzzles (Noroozi and Favaro 2016), as in RATING's stage 1."""
-
-    image: str = "gs"
-    image_px: Annotated[int, Field(ge=24, le=1024)] = 225
-    """Side that the ROI is resized to; three cells a side."""
-    tile_px: Annotated[int, Field(ge=8, le=341)] = 64
-    """Side of the tile that is cut at a random place of each cell."""
-    permutations: Annotated[int, Field(ge=2, le=10_000)] = 1000
-    """Size of the set that is told apart (the paper: 1000, the released code: 100)."""
-    measurements: tuple[str, ...] | None = None
-    """Whose networks start from the puzzles (RATING: hypertrophy's only); ``None``: all."""
-
-    @model_validator(mode="after")
-    def _tiles_fit(self) -> JigsawSettings:
-        if self.tile_px > self.image_px // 3:
-            raise ValueError(
-                f"jigsaw.tile_px is {self.tile_px}, a cell of {self.image_px} px has {self.image_px // 3}"
-            )
-        return self
-
-
-class RatingSettings(Section):
-    """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
-
-    folds: Annotated[int, Field(ge=2, le=20)] = 5
-    models: Positive | None = None
-    """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
-    replicas: Annotated[int, Field(ge=1, le=26)] = 2
-    fusion: Literal["staged", "joint"] = "staged"
-    """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""
-    codes: Literal["ecoc", "classes"] = "ecoc"
-    """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
-    decision: Literal["multitude", "majority"] = "multitude"
-    """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
-    pretraining: Literal["jigsaw", "none"] = "none"
-    """``jigsaw``: backbones learn to put an image's tiles in order before they learn grades; ``none``: they start
-    as ``network.weights`` says."""
-    jigsaw: JigsawSettings = JigsawSettings()
-    head: StageSettings = StageSettings()
-    """The stage that trains H."""
-
-    @model_validator(mode="after")
-    def _no_more_models_than_folds(self) -> RatingSettings:
-        if self.models is not None and self.models > self.folds:
-            raise ValueError(f"rating.models is {self.models}, but there are only {self.folds} folds")
-        return self
-
-
-class AndersenSettings(Section):
-    """Andersen et al. 2019: a binary network, and an ensemble of classifiers on the best layer of a backbone."""
-
-    binary_backbone: Backbone = "vgg16"
-    backbone: Backbone = "inception_v3"
-    encoder: Literal["frozen", "trained"] = "frozen"
-    """``frozen``: classifiers on ImageNet's features (published; needs ``network.weights``); ``trained``: the
-    encoder is trained with each of them."""
-    layers: Annotated[int, Field(ge=1, le=11)] = 11
-    """Candidates for the layer whose features are classified: the first so many of the backbone."""
-    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
-        1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
-    )  # fmt: skip
-    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64)
-    """The ensemble has one classifier for each pair of learning rate and batch size: ten."""
-
-
-class ProbeSettings(Section):
-    """Linear heads on frozen, public encoders; as many members as encoders x augmentations x initialisations."""
-
-    source: Literal["encoders", "torchvision"] = "encoders"
-    """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
-    encoders: Positive = 1
-    """Of the folder, the first so many."""
-    augmentations: Positive = 1
-    """Sets of augmented pictures; members of another set see other pictures."""
-    initialisations: Positive = 3
-    """Start weights of the heads."""
-    views: Positive = 1
-    """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
-    neck: Positive | None = None
-    """Numbers that the encoder's public projection gives; ``None``: it has none."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
-    """Of the one step a round, down the gradient of the mean loss."""
-
-    @property
-    def members(self) -> int:
-        """Scoring models."""
-        return self.encoders * self.augmentations * self.initialisations
-
-
 class EvaluateSettings(Section):
     """What is computed after training."""
 
@@ -280,89 +182,6 @@ class ComputeSettings(Section):
     """CPU threads of one site. The same number gives the same bits in every engine."""
     engine: Literal["in-process", "ray"] = "in-process"
     groups_in_flight: Positive = 4
-
-
-class ShiftSettings(Section):
-    """How the sites of a phantom cohort differ beyond chance, for studies of heterogeneity.
-
-    Each is spread evenly over the sites, from the first to the last.
-    """
-
-    devices: Literal["own", "one", "drawn"] = "own"
-    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site
-    that nobody measured, from the cohort's seed (for public encoders, which must not know the sites' machines)."""
-    severity: Annotated[float, Field(ge=0, le=3)] = 0.0
-    """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
-    standard deviations of what makes them ill."""
-    reader_bias: Annotated[float, Field(ge=0, le=2)] = 0.0
-    """The first site's readers see so many grades less than usual, the last one's so many more."""
-    largest: Annotated[float, Field(ge=1, le=100)] = 1.0
-    """Patients of the last site over those of the first; the sites' sum stays."""
-
-
-class PhantomSettings(Section):
-    """A cohort of phantom patients (``simulation.phantom``)."""
-
-    sites: Annotated[int, Field(ge=1, le=200)] = 5
-    patients: Positive = 40
-    """Patients a site."""
-    exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    unseen_device: bool = True
-    """Add one site, on a device of its own, that is never trained on."""
-    unseen_trains: bool = False
-    """That site has training patients too: for studies that leave out one device after the other."""
-    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
-    """Privacy budget of a patient, as the sites' policies have it; ``None``: no campaign with privacy runs."""
-    image_px: Annotated[int, Field(ge=64, le=512)] = 224
-    """Side of the region of interest in the saved pictures."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """``None``: the run's."""
-    shift: ShiftSettings = ShiftSettings()
-
-    @model_serializer(mode="wrap")
-    def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """A cohort without shifts or budget is named and described as it was before there were any."""
-        fields: dict[str, Any] = handler(self)
-        if self.maximum_epsilon is None:
-            fields.pop("maximum_epsilon", None)
-        if self.shift == ShiftSettings():
-            fields.pop("shift", None)
-        return fields
-
-
-class PublicSettings(Section):
-    """Pictures with labels, split into sites (``simulation.public``)."""
-
-    images: Path
-    """Folder that the paths in ``labels`` start from."""
-    labels: Path
-    columns: dict[str, str]
-    """Manifest or measurement column -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed."""
-    by: str = "dirichlet"
-    """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""
-    sites: Annotated[int, Field(ge=1, le=200)] = 3
-    alpha: Annotated[float, Field(gt=0)] = 1.0
-    weights: tuple[float, ...] = ()
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
-
-
-class CohortSettings(Section):
-    """Where a simulation's sites come from: exactly one of the three."""
-
-    folder: Path | None = None
-    """A folder that holds site folders (as ``synofed cohort make`` and ``split`` write them)."""
-    phantom: PhantomSettings | None = None
-    public: PublicSettings | None = None
-    leave_out: tuple[str, ...] = ()
-    """Devices whose sites do not train; their held-out patients are scored all the same."""
-
-    @model_validator(mode="after")
-    def _exactly_one(self) -> CohortSettings:
-        given = [name for name in ("folder", "phantom", "public") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"cohort needs exactly one of folder, phantom, public; got {given or 'none'}")
-        return self
 
 
 class Settings(Section):

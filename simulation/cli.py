@@ -14,13 +14,13 @@ from rich.table import Table
 
 from common import atomic
 from common import settings as configuration
+from common.cohort_settings import PhantomSettings
 from common.committee import Committee, Scores
 from common.errors import ConfigurationError, DataError, SubsetError
 from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import RESEARCH_ONLY
 from common.privacy import notice
-from common.settings import PhantomSettings
 from server import report as reports
 from server.campaign import Status
 from server.report import tables

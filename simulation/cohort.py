@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from common.settings import PhantomSettings
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream

@@ -12,9 +12,10 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from common import encoder_files
+from common.cohort_settings import CohortSettings, PhantomSettings
 from common.encoder_files import About, Machine
 from common.errors import ConfigurationError
-from common.settings import CohortSettings, PhantomSettings, Settings
+from common.settings import Settings
 from simulation import cohort
 from simulation.phantom.devices import FITTED, Device
 

@@ -28,8 +28,8 @@ from client import campaigns, policy_file
 from client import enrolment as joining
 from client.site import Site
 from common import settings as configuration
+from common.cohort_settings import PhantomSettings
 from common.errors import ConnectionLostError, SynofedError
-from common.settings import PhantomSettings
 from server import enrolment, provision, run_shown, submit
 from server.home import Home
 from server.runs import ENDED, EXIT_CODES, Run

@@ -18,12 +18,13 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from client.site import Site
+from common.cohort_settings import PhantomSettings
 from common.committee import Committee
 from common.errors import DataError
 from common.evaluation.bootstrap import Estimate, resamples
 from common.evaluation.localisation import Localisation, localisation
 from common.heatmaps import HeatmapSettings
-from common.settings import PhantomSettings, Settings
+from common.settings import Settings
 from server.report import Example, write_examples
 from simulation import cohort as cohorts
 from simulation import heatmaps

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from client.ingest.rows import read_rows
+from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
 from common.privacy import notice
-from common.settings import CohortSettings, Settings
+from common.settings import Settings
 from common.training.local_settings import local_settings
 from server.plan import StageCost, cost_key, stage_costs, stages
 from simulation import cohort as cohorts

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from client.site import Site
 from common import encoder_files
+from common.cohort_settings import PhantomSettings
 from common.encoder_files import About
 from common.errors import ConfigurationError, DataError
 from common.evaluation import agreement
@@ -34,7 +35,7 @@ from common.networks import build
 from common.networks.backbones import backbone
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec, Probe, Target
-from common.settings import PhantomSettings, Settings
+from common.settings import Settings
 from common.training.data import MISSING, ExamTensors
 from common.training.inputs import inputs, labels, training_exams
 from common.training.local import score, train_network

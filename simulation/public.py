@@ -17,9 +17,10 @@ from statistics import median_low
 
 import numpy as np
 
+from common.cohort_settings import PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.extensions import is_own, own
-from common.settings import PublicSettings, Settings
+from common.settings import Settings
 from simulation import partition
 from simulation.cohort import Cohort, discover
 from simulation.collection import (

@@ -10,7 +10,8 @@ from client.campaigns import State, Status
 from client.ingest.rows import read_rows
 from client.site import Site
 from common.errors import DataError, SynofedError
-from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, RatingSettings, Settings
+from common.methods.settings import RatingSettings
+from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings
 
 PATH = "_path"
 NO_GRADES = ("exam_id", "reader", "session")

@@ -26,12 +26,13 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
+from common.methods.settings import StageSettings
 from common.methods.stages import Stage, method
 from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
-from common.settings import Settings, StageSettings
+from common.settings import Settings
 from common.training.inputs import training_exams, validation_exams
 
 EXAMS = 16

@@ -11,8 +11,9 @@ from jaxtyping import Float32, Int
 
 from common.errors import ConfigurationError
 from common.extensions import is_own, own
+from common.methods.settings import StageSettings
 from common.networks.spec import NetworkSpec
-from common.settings import Settings, StageSettings, TrainingSettings
+from common.settings import Settings, TrainingSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, TypeAlias
 
+from common.methods.settings import JigsawSettings
 from common.section import Section
-from common.settings import JigsawSettings, TrainingSettings
+from common.settings import TrainingSettings
 
 COMBINED = "combined"
 """The combined score, the larger of hypertrophy and vascularity: a target too, though no reader gives it."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.settings import PhantomSettings
+from common.cohort_settings import PhantomSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from client.doctor import check as doctor
 from client.doctor.findings import TITLES, Finding, Kind, Report
 from client.doctor.hashes import alike, likeness
 from client.doctor.row_checks import side_in
+from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from common.settings import PhantomSettings
 from simulation.phantom.devices import FITTED
 from simulation.phantom.folders import Job, write_patient, write_site
 from simulation.phantom.shifts import SiteShift

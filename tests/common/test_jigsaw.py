@@ -5,9 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from common.imaging import jigsaw
+from common.methods.settings import JigsawSettings
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import JigsawSettings, TrainingSettings
+from common.settings import TrainingSettings
 from common.training.inputs import inputs, labels
 from common.training.local import accuracy, train_network
 from common.training.local_settings import LocalSettings

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import BudgetError, ConfigurationError
+from common.methods.settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Piece, Target
@@ -21,7 +22,7 @@ from common.privacy.heads import Heads, HeadShape, patient_rows
 from common.privacy.network_step import PictureGradients, clipped_sum, private_network_gradient
 from common.privacy.network_training import patients_exams, private_network_steps
 from common.privacy.patient_step import StepSettings
-from common.settings import JigsawSettings, NetworkSettings
+from common.settings import NetworkSettings
 from common.training.data import MISSING, ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels

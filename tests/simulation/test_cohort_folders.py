@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from common.settings import PhantomSettings
 from simulation import cohort
 from simulation.phantom import folders
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from common import network_files
+from common.cohort_settings import PhantomSettings
 from common.committee import Committee
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
@@ -20,7 +21,7 @@ from common.methods.stages import NetworkResult, networks
 from common.network_files import TrainedNetwork
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec, Target
-from common.settings import PhantomSettings, Settings, parse
+from common.settings import Settings, parse
 from simulation import cohort, heatmap_truth, heatmaps, score
 from simulation.progress import Display
 from tests.simulation.test_simulate import CONFIG

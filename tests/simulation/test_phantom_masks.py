@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
+from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from common.exam import Roi
 from common.imaging.doppler import flow_mask
-from common.settings import PhantomSettings
 from simulation import cohort
 from simulation.heatmap_truth import jobs
 from simulation.phantom.masks import Region, regions

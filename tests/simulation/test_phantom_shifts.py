@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.settings import PhantomSettings, ShiftSettings, parse
+from common.cohort_settings import PhantomSettings, ShiftSettings
+from common.settings import parse
 from simulation import cohort
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient, site_readers

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 import synofed
 from common import encoder_files
+from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
-from common.settings import CohortSettings, PhantomSettings, Settings, ShiftSettings
+from common.settings import Settings
 from simulation import cohort, disjoint
 from simulation.phantom.devices import FITTED
 from simulation.pretrain import Made, pretrain

@@ -1,0 +1,94 @@
+"""The ``[cohort]`` section of a run's configuration: where a simulation's sites come from. No part of the plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_serializer, model_validator
+
+from common.section import Positive, Section
+
+
+class ShiftSettings(Section):
+    """How the sites of a phantom cohort differ beyond chance, for studies of heterogeneity.
+
+    Each is spread evenly over the sites, from the first to the last.
+    """
+
+    devices: Literal["own", "one", "drawn"] = "own"
+    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site
+    that nobody measured, from the cohort's seed (for public encoders, which must not know the sites' machines)."""
+    severity: Annotated[float, Field(ge=0, le=3)] = 0.0
+    """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
+    standard deviations of what makes them ill."""
+    reader_bias: Annotated[float, Field(ge=0, le=2)] = 0.0
+    """The first site's readers see so many grades less than usual, the last one's so many more."""
+    largest: Annotated[float, Field(ge=1, le=100)] = 1.0
+    """Patients of the last site over those of the first; the sites' sum stays."""
+
+
+class PhantomSettings(Section):
+    """A cohort of phantom patients (``simulation.phantom``)."""
+
+    sites: Annotated[int, Field(ge=1, le=200)] = 5
+    patients: Positive = 40
+    """Patients a site."""
+    exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    unseen_device: bool = True
+    """Add one site, on a device of its own, that is never trained on."""
+    unseen_trains: bool = False
+    """That site has training patients too: for studies that leave out one device after the other."""
+    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    """Privacy budget of a patient, as the sites' policies have it; ``None``: no campaign with privacy runs."""
+    image_px: Annotated[int, Field(ge=64, le=512)] = 224
+    """Side of the region of interest in the saved pictures."""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    """``None``: the run's."""
+    shift: ShiftSettings = ShiftSettings()
+
+    @model_serializer(mode="wrap")
+    def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """A cohort without shifts or budget is named and described as it was before there were any."""
+        fields: dict[str, Any] = handler(self)
+        if self.maximum_epsilon is None:
+            fields.pop("maximum_epsilon", None)
+        if self.shift == ShiftSettings():
+            fields.pop("shift", None)
+        return fields
+
+
+class PublicSettings(Section):
+    """Pictures with labels, split into sites (``simulation.public``)."""
+
+    images: Path
+    """Folder that the paths in ``labels`` start from."""
+    labels: Path
+    columns: dict[str, str]
+    """Manifest or measurement column -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed."""
+    by: str = "dirichlet"
+    """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""
+    sites: Annotated[int, Field(ge=1, le=200)] = 3
+    alpha: Annotated[float, Field(gt=0)] = 1.0
+    weights: tuple[float, ...] = ()
+    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+
+class CohortSettings(Section):
+    """Where a simulation's sites come from: exactly one of the three."""
+
+    folder: Path | None = None
+    """A folder that holds site folders (as ``synofed cohort make`` and ``split`` write them)."""
+    phantom: PhantomSettings | None = None
+    public: PublicSettings | None = None
+    leave_out: tuple[str, ...] = ()
+    """Devices whose sites do not train; their held-out patients are scored all the same."""
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> CohortSettings:
+        given = [name for name in ("folder", "phantom", "public") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"cohort needs exactly one of folder, phantom, public; got {given or 'none'}")
+        return self

@@ -1,0 +1,108 @@
+"""The methods' own sections of a run's configuration."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from common.section import Backbone, Positive, Section
+
+
+class StageSettings(Section):
+    """What a stage does otherwise than ``training`` and ``federation`` say; ``None``: as they do."""
+
+    rounds: Positive | None = None
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    batch_size: Positive | None = None
+    local_steps: Positive | None = None
+
+
+class JigsawSettings(StageSettings):
+    """Pretraining by jigsaw puzzles (Noroozi and Favaro 2016), as in RATING's stage 1."""
+
+    image: str = "gs"
+    image_px: Annotated[int, Field(ge=24, le=1024)] = 225
+    """Side that the ROI is resized to; three cells a side."""
+    tile_px: Annotated[int, Field(ge=8, le=341)] = 64
+    """Side of the tile that is cut at a random place of each cell."""
+    permutations: Annotated[int, Field(ge=2, le=10_000)] = 1000
+    """Size of the set that is told apart (the paper: 1000, the released code: 100)."""
+    measurements: tuple[str, ...] | None = None
+    """Whose networks start from the puzzles (RATING: hypertrophy's only); ``None``: all."""
+
+    @model_validator(mode="after")
+    def _tiles_fit(self) -> JigsawSettings:
+        if self.tile_px > self.image_px // 3:
+            raise ValueError(
+                f"jigsaw.tile_px is {self.tile_px}, a cell of {self.image_px} px has {self.image_px // 3}"
+            )
+        return self
+
+
+class RatingSettings(Section):
+    """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
+
+    folds: Annotated[int, Field(ge=2, le=20)] = 5
+    models: Positive | None = None
+    """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
+    replicas: Annotated[int, Field(ge=1, le=26)] = 2
+    fusion: Literal["staged", "joint"] = "staged"
+    """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""
+    codes: Literal["ecoc", "classes"] = "ecoc"
+    """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
+    decision: Literal["multitude", "majority"] = "multitude"
+    """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
+    pretraining: Literal["jigsaw", "none"] = "none"
+    """``jigsaw``: backbones learn to put an image's tiles in order before they learn grades; ``none``: they start
+    as ``network.weights`` says."""
+    jigsaw: JigsawSettings = JigsawSettings()
+    head: StageSettings = StageSettings()
+    """The stage that trains H."""
+
+    @model_validator(mode="after")
+    def _no_more_models_than_folds(self) -> RatingSettings:
+        if self.models is not None and self.models > self.folds:
+            raise ValueError(f"rating.models is {self.models}, but there are only {self.folds} folds")
+        return self
+
+
+class AndersenSettings(Section):
+    """Andersen et al. 2019: a binary network, and an ensemble of classifiers on the best layer of a backbone."""
+
+    binary_backbone: Backbone = "vgg16"
+    backbone: Backbone = "inception_v3"
+    encoder: Literal["frozen", "trained"] = "frozen"
+    """``frozen``: classifiers on ImageNet's features (published; needs ``network.weights``); ``trained``: the
+    encoder is trained with each of them."""
+    layers: Annotated[int, Field(ge=1, le=11)] = 11
+    """Candidates for the layer whose features are classified: the first so many of the backbone."""
+    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+        1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
+    )  # fmt: skip
+    batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64)
+    """The ensemble has one classifier for each pair of learning rate and batch size: ten."""
+
+
+class ProbeSettings(Section):
+    """Linear heads on frozen, public encoders; as many members as encoders x augmentations x initialisations."""
+
+    source: Literal["encoders", "torchvision"] = "encoders"
+    """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
+    encoders: Positive = 1
+    """Of the folder, the first so many."""
+    augmentations: Positive = 1
+    """Sets of augmented pictures; members of another set see other pictures."""
+    initialisations: Positive = 3
+    """Start weights of the heads."""
+    views: Positive = 1
+    """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
+    neck: Positive | None = None
+    """Numbers that the encoder's public projection gives; ``None``: it has none."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    """Of the one step a round, down the gradient of the mean loss."""
+
+    @property
+    def members(self) -> int:
+        """Scoring models."""
+        return self.encoders * self.augmentations * self.initialisations
