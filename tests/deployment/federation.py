@@ -112,8 +112,9 @@ class Federation:
         for name in names:
             policy_file.sign(Site.open(self.site(name)), self.officer)
 
-    def up(self) -> None:
-        self._start("up", "federation", "up", "--home", str(self.home.path))
+    def up(self, *wrapper: str) -> None:
+        """Start the centre, by a command that ends in executing another where one is given."""
+        self._start("up", "federation", "up", "--home", str(self.home.path), wrapper=wrapper)
 
     def join(self, name: str, *options: str) -> None:
         self._start(name, "site", "join", str(self.site(name)), *options)
@@ -168,10 +169,10 @@ class Federation:
             [*self.folder.glob("*.out"), *self.folder.glob("*/log.txt"), *self.home.runs.glob("*/log.txt")]
         )
 
-    def _start(self, name: str, *arguments: str) -> None:
+    def _start(self, name: str, *arguments: str, wrapper: Sequence[str] = ()) -> None:
         with (self.folder / f"{name}.out").open("ab") as output:
             self.processes[name] = subprocess.Popen(
-                [sys.executable, str(Path(sys.executable).parent / "synofed"), *arguments],
+                [*wrapper, sys.executable, str(Path(sys.executable).parent / "synofed"), *arguments],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=self.folder,
