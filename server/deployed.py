@@ -171,7 +171,8 @@ class Reporter:
                 self._site(event)
             case CentreNews():
                 logger.warning("waiting: %s", event.reason)
-                self._update(waits=event.reason)
+                with suppress(OSError):  # the disk may be full
+                    self._update(waits=event.reason)
 
     def without_ensemble(self) -> tuple[str, ...]:
         """The sites that took part and have not got the networks yet."""

@@ -95,6 +95,8 @@ class Journal:
             arrays = {f"{key}:{name}": v for name, kept in extra.items() for key, v in kept.items()}
             tensor_file.write(self._state_path(entry.server_round), arrays, {})
         tensor_file.write(self._path(entry.server_round), weights, {"entry": json.dumps(asdict(entry))})
+        for draft in self._folder.glob(".*.safetensors-*"):  # of a process that was killed
+            draft.unlink()
         needed = {entry.server_round} | {best.server_round for best in entry.best.values()}
         for path in self._folder.glob("round_*.safetensors"):
             if _round_of(path) not in needed:

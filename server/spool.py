@@ -43,7 +43,7 @@ class Spool:
                 spooled[kind] = {}
                 for name, update in updates.items():
                     spooled[kind][name] = SpooledUpdate(path=path, offset_bytes=file.tell())
-                    np.ascontiguousarray(update, dtype="<f4").tofile(file)
+                    file.write(np.ascontiguousarray(update, dtype="<f4").data)  # tofile hides why it fails
         return spooled
 
     def clear(self) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Centre:
     _answers: bool = field(init=False, default=False)
     _next_look: float = field(init=False, default=0.0)
     _next_note: float = field(init=False, default=0.0)
+    _trouble: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.federation = self.home.federation()
@@ -126,7 +127,8 @@ class Centre:
     def _note_who_is_there(self, link: Control) -> None:
         if time.monotonic() >= self._next_note:
             self._next_note = time.monotonic() + PRESENCE_S
-            presence.write(self.home, link.nodes())
+            with suppress(OSError):  # the disk may be full; it is noted again
+                presence.write(self.home, link.nodes())
 
     def _tend_campaigns(self, link: Control) -> None:
         if time.monotonic() < self._next_look:
@@ -138,8 +140,18 @@ class Centre:
                 if not _settled(run):
                     active = link.active() if active is None else active
                     _Tended(run, link, active, self.say).tend()
+                self._trouble.pop(run.name, None)
             except ConfigurationError as error:
                 self.say(f"{run.name}: {error}")
+            except OSError as error:
+                self._tell_once(
+                    run.name, f"nothing can be written ({error.strerror}); free some space, it goes on"
+                )
+
+    def _tell_once(self, campaign: str, trouble: str) -> None:
+        if self._trouble.get(campaign) != trouble:
+            self._trouble[campaign] = trouble
+            self.say(f"{campaign}: {trouble}")
 
 
 def _settled(run: Run) -> bool:

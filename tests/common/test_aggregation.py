@@ -1,11 +1,14 @@
+import errno
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from common.aggregation.mean import InMemory, Weighted, weighted_mean
 from server.spool import Spool
+from tests.full_disk import limited_files
 
 
 def _updates(seed: int, sites: int, size: int) -> list[Weighted]:
@@ -49,3 +52,11 @@ def test_spooled_updates_give_the_bits_of_those_in_memory(tmp_path: Path) -> Non
     np.testing.assert_array_equal(
         weighted_mean(spooled, size=600, chunk=77), weighted_mean(tail, size=600, chunk=600)
     )
+
+
+def test_a_full_disk_is_told_by_its_number_so_that_it_can_be_waited_for(tmp_path: Path) -> None:
+    spool = Spool(tmp_path, "g")
+    values = np.ones(100_000, dtype=np.float32)
+    with limited_files(50_000), pytest.raises(OSError) as caught:
+        spool.write(0, {"update": {"a": values}})
+    assert caught.value.errno == errno.EFBIG  # a limit's number; that of a disk is ENOSPC

@@ -46,6 +46,14 @@ def test_best_round_is_the_one_whose_weights_scored_best(tmp_path: Path) -> None
     assert result.auc == pytest.approx(0.9)
 
 
+def test_what_a_killed_process_left_of_a_round_is_removed(tmp_path: Path) -> None:
+    rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1"))
+    (folder,) = [path for path in (tmp_path / "journal").iterdir() if path.is_dir()]
+    (folder / ".round_0001.safetensors-00ff00ff").write_bytes(bytes(100))
+    _run(rounds)
+    assert not list(folder.glob(".*"))
+
+
 def test_only_the_last_and_the_best_rounds_stay_on_disk(tmp_path: Path) -> None:
     rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 4"))
     _run(rounds, aucs=(0.5, 0.9, 0.7, 0.8, 0.6))

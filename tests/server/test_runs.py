@@ -21,6 +21,7 @@ from server.home import Home
 from server.journal import RoundRecord
 from server.registry import RegisteredSite, Registry
 from server.runs import Attempts, CampaignStatus, Run, find
+from tests.full_disk import limited_files
 from tests.site_folders import make_settings
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -49,6 +50,9 @@ class Link:
     started: list[str] = field(default_factory=list)
     stopped: list[int] = field(default_factory=list)
     alive: set[int] = field(default_factory=set)
+
+    def active(self) -> frozenset[int]:
+        return frozenset(self.alive)
 
     def start(self, campaign: str) -> int:
         self.started.append(campaign)
@@ -92,6 +96,19 @@ def test_a_submitted_campaign_is_started_once(home: Home) -> None:
         tend(run, link)
     assert link.started == ["demo"]
     assert run.status().state == "STARTING"
+
+
+def test_a_full_disk_is_told_once_and_ends_nothing(home: Home) -> None:
+    run, link, told = submit.submit(home, settings()), Link(), list[str]()
+    centre = up.Centre(home, insecure=False, say=told.append)
+    with limited_files(10):
+        for _ in range(2):
+            centre._next_look = 0.0
+            centre._tend_campaigns(cast(Control, link))
+    assert [text.partition(" (")[0] for text in told] == ["demo: nothing can be written"]
+    centre._next_look = 0.0
+    centre._tend_campaigns(cast(Control, link))
+    assert (link.started, run.status().state) == (["demo"], "STARTING")
 
 
 def test_one_that_died_waits_ever_longer_until_it_has_failed(home: Home) -> None:
