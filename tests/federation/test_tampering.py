@@ -25,7 +25,13 @@ TWO_ROUNDS = "[federation]\nrounds = 2\nquorum = 2"
 def folders(tmp_path: Path) -> list[Path]:
     return [
         make_site_folder(
-            tmp_path / name, name=name, patients=8, seed=seed, measurements=("hypertrophy",), grades=3
+            tmp_path / name,
+            name=name,
+            patients=8,
+            seed=seed,
+            measurements=("hypertrophy",),
+            grades=3,
+            held_out_patients=2,
         )
         for seed, name in enumerate(SITES)
     ]
