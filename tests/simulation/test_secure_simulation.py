@@ -48,6 +48,7 @@ def test_a_study_whose_sites_know_each_other_beside_baselines_that_sum_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_on_ray_it_is_the_same(config: Path, tmp_path: Path) -> None:
     short = [*SECURE, "evaluate.baselines=false", "rating.models=1", "rating.fusion=joint"]
     here = synofed.simulate(config, out=tmp_path / "here", overrides=short).path
