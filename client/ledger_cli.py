@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import click
 import typer
@@ -14,7 +14,7 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from client import receipts
-from client.cli_options import AsJson, Folder, KeptReceipts
+from client.cli_options import AsJson, Folder, KeptReceipts, Noted
 from client.site import Site
 
 if TYPE_CHECKING:
@@ -72,10 +72,7 @@ def head(folder: Folder, as_json: AsJson = False) -> None:
 def verify(
     folder: Folder,
     kept: KeptReceipts = None,
-    noted: Annotated[
-        list[str] | None,
-        typer.Option("--noted", help="A code of `ledger head` from the paper file; repeatable."),
-    ] = None,
+    noted: Noted = None,
     as_json: AsJson = False,
 ) -> None:
     """Check that no entry was edited, dropped or moved, and that the ledger holds all that others know of it."""

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from client.local_report import HELD_OUT, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
+from common.figures import INK, LINE
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -26,7 +27,6 @@ TITLES = {
     TRAINED_ON: "Patients that the networks were trained on: no test of them",
 }
 COLOURS = {"ensemble": "#2b7bba", "readers": "#8e63b0"}
-INK, LINE = "#222222", "#dddddd"
 
 
 def render(report: Report) -> str:

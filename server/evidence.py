@@ -13,8 +13,9 @@ from common.errors import SynofedError, VerificationError
 from common.privacy import chain
 from common.privacy.accounting import PrivateSteps
 from common.privacy.chain import Entry
-from common.privacy.claims import planned_rounds, some, steps_a_round
+from common.privacy.claims import planned_rounds, some
 from common.privacy.evidence import Answer, Check, Evidence
+from common.privacy.planned import steps_a_round
 from common.privacy.settings import PrivacySettings
 from common.privacy.spending import Book, PrivateRelease, UnboundedRelease
 from common.receipts import Kept, Receipt

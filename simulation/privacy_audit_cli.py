@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from client.cli_options import AsJson, KeptReceipts, Noted
 from common import atomic
 from common.errors import VerificationError
 from common.privacy.claims import some
@@ -27,14 +28,8 @@ def audit(
         list[Path] | None,
         typer.Option("--site", help="A further site's folder; of a run, one of its own. Repeatable."),
     ] = None,
-    kept: Annotated[
-        list[Path] | None,
-        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
-    ] = None,
-    noted: Annotated[
-        list[str] | None,
-        typer.Option("--noted", help="A code of `site ledger head` from the paper file; repeatable."),
-    ] = None,
+    kept: KeptReceipts = None,
+    noted: Noted = None,
     promise: Annotated[
         Path | None, typer.Option(help="JSON that `privacy plan --dpia` wrote: promised beside done.")
     ] = None,
@@ -47,7 +42,7 @@ def audit(
         typer.Option(metavar="VERSION", help="List what this version released, and stop there."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the report; default: the audited one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Recompute every claim about privacy from ledger, receipts and plan, and write a report."""
     from common.privacy import audit_report  # noqa: PLC0415  accounting: seconds

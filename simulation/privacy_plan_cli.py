@@ -17,7 +17,7 @@ from client.site import Site
 from common import atomic
 from common import settings as configuration
 from common.errors import ConfigurationError
-from common.privacy import accounting, designs, dpia, utility
+from common.privacy import accounting, designs, dpia, planned, utility
 from common.privacy import plan as planning
 from common.privacy.plan import Budget, Cohort, Plan
 from common.privacy.promise import Promise, SitePromise
@@ -124,7 +124,7 @@ def make(settings: Settings, *, cohort: Cohort, budget: Budget) -> Plan:
         budget=budget,
         chosen=designs.configured(settings),
         secure_aggregation=settings.federation.secure is not None,
-        steps_a_round=designs.steps_a_round(settings),
+        steps_a_round=planned.steps_a_round(settings),
         table=table,
     )
 

@@ -9,18 +9,14 @@ from typing import Annotated
 
 import typer
 
+from client.cli_options import AsJson, KeptReceipts, Noted
+
 
 def verify(
     place: Annotated[Path, typer.Argument(metavar="FOLDER|BUNDLE", help="A site's, a run's, or a bundle.")],
-    kept: Annotated[
-        list[Path] | None,
-        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
-    ] = None,
-    noted: Annotated[
-        list[str] | None,
-        typer.Option("--noted", help="A code of `site ledger head` from the paper file; repeatable."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    kept: KeptReceipts = None,
+    noted: Noted = None,
+    as_json: AsJson = False,
 ) -> None:
     """Verify on the files alone; exit code 8 names the first bad line."""
     from simulation import privacy_audit, privacy_verify  # noqa: PLC0415  accounting: seconds

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.evaluation.bootstrap import Estimate
+from common.figures import HASH_SALT, INK, LINE, STYLE
 from common.networks.spec import COMBINED
 from common.privacy import noise_ratio, utility
 from common.version import VERSION
@@ -27,7 +28,6 @@ GOAL = noise_ratio.GOAL_KAPPA
 MUST = ((8.0, 450), (3.0, 1500))
 """Epsilon, and from how many patients on the goal is set for it."""
 COLOURS = ("#c2455a", "#d9822b", "#2b7bba", "#2c8a57")
-INK, LINE = figures.INK, figures.LINE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -416,17 +416,8 @@ def _panel(axes: Axes, rows: Sequence[Row], score: str) -> None:
 
 
 _STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "synofed",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **STYLE,
+    "svg.hashsalt": HASH_SALT,
     "figure.facecolor": "white",
     "axes.facecolor": "white",
 }

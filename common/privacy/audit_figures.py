@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from common.figures import HASH_SALT, INK, LINE, STYLE
 from common.privacy.costs import Cost, Spending
 from common.privacy.evidence import Evidence
 from common.privacy.rehearsal import Rehearsal
@@ -23,7 +24,6 @@ from common.privacy.rehearsal import Rehearsal
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-INK, LINE = "#222222", "#dddddd"
 COLOURS = ("#2b7bba", "#d9822b", "#2c8a57", "#8e63b0", "#c2455a", "#8a8f98")
 CLAIM, BOUND, CEILING = "#2b7bba", "#c2455a", "#8a8f98"
 SHORT_S = 120
@@ -109,18 +109,9 @@ def claim_against_bound(cost: Cost, rehearsals: Sequence[Rehearsal]) -> str:
 
 
 _STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "synofed",
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **STYLE,
+    "svg.hashsalt": HASH_SALT,
     "date.converter": "concise",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
 }
 
 

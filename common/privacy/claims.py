@@ -12,6 +12,7 @@ from common.privacy import chain
 from common.privacy.chain import Entry
 from common.privacy.costs import worst_of
 from common.privacy.evidence import Answer, Cap, Check, Evidence
+from common.privacy.planned import steps_a_round
 from common.privacy.spending import Book, Booked, PrivateRelease, UnboundedRelease
 from common.settings import Settings
 
@@ -186,11 +187,6 @@ def withdrawals(entries: Sequence[Entry], book: Book) -> Check:
         verdict="fails" if wrong else "holds",
         found=some(wrong) if wrong else f"{len(book.withdrawn)} withdrawals.",
     )
-
-
-def steps_a_round(settings: Settings) -> int:
-    """Private steps behind one reply: one clipped sum of the heads, or each step of a whole network's training."""
-    return 1 if settings.method == "probe" else settings.training.local_steps
 
 
 def planned_rounds(settings: Settings) -> int:

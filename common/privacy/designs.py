@@ -87,11 +87,6 @@ def configured(settings: Settings) -> Key:
     return "heads" if settings.method == "probe" else "networks"
 
 
-def steps_a_round(settings: Settings) -> int:
-    """Private steps that one vector takes in a round: one sum, or every local step."""
-    return 1 if settings.method == "probe" else settings.training.local_steps
-
-
 def leaves(settings: Settings) -> dict[str, int]:
     """What may leave a site in a round: network -> numbers of its noised update.
 

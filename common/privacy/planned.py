@@ -18,3 +18,8 @@ def steps(settings: Settings) -> int:
         (spec.rounds or settings.federation.rounds) * (spec.training or settings.training).local_steps
         for spec in networks(settings).values()
     )
+
+
+def steps_a_round(settings: Settings) -> int:
+    """Private steps behind one reply: one clipped sum of all heads, or each local step of a network trained whole."""
+    return 1 if settings.method == "probe" else settings.training.local_steps

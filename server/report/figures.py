@@ -18,12 +18,12 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from common.figures import INK, LINE, STYLE
 from server.report.tables import Cell, Interval
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
 
-INK, LINE = "#222222", "#dddddd"
 COLOURS: Mapping[str, str] = {
     "federated": "#2b7bba",
     "centralised": "#d9822b",
@@ -34,16 +34,7 @@ COLOURS: Mapping[str, str] = {
 """Of middling lightness, to be seen on a light and on a dark page."""
 
 _STYLE: dict[RcKeyType, Any] = {
-    "svg.fonttype": "none",  # text stays text: searchable, and set in the page's own font
-    "font.family": "DejaVu Sans",
-    "font.size": 8.5,
-    "text.color": INK,
-    "axes.edgecolor": LINE,
-    "axes.labelcolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
+    **STYLE,
     "grid.color": LINE,
     "grid.linewidth": 0.7,
     "figure.facecolor": "none",
