@@ -1,3 +1,3 @@
 """The version of synofed; site and centre must run the same one."""
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
