@@ -40,8 +40,8 @@ def predictions(
     Returns:
         One row an exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
         ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``vote_<m>_<k>``,
-        ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``
-        (``p:<network>:<class>`` where it tells more than two apart).
+        ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
+        ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
         A grade that is not there is -1.
     """
     ensemble = network_files.committee(networks, settings)

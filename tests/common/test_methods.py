@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.committee import decided
 from common.errors import ConfigurationError
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
@@ -143,6 +144,48 @@ class TestRatingStages:
         assert {spec.rounds for spec in fusion.networks} == {settings.rating.head.rounds}
 
 
+class TestTies:
+    """An answer is a tie where a rule about ties chose it: between weights, or between code words."""
+
+    def decided(self, yes, *overrides):
+        settings = configured("rating", *overrides)
+        return decided(answers(scoring(settings), lambda s: [yes(s)]), settings)
+
+    def test_two_models_that_disagree(self):
+        scores = self.decided(lambda s: s.target.threshold <= s.fold, "rating.models=2")
+        assert scores.votes.tolist() == [[[1, 1], [2, 2]]]
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [True])
+
+    def test_two_models_that_agree(self):
+        scores = self.decided(lambda s: s.target.threshold == 0, "rating.models=2")
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [False])
+
+    def test_a_code_word_half_way_between_two_in_the_only_model(self):
+        scores = self.decided(lambda s: s.replica == 0 and s.target.threshold == 0, "rating.models=1")
+        assert (scores.decision.tolist(), scores.weight.tolist()) == ([[0, 0]], [1])
+        assert scores.runner_up_weight.tolist() == [0]
+        assert scores.tie.tolist() == [True]
+
+    def test_a_code_word_half_way_that_is_outvoted_is_none(self):
+        """Of three models one is half-way between 0 and 1, and two say 0."""
+        scores = self.decided(
+            lambda s: s.fold == 0 and s.replica == 0 and s.target.threshold == 0, "rating.models=3"
+        )
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[0, 0]], [False])
+
+    def test_of_a_majority(self):
+        disagree = self.decided(
+            lambda s: s.target.threshold <= s.fold, "rating.models=2", "rating.decision=majority"
+        )
+        agree = self.decided(lambda s: True, "rating.models=2", "rating.decision=majority")
+        assert (disagree.tie.tolist(), agree.tie.tolist()) == ([True], [False])
+
+    def test_votes_that_have_no_rule_about_ties(self):
+        settings = configured("christensen")
+        outputs = answers(scoring(settings), lambda s: [0.9, 0.1])
+        assert decided(outputs, settings).tie.tolist() == [False, False]
+
+
 class TestRatingVotes:
     def test_votes_are_the_grades_that_the_bits_encode_in_any_order(self):
         settings = configured()
@@ -170,6 +213,8 @@ class TestRatingVotes:
         settings = configured("rating", "rating.models=1")
         outputs = answers(scoring(settings), lambda s: [s.replica == 0 and s.target.threshold == 0])
         assert Rating().votes(outputs, settings).tolist() == [[[0, 0]]]
+
+        assert Rating().votes_upwards(outputs, settings).tolist() == [[[1, 1]]]
 
     @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])
     def test_a_probability_at_its_threshold_is_a_yes(self, threshold):
