@@ -98,7 +98,8 @@ def majority_ties(votes: Numbers, *, values: Sequence[int]) -> Bool[np.ndarray, 
     Arguments and errors as in :func:`decide`.
     """
     counts = _counts(_checked_votes(votes, values), values)
-    return np.stack([(c == c.max(axis=0)).sum(axis=0) > 1 for c in counts]).any(axis=0)
+    tied = np.stack([(c == c.max(axis=0)).sum(axis=0) > 1 for c in counts])
+    return np.asarray(tied.any(axis=0))
 
 
 def _checked_votes(votes: Numbers, values: Sequence[int]) -> Integer[np.ndarray, "exams models measurements"]:
