@@ -244,8 +244,8 @@ def _own_patients(content: Content) -> Table | None:
         accuracy, kappa = block[content.primary]["accuracy"], block[content.primary]["kappa_linear"]
         shown = [(number(accuracy[s]["value"], "accuracy"), bounds(accuracy[s], "accuracy")) for s in SIDES]
         gains = [signed(accuracy["gain"], scale=100, digits=1), signed(kappa["gain"], digits=2)]
-        rows.append((label, [size, *shown, *gains]))
-    header = ("Patients of", "Exams", "Alone", "Federated", "Accuracy, points", "Linear kappa")
+        rows.append((label, [*gains, *shown, size]))
+    header = ("Patients of", "Gain, points", "Gain, linear kappa", "Alone", "Federated", "Exams")
     return Table(header=header, rows=rows) if rows else None
 
 
