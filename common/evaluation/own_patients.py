@@ -27,6 +27,9 @@ from common.evaluation import bootstrap
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import Metric
 
+_TIE = 1e-12
+"""Metrics that are equal on paper differ in the last bits."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
@@ -102,8 +105,8 @@ def own_patients(sites: Mapping[str, Site], metric: Metric) -> OwnPatients:
         sites=compared,
         mean=_compared(*_mean([drawn[name] for name in judged])),
         judged=len(judged),
-        losing=sum(gain.value < 0 for gain in gains),
-        losing_clearly=sum(gain.high < 0 for gain in gains),
+        losing=sum(gain.value < -_TIE for gain in gains),
+        losing_clearly=sum(gain.high < -_TIE for gain in gains),
     )
 
 

@@ -186,7 +186,7 @@ def _ecoc_upwards(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
 def _bits(outputs: Sequence[Output]) -> Bool[np.ndarray, "n replicas thresholds"]:
     bits = np.stack([o.probabilities[:, 1] >= np.float32(o.threshold) for o in outputs], axis=1)
     replicas = len({o.spec.replica for o in outputs})
-    return bits.reshape(len(bits), replicas, -1)
+    return bits.reshape(len(bits), replicas, len(outputs) // replicas)  # of no exams, too
 
 
 def _most_probable(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:

@@ -100,6 +100,17 @@ def test_a_small_loss_is_not_clear():
     assert (found.losing, found.losing_clearly) == (1, 0)
 
 
+def test_a_metric_that_differs_in_its_last_bits_is_no_loss(north):
+    same = site([(p, t, a, a) for p, t, a, _ in north], draws(3, 9))
+    calls = iter([0.0, -1e-16])  # alone, then federated
+
+    def noisy(confusions):
+        return np.asarray(accuracy(confusions)) + next(calls)
+
+    found = own_patients({"north": same}, noisy)
+    assert (found.losing, found.losing_clearly) == (0, 0)
+
+
 def test_pairing_makes_the_interval_of_equal_systems_nothing(north):
     same = [(p, t, a, a) for p, t, a, _ in north]
     gain = own_patients({"north": site(same, draws(5, 9))}, accuracy).mean.gain

@@ -242,6 +242,12 @@ class TestRatingVotes:
         outputs = [Output(spec=s, probabilities=either[s.replica], threshold=0.5) for s in specs]
         assert Rating().votes(outputs, settings).tolist() == [[[2, 2]]]
 
+    def test_no_exams_no_votes(self):
+        settings = configured("rating", "rating.models=2")
+        outputs = answers(scoring(settings), lambda s: np.zeros(0))
+        scores = decided(outputs, settings)
+        assert (scores.votes.shape, scores.tie.shape) == ((0, 2, 2), (0,))
+
     def test_a_measurement_without_networks_is_an_error(self):
         settings = configured("rating", "rating.models=2")
         outputs = answers(scoring(settings), lambda s: [1.0])

@@ -176,7 +176,9 @@ def test_baselines_have_as_many_models_as_the_federation_unless_fewer_are_asked_
     size = CohortSize(sites=3, training_exams=60, held_out_exams=50)
     card = plan.card(configured(), cohort=size, measured=STEPS, workers=2)
     assert card.baselines_hours == pytest.approx((3 + 3) * card.site_hours / 2)
-    assert card.evaluation_hours == pytest.approx(50 * (12 + 4 * 12) * EXAM_S / 2 / 3600)  # nothing is cut down
+    assert card.evaluation_hours == pytest.approx(
+        50 * (12 + 4 * 12) * EXAM_S / 2 / 3600
+    )  # nothing is cut down
 
 
 def test_more_workers_than_there_is_work_do_not_help() -> None:

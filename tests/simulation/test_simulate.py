@@ -129,6 +129,17 @@ def test_fewer_models_of_the_baselines_cut_the_federation_down_alike(config: Pat
     assert "with 1 of 2 scoring models each" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tmp_path: Path) -> None:
+    for name, held_out in (("north", 3), ("south", 0)):
+        make_site_folder(
+            tmp_path / "some" / name, name=name, patients=9, exams_per_patient=4, held_out_patients=held_out
+        )
+    some = ["federation.rounds=1", f"cohort.folder={tmp_path / 'some'}"]
+    metrics = synofed.simulate(config, out=tmp_path / "run", overrides=some).metrics()
+    own = metrics["own_patients"]
+    assert (own["sites"]["south"]["exams"], own["mean"]["combined"]["accuracy"]["sites"]) == (0, 1)
+
+
 def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
     fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
     first = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
