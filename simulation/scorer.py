@@ -98,7 +98,10 @@ class Scorer:
         tied = frame[frame["tie"].astype(bool)]
         share = len(tied) / len(frame) if len(frame) else None
         right = self.block([self.tally(tied, patients)], self.weights(patients), metrics=("accuracy",))
-        return {"exams": len(tied), "share": share, **right}
+        counts: Block = {"exams": len(tied), "share": share}
+        if self.settings.rating.decision == "multitude" and "runner_up_weight" in tied:
+            counts["equal_weights"] = int((tied["weight"] == tied["runner_up_weight"]).sum())
+        return {**counts, **right}
 
     def answers(self, frame: pd.DataFrame, source: str) -> dict[str, Int64[np.ndarray, " exams"]]:
         """Grades of one source of columns, ``MISSING`` where none, with the combined score (given, or the larger)."""

@@ -66,6 +66,8 @@ def frame(*, right=0.8, seed=0, patients=12, exams=5, models=1):
             "trained_site": trained,
             "contested": np.arange(n) % 10 == 0,
             "tie": np.arange(n) % 4 == 0,
+            "weight": 2,
+            "runner_up_weight": np.where(np.arange(n) % 8 == 0, 2, 1),
             "commonest_hypertrophy": 2,
             "commonest_vascularity": 0,
             "commonest_combined": 3,
@@ -277,6 +279,7 @@ def test_ties_and_how_many_are_right(result):
     assert (ties["exams"], ties["share"]) == (len(tied), pytest.approx(0.25))
     assert ties["combined"]["accuracy"]["value"] == pytest.approx(share_right(tied))
     assert result["sites"]["site-a"]["ties"]["exams"] == 15
+    assert ties["equal_weights"] == (tied["runner_up_weight"] == 2).sum() == 16
 
 
 def test_errors_of_two_grades_are_counted_and_named(result):
