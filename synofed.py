@@ -34,12 +34,16 @@ class Run:
     path: Path
 
     def metrics(self) -> dict[str, Any]:
-        """What ``metrics.json`` holds: scores with intervals, by measurement, site and device."""
+        """What ``metrics.json`` holds: scores with intervals, by measurement, site and device, and comparisons.
+
+        Systems are compared with as many scoring models on both sides; ``own_patients`` has each site alone beside
+        the federation on that site's patients. ``docs/researcher.md`` describes the entries.
+        """
         content: dict[str, Any] = json.loads((self.path / "metrics.json").read_text(encoding="utf-8"))
         return content
 
     def predictions(self) -> pd.DataFrame:
-        """One row a held-out exam: truth, readers, each network's probability, votes, decision."""
+        """One row a held-out exam: truth, readers, each network's probability, votes, decision, ties."""
         import pandas as pd  # noqa: PLC0415
 
         return pd.read_parquet(self.path / "predictions.parquet")

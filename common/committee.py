@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.imaging.prepare import picture
 from common.inference import Ensemble, Member, Place, Precision, ensemble
-from common.methods.stages import Output, method
+from common.methods.stages import Output, SettlesTies, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
 from common.settings import Settings
@@ -37,6 +37,11 @@ class Scores:
         weight: of MULTITUDE's answer, at most models ** scores.
         runner_up_weight: the largest of the other valid combinations.
         contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
+        tie: whether a rule about ties, not the votes, chose the answer. Either another valid combination has *the
+            same* largest weight (:mod:`common.scoring.multitude`; where ``rating.decision`` is the majority: another
+            grade of some measurement as many votes); or a voter's bits were at the same Hamming distance from two
+            code words (:mod:`common.scoring.ecoc`), and the answer would be another had all such votes been settled
+            for the higher grade. Both rules take the lower grade first.
     """
 
     names: tuple[str, ...]
@@ -48,6 +53,7 @@ class Scores:
     weight: Int64[np.ndarray, " n"]
     runner_up_weight: Int64[np.ndarray, " n"]
     contested: Bool[np.ndarray, " n"]
+    tie: Bool[np.ndarray, " n"]
 
     def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:
         """Network name -> probability of class 1; name:class -> of each class, where there are more than two."""
@@ -166,7 +172,12 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
     )
     answer = multitude.decide(votes, values=values, is_valid=is_valid)
     majority = multitude.majority(votes, values=values)
-    decision = answer.decision if settings.rating.decision == "multitude" else majority
+    decision, tie = answer.decision, answer.tie
+    if settings.rating.decision == "majority":
+        decision, tie = majority, multitude.majority_ties(votes, values=values)
+    upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
+    if (either := (upwards != votes).any(axis=(1, 2))).any():
+        tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(axis=1)
     return Scores(
         names=tuple(graded),
         outputs=tuple(outputs),
@@ -177,7 +188,19 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         weight=answer.weight,
         runner_up_weight=answer.runner_up_weight,
         contested=answer.contested,
+        tie=tie,
     )
+
+
+def _answers(
+    votes: Int[np.ndarray, "n models scores"],
+    values: Sequence[int],
+    is_valid: Callable[[tuple[int, ...]], bool],
+    settings: Settings,
+) -> Int64[np.ndarray, "n scores"]:
+    if settings.rating.decision == "majority":
+        return multitude.majority(votes, values=values)
+    return multitude.decide(votes, values=values, is_valid=is_valid).decision
 
 
 def _combined(

@@ -163,9 +163,10 @@ class EvaluateSettings(Section):
     """What is computed after training."""
 
     baselines: bool = False
-    """Also train each site alone and all sites pooled, with the same number of steps a network."""
-    baseline_models: Positive = 1
-    """Scoring models (folds) that the baselines train."""
+    """Also train each site alone and all sites pooled, with the same number of networks, and of steps a network."""
+    baseline_models: Positive | None = None
+    """Scoring models (folds) that the baselines train; ``None``: as many as the federation. Where they train fewer,
+    it is compared with them cut down to as many."""
     bootstrap: Annotated[int, Field(ge=100)] = 1000
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
     """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""

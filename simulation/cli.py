@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from common import atomic
 from common import settings as configuration
@@ -23,11 +22,9 @@ from common.notices import RESEARCH_ONLY
 from common.privacy import notice
 from server import report as reports
 from server.campaign import Status
-from server.report import tables
-from server.report.content import read as read_content
 from simulation import cohort as cohorts
 from simulation import console as shown
-from simulation import heatmaps, public, study_cli
+from simulation import heatmaps, public, result_shown, study_cli
 from simulation import plan as planning
 from simulation import score as scoring
 from simulation import study as studies
@@ -75,7 +72,7 @@ def simulate(
         metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps(metrics))
     else:
-        console.print(_table(path))
+        result_shown.show(console, path)
         console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}", highlight=False)
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
@@ -301,27 +298,3 @@ def import_cohort(
         raise ConfigurationError(f"Expected --column ours=theirs, got {columns}")
     manifest = public.import_pictures(images, labels, pairs, out)
     typer.echo(manifest)
-
-
-def _table(run: Path) -> Table:
-    """The primary measurement of every system, then of the federation at every site."""
-    content = read_content(run)
-    name = content.primary
-    table = Table(title=f"{name}: held-out exams, 95 % intervals by bootstrap over patients")
-    table.add_column("trained how, scored where", no_wrap=True)
-    for title in ("accuracy %", "linear kappa"):
-        table.add_column(title, justify="right", no_wrap=True)
-    for rows in (tables.comparison, tables.places):
-        accuracies, kappas = (rows(content, name, metric) for metric in ("accuracy", "kappa_linear"))
-        for accuracy, kappa in zip(accuracies, kappas, strict=True):
-            table.add_row(accuracy.label, _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
-        table.add_section()
-    return table
-
-
-def _cell(estimate: tables.Interval, scale: float, digits: int) -> str:
-    numbers = (estimate.value, estimate.low, estimate.high)
-    if any(number is None for number in numbers):
-        return tables.NOTHING
-    value, low, high = (f"{(number or 0.0) * scale:.{digits}f}" for number in numbers)
-    return f"{value} ({low} to {high})"

@@ -35,12 +35,14 @@ def score_lines(scores: Scores) -> Iterator[str]:
     """How sure the ensemble is, in words."""
     most = scores.votes.shape[1] ** len(scores.names)
     yield f"Weight of the answer {scores.weight[0]} of {most}, of the runner-up {scores.runner_up_weight[0]}"
-    if not scores.contested[0]:
-        yield "Not contested"
-    elif scores.weight[0] == 0:
+    if scores.contested[0] and scores.weight[0] == 0:
         yield "Contested: no model voted for a combination that can be; a human should look"
-    else:
+    elif scores.contested[0]:
         yield "Contested: the answer differs from a measurement's own plurality; a human should look"
+    if scores.tie[0]:
+        yield "Tie: another answer fits the votes as well, the lower grade went first; a human should look"
+    elif not scores.contested[0]:
+        yield "Not contested, no tie"
 
 
 def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
@@ -60,6 +62,7 @@ def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
         "runner_up_weight": int(scores.runner_up_weight[0]),
         "largest_weight": scores.votes.shape[1] ** len(scores.names),
         "contested": bool(scores.contested[0]),
+        "tie": bool(scores.tie[0]),
         "networks": len(scores.outputs),
         "notice": [RESEARCH_ONLY, notice.sentence(settings)],
     }

@@ -1,4 +1,4 @@
-"""Chooses exams that the ensemble got right and wrong, and shows their pictures as a reader sees them."""
+"""Chooses exams that the ensemble got right, wrong and far off, and shows their pictures as a reader sees them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.site import Site
+from common.evaluation.mistakes import FAR
 from common.exam import Roi
 from common.settings import Settings
 from server.report.examples import Example, write_examples
 from simulation.cohort import Cohort
 
 EACH = 4
-"""Examples of each kind: right, wrong."""
+"""Examples of each kind: right, wrong, far off."""
 
 
 def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Settings) -> None:
     """Write a few examples for the report.
 
     Args:
-        folder: ``figures/examples`` of the run.
+        folder: ``figures`` of the run: ``examples`` (right and wrong) and ``far_off`` (by two grades and more) in it.
         predictions: as :func:`simulation.predict.predictions` returns them.
         cohort: the sites that the exams are from.
         settings: the configuration.
@@ -44,9 +45,23 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
         *_spread(graded[~right], f"{reference}_{names[0]}"),
     ]
     folders = {site.name: site.folder for site in cohort.sites}
-    write_examples(
-        folder, [_example(row, folders[row["site"]], reference, names, settings) for row in chosen]
+    for name, rows in (("examples", chosen), ("far_off", _far_off(graded, reference, names))):
+        write_examples(
+            folder / name, [_example(row, folders[row["site"]], reference, names, settings) for row in rows]
+        )
+
+
+def _far_off(graded: pd.DataFrame, reference: str, names: Sequence[str]) -> list[pd.Series]:
+    """Up to ``EACH`` exams of the sites that trained, the farthest off first, of different sites where there are."""
+    seen = graded[graded["trained_site"].astype(bool)]
+    errors = [(seen[f"{reference}_{name}"] - seen[f"decision_{name}"]).abs() for name in names]
+    distance = np.max([error.to_numpy() for error in errors], axis=0) if len(seen) else np.zeros(0)
+    far = seen.assign(distance=distance)[distance >= FAR].sort_values(
+        "distance", ascending=False, kind="stable"
     )
+    turn = far.groupby(["distance", "site"]).cumcount()
+    ordered = far.assign(turn=turn).sort_values(["distance", "turn"], ascending=[False, True], kind="stable")
+    return [row for _, row in ordered.head(EACH).iterrows()]
 
 
 def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:

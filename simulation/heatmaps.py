@@ -247,7 +247,11 @@ def _answer(scores: Scores) -> dict[str, int]:
 
 
 def _notes(scores: Scores, settings: HeatmapSettings) -> list[str]:
-    notes = ["Contested: a human should look"] if scores.contested[0] else []
+    doubts = {
+        "Contested: a human should look": scores.contested[0],
+        "Tie: a human should look": scores.tie[0],
+    }
+    notes = [doubt for doubt, applies in doubts.items() if applies]
     how = (
         f"Integrated gradients: {settings.steps} steps, {settings.copies} copies with noise of sigma "
         f"{settings.noise_sigma:g}, cut at {settings.cut:g}"

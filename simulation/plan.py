@@ -251,8 +251,9 @@ class _Hours:
         if self._cohort is None:
             return None
         exam_s = self._exam_s(self._settings)
-        if self._settings.evaluate.baselines:  # each site alone, pooled, and the federation's first models
-            exam_s += (self._cohort.sites + 2) * self._exam_s(baseline_settings(self._settings))
+        if self._settings.evaluate.baselines:  # each site alone, pooled, and the federation if it is cut down
+            fewer = self._exam_s(baseline_settings(self._settings))
+            exam_s += (self._cohort.sites + 1 + (fewer < exam_s)) * fewer
         return self._cohort.held_out_exams * exam_s / min(self._workers, self._cohort.sites) / 3600
 
     def _train_s(self, settings: Settings, *, sites_pooled: int) -> float:

@@ -18,6 +18,7 @@ from common import network_files
 from common.committee import Committee
 from common.network_files import TrainedNetwork
 from common.settings import Settings
+from simulation import trivial
 from simulation.cohort import Cohort, CohortSite
 from simulation.score import score_columns
 
@@ -39,9 +40,10 @@ def predictions(
 
     Returns:
         One row an exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
-        ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``vote_<m>_<k>``,
-        ``decision_<m>``, ``majority_<m>``, then ``contested, weight, runner_up_weight`` and ``p:<network>``
-        (``p:<network>:<class>`` where it tells more than two apart).
+        ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
+        (flow pixels of a Doppler image from which alone something is graded), ``vote_<m>_<k>``,
+        ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
+        ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
         A grade that is not there is -1.
     """
     ensemble = network_files.committee(networks, settings)
@@ -65,6 +67,7 @@ def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
         "trained_site": site.trains,
     }
     columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
+    columns |= trivial.flow_columns(store, held_out, settings)
     scores = ensemble.score(store.tensors.images, held_out)
     columns |= score_columns(scores)
     columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}

@@ -151,7 +151,7 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
 def score_columns(scores: Scores) -> dict[str, object]:
     """Columns of a table of scores, a value an exam.
 
-    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, then ``contested, weight,
+    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, then ``contested, tie, weight,
     runner_up_weight``.
     """
     columns: dict[str, object] = {}
@@ -162,6 +162,7 @@ def score_columns(scores: Scores) -> dict[str, object]:
         columns[f"majority_{name}"] = scores.majority[:, index]
     return columns | {
         "contested": scores.contested,
+        "tie": scores.tie,
         "weight": scores.weight,
         "runner_up_weight": scores.runner_up_weight,
     }

@@ -87,9 +87,21 @@ class Scorer:
         block["invalid_pairs"] = self.invalid_pairs(frame, "decision")
         if "contested" in frame:
             block["contested"] = float(frame["contested"].astype(bool).mean()) if len(frame) else None
+        if "tie" in frame:
+            block["ties"] = self._ties(frame, patients)
         block["devices_used"] = sorted(frame["device"].astype(str).unique().tolist())
         block["trained"] = bool(frame["trained_site"].astype(bool).any())
         return block
+
+    def _ties(self, frame: pd.DataFrame, patients: Patients) -> Block:
+        """The answers that a rule about ties chose (:class:`common.committee.Scores`), and how many are right."""
+        tied = frame[frame["tie"].astype(bool)]
+        share = len(tied) / len(frame) if len(frame) else None
+        right = self.block([self.tally(tied, patients)], self.weights(patients), metrics=("accuracy",))
+        counts: Block = {"exams": len(tied), "share": share}
+        if self.settings.rating.decision == "multitude" and "runner_up_weight" in tied:
+            counts["equal_weights"] = int((tied["weight"] == tied["runner_up_weight"]).sum())
+        return {**counts, **right}
 
     def answers(self, frame: pd.DataFrame, source: str) -> dict[str, Int64[np.ndarray, " exams"]]:
         """Grades of one source of columns, ``MISSING`` where none, with the combined score (given, or the larger)."""
@@ -121,11 +133,13 @@ class Scorer:
             )
         return tally
 
-    def block(self, system: Sequence[Tally], weights: Draws) -> Block:
+    def block(
+        self, system: Sequence[Tally], weights: Draws, *, metrics: Sequence[str] = tuple(METRICS)
+    ) -> Block:
         """Metrics of a system; several tallies are several systems whose mean is reported."""
         block: Block = {}
         for name in self.grades():
-            values: Block = {m: _interval(*_mean(f, system, name, weights)) for m, f in METRICS.items()}
+            values: Block = {m: _interval(*_mean(METRICS[m], system, name, weights)) for m in metrics}
             if len(system) == 1:
                 counts = system[0][name].sum(axis=0)
                 values |= {"confusion": counts.tolist(), "exams": int(counts.sum())}

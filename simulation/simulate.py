@@ -32,7 +32,7 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
 from server.run_folder import RunFolder
-from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, public
+from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, public, trivial
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
@@ -52,7 +52,7 @@ class System:
         name: ``federated``, ``alone:<site>`` or ``centralised``.
         folder: where its journal and networks lie.
         sites: the folders of the sites that train.
-        settings: the run's, or for a baseline with fewer scoring models.
+        settings: the run's, or for a baseline :func:`baseline_settings`.
     """
 
     name: str
@@ -225,7 +225,10 @@ def _tidy(*systems: System) -> None:
 
 
 def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[System, ...]:
-    """Each site alone and all sites pooled: the same method, code, seeds and number of steps a network.
+    """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps a network.
+
+    Where ``evaluate.baseline_models`` asks for fewer scoring models, the federation is cut down alike when they are
+    compared (:func:`simulation.metrics.metrics`).
 
     A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
     a round, federated averaging is exactly that.
@@ -246,8 +249,10 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
 
 
 def baseline_settings(settings: Settings) -> Settings:
-    """The settings of a baseline: those of the run, with fewer scoring models, without privacy and secure sums."""
-    models = min(settings.evaluate.baseline_models, settings.rating.models or settings.rating.folds)
+    """The settings of a baseline: the run's, where asked for with fewer models, without privacy and secure sums."""
+    models = settings.rating.models or settings.rating.folds
+    if settings.evaluate.baseline_models is not None:
+        models = min(models, settings.evaluate.baseline_models)
     changes: dict[str, Section | None] = {
         "rating": settings.rating.model_copy(update={"models": models}),
         "federation": settings.federation.model_copy(update={"secure": None}),
@@ -354,19 +359,24 @@ def _evaluate(
     """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
 
-    def scored(system: System, *, models: int | None = None) -> pd.DataFrame:
-        chosen = [network for network in _networks(system) if models is None or network.spec.fold < models]
-        return predictions(chosen, sites, settings, devices=devices)
+    def scored(members: Sequence[TrainedNetwork]) -> pd.DataFrame:
+        return predictions(members, sites, settings, devices=devices)
 
-    frame = scored(federated)
-    others = {system.name: scored(system) for system in baselines}
+    ensemble = list(_networks(federated))
+    simplest = trivial.learnt(sites, settings)
+    frame = scored(ensemble)
+    frame = frame.assign(**simplest.answers(frame, settings))
+    others = {system.name: scored(list(_networks(system))) for system in baselines}
     if baselines:
-        others[FEDERATED] = scored(federated, models=baselines[0].settings.rating.models)
+        models = baselines[0].settings.rating.models or settings.rating.folds
+        cut = [network for network in ensemble if network.spec.fold < models]
+        if len(cut) < len(ensemble):
+            others[FEDERATED] = scored(cut)
     frame.to_parquet(run.path / "predictions.parquet", index=False)
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
         pd.concat(systems).to_parquet(run.path / "predictions_baselines.parquet", index=False)
-    thresholds = {network.spec.name: network.result.threshold for network in _networks(federated)}
+    thresholds = {network.spec.name: network.result.threshold for network in ensemble}
     run.write_json(
         "metrics.json",
         metrics(
@@ -374,10 +384,11 @@ def _evaluate(
             settings=settings,
             baselines=others,
             thresholds=thresholds,
+            cuts=simplest.cuts,
             generator_seed=settings.seed,
         ),
     )
-    examples.write(run.path / "figures" / "examples", frame, sites, settings)
+    examples.write(run.path / "figures", frame, sites, settings)
     return frame
 
 

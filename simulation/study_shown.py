@@ -39,6 +39,7 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
         scores = _scores(rows, place)
         main = _main(scores)
         shown.add_column("accuracy %", no_wrap=True)
+        shown.add_column("models, networks", justify="right")
         for score in scores:
             shown.add_column(score, justify="right")
         for title in ("sd, seeds", f"{main} minus {_reference_title(study)}", "p (Holm)"):
@@ -46,7 +47,10 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
         for row in rows:
             cells = {score: metrics["accuracy"] for score, metrics in row.cells[place].items()}
             values = [_value(cells.get(score), "accuracy", interval=score == main) for score in scores]
-            shown.add_row(row.title, *values, *(_chance(cells[main], "accuracy") if main in cells else ()))
+            made_of = f"{row.models}, {row.networks}"
+            shown.add_row(
+                row.title, made_of, *values, *(_chance(cells[main], "accuracy") if main in cells else ())
+            )
         yield shown
 
 
@@ -82,6 +86,7 @@ def as_json(study: Study, table: Table) -> dict[str, object]:
                 "column": row.column,
                 "title": row.title,
                 "seeds": list(row.seeds),
+                "models": row.models,
                 "networks": row.networks,
                 "trained": row.trained,
                 "steps": row.steps,
@@ -185,7 +190,7 @@ def _finite(value: float) -> float | None:
 def _csv(study: Study, table: Table) -> str:
     header = (
         "row", "column", "place", "score", "metric", "value", "ci95_low", "ci95_high", "seeds_sd",
-        "difference", "difference_low", "difference_high", "p", "p_holm", "seeds", "networks", "steps",
+        "difference", "difference_low", "difference_high", "p", "p_holm", "seeds", "models", "networks", "steps",
     )  # fmt: skip
     lines = []
     for row, place, score, metric, cell in _cells(table):
@@ -193,7 +198,7 @@ def _csv(study: Study, table: Table) -> str:
         tested = (None,) * 4 if d is None else tuple(map(_finite, (d.value, d.low, d.high, d.p)))
         value = cell.value
         numbers = (value.value, value.low, value.high, cell.seeds_sd)
-        made_of = (_finite(cell.p_holm), " ".join(map(str, row.seeds)), row.networks, row.steps)
+        made_of = (_finite(cell.p_holm), " ".join(map(str, row.seeds)), row.models, row.networks, row.steps)
         lines.append((row.row, row.column, place, score, metric, *map(_finite, numbers), *tested, *made_of))
     return figures.table(header, lines)
 
@@ -236,7 +241,8 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     yield from ("", "## What the rows are", "")
     for row in table.rows:
         note = study.file.rows[row.row].note
-        steps = f"{row.networks} networks that score; {row.steps:,} local steps a site and run"
+        voters = f"{row.models} model{'' if row.models == 1 else 's'} that vote"
+        steps = f"{voters}, {row.networks} networks that score; {row.steps:,} local steps a site and run"
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
 
 
@@ -286,7 +292,14 @@ def _percent(estimate: Estimate) -> str:
 def _markdown_table(study: Study, rows: Sequence[Row], place: str, metric: str) -> Iterator[str]:
     scores = _scores(rows, place)
     main = _main(scores)
-    header = ["", *scores, f"sd over seeds ({main})", f"{main} - {_reference_title(study)}", "p (Holm)"]
+    header = [
+        "",
+        "models, networks",
+        *scores,
+        f"sd over seeds ({main})",
+        f"{main} - {_reference_title(study)}",
+        "p (Holm)",
+    ]
     yield f"| {' | '.join(header)} |"
     yield f"|{'---|' * len(header)}"
     for row in rows:
@@ -294,7 +307,7 @@ def _markdown_table(study: Study, rows: Sequence[Row], place: str, metric: str) 
         cell = cells.get(main, {}).get(metric)
         last = ("", "", "") if cell is None else _chance(cell, metric)
         values = [_value(cells.get(score, {}).get(metric), metric) for score in scores]
-        yield f"| {' | '.join([row.title, *values, *last])} |"
+        yield f"| {' | '.join([row.title, f'{row.models}, {row.networks}', *values, *last])} |"
 
 
 def _figure(study: Study, table: Table, column: str, place: str) -> figures.Figure:

@@ -26,7 +26,7 @@ from common.evaluation.paired import Comparison, Metric
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from server.run_folder import RunFolder
-from simulation.metrics import scorer_of
+from simulation.metrics import scorer_of, scoring_models
 from simulation.scorer import METRICS, Patients
 from simulation.study import Study, StudyRun
 
@@ -61,6 +61,7 @@ class Row:
         column: the condition's name; empty where there is one only.
         title: for people.
         seeds: that are done.
+        models: that vote, in each run: a row with other than the reference's is no comparison of methods alone.
         networks: that score, in each run.
         trained: networks that its runs trained themselves; the others were taken from earlier runs.
         steps: of local training at each site, of all networks of one run.
@@ -72,6 +73,7 @@ class Row:
     column: str
     title: str
     seeds: tuple[int, ...]
+    models: int
     networks: int
     trained: int
     steps: int
@@ -189,6 +191,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
             column=column,
             title=title,
             seeds=tuple(one.run.seed for one in runs),
+            models=scoring_models(runs[0].frame) or 1,
             networks=sum(str(c).startswith("p:") and not _later_class(str(c)) for c in runs[0].frame.columns),
             trained=sum(_count(one.manifest, "trained_networks") for one in runs),
             steps=_count(runs[0].manifest, "steps"),

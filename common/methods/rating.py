@@ -15,11 +15,11 @@ A measurement that is read from one image has one network a task, trained whole.
 from __future__ import annotations
 
 import string
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from common.errors import ConfigurationError
 from common.methods.stages import NetworkResult, Output, Stage, stage_training
@@ -62,13 +62,13 @@ class Rating:
 
     def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
         """One vote of each scoring model: by ECOC, or the most probable grade without it."""
-        folds = sorted({output.spec.fold for output in outputs})
-        decode = _ecoc if settings.rating.codes == "ecoc" else _most_probable
-        by_model = [
-            [decode(_of(outputs, fold, measurement)) for measurement in settings.measurements]
-            for fold in folds
-        ]
-        return np.array(by_model).transpose(2, 0, 1)
+        return _votes(outputs, settings, _ecoc if settings.rating.codes == "ecoc" else _most_probable)
+
+    def votes_upwards(
+        self, outputs: Sequence[Output], settings: Settings
+    ) -> Int[np.ndarray, "n models scores"]:
+        """The same, two code words at one distance settled for the higher grade."""
+        return _votes(outputs, settings, _ecoc_upwards if settings.rating.codes == "ecoc" else _most_probable)
 
 
 def _places(settings: Settings) -> Iterator[_Place]:
@@ -157,6 +157,16 @@ def _pretrained(parts: Sequence[str], place: _Place, settings: Settings) -> tupl
     return tuple(Piece(part=part, network=JIGSAW) for part in parts)
 
 
+def _votes(
+    outputs: Sequence[Output], settings: Settings, decode: Callable[[Sequence[Output]], Int[np.ndarray, " n"]]
+) -> Int[np.ndarray, "n models scores"]:
+    folds = sorted({output.spec.fold for output in outputs})
+    by_model = [
+        [decode(_of(outputs, fold, measurement)) for measurement in settings.measurements] for fold in folds
+    ]
+    return np.array(by_model).transpose(2, 0, 1)
+
+
 def _of(outputs: Sequence[Output], fold: int, measurement: str) -> list[Output]:
     found = [o for o in outputs if o.spec.fold == fold and o.spec.target.measurement == measurement]
     if not found:
@@ -166,9 +176,17 @@ def _of(outputs: Sequence[Output], fold: int, measurement: str) -> list[Output]:
 
 def _ecoc(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
     """The nearest code word to the bits of one scoring model's networks."""
+    return ecoc.decode(_bits(outputs))
+
+
+def _ecoc_upwards(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
+    return ecoc.decode_upwards(_bits(outputs))
+
+
+def _bits(outputs: Sequence[Output]) -> Bool[np.ndarray, "n replicas thresholds"]:
     bits = np.stack([o.probabilities[:, 1] >= np.float32(o.threshold) for o in outputs], axis=1)
     replicas = len({o.spec.replica for o in outputs})
-    return ecoc.decode(bits.reshape(len(bits), replicas, -1))
+    return bits.reshape(len(bits), replicas, len(outputs) // replicas)  # of no exams, too
 
 
 def _most_probable(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:

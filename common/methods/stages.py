@@ -84,6 +84,17 @@ class Method(Protocol):
         ...
 
 
+@runtime_checkable
+class SettlesTies(Protocol):
+    """A method whose voters may find two grades equally good, and vote for the lower one (RATING's code words)."""
+
+    def votes_upwards(
+        self, outputs: Sequence[Output], settings: Settings
+    ) -> Int[np.ndarray, "n models scores"]:
+        """:meth:`Method.votes` with every such tie settled upwards: differs from it where a vote was a tie."""
+        ...
+
+
 BUILT_IN = {
     "rating": "common.methods.rating:Rating",
     "andersen": "common.methods.andersen:Andersen",

@@ -52,6 +52,21 @@ def decode(bits: Numbers) -> Int64[np.ndarray, "*shape"]:
     Raises:
         GradeError: for values other than 0 and 1, or without the two last axes.
     """
+    # argmin gives the first minimum: the lower grade.
+    return np.asarray(_distances(bits).argmin(axis=-1), dtype=np.int64)
+
+
+def decode_upwards(bits: Numbers) -> Int64[np.ndarray, "*shape"]:
+    """The same with a tie going to the **higher** grade: it differs from :func:`decode` where there was one.
+
+    Arguments and errors as in :func:`decode`.
+    """
+    distance = _distances(bits)
+    return np.asarray(distance.shape[-1] - 1 - distance[..., ::-1].argmin(axis=-1), dtype=np.int64)
+
+
+def _distances(bits: Numbers) -> Int64[np.ndarray, "*shape grades"]:
+    """Hamming distance to each grade's code word, less that to the first's."""
     array = checked(bits, count=2, what="bits")
     if array.ndim < 2 or 0 in array.shape[-2:]:
         raise GradeError(f"Expected bits of shape (..., replicas, grades - 1), got {array.shape}.")
@@ -59,6 +74,4 @@ def decode(bits: Numbers) -> Int64[np.ndarray, "*shape"]:
     yes = array.sum(axis=-2, dtype=np.int64)
     # From grade g to g + 1 the distance loses the replicas that say "> g" and gains those that deny it.
     steps = np.cumsum(replicas - 2 * yes, axis=-1)
-    distance = np.concatenate([np.zeros_like(steps[..., :1]), steps], axis=-1)
-    # argmin gives the first minimum: the lower grade.
-    return np.asarray(distance.argmin(axis=-1), dtype=np.int64)
+    return np.concatenate([np.zeros_like(steps[..., :1]), steps], axis=-1)

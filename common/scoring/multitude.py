@@ -6,6 +6,10 @@ measurement t, a combination of grades (g_1, g_2, ...) weighs q_1[g_1] * q_2[g_2
 combination has any weight (all say hypertrophy 0 and all say vascularity > 0), the same rule gives the first
 valid one; such an answer is flagged as contested.
 
+**Ties.** An answer is a tie where another valid combination has *the same* weight: the rule "lexicographically
+first", not the votes, chose between them. With two models every disagreement is one. Where no valid combination has
+any weight, all of them weigh the same, so that such an answer is a tie as well as contested.
+
 Source: Zhou et al. 2022, Patterns, doi 10.1016/j.patter.2022.100592, algorithm MULTITUDE. Where the released
 code leaves the paper's rule (it returns an invalid pair when all weights are zero), the paper is followed.
 """
@@ -36,12 +40,14 @@ class Decision:
         runner_up_weight: the largest weight among the other valid combinations, ``(exams,)``; 0 without any.
         contested: ``(exams,)``; true where the weight is 0, or where the answer differs in some measurement
             from its own plurality (tie to the lower grade).
+        tie: ``(exams,)``; true where another valid combination weighs as much as the answer.
     """
 
     decision: Int64[np.ndarray, "exams measurements"]
     weight: Int64[np.ndarray, " exams"]
     runner_up_weight: Int64[np.ndarray, " exams"]
     contested: Bool[np.ndarray, " exams"]
+    tie: Bool[np.ndarray, " exams"]
 
 
 def decide(votes: Numbers, *, values: Sequence[int], is_valid: Callable[[tuple[int, ...]], bool]) -> Decision:
@@ -67,6 +73,7 @@ def decide(votes: Numbers, *, values: Sequence[int], is_valid: Callable[[tuple[i
         weight=np.empty(exams, dtype=np.int64),
         runner_up_weight=np.empty(exams, dtype=np.int64),
         contested=np.empty(exams, dtype=np.bool_),
+        tie=np.empty(exams, dtype=np.bool_),
     )
     step = max(1, _CHUNK // len(valid))
     for start in range(0, exams, step):
@@ -83,6 +90,16 @@ def majority(votes: Numbers, *, values: Sequence[int]) -> Int64[np.ndarray, "exa
     array = _checked_votes(votes, values)
     counts = _counts(array, values)
     return np.stack([c.argmax(axis=0) for c in counts], axis=-1).astype(np.int64)
+
+
+def majority_ties(votes: Numbers, *, values: Sequence[int]) -> Bool[np.ndarray, " exams"]:
+    """Whether some measurement's plurality was a tie: another grade had as many votes.
+
+    Arguments and errors as in :func:`decide`.
+    """
+    counts = _counts(_checked_votes(votes, values), values)
+    tied = np.stack([(c == c.max(axis=0)).sum(axis=0) > 1 for c in counts])
+    return np.asarray(tied.any(axis=0))
 
 
 def _checked_votes(votes: Numbers, values: Sequence[int]) -> Integer[np.ndarray, "exams models measurements"]:
@@ -132,5 +149,7 @@ def _decide_part(
     plurality = np.stack([c.argmax(axis=0) for c in counts], axis=-1)
     answer.decision[part] = decision
     answer.weight[part] = largest
-    answer.runner_up_weight[part] = weights.max(axis=0)
+    runner_up = weights.max(axis=0)
+    answer.runner_up_weight[part] = runner_up
     answer.contested[part] = (largest == 0) | (decision != plurality).any(axis=-1)
+    answer.tie[part] = (runner_up == largest) & (len(valid) > 1)

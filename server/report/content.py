@@ -40,6 +40,7 @@ class Content:
         metrics: ``metrics.json``; empty before the evaluation.
         rounds: ``rounds.jsonl``, in order.
         examples: of ``figures/examples``.
+        far_off: of ``figures/far_off``.
         heatmaps: of ``figures/heatmaps``.
     """
 
@@ -50,6 +51,7 @@ class Content:
     metrics: Json
     rounds: Sequence[Round]
     examples: Sequence[StoredExample]
+    far_off: Sequence[StoredExample]
     heatmaps: Sequence[StoredExample]
 
     @property
@@ -83,6 +85,7 @@ def read(run: Path) -> Content:
             metrics=json.loads(_text(run / "metrics.json") or "{}"),
             rounds=[_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line],
             examples=read_examples(run / "figures" / "examples"),
+            far_off=read_examples(run / "figures" / "far_off"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
         )
     except (ValueError, KeyError, TypeError, OSError) as error:

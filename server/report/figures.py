@@ -29,6 +29,7 @@ COLOURS: Mapping[str, str] = {
     "centralised": "#d9822b",
     "alone": "#8a8f98",
     "readers": "#8e63b0",
+    "trivial": "#a08c4a",
     "unseen": "#c2455a",
 }
 """Of middling lightness, to be seen on a light and on a dark page."""
@@ -123,7 +124,10 @@ def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, p
             axes.plot([row.value], [place], "o", color=colour, markersize=6)
         axes.set_yticks(range(len(rows)), [row.label for row in rows])
         axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=axis)
-        axes.set_xlim(*_limits(rows))
+        low, high = _limits(rows)
+        axes.set_xlim(low, high)
+        if low < 0 < high:  # of differences: which side is better is the question
+            axes.axvline(0, color=INK, linewidth=0.9)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         if percent:
             axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +14,7 @@ from server.report import figures, heatmaps, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
-from server.report.tables import METRICS, NOTHING, Cell, bounds, number, title
+from server.report.tables import METRICS, NOTHING, Cell, bounds, number, signed, title
 
 _SYSTEM_NAMES = {"federated": "Federated", "centralised": "All data in one place"}
 _NOT_FACTS = ("networks", "missing", "error")
@@ -27,6 +27,21 @@ OVER_NETWORKS = {
     "npv": "NPV",
     "sensitivity": "Sensitivity",
     "specificity": "Specificity",
+}
+
+
+SIDES = ("alone", "federated")
+NAMED = 5
+"""Exams that are named below the number of those that are far off."""
+TRAINED = {
+    "federated_minus_alone_mean": "Federated minus sites alone (mean)",
+    "centralised_minus_federated": "All data in one place minus federated",
+}
+ANSWERED = {
+    "federated_minus_majority": "Federated minus its majority vote",
+    "federated_minus_commonest": "Federated minus always the commonest grade",
+    "federated_minus_counted_colour": "Federated minus counted colour",
+    "federated_minus_readers_mean": "Federated minus mean reader",
 }
 
 
@@ -88,8 +103,18 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         primary=title(content.primary) if scored else "",
         cards=list(_cards(content)) if scored else [],
         results=_results(content) if scored else None,
+        models=tables.models(content),
+        fewer_models=tables.fewer_models(content),
+        run_models=tables.run_models(content),
+        own=_own_patients(content) if scored else None,
+        losing=tables.losing(content, "accuracy") if scored else "",
         compared=_compared(content) if scored else None,
-        differences=_differences(content) if scored else None,
+        differences=_differences(content, TRAINED) if scored else None,
+        answers=_answers(content) if scored else None,
+        answer_differences=_differences(content, ANSWERED) if scored else None,
+        ties=tables.ties(content) if scored else "",
+        far=_far_off(content) if scored else None,
+        far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
@@ -134,10 +159,16 @@ def _scored_figures(content: Content) -> Iterator[Figure]:
         axis = f"{METRICS[metric].lower()}, {title(primary).lower()}"
         rows = tables.comparison(content, primary, metric)
         if len(rows) > 1:
-            caption = f"{METRICS[metric]} of each system with its 95 % interval."
+            models = f", {note}" if (note := tables.models(content)) else ""
+            caption = f"{METRICS[metric]} on the patients of all sites{models}; with its 95 % interval."
             yield figures.intervals(
                 f"comparison_{metric}", caption, rows, axis=axis, percent=metric in tables.SHARES
             )
+    if own := tables.own_patients(content):
+        rows = [tables.points(label, block[primary]["accuracy"]["gain"]) for label, block in own]
+        caption = f"Federated minus alone on each site's own patients, {tables.models(content) or 'paired'}."
+        axis = f"gain in accuracy, {title(primary).lower()}, points"
+        yield figures.intervals("own_patients", caption, rows, axis=axis, percent=False)
     caption = "Accuracy at each site with its 95 % interval; sites never trained on in red."
     rows = tables.places(content, primary, "accuracy")
     axis = f"accuracy, {title(primary).lower()}"
@@ -149,11 +180,14 @@ def _scored_figures(content: Content) -> Iterator[Figure]:
 
 
 def _curves(content: Content, quantity: str) -> Iterator[Curve]:
+    """Of the federation, and of the baselines where these train as many scoring models: else the means differ."""
     groups = tables.curves(content.rounds, "federated", quantity)
     for group, points in groups.items():
         yield Curve(label=group, kind="federated", points=points, faint=True)
     alone: dict[str, list[tuple[int, float]]] = {}
     for system in dict.fromkeys(line.system for line in content.rounds):
+        if system != "federated" and tables.fewer_models(content):
+            continue
         mean = tables.mean_curve(tables.curves(content.rounds, system, quantity))
         if system.startswith("alone:"):
             alone[system] = mean
@@ -166,20 +200,36 @@ def _curves(content: Content, quantity: str) -> Iterator[Curve]:
 
 def _cards(content: Content) -> Iterator[Card]:
     primary, scored = content.primary, content.metrics
+    made_of = ", ".join(filter(None, (title(primary).lower(), tables.run_models(content))))
     for metric in ("accuracy", "kappa_linear"):
         entry = scored[primary][metric]
         yield Card(
             value=number(entry["value"], metric),
-            label=f"{METRICS[metric].lower()}, {title(primary).lower()}",
+            label=f"{METRICS[metric].lower()}, {made_of}",
             interval=bounds(entry, metric),
         )
+    each = f", {note}" if (note := tables.models(content)) else ""
+    if own := scored.get("own_patients"):
+        gain = own["mean"][primary]["accuracy"]["gain"]
+        label = f"points on a site's own patients, federated minus alone{each}; {tables.losing(content, 'accuracy')}"
+        yield _points(gain, label)
     for name, label in (
-        ("federated_minus_alone_mean", "points more than sites alone"),
-        ("centralised_minus_federated", "points more if data were pooled"),
+        ("federated_minus_alone_mean", "points on all sites' patients, federated minus alone"),
+        ("centralised_minus_federated", "points, pooled data minus federated"),
     ):
-        if difference := (scored.get("differences") or {}).get(name):
-            value, spread = _signed(difference[primary]["accuracy"], scale=100, digits=1)
-            yield Card(value=value, label=label, interval=spread)
+        if difference := _alike(content, name):
+            yield _points(difference[primary]["accuracy"], f"{label}{each}")
+
+
+def _points(difference: Json, label: str) -> Card:
+    value, spread = signed(difference, scale=100, digits=1)
+    return Card(value=value, label=label, interval=spread)
+
+
+def _alike(content: Content, name: str) -> Json | None:
+    """A difference that says with how many models it was computed: before that was noted, some mixed two numbers."""
+    difference = (content.metrics.get("differences") or {}).get(name)
+    return difference if difference and "models" in difference else None
 
 
 def _results(content: Content) -> Table:
@@ -187,31 +237,65 @@ def _results(content: Content) -> Table:
     return Table(header=("", *METRICS.values()), rows=rows)
 
 
+def _own_patients(content: Content) -> Table | None:
+    rows = []
+    for label, block in tables.own_patients(content):
+        size = (str(block["exams"]), f"{block['patients']} patients") if "exams" in block else ("", "")
+        accuracy, kappa = block[content.primary]["accuracy"], block[content.primary]["kappa_linear"]
+        shown = [(number(accuracy[s]["value"], "accuracy"), bounds(accuracy[s], "accuracy")) for s in SIDES]
+        gains = [signed(accuracy["gain"], scale=100, digits=1), signed(kappa["gain"], digits=2)]
+        rows.append((label, [*gains, *shown, size]))
+    header = ("Patients of", "Gain, points", "Gain, linear kappa", "Alone", "Federated", "Exams")
+    return Table(header=header, rows=rows) if rows else None
+
+
 def _compared(content: Content) -> Table | None:
     rows = [(label, _metric_cells(block[content.primary])) for label, _, block in tables.systems(content)]
+    simplest = (content.metrics.get("baselines") or {}).get("commonest") or {}
+    if rows and content.primary in simplest:
+        rows.append((tables.TRIVIAL["commonest"], _metric_cells(simplest[content.primary])))
     return Table(header=("System", *METRICS.values()), rows=rows) if len(rows) > 1 else None
 
 
-def _differences(content: Content) -> Table | None:
-    names = {
-        "federated_minus_alone_mean": "Federated minus sites alone (mean)",
-        "federated_same_models_minus_alone_mean": "The same, with as many models",
-        "centralised_minus_federated": "All data in one place minus federated",
-        "centralised_minus_federated_same_models": "The same, with as many models",
-        "federated_minus_majority": "Federated minus its majority vote",
-        "federated_minus_readers_mean": "Federated minus mean reader",
-    }
-    differences = content.metrics.get("differences") or {}
+def _answers(content: Content) -> Table | None:
+    """Accuracy and kappa of every measurement: the run, its vote, what needs no network, readers."""
+    rows = []
+    for label, _, block in tables.answers(content):
+        cells = []
+        for metric in ("accuracy", "kappa_linear"):
+            for name in content.measurements:
+                entry = (block.get(name) or {}).get(metric) or {"value": None}
+                cells.append((number(entry["value"], metric), bounds(entry, metric)))
+        rows.append((label, cells))
+    header = [f"{title(name)}, {what}" for what in ("accuracy", "kappa") for name in content.measurements]
+    return Table(header=("", *header), rows=rows) if len(rows) > 1 else None
+
+
+def _differences(content: Content, names: Mapping[str, str]) -> Table | None:
     rows = []
     for name, label in names.items():
-        if name in differences:
-            block = differences[name][content.primary]
-            shown = [
-                _signed(block["accuracy"], scale=100, digits=1),
-                _signed(block["kappa_linear"], digits=2),
-            ]
-            rows.append((label, shown))
+        for measurement in (content.primary, *content.measurements):
+            block = (_alike(content, name) or {}).get(measurement)
+            if block:  # of the primary score where both have it, else of the first that both have
+                shown = [
+                    signed(block["accuracy"], scale=100, digits=1),
+                    signed(block["kappa_linear"], digits=2),
+                ]
+                rows.append((f"{label}\n{title(measurement)}", shown))
+                break
     return Table(header=("Difference", "Accuracy, points", "Linear kappa"), rows=rows) if rows else None
+
+
+def _far_off(content: Content) -> Table | None:
+    rows = []
+    for name, found in (content.metrics.get("far_off") or {}).items():
+        share = number(found["share"], "accuracy")
+        named = "\n".join(
+            f"{e['site']} · {e['exam_id']}: {e['reference']} decided as {e['decision']}"
+            for e in found["examples"][:NAMED]
+        )
+        rows.append((f"{title(name)}\n{named}", [(str(found["exams"]), ""), (share, "")]))
+    return Table(header=("Off by two grades and more", "Exams", "Share"), rows=rows) if rows else None
 
 
 def _places(content: Content, kind: str) -> Table:
@@ -261,17 +345,6 @@ def _localised(content: Content) -> Table | None:
 
 def _metric_cells(block: Json) -> list[tuple[str, str]]:
     return [(number(block[m]["value"], m), bounds(block[m], m)) for m in METRICS]
-
-
-def _signed(estimate: Json, *, digits: int, scale: float = 1.0) -> tuple[str, str]:
-    """A difference and its interval, with signs; nothing is shown as -0.0."""
-
-    def text(value: float) -> str:
-        return f"{round(scale * value, digits) + 0.0:+.{digits}f}"
-
-    value, (low, high) = estimate["value"], estimate["ci95"]
-    spread = "" if low is None or high is None else f"{text(low)} to {text(high)}"
-    return (NOTHING if value is None else text(value)), spread
 
 
 def _shown(examples: Sequence[StoredExample]) -> list[dict[str, object]]:

@@ -17,6 +17,12 @@ METRICS: Mapping[str, str] = {
 SHARES = ("accuracy", "balanced_accuracy")
 """Metrics that are shown in percent."""
 
+TRIVIAL: Mapping[str, str] = {
+    "commonest": "Always the commonest grade",
+    "counted_colour": "Counted colour",
+}
+"""Answers that need no network."""
+
 NOTHING = "n/a"
 """Shown for what could not be computed."""
 
@@ -29,7 +35,8 @@ class Interval:
 
     Attributes:
         label: of the row.
-        kind: which colour it is drawn in: ``federated``, ``centralised``, ``alone``, ``readers``, ``unseen``.
+        kind: which colour it is drawn in: ``federated``, ``centralised``, ``alone``, ``readers``, ``trivial`` or
+            ``unseen``.
         value: ``None`` if it could not be computed.
         low: lower end.
         high: upper end.
@@ -48,28 +55,92 @@ def interval(label: str, kind: str, estimate: Json | None) -> Interval:
     return Interval(label=label, kind=kind, value=(estimate or {}).get("value"), low=low, high=high)
 
 
+def points(label: str, difference: Json) -> Interval:
+    """A row from a difference of shares, in percentage points."""
+    scaled = [None if n is None else 100 * n for n in (difference["value"], *difference["ci95"])]
+    return Interval(label=label, kind="federated", value=scaled[0], low=scaled[1], high=scaled[2])
+
+
+def models(content: Content) -> str:
+    """How many scoring models each system has that was trained beside the federation, in words to follow a comma."""
+    compared = ((content.metrics.get("baselines") or {}).get("federated") or {}).get("models")
+    run = content.metrics.get("models")
+    if compared is None:
+        return ""
+    if compared != run:
+        return f"with {compared} of {run} scoring models each"
+    return f"with {compared} scoring model{'' if compared == 1 else 's'} each"
+
+
+def fewer_models(content: Content) -> bool:
+    """Whether the settings ask for baselines of fewer scoring models than the run has."""
+    rating = content.settings.get("rating") or {}
+    fewer = (content.settings.get("evaluate") or {}).get("baseline_models")
+    most = rating.get("models") or rating.get("folds")
+    return fewer is not None and most is not None and fewer < most
+
+
+def run_models(content: Content) -> str:
+    """How many scoring models the run has, in words."""
+    count = content.metrics.get("models")
+    return "" if count is None else f"{count} scoring model{'' if count == 1 else 's'}"
+
+
 def systems(content: Content) -> Iterator[tuple[str, str, Json]]:
-    """The run and what it is compared with: label, kind, and the block of its metrics."""
+    """What was trained side by side, all with as many scoring models: label, kind, and the block of its metrics."""
     baselines = content.metrics.get("baselines") or {}
-    yield "Federated", "federated", content.metrics
-    if block := baselines.get("federated_same_models"):
-        yield "Federated, fewer models", "federated", block
-    if block := baselines.get("majority"):
-        yield "Federated, majority vote", "federated", block
+    if "federated" not in baselines:
+        return
+    yield "Federated", "federated", baselines["federated"]
     if block := baselines.get("centralised"):
         yield "All data in one place", "centralised", block
     if block := baselines.get("alone_mean"):
         yield "Sites alone, mean", "alone", block
     for site, block in (baselines.get("alone") or {}).items():
         yield f"{site} alone", "alone", block
-    readers = baselines.get("readers") or {}
-    if block := readers.get("mean"):
+
+
+def answers(content: Content) -> Iterator[tuple[str, str, Json]]:
+    """The run as it is beside what needs no other training: label, kind, and the block of its metrics."""
+    baselines = content.metrics.get("baselines") or {}
+    yield "Federated", "federated", content.metrics
+    if block := baselines.get("majority"):
+        yield "Federated, majority vote", "federated", block
+    for name, label in TRIVIAL.items():
+        if block := baselines.get(name):
+            yield label, "trivial", block
+    if block := (baselines.get("readers") or {}).get("mean"):
         yield _readers_word(content), "readers", block
 
 
 def comparison(content: Content, measurement: str, metric: str) -> list[Interval]:
-    """One metric of every system."""
-    return [interval(label, kind, block[measurement][metric]) for label, kind, block in systems(content)]
+    """One metric of every system that was trained side by side, and of the commonest grade."""
+    rows = [interval(label, kind, block[measurement][metric]) for label, kind, block in systems(content)]
+    simplest = (content.metrics.get("baselines") or {}).get("commonest") or {}
+    if rows and measurement in simplest:
+        rows.append(interval(TRIVIAL["commonest"], "trivial", simplest[measurement][metric]))
+    return rows
+
+
+def own_patients(content: Content) -> list[tuple[str, Json]]:
+    """Each site's own system beside the federation on that site's patients, then the mean over the sites.
+
+    Returns:
+        Label and block, ``sites.<name>`` or ``mean`` of ``metrics.json``'s ``own_patients``; none without them.
+    """
+    own = content.metrics.get("own_patients") or {}
+    rows: list[tuple[str, Json]] = list((own.get("sites") or {}).items())
+    return [*rows, ("Mean over sites", own["mean"])] if rows else []
+
+
+def losing(content: Content, metric: str) -> str:
+    """How many sites lose on their own patients, in words; empty without such a comparison."""
+    own = content.metrics.get("own_patients")
+    if not own:
+        return ""
+    found = own["mean"][content.primary][metric]
+    clearly = f", {found['losing_clearly']} beyond chance" if found["losing"] else ""
+    return f"{found['losing']} of {found['sites']} sites lose{clearly}"
 
 
 def places(content: Content, measurement: str, metric: str) -> list[Interval]:
@@ -145,6 +216,29 @@ def bounds(estimate: Json | None, metric: str) -> str:
     if low is None or high is None:
         return ""
     return f"{100 * low:.1f} to {100 * high:.1f}" if metric in SHARES else f"{low:.2f} to {high:.2f}"
+
+
+def ties(content: Content) -> str:
+    """How many answers were ties, and how many of those right, in a sentence; empty where that was not noted."""
+    ties = content.metrics.get("ties")
+    if not ties or ties["share"] is None:
+        return ""
+    right = ties[content.primary]["accuracy"]
+    share = f"{100 * ties['share']:.1f} % of the answers are ties that a rule settled"
+    if not ties["exams"]:
+        return f"{share}."
+    return f"{share}; {number(right['value'], 'accuracy')} of those ({bounds(right, 'accuracy')}) are right."
+
+
+def signed(estimate: Json, *, digits: int, scale: float = 1.0) -> tuple[str, str]:
+    """A difference and its interval, with signs; nothing is shown as -0.0."""
+
+    def text(value: float) -> str:
+        return f"{round(scale * value, digits) + 0.0:+.{digits}f}"
+
+    value, (low, high) = estimate["value"], estimate["ci95"]
+    spread = "" if low is None or high is None else f"{text(low)} to {text(high)}"
+    return (NOTHING if value is None else text(value)), spread
 
 
 def is_phantom(content: Content) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from common.committee import decided
 from common.errors import ConfigurationError
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
@@ -143,6 +144,48 @@ class TestRatingStages:
         assert {spec.rounds for spec in fusion.networks} == {settings.rating.head.rounds}
 
 
+class TestTies:
+    """An answer is a tie where a rule about ties chose it: between weights, or between code words."""
+
+    def decided(self, yes, *overrides):
+        settings = configured("rating", *overrides)
+        return decided(answers(scoring(settings), lambda s: [yes(s)]), settings)
+
+    def test_two_models_that_disagree(self):
+        scores = self.decided(lambda s: s.target.threshold <= s.fold, "rating.models=2")
+        assert scores.votes.tolist() == [[[1, 1], [2, 2]]]
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [True])
+
+    def test_two_models_that_agree(self):
+        scores = self.decided(lambda s: s.target.threshold == 0, "rating.models=2")
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [False])
+
+    def test_a_code_word_half_way_between_two_in_the_only_model(self):
+        scores = self.decided(lambda s: s.replica == 0 and s.target.threshold == 0, "rating.models=1")
+        assert (scores.decision.tolist(), scores.weight.tolist()) == ([[0, 0]], [1])
+        assert scores.runner_up_weight.tolist() == [0]
+        assert scores.tie.tolist() == [True]
+
+    def test_a_code_word_half_way_that_is_outvoted_is_none(self):
+        """Of three models one is half-way between 0 and 1, and two say 0."""
+        scores = self.decided(
+            lambda s: s.fold == 0 and s.replica == 0 and s.target.threshold == 0, "rating.models=3"
+        )
+        assert (scores.decision.tolist(), scores.tie.tolist()) == ([[0, 0]], [False])
+
+    def test_of_a_majority(self):
+        disagree = self.decided(
+            lambda s: s.target.threshold <= s.fold, "rating.models=2", "rating.decision=majority"
+        )
+        agree = self.decided(lambda s: True, "rating.models=2", "rating.decision=majority")
+        assert (disagree.tie.tolist(), agree.tie.tolist()) == ([True], [False])
+
+    def test_votes_that_have_no_rule_about_ties(self):
+        settings = configured("christensen")
+        outputs = answers(scoring(settings), lambda s: [0.9, 0.1])
+        assert decided(outputs, settings).tie.tolist() == [False, False]
+
+
 class TestRatingVotes:
     def test_votes_are_the_grades_that_the_bits_encode_in_any_order(self):
         settings = configured()
@@ -171,6 +214,8 @@ class TestRatingVotes:
         outputs = answers(scoring(settings), lambda s: [s.replica == 0 and s.target.threshold == 0])
         assert Rating().votes(outputs, settings).tolist() == [[[0, 0]]]
 
+        assert Rating().votes_upwards(outputs, settings).tolist() == [[[1, 1]]]
+
     @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])
     def test_a_probability_at_its_threshold_is_a_yes(self, threshold):
         settings = configured("rating", "rating.models=1", "rating.replicas=1")
@@ -196,6 +241,12 @@ class TestRatingVotes:
         either = np.array([[[0.0, 0.6, 0.4, 0.0]], [[0.0, 0.1, 0.5, 0.4]]], dtype=np.float32)
         outputs = [Output(spec=s, probabilities=either[s.replica], threshold=0.5) for s in specs]
         assert Rating().votes(outputs, settings).tolist() == [[[2, 2]]]
+
+    def test_no_exams_no_votes(self):
+        settings = configured("rating", "rating.models=2")
+        outputs = answers(scoring(settings), lambda s: np.zeros(0))
+        scores = decided(outputs, settings)
+        assert (scores.votes.shape, scores.tie.shape) == ((0, 2, 2), (0,))
 
     def test_a_measurement_without_networks_is_an_error(self):
         settings = configured("rating", "rating.models=2")

@@ -94,3 +94,14 @@ def test_encode_refuses_what_has_no_code_word():
         ecoc.encode([0, 3], grades_count=3)
     with pytest.raises(DataError, match="replicas >= 1"):
         ecoc.encode([0], replicas=0)
+
+
+@given(SIZES, st.data())
+def test_decoded_upwards_a_tie_goes_to_the_highest_of_the_nearest(size, data):
+    replicas, grades_count = size
+    bits = data.draw(hnp.arrays(np.uint8, (3, replicas, grades_count - 1), elements=st.integers(0, 1)))
+    words = ecoc.encode(np.arange(grades_count), replicas=replicas, grades_count=grades_count)
+    for word, upwards, lower in zip(bits, ecoc.decode_upwards(bits), ecoc.decode(bits), strict=True):
+        distances = (words != word).sum(axis=(1, 2))
+        nearest = np.flatnonzero(distances == distances.min())
+        assert (lower, upwards) == (nearest[0], nearest[-1])

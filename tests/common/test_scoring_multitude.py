@@ -29,7 +29,8 @@ def brute_force(exam, values, is_valid):
     answer = max(weights, key=lambda c: (weights[c], [-g for g in c]))
     runner_up = max((w for c, w in weights.items() if c != answer), default=0)
     own = tuple(plurality(column, n) for column, n in zip(columns, values, strict=True))
-    return answer, weights[answer], runner_up, weights[answer] == 0 or answer != own
+    tie = sum(weight == weights[answer] for weight in weights.values()) > 1
+    return answer, weights[answer], runner_up, weights[answer] == 0 or answer != own, tie
 
 
 def assert_like_brute_force(votes, values, is_valid):
@@ -39,6 +40,7 @@ def assert_like_brute_force(votes, values, is_valid):
         got.weight.tolist(),
         got.runner_up_weight.tolist(),
         got.contested.tolist(),
+        got.tie.tolist(),
         strict=True,
     )
     assert list(rows) == [brute_force(exam, values, is_valid) for exam in votes.tolist()]
@@ -95,6 +97,30 @@ def test_a_tie_goes_to_the_lexicographically_first():
     assert got.decision.tolist() == [[1, 1]]
     assert got.runner_up_weight.tolist() == [4]
     assert not got.contested.any()
+
+
+@given(
+    hnp.arrays(
+        np.int8, st.tuples(st.integers(0, 6), st.integers(1, 7), st.just(2)), elements=st.integers(0, 2)
+    )
+)
+def test_a_plurality_is_a_tie_where_two_grades_have_the_most_votes(votes):
+    def tied(column):
+        counts = sorted((column.count(value) for value in range(3)), reverse=True)
+        return counts[0] == counts[1]
+
+    expected = [any(tied(list(column)) for column in zip(*exam, strict=True)) for exam in votes.tolist()]
+    assert multitude.majority_ties(votes, values=(3, 3)).tolist() == expected
+
+
+def test_with_two_models_every_disagreement_is_a_tie():
+    votes = np.array([[[1, 1], [2, 1]], [[2, 2], [2, 2]], [[3, 0], [1, 2]]])
+    assert rating(votes).tie.tolist() == [True, False, True]
+
+
+def test_one_valid_combination_is_no_tie_even_without_votes():
+    got = multitude.decide(np.array([[[0]]]), values=(2,), is_valid=lambda combination: combination == (1,))
+    assert (got.weight.tolist(), got.tie.tolist()) == ([0], [False])
 
 
 def test_an_answer_that_leaves_a_plurality_is_contested():

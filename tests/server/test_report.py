@@ -33,7 +33,7 @@ def settings(names=("hypertrophy", "vascularity"), grades=4):
     )
 
 
-def table(chosen, *, right, seed, truth=True, sites=SITES):
+def table(chosen, *, right, seed, truth=True, sites=SITES, models=1):
     base, generator = np.random.default_rng(5), np.random.default_rng(seed)
     parts = []
     for site, (device, trained) in sites.items():
@@ -44,11 +44,16 @@ def table(chosen, *, right, seed, truth=True, sites=SITES):
             "device": device,
             "trained_site": trained,
             "contested": np.arange(40) % 8 == 0,
+            "tie": np.arange(40) % 5 == 0,
         }
         for name, measurement in chosen.measurements.items():
             grade = base.integers(1, measurement.grades, size=40)
             wrong = 1 + generator.integers(0, measurement.grades - 1, size=40)
             decision = np.where(generator.random(40) < right, grade, wrong)
+            columns |= {f"vote_{name}_{model}": decision for model in range(models)}
+            columns |= {f"commonest_{name}": 2}
+            if name == "vascularity":
+                columns[f"colour_{name}"] = np.where(np.arange(40) % 9 == 0, 1, grade)
             columns |= {f"label_{name}": grade, f"decision_{name}": decision, f"majority_{name}": decision}
             if truth:
                 columns |= {f"truth_{name}": grade, f"reader_r1_{name}": wrong}
@@ -99,7 +104,8 @@ def make(folder, *, scores=None, config="", manifest=None, lines=(), shown=()):
     return folder
 
 
-def full_scores():
+def full_scores(*, models=2):
+    """A run of some scoring models, beside systems of one."""
     chosen = settings()
     others = {
         "centralised": table(chosen, right=0.8, seed=1),
@@ -107,12 +113,16 @@ def full_scores():
         "alone:site-b": table(chosen, right=0.4, seed=3),
         "federated": table(chosen, right=0.7, seed=4),
     }
-    return metrics(table(chosen, right=0.75, seed=0), settings=chosen, baselines=others)
+    if models == 1:
+        del others["federated"]
+    return metrics(table(chosen, right=0.75, seed=0, models=models), settings=chosen, baselines=others)
 
 
-def make_full(folder):
-    config = 'validity = "eoss"\n[cohort.phantom]\nsites = 2\n[evaluate]\nbootstrap = 100\n'
-    return make(folder, scores=full_scores(), config=config, lines=rounds(), shown=examples())
+def make_full(folder, *, models=2):
+    config = f"[rating]\nmodels = {models}\n"
+    config = 'validity = "eoss"\n[cohort.phantom]\nsites = 2\n' + config
+    config += "[evaluate]\nbootstrap = 100\nbaseline_models = 1\n"
+    return make(folder, scores=full_scores(models=models), config=config, lines=rounds(), shown=examples())
 
 
 def data_of(folder, name):
@@ -172,7 +182,7 @@ def test_every_figure_is_an_svg_with_its_data(run):
     assert names == {
         "confusion_hypertrophy", "confusion_vascularity", "confusion_combined", "confusion_combined_unseen",
         "comparison_accuracy", "comparison_kappa_linear", "sites_accuracy", "binary_auc",
-        "learning_loss", "learning_auc",
+        "learning_loss", "learning_auc", "own_patients",
     }  # fmt: skip
     for name in names:
         root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
@@ -190,6 +200,85 @@ def test_the_csv_holds_the_numbers_of_metrics_json(run):
     entry = scored["baselines"]["centralised"]["combined"]["accuracy"]
     assert float(rows["All data in one place"]["value"]) == entry["value"]
     assert float(rows["All data in one place"]["ci95_low"]) == entry["ci95"][0]
+
+
+def words(estimate):
+    return f"{100 * estimate['value']:+.1f}"
+
+
+def test_cards_and_tables_compare_as_many_models_and_say_so(run, page):
+    scored = json.loads((run / "metrics.json").read_text())
+    each = "with 1 of 2 scoring models each"
+    for name, text in (
+        ("federated_minus_alone_mean", "points on all sites' patients, federated minus alone"),
+        ("centralised_minus_federated", "points, pooled data minus federated"),
+    ):
+        difference = scored["differences"][name]["combined"]["accuracy"]
+        assert difference["value"] != scored["combined"]["accuracy"]["value"]
+        assert f"{words(difference)} {text}, {each}" in page.text
+    mean = scored["own_patients"]["mean"]["combined"]["accuracy"]
+    card = f"{words(mean['gain'])} points on a site's own patients, federated minus alone, {each}; "
+    assert f"{card}{mean['losing']} of 2 sites lose" in page.text
+    assert "accuracy, combined, 2 scoring models" in page.text
+    rows = {row["row"]: float(row["value"]) for row in data_of(run, "comparison_accuracy")}
+    cut = scored["baselines"]["federated"]["combined"]["accuracy"]["value"]
+    assert rows["Federated"] == cut != scored["combined"]["accuracy"]["value"]
+    for figure in ("comparison_accuracy", "own_patients"):
+        assert each in page.text.split(figure)[0]
+    lines = {row["line"] for row in data_of(run, "learning_loss")}
+    assert lines == {"Federated", "g0", "g1"}  # the mean over other models is no curve beside this one
+
+
+def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path):
+    folder = make_full(tmp_path / "run", models=1)
+    page = Page(write(folder).read_text(encoding="utf-8"))
+    scored = json.loads((folder / "metrics.json").read_text())
+    rows = {row["row"]: float(row["value"]) for row in data_of(folder, "comparison_accuracy")}
+    assert rows["Federated"] == scored["combined"]["accuracy"]["value"]
+    assert "with 1 scoring model each" in page.text
+    assert "cut down" not in page.text
+    assert "Sites alone, mean" in {row["line"] for row in data_of(folder, "learning_loss")}
+
+
+def test_own_patients_are_shown_by_site_with_the_mean(run, page):
+    scored = json.loads((run / "metrics.json").read_text())["own_patients"]
+    rows = {row["row"]: row for row in data_of(run, "own_patients")}
+    assert list(rows) == ["site-a", "site-b", "Mean over sites"]
+    for site in ("site-a", "site-b"):
+        gain = scored["sites"][site]["combined"]["accuracy"]["gain"]
+        assert float(rows[site]["value"]) == pytest.approx(100 * gain["value"])
+        assert words(gain) in page.text
+
+
+def test_trivial_answers_ties_and_far_errors_are_shown(run, page):
+    scored = json.loads((run / "metrics.json").read_text())
+    colour = scored["baselines"]["counted_colour"]["vascularity"]["accuracy"]["value"]
+    assert f"Counted colour n/a {100 * colour:.1f} %" in page.text
+    assert "Always the commonest grade" in page.text
+    assert "Federated minus counted colour Vascularity" in page.text
+    right = scored["ties"]["combined"]["accuracy"]["value"]
+    assert f"20.0 % of the answers are ties that a rule settled; {100 * right:.1f} % of those" in page.text
+    far = scored["far_off"]["hypertrophy"]
+    first = far["examples"][0]
+    assert (
+        f"{first['site']} · {first['exam_id']}: {first['reference']} decided as {first['decision']}"
+        in page.text
+    )
+
+
+def test_a_run_whose_differences_mixed_numbers_of_models_shows_none_of_them(tmp_path):
+    """As version 0.1.0 wrote them: no entry says with how many models it was computed."""
+    scores = full_scores()
+    scores["baselines"]["federated_same_models"] = scores["baselines"].pop("federated")
+    for block in (*scores["differences"].values(), *scores["baselines"]["federated_same_models"].values()):
+        if isinstance(block, dict):
+            block.pop("models", None)
+    for key in ("models", "own_patients", "ties", "far_off"):
+        del scores[key]
+    page = Page(write(make(tmp_path / "run", scores=scores)).read_text(encoding="utf-8"))
+    assert "federated minus alone" not in page.text
+    assert "Differences, paired" not in page.text
+    assert "Federated, majority vote" in page.text
 
 
 def test_the_same_run_gives_the_same_bytes(run, tmp_path):

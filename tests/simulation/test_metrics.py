@@ -51,8 +51,8 @@ def noisy(generator, h, v, right):
     return np.where(keep, h, other[0]), np.where(keep, v, other[1])
 
 
-def frame(*, right=0.8, seed=0, patients=12, exams=5):
-    """A table of predictions; the exams and their truth do not depend on ``seed`` and ``right``."""
+def frame(*, right=0.8, seed=0, patients=12, exams=5, models=1):
+    """A table of predictions; the exams and their truth do not depend on ``seed``, ``right`` and ``models``."""
     base, generator = np.random.default_rng(99), np.random.default_rng(seed)
     parts = []
     for site, (device, trained) in SITES.items():
@@ -65,6 +65,13 @@ def frame(*, right=0.8, seed=0, patients=12, exams=5):
             "device": device,
             "trained_site": trained,
             "contested": np.arange(n) % 10 == 0,
+            "tie": np.arange(n) % 4 == 0,
+            "weight": 2,
+            "runner_up_weight": np.where(np.arange(n) % 8 == 0, 2, 1),
+            "commonest_hypertrophy": 2,
+            "commonest_vascularity": 0,
+            "commonest_combined": 3,
+            "colour_vascularity": np.minimum(v + (np.arange(n) % 7 == 0), 3),
         }
         for prefix, chance in (
             ("truth", 1.0),
@@ -79,6 +86,7 @@ def frame(*, right=0.8, seed=0, patients=12, exams=5):
         columns["majority_hypertrophy"] = np.where(np.arange(n) == 3, 0, columns["decision_hypertrophy"])
         columns["majority_vascularity"] = np.where(np.arange(n) == 3, 2, columns["decision_vascularity"])
         for name, grades in (("hypertrophy", h), ("vascularity", v)):
+            columns |= {f"vote_{name}_{model}": columns[f"decision_{name}"] for model in range(models)}
             for cut in range(3):
                 for replica in "ab":
                     p = np.clip(generator.normal(0.35 + 0.3 * (grades > cut), 0.2), 0, 1)
@@ -87,15 +95,31 @@ def frame(*, right=0.8, seed=0, patients=12, exams=5):
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.fixture(scope="module")
-def result():
-    baselines = {
+def others():
+    """Systems of one scoring model each; the federation is cut down to as many."""
+    return {
         "centralised": frame(right=0.85, seed=1),
         "alone:site-a": frame(right=0.4, seed=2),
-        "alone:site-b": frame(right=0.5, seed=3),
-        "federated": frame(right=0.75, seed=4),
+        "alone:site-b": frame(right=0.9, seed=3),
+        "federated": frame(right=0.6, seed=4),
     }
-    return metrics(frame(), settings=RATING, baselines=baselines, generator_seed=7)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return metrics(
+        frame(models=2), settings=RATING, baselines=others(), cuts={"vascularity": [1.5]}, generator_seed=7
+    )
+
+
+def combined(table, source):
+    return table[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1)
+
+
+def share_right(table, source="decision", site=None):
+    """Of combined scores, on the exams of a site, or of all that trained."""
+    part = table[table["trained_site"]] if site is None else table[table["site"] == site]
+    return (combined(part, source) == combined(part, "truth")).mean()
 
 
 def test_headline_is_the_held_out_exams_of_training_sites(result):
@@ -152,7 +176,7 @@ def test_invalid_pairs_and_contested(result):
 def test_baselines_and_their_means(result):
     baselines = result["baselines"]
     assert set(baselines) == {
-        "centralised", "federated_same_models", "alone", "alone_mean", "majority", "readers"
+        "centralised", "federated", "alone", "alone_mean", "majority", "readers", "commonest", "counted_colour"
     }  # fmt: skip
     each = [baselines["alone"][site]["combined"]["accuracy"]["value"] for site in ("site-a", "site-b")]
     assert baselines["alone_mean"]["combined"]["accuracy"]["value"] == pytest.approx(np.mean(each))
@@ -163,11 +187,115 @@ def test_baselines_and_their_means(result):
 
 
 def test_differences_are_paired(result):
-    difference = result["differences"]["federated_minus_alone_mean"]["combined"]["accuracy"]
-    alone = result["baselines"]["alone_mean"]["combined"]["accuracy"]
-    assert difference["value"] == pytest.approx(result["combined"]["accuracy"]["value"] - alone["value"])
-    assert difference["ci95"][0] > 0
-    assert result["differences"]["federated_minus_majority"]["combined"]["accuracy"]["ci95"][0] >= -0.1
+    difference = result["differences"]["federated_minus_majority"]["combined"]["accuracy"]
+    assert difference["value"] == pytest.approx(share_right(frame()) - share_right(frame(), "majority"))
+    assert -0.1 <= difference["ci95"][0] <= difference["value"] <= difference["ci95"][1] <= 0.1
+
+
+def test_trained_systems_are_compared_with_as_many_models_on_both_sides(result):
+    """The run has two models, the others one: the federation that is compared is the one that was cut down."""
+    each = {name: share_right(table) for name, table in others().items()}
+    alone = (each["alone:site-a"] + each["alone:site-b"]) / 2
+    expected = {
+        "federated_minus_alone_mean": each["federated"] - alone,
+        "centralised_minus_federated": each["centralised"] - each["federated"],
+    }
+    for name, value in expected.items():
+        assert result["differences"][name]["combined"]["accuracy"]["value"] == pytest.approx(value)
+        assert result["differences"][name]["models"] == 1
+    assert result["baselines"]["federated"]["combined"]["accuracy"]["value"] == pytest.approx(
+        each["federated"]
+    )
+    assert result["models"] == 2
+    assert result["differences"]["federated_minus_majority"]["models"] == 2
+    for name in ("federated", "centralised", "alone_mean"):
+        assert result["baselines"][name]["models"] == 1
+
+
+def test_systems_with_other_numbers_of_models_are_not_compared():
+    tables = others()
+    del tables["federated"]
+    with pytest.raises(DataError, match=r"as many scoring models .* federated 2, centralised 1"):
+        metrics(frame(models=2), settings=RATING, baselines=tables)
+
+
+def test_with_as_many_models_the_run_itself_is_compared():
+    tables = others()
+    del tables["federated"]
+    result = metrics(frame(), settings=RATING, baselines=tables)
+    assert result["baselines"]["federated"]["combined"] == result["combined"]
+    difference = result["differences"]["centralised_minus_federated"]
+    expected = share_right(tables["centralised"]) - share_right(frame())
+    assert difference["combined"]["accuracy"]["value"] == pytest.approx(expected)
+
+
+def test_own_patients_are_each_sites_own(result):
+    own, tables = result["own_patients"], others()
+    gains = {}
+    for site in ("site-a", "site-b"):
+        block = own["sites"][site]["combined"]["accuracy"]
+        alone, federated = (share_right(tables[n], site=site) for n in (f"alone:{site}", "federated"))
+        gains[site] = federated - alone
+        assert block["alone"]["value"] == pytest.approx(alone)
+        assert block["federated"]["value"] == pytest.approx(federated)
+        assert block["gain"]["value"] == pytest.approx(gains[site])
+        assert block["gain"]["ci95"][0] < gains[site] < block["gain"]["ci95"][1]
+        assert (own["sites"][site]["exams"], own["sites"][site]["patients"]) == (60, 12)
+    mean = own["mean"]["combined"]["accuracy"]
+    assert mean["gain"]["value"] == pytest.approx(sum(gains.values()) / 2)
+    assert (mean["sites"], mean["losing"]) == (2, sum(gain < 0 for gain in gains.values()))
+    assert gains["site-b"] < 0 < gains["site-a"]
+    assert own["models"] == 1
+    assert set(own["sites"]) == {"site-a", "site-b"}  # nobody trained alone at the third
+
+
+def test_no_system_of_a_sites_own_no_own_patients():
+    assert metrics(frame(), settings=RATING)["own_patients"] is None
+    pooled = metrics(frame(), settings=RATING, baselines={"centralised": frame(right=0.9)})
+    assert pooled["own_patients"] is None
+
+
+def test_trivial_answers_stand_beside_the_run(result):
+    seen = frame().query("trained_site")
+    baselines = result["baselines"]
+    commonest = baselines["commonest"]
+    assert commonest["combined"]["accuracy"]["value"] == pytest.approx((combined(seen, "truth") == 3).mean())
+    assert commonest["hypertrophy"]["kappa_linear"]["value"] == pytest.approx(0)
+    colour = baselines["counted_colour"]
+    right = (seen["colour_vascularity"] == seen["truth_vascularity"]).mean()
+    assert colour["vascularity"]["accuracy"]["value"] == pytest.approx(right)
+    assert colour["cuts_px"] == {"vascularity": [1.5]}
+    assert "unseen" in colour
+    assert set(colour) & {"hypertrophy", "combined"} == set()  # no colour is counted for them
+    difference = result["differences"]["federated_minus_counted_colour"]
+    own = (seen["decision_vascularity"] == seen["truth_vascularity"]).mean()
+    assert difference["vascularity"]["accuracy"]["value"] == pytest.approx(own - right)
+    assert "combined" not in difference
+
+
+def test_ties_and_how_many_are_right(result):
+    tied = frame().query("trained_site and tie")
+    ties = result["ties"]
+    assert (ties["exams"], ties["share"]) == (len(tied), pytest.approx(0.25))
+    assert ties["combined"]["accuracy"]["value"] == pytest.approx(share_right(tied))
+    assert result["sites"]["site-a"]["ties"]["exams"] == 15
+    assert ties["equal_weights"] == (tied["runner_up_weight"] == 2).sum() == 16
+
+
+def test_errors_of_two_grades_are_counted_and_named(result):
+    seen = frame().query("trained_site").reset_index(drop=True)
+    far = [
+        (abs(row.truth_hypertrophy - row.decision_hypertrophy), row.site, row.exam_id)
+        for row in seen.itertuples()
+        if abs(row.truth_hypertrophy - row.decision_hypertrophy) >= 2
+    ]
+    found = result["far_off"]["hypertrophy"]
+    assert found["exams"] == len(far) > 0
+    assert found["share"] == pytest.approx(len(far) / 120)
+    named = [(abs(e["reference"] - e["decision"]), e["site"], e["exam_id"]) for e in found["examples"]]
+    assert set(named) <= set(far)
+    assert len(set(named)) == min(len(far), 20)
+    assert [distance for distance, _, _ in named] == sorted((d for d, _, _ in far), reverse=True)[:20]
 
 
 def test_the_same_table_gives_the_same_json():

@@ -165,11 +165,20 @@ def test_hours_are_sums_of_measured_steps() -> None:
 def test_baselines_take_their_share() -> None:
     """One of two models: each of 3 sites alone takes half a site's time, all pooled three times as much."""
     size = CohortSize(sites=3, training_exams=60, held_out_exams=50)
-    card = plan.card(configured(), cohort=size, measured=STEPS, workers=2)
+    card = plan.card(configured("evaluate.baseline_models=1"), cohort=size, measured=STEPS, workers=2)
     assert card.baselines_hours == pytest.approx((1.5 + 1.5) * card.site_hours / 2)
     assert card.evaluation_hours == pytest.approx(50 * (12 + 5 * 6) * EXAM_S / 2 / 3600)
     (fewer,) = stage_costs(configured("rating.models=1"))
     assert card.baselines_bytes == 4 * (fewer.networks_bytes + fewer.journal_bytes)
+
+
+def test_baselines_have_as_many_models_as_the_federation_unless_fewer_are_asked_for() -> None:
+    size = CohortSize(sites=3, training_exams=60, held_out_exams=50)
+    card = plan.card(configured(), cohort=size, measured=STEPS, workers=2)
+    assert card.baselines_hours == pytest.approx((3 + 3) * card.site_hours / 2)
+    assert card.evaluation_hours == pytest.approx(
+        50 * (12 + 4 * 12) * EXAM_S / 2 / 3600
+    )  # nothing is cut down
 
 
 def test_more_workers_than_there_is_work_do_not_help() -> None:

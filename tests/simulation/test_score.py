@@ -169,7 +169,7 @@ def test_the_command_prints_scores_votes_weights_and_notices(
     boxes = ["--roi", f"gs={ROI}", "--roi", f"doppler={ROI}"]
     assert command(monkeypatch, run.path, *pictures, *boxes) == 0
     text = capsys.readouterr().out
-    for word in ("hypertrophy", "vascularity", "combined", "runner-up", "ontested", "Research use only"):
+    for word in ("hypertrophy", "vascularity", "combined", "runner-up", "Research use only"):
         assert word in text
     assert "No differential privacy" in text
     assert "Whole picture" not in text
@@ -177,6 +177,9 @@ def test_the_command_prints_scores_votes_weights_and_notices(
     assert command(monkeypatch, run.path, *named, *boxes, "--json") == 0
     content = json.loads(capsys.readouterr().out)
     row = run.predictions().set_index("exam_id").loc["north-p006-e1"]
+    assert row["tie"]
+    assert "Tie: another answer fits the votes as well" in text
+    assert "Not contested" not in text
     for name in ("hypertrophy", "vascularity"):
         assert content["measurements"][name] == {
             "decision": row[f"decision_{name}"],
@@ -186,6 +189,7 @@ def test_the_command_prints_scores_votes_weights_and_notices(
     assert content["weight"] == row["weight"]
     assert content["runner_up_weight"] == row["runner_up_weight"]
     assert content["contested"] == row["contested"]
+    assert content["tie"] == row["tie"]
     assert content["largest_weight"] == 4
     assert command(monkeypatch, run.path, *pictures) == 0
     assert "Whole picture taken as region of interest: gs, doppler" in capsys.readouterr().out

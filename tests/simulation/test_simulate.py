@@ -87,6 +87,15 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, 
         assert np.sum(metrics[name]["confusion"]) == len(predictions)
     assert set(metrics["sites"]) == {"north", "south"}
     assert set(metrics["baselines"]["alone"]) == {"north", "south"}
+    assert metrics["models"] == metrics["baselines"]["federated"]["models"] == 2
+    assert metrics["baselines"]["federated"]["combined"] == metrics["combined"]
+    assert set(metrics["own_patients"]["sites"]) == {"north", "south"}
+    own = metrics["own_patients"]["mean"]["combined"]["accuracy"]
+    assert own["gain"]["value"] == pytest.approx(own["federated"]["value"] - own["alone"]["value"])
+    assert metrics["ties"]["share"] == predictions["tie"].mean()
+    assert (predictions["commonest_combined"] == predictions["commonest_combined"][0]).all()
+    far = (predictions["label_vascularity"] - predictions["decision_vascularity"]).abs() >= 2
+    assert metrics["far_off"]["vascularity"]["exams"] == far.sum()
     assert metrics["invalid_pairs"] == 0
     assert eoss.is_valid(predictions["decision_hypertrophy"], predictions["decision_vascularity"]).all()
     assert set(predictions["patient_id"].str[-4:]) == {"p006", "p007", "p008"}  # the held-out ones alone
@@ -100,6 +109,35 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, 
     assert not network.training
     with pytest.raises(DataError, match="Expected a trained network"):
         run.network("rating/fold9/vascularity/gt1/a")
+
+
+def test_fewer_models_of_the_baselines_cut_the_federation_down_alike(config: Path, tmp_path: Path) -> None:
+    fewer = ["federation.rounds=1", "evaluate.baseline_models=1"]
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=fewer)
+    metrics, predictions = run.metrics(), run.predictions()
+    cut = pd.read_parquet(run.path / "predictions_baselines.parquet").query("system == 'federated'")
+    answer = cut[["decision_hypertrophy", "decision_vascularity"]].max(axis=1)
+    right = (answer == cut[["label_hypertrophy", "label_vascularity"]].max(axis=1)).mean()
+    first = predictions.set_index("exam_id").loc[cut["exam_id"]]
+    assert (first["vote_vascularity_0"].to_numpy() == cut["vote_vascularity_0"].to_numpy()).all()
+    assert "vote_vascularity_1" not in cut.dropna(axis=1)
+    baselines = metrics["baselines"]
+    assert baselines["federated"]["combined"]["accuracy"]["value"] == pytest.approx(right)
+    assert (metrics["models"], baselines["federated"]["models"]) == (2, 1)
+    difference = metrics["differences"]["federated_minus_alone_mean"]["combined"]["accuracy"]["value"]
+    assert difference == pytest.approx(right - baselines["alone_mean"]["combined"]["accuracy"]["value"])
+    assert "with 1 of 2 scoring models each" in (run.path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tmp_path: Path) -> None:
+    for name, held_out in (("north", 3), ("south", 0)):
+        make_site_folder(
+            tmp_path / "some" / name, name=name, patients=9, exams_per_patient=4, held_out_patients=held_out
+        )
+    some = ["federation.rounds=1", f"cohort.folder={tmp_path / 'some'}"]
+    metrics = synofed.simulate(config, out=tmp_path / "run", overrides=some).metrics()
+    own = metrics["own_patients"]
+    assert (own["sites"]["south"]["exams"], own["mean"]["combined"]["accuracy"]["sites"]) == (0, 1)
 
 
 def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:

@@ -1,0 +1,144 @@
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+
+from common.errors import DataError
+from common.evaluation import bootstrap
+from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.own_patients import Site, own_patients
+
+REPLICATES = 150
+KAPPA = partial(kappa, weights="linear")
+
+
+def exams(seed, *, patients, right_alone, right_federated, grades=3):
+    """(patient, truth, alone, federated) of each exam; patients have 1 to 5 exams."""
+    generator = np.random.default_rng(seed)
+    rows = []
+    for patient in range(patients):
+        for _ in range(generator.integers(1, 6)):
+            truth = int(generator.integers(0, grades))
+            answers = [
+                truth if generator.random() < right else int(generator.integers(0, grades))
+                for right in (right_alone, right_federated)
+            ]
+            rows.append((patient, truth, *answers))
+    return rows
+
+
+def draws(seed, patients):
+    return bootstrap.resamples(patients, replicates=REPLICATES, generator=np.random.default_rng(seed))
+
+
+def site(rows, drawn, grades=3):
+    patient, truth, alone, federated = np.array(rows).T
+    tally = partial(
+        bootstrap.patient_confusions, truth, patient=patient, grades=grades, patients=drawn.shape[1]
+    )
+    return Site(alone=tally(alone), federated=tally(federated), draws=drawn)
+
+
+def brute_accuracy(rows, column, times):
+    weight = [times[row[0]] for row in rows]
+    right = sum(w for w, row in zip(weight, rows, strict=True) if row[1] == row[column])
+    return right / sum(weight)
+
+
+def brute_gains(rows, drawn):
+    """Of the exams as they are, then of each replicate, exam by exam."""
+    once = np.ones(drawn.shape[1], dtype=int)
+    return np.array(
+        [brute_accuracy(rows, 3, times) - brute_accuracy(rows, 2, times) for times in [once, *drawn]]
+    )
+
+
+@pytest.fixture(scope="module")
+def north():
+    return exams(1, patients=9, right_alone=0.9, right_federated=0.0)
+
+
+@pytest.fixture(scope="module")
+def south():
+    return exams(2, patients=14, right_alone=0.2, right_federated=0.9)
+
+
+def test_gains_and_their_mean_against_counting_exam_by_exam(north, south):
+    drawn = {"north": draws(11, 9), "south": draws(12, 14)}
+    rows = {"north": north, "south": south}
+    found = own_patients({name: site(rows[name], drawn[name]) for name in rows}, accuracy)
+    gains = {name: brute_gains(rows[name], drawn[name]) for name in rows}
+    for name, exam_rows in rows.items():
+        got, expected = found.sites[name], gains[name]
+        once = np.ones(drawn[name].shape[1], dtype=int)
+        assert got.alone.value == pytest.approx(brute_accuracy(exam_rows, 2, once))
+        assert got.federated.value == pytest.approx(brute_accuracy(exam_rows, 3, once))
+        assert got.gain.value == pytest.approx(expected[0])
+        assert (got.gain.low, got.gain.high) == pytest.approx(np.quantile(expected[1:], [0.025, 0.975]))
+    mean = (gains["north"] + gains["south"]) / 2  # every site one vote, whatever its size
+    assert found.mean.gain.value == pytest.approx(mean[0])
+    assert (found.mean.gain.low, found.mean.gain.high) == pytest.approx(np.quantile(mean[1:], [0.025, 0.975]))
+    assert found.mean.gain.value == pytest.approx(found.mean.federated.value - found.mean.alone.value)
+
+
+def test_sites_that_lose_are_counted(north, south):
+    sites = {
+        "loses": site(north, draws(1, 9)),
+        "gains": site(south, draws(2, 14)),
+        "the same": site([(p, t, a, a) for p, t, a, _ in north], draws(3, 9)),
+    }
+    found = own_patients(sites, accuracy)
+    assert found.sites["loses"].gain.high < 0 < found.sites["gains"].gain.low
+    assert (found.judged, found.losing, found.losing_clearly) == (3, 1, 1)
+    assert found.sites["the same"].gain.value == 0
+
+
+def test_a_small_loss_is_not_clear():
+    one_worse = [(p, 0, 0, int(p == 0)) for p in range(10)]
+    found = own_patients({"one": site(one_worse, draws(0, 10))}, accuracy)
+    assert (found.losing, found.losing_clearly) == (1, 0)
+
+
+def test_a_metric_that_differs_in_its_last_bits_is_no_loss(north):
+    same = site([(p, t, a, a) for p, t, a, _ in north], draws(3, 9))
+    calls = iter([0.0, -1e-16])  # alone, then federated
+
+    def noisy(confusions):
+        return np.asarray(accuracy(confusions)) + next(calls)
+
+    found = own_patients({"north": same}, noisy)
+    assert (found.losing, found.losing_clearly) == (0, 0)
+
+
+def test_pairing_makes_the_interval_of_equal_systems_nothing(north):
+    same = [(p, t, a, a) for p, t, a, _ in north]
+    gain = own_patients({"north": site(same, draws(5, 9))}, accuracy).mean.gain
+    assert (gain.value, gain.low, gain.high) == (0, 0, 0)
+
+
+def test_a_site_that_cannot_be_judged_is_left_out_of_mean_and_counts(north):
+    nobody = Site(
+        alone=np.zeros((3, 3, 3), dtype=np.int64),
+        federated=np.zeros((3, 3, 3), dtype=np.int64),
+        draws=draws(0, 3),
+    )
+    found = own_patients({"north": site(north, draws(1, 9)), "empty": nobody}, accuracy)
+    assert math.isnan(found.sites["empty"].gain.value)
+    assert found.judged == 1
+    assert found.mean == found.sites["north"]
+    one_grade = site([(p, 1, 1, 1) for p in range(4)], draws(4, 4))
+    assert own_patients({"one": one_grade}, KAPPA).judged == 0
+
+
+def test_no_sites_no_numbers():
+    found = own_patients({}, accuracy)
+    assert (found.judged, found.losing) == (0, 0)
+    assert math.isnan(found.mean.gain.value)
+
+
+def test_exams_that_only_one_system_answered_are_refused(north):
+    whole = site(north, draws(1, 9))
+    short = site(north[1:], draws(1, 9))
+    with pytest.raises(DataError, match="the same exams of the same patients"):
+        Site(alone=whole.alone, federated=short.federated, draws=whole.draws)
