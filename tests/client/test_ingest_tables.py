@@ -5,9 +5,7 @@ import openpyxl
 import pytest
 
 from client.ingest.file_rows import FileRows
-from client.ingest.grades_table import grade
-from client.ingest.rows import Table
-from client.ingest.spreadsheets import read_table
+from client.ingest.rows import Table, grade, read_table
 from common.errors import DataError
 
 NEEDED = ("Pat-ID", "Höhe")
@@ -44,7 +42,7 @@ def test_a_workbook_is_read_by_sheet_with_dates_and_numbers_as_one_writes_them(t
         (2, {"Pat-ID": "007", "Höhe": "2", "Datum": "2024-03-01"}),
         (4, {"Pat-ID": "8", "Höhe": "1.5", "Datum": "2024-03-02"}),
     )
-    with pytest.raises(DataError, match="Expected sheet 'Blatt'"):
+    with pytest.raises(DataError, match="has no sheet 'Blatt', but 'Sheet', 'Befunde'"):
         read_table(tmp_path / "t.xlsx", needed=NEEDED, sheet="Blatt")
     with pytest.raises(DataError, match="missing: Pat-ID, Höhe; there are: x"):
         read_table(tmp_path / "t.xlsx", needed=NEEDED)
