@@ -13,6 +13,10 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Cell = str | int | float | None
 
@@ -26,6 +30,12 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     writer.writerow([safe(column) for column in columns])
     writer.writerows([safe(cell) for cell in row] for row in rows)
     return buffer.getvalue()
+
+
+def of_frame(frame: pd.DataFrame) -> str:
+    """The text of a CSV file with the columns of a data frame, without its index."""
+    cells = frame.astype(object).where(frame.notna(), None)
+    return table([str(column) for column in frame.columns], cells.itertuples(index=False, name=None))
 
 
 def safe(cell: Cell) -> Cell:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from common import atomic
+from common import atomic, csv_text
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings
 from common.committee import Committee, Scores
@@ -186,7 +188,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     with Display(console) as display, display.step("scoring") as bar:
         table = scoring.score_manifest(committee, manifest, progress=bar)
     try:
-        atomic.write(out, table.to_csv(index=False).encode())
+        atomic.write(out, csv_text.of_frame(table).encode())
     except OSError as error:
         raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
     quarantined = int((table["reason"] != "").sum())
@@ -289,18 +291,68 @@ def split_cohort(
 @cohort.command("import")
 def import_cohort(
     images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    labels: Annotated[Path, typer.Option(help="CSV with a row a picture.")],
+    labels: Annotated[Path, typer.Option(help="CSV or XLSX with a row a picture.")],
     out: Annotated[Path, typer.Option(help="Folder to be made: manifest.csv, grades.csv, pictures.")],
     columns: Annotated[
         list[str], typer.Option("--column", help="ours=theirs, for example image_path=file, steatosis=label.")
     ],
+    measurements: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measurement",
+            help="Which columns are grades, ours or ours=theirs; all others pass through to the manifest.",
+        ),
+    ] = None,
+    words: Annotated[
+        list[str] | None, typer.Option("--grades", help="What words mean: normal=0,benign=1,malignant=2.")
+    ] = None,
+    patient: Annotated[
+        str,
+        typer.Option(help="Column of the patients, or each-picture: each picture is a patient of its own."),
+    ] = "",
+    sheet: Annotated[str, typer.Option(help="Of an XLSX file; default: the first.")] = "",
+    header_row: Annotated[
+        int, typer.Option(min=0, help="Line of the header; default: the first that has the columns.")
+    ] = 0,
 ) -> None:
     """Make a manifest from a folder of pictures and a table of labels."""
-    pairs = dict(column.split("=", 1) for column in columns if "=" in column)
-    if len(pairs) != len(columns):
-        raise ConfigurationError(f"Expected --column ours=theirs, got {columns}")
-    manifest = public.import_pictures(images, labels, pairs, out)
+    named = _pairs(columns, "--column ours=theirs")
+    graded = {name: theirs for name, _, theirs in (one.partition("=") for one in measurements or [])}
+    how = public.Labels(
+        columns=named | {name: theirs for name, theirs in graded.items() if theirs},
+        measurements=tuple(graded),
+        words=_word_grades(words or []),
+        patient=patient,
+        sheet=sheet,
+        header_row=header_row,
+    )
+    manifest = public.import_pictures(images, labels, how, out)
+    beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
+    through = [name for name in beside if not name.endswith(("_path", "_roi"))]
+    typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
+    if (copies := manifest.with_name(public.COPIES)).exists():
+        count = len(copies.read_text(encoding="utf-8").splitlines()) - 1
+        typer.echo(
+            f"{count} pairs of pictures of two patients are alike, see {copies}: remove them, or give both one"
+        )
     typer.echo(manifest)
+
+
+def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    """The parts of ``ours=theirs``, each ours once."""
+    pairs = dict(one.split("=", 1) for one in given if "=" in one)
+    if len(pairs) != len(given):
+        raise ConfigurationError(f"Expected {form}, each once, got {list(given)}")
+    return pairs
+
+
+def _word_grades(given: Sequence[str]) -> dict[str, int]:
+    """Word -> grade, of ``--grades``."""
+    form = "--grades word=number,word=number with numbers from 0 to 15"
+    pairs = _pairs([part.strip() for one in given for part in one.split(",") if part.strip()], form)
+    if not all(re.fullmatch(r"[0-9]|1[0-5]", number.strip()) for number in pairs.values()):
+        raise ConfigurationError(f"Expected {form}, got {list(given)}")
+    return {word.strip(): int(number) for word, number in pairs.items()}
 
 
 def _table(run: Path) -> Table:
