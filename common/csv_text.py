@@ -25,11 +25,13 @@ _DANGEROUS = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n])")  # noqa: RUF00
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """The text of a CSV file with a header; ``None`` is an empty cell."""
+    return "".join(_line(cells) for cells in (columns, *rows))
+
+
+def _line(cells: Sequence[Cell]) -> str:
     buffer = io.StringIO(newline="")
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([safe(column) for column in columns])
-    writer.writerows([safe(cell) for cell in row] for row in rows)
-    return buffer.getvalue()
+    csv.writer(buffer, lineterminator="\r\n").writerow([safe(cell) for cell in cells])  # so "\r" too is quoted
+    return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
 def of_frame(frame: pd.DataFrame) -> str:

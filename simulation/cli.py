@@ -285,6 +285,8 @@ def split_cohort(
         seed=seed,
         out=out,
     )
+    for warning in public.copies_found(made.folder):
+        typer.echo(warning)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 
 
@@ -330,11 +332,8 @@ def import_cohort(
     beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
     through = [name for name in beside if not name.endswith(("_path", "_roi"))]
     typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
-    if (copies := manifest.with_name(public.COPIES)).exists():
-        count = len(copies.read_text(encoding="utf-8").splitlines()) - 1
-        typer.echo(
-            f"{count} pairs of pictures of two patients are alike, see {copies}: remove them, or give both one"
-        )
+    for warning in public.copies_found(out):
+        typer.echo(warning)
     typer.echo(manifest)
 
 

@@ -329,6 +329,18 @@ def write_copies(folder: Path, collection: Collection) -> int:
     return len(copies)
 
 
+def copies_found(folder: Path) -> tuple[str, ...]:
+    """What is to be said of the copies that :func:`write_copies` listed in a folder; nothing where there are none."""
+    place = folder / COPIES
+    if not place.exists():
+        return ()
+    count = len(read_rows(place, ["path"]).rows)
+    what = "1 picture is" if count == 1 else f"{count} pictures are"
+    return (
+        f"{what} the same, or nearly, at two patients: {place} lists them. Leave them out, or make them one patient",
+    )
+
+
 def write_table(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
     """Write rows that have the columns of the first one.
 

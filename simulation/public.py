@@ -25,10 +25,10 @@ from common.settings import Settings
 from simulation import partition
 from simulation.cohort import Cohort, discover
 from simulation.collection import (
-    COPIES,
     DESCRIPTIVE,
     Collection,
     Labels,
+    copies_found,
     draft_folder,
     import_pictures,
     read_collection,
@@ -58,10 +58,10 @@ maximum_update_bytes = 100_000_000_000
 keep_outbox_days = 0
 """
 __all__ = [
-    "COPIES",
     "DESCRIPTIVE",
     "Collection",
     "Labels",
+    "copies_found",
     "ensure",
     "import_pictures",
     "read_collection",
