@@ -30,7 +30,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _line(cells: Sequence[Cell]) -> str:
     buffer = io.StringIO(newline="")
-    csv.writer(buffer, lineterminator="\r\n").writerow([safe(cell) for cell in cells])  # so "\r" too is quoted
+    csv.writer(buffer, lineterminator="\r\n").writerow(
+        [safe(cell) for cell in cells]
+    )  # so "\r" too is quoted
     return buffer.getvalue().removesuffix("\r\n") + "\n"
 
 
