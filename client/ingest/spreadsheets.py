@@ -101,19 +101,19 @@ def _texts(content: bytes) -> tuple[list[str], list[bytes]]:
     """
     mark, encoding = next((each for each in MARKS if content.startswith(each[0])), (b"", ""))
     body = content.removeprefix(mark)
-    if not encoding and b"\0" in body:
+    if not encoding and body.count(0) > len(body) / 4:  # every other byte of most letters
         encoding = "utf-16-le" if body[1::2].count(0) >= body[::2].count(0) else "utf-16-be"
     if encoding:
         try:
             texts = list(io.StringIO(body.decode(encoding), newline=""))
         except UnicodeDecodeError:
             raise DataError(f"is not a table: its letters are neither UTF-8 nor {encoding.upper()}") from None
-        if any("\0" in text for text in texts):
-            raise DataError("is not a table: it holds zero bytes")
         sources = [text.encode(encoding) for text in texts]
     else:
         sources = body.splitlines(keepends=True)
         texts = [_decoded(line, number) for number, line in enumerate(sources, start=1)]
+    if any("\0" in text for text in texts):
+        raise DataError("is not a table: it holds zero bytes")
     if texts and texts[0].lstrip().lower().startswith(("<html", "<!doctype", "<table", "<?xml")):
         raise DataError("is a page in HTML or XML: save it as .xlsx or as CSV")
     return texts, [mark + sources[0], *sources[1:]] if sources else []
@@ -152,9 +152,10 @@ def _delimiter(texts: Sequence[str], needed: Sequence[str]) -> str:
 def _sheet(content: bytes, sheet: str) -> Iterator[Line]:
     values, formulas = _book(content, data_only=True), _book(content, data_only=False)
     try:
-        if sheet and sheet not in values.sheetnames:
-            raise DataError(f"has no sheet {sheet!r}, but {', '.join(map(repr, values.sheetnames))}")
-        name = sheet or values.sheetnames[0]
+        names = [page.title for page in values.worksheets]  # charts are no tables
+        if (sheet and sheet not in names) or not names:
+            raise DataError(f"has no sheet {sheet!r}, but {', '.join(map(repr, names)) or 'none'}")
+        name = sheet or names[0]
         pages = values[name], formulas[name]
         for page in pages:
             page.reset_dimensions()  # some programs write wrong ones
@@ -174,6 +175,8 @@ def _sheet(content: bytes, sheet: str) -> Iterator[Line]:
 
 
 def _book(content: bytes, *, data_only: bool, read_only: bool = True) -> openpyxl.Workbook:
+    if b"opendocument" in content[:200]:
+        raise DataError("is an OpenDocument table: save it as .xlsx or as CSV")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of styles and extensions that nobody here reads
