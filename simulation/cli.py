@@ -285,7 +285,7 @@ def split_cohort(
         seed=seed,
         out=out,
     )
-    for warning in public.copies_found(made.folder):
+    for warning in public.remarks(made.folder):
         typer.echo(warning)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 
@@ -332,7 +332,7 @@ def import_cohort(
     beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
     through = [name for name in beside if not name.endswith(("_path", "_roi"))]
     typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
-    for warning in public.copies_found(out):
+    for warning in public.remarks(out):
         typer.echo(warning)
     typer.echo(manifest)
 

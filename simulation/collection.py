@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections import Counter
@@ -329,14 +330,17 @@ def write_copies(folder: Path, collection: Collection) -> int:
     return len(copies)
 
 
-def copies_found(folder: Path) -> tuple[str, ...]:
-    """What is to be said of the copies that :func:`write_copies` listed in a folder; nothing where there are none."""
+def remarks(folder: Path) -> tuple[str, ...]:
+    """What is to be said of a folder that was imported or split: copies, patients of two sites."""
+    index = folder / "cohort.json"
+    said = json.loads(index.read_text(encoding="utf-8")).get("remarks", ()) if index.exists() else ()
     place = folder / COPIES
     if not place.exists():
-        return ()
+        return tuple(map(str, said))
     count = len(read_rows(place, ["path"]).rows)
     what = "1 picture is" if count == 1 else f"{count} pictures are"
     return (
+        *map(str, said),
         f"{what} the same, or nearly, at two patients: {place} lists them. Leave them out, or make them one patient",
     )
 

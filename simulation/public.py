@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
 
@@ -28,11 +28,11 @@ from simulation.collection import (
     DESCRIPTIVE,
     Collection,
     Labels,
-    copies_found,
     draft_folder,
     import_pictures,
     read_collection,
     read_labels,
+    remarks,
     write_copies,
     write_folder,
 )
@@ -61,11 +61,11 @@ __all__ = [
     "DESCRIPTIVE",
     "Collection",
     "Labels",
-    "copies_found",
     "ensure",
     "import_pictures",
     "read_collection",
     "read_labels",
+    "remarks",
     "split",
     "split_collection",
 ]
@@ -157,6 +157,7 @@ def split_collection(
         "seed": seed,
         "settings": {"by": by, "alpha": alpha, "held_out": held_out, "weights": list(weights)},
         **(identity or {}),
+        "remarks": list(_of_two_sites(collection, _column(by))),
         "sites": [{"name": name, "trains": trains[name]} for name in parts],
     }
     with draft_folder(out) as draft:
@@ -259,6 +260,19 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
         )
         for patient, rows in exams.items()
     ]
+
+
+def _of_two_sites(collection: Collection, column: str | None) -> Iterator[str]:
+    """Patients whom the column that is split by has at several sites: one person, or two of the same id."""
+    groups: dict[str, set[str]] = {}
+    for row in collection.manifest if column is not None else ():
+        groups.setdefault(row["patient_id"], set()).add(row[column or ""])
+    count = sum(len(found) > 1 for found in groups.values())
+    if count:
+        yield (
+            f"{count} of {len(groups)} patients have several values of {column}: each goes with all exams to where "
+            f"most are. If two sites give different people the same patient_id, make the ids distinct first"
+        )
 
 
 def _exam_grade(readings: Sequence[Row], measurements: Sequence[str]) -> int:

@@ -124,7 +124,7 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
     assert source.public is not None
     with display.step("public cohort") as bar:
         made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
-    for warning in public.copies_found(made.folder):
+    for warning in public.remarks(made.folder):
         display.line(warning)
     return made
 

@@ -530,10 +530,10 @@ def test_pictures_that_two_patients_have_alike_are_found(pictures: Path, tmp_pat
     assert {("a", "b", "yes"), ("a", "c", "no"), ("b", "c", "no")} <= pairs
     assert not any("d" in pair for pair in pairs)
     assert not any(row["patient_id"] == row["other_patient_id"] for row in found)
-    (said,) = public.copies_found(tmp_path / "set")
+    (said,) = public.remarks(tmp_path / "set")
     assert f"{len(found)} pictures are the same, or nearly, at two patients" in said
     public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "clean")
-    assert public.copies_found(tmp_path / "clean") == ()
+    assert public.remarks(tmp_path / "clean") == ()
 
 
 def test_an_assignment_that_contradicts_itself_or_lost_its_zeros_is_said(
@@ -551,3 +551,19 @@ def test_an_assignment_that_contradicts_itself_or_lost_its_zeros_is_said(
     write_table(tmp_path / "who.csv", [{"patient_id": "000", "site": s} for s in "ab"])
     with pytest.raises(DataError, match="line 3: site is 'b', expected 'a' as in an earlier line"):
         public.split_collection(found, by=by, sites=None, seed=0, out=tmp_path / "c")
+
+
+def test_patients_whom_two_sites_have_are_said(hospitals: Path, tmp_path: Path) -> None:
+    rows = [
+        row | {"patient": f"p{index % 8}", "exam": str(index)}
+        for index, row in enumerate(read_table(hospitals / "labels.csv"))
+    ]
+    write_table(tmp_path / "labels.csv", rows)
+    found = public.read_labels(hospitals, tmp_path / "labels.csv", HOSPITALS)
+    public.split_collection(found, by="device", sites=1, seed=0, out=tmp_path / "one")
+    (said,) = public.remarks(tmp_path / "one")
+    assert said.startswith(
+        "8 of 8 patients have several values of device: each goes with all exams to where most are"
+    )
+    public.split_collection(found, by="size", sites=2, seed=0, out=tmp_path / "two")
+    assert public.remarks(tmp_path / "two") == ()
