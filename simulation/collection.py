@@ -161,7 +161,7 @@ def read_labels(images: Path, labels: Path, columns: Mapping[str, str] | Labels)
         manifest.append(row)
         readings.append([{"exam_id": row["exam_id"], "reader": READER, "session": "1", **graded}])
         lines.append(line)
-    refuse(labels, [*listed, *_exams_twice(manifest, lines)])
+    refuse(labels, [*listed, *_exams_twice(manifest, lines), *_pictures_twice(manifest, lines)])
     return Collection(
         root=images,
         manifest=manifest,
@@ -419,6 +419,16 @@ def _problems(root: Path, row: Row) -> Iterator[str]:
         path = PurePosixPath(row[column])
         if not row[column] or path.is_absolute() or ".." in path.parts or not (root / path).is_file():
             yield f"{column} is {row[column]!r}, expected a picture inside {root}"
+
+
+def _pictures_twice(rows: Sequence[Row], lines: Sequence[int]) -> Iterator[str]:
+    """Rows of one patient that show the same regions of the same pictures: an exam would count twice."""
+    first: dict[tuple[str, ...], int] = {}
+    for line, row in zip(lines, rows, strict=True):
+        shown = (row[name] for name in row if name == "patient_id" or name.endswith(("_path", "_roi")))
+        earlier = first.setdefault(tuple(shown), line)
+        if earlier != line:
+            yield f"  line {line}: has the pictures of line {earlier}, expected a row an exam"
 
 
 def _exams_twice(rows: Sequence[Row], lines: Sequence[int]) -> Iterator[str]:

@@ -523,7 +523,9 @@ def test_pictures_that_two_patients_have_alike_are_found(pictures: Path, tmp_pat
     Image.fromarray(other).resize((240, 240), Image.Resampling.BICUBIC).save(tmp_path / "other.png")
     patients = {"one.png": "a", "same.bmp.png": "b", "near.jpg": "c", "other.png": "d"}
     rows = [{"path": path, "group": who, "device": "X", "label": "1"} for path, who in patients.items()]
-    write_table(tmp_path / "labels.csv", [*rows, rows[0] | {"path": "one.png", "label": "2"}])
+    write_table(
+        tmp_path / "labels.csv", [*rows, rows[0] | {"group": "a", "path": "same.bmp.png", "label": "2"}]
+    )
     public.import_pictures(tmp_path, tmp_path / "labels.csv", COLUMNS, tmp_path / "set")
     found = read_table(tmp_path / "set" / "copies.csv")
     pairs = {(row["patient_id"], row["other_patient_id"], row["same_pixels"]) for row in found}
@@ -567,3 +569,12 @@ def test_patients_whom_two_sites_have_are_said(hospitals: Path, tmp_path: Path) 
     )
     public.split_collection(found, by="size", sites=2, seed=0, out=tmp_path / "two")
     assert public.remarks(tmp_path / "two") == ()
+
+
+def test_a_picture_that_stands_twice_is_refused(pictures: Path, tmp_path: Path) -> None:
+    rows = read_table(pictures / "labels.csv")
+    write_table(tmp_path / "labels.csv", [*rows, rows[0], rows[1] | {"label": "3"}])
+    with pytest.raises(
+        DataError, match=r"(?s)has 2 errors.*line 75: has the pictures of line 2, expected a row an exam"
+    ):
+        public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS)
