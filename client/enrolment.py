@@ -6,7 +6,6 @@ presence says that the site is enrolled.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -24,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import ValidationError
 
 from client import atomic, keys
+from common import toml_text
 from common.enrolment import (
     Hex32,
     Invitation,
@@ -249,10 +249,10 @@ def _read_enrolment(folder: Path) -> Enrolment | None:
 def _site_name(path: Path) -> str | None:
     """The name in ``site.toml``, or ``None`` where there is no such file."""
     try:
-        return str(tomllib.loads(path.read_text(encoding="utf-8")).get("name"))
+        return str(toml_text.read(path.read_bytes(), source=str(path)).get("name"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error}") from None
 
 

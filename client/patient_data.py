@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import fcntl
-import io
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from client import atomic
+from client.ingest.spreadsheets import SEARCHED, Line, is_workbook, read_lines
 from client.site import Site
 from common.errors import DataError, StorageError
+
+IDENTIFIERS = frozenset({"patient_id", "exam_id"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +37,11 @@ def find(site: Site, patient: str) -> Found:
     """Look a patient up in the manifest.
 
     Raises:
-        DataError: if the manifest cannot be read.
+        DataError: if the manifest cannot be read, or a table is a workbook, from which no row can be taken.
     """
+    grades = site.data_folder / site.file.data.grades
+    if grades.is_file():
+        _lines(grades)
     header, rows = _rows(site.data_folder / site.file.data.manifest)
     paths = [column for column in header if column.endswith("_path")]
     mine = [row for row in rows if row.get("patient_id") == patient]
@@ -133,39 +137,49 @@ def _drop(table: Path, found: Found) -> bool:
     Returns:
         Whether the table has a column of patients or exams.
     """
-    kept, dropped, exams = [], 0, frozenset(found.exams)
-    header: list[str] = []
-    for cells, text in _records(table):
-        row = dict(zip(header, (cell.strip() for cell in cells), strict=False))
-        if header and (row.get("patient_id") == found.patient or row.get("exam_id") in exams):
-            dropped += 1
-        else:
-            kept.append(text)
-        header = header or [cell.strip().removeprefix("\ufeff") for cell in cells]
-    if dropped:
-        atomic.write(table, "".join(kept).encode(), mode=table.stat().st_mode & 0o777)
-    return bool({"patient_id", "exam_id"} & set(header))
+    lines = _lines(table)
+    start, header = _header(lines)
+    exams = frozenset(found.exams)
+    kept = [line.source for line in lines[:start]]
+    for line in lines[start:]:
+        row = dict(zip(header, line.cells, strict=False))
+        if row.get("patient_id") != found.patient and row.get("exam_id") not in exams:
+            kept.append(line.source)
+    if len(kept) < len(lines):
+        atomic.write(table, b"".join(kept), mode=table.stat().st_mode & 0o777)
+    return bool(header)
 
 
 def _rows(table: Path) -> tuple[list[str], list[dict[str, str]]]:
-    records = [[cell.strip() for cell in cells] for cells, _ in _records(table)]
-    if not records:
-        raise DataError(f"Expected a header in {table}")
-    header = [records[0][0].removeprefix("\ufeff"), *records[0][1:]] if records[0] else []
-    return header, [dict(zip(header, cells, strict=False)) for cells in records[1:]]
+    lines = _lines(table)
+    start, header = _header(lines)
+    if not header:
+        raise DataError(f"Expected a header with patient_id in {table}")
+    return header, [dict(zip(header, line.cells, strict=False)) for line in lines[start:]]
 
 
-def _records(table: Path) -> Iterator[tuple[list[str], str]]:
-    """The cells of each record, and its own text."""
+def _header(lines: Sequence[Line]) -> tuple[int, list[str]]:
+    """Where rows begin, and their columns; none where no line names patients or exams."""
+    for index, line in enumerate(lines[:SEARCHED]):
+        if IDENTIFIERS & set(line.cells):
+            return index + 1, list(line.cells)
+    return 0, []
+
+
+def _lines(table: Path) -> list[Line]:
+    """The rows of a CSV file, each with its own bytes."""
     try:
-        lines = list(io.StringIO(table.read_bytes().decode("utf-8"), newline=""))
-        reader = csv.reader(lines)
-        begin = 0
-        for cells in reader:
-            yield cells, "".join(lines[begin : reader.line_num])
-            begin = reader.line_num
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Expected a table in UTF-8 at {table}: {error}") from None
+        content = table.read_bytes()
+        if is_workbook(content):
+            raise DataError(
+                "is a workbook, from which rows cannot be taken: save it as CSV, name that in site.toml, delete the "
+                "workbook and withdraw again"
+            )
+        return read_lines(content, needed=sorted(IDENTIFIERS))
+    except OSError as error:
+        raise DataError(f"Expected a table at {table}: {error.strerror}") from None
+    except DataError as error:
+        raise DataError(f"{table} {error}") from None
 
 
 @contextlib.contextmanager

@@ -7,12 +7,12 @@ exchanged out of band: at a meeting, by telephone, in a signed mail.
 from __future__ import annotations
 
 import re
-import tomllib
 
 from pydantic import ValidationError
 
 from client import atomic, keys
 from client.site import Site, SiteFile
+from common import toml_text
 from common.errors import ConfigurationError, PolicyError
 from common.secure_aggregation.identity import Identity
 from common.settings import Settings, describe
@@ -42,7 +42,7 @@ def add(site: Site, name: str, key: str) -> None:
         )
     Identity(site=site.name, key=keys.signing_key(site.folder), peers={**site.file.peers, name: key})
     path = site.folder / "site.toml"
-    text = path.read_text(encoding="utf-8")
+    text = toml_text.decoded(path.read_bytes(), source=str(path))
     line = f'"{name}" = "{key}"'
     found = HEADER.search(text)
     if found is None:
@@ -69,8 +69,8 @@ def check(site: Site, settings: Settings) -> None:
 
 def _check(text: str, site: Site, name: str, key: str) -> None:
     try:
-        file = SiteFile.model_validate(tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+        file = SiteFile.model_validate(toml_text.parse(text, source="site.toml"))
+    except ConfigurationError as error:
         raise ConfigurationError(
             f"Expected [peers] in site.toml as a section of its own: add {name} there by hand ({error})"
         ) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, ValidationError
 
 from client.policy import Policy
+from common import toml_text
 from common.enrolment import Hex32, SiteName
 from common.errors import ConfigurationError, DataError
 from common.section import Section
@@ -78,11 +78,10 @@ class Site:
         """
         path = folder / "site.toml"
         try:
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = path.read_bytes()
         except OSError as error:
             raise DataError(f"Expected a site's folder with site.toml at {folder}: {error}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path} is not TOML: {error}") from None
+        document = toml_text.read(content, source=str(path))
         try:
             return cls(folder=folder, file=SiteFile.model_validate(document))
         except ValidationError as error:

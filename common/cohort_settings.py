@@ -67,13 +67,28 @@ class PublicSettings(Section):
     """Folder that the paths in ``labels`` start from."""
     labels: Path
     columns: dict[str, str]
-    """Manifest or measurement column -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed."""
+    """Manifest column or measurement -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed. What is
+    none of the run's measurements passes through to the manifest."""
+    grades: dict[str, Annotated[int, Field(ge=0, le=15)]] = Field(default_factory=dict)
+    """What words in the measurements' columns mean: ``{normal = 0, benign = 1}``."""
+    patient: str = ""
+    """Column of the patients, in place of ``columns.patient_id``, or ``each-picture``."""
+    sheet: str = ""
+    """Of ``labels`` in XLSX; the first where empty."""
+    header_row: Annotated[int, Field(ge=0)] = 0
+    """Line of the header of ``labels``; 0: the first line that has all columns that are named."""
     by: str = "dirichlet"
     """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""
     sites: Annotated[int, Field(ge=1, le=200)] = 3
     alpha: Annotated[float, Field(gt=0)] = 1.0
     weights: tuple[float, ...] = ()
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_used(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        usual = {"grades": {}, "patient": "", "sheet": "", "header_row": 0}
+        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
 
 class CohortSettings(Section):

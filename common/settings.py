@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
+from common import toml_text
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
@@ -308,10 +308,7 @@ def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configurat
     Raises:
         ConfigurationError: listing every unknown key and every value out of range at once.
     """
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{source} is not TOML: {error}") from None
+    document = toml_text.parse(text, source=source)
     for override in overrides:
         _set(document, override)
     try:
@@ -323,9 +320,10 @@ def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configurat
 def load(path: Path, *, overrides: Sequence[str] = ()) -> Settings:
     """Read a configuration file; see :func:`parse`. Relative paths in ``cohort`` start at the working folder."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
+    text = toml_text.decoded(content, source=str(path))
     return parse(text, overrides=overrides, source=str(path))
 
 
@@ -340,8 +338,8 @@ def _set(document: dict[str, Any], override: str) -> None:
         if not isinstance(target, dict):
             raise ConfigurationError(f"--set {override}: {section} is a value, not a section")
     try:
-        target[last] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+        target[last] = toml_text.parse(f"value = {value}", source="--set")["value"]
+    except ConfigurationError:
         target[last] = value.strip()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import tomli_w
 from pydantic import Field, ValidationError, field_validator
 
-from common import atomic
+from common import atomic, toml_text
 from common.enrolment import split_address
 from common.errors import ConfigurationError
 from common.section import Section
@@ -130,7 +129,7 @@ class Home:
             ConfigurationError: if there is none, or it cannot be used.
         """
         try:
-            document = tomllib.loads(self.settings_file.read_text(encoding="utf-8"))
+            content = self.settings_file.read_bytes()
         except FileNotFoundError:
             raise ConfigurationError(
                 f"Expected the centre's home with federation.toml at {self.path}: name it with --home, or make "
@@ -138,8 +137,7 @@ class Home:
             ) from None
         except OSError as error:
             raise ConfigurationError(f"Expected to read {self.settings_file}: {error.strerror}") from None
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{self.settings_file} is not TOML: {error}") from None
+        document = toml_text.read(content, source=str(self.settings_file))
         try:
             return Federation.model_validate(document)
         except ValidationError as error:

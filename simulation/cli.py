@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +13,7 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from common import atomic
+from common import atomic, csv_text
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings
 from common.committee import Committee, Scores
@@ -183,7 +185,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     with Display(console) as display, display.step("scoring") as bar:
         table = scoring.score_manifest(committee, manifest, progress=bar)
     try:
-        atomic.write(out, table.to_csv(index=False).encode())
+        atomic.write(out, csv_text.of_frame(table).encode())
     except OSError as error:
         raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
     quarantined = int((table["reason"] != "").sum())
@@ -280,21 +282,70 @@ def split_cohort(
         seed=seed,
         out=out,
     )
+    for warning in public.remarks(made.folder):
+        typer.echo(warning)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 
 
 @cohort.command("import")
 def import_cohort(
     images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    labels: Annotated[Path, typer.Option(help="CSV with a row a picture.")],
+    labels: Annotated[Path, typer.Option(help="CSV or XLSX with a row a picture.")],
     out: Annotated[Path, typer.Option(help="Folder to be made: manifest.csv, grades.csv, pictures.")],
     columns: Annotated[
         list[str], typer.Option("--column", help="ours=theirs, for example image_path=file, steatosis=label.")
     ],
+    measurements: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measurement",
+            help="Which columns are grades, ours or ours=theirs; all others pass through to the manifest.",
+        ),
+    ] = None,
+    words: Annotated[
+        list[str] | None, typer.Option("--grades", help="What words mean: normal=0,benign=1,malignant=2.")
+    ] = None,
+    patient: Annotated[
+        str,
+        typer.Option(help="Column of the patients, or each-picture: each picture is a patient of its own."),
+    ] = "",
+    sheet: Annotated[str, typer.Option(help="Of an XLSX file; default: the first.")] = "",
+    header_row: Annotated[
+        int, typer.Option(min=0, help="Line of the header; default: the first that has the columns.")
+    ] = 0,
 ) -> None:
     """Make a manifest from a folder of pictures and a table of labels."""
-    pairs = dict(column.split("=", 1) for column in columns if "=" in column)
-    if len(pairs) != len(columns):
-        raise ConfigurationError(f"Expected --column ours=theirs, got {columns}")
-    manifest = public.import_pictures(images, labels, pairs, out)
+    named = _pairs(columns, "--column ours=theirs")
+    graded = {name: theirs for name, _, theirs in (one.partition("=") for one in measurements or [])}
+    how = public.Labels(
+        columns=named | {name: theirs for name, theirs in graded.items() if theirs},
+        measurements=tuple(graded),
+        words=_word_grades(words or []),
+        patient=patient,
+        sheet=sheet,
+        header_row=header_row,
+    )
+    manifest = public.import_pictures(images, labels, how, out)
+    beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
+    through = [name for name in beside if not name.endswith(("_path", "_roi"))]
+    typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
+    for warning in public.remarks(out):
+        typer.echo(warning)
     typer.echo(manifest)
+
+
+def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    """The parts of ``ours=theirs``, each ours once."""
+    pairs = dict(one.split("=", 1) for one in given if "=" in one)
+    if len(pairs) != len(given):
+        raise ConfigurationError(f"Expected {form}, each once, got {list(given)}")
+    return pairs
+
+
+def _word_grades(given: Sequence[str]) -> dict[str, int]:
+    """Word -> grade, of ``--grades``."""
+    form = "--grades word=number,word=number with numbers from 0 to 15"
+    pairs = _pairs([part.strip() for one in given for part in one.split(",") if part.strip()], form)
+    if not all(re.fullmatch(r"[0-9]|1[0-5]", number.strip()) for number in pairs.values()):
+        raise ConfigurationError(f"Expected {form}, got {list(given)}")
+    return {word.strip(): int(number) for word, number in pairs.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from client.ingest.rows import read_rows
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
@@ -229,11 +229,7 @@ def _crop(path: Path, roi: str) -> Image.Image:
 
 
 def _table(path: Path) -> list[dict[str, str]]:
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except OSError as error:
-        raise DataError(f"Expected a table at {path}: {error}") from error
+    return [row for _, row in read_rows(path, ["exam_id"]).rows]
 
 
 def _index(folder: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from client.ingest.rows import read_rows
 from client.site import Site
 from common.evaluation.mistakes import FAR
 from common.exam import Roi
@@ -86,8 +86,8 @@ def _example(
 
 def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, NDArray[np.uint8]]:
     site = Site.open(folder)
-    with (site.data_folder / site.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
-        row = next(row for row in csv.DictReader(file) if row["exam_id"].strip() == exam_id)
+    table = read_rows(site.data_folder / site.file.data.manifest, ["exam_id"])
+    row = next(row for _, row in table.rows if row["exam_id"] == exam_id)
     return {
         image: _roi(site.data_folder / row[f"{image}_path"], row.get(f"{image}_roi", ""))
         for image in settings.images

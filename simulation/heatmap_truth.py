@@ -31,7 +31,7 @@ from simulation import heatmaps
 from simulation.cohort import Cohort
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.folders import Job
-from simulation.phantom.masks import Region, regions
+from simulation.phantom.masks import Region, SiteExam, regions
 from simulation.progress import Display
 
 MOST_EXAMS = 50
@@ -69,7 +69,8 @@ def write(
     """
     networks = heatmaps.explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
-    truth = regions(jobs(cohort), set(chosen["exam_id"]))
+    names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
+    truth = regions(jobs(cohort), names)
     start = time.monotonic()
     found = heatmaps.compute(networks, _pictures(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
@@ -83,7 +84,7 @@ def write(
     images = {
         name: localisation(
             values.numpy(),
-            np.stack([truth[exam_id][name].shares(image_px) for exam_id in chosen["exam_id"]]),
+            np.stack([truth[exam][name].shares(image_px) for exam in names]),
             patient.astype(np.int64),
             weights,
         )
@@ -170,7 +171,7 @@ def _block(result: Localisation) -> dict[str, object]:
 def _examples(
     chosen: pd.DataFrame,
     found: Mapping[str, Float[Tensor, "n h w"]],
-    truth: Mapping[str, Mapping[str, Region]],
+    truth: Mapping[SiteExam, Mapping[str, Region]],
     settings: Settings,
 ) -> Iterator[Example]:
     """Of each true grade the first exams that were chosen, whatever their heatmaps look like."""
@@ -183,7 +184,8 @@ def _examples(
             exam_id=str(row["exam_id"]),
             site=str(row["site"]),
             pictures={
-                name: _outlined(truth[row["exam_id"]][name], values[index]) for name, values in found.items()
+                name: _outlined(truth[row["site"], row["exam_id"]][name], values[index])
+                for name, values in found.items()
             },
             reference={name: int(row[f"truth_{name}"]) for name in names if f"truth_{name}" in row},
             decision={name: int(row[f"decision_{name}"]) for name in names},

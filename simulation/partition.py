@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from client.ingest.identifiers import respelled
 from common.errors import ConfigurationError, DataError
 
 DRAWS = 1000
@@ -126,7 +127,11 @@ def by_assignment(patients: Sequence[Patient], assignment: Mapping[str, str]) ->
     """
     missing = [p.patient_id for p in patients if p.patient_id not in assignment]
     if missing:
-        raise DataError(f"Expected a site for every patient_id; {len(missing)} have none: {missing[:10]}")
+        spelt = respelled(missing, assignment)
+        why = f"; {len(spelt)} of them have one but for zeros, case or separators" if spelt else ""
+        raise DataError(
+            f"Expected a site for every patient_id; {len(missing)} have none: {missing[:10]}{why}"
+        )
     labels = sorted({assignment[p.patient_id] for p in patients})
     return _collect(patients, [labels.index(assignment[p.patient_id]) for p in patients], labels)
 

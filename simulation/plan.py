@@ -127,7 +127,11 @@ def cohort_size(settings: Settings) -> CohortSize | None:
             held_out_exams=phantom.sites * held_out + (exams if phantom.unseen_device else 0),
         )
     if source.public is not None:
-        exams = len(read_rows(source.public.labels, []).rows)
+        public = source.public
+        labels = read_rows(
+            public.labels, list(public.columns.values()), sheet=public.sheet, header_row=public.header_row
+        )
+        exams = len(labels.rows)
         held_out = round(exams * source.public.held_out)
         return CohortSize(sites=source.public.sites, training_exams=exams - held_out, held_out_exams=held_out)
     return _folder_size(source, settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +9,12 @@ from pathlib import Path
 
 import tomli_w
 
+from client.ingest.rows import read_rows
 from client.site import Site
 from common.settings import Settings
 from common.training.data import MISSING
 from simulation.cohort import CohortSite
+from simulation.collection import write_table
 
 READER = "consensus"
 
@@ -39,8 +40,8 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
         for row, labels in _training_rows(opened, settings):
             manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings))
             grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
-    _write(building / "manifest.csv", manifest)
-    _write(building / "grades.csv", grades)
+    write_table(building / "manifest.csv", manifest)
+    write_table(building / "grades.csv", grades)
     policy = {
         "allow_unprotected": True,
         "methods": [settings.method],
@@ -58,8 +59,8 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
 def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
     """Manifest row, with its fold, and labels of every usable training exam of a site."""
     store = opened.store(settings)
-    with (opened.data_folder / opened.file.data.manifest).open(encoding="utf-8-sig", newline="") as file:
-        rows = {row["exam_id"]: row for row in csv.DictReader(file)}
+    table = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id", "patient_id"])
+    rows = {row["exam_id"]: row for _, row in table.rows}
     for index, exam_id in enumerate(store.exams["exam_id"]):
         fold = int(store.tensors.fold[index])
         if fold == MISSING:
@@ -96,10 +97,3 @@ def _link(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:
         shutil.copyfile(source, target)
-
-
-def _write(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)

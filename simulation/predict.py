@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
+from client.ingest.rows import read_rows
 from client.site import Site
 from client.store import Store
 from common import network_files
@@ -102,7 +103,9 @@ def references(
 def _table(path: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
     if not path.exists():
         return None
-    return pd.read_csv(path, dtype={"exam_id": str}).set_index("exam_id").reindex(exam_ids)
+    table = read_rows(path, ["exam_id"])
+    rows = pd.DataFrame([row for _, row in table.rows], columns=list(table.columns))
+    return rows.drop_duplicates("exam_id").set_index("exam_id").reindex(exam_ids)
 
 
 def _grades(values: pd.Series) -> NDArray[np.int64]:

@@ -11,12 +11,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median_low
 
 import numpy as np
 
+from client.ingest.rows import Row, read_rows, refuse, whole
 from common.cohort_settings import PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.extensions import is_own, own
@@ -24,19 +25,20 @@ from common.settings import Settings
 from simulation import partition
 from simulation.cohort import Cohort, discover
 from simulation.collection import (
-    READING,
+    DESCRIPTIVE,
     Collection,
-    Row,
+    Labels,
     draft_folder,
     import_pictures,
     read_collection,
     read_labels,
-    read_rows,
+    remarks,
+    write_copies,
     write_folder,
 )
 from simulation.partition import Partition, Patient
 
-VERSION = 2
+VERSION = 3
 """Of the layout: a cohort of another version is not taken for the same."""
 SITE_TOML = """\
 name = "{name}"
@@ -56,11 +58,14 @@ maximum_update_bytes = 100_000_000_000
 keep_outbox_days = 0
 """
 __all__ = [
+    "DESCRIPTIVE",
     "Collection",
+    "Labels",
     "ensure",
     "import_pictures",
     "read_collection",
     "read_labels",
+    "remarks",
     "split",
     "split_collection",
 ]
@@ -146,14 +151,17 @@ def split_collection(
     splits = {name: partition.choose_held_out(part, share=held_out, rng=rng) for name, part in parts.items()}
     trains = {name: "train" in chosen.values() for name, chosen in splits.items()}
     _check_sizes(parts, splits, least_patients)
+    _check_exams(collection, splits)
     index = {
         "version": VERSION,
         "seed": seed,
         "settings": {"by": by, "alpha": alpha, "held_out": held_out, "weights": list(weights)},
         **(identity or {}),
+        "remarks": list(_of_two_sites(collection, _column(by))),
         "sites": [{"name": name, "trains": trains[name]} for name in parts],
     }
     with draft_folder(out) as draft:
+        write_copies(draft, collection)
         for name, chosen in splits.items():
             _write_site(draft / name, name, collection, chosen)
             if progress is not None:
@@ -177,9 +185,11 @@ def ensure(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
+    measurements = [name for name in settings.measurements if name in public.columns]
     identity: dict[str, object] = {
         "version": VERSION,
         "seed": settings.seed,
+        "measurements": measurements,
         "settings": public.model_dump(mode="json"),
         "folds": settings.rating.folds,
         "labels": _digest(public.labels),
@@ -189,7 +199,7 @@ def ensure(
     if out.is_dir():
         return discover(out)
     return split_collection(
-        read_labels(public.images, public.labels, public.columns),
+        read_labels(public.images, public.labels, _labels(public, measurements)),
         by=public.by,
         sites=public.sites,
         seed=settings.seed,
@@ -200,6 +210,20 @@ def ensure(
         least_patients=settings.rating.folds,
         identity=identity,
         progress=progress,
+    )
+
+
+def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:
+    """The columns that are named, and the one that is split by."""
+    by = _column(public.by)
+    beside = {by: by} if by is not None and by not in public.columns else {}
+    return Labels(
+        columns={**public.columns, **beside},
+        measurements=measurements,
+        words=public.grades,
+        patient=public.patient,
+        sheet=public.sheet,
+        header_row=public.header_row,
     )
 
 
@@ -216,10 +240,12 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
     """
     if column is not None and any(column not in row for row in collection.manifest):
         raise DataError(f"Expected a column {column!r} in the manifest, to split by")
-    grade = _exam_grades(collection.grades)
     exams: dict[str, list[Row]] = {}
-    for row in collection.manifest:
-        exams.setdefault(row["patient_id"], []).append(row)
+    highest: dict[str, int] = {}
+    for row, readings in zip(collection.manifest, collection.readings, strict=True):
+        patient = row["patient_id"]
+        exams.setdefault(patient, []).append(row)
+        highest[patient] = max(highest.get(patient, 0), _exam_grade(readings, collection.measurements))
     both = [patient for patient, rows in exams.items() if len({row.get("split", "") for row in rows}) > 1]
     if both:
         raise DataError(f"Expected one split a patient; {len(both)} have several: {both[:10]}")
@@ -228,7 +254,7 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
     return [
         Patient(
             patient_id=patient,
-            grade=max(grade.get(row["exam_id"], 0) for row in rows),
+            grade=highest[patient],
             group=_most_frequent(row[column] for row in rows) if column is not None else "",
             split=rows[0].get("split", ""),
         )
@@ -236,17 +262,23 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
     ]
 
 
-def _exam_grades(readings: Sequence[Row]) -> dict[str, int]:
-    """The highest measurement of each exam, each the lower median of its readers."""
-    given: dict[tuple[str, str], list[int]] = {}
-    for reading in readings:
-        for name, text in reading.items():
-            if name not in READING and text.isdecimal():
-                given.setdefault((reading["exam_id"], name), []).append(int(text))
-    highest: dict[str, int] = {}
-    for (exam, _), grades in given.items():
-        highest[exam] = max(highest.get(exam, 0), median_low(grades))
-    return highest
+def _of_two_sites(collection: Collection, column: str | None) -> Iterator[str]:
+    """Patients whom the column that is split by has at several sites: one person, or two of the same id."""
+    groups: dict[str, set[str]] = {}
+    for row in collection.manifest if column is not None else ():
+        groups.setdefault(row["patient_id"], set()).add(row[column or ""])
+    count = sum(len(found) > 1 for found in groups.values())
+    if count:
+        yield (
+            f"{count} of {len(groups)} patients have several values of {column}: each goes with all exams to where "
+            f"most are. If two sites give different people the same patient_id, make the ids distinct first"
+        )
+
+
+def _exam_grade(readings: Sequence[Row], measurements: Sequence[str]) -> int:
+    """The highest measurement of an exam, each the lower median of its readers; 0 where nobody graded it."""
+    given = ([int(text) for r in readings if (text := whole(r[name])).isdecimal()] for name in measurements)
+    return max((median_low(grades) for grades in given if grades), default=0)
 
 
 def _most_frequent(values: Iterable[str]) -> str:
@@ -269,8 +301,7 @@ def _partition(
         names = _slugs({patient.group for patient in patients})
         return partition.by_group(patients, sites=sites, names=names)
     if by.startswith("file:"):
-        rows = read_rows(Path(by.removeprefix("file:")), ["patient_id", "site"])
-        parts = partition.by_assignment(patients, {row["patient_id"]: row["site"] for _, row in rows})
+        parts = partition.by_assignment(patients, _assignment(Path(by.removeprefix("file:"))))
         return {_site_name(name): part for name, part in parts.items()}
     if is_own(by):
         rule = own(by, what="by")
@@ -291,6 +322,18 @@ def _partition(
     raise ConfigurationError(
         f"Expected by = device, dirichlet, size, column:NAME, file:ASSIGNMENT.csv or package.module:Name, got {by!r}"
     )
+
+
+def _assignment(path: Path) -> dict[str, str]:
+    """Patient -> site, as a table says."""
+    sites: dict[str, str] = {}
+    errors = [
+        f"  line {line}: site is {row['site']!r}, expected {sites[row['patient_id']]!r} as in an earlier line"
+        for line, row in read_rows(path, ["patient_id", "site"]).rows
+        if sites.setdefault(row["patient_id"], row["site"]) != row["site"]
+    ]
+    refuse(path, errors)
+    return sites
 
 
 def _weights(weights: Sequence[float], sites: int | None) -> Sequence[float]:
@@ -331,15 +374,31 @@ def _check_sizes(parts: Partition, splits: Mapping[str, Mapping[str, str]], leas
             )
 
 
+def _check_exams(collection: Collection, splits: Mapping[str, Mapping[str, str]]) -> None:
+    """Within a site an exam's id stands once; other sites may use the same."""
+    site_of = {patient: name for name, chosen in splits.items() for patient in chosen}
+    first: dict[tuple[str, str], int] = {}
+    errors = []
+    for line, row in zip(collection.lines, collection.manifest, strict=True):
+        site = site_of[row["patient_id"]]
+        earlier = first.setdefault((site, row["exam_id"]), line)
+        if earlier != line:
+            errors.append(f"  lines {earlier} and {line}: exam_id {row['exam_id']!r} at {site}")
+    if errors:
+        more = f"\n  ... and {len(errors) - 10} more" if len(errors) > 10 else ""
+        raise DataError(
+            f"Expected each exam_id once at a site, {len(errors)} stand more often: split by the column that tells "
+            f"the hospitals apart, or leave exam_id out of the columns, and lines are numbered:\n"
+            + "\n".join(errors[:10])
+            + more
+        )
+
+
 def _write_site(folder: Path, name: str, collection: Collection, chosen: Mapping[str, str]) -> None:
-    rows = [
-        row | {"split": chosen[row["patient_id"]]}
-        for row in collection.manifest
-        if row["patient_id"] in chosen
-    ]
+    rows = [index for index, row in enumerate(collection.manifest) if row["patient_id"] in chosen]
     folder.mkdir()
     (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
-    write_folder(folder, collection, rows)
+    write_folder(folder, collection, rows, splits=chosen)
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common import atomic
+from common import atomic, csv_text
 from common.errors import DataError
 from simulation import readers_files as files
 from simulation import readers_shown as shown
@@ -40,7 +40,7 @@ def readers(
     if simulate is not None and out is not None and table is None and truth is None:
         table = out / READINGS
         drawn = simulated_readers.readings(simulate, seed=seed)
-        _write(table, drawn.to_csv(index=False))
+        _write(table, csv_text.of_frame(drawn))
     elif table is None or simulate is not None:
         raise typer.BadParameter(
             "Expected a CSV of readings, or --simulate RUN with --out DIR and nothing else"

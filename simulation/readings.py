@@ -8,7 +8,7 @@ and the reference in columns ``truth_<measurement>``, here or in a table of its 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from client.ingest.rows import Table, read_rows, refuse
+from client.ingest.rows import Table, grade, read_rows, refuse
 from common.errors import DataError
 from common.evaluation.readers import CONDITIONS
 from common.scoring import eoss
@@ -67,25 +67,57 @@ class Readings:
 
 
 def read(path: Path, *, truth: Path | None = None) -> Readings:
-    """Read a table of readings.
+    """Read a table of readings; with a column ``site``, exams and patients of two sites are two whatever their ids.
 
     Args:
-        path: CSV; other columns than those named above are ignored.
+        path: CSV or XLSX; other columns than those named above are ignored.
         truth: CSV with ``exam_id``, ``truth_<m>`` and optionally ``patient_id``, if they are not in the first.
 
     Raises:
         DataError: if a column is missing, and for rows that cannot be used, all listed.
     """
-    readings = read_rows(path, ["exam_id", "reader", "condition"])
-    reference = readings if truth is None else read_rows(truth, ["exam_id"])
+    readings = _of_sites(read_rows(path, ["exam_id", "reader", "condition"]))
+    sites = ["site"] if "site" in readings.columns else []
+    reference = readings if truth is None else _of_sites(read_rows(truth, ["exam_id", *sites]))
     graded = _graded(readings.columns, "", path)
     referenced = _graded([*readings.columns, *reference.columns], "truth_", truth or path)
+    readings, reference = (_plain(table, (*graded, *referenced)) for table in (readings, reference))
     exams: Exams = {}
     if truth is not None:
         refuse(truth, list(_exam_problems(reference, referenced, exams)))
     problems = [*_exam_problems(readings, referenced, exams), *_reading_problems(readings, graded, exams)]
     refuse(path, problems)
     return _readings(readings, graded, referenced, exams)
+
+
+def _of_sites(table: Table) -> Table:
+    """With ids that say whose they are where the table has a column ``site``: hospitals may use the same ones."""
+    if "site" not in table.columns:
+        return table
+    rows = tuple(
+        (
+            line,
+            row | {name: f"{row['site']}/{row[name]}" for name in ("exam_id", "patient_id") if row.get(name)},
+        )
+        for line, row in table.rows
+    )
+    return replace(table, rows=rows)
+
+
+def _plain(table: Table, columns: Sequence[str]) -> Table:
+    """With grades as plain whole numbers, so that ``2.0`` is 2; what is none stays, to be named."""
+
+    def plain(text: str) -> str:
+        try:
+            return grade(text, eoss.GRADES)
+        except DataError:
+            return text
+
+    rows = tuple(
+        (line, row | {column: plain(row[column]) for column in columns if column in row})
+        for line, row in table.rows
+    )
+    return replace(table, rows=rows)
 
 
 def _graded(columns: Sequence[str], prefix: str, path: Path) -> tuple[str, ...]:

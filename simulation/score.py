@@ -14,7 +14,7 @@ from torch import Tensor
 from client.ingest.arrays import decoded
 from client.ingest.manifest import image_problems, image_refs
 from client.ingest.pictures import Cut, read_cut
-from client.ingest.rows import read_rows, refuse
+from client.ingest.rows import Row, read_rows, refuse
 from common import network_files
 from common.committee import BATCH, Committee, Scores
 from common.errors import ConfigurationError, DataError
@@ -117,7 +117,7 @@ def _scores(committee: Committee, exams: Sequence[Sequence[Cut]]) -> Scores:
 
 
 def score_manifest(committee: Committee, manifest: Path, *, progress: Progress | None = None) -> pd.DataFrame:
-    """Score every exam of a manifest: columns ``exam_id``, ``<image>_path`` and optionally ``<image>_roi``.
+    """Score every exam of a manifest: columns ``exam_id``, ``<image>_path`` and optionally ``<image>_roi, site``.
 
     Args:
         committee: the ensemble.
@@ -132,7 +132,8 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     Raises:
         DataError: if the table cannot be used, all errors listed, or no exam can be scored.
     """
-    exam_ids, pictures = _read_manifest(manifest, committee.settings)
+    exams_named, pictures = _read_manifest(manifest, committee.settings)
+    exam_ids = [row["exam_id"] for row in exams_named]
     reasons: dict[int, str] = {}
     frames: list[pd.DataFrame] = []
     for rows, exams in _batches(manifest.parent, pictures, committee.settings, reasons, progress):
@@ -145,6 +146,8 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     table = pd.concat(frames).reindex(rows_in_order).convert_dtypes()
     table.insert(0, "exam_id", exam_ids)
     table.insert(1, "reason", [reasons.get(row, "") for row in rows_in_order])
+    if "site" in exams_named[0]:
+        table.insert(0, "site", [row["site"] for row in exams_named])
     return table
 
 
@@ -175,19 +178,21 @@ def _answer_first(scores: Scores) -> dict[str, object]:
     return answer | combined | columns
 
 
-def _read_manifest(manifest: Path, settings: Settings) -> tuple[list[str], list[dict[str, ImageRef]]]:
+def _read_manifest(manifest: Path, settings: Settings) -> tuple[list[Row], list[dict[str, ImageRef]]]:
+    """The rows, told apart by ``exam_id``, and by ``site`` where there is such a column; their images."""
     table = read_rows(manifest, ["exam_id", *(f"{image}_path" for image in settings.images)])
     root = manifest.parent.resolve()
-    seen: set[str] = set()
+    seen: set[tuple[str, str]] = set()
     errors: list[str] = []
     for line, row in table.rows:
         problems = [problem for image in settings.images for problem in image_problems(root, image, row)]
-        if not row["exam_id"] or row["exam_id"] in seen:
+        exam = row.get("site", ""), row["exam_id"]
+        if not row["exam_id"] or exam in seen:
             problems.append(f"exam_id is {row['exam_id']!r}, expected an identifier of its own")
-        seen.add(row["exam_id"])
+        seen.add(exam)
         errors += [f"  line {line}: {problem}" for problem in problems]
     refuse(manifest, errors)
-    return [row["exam_id"] for _, row in table.rows], [image_refs(row, settings) for _, row in table.rows]
+    return [row for _, row in table.rows], [image_refs(row, settings) for _, row in table.rows]
 
 
 def _batches(

@@ -123,7 +123,10 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
             return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar)
     assert source.public is not None
     with display.step("public cohort") as bar:
-        return public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
+        made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
+    for warning in public.remarks(made.folder):
+        display.line(warning)
+    return made
 
 
 def _short_hash(source: Section, seed: int) -> str:

@@ -21,7 +21,6 @@ not trained again, whatever row it was trained for.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from common import settings as configuration
+from common import toml_text
 from common.errors import ConfigurationError
 from common.section import Name, Section
 from common.settings import Settings
@@ -112,8 +112,8 @@ class Study:
 def is_study(path: Path) -> bool:
     """Whether a TOML file is a study rather than the configuration of one run."""
     try:
-        return "rows" in tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return "rows" in toml_text.read(path.read_bytes(), source=str(path))
+    except (OSError, ConfigurationError):
         return False  # whoever reads it as a configuration says what is wrong
 
 
@@ -128,8 +128,8 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         ConfigurationError: if the file, or any run's configuration, cannot be used.
     """
     try:
-        file = StudyFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        file = StudyFile.model_validate(toml_text.read(path.read_bytes(), source=str(path)))
+    except OSError as error:
         raise ConfigurationError(f"Expected a study at {path}: {error}") from None
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source=str(path))) from None

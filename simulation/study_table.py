@@ -154,7 +154,7 @@ def _check_shared(done: Sequence[_Done]) -> None:
     """All rows have the same sites and exams, and the same budget of steps."""
     facts: dict[str, Callable[[_Done], object]] = {
         "sites and data": lambda one: json.dumps(one.manifest["fingerprints"], sort_keys=True),
-        "held-out exams": lambda one: tuple(one.frame["exam_id"]),
+        "held-out exams": lambda one: tuple(zip(one.frame["site"], one.frame["exam_id"], strict=True)),
         "rounds, steps and folds": lambda one: budget(one.run.settings),
     }
     for what, fact in facts.items():

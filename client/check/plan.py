@@ -7,15 +7,14 @@ from dataclasses import dataclass
 
 from client import campaigns
 from client.campaigns import State, Status
-from client.ingest.rows import read_rows
+from client.ingest.rows import MOST_GRADES, grade, read_rows
 from client.site import Site
 from common.errors import DataError, SynofedError
 from common.methods.settings import RatingSettings
 from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings
 
 PATH = "_path"
-NO_GRADES = ("exam_id", "reader", "session")
-MAXIMUM_GRADES = 16
+NO_GRADES = ("exam_id", "reader", "session", "patient_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,10 +95,11 @@ def from_tables(site: Site) -> Settings:
 def _highest(cells: Iterable[str]) -> int | None:
     """The highest grade of a column, at least 1; ``None`` where the column holds something else."""
     found = [cell for cell in cells if cell]
-    if not found or not all(cell.removesuffix(".0").isdecimal() for cell in found):
+    try:
+        grades = [int(known) for cell in found if (known := grade(cell, MOST_GRADES))]
+    except DataError:
         return None
-    highest = max(int(cell.removesuffix(".0")) for cell in found)
-    return max(1, highest) if highest < MAXIMUM_GRADES else None
+    return max(1, *grades) if grades else None
 
 
 def _settings(images: list[str], graded: dict[str, int]) -> Settings:

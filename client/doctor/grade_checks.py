@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from client.doctor.findings import Finding, Kind
-from client.ingest.grades_table import grade
-from client.ingest.rows import Table
+from client.ingest.identifiers import respelled
+from client.ingest.rows import MOST_GRADES, Table, grade
 from common.errors import DataError
 from common.scoring import eoss
 
-BESIDE = ("exam_id", "reader", "session")
+BESIDE = ("exam_id", "reader", "session", "patient_id")
 HYPERTROPHY, VASCULARITY = "hypertrophy", "vascularity"
-MOST_GRADES = 16
 FAR_APART = 2
 Rows = Sequence[tuple[int, Mapping[str, str]]]
 
@@ -55,7 +54,14 @@ def with_flow(grades: Table | None) -> frozenset[str]:
     """Exams in which some reader saw flow."""
     if grades is None or VASCULARITY not in grades.columns:
         return frozenset()
-    return frozenset(row["exam_id"] for _, row in grades.rows if row[VASCULARITY] not in ("", "0", "0.0"))
+    return frozenset(row["exam_id"] for _, row in grades.rows if _seen(row[VASCULARITY]))
+
+
+def _seen(text: str) -> bool:
+    try:
+        return grade(text, MOST_GRADES) not in ("", "0")
+    except DataError:
+        return True
 
 
 def _at(line: int, row: Mapping[str, str], check: Kind, what: str) -> Finding:
@@ -89,12 +95,14 @@ def _without(rows: Rows, grades: Table, graded: set[str]) -> Iterator[Finding]:
                 what="no reader gave a grade",
             )
     strays = dict.fromkeys(row["exam_id"] for _, row in grades.rows if row["exam_id"] not in exams)
+    respelt = respelled(strays, exams)
     for exam_id in strays:
+        like = respelt.get(exam_id)
         yield Finding(
             check="ungraded",
             problem=False,
             table="grades",
             line=0,
             exam_id=exam_id,
-            what="is not in the manifest",
+            what="is not in the manifest" + (f", but {like!r} is: have zeros been lost?" if like else ""),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +29,11 @@ class Likeness:
 
     bits: UInt8[np.ndarray, " bytes"]
     thumbnail: Float32[np.ndarray, " cells"]
+
+
+def pixels_digest(rgb: UInt8[np.ndarray, "h w 3"]) -> str:
+    """SHA-256 of a picture's pixels, whatever file they came in."""
+    return hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest()
 
 
 def likeness(grey: UInt8[np.ndarray, "h w"]) -> Likeness:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from client.doctor.hashes import Likeness, likeness
+from client.doctor.hashes import Likeness, likeness, pixels_digest
 from client.ingest import burned_in
 from client.ingest.pictures import decode
 from client.ingest.prepare import is_coloured
@@ -91,7 +90,7 @@ def _look(folder: Path, place: Place) -> Look:
     seen = [box for box in texts if _reaches(box, roi)]
     return Look(
         place=place,
-        digest=hashlib.sha256(repr(rgb.shape).encode() + rgb.tobytes()).hexdigest(),
+        digest=pixels_digest(rgb),
         likeness=likeness(np.asarray(decode(content, mode="L"))),
         coloured=is_coloured(plain[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]),
         coloured_anywhere=is_coloured(plain),

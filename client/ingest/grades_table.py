@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from client.ingest.facts import translated
 from client.ingest.file_rows import Row, spellings
+from client.ingest.identifiers import NUMBER, respelled
 from client.ingest.mapping import GradesSection
 from client.ingest.mapping import Mapping as Meaning
 from client.ingest.pairing import Paired
 from client.ingest.pseudonyms import Pseudonyms
-from client.ingest.rows import Table
-from client.ingest.spreadsheets import read_table
+from client.ingest.rows import Table, grade, read_table
 from common.errors import DataError
 
 ONE_READER = "r1"
@@ -66,46 +66,88 @@ def read_grades(
     """
     table = _table(section)
     index = _Index(tuple(section.exam), exams, files)
-    rows: list[Graded] = []
-    problems: dict[int, str] = {}
+    advice = _respelled(section, table, exams)
+    rows: dict[tuple[str, str, str], Graded] = {}
+    problems: dict[int, list[str]] = {}
+    faults = {(fault.line, fault.column): fault.what for fault in table.faults}
+    for fault in table.faults:
+        problems.setdefault(fault.line, []).append(str(fault))
     for line, row in table.rows:
+        said = problems.setdefault(line, [])
         try:
-            exam_id = index.find(_key(meaning, section, row, pseudonyms))
+            exam_id = index.find(_key(meaning, section, row, pseudonyms), advice.get(line, ""))
         except DataError as error:
-            problems[line] = str(error)
+            said.append(str(error))
             continue
         for reader, cells in _readers(section, row):
-            grades = []
-            for name, cell in zip(section.measurements, cells, strict=True):
-                try:
-                    grades.append(grade(cell, section.grades))
-                except DataError as error:
-                    problems[line] = f"{name}: {error}"
-                    grades.append("")
-            if any(grades):
-                rows.append(
-                    Graded(
-                        exam_id=exam_id,
-                        reader=_name(meaning, reader, pseudonyms),
-                        session=_session(row.get(section.session, "")),
-                        grades=tuple(grades),
-                    )
-                )
-    return Grades(measurements=section.measurements, rows=tuple(rows), problems=problems)
+            graded = Graded(
+                exam_id=exam_id,
+                reader=_name(meaning, reader, pseudonyms),
+                session=_session(row.get(section.session, "")),
+                grades=tuple(_grades(section, cells, row, faults, line, said)),
+            )
+            if not any(graded.grades):
+                continue
+            key = (exam_id, graded.reader, graded.session)
+            earlier = rows.setdefault(key, graded)
+            if earlier is not graded:
+                said += _again(earlier, graded)
+                both = tuple(one or other for one, other in zip(earlier.grades, graded.grades, strict=True))
+                rows[key] = replace(earlier, grades=both)
+    return Grades(
+        measurements=section.measurements,
+        rows=tuple(rows.values()),
+        problems={line: "; ".join(dict.fromkeys(said)) for line, said in problems.items() if said},
+    )
 
 
-def grade(text: str, grades: int) -> str:
-    """A whole number below ``grades``, from ``2``, ``2.0``, ``2,0``, ``Grad 2``, ``2°``; empty stays empty.
+def _again(earlier: Graded, graded: Graded) -> Iterator[str]:
+    """What is to be said of a second row of one exam, reader and session; one that fills gaps is welcome."""
+    if earlier.grades == graded.grades:
+        yield "says what an earlier row says"
+    elif any(a and b and a != b for a, b in zip(earlier.grades, graded.grades, strict=True)):
+        yield "grades otherwise than an earlier row of the same exam and reader, which counts"
 
-    Raises:
-        DataError: for anything else.
-    """
-    if text.strip() in ("", "-", "/", "."):
-        return ""
-    found = re.fullmatch(r"(?:grade?\s*)?([0-9]{1,2})(?:[.,]0*)?\s*°?", text.strip(), re.IGNORECASE)
-    if not found or int(found[1]) >= grades:
-        raise DataError(f"expected a whole number from 0 to {grades - 1}, or nothing")
-    return str(int(found[1]))
+
+def _grades(
+    section: GradesSection,
+    columns: Sequence[str],
+    row: Row,
+    faults: Mapping[tuple[int, str], str],
+    line: int,
+    said: list[str],
+) -> Iterator[str]:
+    """One reader's grades of a row, empty where there is none; why not goes to ``said``."""
+    for name, column in zip(section.measurements, columns, strict=True):
+        if (line, column) in faults:  # which is said already
+            yield ""
+            continue
+        try:
+            yield grade(row[column], section.grades)
+        except DataError as error:
+            said.append(f"{name}: {error}")
+            yield ""
+
+
+def _respelled(section: GradesSection, table: Table, exams: Mapping[str, Paired]) -> Mapping[int, str]:
+    """Line -> what probably became of its patient's id, where no exam has it."""
+    column = section.exam.get("patient_id")
+    if column is None:
+        return {}
+    known = {each.facts["patient_id"] for exam in exams.values() for each in exam.images.values()}
+    found = respelled((row[column] for _, row in table.rows), known)
+    numbers = [number[1] for name in {*known, *found} if (number := NUMBER.fullmatch(name))]
+    digits = max(map(len, numbers), default=0)
+    return {
+        line: (
+            f"its patient id has lost zeros in front, as spreadsheets drop them, or has more: set "
+            f"patient_id_digits = {digits} in the mapping"
+            if NUMBER.fullmatch(row[column])
+            else "its patient id differs from one of the export in zeros, case or separators"
+        )
+        for line, row in table.rows
+        if row[column] in found
+    }
 
 
 class _Index:
@@ -120,10 +162,12 @@ class _Index:
             for key in keys:
                 self._exams.setdefault(key, set()).add(exam_id)
 
-    def find(self, key: tuple[str, ...]) -> str:
+    def find(self, key: tuple[str, ...], advice: str) -> str:
         found = self._exams.get(key, set())
-        if len(found) != 1:
-            raise DataError("no imported exam fits it" if not found else f"{len(found)} exams fit it")
+        if len(found) > 1:
+            raise DataError(f"{len(found)} exams fit it")
+        if not found:
+            raise DataError(f"no imported exam fits it{': ' if advice else ''}{advice}")
         return next(iter(found))
 
 
@@ -139,13 +183,17 @@ def _table(section: GradesSection) -> Table:
     columns = [*section.exam.values(), *section.columns.values()]
     columns += [column for reader in section.readers for column in reader.columns.values()]
     columns += [column for column in (section.reader, section.session) if column]
-    return read_table(section.path, needed=list(dict.fromkeys(columns)), sheet=section.sheet)
+    return read_table(
+        section.path, list(dict.fromkeys(columns)), sheet=section.sheet, header_row=section.header_row
+    )
 
 
 def _key(meaning: Meaning, section: GradesSection, row: Row, pseudonyms: Pseudonyms) -> tuple[str, ...]:
     key = []
     for fact, column in section.exam.items():
         text = row[column]
+        if not text and fact in ("file", "patient_id"):
+            raise DataError(f"{column} is empty: write it in every row")
         if fact == "file":
             key.append(text.replace("\\", "/").casefold())
         elif fact == "patient_id":
@@ -156,12 +204,12 @@ def _key(meaning: Meaning, section: GradesSection, row: Row, pseudonyms: Pseudon
 
 
 def _readers(section: GradesSection, row: Row) -> Iterator[tuple[str, list[str]]]:
-    """Each reader of a row and the cells, in the order of the measurements."""
+    """Each reader of a row and the columns of the grades, in the order of the measurements."""
     if section.readers:
         for reader in section.readers:
-            yield reader.name, [row[reader.columns[name]] for name in section.measurements]
+            yield reader.name, [reader.columns[name] for name in section.measurements]
     else:
-        yield row[section.reader] if section.reader else "", [row[c] for c in section.columns.values()]
+        yield row[section.reader] if section.reader else "", list(section.columns.values())
 
 
 def _name(meaning: Meaning, reader: str, pseudonyms: Pseudonyms) -> str:

@@ -4,7 +4,29 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+
+NUMBER = re.compile(r"([0-9]+)(?:[.,]0+)?")
+"""An id that is a number, as a spreadsheet may have made one of it: ``7.0``."""
+
+
+def padded(identifier: str, digits: int) -> str:
+    """A number with zeros in front, so many digits long; any other id, and every one where ``digits`` is 0, stays."""
+    found = NUMBER.fullmatch(identifier)
+    return found[1].zfill(digits) if digits and found else identifier
+
+
+def respelled(identifiers: Iterable[str], known: Iterable[str]) -> Mapping[str, str]:
+    """Ids that nobody knows -> a known one that differs in zeros, case or separators only."""
+    names = set(known)
+    by_plain = {_plain_number(name): name for name in sorted(names)}
+    unknown = (name for name in identifiers if name and name not in names)
+    return {name: by_plain[found] for name in unknown if (found := _plain_number(name)) in by_plain}
+
+
+def _plain_number(identifier: str) -> str:
+    found = NUMBER.fullmatch(identifier)
+    return plain(found[1] if found else identifier)
 
 
 def plain(identifier: str) -> str:

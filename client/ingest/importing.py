@@ -19,7 +19,7 @@ from client.ingest.mapping import VisitSection
 from client.ingest.pairing import Candidate, Paired, pair
 from client.ingest.prepare import Preparation, Refused, Scan, prepare, refused_parts, with_roi
 from client.ingest.pseudonyms import Pseudonyms
-from client.ingest.spreadsheets import read_table
+from client.ingest.rows import Table, read_table, refuse_faults
 from common.errors import DataError
 
 AT_ONCE = 64
@@ -59,13 +59,18 @@ class Import:
             folder=source,
             meaning=meaning,
             list_rows=FileRows(
-                read_table(table.path, needed=[table.file, *_columns(meaning)], sheet=table.sheet),
+                _list(
+                    table.path,
+                    [table.file, *_columns(meaning)],
+                    sheet=table.sheet,
+                    header_row=table.header_row,
+                ),
                 table.file,
                 names,
             )
             if table
             else None,
-            roi_rows=FileRows(read_table(roi, needed=("file", "x", "y", "width", "height")), "file", names)
+            roi_rows=FileRows(_list(roi, ["file", "x", "y", "width", "height"]), "file", names)
             if roi
             else None,
             target=building / ".scans",
@@ -190,12 +195,20 @@ class Import:
         ]  # fmt: skip
 
     def look_alike_ids(self) -> list[tuple[str, ...]]:
-        """Ids that look alike and have different pseudonyms."""
+        """Ids, of scans and of the link table, that look alike and have different pseudonyms."""
         ids = {scan.facts["patient_id"] for scan in self.scans.values()}
-        return [g for g in look_alikes(ids) if len({self.pseudonyms.patient(one) for one in g}) > 1]
+        groups = (g for g in look_alikes(ids | set(self.pseudonyms.persons)) if ids & set(g))
+        return [g for g in groups if len({self.pseudonyms.patient(one) for one in g}) > 1]
 
     def _table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         (self.building / name).write_bytes(placing.table(columns, rows))
+
+
+def _list(path: Path, needed: Sequence[str], *, sheet: str = "", header_row: int = 0) -> Table:
+    """A list of the hospital's that tells of files; what it says of any must be readable."""
+    table = read_table(path, needed, sheet=sheet, header_row=header_row)
+    refuse_faults(path, table)
+    return table
 
 
 def _columns(meaning: Meaning) -> list[str]:

@@ -75,9 +75,9 @@ def ingest(
     placing.check(source, out, private, replace=replace)
     names, others = scans.find(source)
     with placing.private_folder(private), placing.building_folder(out) as building:
-        pseudonyms = Pseudonyms(
-            key=site_key(private), persons=read_persons(meaning.patients) if meaning.patients else {}
-        )
+        digits = meaning.patient_id_digits
+        persons = read_persons(meaning.patients, digits=digits) if meaning.patients else {}
+        pseudonyms = Pseudonyms(key=site_key(private), persons=persons, digits=digits)
         run = Import(source, meaning, names, building, pseudonyms)
         run.read(progress)
         grades = run.write()

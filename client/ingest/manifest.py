@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from client.ingest.rows import read_rows, refuse
+from client.ingest.rows import read_rows, refuse, whole
 from common.exam import Exam, ImageRef, Roi
 from common.settings import Settings
 
@@ -49,7 +49,7 @@ def _row_problems(root: Path, row: Mapping[str, str], settings: Settings) -> Ite
             yield f"{column} is empty, expected an identifier"
     if row.get("split", "") not in ("", "train", "test"):
         yield f"split is {row['split']!r}, expected train, test or nothing"
-    fold = row.get("fold", "")
+    fold = whole(row.get("fold", ""))
     if fold and not (fold.isdecimal() and int(fold) < settings.rating.folds):
         yield f"fold is {fold!r}, expected 0 to {settings.rating.folds - 1} or nothing"
     for image in settings.images:
@@ -83,7 +83,7 @@ def image_refs(row: Mapping[str, str], settings: Settings) -> dict[str, ImageRef
 
 
 def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
-    fold = row.get("fold", "")
+    fold = whole(row.get("fold", ""))
     return Exam(
         line=line,
         exam_id=row["exam_id"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydicom.datadict import tag_for_keyword
 
+from common import toml_text
 from common.errors import ConfigurationError
 from common.section import Section
 from common.settings import describe
@@ -73,6 +73,8 @@ class TableSection(Section):
 
     path: Path
     sheet: str = ""
+    header_row: Whole = 0
+    """Line of the header; 0: the first line that has all columns that are named here."""
     file: str
     """The column with the file's name, with or without its folders."""
 
@@ -151,6 +153,8 @@ class GradesSection(Section):
 
     path: Path
     sheet: str = ""
+    header_row: Whole = 0
+    """Line of the header; 0: the first line that has all columns that are named here."""
     grades: Annotated[int, Field(ge=2, le=16)] = 4
     exam: Annotated[MappingOf[Fact | Literal["file"], str], Field(min_length=1)]
     """Fact -> column: what tells which exam a row grades. ``file``: either picture's file name."""
@@ -187,6 +191,8 @@ class Mapping(Section):
     table: TableSection | None = None
     patients: Path | None = None
     """Link table, columns ``patient_id, person``: the ids that one person has on several machines."""
+    patient_id_digits: Annotated[int, Field(ge=0, le=64)] = 0
+    """Patient ids that are numbers get zeros in front up to so many digits, wherever they stand; 0: none."""
     visit: VisitSection = VisitSection()
     pair: PairSection = PairSection()
     roi: RoiSection = RoiSection()
@@ -225,11 +231,10 @@ def load(path: Path | None) -> Mapping:
     if path is None:
         return Mapping()
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"Expected a mapping at {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} is not TOML: {error}") from None
+    document = toml_text.read(content, source=str(path))
     try:
         mapping = Mapping.model_validate(document)
     except ValidationError as error:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
-import io
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from common import csv_text
 from common.errors import DataError
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
     """A CSV file in UTF-8."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "backslashreplace")  # names of files may be in no encoding
+    return csv_text.table(columns, rows).encode(
+        "utf-8", "backslashreplace"
+    )  # names of files may be in no encoding
 
 
 def check(source: Path, out: Path, private: Path, *, replace: bool) -> None:

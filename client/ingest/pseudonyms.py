@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
 
-from client.ingest.rows import refuse
-from client.ingest.spreadsheets import read_table
+from client.ingest.identifiers import padded
+from client.ingest.rows import read_rows, refuse
 from common.errors import DataError
 
 KEY_BYTES = 32
@@ -30,10 +30,12 @@ class Pseudonyms:
     Attributes:
         key: 32 secret bytes.
         persons: id of a machine -> person, where the hospital's link table has it.
+        digits: to which ids that are numbers are padded with zeros, see :func:`client.ingest.identifiers.padded`.
     """
 
     key: bytes
     persons: Mapping[str, str]
+    digits: int = 0
 
     def patient(self, patient_id: str) -> str:
         """One pseudonym for all ids that the link table gives one person."""
@@ -58,6 +60,7 @@ class Pseudonyms:
 
     def _person(self, patient_id: str) -> str:
         """A person of the link table is told from an id that happens to be spelled the same."""
+        patient_id = padded(patient_id, self.digits)
         person = self.persons.get(patient_id)
         return f"id:{patient_id}" if person is None else f"person:{person}"
 
@@ -66,16 +69,16 @@ class Pseudonyms:
         return hmac.new(self.key, text.encode(), hashlib.sha256).hexdigest()
 
 
-def read_persons(path: Path) -> dict[str, str]:
-    """The link table: columns ``patient_id, person``, one row an id of a machine.
+def read_persons(path: Path, *, digits: int = 0) -> dict[str, str]:
+    """The link table: columns ``patient_id, person``, one row an id of a machine, padded to so many digits.
 
     Raises:
         DataError: if it cannot be read, a cell is empty, or an id stands for two persons.
     """
     persons: dict[str, str] = {}
     errors: list[str] = []
-    for line, row in read_table(path, needed=("patient_id", "person")).rows:
-        patient_id, person = row["patient_id"], row["person"]
+    for line, row in read_rows(path, ["patient_id", "person"]).rows:
+        patient_id, person = padded(row["patient_id"], digits), row["person"]
         if not patient_id or not person:
             errors.append(f"  line {line}: expected a patient_id and a person")
         elif persons.setdefault(patient_id, person) != person:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.ingest.identifiers import respelled
 from client.ingest.manifest import read_manifest
-from client.ingest.rows import read_rows, refuse
+from client.ingest.rows import grade, read_rows, refuse
 from common.errors import DataError
 from common.exam import Exam, Quarantined, consensus, repair
 from common.scoring import validity
@@ -77,18 +77,25 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
             kept.append(replace(exam, targets=targets))
         else:
             quarantined.append(Quarantined(exam_id=exam.exam_id, line=exam.line, reason=reason))
-    strays = len(set(by_exam) - {exam.exam_id for exam in exams})
+    names = {exam.exam_id for exam in exams}
+    strays = set(by_exam) - names
     return Tables(
         exams=tuple(kept),
         readings=tuple(readings),
         quarantined=tuple(quarantined),
-        notes=tuple(_notes(unknown, strays)),
+        notes=tuple(_notes(unknown, len(strays), len(respelled(strays, names)))),
     )
 
 
-def _notes(unknown: Sequence[str], strays: int) -> list[str]:
+def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
     notes = [f"columns of the manifest that are not used: {', '.join(unknown)}"] if unknown else []
-    return notes + ([f"{strays} graded exams are not in the manifest"] if strays else [])
+    why = (
+        f"; {respelt} of them would be, but for zeros, case or separators: spreadsheets drop zeros in front of "
+        f"numbers, format the column as text"
+    )
+    return notes + (
+        [f"{strays} graded exams are not in the manifest{why if respelt else ''}"] if strays else []
+    )
 
 
 def _targets(readings: Sequence[Reading], rule: str, settings: Settings) -> dict[str, int | None]:
@@ -131,18 +138,32 @@ def _read_grades(path: Path, settings: Settings) -> tuple[list[Reading], dict[st
     for line, row in table.rows:
         grades: dict[str, int | None] = {}
         for name, measurement in settings.measurements.items():
-            grades[name] = _grade(row[name], measurement.grades)
-            if row[name] and grades[name] is None:
+            try:
+                cell = grade(row[name], measurement.grades)
+            except DataError:
                 problem = f"{name} is {row[name]!r}, expected 0 to {measurement.grades - 1} or nothing"
                 suspect.setdefault(row["exam_id"], f"grades line {line}: {problem}")
+                cell = ""
+            grades[name] = int(cell) if cell else None
         readings.append(Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades))
-    return readings, suspect
+    sessions = [row.get("session", "") for _, row in table.rows]
+    return readings, {**_contradictions(readings, sessions), **suspect}
 
 
-def _grade(text: str, grades: int) -> int | None:
-    """A whole number in range; ``2.0`` too, as spreadsheets write a column that has gaps."""
-    found = re.fullmatch(r"([0-9]{1,3})(?:\.0*)?", text)
-    return grade if found and (grade := int(found[1])) < grades else None
+def _contradictions(readings: Sequence[Reading], sessions: Sequence[str]) -> dict[str, str]:
+    """Exam -> reason for those that a reader graded twice in one session, and otherwise."""
+    found: dict[str, str] = {}
+    first: dict[tuple[str, ...], tuple[int, int]] = {}
+    for reading, session in zip(readings, sessions, strict=True):
+        for name, given in reading.grades.items():
+            if given is None:
+                continue
+            key = (reading.exam_id, reading.reader, session, name)
+            line, earlier = first.setdefault(key, (reading.line, given))
+            if earlier != given:
+                why = f"{name} is {given}, but {earlier} in line {line} by the same reader"
+                found.setdefault(reading.exam_id, f"grades line {reading.line}: {why}")
+    return found
 
 
 def _check_reader(rule: str, readings: Sequence[Reading], path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common.errors import DataError
+from common import toml_text
+from common.errors import ConfigurationError, DataError
 from server.report.examples import StoredExample, read_examples
 
 Json: TypeAlias = dict[str, Any]
@@ -75,7 +75,7 @@ def read(run: Path) -> Content:
         raise DataError(f"Expected a run's folder at {run}: run `synofed simulate` first.")
     try:
         config = _text(run / "config.toml")
-        settings = tomllib.loads(config)
+        settings = toml_text.parse(config, source=str(run / "config.toml"))
         manifest = json.loads(_text(run / "manifest.json") or "{}")
         return Content(
             name=str(manifest.get("name") or settings.get("name") or run.name),
@@ -88,7 +88,7 @@ def read(run: Path) -> Content:
             far_off=read_examples(run / "figures" / "far_off"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
         )
-    except (ValueError, KeyError, TypeError, OSError) as error:
+    except (ConfigurationError, ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from common import csv_text
 from common.figures import INK, LINE, STYLE
 from server.report.tables import Cell, Interval
 
@@ -179,11 +179,7 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
     """CSV text; an empty cell for ``None``."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return buffer.getvalue()
+    return csv_text.table(header, rows)
 
 
 def _canvas(width_in: float, height_in: float) -> tuple[Canvas, Axes]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
+from common import csv_text
 from common.cohort_settings import PhantomSettings
 from simulation.phantom.devices import Device
 from simulation.phantom.patients import Patient, make_patient
@@ -178,7 +178,4 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
 
 
 def _write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
+    path.write_text(csv_text.table(columns, rows), encoding="utf-8", newline="")

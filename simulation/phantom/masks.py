@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -13,6 +14,9 @@ from simulation.phantom.arrays import Bytes, Mask, Singles
 from simulation.phantom.folders import Job, exam_ids, make, picture_path
 from simulation.phantom.patients import Patient
 from simulation.phantom.screen import Box
+
+SiteExam: TypeAlias = tuple[str, str]
+"""Site and ``exam_id``: an exam's id is its site's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,25 +38,27 @@ class Region:
         return np.asarray(resized, dtype=np.float32) / np.float32(255)
 
 
-def regions(jobs: Iterable[Job], wanted: Collection[str]) -> dict[str, dict[str, Region]]:
+def regions(jobs: Iterable[Job], wanted: Iterable[SiteExam]) -> dict[SiteExam, dict[str, Region]]:
     """The regions of exams: exam -> ``gs`` and ``doppler``.
 
     Args:
         jobs: of the cohort's patients.
-        wanted: exams.
+        wanted: exams, each of its site.
 
     Raises:
         DataError: if an exam is not the cohort's, or its stored pictures are not those that are drawn now.
     """
-    found: dict[str, dict[str, Region]] = {}
+    found: dict[SiteExam, dict[str, Region]] = {}
+    asked = set(wanted)
     for job in jobs:
-        chosen = [(i, exam_id) for i, exam_id in enumerate(exam_ids(job)) if exam_id in wanted]
+        chosen = [(i, exam_id) for i, exam_id in enumerate(exam_ids(job)) if (job.site, exam_id) in asked]
         if chosen:
             patient = make(job)
-            found |= {exam_id: _regions(job, patient, exam_id, i) for i, exam_id in chosen}
-    strangers = set(wanted) - set(found)
+            found |= {(job.site, exam_id): _regions(job, patient, exam_id, i) for i, exam_id in chosen}
+    strangers = asked - set(found)
     if strangers:
-        raise DataError(f"Expected exams of the phantom cohort, got {', '.join(sorted(strangers)[:5])}")
+        names = ", ".join(f"{exam_id} of {site}" for site, exam_id in sorted(strangers)[:5])
+        raise DataError(f"Expected exams of the phantom cohort, got {names}")
     return found
 
 

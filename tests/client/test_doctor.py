@@ -286,3 +286,21 @@ def test_a_sites_folder_names_its_data(folder: Folder, tmp_path: Path) -> None:
     site.mkdir()
     (site / "site.toml").write_text('name = "north"\n[data]\nfolder = "../data"\n', encoding="utf-8")
     assert doctor.check(site).exams == 6
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("cp1252", ";"), ("cp1252", ","), ("utf-16", "\t")])
+def test_tables_of_any_program_are_checked(folder: Folder, encoding: str, separator: str) -> None:
+    folder.change("manifest", 0, {"visit": "2024-03-01", "digit": "2"})
+    for name in ("manifest.csv", "grades.csv"):
+        text = (folder.path / name).read_text(encoding="utf-8").replace("hosp-A", "höst\u2013A")
+        (folder.path / name).write_bytes(text.replace(",", separator).encode(encoding))
+    report = doctor.check(folder.path)
+    assert (report.exams, report.patients, report.findings) == (6, 3, ())
+
+
+def test_an_id_that_lost_its_zeros_is_named_with_the_exam_that_it_is(folder: Folder) -> None:
+    folder.change("manifest", 0, {"exam_id": "007"})
+    for number in (0, 1):
+        folder.change("grades", number, {"exam_id": "7"})
+    whats = [finding.what for finding in found(doctor.check(folder.path))["ungraded"]]
+    assert "is not in the manifest, but '007' is: have zeros been lost?" in whats

@@ -3,11 +3,10 @@ from pathlib import Path
 
 import openpyxl
 import pytest
+from openpyxl.chart import BarChart
 
 from client.ingest.file_rows import FileRows
-from client.ingest.grades_table import grade
-from client.ingest.rows import Table
-from client.ingest.spreadsheets import read_table
+from client.ingest.rows import Table, grade, read_table
 from common.errors import DataError
 
 NEEDED = ("Pat-ID", "Höhe")
@@ -44,7 +43,7 @@ def test_a_workbook_is_read_by_sheet_with_dates_and_numbers_as_one_writes_them(t
         (2, {"Pat-ID": "007", "Höhe": "2", "Datum": "2024-03-01"}),
         (4, {"Pat-ID": "8", "Höhe": "1.5", "Datum": "2024-03-02"}),
     )
-    with pytest.raises(DataError, match="Expected sheet 'Blatt'"):
+    with pytest.raises(DataError, match="has no sheet 'Blatt', but 'Sheet', 'Befunde'"):
         read_table(tmp_path / "t.xlsx", needed=NEEDED, sheet="Blatt")
     with pytest.raises(DataError, match="missing: Pat-ID, Höhe; there are: x"):
         read_table(tmp_path / "t.xlsx", needed=NEEDED)
@@ -57,6 +56,10 @@ def test_a_workbook_is_read_by_sheet_with_dates_and_numbers_as_one_writes_them(t
         (b"Pat-ID;H\xf6he\n", "at least one row"),
         (b"Pat-ID;H\xf6he;Pat-ID\n1;2;3\n", "twice: Pat-ID"),
         (b"PK\x03\x04 is no workbook", "not an XLSX"),
+        (b"PK\x03\x04mimetypeapplication/vnd.oasis.opendocument.spreadsheet", "is an OpenDocument table"),
+        (b"Pat-ID;H\xc3\xb6he\n1;\x002\n", "holds zero bytes"),
+        (b"Pat-ID;H\xf6he\n1;\x81\n", "line 2 has the byte 0x81"),
+        (b"x\n" * 25 + b"Pat-ID;H\xf6he\n1;2\n", "missing: Pat-ID"),
         (b'Pat-ID,H\xc3\xb6he\n"1,2\n', "not a table"),
     ],
 )
@@ -64,6 +67,21 @@ def test_a_table_that_cannot_be_read_says_why(tmp_path: Path, content: bytes, sa
     (tmp_path / "t").write_bytes(content)
     with pytest.raises(DataError, match=says):
         read_table(tmp_path / "t", needed=NEEDED)
+
+
+def test_charts_are_no_tables_and_lines_of_two_code_pages_are_read(tmp_path: Path) -> None:
+    book = openpyxl.Workbook()
+    assert book.active is not None
+    book.active.append(["Pat-ID", "Höhe"])
+    book.active.append(["1", 2])
+    book.create_chartsheet(index=0).add_chart(BarChart())
+    book.save(tmp_path / "t.xlsx")
+    assert read_table(tmp_path / "t.xlsx", needed=NEEDED).rows == ((2, {"Pat-ID": "1", "Höhe": "2"}),)
+    (tmp_path / "t.csv").write_bytes("Pat-ID,Höhe\nMüller,1\n".encode() + "Höhn,2\n".encode("cp1252"))
+    assert [row["Pat-ID"] for _, row in read_table(tmp_path / "t.csv", needed=NEEDED).rows] == [
+        "Müller",
+        "Höhn",
+    ]
 
 
 @pytest.mark.parametrize(

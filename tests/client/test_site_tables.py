@@ -1,5 +1,7 @@
+import csv
 import math
 
+import openpyxl
 import pytest
 
 from client.ingest.agreement import reader_agreement
@@ -111,7 +113,7 @@ def test_many_errors_are_counted_and_cut(tmp_path):
         (b"", "missing: exam_id, patient_id, gs_path, doppler_path"),
         (b"exam_id,patient_id,gs_path\n1,2,3\n", "missing: doppler_path"),
         (b"exam_id,patient_id,gs_path,doppler_path\n", "at least one row"),
-        (b"exam_id,patient_id,gs_path,doppler_path\n1,\xe9,a,b\n", "not a table in UTF-8"),
+        (b"exam_id,patient_id,gs_path,doppler_path\n1,\x81,a,b\n", "line 2 has the byte 0x81"),
         (b"exam_id,exam_id,patient_id,gs_path,doppler_path\n1,1,2,3,4\n", "twice: exam_id"),
         (b"exam_id,patient_id,gs_path,doppler_path\n1,2,3,4,5\n", "line 2: has 5 cells, expected 4"),
         (b'exam_id,patient_id,gs_path,doppler_path\n"1,2,3,4\n', "not a table"),
@@ -273,3 +275,101 @@ def test_a_site_file_that_cannot_be_used(tmp_path, text, error, message):
 def test_a_folder_that_is_no_sites(tmp_path):
     with pytest.raises(DataError, match=r"Expected a site's folder with site.toml"):
         Site.open(tmp_path / "nowhere")
+
+
+def rewrite(path, encoding, separator):
+    """Write a table anew as another program would."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    path.write_bytes("\r\n".join(separator.join(row) for row in rows).encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "separator"),
+    [("cp1252", ";"), ("utf-16", "\t"), ("utf-16-le", ","), ("utf-8-sig", ";"), ("cp1252", ",")],
+)
+def test_a_sites_tables_are_read_whatever_program_wrote_them(site, encoding, separator):
+    edit(
+        site / "manifest.csv",
+        lambda rows: [row.update(diagnosis="Spondyloarthritis \u2013 müde") for row in rows],
+    )
+    before = tables(site)
+    for name in ("manifest.csv", "grades.csv"):
+        rewrite(site / name, encoding, separator)
+    after = tables(site)
+    assert after.exams == before.exams
+    assert after.readings == before.readings
+    assert after.exams[0].diagnosis == "Spondyloarthritis \u2013 müde"
+
+
+def test_a_workbook_may_be_a_sites_table(site):
+    before = tables(site)
+    book = openpyxl.Workbook()
+    for row in csv.reader((site / "manifest.csv").read_text(encoding="utf-8").splitlines()):
+        book.active.append(row)
+    book.save(site / "m.xlsx")
+    after = read_tables(site, manifest="m.xlsx", grades="grades.csv", rule="median", settings=SETTINGS)
+    assert after.exams == before.exams
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"exam_id,patient_id,gs_path,doppler_path,split\n1,2,3,4\n1,2\n", "has 2 errors"),
+        (b"exam_id,patient_id,gs_path,doppler_path,split\n1,2,3,4\n", "line 2: has 4 cells, expected 5"),
+        (b"exam_id,patient_id,gs_path,doppler_path,split,split\n1,2,3,4,,\n", "twice: split"),
+        (b'exam_id,patient_id,gs_path,doppler_path\n"1,2,3,4\n5,6,7,8\n', "that begins in line 2"),
+        (b"<html><table><tr><td>exam_id", "is a page in HTML"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel file"),
+    ],
+)
+def test_a_table_that_would_be_read_wrongly_stops(site, content, message):
+    (site / "manifest.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        tables(site)
+
+
+def test_separators_at_the_end_of_rows_are_no_cells(site):
+    before = tables(site)
+    for name in ("manifest.csv", "grades.csv"):
+        text = (site / name).read_text(encoding="utf-8")
+        (site / name).write_text("".join(f"{line},,\n" for line in text.splitlines()), encoding="utf-8")
+    assert tables(site).exams == before.exams
+
+
+def test_a_reader_who_contradicts_himself_quarantines(site):
+    def change(rows):
+        rows[0].update(hypertrophy="1", vascularity="1")
+        rows.append({**rows[0], "hypertrophy": "3"})
+        rows.append(dict(rows[4]))
+
+    edit(site / "grades.csv", change)
+    assert [(q.line, q.reason) for q in tables(site).quarantined] == [
+        (2, "grades line 26: hypertrophy is 3, but 1 in line 2 by the same reader")
+    ]
+
+
+def test_zeros_that_a_spreadsheet_dropped_are_suspected(site):
+    for name in ("manifest.csv", "grades.csv"):
+        edit(site / name, lambda rows: [row.update(exam_id=f"00{row['exam_id'][-6:]}") for row in rows])
+    for table, form in (("manifest.csv", "{:05d}"), ("grades.csv", "{}")):
+        numbers = {}
+        edit(
+            site / table,
+            lambda rows, form=form, numbers=numbers: [
+                row.update(exam_id=form.format(numbers.setdefault(row["exam_id"], len(numbers))))
+                for row in rows
+            ],
+        )
+    (note,) = tables(site).notes
+    assert note.startswith("8 graded exams are not in the manifest; 8 of them would be, but for zeros")
+
+
+def test_folds_of_a_column_with_gaps_are_whole_numbers(site):
+    edit(site / "manifest.csv", lambda rows: [row.update(fold="1.0", split="train") for row in rows])
+    assert {exam.fold for exam in tables(site).exams} == {1}
+
+
+def test_text_that_a_spreadsheet_would_run_is_read_back(site):
+    edit(site / "manifest.csv", lambda rows: [row.update(device="'=HYPERLINK(1)") for row in rows])
+    assert {exam.device for exam in tables(site).exams} == {"=HYPERLINK(1)"}

@@ -2,6 +2,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import openpyxl
 import pytest
 from typer.testing import CliRunner
 
@@ -235,3 +236,33 @@ def test_a_table_of_another_form_is_named_and_stops_nothing(site: Site) -> None:
     assert done.left == ("notes.csv",)
     assert (site.data_folder / "check.csv").read_text(encoding="utf-8") == "exam_id,reason\nother,dark\n"
     assert GONE not in names(site)
+
+
+@pytest.mark.parametrize(("encoding", "separator"), [("cp1252", ";"), ("utf-16", "\t"), ("utf-8-sig", ",")])
+def test_a_patient_withdraws_from_tables_of_any_program(site: Site, encoding: str, separator: str) -> None:
+    kept: dict[str, bytes] = {}
+    for name in ("manifest.csv", "grades.csv"):
+        place = site.data_folder / name
+        text = place.read_text(encoding="utf-8").replace(",", separator).replace("Resona", "Müsona")
+        lines = ["Tabelle", "", *text.splitlines()]
+        place.write_bytes("\r\n".join([*lines, ""]).encode(encoding))
+        kept[name] = "\r\n".join([*(line for line in lines if GONE not in line), ""]).encode(encoding)
+    done = withdrawal.withdraw(site, GONE)
+    assert (done.statement.deleted_exams, done.statement.deleted_pictures) == (2, 4)
+    assert {name: (site.data_folder / name).read_bytes() for name in kept} == kept
+    assert GONE not in set(site.store(SETTINGS).exams["patient_id"])
+
+
+def test_from_a_workbook_nobody_is_taken_and_nothing_is_deleted(site: Site) -> None:
+    book = openpyxl.Workbook()
+    book.save(site.data_folder / "grades.csv")
+    with pytest.raises(DataError, match="is a workbook, from which rows cannot be taken"):
+        withdrawal.withdraw(site, GONE)
+    assert len(list((site.data_folder / "images").iterdir())) == 24
+
+
+def test_a_name_that_begins_like_a_formula_is_found_in_what_was_written(site: Site) -> None:
+    for name in ("manifest.csv", "grades.csv"):
+        place = site.data_folder / name
+        place.write_text(place.read_text(encoding="utf-8").replace(f",{GONE},", ",'=id,"), encoding="utf-8")
+    assert withdrawal.withdraw(site, "=id").statement.deleted_exams == 2

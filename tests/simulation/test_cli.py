@@ -3,7 +3,9 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import synofed
 from tests.simulation.test_simulate import CONFIG
@@ -131,3 +133,43 @@ def test_a_cohort_is_made_shown_and_split(
     assert command(monkeypatch, "cohort", "split", manifest, "--out", str(tmp_path / "split"), *by_size) == 0
     assert len(list((tmp_path / "split").glob("*/manifest.csv"))) == 2
     assert "2 sites" in capsys.readouterr().out
+
+
+def test_import_names_what_is_graded_and_passes_the_rest_through(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(3)
+    rows = []
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (28, 28), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        rows.append(f"{i}.png;{('normal', 'benign', 'malignant')[i % 3]};{50 + i};{'AB'[i % 2]}")
+    lines = ["Breast study 2024;;;", "file;class;age;hospital", *rows]
+    (tmp_path / "labels.csv").write_bytes("\r\n".join(lines).encode("cp1252"))
+    given = ["cohort", "import", "--images", str(tmp_path), "--labels", str(tmp_path / "labels.csv")]
+    given += ["--column", "us_path=file", "--column", "age=age", "--column", "hospital=hospital"]
+    given += ["--patient", "each-picture", "--out", str(tmp_path / "set")]
+    assert command(monkeypatch, *given, "--measurement", "grade=class") == 4
+    assert "--grades benign=0,malignant=1,normal=2" in capsys.readouterr().err
+    for wrong in ("normal", "normal=x", "normal=0,normal=1", "normal=16"):
+        assert command(monkeypatch, *given, "--measurement", "grade=class", "--grades", wrong) == 3
+    capsys.readouterr()
+    words = ["--grades", "normal=0, benign=1,malignant=2"]
+    assert command(monkeypatch, *given, "--measurement", "grade=class", *words) == 0
+    assert "graded: grade; passed through: age, hospital" in capsys.readouterr().out
+    manifest = str(tmp_path / "set" / "manifest.csv")
+    split = [
+        "cohort",
+        "split",
+        manifest,
+        "--by",
+        "column:hospital",
+        "--sites",
+        "2",
+        "--out",
+        str(tmp_path / "c"),
+    ]
+    assert command(monkeypatch, *split) == 0
+    for place in (tmp_path / "set", tmp_path / "c" / "a", tmp_path / "c" / "b"):
+        grades = (place / "grades.csv").read_text(encoding="utf-8").splitlines()
+        assert grades[0] == "exam_id,reader,session,grade"
+        assert {line[-1] for line in grades[1:]} == {"0", "1", "2"}

@@ -32,7 +32,8 @@ def rows(site: cohort.CohortSite, table: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def found(made: cohort.Cohort) -> dict[str, dict[str, Region]]:
-    return regions(jobs(made), [exam_id for site in made.sites for exam_id in rows(site, "manifest")])
+    found = regions(jobs(made), [(site.name, exam) for site in made.sites for exam in rows(site, "manifest")])
+    return {exam_id: both for (_, exam_id), both in found.items()}
 
 
 def test_a_region_is_what_the_manifest_says(made: cohort.Cohort, found: dict[str, dict[str, Region]]) -> None:
@@ -93,14 +94,14 @@ def test_shares_keep_area_and_place(found: dict[str, dict[str, Region]]) -> None
 
 def test_what_is_not_this_cohort_is_refused(made: cohort.Cohort, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Expected exams of the phantom cohort, got nobody"):
-        regions(jobs(made), ["nobody"])
+        regions(jobs(made), [("site-a", "nobody")])
     copy = cohort.discover(shutil.copytree(made.folder, tmp_path / "copy"))
     path = copy.sites[0].folder / "images" / "site-a-p000-e00_gs.png"
     with Image.open(path) as image:
         changed = image.rotate(180)
     changed.save(path)
     with pytest.raises(DataError, match="gs picture of site-a-p000-e00"):
-        regions(jobs(copy), ["site-a-p000-e00"])
+        regions(jobs(copy), [("site-a", "site-a-p000-e00")])
     index = copy.folder / "cohort.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"version": 99}))
     with pytest.raises(DataError, match="got 99"):

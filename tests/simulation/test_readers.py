@@ -380,3 +380,37 @@ def test_usage_errors(run: Path, tmp_path: Path, command: Command) -> None:
     assert command(path, "--simulate", run, "--out", tmp_path / "out") == "exit code 2"
     assert command("--out", tmp_path / "out") == "exit code 2"
     assert not (tmp_path / "out").exists()
+
+
+def rewritten(rows: list[dict[str, object]], **form: str) -> list[dict[str, object]]:
+    return [{name: form.get(name, "{}").format(value) for name, value in row.items()} for row in rows]
+
+
+def test_whole_numbers_with_a_point_are_grades(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"exam_id": f"e{i}", "patient_id": f"p{i}", "reader": "a", "condition": "without", "combined": i % 4}
+        | {"truth_combined": i % 3}
+        for i in range(8)
+    ]
+    plain = read(write(tmp_path / "plain.csv", rows)).table
+    points = rewritten(rows, combined="{}.0", truth_combined="{}.0")
+    points[0]["truth_combined"] = "0"  # the same as 0.0 in another row of the exam
+    points.append(points[0] | {"reader": "b", "truth_combined": "0.0"})
+    found = read(write(tmp_path / "points.csv", points)).table
+    pd.testing.assert_frame_equal(found.iloc[:8], plain)
+
+
+def test_exams_of_two_sites_with_the_same_ids_are_two(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"site": site, "exam_id": f"{i}", "patient_id": f"{i}", "reader": "a", "condition": "without"}
+        | {"combined": 1, "truth_combined": truth}
+        for site, truth in (("north", 1), ("south", 2))
+        for i in range(3)
+    ]
+    found = read(write(tmp_path / "r.csv", rows)).table
+    assert found["exam_id"].nunique() == found["patient"].nunique() == 6
+    assert found["truth_combined"].tolist() == [1, 1, 1, 2, 2, 2]
+    truth = [{k: v for k, v in row.items() if k in ("exam_id", "truth_combined")} for row in rows[:3]]
+    bare = [{k: v for k, v in row.items() if k != "truth_combined"} for row in rows]
+    with pytest.raises(DataError, match="missing: site"):
+        read(write(tmp_path / "bare.csv", bare), truth=write(tmp_path / "t.csv", truth))

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import synofed
+from common import csv_text
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
 from simulation import score
@@ -129,6 +130,18 @@ def test_bad_rows_of_a_manifest_are_listed_all_at_once(run: synofed.Run, site: P
     with pytest.raises(
         DataError, match=r"3 errors(?s:.)*line 3: gs_roi(?s:.)*line 4: doppler(?s:.)*line 5: exam_id"
     ):
+        score.score_manifest(score.open_committee(run.path), site / "new.csv")
+
+
+def test_two_sites_may_have_the_same_exam_ids(run: synofed.Run, site: Path) -> None:
+    rows = read_table(site / "manifest.csv")[:2]
+    both = [row | {"exam_id": "=1", "site": name} for row, name in zip(rows, ("north", "south"), strict=True)]
+    write_table(site / "new.csv", both)
+    table = score.score_manifest(score.open_committee(run.path), site / "new.csv")
+    assert table[["site", "exam_id"]].to_numpy().tolist() == [["north", "=1"], ["south", "=1"]]
+    assert csv_text.of_frame(table).splitlines()[1].startswith("north,'=1,")
+    write_table(site / "new.csv", [row | {"site": "north"} for row in both])
+    with pytest.raises(DataError, match="line 3: exam_id is '=1', expected an identifier of its own"):
         score.score_manifest(score.open_committee(run.path), site / "new.csv")
 
 
