@@ -209,7 +209,7 @@ def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:
     try:
         parsed = {name: Roi.parse(text) for name, text in boxes.items()}
     except ValueError as error:
-        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels, got {error}") from None
+        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels: {error}") from None
     return {name: ImageRef(path=path, roi=parsed.get(name)) for name, path in paths.items()}
 
 

@@ -103,7 +103,12 @@ def test_a_folder_without_a_fault_is_clean(folder: Folder) -> None:
         (lambda f: f.change("manifest", 2, {"patient_id": "HOSP_a"}), "ids", "x2", "'HOSP_a' and 'hosp-A'"),
         (lambda f: f.change("manifest", 2, {"doppler_path": ""}), "missing", "x2", "doppler"),
         (lambda f: (f.path / "images" / "x2_gs.png").unlink(), "missing", "x2", "cannot be read"),
-        (lambda f: (f.path / "images" / "x2_gs.png").write_bytes(b"no"), "missing", "x2", "whole PNG"),
+        (
+            lambda f: (f.path / "images" / "x2_gs.png").write_bytes(b"no"),
+            "missing",
+            "x2",
+            "of no known picture",
+        ),
         (
             lambda f: (f.picture("x1", "gs", with_flow(speckle(1))), f.picture("x1", "doppler", speckle(1))),
             "swapped",
