@@ -85,14 +85,14 @@ class _Seen:
     Attributes:
         light: brightness.
         unrest: usual difference of neighbours.
-        threshold: by how much a stroke stands out from its sides.
-        above: what it must outshine; -1: nothing.
+        noise: by how much a stroke would have to stand out from its sides to be sure.
+        threshold: by how much it has to.
     """
 
     light: Int16[np.ndarray, "h w"]
     unrest: Float32[np.ndarray, "h w"]
+    noise: Float32[np.ndarray, "h w"]
     threshold: Float32[np.ndarray, "h w"]
-    above: Float32[np.ndarray, "h w"]
 
 
 def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
@@ -107,15 +107,13 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     unrest = _unrest(light)
     noise = 12 + 3 * unrest
     threshold = np.clip(noise, 18, STEEP).astype(np.float32)
-    seen = _Seen(
-        light=light, unrest=unrest, threshold=threshold, above=_above(light, threshold, noise > STEEP)
-    )
+    seen = _Seen(light=light, unrest=unrest, noise=noise, threshold=threshold)
     found = _lines(seen, fewest=4, kept=lambda box: not _coloured(light, flow, box))
     of_any_colour = _lines(seen, fewest=4, kept=lambda _: True)
     found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
     inverted = np.int16(255) - light
     dark = np.where(unrest < FLAT, threshold, np.maximum(noise, 60)).astype(np.float32)  # gaps between fibres
-    seen = _Seen(light=inverted, unrest=unrest, threshold=dark, above=_above(inverted, dark, noise > STEEP))
+    seen = _Seen(light=inverted, unrest=unrest, noise=noise, threshold=dark)
     found += _lines(seen, fewest=5, kept=lambda box: not _near_flow(flow, box))
     height, width = light.shape
     return tuple(sorted({_grown(line, height, width) for line in found}))
@@ -148,19 +146,16 @@ def _unrest(light: Int16[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
 
 
 def _above(
-    light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"], restless: Bool[np.ndarray, "h w"]
+    light: Int16[np.ndarray, "h w"], strokes: Bool[np.ndarray, "h w"], restless: Bool[np.ndarray, "h w"]
 ) -> Float32[np.ndarray, "h w"]:
-    """What strokes must outshine where the scan itself is full of strokes, as fine-grained speckle is; else -1.
+    """What strokes must outshine where the scan itself is full of them, as fine-grained speckle is; else -1.
 
     Text stands in some blocks and leaves those around it empty, speckle fills nearly all. Its upper tail is short:
     of log-compressed Rayleigh amplitudes the 90th percentile lies 5.2 dB above the median, and one in 100,000
     is 12 dB above it.
     """
-    strokes = _upright(light, threshold)
-    share = _blocks(strokes.astype(np.int16)).mean(axis=2)
-    crowded = restless & (_spread(_over_blocks(share), light.shape) > CROWDED)
-    if not crowded.any():
-        return np.full(light.shape, -1, np.float32)
+    filled = _over_blocks(_blocks(strokes.astype(np.int16)).mean(axis=2))
+    crowded = restless & (_spread(filled, light.shape) > CROWDED)
     blocks = _blocks(light)
     usual, high = (_over_blocks(np.percentile(blocks, percent, axis=2)) for percent in (50, 90))
     brightest = _spread(np.minimum(usual + TAIL * (high - usual), WHITE), light.shape)
@@ -244,7 +239,9 @@ def _high(ridge: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
 def _strokes(seen: _Seen, share: float, kept: Kept) -> list[Box]:
     """Upright ridges, from left to right, that stand out by a share of the threshold."""
     upright = _upright(seen.light, seen.threshold * np.float32(share))
-    upright = _high(upright & (seen.light > seen.above))
+    restless = seen.noise > STEEP * share
+    if restless.any():
+        upright = _high(upright & (seen.light > _above(seen.light, upright, restless)))
     labels, _ = ndimage.label(upright, np.ones((3, 3)))
     boxes = [
         Box(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)

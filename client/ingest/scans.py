@@ -59,9 +59,8 @@ def find(source: Path) -> Export:
         if reason is None:
             pictures.append(name)
         else:
-            meant = path.suffix.casefold() in ENDINGS and not path.name.startswith(".")
-            known = kind(path) not in (None, "DICOM", "PDF")
-            aside.append(Aside(name=name, reason=reason, picture=meant or known))
+            meant = path.suffix.casefold() in ENDINGS or kind(path) not in (None, "DICOM", "PDF")
+            aside.append(Aside(name=name, reason=reason, picture=meant and not path.name.startswith(".")))
     return Export(pictures=tuple(pictures), aside=tuple(aside))
 
 

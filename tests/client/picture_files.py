@@ -14,7 +14,11 @@ _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 
 
 def png16(
-    values: Values, *, significant: int | None = None, chunks: Mapping[bytes, bytes] | None = None
+    values: Values,
+    *,
+    significant: int | None = None,
+    chunks: Mapping[bytes, bytes] | None = None,
+    claimed: tuple[int, int] | None = None,
 ) -> bytes:
     """A PNG of 16 bits a channel.
 
