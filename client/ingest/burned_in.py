@@ -26,6 +26,8 @@ CROWDED = 0.012
 """Share of pixels in strokes, of most blocks around, from which it is the scan that has them."""
 TAIL, WHITE = 2.3, 245.0
 """Of the distance from median to 90th percentile, how far speckle reaches; never asked of text to be brighter."""
+CALM = 2.5
+"""Grey levels from pixel to pixel up to which a block is no speckle, though it be among speckle."""
 FAINT = 0.6
 """Share of the threshold that continues a line."""
 FLAT = 1.0
@@ -85,7 +87,7 @@ class _Seen:
     Attributes:
         light: brightness.
         unrest: usual difference of neighbours.
-        noise: by how much a stroke would have to stand out from its sides to be sure.
+        noise: by how much a stroke would have to stand out from its sides to be sure; little beside the scan.
         threshold: by how much it has to.
     """
 
@@ -104,9 +106,9 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     light = rgb.max(axis=2).astype(np.int16)
     flow = flow_mask(rgb, saturation=SATURATION) > 0
     flow &= light >= DIMMEST
-    unrest = _unrest(light)
-    noise = 12 + 3 * unrest
-    threshold = np.clip(noise, 18, STEEP).astype(np.float32)
+    unrest, here = _unrest(light)
+    threshold = np.clip(12 + 3 * unrest, 18, STEEP).astype(np.float32)
+    noise = 12 + 3 * np.where(here > CALM, unrest, 0)
     seen = _Seen(light=light, unrest=unrest, noise=noise, threshold=threshold)
     found = _lines(seen, fewest=4, kept=lambda box: not _coloured(light, flow, box))
     of_any_colour = _lines(seen, fewest=4, kept=lambda _: True)
@@ -138,11 +140,12 @@ def share(shape: tuple[int, ...], boxes: Sequence[Box]) -> float:
     return float(covered.mean()) if covered.size else 0.0
 
 
-def _unrest(light: Int16[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Usual difference of neighbours in a row: of blocks, then over blocks, so that text itself hardly counts."""
+def _unrest(light: Int16[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Usual difference of neighbours in a row: of the blocks around, so that text hardly counts; and of each."""
     steps = np.abs(np.diff(light, axis=1, append=light[:, -1:]))
     usual = np.percentile(_blocks(steps), 60, axis=2)
-    return _spread(np.asarray(ndimage.percentile_filter(usual, 50, size=(3, 5), mode="nearest")), light.shape)
+    around = np.asarray(ndimage.percentile_filter(usual, 50, size=(3, 5), mode="nearest"))
+    return _spread(around, light.shape), _spread(usual, light.shape)
 
 
 def _above(
@@ -172,7 +175,7 @@ def _blocks(values: Int16[np.ndarray, "h w"]) -> Int16[np.ndarray, "rows columns
 
 def _over_blocks(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
     """The median of the blocks around each."""
-    return np.asarray(ndimage.percentile_filter(values, 50, size=(5, 7), mode="nearest"))
+    return np.asarray(ndimage.percentile_filter(values, 50, size=(5, 7), mode="mirror"))
 
 
 def _spread(
