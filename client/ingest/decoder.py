@@ -24,6 +24,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
@@ -207,7 +208,7 @@ def _low_bytes(content: bytes, index: int) -> UInt8[np.ndarray, "h w c"] | None:
     """
     with Image.open(io.BytesIO(content), formats=FORMATS) as again:
         _go_to(again, index)
-        again.tile = [tile._replace(args=_other_order(tile.args)) for tile in again.tile]  # type: ignore[attr-defined]
+        again.tile = [tile._replace(args=_other_order(tile.args)) for tile in again.tile]
         try:
             again.load()
         except (ValueError, OSError):
@@ -215,10 +216,10 @@ def _low_bytes(content: bytes, index: int) -> UInt8[np.ndarray, "h w c"] | None:
         return np.asarray(again)
 
 
-def _other_order(args: object) -> object:
+def _other_order(args: tuple[Any, ...] | str | None) -> tuple[Any, ...] | str:
     """Pillow's arguments of a decoder, for the other byte order."""
     if isinstance(args, tuple):
-        return (_other_order(args[0]), *args[1:])
+        return (_other_order(str(args[0])), *args[1:])
     rawmode = str(args)
     return rawmode[:-1] + _OTHER_BYTE.get(rawmode[-1:], "")
 
@@ -254,7 +255,7 @@ def _in_eight_bits(
 def _declared_bits(opened: Image.Image, content: bytes) -> int | None:
     if not isinstance(opened, TiffImageFile):
         return _significant_bits(content) if opened.format == "PNG" else None
-    bits = min(opened.tag_v2.get(_TAG_BITS, (DEPTHS[-1],)))
+    bits = int(min(opened.tag_v2.get(_TAG_BITS, (DEPTHS[-1],))))
     largest = opened.tag_v2.get(_TAG_MAX_VALUE, 0)
     said = int(max(largest) if isinstance(largest, tuple) else largest).bit_length()
     return min(bits, said or bits)

@@ -122,7 +122,10 @@ def _summary(run: Import) -> Ingested:
         painted_most=max(scan.painted for scan in kept),
         notes=counted(note for scan in kept for note in scan.notes),
         left_out=counted(
-            each.reason for each in (*run.refused, *(each for each in run.aside.values() if each.picture))
+            [
+                *(each.reason for each in run.refused),
+                *(each.reason for each in run.aside.values() if each.picture),
+            ]
         ),
         readings=len(grades.rows) if grades else None,
         grade_problems=counted(grades.problems.values()) if grades else {},
