@@ -22,7 +22,7 @@ WIDTHS_PX = ((1, 1.0), (2, 1.0), (3, 1.15), (5, 2.0))
 """Distance to the sides of a stroke, and how much more than the threshold it must stand out there."""
 STEEP = 28
 """Largest threshold: letters have steeper edges, and so has the finest speckle."""
-CROWDED = 0.012
+CROWDED = 0.02
 """Share of pixels in strokes, of most blocks around, from which it is the scan that has them."""
 TAIL, WHITE = 2.3, 245.0
 """Of the distance from median to 90th percentile, how far speckle reaches; never asked of text to be brighter."""
