@@ -117,6 +117,9 @@ def _ingested(done: Ingested) -> Table:
     table.add_row("readings", "no table of grades" if done.readings is None else str(done.readings))
     table.add_row("exams without a grade", str(done.ungraded))
     table.add_row("pictures with text painted over", str(done.masked))
+    table.add_row("painted over of a picture", f"{done.painted:.1%}, at most {done.painted_most:.1%}")
+    for note, count in done.notes.items():
+        table.add_row(f"pictures with {note}", str(count))
     for by, count in done.kept_by.items():
         table.add_row(f"cut by {by}", str(count))
     table.add_row("ids that look alike and are not linked", str(done.look_alike_ids))
@@ -137,6 +140,10 @@ def _next(done: Ingested, out: Path, private: Path) -> list[str]:
         lines.append(
             f"{done.kept_by['whole']} pictures have neither a region tag nor a profile: the whole screen was kept, "
             f"and text on it painted over where it was found. Name the device under [[devices]]."
+        )
+    if done.notes or done.left_out:
+        lines.append(
+            f"{private / (out.name + '-problems.csv')} names the files that were left out or guessed at."
         )
     if done.look_alike_ids:
         lines.append(

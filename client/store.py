@@ -35,7 +35,7 @@ from common.exam import MISSING, Exam, Quarantined
 from common.settings import Settings
 from common.training.data import ExamTensors
 
-FORMAT = 2
+FORMAT = 3
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
 Stamps = dict[str, list[int] | None]
 """File name -> size in bytes and time of change in ns; ``None``: there is none."""
@@ -235,7 +235,7 @@ def _build(
         index = {
             **_index([tables.exams[i] for i in written.kept], tables, settings, secret=secret),
             "quarantined": [asdict(entry) for entry in sorted(quarantined, key=lambda entry: entry.line)],
-            "notes": tables.notes,
+            "notes": [*tables.notes, *written.notes],
             "fingerprint": _fingerprint(sources, written.digests, secret),
             "tables": stamps,
             "pictures": before,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from typing import Literal
 
 MISSING = -1
 """A grade that no reader gave."""
+SMALLEST_PX = 16
+"""A narrower or lower region is a mistake, and no scan."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,12 +28,23 @@ class Roi:
         """Read ``x y width height``.
 
         Raises:
-            ValueError: if it is not four whole numbers with positive sides.
+            ValueError: if it is not four whole numbers with sides of at least ``SMALLEST_PX``; says what is wrong.
         """
-        numbers = [int(part) for part in text.split()]
-        if len(numbers) != 4 or min(numbers[:2]) < 0 or min(numbers[2:]) < 1:
-            raise ValueError(text)
-        return cls(x=numbers[0], y=numbers[1], width=numbers[2], height=numbers[3])
+        parts = text.split()
+        for part in parts:
+            if not re.fullmatch(r"[+-]?[0-9]{1,9}", part):
+                between = ", numbers are set apart by blanks alone" if set(part) & set(",;") else ""
+                raise ValueError(f"{part!r} is no whole number{between}")
+        if len(parts) != 4:
+            raise ValueError(f"got {len(parts)} numbers, not 4")
+        x, y, width, height = map(int, parts)
+        if x < 0 or y < 0:
+            raise ValueError("x or y is negative, outside of the picture")
+        if width <= 0 or height <= 0:
+            raise ValueError("its area is zero: width and height must be positive")
+        if min(width, height) < SMALLEST_PX:
+            raise ValueError(f"it is narrower or lower than {SMALLEST_PX} pixels, too small for a scan")
+        return cls(x=x, y=y, width=width, height=height)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

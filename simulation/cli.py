@@ -154,6 +154,7 @@ def score(
     console.print(shown.score_table(scores))
     whole = [name for name, picture in pictures.items() if picture.roi is None]
     lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
+    lines += [f"Look at {guess}"] if (guess := scoring.guesses(committee, pictures)) else []
     lines += shown.score_lines(scores)
     lines += [f"Heatmaps: {', '.join(map(str, written))}"] if written else []
     lines += [RESEARCH_ONLY, notice.sentence(committee.settings)]
@@ -196,6 +197,8 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
         return
     for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
         console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
+    for exam_id, note in table.loc[table["note"].notna(), ["exam_id", "note"]].itertuples(index=False):
+        console.print(f"look at {exam_id}: {note}", highlight=False, markup=False)
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
     typer.echo("\n".join(notices))
 
@@ -208,7 +211,7 @@ def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:
     try:
         parsed = {name: Roi.parse(text) for name, text in boxes.items()}
     except ValueError as error:
-        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels, got {error}") from None
+        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels: {error}") from None
     return {name: ImageRef(path=path, roi=parsed.get(name)) for name, path in paths.items()}
 
 

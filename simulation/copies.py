@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from client.doctor.hashes import Likeness, alike, likeness, pixels_digest
-from client.ingest.pictures import decode
+from client.ingest.decoder import decode
 from common.errors import DataError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
+from client.ingest.decoder import decode
 from client.ingest.rows import read_rows
 from client.site import Site
 from common.evaluation.mistakes import FAR
@@ -95,8 +95,9 @@ def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, ND
 
 
 def _roi(path: Path, roi_text: str) -> NDArray[np.uint8]:
-    with Image.open(path) as picture:
-        shown = picture.convert("RGB" if picture.mode not in ("L", "I;16", "I") else "L")
+    shown = decode(path.read_bytes(), mode="RGB").image
+    if len({band.tobytes() for band in shown.split()}) == 1:
+        shown = shown.convert("L")
     if roi_text:
         roi = Roi.parse(roi_text)
         shown = shown.crop((roi.x, roi.y, roi.x + roi.width, roi.y + roi.height))

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from client.ingest.decoder import decode
 from client.ingest.pictures import read_cut
 from common.committee import Committee, Scores
 from common.errors import DataError
@@ -260,12 +261,8 @@ def _notes(scores: Scores, settings: HeatmapSettings) -> list[str]:
 
 
 def _picture(path: str) -> Image.Image:
-    """A picture in RGB; of 16 bits the upper 8 are kept, as in what the networks read."""
-    with Image.open(path) as opened:
-        if opened.mode.startswith("I"):
-            upper = np.clip(np.asarray(opened).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-            return Image.fromarray(upper).convert("RGB")
-        return opened.convert("RGB")
+    """A picture in RGB, upright and scaled as in what the networks read."""
+    return decode(Path(path).read_bytes(), mode="RGB").image
 
 
 def _region(picture: Image.Image, ref: ImageRef) -> Image.Image:

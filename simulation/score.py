@@ -100,6 +100,17 @@ def score_exam(committee: Committee, pictures: Pictures) -> Scores:
     return _scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]])
 
 
+def guesses(committee: Committee, pictures: Pictures) -> str:
+    """What is guessed of an exam's picture files when they are read, empty if nothing is."""
+    settings = committee.settings
+    return _guesses([_read(name, pictures[name], settings) for name in settings.images], committee)
+
+
+def _guesses(cuts: Sequence[Cut], committee: Committee) -> str:
+    named = zip(committee.settings.images, cuts, strict=True)
+    return "; ".join(f"{name} with {note}" for name, cut in named for note in cut.notes)
+
+
 def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
     try:
         return read_cut(Path(), ref, settings.images[name], image_px=settings.network.image_px)
@@ -126,8 +137,8 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
 
     Returns:
         One row an exam, in the order of the manifest: ``exam_id, reason``, ``decision_<m>`` and ``combined``
-        (where there is such a score), then the other columns of :func:`score_columns`. An exam with a picture
-        that cannot be used has its reason and no scores.
+        (where there is such a score), then the other columns of :func:`score_columns`, and ``note``, what was
+        guessed of its pictures. An exam with a picture that cannot be used has its reason and no scores.
 
     Raises:
         DataError: if the table cannot be used, all errors listed, or no exam can be scored.
@@ -135,9 +146,13 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     exams_named, pictures = _read_manifest(manifest, committee.settings)
     exam_ids = [row["exam_id"] for row in exams_named]
     reasons: dict[int, str] = {}
+    notes: dict[int, str] = {}
     frames: list[pd.DataFrame] = []
     for rows, exams in _batches(manifest.parent, pictures, committee.settings, reasons, progress):
         columns = _answer_first(_scores(committee, exams))
+        notes |= {
+            row: note for row, cuts in zip(rows, exams, strict=True) if (note := _guesses(cuts, committee))
+        }
         frames.append(pd.DataFrame(columns, index=pd.Index(rows)))
     if not frames:
         first = "\n".join(f"  {exam_ids[row]}: {reason}" for row, reason in list(reasons.items())[:5])
@@ -146,6 +161,7 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     table = pd.concat(frames).reindex(rows_in_order).convert_dtypes()
     table.insert(0, "exam_id", exam_ids)
     table.insert(1, "reason", [reasons.get(row, "") for row in rows_in_order])
+    table["note"] = pd.Series(notes, dtype="string").reindex(rows_in_order)
     if "site" in exams_named[0]:
         table.insert(0, "site", [row["site"] for row in exams_named])
     return table

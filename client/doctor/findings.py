@@ -9,7 +9,7 @@ from typing import Literal
 
 Kind = Literal[
     "rows", "missing", "roi", "duplicate", "copy", "ids", "swapped", "side", "grades", "impossible", "ungraded",
-    "twice", "text",
+    "twice", "text", "dark", "flat", "turned", "guess",
 ]  # fmt: skip
 TITLES: dict[Kind, str] = {
     "rows": "rows of the manifest that cannot be used",
@@ -25,6 +25,10 @@ TITLES: dict[Kind, str] = {
     "ungraded": "exams without grades, grades without exam",
     "twice": "a joint listed twice at one visit",
     "text": "text left in the picture",
+    "dark": "pictures that are nearly black",
+    "flat": "pictures of nearly one shade",
+    "turned": "pictures turned unlike the rest",
+    "guess": "pictures whose depth or turn had to be guessed",
 }
 
 

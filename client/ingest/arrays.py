@@ -31,11 +31,13 @@ class Written:
         kept: indices of those whose pictures are in the arrays, in their order.
         digests: SHA-256 of each of their picture files.
         quarantined: the others.
+        notes: what had to be guessed of a picture, and which.
     """
 
     kept: tuple[int, ...]
     digests: tuple[str, ...]
     quarantined: tuple[Quarantined, ...]
+    notes: tuple[str, ...]
 
 
 def write_arrays(
@@ -58,6 +60,7 @@ def write_arrays(
     kept: list[int] = []
     digests: list[str] = []
     quarantined: list[Quarantined] = []
+    guessed: dict[str, list[str]] = {}
     with ExitStack() as stack:
         files = {name: stack.enter_context((target / f"{name}.npy").open("wb")) for name in settings.images}
         shapes = _shapes(settings)
@@ -71,6 +74,9 @@ def write_arrays(
             else:
                 kept.append(row)
                 digests += [cut.digest for cut in result]
+                for ref, cut in zip((exams[row].images[name] for name in files), result, strict=True):
+                    for note in cut.notes:
+                        guessed.setdefault(note, []).append(ref.path)
                 for file, cut in zip(files.values(), result, strict=True):
                     file.write(np.ascontiguousarray(cut.pixels).data)
             if progress is not None:
@@ -80,7 +86,12 @@ def write_arrays(
             _write_header(file, (len(kept), *shapes[name]))
             file.flush()
             os.fsync(file.fileno())
-    return Written(kept=tuple(kept), digests=tuple(digests), quarantined=tuple(quarantined))
+    return Written(
+        kept=tuple(kept),
+        digests=tuple(digests),
+        quarantined=tuple(quarantined),
+        notes=tuple(f"pictures with {note}: {', '.join(paths)}" for note, paths in guessed.items()),
+    )
 
 
 def decoded(

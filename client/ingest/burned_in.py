@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int16, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, UInt8
 from scipy import ndimage
 
 from common.imaging.doppler import flow_mask
@@ -20,6 +20,16 @@ TALLEST_PX = 40
 BLOCK_PX = 16
 WIDTHS_PX = ((1, 1.0), (2, 1.0), (3, 1.15), (5, 2.0))
 """Distance to the sides of a stroke, and how much more than the threshold it must stand out there."""
+STEEP = 28
+"""Largest threshold: letters have steeper edges, and so has the finest speckle."""
+CROWDED = 0.02
+"""Share of pixels in strokes, of most blocks around, from which it is the scan that has them."""
+TAIL, WHITE = 2.3, 245.0
+"""Of the distance from median to 90th percentile, how far speckle reaches; never asked of text to be brighter."""
+CALM = 2.5
+"""Grey levels from pixel to pixel up to which a block is no speckle, though it be among speckle."""
+FAINT = 0.6
+"""Share of the threshold that continues a line."""
 FLAT = 1.0
 """Grey levels from pixel to pixel below which an area is background of the screen and no scan."""
 
@@ -70,6 +80,23 @@ Kept = Callable[[Box], bool]
 """Which strokes are looked at."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A picture, light text on it, and what is asked of a stroke at each pixel.
+
+    Attributes:
+        light: brightness.
+        unrest: usual difference of neighbours.
+        noise: by how much a stroke would have to stand out from its sides to be sure; little beside the scan.
+        threshold: by how much it has to.
+    """
+
+    light: Int16[np.ndarray, "h w"]
+    unrest: Float32[np.ndarray, "h w"]
+    noise: Float32[np.ndarray, "h w"]
+    threshold: Float32[np.ndarray, "h w"]
+
+
 def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     """Where text is, light on dark or dark on light, from top to bottom; grown by half a letter.
 
@@ -79,14 +106,17 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     light = rgb.max(axis=2).astype(np.int16)
     flow = flow_mask(rgb, saturation=SATURATION) > 0
     flow &= light >= DIMMEST
-    unrest = _unrest(light)
-    threshold = np.clip(12 + 3 * unrest, 18, 28).astype(np.float32)
-    found = _lines(light, unrest, threshold, fewest=4, kept=lambda box: not _coloured(light, flow, box))
-    of_any_colour = _lines(light, unrest, threshold, fewest=4, kept=lambda _: True)
+    unrest, here = _unrest(light)
+    threshold = np.clip(12 + 3 * unrest, 18, STEEP).astype(np.float32)
+    noise = 12 + 3 * np.where(here > CALM, unrest, 0)
+    seen = _Seen(light=light, unrest=unrest, noise=noise, threshold=threshold)
+    found = _lines(seen, fewest=4, kept=lambda box: not _coloured(light, flow, box))
+    of_any_colour = _lines(seen, fewest=4, kept=lambda _: True)
     found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
-    dark = np.where(unrest < FLAT, threshold, np.float32(60))  # tissue has dark gaps between bright fibres
     inverted = np.int16(255) - light
-    found += _lines(inverted, unrest, dark, fewest=5, kept=lambda box: not _near_flow(flow, box))
+    dark = np.where(unrest < FLAT, threshold, np.maximum(noise, 60)).astype(np.float32)  # gaps between fibres
+    seen = _Seen(light=inverted, unrest=unrest, noise=noise, threshold=dark)
+    found += _lines(seen, fewest=5, kept=lambda box: not _near_flow(flow, box))
     height, width = light.shape
     return tuple(sorted({_grown(line, height, width) for line in found}))
 
@@ -102,18 +132,58 @@ def mask(rgb: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Box]) -> UInt8[np.ndar
     return out
 
 
-def _unrest(light: Int16[np.ndarray, "h w"]) -> Float32[np.ndarray, "h w"]:
-    """Usual difference of neighbours in a row: of blocks, then over blocks, so that text itself hardly counts."""
-    steps = np.abs(np.diff(light, axis=1, append=light[:, -1:])).astype(np.float32)
-    height, width = steps.shape
-    padded = np.pad(steps, ((0, -height % BLOCK_PX), (0, -width % BLOCK_PX)), mode="edge")
+def share(shape: tuple[int, ...], boxes: Sequence[Box]) -> float:
+    """Which part of a picture of that height and width boxes cover, 0 to 1; pixels in two boxes count once."""
+    covered = np.zeros(shape[:2], np.bool_)
+    for box in boxes:
+        covered[box.top : box.bottom, box.left : box.right] = True
+    return float(covered.mean()) if covered.size else 0.0
+
+
+def _unrest(light: Int16[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+    """Usual difference of neighbours in a row: of the blocks around, so that text hardly counts; and of each."""
+    steps = np.abs(np.diff(light, axis=1, append=light[:, -1:]))
+    usual = np.percentile(_blocks(steps), 60, axis=2)
+    around = np.asarray(ndimage.percentile_filter(usual, 50, size=(3, 5), mode="nearest"))
+    return _spread(around, light.shape), _spread(usual, light.shape)
+
+
+def _above(
+    light: Int16[np.ndarray, "h w"], strokes: Bool[np.ndarray, "h w"], restless: Bool[np.ndarray, "h w"]
+) -> Float32[np.ndarray, "h w"]:
+    """What strokes must outshine where the scan itself is full of them, as fine-grained speckle is; else -1.
+
+    Text stands in some blocks and leaves those around it empty, speckle fills nearly all. Its upper tail is short:
+    of log-compressed Rayleigh amplitudes the 90th percentile lies 5.2 dB above the median, and one in 100,000
+    is 12 dB above it.
+    """
+    filled = _over_blocks(_blocks(strokes.astype(np.int16)).mean(axis=2))
+    crowded = restless & (_spread(filled, light.shape) > CROWDED)
+    blocks = _blocks(light)
+    usual, high = (_over_blocks(np.percentile(blocks, percent, axis=2)) for percent in (50, 90))
+    brightest = _spread(np.minimum(usual + TAIL * (high - usual), WHITE), light.shape)
+    return np.where(crowded, brightest, np.float32(-1))
+
+
+def _blocks(values: Int16[np.ndarray, "h w"]) -> Int16[np.ndarray, "rows columns pixels"]:
+    height, width = values.shape
+    padded = np.pad(values, ((0, -height % BLOCK_PX), (0, -width % BLOCK_PX)), mode="edge")
     rows, columns = padded.shape[0] // BLOCK_PX, padded.shape[1] // BLOCK_PX
-    blocks = (
-        padded.reshape(rows, BLOCK_PX, columns, BLOCK_PX).transpose(0, 2, 1, 3).reshape(rows, columns, -1)
-    )
-    usual = ndimage.percentile_filter(np.percentile(blocks, 60, axis=2), 50, size=(3, 5), mode="nearest")
-    whole = np.kron(usual, np.ones((BLOCK_PX, BLOCK_PX)))
-    return whole[:height, :width].astype(np.float32)
+    parts = padded.reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+    return parts.transpose(0, 2, 1, 3).reshape(rows, columns, -1)
+
+
+def _over_blocks(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
+    """The median of the blocks around each."""
+    return np.asarray(ndimage.percentile_filter(values, 50, size=(5, 7), mode="mirror"))
+
+
+def _spread(
+    values: Float64[np.ndarray, "rows columns"], shape: tuple[int, ...]
+) -> Float32[np.ndarray, "h w"]:
+    """Each block's value at each of its pixels."""
+    whole = np.kron(values, np.ones((BLOCK_PX, BLOCK_PX)))
+    return whole[: shape[0], : shape[1]].astype(np.float32)
 
 
 def _coloured(light: Int16[np.ndarray, "h w"], flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
@@ -148,8 +218,10 @@ def _is_one_colour(rgb: UInt8[np.ndarray, "h w 3"], flow: Bool[np.ndarray, "h w"
     return bool(1 - np.abs(np.exp(1j * hue).mean()) < ONE_HUE)
 
 
-def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"], kept: Kept) -> list[Box]:
-    """Upright ridges at least 3 pixels high, from left to right."""
+def _upright(
+    light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"]
+) -> Bool[np.ndarray, "h w"]:
+    """Pixels of upright ridges at least 3 pixels high."""
     reach = max(distance for distance, _ in WIDTHS_PX)
     padded = np.pad(light, ((0, 0), (reach, reach)), mode="edge")
     width = light.shape[1]
@@ -158,8 +230,21 @@ def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h 
         left = padded[:, reach - distance : reach - distance + width]
         right = padded[:, reach + distance : reach + distance + width]
         ridge |= light - np.maximum(left, right) > threshold * times
-    wide = ndimage.binary_dilation(ridge, np.ones((1, 3), np.bool_))  # a slanted stroke moves aside
-    upright = ndimage.binary_opening(wide, np.ones((3, 1), np.bool_)) & ridge
+    return _high(ridge)
+
+
+def _high(ridge: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Those at least 3 pixels high; a slanted stroke moves aside."""
+    wide = ndimage.binary_dilation(ridge, np.ones((1, 3), np.bool_))
+    return np.asarray(ndimage.binary_opening(wide, np.ones((3, 1), np.bool_)) & ridge)
+
+
+def _strokes(seen: _Seen, share: float, kept: Kept) -> list[Box]:
+    """Upright ridges, from left to right, that stand out by a share of the threshold."""
+    upright = _upright(seen.light, seen.threshold * np.float32(share))
+    restless = seen.noise > STEEP * share
+    if restless.any():
+        upright = _high(upright & (seen.light > _above(seen.light, upright, restless)))
     labels, _ = ndimage.label(upright, np.ones((3, 3)))
     boxes = [
         Box(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
@@ -169,21 +254,14 @@ def _strokes(light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h 
     return sorted(filter(kept, fitting), key=lambda box: box.left)
 
 
-def _lines(
-    light: Int16[np.ndarray, "h w"],
-    unrest: Float32[np.ndarray, "h w"],
-    threshold: Float32[np.ndarray, "h w"],
-    *,
-    fewest: int,
-    kept: Kept,
-) -> list[Box]:
+def _lines(seen: _Seen, *, fewest: int, kept: Kept) -> list[Box]:
     """Lines of text: side by side at least ``fewest`` strokes, one less on the screen's background."""
     lines: list[Box] = []
-    for group in _grouped(_strokes(light, threshold, kept)):
+    for group in _grouped(_strokes(seen, 1.0, kept)):
         line = group[0]
         for stroke in group[1:]:
             line = line.joined(stroke)
-        flat = bool(unrest[line.top : line.bottom, line.left : line.right].mean() < FLAT)
+        flat = bool(seen.unrest[line.top : line.bottom, line.left : line.right].mean() < FLAT)
         aspect = 0.8 if flat else 1.2
         if (
             len(group) >= fewest - flat
@@ -193,7 +271,7 @@ def _lines(
             lines.append(line)
     if not lines:
         return []
-    faint = _strokes(light, threshold * np.float32(0.6), kept)
+    faint = _strokes(seen, FAINT, kept)
     return [_extended(line, faint) for line in lines]
 
 

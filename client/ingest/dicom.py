@@ -18,7 +18,7 @@ from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
 
-from client.ingest.pictures import LARGEST_PX
+from client.ingest.decoder import DEPTHS, LARGEST_PX, depth, eight_bit, several
 from common.errors import DataError
 
 PREAMBLE_BYTES = 128
@@ -61,12 +61,14 @@ class Picture:
         tags: keyword -> text, public elements of the top level only; empty for other files.
         regions: two-dimensional regions of tissue and colour flow.
         kind: what was read, for the record: transfer syntax and photometric interpretation, or the format.
+        notes: what was guessed or left aside, each to be read after "with".
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
     tags: Mapping[str, str]
     regions: tuple[Region, ...]
     kind: str
+    notes: tuple[str, ...] = ()
 
 
 def is_dicom(start: bytes) -> bool:
@@ -74,12 +76,12 @@ def is_dicom(start: bytes) -> bool:
     return start[PREAMBLE_BYTES : PREAMBLE_BYTES + len(MAGIC)] == MAGIC
 
 
-def read(content: bytes, *, frame: int) -> Picture:
+def read(content: bytes, *, frame: int | None) -> Picture:
     """Read one picture; of a clip the chosen one.
 
     Args:
         content: of the file.
-        frame: 1 for the first; a still has only that.
+        frame: 1 for the first; a still has only that. ``None``: the first, and a note if there are others.
 
     Raises:
         DataError: if it is no picture, or cannot be decoded. The message holds nothing of the file's values.
@@ -95,16 +97,21 @@ def read(content: bytes, *, frame: int) -> Picture:
         raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
     if without_scan:
         raise DataError("has regions, but none of a two-dimensional scan (a curve or a spectrum)")
-    _check(dataset, frame=frame)
+    frames = _check(dataset, frame=frame or 1)
     syntax = dataset.file_meta.TransferSyntaxUID
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise DataError(f"no decoder for {syntax.name}: install synofed[jpeg], or export it uncompressed")
     try:
-        rgb = _rgb(dataset, index=frame - 1)
+        rgb, guess = _rgb(dataset, index=(frame or 1) - 1)
     except Exception as error:
         raise DataError(f"its pixels cannot be decoded ({syntax.name}, {type(error).__name__})") from None
+    notes = [guess, several(frames) if frame is None and frames > 1 else ""]
     return Picture(
-        rgb=rgb, tags=tags, regions=regions, kind=f"{syntax.name}, {dataset.PhotometricInterpretation}"
+        rgb=rgb,
+        tags=tags,
+        regions=regions,
+        kind=f"{syntax.name}, {dataset.PhotometricInterpretation}",
+        notes=tuple(filter(None, notes)),
     )
 
 
@@ -138,8 +145,8 @@ def _regions(dataset: Dataset) -> tuple[Region, ...]:
     )
 
 
-def _check(dataset: FileDataset, *, frame: int) -> None:
-    """Refuse what is no ultrasound still, before a pixel is decoded."""
+def _check(dataset: FileDataset, *, frame: int) -> int:
+    """Refuse what is no ultrasound still, before a pixel is decoded; the number of its pictures."""
     if "PixelData" not in dataset:
         raise DataError("holds no picture (a report or a directory)")
     if str(dataset.get("Modality", "")) not in MODALITIES:
@@ -154,49 +161,51 @@ def _check(dataset: FileDataset, *, frame: int) -> None:
         raise DataError(f"expected at least {frame} pictures in the clip, got {frames}")
     if not 0 < int(dataset.get("Rows", 0)) * int(dataset.get("Columns", 0)) <= LARGEST_PX:
         raise DataError(f"expected 1 to {LARGEST_PX} pixels")
+    return frames
 
 
-def _rgb(dataset: FileDataset, *, index: int) -> UInt8[np.ndarray, "h w 3"]:
+def _rgb(dataset: FileDataset, *, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+    """The pixels, and a note where their depth is a guess."""
     values = pixel_array(dataset, index=index)
     photometric = str(dataset.PhotometricInterpretation)
     if photometric == "PALETTE COLOR":
-        return _eight_bit(apply_color_lut(values, dataset), bits=_palette_bits(dataset))
+        return _through_palette(values, dataset), ""
     if values.ndim == 3:  # pixel_array has made RGB of all YBR kinds
-        return _eight_bit(values, bits=int(dataset.BitsStored))
-    grey = _grey(values, dataset)
+        bits, note = _depth(values, dataset)
+        return eight_bit(values, bits=bits), note
+    grey, note = _grey(values, dataset)
     if photometric == "MONOCHROME1":
         grey = np.uint8(255) - grey
-    return np.repeat(grey[..., None], 3, axis=2)
+    return np.repeat(grey[..., None], 3, axis=2), note
 
 
-def _palette_bits(dataset: FileDataset) -> int:
-    """16 where the table says so; some machines write 8-bit values into 16-bit entries."""
-    bits = int(dataset.RedPaletteColorLookupTableDescriptor[2])
-    if bits == 16:
-        tables = (
-            dataset.RedPaletteColorLookupTableData,
-            dataset.GreenPaletteColorLookupTableData,
-            dataset.BluePaletteColorLookupTableData,
-        )
-        if all(np.frombuffer(table, np.uint16).max() <= 255 for table in tables):
-            return 8
-    return bits
+def _through_palette(values: NDArray[np.generic], dataset: FileDataset) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of indices, of tables written out or in segments (PS3.3 C.7.9.2).
+
+    The whole table tells its depth: some machines write 8-bit values into 16-bit entries.
+    """
+    entries, first = (int(n) for n in dataset.RedPaletteColorLookupTableDescriptor[:2])
+    whole = apply_color_lut(np.arange(entries or 2**16, dtype=np.int64) + first, dataset)
+    colours = apply_color_lut(values, dataset)
+    return eight_bit(colours[..., :3], bits=8 if whole.max() <= 255 else 16)
 
 
-def _grey(values: NDArray[np.generic], dataset: FileDataset) -> UInt8[np.ndarray, "h w"]:
-    """As a viewer shows it: slope, then the first window, then 8 bits."""
+def _depth(values: NDArray[np.generic], dataset: FileDataset) -> tuple[int, str]:
+    """Bits that are used: those stored, but where all 16 are said to be, as few as the largest value needs."""
+    bits = int(dataset.BitsStored)
+    return depth(int(values.max())) if bits == DEPTHS[-1] else (bits, "")
+
+
+def _grey(values: NDArray[np.generic], dataset: FileDataset) -> tuple[UInt8[np.ndarray, "h w"], str]:
+    """As a viewer shows it: slope, then the first window, then 8 bits; a note where the depth is a guess."""
     if "RescaleSlope" not in dataset and "WindowCenter" not in dataset and "VOILUTSequence" not in dataset:
-        signed = int(dataset.get("PixelRepresentation", 0))
         bits = int(dataset.BitsStored)
-        return _eight_bit(values.astype(np.int64) + (2 ** (bits - 1) if signed else 0), bits=bits)
+        if int(values.min()) < 0 or (int(dataset.get("PixelRepresentation", 0)) and bits < DEPTHS[-1]):
+            return eight_bit(values.astype(np.int64) + 2 ** (bits - 1), bits=bits), ""
+        bits, note = _depth(values, dataset)
+        return eight_bit(values, bits=bits), note
     shown = np.asarray(apply_voi_lut(apply_modality_lut(values, dataset), dataset), dtype=np.float64)
     lowest, highest = float(shown.min()), float(shown.max())
     if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
         lowest, highest = 0.0, max(highest, 2.0 ** int(dataset.BitsStored) - 1)
-    return np.round((shown - lowest) / max(highest - lowest, 1.0) * 255).clip(0, 255).astype(np.uint8)
-
-
-def _eight_bit(values: NDArray[np.generic], *, bits: int) -> NDArray[np.uint8]:
-    if bits <= 8:
-        return np.asarray(values).astype(np.uint8)
-    return (np.asarray(values).astype(np.int64) >> (bits - 8)).clip(0, 255).astype(np.uint8)
+    return np.round((shown - lowest) / max(highest - lowest, 1.0) * 255).clip(0, 255).astype(np.uint8), ""

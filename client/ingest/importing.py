@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 
-from client.ingest import placing
+from client.ingest import placing, scans
 from client.ingest.file_rows import FileRows
 from client.ingest.grades_table import Grades, read_grades
 from client.ingest.identifiers import look_alikes
@@ -27,8 +27,9 @@ MANIFEST = (
     "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "split",
 )  # fmt: skip
 RECORD = (
-    "path", "exam_id", "image", "source", "kept", "kept_by", "encoding", "masked", "sop_uid", "series_uid",
+    "path", "exam_id", "image", "source", "kept", "kept_by", "encoding", "masked", "painted", "sop_uid", "series_uid",
 )  # fmt: skip
+QUARANTINE = ("source", "panel", "reason")
 Progress = Callable[[int, int], None]
 Key = tuple[int, int]
 """Source and panel."""
@@ -38,14 +39,14 @@ class Import:
     """One import on its way: scans, exams, what is left out."""
 
     def __init__(
-        self, source: Path, meaning: Meaning, names: Sequence[str], building: Path, pseudonyms: Pseudonyms
+        self, source: Path, meaning: Meaning, export: scans.Export, building: Path, pseudonyms: Pseudonyms
     ) -> None:
         """Read the hospital's tables.
 
         Args:
             source: folder of the export.
             meaning: the mapping.
-            names: paths of its pictures; sources are numbered in this order, from 1.
+            export: its files; sources are numbered in this order, from 1, pictures first.
             building: the folder that is being built.
             pseudonyms: of the site.
 
@@ -53,7 +54,9 @@ class Import:
             DataError: if a table cannot be used.
         """
         self.source, self.meaning, self.building, self.pseudonyms = source, meaning, building, pseudonyms
+        names = export.pictures
         self.names = dict(enumerate(names, start=1))
+        self.aside = dict(enumerate(export.aside, start=len(names) + 1))
         table, roi = meaning.table, meaning.roi.table
         self.prep = Preparation(
             folder=source,
@@ -78,6 +81,7 @@ class Import:
         self.scans: dict[Key, Scan] = {}
         self.refused: list[Refused] = []
         self.exams: dict[str, Paired] = {}
+        self.grades: Grades | None = None
         self._first: dict[tuple[str, str, str], int] = {}
 
     def read(self, progress: Progress | None) -> None:
@@ -86,6 +90,11 @@ class Import:
         Raises:
             DataError: if no exam comes of it.
         """
+        if not self.names:
+            raise DataError(
+                f"Expected DICOM, PNG, JPEG or TIFF files under {self.source}, got {len(self.aside)} of other kinds"
+                + self._reasons()
+            )
         self.prep.target.mkdir()
         items = list(self.names.items())
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
@@ -107,7 +116,7 @@ class Import:
             self.exams[self.pseudonyms.exam(exam.patient, exam.parts)] = exam
         self.exams = dict(sorted(self.exams.items(), key=lambda item: (item[1].patient, item[0])))
         if not self.exams:
-            raise DataError(_nothing(self.refused, self.source))
+            raise DataError(self._nothing())
 
     def write(self) -> Grades | None:
         """Write pictures and tables into the folder that is being built.
@@ -132,16 +141,13 @@ class Import:
         columns = (*MANIFEST, *(f"{image}_{part}" for image in images for part in ("path", "roi")))
         self._table("manifest.csv", columns, rows)
         self._table("pictures.csv", RECORD, pictures)
-        self._table(
-            "quarantine.csv",
-            ("source", "panel", "reason"),
-            sorted([str(each.source), str(each.panel), each.reason] for each in self.refused),
-        )
+        self._table("quarantine.csv", QUARANTINE, self.quarantine())
         if self.meaning.grades is None:
             return None
         grades = read_grades(
             self.meaning, self.meaning.grades, exams=self.exams, files=self.names, pseudonyms=self.pseudonyms
         )
+        self.grades = grades
         self._table(
             "grades.csv",
             ("exam_id", "reader", "session", *grades.measurements),
@@ -153,6 +159,19 @@ class Import:
                 + "; ".join(f"{count} x {what}" for what, count in counted(grades.problems.values()).items())
             )
         return grades
+
+    def quarantine(self) -> list[tuple[str, str, str]]:
+        """Every file and part of a screen that is left out, and why: rows of ``quarantine.csv``."""
+        left = {(each.source, each.panel): each.reason for each in self.refused}
+        left |= {(source, 0): each.reason for source, each in self.aside.items()}
+        return [(str(source), str(panel), reason) for (source, panel), reason in sorted(left.items())]
+
+    def _nothing(self) -> str:
+        return f"Expected exams in {self.source}, none could be made; nothing was imported:{self._reasons()}"
+
+    def _reasons(self) -> str:
+        reasons = counted(reason for _, _, reason in self.quarantine())
+        return "".join(f"\n  {count} x {reason}" for reason, count in reasons.items())
 
     def _keep(self, scan: Scan) -> None:
         """Take a scan; one that was exported twice is taken once."""
@@ -190,7 +209,7 @@ class Import:
         box = scan.box
         return [
             path, exam_id, image, str(scan.source), f"{box.x} {box.y} {box.width} {box.height}", scan.by,
-            scan.kind, str(len(scan.masked)), self.pseudonyms.uid(scan.uid),
+            scan.kind, str(len(scan.masked)), f"{scan.painted:.4f}", self.pseudonyms.uid(scan.uid),
             self.pseudonyms.uid(scan.facts["series"]),
         ]  # fmt: skip
 
@@ -228,8 +247,3 @@ def _visit(text: str, patient_id: str, section: VisitSection, pseudonyms: Pseudo
 def counted(reasons: Iterable[str]) -> dict[str, int]:
     """Reason -> how often, the most frequent first."""
     return dict(Counter(reasons).most_common())
-
-
-def _nothing(refused: Sequence[Refused], source: Path) -> str:
-    reasons = "\n".join(f"  {n} x {reason}" for reason, n in counted([e.reason for e in refused]).items())
-    return f"Expected exams in {source}, none could be made; nothing was imported:\n{reasons}"

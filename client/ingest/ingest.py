@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.ingest import placing, private_files, scans
-from client.ingest.grades_table import Grades
-from client.ingest.importing import Import, Progress, counted
+from client.ingest.importing import QUARANTINE, Import, Progress, counted
 from client.ingest.mapping import Mapping as Meaning
 from client.ingest.pseudonyms import Pseudonyms, read_persons, site_key, write_private
+from common.errors import DataError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +28,9 @@ class Ingested:
         exams: written.
         patients: of them.
         masked: kept pictures in which text was painted over.
+        painted: mean share of a kept picture in which text was painted over, 0 to 1.
+        painted_most: the largest.
+        notes: what was guessed of pictures, to be read after "with" -> kept pictures.
         left_out: reason -> scans or files.
         readings: rows of ``grades.csv``; ``None``: there is no table of grades.
         grade_problems: reason -> rows of the hospital's table.
@@ -41,6 +44,9 @@ class Ingested:
     exams: int
     patients: int
     masked: int
+    painted: float
+    painted_most: float
+    notes: Mapping[str, int]
     left_out: Mapping[str, int]
     readings: int | None
     grade_problems: Mapping[str, int]
@@ -70,39 +76,57 @@ def ingest(
 
     Raises:
         DataError: if folders or tables cannot be used, or no exam comes of it; then nothing was written to
-            ``out``.
+            ``out``, and what was left out stands in the private folder, in ``<out>-quarantine.csv`` and with
+            names in ``<out>-problems.csv``.
     """
     placing.check(source, out, private, replace=replace)
-    names, others = scans.find(source)
+    export = scans.find(source)
+    failed, problems = (private / f"{out.name}-{what}.csv" for what in ("quarantine", "problems"))
     with placing.private_folder(private), placing.building_folder(out) as building:
         digits = meaning.patient_id_digits
         persons = read_persons(meaning.patients, digits=digits) if meaning.patients else {}
         pseudonyms = Pseudonyms(key=site_key(private), persons=persons, digits=digits)
-        run = Import(source, meaning, names, building, pseudonyms)
-        run.read(progress)
-        grades = run.write()
+        run = Import(source, meaning, export, building, pseudonyms)
+        try:
+            run.read(progress)
+            run.write()
+        except DataError as error:
+            write_private(failed, placing.table(QUARANTINE, run.quarantine()))
+            raise DataError(
+                f"{error}\n  Why each file was left out: {failed}; their names: {problems}"
+            ) from None
+        finally:
+            write_private(problems, placing.table(private_files.PROBLEMS, private_files.problems(run)))
         write_private(
             private / f"{out.name}-links.csv", placing.table(private_files.LINKS, private_files.links(run))
         )
-        problems = private_files.problems(run, grades)
-        write_private(private / f"{out.name}-problems.csv", placing.table(private_files.PROBLEMS, problems))
         write_private(private / f"{out.name}-contact-sheet.png", private_files.sheet(run))
         shutil.rmtree(run.prep.target)
         placing.put(building, out)
-    return _summary(run, grades, others)
+        failed.unlink(missing_ok=True)  # of an earlier try
+    return _summary(run)
 
 
-def _summary(run: Import, grades: Grades | None, others: int) -> Ingested:
+def _summary(run: Import) -> Ingested:
     """What came of it, in counts."""
+    grades = run.grades
     kept = [scan for exam in run.exams.values() for scan in run.scans_of(exam).values()]
     graded = {row.exam_id for row in grades.rows} if grades else set()
     return Ingested(
         files=len(run.names),
-        other_files=others,
+        other_files=sum(not each.picture for each in run.aside.values()),
         exams=len(run.exams),
         patients=len({exam.patient for exam in run.exams.values()}),
         masked=sum(bool(scan.masked) for scan in kept),
-        left_out=counted(each.reason for each in run.refused),
+        painted=sum(scan.painted for scan in kept) / len(kept),
+        painted_most=max(scan.painted for scan in kept),
+        notes=counted(note for scan in kept for note in scan.notes),
+        left_out=counted(
+            [
+                *(each.reason for each in run.refused),
+                *(each.reason for each in run.aside.values() if each.picture),
+            ]
+        ),
         readings=len(grades.rows) if grades else None,
         grade_problems=counted(grades.problems.values()) if grades else {},
         ungraded=len(set(run.exams) - graded),

@@ -68,8 +68,8 @@ def image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[s
     try:
         if roi:
             Roi.parse(roi)
-    except ValueError:
-        yield f"{image}_roi is {roi!r}, expected 'x y width height' in pixels"
+    except ValueError as error:
+        yield f"{image}_roi is {roi!r}, expected 'x y width height' in pixels: {error}"
 
 
 def image_refs(row: Mapping[str, str], settings: Settings) -> dict[str, ImageRef]:

@@ -182,8 +182,8 @@ class GradesSection(Section):
 class Mapping(Section):
     """A whole mapping file. Relative paths in it start from its own folder."""
 
-    frame: Side = 1
-    """Which picture of a clip is kept."""
+    frame: Side | None = None
+    """Which picture of a clip or of several pages is kept; without it the first, with a warning."""
     facts: MappingOf[Fact, Sources] = {}
     """In place of the ones in ``USUAL``."""
     values: MappingOf[Fact | Literal["reader"], MappingOf[str, str]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,24 +10,27 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from client.ingest.decoder import decode
 from common.errors import DataError
 from common.exam import ImageRef, Roi
 from common.imaging.doppler import flow_mask
 from common.imaging.roi import stored_px
 from common.settings import ImageSettings
 
-FORMATS = ("PNG", "JPEG", "TIFF")
-LARGEST_PX = 50_000_000
-"""No ultrasound picture is larger; a small file that claims to be is an attack on memory."""
 CHANNELS = {"grey": 1, "doppler": 2, "colour": 3}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A stored image and the SHA-256 of the file it was cut from."""
+    """A stored image and the SHA-256 of the file it was cut from.
+
+    Attributes:
+        notes: what the decoder had to guess.
+    """
 
     pixels: UInt8[np.ndarray, "channels side side"]
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int) -> Cut:
@@ -41,13 +43,19 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
         image_px: side of the ROI in the stored image.
 
     Raises:
-        DataError: if the file is no whole PNG, JPEG or TIFF, or the ROI lies outside of it.
+        DataError: if the file is no whole PNG, JPEG or TIFF, holds several pictures, or the ROI lies outside of
+            it.
     """
     try:
         content = (folder / ref.path).read_bytes()
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror})") from None
-    picture = decode(content, mode="L" if image.kind == "grey" else "RGB")
+    decoded = decode(content, mode="L" if image.kind == "grey" else "RGB")
+    if decoded.frames > 1:
+        raise DataError(
+            f"expected one picture in the file, got {decoded.frames}: export the one that is meant"
+        )
+    picture = decoded.image
     roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
     if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
         raise DataError(
@@ -55,38 +63,10 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
             f"{roi.x} {roi.y} {roi.width} {roi.height}"
         )
     return Cut(
-        pixels=_cut(picture, roi, image, image_px=image_px), digest=hashlib.sha256(content).hexdigest()
+        pixels=_cut(picture, roi, image, image_px=image_px),
+        digest=hashlib.sha256(content).hexdigest(),
+        notes=decoded.notes,
     )
-
-
-def decode(content: bytes, *, mode: str) -> Image.Image:
-    """A picture in 8 bits a channel.
-
-    Args:
-        content: of the file.
-        mode: Pillow's ``L`` or ``RGB``.
-
-    Raises:
-        DataError: if it is no whole PNG, JPEG or TIFF.
-    """
-    try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-            if opened.width * opened.height > LARGEST_PX:
-                raise ValueError("too many pixels")
-            opened.load()
-            return _eight_bit(opened, mode=mode)
-    except Exception as error:  # a damaged file makes decoders raise nearly anything: KeyError, struct.error
-        raise DataError(f"expected a whole PNG, JPEG or TIFF ({type(error).__name__})") from None
-
-
-def _eight_bit(picture: Image.Image, *, mode: str) -> Image.Image:
-    """The picture in 8 bits a channel; of 16 bits the upper 8 are kept."""
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        picture = Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8))
-    elif picture.mode == "F":
-        raise ValueError("floating-point pixels have no defined range")
-    return picture.convert(mode)
 
 
 def _cut(

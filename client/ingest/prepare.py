@@ -28,6 +28,8 @@ FLOW_PX = 20
 """Saturated pixels from which a picture counts as coloured: fewer are noise of JPEG."""
 DIMMEST_FLOW = 60
 SHORTEST_IDENTIFIER = 4
+LARGEST_PAINTED = 0.15
+"""Share of a scan above which found text is not believed: of real screens with all their menus it is 0.04."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,8 @@ class Scan:
         colour_box: in pixels of the kept part, if the file tells of one.
         size: width and height of the kept part.
         masked: painted over, in pixels of the kept part.
+        painted: share of the kept part in which text was painted over, 0 to 1.
+        notes: what was guessed when the file was decoded.
         uid: SOPInstanceUID of the file, empty if it has none.
         digest: SHA-256 of the kept pixels.
     """
@@ -59,6 +63,8 @@ class Scan:
     colour_box: Roi | None
     size: tuple[int, int]
     masked: tuple[Roi, ...]
+    painted: float
+    notes: tuple[str, ...]
     uid: str
     digest: str
 
@@ -146,6 +152,12 @@ def _scan(
     text = [] if prep.meaning.burned_in.action == "keep" else list(burned_in.find(pixels))
     if text and prep.meaning.burned_in.action == "refuse":
         raise DataError(f"text is burned in at {len(text)} places")
+    painted = burned_in.share(pixels.shape, text)
+    if painted > LARGEST_PAINTED:
+        raise DataError(
+            f"text would be painted over in more than {LARGEST_PAINTED:.0%} of it, which is no text or no scan: "
+            f"cut the scan out under [[devices]], or look at it and set burned_in.action"
+        )
     pixels = burned_in.mask(pixels, text)
     image = facts["image"] or panel.image or ("doppler" if is_coloured(pixels) else "gs")
     if panel.image and facts["image"] and panel.image != facts["image"] and "tag" not in panel.by:
@@ -161,6 +173,8 @@ def _scan(
         colour_box=within(panel.colour_box, box) if panel.colour_box is not None else None,
         size=(box.width, box.height),
         masked=(*always, *(_as_roi(area) for area in text)),
+        painted=painted,
+        notes=picture.notes,
         uid=picture.tags.get("SOPInstanceUID", ""),
         digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
     )
@@ -207,10 +221,13 @@ def _roi(prep: Preparation, name: str, box: Roi) -> Roi | None:
 
 def _parsed(row: Row) -> Roi:
     try:
-        x, y, width, height = (round(float(row[c].replace(",", "."))) for c in ("x", "y", "width", "height"))
-        return Roi.parse(f"{x} {y} {width} {height}")
+        cells = [str(round(float(row[c].replace(",", ".")))) for c in ("x", "y", "width", "height")]
     except (ValueError, OverflowError):
         raise DataError("the ROI table: expected x, y, width, height in pixels") from None
+    try:
+        return Roi.parse(" ".join(cells))
+    except ValueError as error:
+        raise DataError(f"the ROI table: {error}") from None
 
 
 def _check_facts(facts: Mapping[Fact, str], picture: Picture) -> None:

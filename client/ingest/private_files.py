@@ -8,9 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from client.ingest import contact_sheet, scans
-from client.ingest.grades_table import Grades
+from client.ingest.decoder import decode
 from client.ingest.importing import Import
-from client.ingest.pictures import decode
 from client.ingest.prepare import with_roi
 
 SHOWN_A_KIND, MOST_SHOWN = 3, 60
@@ -45,25 +44,33 @@ def links(run: Import) -> Iterator[list[str]]:
             run.pseudonyms.uid(scan.uid), patient, run.pseudonyms.patient(patient),
             exam_of.get(key, ""), scan.facts["image"], reasons.get(key, ""),
         ]  # fmt: skip
-    for each in run.refused:
-        if (each.source, each.panel) not in run.scans:
-            yield [
-                str(each.source), str(each.panel), run.names[each.source], *[""] * 6, each.reason,
-            ]  # fmt: skip
+    for source, panel, reason in run.quarantine():
+        if (int(source), int(panel)) not in run.scans:
+            yield [source, panel, _name(run, int(source)), *[""] * 6, reason]
 
 
-def problems(run: Import, grades: Grades | None) -> Iterator[list[str]]:
-    """What deserves a look, in the hospital's own words."""
+def problems(run: Import) -> Iterator[list[str]]:
+    """What deserves a look, in the hospital's own words: ids, files left out or read by a guess, rows of grades."""
     for group in run.look_alike_ids():
         yield ["ids that look alike", " | ".join(group)]
-    for line, reason in sorted(grades.problems.items() if grades else ()):
+    for source, panel, reason in run.quarantine():
+        part = f", part {panel}" if panel != "0" else ""
+        yield [f"file {_name(run, int(source))}{part}", f"left out: {reason}"]
+    for scan in run.scans.values():
+        for note in scan.notes:
+            yield [f"file {run.names[scan.source]}", f"with {note}"]
+    for line, reason in sorted(run.grades.problems.items() if run.grades else ()):
         yield [f"grades line {line}", reason]
 
 
+def _name(run: Import, source: int) -> str:
+    return run.names[source] if source in run.names else run.aside[source].name
+
+
 def sheet(run: Import) -> bytes:
-    """A few screens of each machine and size."""
+    """A few screens of each machine and size, those first of which most is painted over."""
     chosen: dict[tuple[str, str, int, int], list[int]] = {}
-    for scan in run.scans.values():
+    for scan in sorted(run.scans.values(), key=lambda scan: -scan.painted):
         sources = chosen.setdefault((scan.facts["device"], scan.by, *scan.size), [])
         if len(sources) < SHOWN_A_KIND and scan.source not in sources:
             sources.append(scan.source)
@@ -83,8 +90,8 @@ def _screen(run: Import, source: int) -> contact_sheet.Screen:
                 box=scan.box,
                 roi=with_roi({"": scan}, run.meaning.roi.rule)[""].roi,
                 masked=scan.masked,
-                result=np.asarray(decode(run.prep.scan_path(*key).read_bytes(), mode="RGB"), dtype=np.uint8),
-                title=f"{scan.facts['image']}, masked {len(scan.masked)}",
+                result=np.asarray(decode(run.prep.scan_path(*key).read_bytes(), mode="RGB").image),
+                title=f"{scan.facts['image']}, masked {len(scan.masked)}, painted over {scan.painted:.1%}",
             )
             for scan in mine
             for key in [(scan.source, scan.panel)]

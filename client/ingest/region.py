@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from client.ingest.dicom import Picture, Region
 from client.ingest.mapping import BoxPx, DeviceSection
 from common.errors import DataError
-from common.exam import Roi
+from common.exam import SMALLEST_PX, Roi
 
-SMALLEST_PX = 16
-"""A narrower or lower region is a mistake, and no scan."""
 OVERHANG_PX = 1
 """Some machines give the corner just outside as the last one inside."""
 

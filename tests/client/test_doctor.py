@@ -20,6 +20,7 @@ from simulation.phantom.devices import FITTED
 from simulation.phantom.folders import Job, write_patient, write_site
 from simulation.phantom.shifts import SiteShift
 from tests.client.dicom_files import speckle, with_flow, with_text
+from tests.client.picture_files import png16
 from tests.client.test_site_cli import Command
 from tests.site_folders import read_table, write_table
 
@@ -103,7 +104,12 @@ def test_a_folder_without_a_fault_is_clean(folder: Folder) -> None:
         (lambda f: f.change("manifest", 2, {"patient_id": "HOSP_a"}), "ids", "x2", "'HOSP_a' and 'hosp-A'"),
         (lambda f: f.change("manifest", 2, {"doppler_path": ""}), "missing", "x2", "doppler"),
         (lambda f: (f.path / "images" / "x2_gs.png").unlink(), "missing", "x2", "cannot be read"),
-        (lambda f: (f.path / "images" / "x2_gs.png").write_bytes(b"no"), "missing", "x2", "whole PNG"),
+        (
+            lambda f: (f.path / "images" / "x2_gs.png").write_bytes(b"no"),
+            "missing",
+            "x2",
+            "of no known picture",
+        ),
         (
             lambda f: (f.picture("x1", "gs", with_flow(speckle(1))), f.picture("x1", "doppler", speckle(1))),
             "swapped",
@@ -304,3 +310,84 @@ def test_an_id_that_lost_its_zeros_is_named_with_the_exam_that_it_is(folder: Fol
         folder.change("grades", number, {"exam_id": "7"})
     whats = [finding.what for finding in found(doctor.check(folder.path))["ungraded"]]
     assert "is not in the manifest, but '007' is: have zeros been lost?" in whats
+
+
+def _deep(folder: Folder, exam: str, shift: int) -> None:
+    values = speckle(int(exam[1:]))[..., 0].astype(np.uint16) << shift
+    (folder.path / "images" / f"{exam}_gs.png").write_bytes(png16(values))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check", "problem", "says"),
+    [
+        (lambda f: f.picture("x3", "gs", speckle(3) // 16), "dark", True, "hardly a pixel"),
+        (lambda f: f.picture("x3", "gs", np.zeros_like(speckle(3))), "dark", True, "hardly a pixel"),
+        (lambda f: f.picture("x3", "gs", speckle(3) // 32 + 100), "flat", True, "within"),
+        (lambda f: f.picture("x3", "gs", np.full_like(speckle(3), 200)), "flat", True, "within 0"),
+        (
+            lambda f: f.picture("x3", "gs", speckle(3, width=160, height=200)),
+            "turned",
+            False,
+            "160 x 200 pixels, where 5 others are 200 x 160",
+        ),
+        (
+            lambda f: f.picture("x3", "gs", _turned_within_its_frame(3)),
+            "turned",
+            False,
+            "drawn out downwards",
+        ),
+        (lambda f: _deep(f, "x3", 4), "guess", False, "images/x3_gs.png: 16 bits a channel of which 12"),
+    ],
+)
+def test_black_flat_turned_and_guessed_pictures_are_found(
+    folder: Folder, spoil: Callable[[Folder], object], check: Kind, problem: bool, says: str
+) -> None:
+    spoil(folder)
+    report = doctor.check(folder.path)
+    (finding,) = found(report)[check]
+    assert (finding.exam_id, finding.problem) == ("x3", problem)
+    assert says in finding.what
+    assert not {"dark", "flat", "turned", "guess"} - {check} & found(report).keys()
+
+
+def _turned_within_its_frame(seed: int) -> np.ndarray:
+    """Turned by a quarter, and as wide and high as it was."""
+    return np.ascontiguousarray(np.rot90(speckle(seed, width=200, height=200)))[:160]
+
+
+def test_a_folder_where_every_picture_is_upright_has_none_turned(folder: Folder) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stored = Image.fromarray(speckle(3)).transpose(Image.Transpose.ROTATE_90)
+    stored.save(folder.path / "images" / "x3_gs.png", exif=exif)
+    assert doctor.check(folder.path).findings == ()
+
+
+@pytest.mark.parametrize(
+    ("roi", "check", "says"),
+    [
+        ("30 17 0 0", "rows", "its area is zero"),
+        ("30 17 0 224", "rows", "its area is zero"),
+        ("-5 0 50 50", "rows", "negative"),
+        ("0 0 99999 99999", "roi", "the ROI reaches out of 200 x 160 pixels"),
+        ("250 250 20 20", "roi", "the ROI reaches out of 200 x 160 pixels"),
+        ("a b c d", "rows", "'a' is no whole number"),
+        ("30,17,224,224", "rows", "set apart by blanks"),
+        ("nan 1 2 3", "rows", "'nan' is no whole number"),
+        ("1e9 0 10 10", "rows", "'1e9' is no whole number"),
+        ("30 17 1 1", "rows", "narrower or lower than 16 pixels"),
+        ("30 17 224", "rows", "got 3 numbers, not 4"),
+    ],
+)
+def test_each_fault_of_a_region_is_named(folder: Folder, roi: str, check: Kind, says: str) -> None:
+    folder.change("manifest", 3, {"gs_roi": roi})
+    (finding,) = doctor.check(folder.path).findings
+    assert (finding.check, finding.exam_id, finding.problem) == (check, "x3", True)
+    assert says in finding.what
+
+
+def test_a_file_of_several_pictures_is_none_that_can_be_read(folder: Folder) -> None:
+    pages = [Image.fromarray(speckle(seed)) for seed in (3, 8)]
+    pages[0].save(folder.path / "images" / "x3_gs.png", format="TIFF", save_all=True, append_images=pages[1:])
+    (finding,) = found(doctor.check(folder.path))["missing"]
+    assert "2 pictures, expected one" in finding.what

@@ -13,6 +13,7 @@ from client.ingest import burned_in, scans
 from common.imaging.doppler import flow_mask
 from simulation.phantom import devices, patients, screen
 from tests.client.dicom_files import speckle, with_text
+from tests.client.speckles import fine_speckle
 
 Bytes = NDArray[np.uint8]
 Pair = tuple[Bytes, Bytes]
@@ -137,3 +138,27 @@ def test_a_box_stays_inside_the_picture_and_speckle_is_no_text() -> None:
 @pytest.mark.parametrize("shape", [(1, 1, 3), (3, 40, 3), (17, 2, 3)])
 def test_tiny_pictures_are_no_trouble(shape: tuple[int, int, int]) -> None:
     assert burned_in.find(np.zeros(shape, np.uint8)) == ()
+
+
+GRAINS = [(0.6, 0.6), (0.6, 1.5), (1.0, 1.0), (1.0, 2.5), (1.5, 0.6), (1.5, 1.5), (2.5, 1.0), (2.5, 5.0)]
+"""Standard deviations of the point spread function in pixels, down and across."""
+
+
+@pytest.mark.parametrize("range_db", [40, 50, 60, 70])
+@pytest.mark.parametrize(("axial", "lateral"), GRAINS)
+def test_speckle_of_any_grain_is_left_alone_and_text_in_it_is_found(
+    axial: float, lateral: float, range_db: float
+) -> None:
+    picture = fine_speckle(1, axial=axial, lateral=lateral, range_db=range_db)
+    assert burned_in.share(picture.shape, burned_in.find(picture)) <= 0.01
+    written = with_text(picture, "WEBER 1957-03-12", (30, 100), size=14)
+    letters = (written != picture).any(axis=2)
+    boxes = burned_in.find(written)
+    assert (letters & _covered(boxes, written.shape)).sum() >= 0.97 * letters.sum()
+    assert burned_in.share(written.shape, boxes) <= 0.10  # the text, and hardly more
+
+
+def test_the_share_counts_a_pixel_once() -> None:
+    box = burned_in.Box(top=0, left=0, bottom=5, right=10)
+    assert burned_in.share((10, 10), [box, box]) == 0.5
+    assert burned_in.share((0, 10), []) == 0.0

@@ -220,3 +220,101 @@ def test_a_profile_goes_before_the_tag_and_fits_by_maker_model_size_and_name(tmp
     ]
     for other in ({"manufacturer": "GE"}, {"size": (201, 160)}, {"file": "^b"}):
         assert _panels(path, (DeviceSection.model_validate(profile | other),))[0].by == "region tag"
+
+
+SEGMENTED = {
+    "red": [(0, [0, 3000]), (1, 126, 65535), (0, [9]), (2, 2, 0)],
+    "green": [(0, [65535]), (1, 256, 0)],
+    "blue": [(0, [7, 7, 7]), (1, 254, 7)],
+}
+"""Segments of each colour: 0 discrete values, 1 a line of so many to a value, 2 so many segments again."""
+
+
+def _words(segments: list[tuple]) -> list[int]:  # type: ignore[type-arg]
+    words: list[int] = []
+    for kind, *rest in segments:
+        match kind:
+            case 0:
+                words += [0, len(rest[0]), *rest[0]]
+            case 1:
+                words += [1, *rest]
+            case _:
+                words += [2, rest[0], rest[1] & 0xFFFF, rest[1] >> 16]
+    return words
+
+
+def _expanded(segments: list[tuple], before: int | None = None) -> list[int]:  # type: ignore[type-arg]
+    """PS3.3 C.7.9.2, one value after the other."""
+    table: list[int] = []
+    for kind, *rest in segments:
+        match kind:
+            case 0:
+                table += rest[0]
+            case 1:
+                count, end = rest
+                start = table[-1] if table else before
+                assert start is not None
+                table += [round(start + (end - start) * (i + 1) / count) for i in range(count)]
+            case _:
+                table += _expanded(segments[: rest[0]], table[-1])
+    return table
+
+
+def _segmented(path: Path, depth: int) -> tuple[np.ndarray, np.ndarray]:
+    """A file whose palette is in segments: the indices in it, and the colours they stand for."""
+    data = write_dicom(path, SHOWN, photometric="PALETTE COLOR")
+    shift = 16 - depth
+    tables = []
+    for colour in ("Red", "Green", "Blue"):
+        delattr(data, f"{colour}PaletteColorLookupTableData")
+        segments = [
+            (kind, [value >> shift for value in rest[0]])
+            if kind == 0
+            else (kind, rest[0], rest[1] >> shift)
+            if kind == 1
+            else (kind, *rest)
+            for kind, *rest in SEGMENTED[colour.lower()]
+        ]
+        table = _expanded(segments)
+        tables.append(table)
+        setattr(data, f"{colour}PaletteColorLookupTableDescriptor", [len(table) % 2**16, 0, 16])
+        words = np.array(_words(segments), "<u2").tobytes()
+        setattr(data, f"Segmented{colour}PaletteColorLookupTableData", words)
+    data.save_as(path, enforce_file_format=True)
+    index = np.frombuffer(data.PixelData, np.uint8).reshape(SHOWN.shape[:2])
+    return index, np.stack([np.array(table)[index] for table in tables], axis=-1)
+
+
+@pytest.mark.parametrize("depth", [16, 8])
+def test_a_palette_in_segments_is_expanded_as_the_standard_says(tmp_path: Path, depth: int) -> None:
+    path = tmp_path / "aloka.dcm"
+    _, colours = _segmented(path, depth)
+    shown = scans.read(path, frame=1).rgb.astype(int)
+    assert np.abs(shown - (colours >> (depth - 8))).max() <= 1
+    assert shown.max() == 255
+
+
+@pytest.mark.parametrize(("stored", "used"), [(16, 12), (16, 10), (16, 16), (12, 12), (12, 10)])
+def test_sixteen_bits_that_are_not_used_are_scaled_and_said(tmp_path: Path, stored: int, used: int) -> None:
+    path = tmp_path / "a.dcm"
+    data = write_dicom(path, SHOWN, photometric="MONOCHROME2")
+    data.BitsAllocated, data.BitsStored, data.HighBit = 16, stored, stored - 1
+    values = SHOWN[..., 0].astype("<u2")
+    values[0, 0] = 255
+    data.PixelData = (values << (used - 8)).tobytes()
+    data.save_as(path, enforce_file_format=True)
+    picture = scans.read(path, frame=1)
+    guessed = stored == 16 > used
+    assert (picture.rgb[..., 0] == values >> (0 if guessed else stored - used)).all()
+    assert bool(picture.notes) == guessed
+
+
+def test_of_a_clip_that_nobody_chose_from_the_first_frame_is_taken_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.dcm"
+    write_dicom(path, SHOWN, frames=3)
+    picture = scans.read(path, frame=None)
+    assert (picture.rgb == SHOWN).all()
+    assert picture.notes == (
+        "3 frames or pages of which the first was taken (frame = N in the mapping takes another)",
+    )
+    assert scans.read(path, frame=1).notes == ()

@@ -128,7 +128,7 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
     content = encoded(suffix)
     for size in (0, 3, 30, len(content) // 2):
         (tmp_path / f"a.{suffix}").write_bytes(content[:size])
-        with pytest.raises(DataError, match="expected a whole PNG, JPEG or TIFF"):
+        with pytest.raises(DataError, match=r"expected a whole|is empty|of no known picture"):
             cut(tmp_path, f"a.{suffix}")
 
 
@@ -149,7 +149,7 @@ def test_damaged_bytes_give_a_picture_or_a_data_error(tmp_path, suffix):
 
 def test_another_format_a_missing_file_and_a_folder_are_refused(tmp_path):
     smooth(40, 40).save(tmp_path / "a.bmp")
-    with pytest.raises(DataError, match="expected a whole PNG, JPEG or TIFF"):
+    with pytest.raises(DataError, match="is BMP, expected DICOM, PNG, JPEG or TIFF"):
         cut(tmp_path, "a.bmp")
     for name in ("none.png", "."):
         with pytest.raises(DataError, match="the file cannot be read"):
@@ -158,7 +158,7 @@ def test_another_format_a_missing_file_and_a_folder_are_refused(tmp_path):
 
 def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path):
     Image.new("1", (8000, 7000)).save(tmp_path / "a.png")
-    with pytest.raises(DataError, match="expected a whole PNG"):
+    with pytest.raises(DataError, match="expected at most 50 million pixels"):
         cut(tmp_path, "a.png")
 
 

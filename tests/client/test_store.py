@@ -99,8 +99,8 @@ def test_bad_pictures_are_quarantined_and_the_rest_goes_on(site):
     opened = open_anew(site)
     reasons = {entry.line: entry.reason for entry in opened.quarantined}
     assert list(reasons) == [3, 5, 6, 8]
-    assert reasons[3].startswith("gs_path: expected a whole PNG, JPEG or TIFF")
-    assert reasons[5].startswith("doppler_path: expected a whole PNG, JPEG or TIFF")
+    assert reasons[3].startswith("gs_path: expected a whole PNG")
+    assert reasons[5].startswith("doppler_path: is empty (0 bytes)")
     assert reasons[6] == "gs_path: the file cannot be read (No such file or directory)"
     assert reasons[8] == "gs_path: expected an ROI inside 48 x 40 pixels, got 0 0 100 100"
     assert len(opened.tensors) == 8

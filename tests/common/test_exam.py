@@ -12,12 +12,35 @@ EOSS = {"hypertrophy": 4, "vascularity": 4}
 
 
 def test_an_roi_is_read():
-    assert Roi.parse(" 1 2  30 4 ") == Roi(x=1, y=2, width=30, height=4)
+    assert Roi.parse(" 1 2  30 16 ") == Roi(x=1, y=2, width=30, height=16)
 
 
-@pytest.mark.parametrize("text", ["", "1 2 3", "1 2 3 4 5", "1 2 3 x", "1.5 2 3 4", "-1 0 3 4", "0 0 0 4"])
-def test_an_roi_that_is_none_is_refused(text):
-    with pytest.raises(ValueError):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "got 0 numbers, not 4"),
+        ("1 2 30", "got 3 numbers, not 4"),
+        ("1 2 30 40 5", "got 5 numbers, not 4"),
+        ("1 2 30 x", "'x' is no whole number"),
+        ("a b c d", "'a' is no whole number"),
+        ("nan 1 20 30", "'nan' is no whole number"),
+        ("1e9 0 20 30", "'1e9' is no whole number"),
+        ("1.5 2 30 40", "'1.5' is no whole number"),
+        ("1_0 2 30 40", "'1_0' is no whole number"),
+        ("0 0 30 " + "9" * 5000, "is no whole number"),
+        ("30,17,224,224", "set apart by blanks"),
+        ("30; 17; 224; 224", "set apart by blanks"),
+        ("-1 0 30 40", "negative"),
+        ("0 -1 30 40", "negative"),
+        ("30 17 0 0", "area is zero"),
+        ("30 17 0 224", "area is zero"),
+        ("30 17 40 -224", "area is zero"),
+        ("30 17 1 1", "narrower or lower than 16 pixels"),
+        ("30 17 224 15", "narrower or lower than 16 pixels"),
+    ],
+)
+def test_an_roi_that_is_none_is_refused_and_its_fault_named(text, fault):
+    with pytest.raises(ValueError, match=fault):
         Roi.parse(text)
 
 
