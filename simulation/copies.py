@@ -47,8 +47,9 @@ def find_copies(root: Path, pictures: Sequence[Picture]) -> tuple[Copy, ...]:
     def seen(picture: Picture) -> tuple[Picture, str, Likeness] | None:
         try:
             content = (root / picture.path).read_bytes()
-            rgb = np.asarray(decode(content, mode="RGB"), dtype=np.uint8)
-            return picture, pixels_digest(rgb), likeness(np.asarray(decode(content, mode="L")))
+            image = decode(content, mode="RGB").image
+            rgb = np.asarray(image, dtype=np.uint8)
+            return picture, pixels_digest(rgb), likeness(np.asarray(image.convert("L")))
         except (DataError, OSError):
             return None
 
