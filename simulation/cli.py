@@ -27,7 +27,7 @@ from server.report import tables
 from server.report.content import read as read_content
 from simulation import cohort as cohorts
 from simulation import console as shown
-from simulation import heatmaps, public, study_cli
+from simulation import heatmaps, interruption, public, study_cli
 from simulation import plan as planning
 from simulation import score as scoring
 from simulation import study as studies
@@ -67,7 +67,7 @@ def simulate(
         given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
     settings = configuration.load(config, overrides=given)
     console = Console(quiet=as_json)
-    with Display(console) as display:
+    with interruption.said(), Display(console) as display:
         path, status = run_simulation(
             settings, out=out or Path("runs") / settings.name, resume=resume, display=display
         )

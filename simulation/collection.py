@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from common.errors import ConfigurationError, DataError
+from simulation.cohort import place
 
 DESCRIPTIVE = (
     "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "split",
@@ -115,7 +116,7 @@ def draft_folder(out: Path) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(0o755)
-        draft.rename(out)
+        place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
