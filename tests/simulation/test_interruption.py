@@ -16,7 +16,8 @@ from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
 PHANTOM = "[cohort.phantom]\nsites = 2\npatients = 400\nexams_per_patient = 8\n"
-AT_MOST_S = 5.0
+AT_MOST_S = 20.0
+"""Five on an idle machine; one that tests is busy, and a run that does not end here hangs for minutes."""
 MARK = "SYNOFED_TEST_OF"
 
 
@@ -89,8 +90,7 @@ def test_it_ends_within_seconds_and_leaves_nothing(
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == interruption.EXIT_CODE, said
     assert "Traceback" not in said
-    took_s = time.monotonic() - began
-    assert took_s < AT_MOST_S * float(os.environ.get("SYNOFED_SLOWNESS", "3")), said
+    assert time.monotonic() - began < AT_MOST_S, said
     if seen:
         assert "Interrupted. Go on with --resume." in said
         assert RunFolder(folder / "run").manifest()["status"] == "INTERRUPTED"
