@@ -24,7 +24,6 @@ from server import app as server_app
 from server.campaign import Observer, Outcome
 from server.library import NetworkLibrary
 from simulation.grid import InProcessGrid, StrictGrid, Workers
-from simulation.interruption import PATIENCE_S
 
 
 def devices(compute: ComputeSettings) -> tuple[str, ...]:
@@ -145,12 +144,10 @@ def _apart(simulate: Callable[[], None], stopped: threading.Event) -> None:
     try:
         thread.join()
     except KeyboardInterrupt:
-        import ray  # noqa: PLC0415
-
-        logging.getLogger("flwr").setLevel(logging.CRITICAL)  # it would tell of each worker that is gone
+        # Ray must not be touched from here: it ends a process whose threads still ask it for something. The engine
+        # ends by itself when its tasks do; and Ray's processes die with this one.
+        logging.getLogger("flwr").setLevel(logging.CRITICAL)
         stopped.set()
-        ray.shutdown()
-        thread.join(PATIENCE_S)
         raise
     if errors:
         raise errors[0]
