@@ -82,6 +82,9 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
                 "Expected a phase of a secure sum, as the plan says, got a request for a single update"
             )
         answered.check(site.folder, request)
+        from client import run_data  # noqa: PLC0415  torch: the exams are read
+
+        run_data.check(site, settings, plan_hash=request.plan_hash, run=request.run)
         train = trained_openly if settings.privacy is None else trained_privately
         reply = train(site, request, settings, compute)
         if isinstance(reply, MissingWeights):

@@ -51,7 +51,7 @@ def train(
     """
     federated = algorithm(settings.federation)
     planned = checked(request, settings, federated, device=device)
-    cache = WeightsCache(site.folder, plan_hash=request.plan_hash)
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     cache.add(request.attached)
     missing = cache.missing(ref for parts in request.frozen.values() for ref in parts.values())
     if missing:

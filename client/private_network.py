@@ -57,7 +57,7 @@ def train(
     """
     privacy = settings.privacy
     assert privacy is not None, "a campaign without [privacy] trains elsewhere"
-    cache = WeightsCache(site.folder, plan_hash=request.plan_hash)
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     locals_ = {
         name: local_settings(
             spec,

@@ -81,7 +81,7 @@ def prepare(
         DataError: if the site has no training exam.
     """
     planned = checked(request, settings, algorithm(settings.federation), device=device)
-    cache = WeightsCache(site.folder, plan_hash=request.plan_hash)
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     cache.add(request.attached)
     refs = {name: dict(parts) for name, parts in request.frozen.items()}
     missing = cache.missing(ref for parts in refs.values() for ref in parts.values())

@@ -32,9 +32,7 @@ class SiteState:
     """
 
     def __init__(self, site_folder: Path, *, plan_hash: str, run: str) -> None:
-        if not RUN.fullmatch(run):
-            raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
-        self._folder = folder(site_folder, plan_hash=plan_hash) / run
+        self._folder = run_folder(site_folder, plan_hash=plan_hash, run=run)
 
     def read(self, network: str, server_round: int) -> dict[str, Tensor]:
         """The state after a round; empty after round 0.
@@ -77,6 +75,17 @@ class SiteState:
 def folder(site_folder: Path, *, plan_hash: str) -> Path:
     """Where the states of all runs of a plan lie."""
     return site_folder / "state" / plan_hash
+
+
+def run_folder(site_folder: Path, *, plan_hash: str, run: str) -> Path:
+    """Where what is kept of one run lies.
+
+    Raises:
+        UpdateError: if the run is not 32 hexadecimal digits: it becomes a folder's name.
+    """
+    if not RUN.fullmatch(run):
+        raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
+    return folder(site_folder, plan_hash=plan_hash) / run
 
 
 def forget(site_folder: Path, *, plan_hash: str, run: str) -> None:

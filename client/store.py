@@ -117,6 +117,12 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
         return store
 
 
+def close_all() -> None:
+    """Look at all pictures again when a store is opened next: a run begins with what is on the disk."""
+    with _opening:
+        _opened.clear()
+
+
 def _key(sources: Sources, settings: Settings) -> str:
     shape = {
         "format": FORMAT,

@@ -105,6 +105,9 @@ def _vector(
     """What goes under the masks; booked to the patients before it is drawn."""
     run = request.asks.context.run
     answered.check(site.folder, train, asker=run)
+    from client import run_data  # noqa: PLC0415  torch: the exams are read
+
+    run_data.check(site, settings, plan_hash=train.plan_hash, run=run)
     plan = secure_sum.plan(settings, request.networks)
     if settings.private:
         from client import private_sum  # noqa: PLC0415  torch

@@ -1,7 +1,7 @@
 """Weights that a campaign refers to by their hash: sent to a site once, kept in its folder.
 
-``<site folder>/cache/<plan hash>/<hash>.f32``. Whatever is missing is asked for again, so the folder may be removed
-at any time.
+``<site folder>/cache/<plan hash>/<run>/<hash>.f32``. Whatever is missing is asked for again, so the folder may be
+removed between two requests; a run that ends removes its own alone, for another of the same plan may be at work.
 """
 
 from __future__ import annotations
@@ -16,15 +16,20 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from client.site_state import RUN
 from common.errors import UpdateError
 from common.messages import Weights, WeightsRef
 
 
 class WeightsCache:
-    """One campaign's frozen weights at a site."""
+    """One run's frozen weights at a site.
 
-    def __init__(self, site_folder: Path, *, plan_hash: str) -> None:
-        self._folder = folder(site_folder, plan_hash=plan_hash)
+    Raises:
+        UpdateError: if the run has a name that is not 32 hexadecimal digits.
+    """
+
+    def __init__(self, site_folder: Path, *, plan_hash: str, run: str) -> None:
+        self._folder = folder(site_folder, plan_hash=plan_hash, run=run)
 
     def add(self, attached: Mapping[str, Weights]) -> None:
         """Keep weights that came with a request.
@@ -64,11 +69,13 @@ class WeightsCache:
         return self._folder / f"{ref.hash}.f32"
 
 
-def folder(site_folder: Path, *, plan_hash: str) -> Path:
-    """Where a campaign's weights lie."""
-    return site_folder / "cache" / plan_hash
+def folder(site_folder: Path, *, plan_hash: str, run: str = "") -> Path:
+    """Where a campaign's weights lie, or those of one of its runs."""
+    if run and not RUN.fullmatch(run):
+        raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
+    return site_folder / "cache" / plan_hash / run
 
 
-def forget(site_folder: Path, *, plan_hash: str) -> None:
-    """Remove a finished campaign's weights."""
-    shutil.rmtree(folder(site_folder, plan_hash=plan_hash), ignore_errors=True)
+def forget(site_folder: Path, *, plan_hash: str, run: str = "") -> None:
+    """Remove the weights of a finished run, or of a campaign that is left."""
+    shutil.rmtree(folder(site_folder, plan_hash=plan_hash, run=run), ignore_errors=True)

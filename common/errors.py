@@ -5,6 +5,7 @@
     SynofedError                 exit code 1
     ├── ConfigurationError       3   a setting is unknown, missing or out of range
     ├── DataError                4   a site's folder, table or image cannot be used
+    │   ├── ChangedDataError     4   ... or holds other data than the run began with
     │   └── StorageError         4   ... or what has to be kept cannot be written
     ├── PolicyError              5   a site does not permit what was asked
     │   ├── UnapprovedError      5   ... or has not approved the campaign yet
@@ -17,7 +18,7 @@
     ├── ConnectionLostError      9   the other side cannot be reached
     ├── UpdateError              1   an update is malformed, non-finite or of another shape
     ├── SiteStateError           1   a site lost what it keeps from round to round
-    ├── BusyError                1   another process works for this site
+    ├── BusyError                1   another process works for this site, or writes this run
     ├── MemoryLimitError         1   a site's device has too little memory for what was asked
     └── CampaignError            1   a campaign cannot go on
 
@@ -54,6 +55,12 @@ class DataError(SynofedError):
 
     exit_code = 4
     code = "data"
+
+
+class ChangedDataError(DataError):
+    """A site's data are not those that the run began with."""
+
+    code = "changed"
 
 
 class StorageError(DataError):
@@ -134,7 +141,7 @@ class SiteStateError(SynofedError):
 
 
 class BusyError(SynofedError):
-    """Another process works for this site."""
+    """Another process works for this site, or writes this run."""
 
     code = "busy"
 

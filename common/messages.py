@@ -18,7 +18,7 @@ from common.version import VERSION
 
 TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
 """Codes of refusals that may pass: the site is asked again."""
-MISHAPS = frozenset({"storage", "memory", "data", "internal"})
+MISHAPS = frozenset({"storage", "memory", "data", "changed", "internal"})
 """Codes of refusals of a site that had agreed: something broke there, which may be mended before the deadline."""
 
 Encoding = Literal["float32", "bfloat16"]
@@ -100,8 +100,7 @@ class TrainRequest:
         frozen: network name -> part -> its weights, which the site has or asks for.
         attached: weights for the site's cache, by hash; of those that it has asked for.
         extra: network name -> further arrays of the algorithm, by name; never rounded.
-        run: names this run of the campaign: what a site keeps from round to round is kept apart by it; empty
-            where the algorithm keeps nothing.
+        run: names this run of the campaign: what a site keeps from round to round is kept apart by it.
         state_round: the site's last round in this run that counted; 0: none. What the site keeps is read from
             there, so that a round whose reply was late or dropped leaves no trace.
     """

@@ -152,6 +152,16 @@ class Journal:
         return self._folder / f"state_{server_round:06d}.safetensors"
 
 
+def plan_of(folder: Path) -> str | None:
+    """The hash of the plan whose rounds lie in a campaign's journals; ``None`` where there are none.
+
+    Raises:
+        CampaignError: if a file is damaged.
+    """
+    paths = sorted(folder.glob("*/round_*.safetensors"))
+    return _read(paths[-1], tensors=False)[0].plan_hash if paths else None
+
+
 def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:
     """All committed rounds of all groups of a campaign, in the order of time."""
     if not folder.exists():

@@ -186,7 +186,7 @@ class GroupRounds:
             campaign=self._campaign,
             request_id=current.request_id,
             server_round=current.server_round,
-            run=self._run if self._algorithm.keeps_state else "",
+            run=self._run,
             attached=attached,
         )
 

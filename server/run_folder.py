@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -15,10 +16,12 @@ import tomli_w
 
 from common import atomic
 from common import settings as configuration
-from common.errors import CampaignError, ConfigurationError
+from common.errors import BusyError, CampaignError, ConfigurationError
 from common.privacy import notice
 from common.settings import Settings
 from common.version import VERSION
+from server import file_lock
+from server.file_lock import LockedError
 from server.journal import RoundRecord
 
 PACKAGES = ("torch", "flwr", "numpy", "scikit-learn")
@@ -32,9 +35,32 @@ class RunFolder:
 
     path: Path
 
+    @staticmethod
+    @contextmanager
+    def alone(path: Path) -> Iterator[None]:
+        """Keep other processes from a run's folder, from before it is begun until the run has ended.
+
+        Raises:
+            BusyError: if one writes there; it is named.
+        """
+        try:
+            with file_lock.alone_beside(path):
+                yield
+        except LockedError as error:
+            raise BusyError(
+                f"{path} is being written by process {error}: wait for its end, or give this run a place of its own "
+                f"(--set name=..., or --out)"
+            ) from None
+
     @classmethod
-    def begin(cls, path: Path, settings: Settings) -> RunFolder:
-        """Start a run; a former run of that name is moved aside to ``<name>.1``, ``<name>.2``, ..."""
+    def begin(cls, path: Path, settings: Settings, *, files: Mapping[str, bytes] | None = None) -> RunFolder:
+        """Start a run; a former run of that name is moved aside to ``<name>.1``, ``<name>.2``, ...
+
+        Args:
+            path: the folder; :meth:`alone` is held where others might begin the same.
+            settings: the configuration.
+            files: what else is there from the beginning on, by name.
+        """
         if path.exists():
             aside = next(
                 c for i in range(1, 1_000_000) if not (c := path.with_name(f"{path.name}.{i}")).exists()
@@ -42,27 +68,47 @@ class RunFolder:
             path.rename(aside)
         path.mkdir(parents=True)
         folder = cls(path)
-        document = settings.model_dump(mode="json", exclude_none=True)
-        atomic.write(path / "config.toml", tomli_w.dumps(document).encode())
+        folder._write_settings(settings)
+        for name, content in (files or {}).items():
+            atomic.write(path / name, content)
         folder.write_json("manifest.json", _manifest(settings))
         return folder
 
     @classmethod
     def resume(cls, path: Path, settings: Settings) -> RunFolder:
-        """Take up a run that was interrupted.
+        """Take up a run: one that was interrupted, or one that is to be evaluated anew.
+
+        What is not in the plan (``evaluate``, ``compute``, ``cohort``, ``name``) holds as it is given now, and is
+        written down.
 
         Raises:
-            CampaignError: if there is none, or it has ended, or it ran another plan.
+            ConfigurationError: if there is none.
+            CampaignError: if it ran another plan.
         """
         folder = cls(path)
-        manifest = folder.manifest()
-        if manifest["plan_hash"] != settings.plan_hash():
-            raise CampaignError(
-                f"The run in {path} is of another plan than the configuration: resume it with its own "
-                f"{path / 'config.toml'}, or start a new run without --resume"
-            )
-        folder.update_manifest(status="RUNNING")
+        folder.check_plan(settings)
+        folder._write_settings(settings)
+        manifest = {key: value for key, value in folder.manifest().items() if key not in ("error", "ended")}
+        folder.write_json("manifest.json", manifest | _follows(settings) | {"status": "RUNNING"})
         return folder
+
+    def check_plan(self, settings: Settings) -> None:
+        """Whether a configuration is of the plan that this run trains.
+
+        Raises:
+            ConfigurationError: if there is no run.
+            CampaignError: if not; it says what differs.
+        """
+        if self.manifest()["plan_hash"] != settings.plan_hash():
+            differ = ", ".join(_differences(self.settings().plan(), settings.plan())) or "no setting"
+            raise CampaignError(
+                f"The run in {self.path} is of another plan than the configuration, which differs in {differ}: "
+                f"resume it with its own {self.path / 'config.toml'}, or start a new run without --resume"
+            )
+
+    def _write_settings(self, settings: Settings) -> None:
+        document = settings.model_dump(mode="json", exclude_none=True)
+        atomic.write(self.path / "config.toml", tomli_w.dumps(document).encode())
 
     def settings(self) -> Settings:
         """The resolved configuration."""
@@ -110,7 +156,6 @@ def _line(system: str, record: RoundRecord) -> str:
 def _manifest(settings: Settings) -> Json:
     return {
         "status": "RUNNING",
-        "name": settings.name,
         "synofed": VERSION,
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -119,9 +164,26 @@ def _manifest(settings: Settings) -> Json:
         "plan_hash": settings.plan_hash(),
         "privacy": notice.label(settings),
         "privacy_statement": notice.sentence(settings),
-        "engine": settings.compute.engine,
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        **_follows(settings),
     }
+
+
+def _follows(settings: Settings) -> dict[str, object]:
+    """What the manifest says of settings that another configuration of the same plan may change."""
+    return {"name": settings.name, "engine": settings.compute.engine}
+
+
+def _differences(one: Json, other: Json, prefix: str = "") -> list[str]:
+    """Dotted names of the settings in which two plans differ."""
+    found = []
+    for key in sorted(one.keys() | other.keys()):
+        first, second = one.get(key), other.get(key)
+        if isinstance(first, Mapping) and isinstance(second, Mapping):
+            found += _differences(first, second, f"{prefix}{key}.")
+        elif first != second:
+            found.append(f"{prefix}{key}")
+    return found
 
 
 def _finite(value: object) -> object:

@@ -288,6 +288,7 @@ class SumRounds:
                 campaign=self._campaign,
                 request_id=request_id,
                 server_round=current.context.server_round,
+                run=self._run,
             )
         return SumRequest(
             campaign=self._campaign,

@@ -26,7 +26,7 @@ from server import report as reports
 from server.campaign import Status
 from simulation import cohort as cohorts
 from simulation import console as shown
-from simulation import heatmaps, public, result_shown, study_cli
+from simulation import heatmaps, interruption, public, result_shown, study_cli
 from simulation import plan as planning
 from simulation import score as scoring
 from simulation import study as studies
@@ -66,7 +66,7 @@ def simulate(
         given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
     settings = configuration.load(config, overrides=given)
     console = Console(quiet=as_json)
-    with Display(console) as display:
+    with interruption.said(), Display(console) as display:
         path, status = run_simulation(
             settings, out=out or Path("runs") / settings.name, resume=resume, display=display
         )

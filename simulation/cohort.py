@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
+import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client.ingest.rows import read_rows
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
+from server import file_lock
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
@@ -121,10 +126,49 @@ def make(
     try:
         _write_cohort(settings, seed, draft, workers, progress)
         draft.chmod(0o755)
-        draft.rename(out)
+        place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return discover(out)
+
+
+def place(draft: Path, out: Path) -> None:
+    """Rename a folder that is complete to its place.
+
+    Raises:
+        DataError: if something is there meanwhile, which stays as it is.
+    """
+    try:
+        draft.rename(out)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise DataError(
+            f"Expected no folder at {out}, another process has made one meanwhile: it stays as it is"
+        ) from None
+
+
+@contextmanager
+def by_one(out: Path, say: Callable[[str], None] | None) -> Iterator[bool]:
+    """Let one process at a time make a folder that all may use.
+
+    Args:
+        out: the folder.
+        say: told in a line for which process this one waits.
+
+    Yields:
+        Whether it is there: it was, or the process that was waited for has made it.
+    """
+
+    def waits(process: str) -> None:
+        if say is not None:
+            say(f"{out} is being made by process {process}: waiting for it")
+
+    if out.exists():
+        yield True
+        return
+    with file_lock.alone_beside(out, wait=waits):
+        yield out.exists()
 
 
 def ensure(
@@ -134,14 +178,24 @@ def ensure(
     out: Path,
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Cohort:
     """The cohort at ``out`` if it has this seed and these settings, or else a new one.
+
+    Args:
+        settings: number of sites, patients, exams.
+        seed: of the cohort.
+        out: its folder.
+        workers: processes that make it.
+        progress: as of :func:`make`.
+        say: as of :func:`by_one`.
 
     Raises:
         DataError: if something else is at ``out``.
     """
-    if not out.exists():
-        return make(settings, seed=seed, out=out, workers=workers, progress=progress)
+    with by_one(out, say) as there:
+        if not there:
+            return make(settings, seed=seed, out=out, workers=workers, progress=progress)
     found = _index(out) or {}
     wanted = _identity(settings, seed)
     if any(found.get(key) != value for key, value in wanted.items()):
@@ -279,7 +333,9 @@ def _run(work: list[Job], workers: int) -> Iterator[Tables]:
     if workers <= 1:
         yield from map(write_patient, work)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    # Ctrl-C reaches all processes of a terminal: the parent alone heeds it
+    heedless = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=heedless) as pool:
         try:
             yield from pool.map(write_patient, work, chunksize=2)
         except BaseException:

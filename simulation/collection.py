@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from client.ingest.rows import MOST_GRADES, Row, Table, grade, read_rows, refuse
 from common import csv_text
 from common.errors import ConfigurationError, DataError
+from simulation.cohort import place
 from simulation.copies import Copy, Picture, find_copies
 
 DESCRIPTIVE = (
@@ -269,7 +270,7 @@ def draft_folder(out: Path) -> Iterator[Path]:
     try:
         yield draft
         draft.chmod(0o755)
-        draft.rename(out)
+        place(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

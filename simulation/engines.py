@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -70,9 +71,9 @@ def run_campaign(
         library=library,
     )
     if settings.compute.engine == "ray":
-        _run_on_ray(centre, settings, folders)
+        _run_on_ray(centre, settings, folders, workers.stopped)
     else:
-        grid = StrictGrid(InProcessGrid(client_app, folders, workers))
+        grid = StrictGrid(InProcessGrid(client_app, folders, workers), workers.stopped)
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         centre(grid, context)
     if not outcomes:
@@ -94,7 +95,9 @@ class _Simulated:
         return client_app(message, context)
 
 
-def _run_on_ray(centre: ServerApp, settings: Settings, folders: Sequence[Path]) -> None:
+def _run_on_ray(
+    centre: ServerApp, settings: Settings, folders: Sequence[Path], stopped: threading.Event
+) -> None:
     os.environ.update(FLOWER_ENVIRONMENT)
     from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
 
@@ -105,12 +108,12 @@ def _run_on_ray(centre: ServerApp, settings: Settings, folders: Sequence[Path]) 
 
     @strict.main()
     def main(grid: Grid, context: Context) -> None:
-        centre(StrictGrid(grid), context)
+        centre(StrictGrid(grid, stopped), context)
 
     # Flower announces that `flwr run` will replace run_simulation; it needs a SuperLink, which no simulation does
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+
+    def simulate() -> None:
         run_simulation(
             server_app=strict,
             client_app=cast(ClientApp, sites),
@@ -120,3 +123,31 @@ def _run_on_ray(centre: ServerApp, settings: Settings, folders: Sequence[Path]) 
                 "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
             },
         )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _apart(simulate, stopped)
+
+
+def _apart(simulate: Callable[[], None], stopped: threading.Event) -> None:
+    """Run Flower's engine in a thread of its own: interrupted in the main one, it waits for itself for ever."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            simulate()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="ray", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        # Ray must not be touched from here: it ends a process whose threads still ask it for something. The engine
+        # ends by itself when its tasks do; and Ray's processes die with this one.
+        logging.getLogger("flwr").setLevel(logging.CRITICAL)
+        stopped.set()
+        raise
+    if errors:
+        raise errors[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import queue
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,10 +28,15 @@ POLL_S = 0.01
 
 
 class Workers:
-    """One thread a device; each works on one site's message at a time."""
+    """One thread a device; each works on one site's message at a time.
+
+    Attributes:
+        stopped: set once nobody waits any more for what they do: campaigns over them end.
+    """
 
     def __init__(self, devices: Sequence[str], *, threads: int) -> None:
         torch.set_num_threads(threads)
+        self.stopped = threading.Event()
         self._threads = threads
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         for device in devices:
@@ -64,7 +70,8 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self.stopped.set()
+        self._pool.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
 
 
 class LocalGrid(Grid):
@@ -151,8 +158,9 @@ class StrictGrid(Grid):
     could not be delivered), and a simulation never goes on without a site because of that.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, stopped: threading.Event | None = None) -> None:
         self._grid = grid
+        self._stopped = stopped or threading.Event()
 
     def set_run(self, run: Run) -> None:
         """See :class:`flwr.serverapp.Grid`."""
@@ -179,20 +187,26 @@ class StrictGrid(Grid):
         return self._grid.get_node_ids()
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """See :class:`flwr.serverapp.Grid`."""
+        """See :meth:`pull_messages`."""
+        self._check()
         return self._grid.push_messages(messages)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See :class:`flwr.serverapp.Grid`.
 
         Raises:
-            CampaignError: if a worker broke.
+            CampaignError: if a worker broke, or the run was interrupted.
         """
+        self._check()
         return [_intact(message) for message in self._grid.pull_messages(message_ids)]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """See :meth:`pull_messages`."""
         return [_intact(message) for message in self._grid.send_and_receive(messages, timeout=timeout)]
+
+    def _check(self) -> None:
+        if self._stopped.is_set():
+            raise CampaignError("The run was interrupted")
 
 
 def _intact(message: Message) -> Message:

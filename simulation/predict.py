@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,7 @@ from common import network_files
 from common.committee import Committee
 from common.network_files import TrainedNetwork
 from common.settings import Settings
-from simulation import trivial
+from simulation import interruption, trivial
 from simulation.cohort import Cohort, CohortSite
 from simulation.score import score_columns
 
@@ -49,7 +48,7 @@ def predictions(
     """
     ensemble = network_files.committee(networks, settings)
     by_device = {device: ensemble.on(torch.device(device)) for device in devices}
-    with ThreadPoolExecutor(max_workers=len(devices)) as pool:
+    with interruption.threads(len(devices)) as pool:
         turns = itertools.cycle(devices)
         frames = pool.map(_site, [by_device[next(turns)] for _ in cohort.sites], cohort.sites)
         return pd.concat(list(frames), ignore_index=True)

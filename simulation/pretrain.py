@@ -90,20 +90,32 @@ def pretrain(settings: Settings, *, out: Path, display: Display) -> Made:
     """
     phantom, neck = _checked(settings)
     wanted = _identity(settings, phantom)
-    if out.exists():
-        return Made(folder=out, about=_existing(out, wanted), reused=True)
+    with cohort.by_one(out, display.line) as there:
+        if there:
+            return Made(folder=out, about=_existing(out, wanted), reused=True)
+        return Made(folder=out, about=_made(settings, phantom, neck, wanted, out, display), reused=False)
+
+
+def _made(
+    settings: Settings,
+    phantom: PhantomSettings,
+    neck: int,
+    wanted: dict[str, Any],
+    out: Path,
+    display: Display,
+) -> About:
     draft = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
         about = _make(settings, phantom, neck, wanted, draft, display)
-        (draft / "made").rename(out)
+        cohort.place(draft / "made", out)
+        return about
     except OSError as error:
         raise DataError(f"The encoders cannot be written to {out}: {error.strerror}") from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
-    return Made(folder=out, about=about, reused=False)
 
 
 def _checked(settings: Settings) -> tuple[PhantomSettings, int]:

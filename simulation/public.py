@@ -23,7 +23,7 @@ from common.errors import ConfigurationError, DataError
 from common.extensions import is_own, own
 from common.settings import Settings
 from simulation import partition
-from simulation.cohort import Cohort, discover
+from simulation.cohort import Cohort, by_one, discover
 from simulation.collection import (
     DESCRIPTIVE,
     Collection,
@@ -171,7 +171,12 @@ def split_collection(
 
 
 def ensure(
-    public: PublicSettings, *, settings: Settings, folder: Path, progress: Progress | None = None
+    public: PublicSettings,
+    *,
+    settings: Settings,
+    folder: Path,
+    progress: Progress | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Cohort:
     """The cohort that a run's ``[cohort.public]`` describes, made on first use.
 
@@ -180,6 +185,7 @@ def ensure(
         settings: the whole run; its seed decides the split, its folds how many patients a site needs.
         folder: folder of cohorts; this one's name there has a hash of all that shapes it.
         progress: told of sites written, out of all.
+        say: as of :func:`simulation.cohort.by_one`.
 
     Raises:
         ConfigurationError: if the sites cannot be made as asked.
@@ -196,21 +202,22 @@ def ensure(
     }
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     out = folder / f"public-{key}"
-    if out.is_dir():
-        return discover(out)
-    return split_collection(
-        read_labels(public.images, public.labels, _labels(public, measurements)),
-        by=public.by,
-        sites=public.sites,
-        seed=settings.seed,
-        out=out,
-        alpha=public.alpha,
-        weights=public.weights,
-        held_out=public.held_out,
-        least_patients=settings.rating.folds,
-        identity=identity,
-        progress=progress,
-    )
+    with by_one(out, say) as there:
+        if there:
+            return discover(out)
+        return split_collection(
+            read_labels(public.images, public.labels, _labels(public, measurements)),
+            by=public.by,
+            sites=public.sites,
+            seed=settings.seed,
+            out=out,
+            alpha=public.alpha,
+            weights=public.weights,
+            held_out=public.held_out,
+            least_patients=settings.rating.folds,
+            identity=identity,
+            progress=progress,
+        )
 
 
 def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:

@@ -8,7 +8,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 
 from client import site_state, sum_state, weights_cache
 from client.site import Site
+from client.store import close_all
 from common import network_files, pretrained
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, PolicyError, SynofedError
@@ -32,7 +32,19 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
 from server.run_folder import RunFolder
-from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, public, trivial
+from simulation import (
+    cohort,
+    disjoint,
+    engines,
+    examples,
+    heatmap_truth,
+    interruption,
+    peers,
+    pooled,
+    public,
+    same_sites,
+    trivial,
+)
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
@@ -80,11 +92,24 @@ def simulate(
 
     Raises:
         SynofedError: with the run's folder, if it was begun, in status ``FAILED``.
+        BusyError: if another process writes there.
+        ChangedDataError: if a run is to go on over other data than it began with.
+        KeyboardInterrupt: with what to do, if the run was begun; its status is then ``INTERRUPTED``.
     """
-    started = time.monotonic()
     networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
     settings = pretrained.resolved(settings)
     disjoint.check(settings)
+    with RunFolder.alone(out):
+        if resume:
+            RunFolder(out).check_plan(settings)
+        return _simulate(settings, out, display, networks_folder, resume=resume)
+
+
+def _simulate(
+    settings: Settings, out: Path, display: Display, networks_folder: Path | None, *, resume: bool
+) -> tuple[Path, Status]:
+    started = time.monotonic()
+    close_all()
     sites = _cohort(settings, display)
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
@@ -92,10 +117,17 @@ def simulate(
     sites = _left_out(sites, settings)
     if settings.federation.secure is not None:
         peers.pin([site.folder for site in sites.sites if site.trains])
-    run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
+    if resume:
+        same_sites.check(out, sites, settings)
+        run = RunFolder.resume(out, settings)
+    else:
+        run = RunFolder.begin(out, settings, files={same_sites.NAME: same_sites.noted(sites, settings)})
     display.log_to(run.path / "log.txt")
     try:
         status = _train_and_evaluate(run, sites, settings, display, networks_folder)
+    except KeyboardInterrupt:
+        run.update_manifest(status="INTERRUPTED")
+        raise KeyboardInterrupt("Go on with --resume.") from None
     except BaseException as error:
         run.update_manifest(status=str(Status.FAILED), error=_describe(error))
         raise
@@ -120,10 +152,10 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
         with display.step("phantom cohort") as bar:
             seed = settings.seed if source.phantom.seed is None else source.phantom.seed
             folder = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
-            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar)
+            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar, say=display.line)
     assert source.public is not None
     with display.step("public cohort") as bar:
-        made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar)
+        made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar, say=display.line)
     for warning in public.remarks(made.folder):
         display.line(warning)
     return made
@@ -179,6 +211,8 @@ def _train_and_evaluate(
     )
     devices = engines.devices(settings.compute)
     baselines = _baselines(run, sites, settings) if settings.evaluate.baselines else ()
+    for system in baselines:
+        _forget_another_plan(system, display)
     _rewrite_rounds(run, (federated, *baselines))
     with Workers(devices, threads=settings.compute.threads) as workers:
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
@@ -189,9 +223,22 @@ def _train_and_evaluate(
         frame = _evaluate(run, federated, baselines, sites, devices)
     if settings.evaluate.heatmaps:
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
+    else:
+        shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
     _tidy(federated, *baselines)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
+
+
+def _forget_another_plan(system: System, display: Display) -> None:
+    """A run may go on with other baselines than it began with: these are trained anew."""
+    before = journal.plan_of(system.folder / "journal")
+    if before is None or before == system.settings.plan_hash():
+        return
+    display.line(f"{system.name}: trained with other settings before, and is trained anew")
+    for path in system.folder.iterdir():
+        if path.name != "site":  # the pooled exams, which follow from the sites
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) -> None:
@@ -219,9 +266,8 @@ def _tidy(*systems: System) -> None:
     for system in systems:
         plan_hash = system.settings.plan_hash()
         for site in system.sites:
-            weights_cache.forget(site, plan_hash=plan_hash)
-            site_state.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
-            sum_state.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
+            for kept in (weights_cache, site_state, sum_state):
+                kept.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
         pooled = (system.folder / "site").exists()
         for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)
@@ -326,7 +372,7 @@ def _train_side_by_side(
     if not systems:
         return
     at_once = len(systems) if systems[0].settings.compute.engine == "in-process" else 1
-    with ThreadPoolExecutor(max_workers=at_once) as pool:
+    with interruption.threads(at_once) as pool:
         for future in [pool.submit(_train, system, run, display, workers) for system in systems]:
             future.result()
 
@@ -379,6 +425,8 @@ def _evaluate(
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
         pd.concat(systems).to_parquet(run.path / "predictions_baselines.parquet", index=False)
+    else:  # those of an evaluation that had some
+        (run.path / "predictions_baselines.parquet").unlink(missing_ok=True)
     thresholds = {network.spec.name: network.result.threshold for network in ensemble}
     run.write_json(
         "metrics.json",

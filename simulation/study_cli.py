@@ -11,9 +11,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from common.errors import CampaignError, ConfigurationError, SubsetError
+from common.errors import BusyError, CampaignError, ConfigurationError, SubsetError
+from simulation import interruption, study_plan, study_shown
 from simulation import study as studies
-from simulation import study_plan, study_shown
 from simulation.progress import Display
 from simulation.study import Study, StudyRun
 from simulation.study_table import table
@@ -89,14 +89,14 @@ def _expand(opened: Study, *, as_json: bool) -> None:
 def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
     """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
     for number, run in enumerate(runs, start=1):
-        with Display(Console(quiet=as_json)) as display:
+        with interruption.said(), Display(Console(quiet=as_json)) as display:
             display.line(f"run {number} of {len(runs)}: {run.name}")
             try:
                 studies.run_one(opened, run, display=display)
-            except CampaignError as error:
+            except (CampaignError, BusyError) as error:
                 if not go_on:
                     raise
-                display.line(f"{run.name} failed: {error}")
+                display.line(f"{run.name} {'is left' if isinstance(error, BusyError) else 'failed'}: {error}")
 
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:

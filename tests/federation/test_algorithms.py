@@ -181,14 +181,17 @@ def test_two_rounds_of_state_are_kept_and_no_more(tmp_path: Path, name: str) -> 
         tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
     )
     run([site], of(name, rounds=5), tmp_path / "run")
-    for folder in (site / "state").glob("*/*/*"):
+    for folder in (site / "state").glob("*/*/*/"):
         assert sorted(path.stem for path in folder.iterdir()) == ["round_000004", "round_000005"]
 
 
 def test_fedavg_keeps_nothing_at_the_sites(folders: list[Path], tmp_path: Path) -> None:
     settings = of("fedavg", rounds=1, text="deadline_s = 77.0")
     run(folders, settings, tmp_path)
-    assert not any(site_state.folder(f, plan_hash=settings.plan_hash()).exists() for f in folders)
+    kept = [
+        path for f in folders for path in site_state.folder(f, plan_hash=settings.plan_hash()).glob("*/*")
+    ]
+    assert {path.name for path in kept} == {"data.json"}
 
 
 def _one_site(tmp_path: Path) -> list[Path]:

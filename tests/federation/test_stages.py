@@ -230,9 +230,9 @@ def test_networks_of_another_run_are_taken_and_are_what_training_would_give(
 def test_changed_weights_in_the_cache_are_noticed(folders: list[Path], tmp_path: Path) -> None:
     settings = configured()
     run(folders, settings, tmp_path)
-    cached = next(weights_cache.folder(folders[0], plan_hash=settings.plan_hash()).glob("*.f32"))
+    cached = next(weights_cache.folder(folders[0], plan_hash=settings.plan_hash()).rglob("*.f32"))
     values = np.fromfile(cached, dtype="<f4")
-    cache = weights_cache.WeightsCache(folders[0], plan_hash=settings.plan_hash())
+    cache = weights_cache.WeightsCache(folders[0], plan_hash=settings.plan_hash(), run=cached.parent.name)
     assert torch.equal(cache.get(wire.WeightsRef(cached.stem)), torch.from_numpy(values))
     (values + 1).tofile(cached)
     with pytest.raises(Exception, match="damaged"):
