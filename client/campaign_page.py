@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns
+from client import campaigns, prospects
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -35,6 +35,8 @@ class Page:
         reply_bytes: all updates of one round, at most.
         leaves: what leaves the site.
         stays: what the policy keeps, of what the centre could ask for.
+        trains: what this site's exams would train, a line a measurement, and why not all; empty under differential
+            privacy, where who is eligible is not decided by the policy's cohort.
         guarantee: of differential privacy.
         objection: why the policy forbids the campaign; empty if it does not.
     """
@@ -52,6 +54,7 @@ class Page:
     reply_bytes: int
     leaves: tuple[str, ...]
     stays: tuple[str, ...]
+    trains: tuple[str, ...]
     guarantee: str
     objection: str
 
@@ -84,6 +87,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
+        trains=() if objection or settings.private else _trains(site, settings),
         guarantee=notice.sentence(settings),
         objection=objection,
     )
@@ -102,6 +106,7 @@ def text(page: Page) -> str:
         "Reads": f"images {', '.join(page.images)}; "
         + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
+        "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),
         "": f"at most {page.reply_bytes / 1e6:.1f} MB a round, through the whole campaign"
         if page.networks
@@ -146,6 +151,15 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     return {kind: len(list(same)) for kind, same in groupby(kinds)}, sum(
         width * sizes[s.shape] for s in specs
     )
+
+
+def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
+    """What the site's tables have for the plan; said before anybody approves it."""
+    try:
+        found = prospects.prospects(site, settings)
+    except SynofedError as error:
+        return (f"nothing: {str(error).splitlines()[0]}",)
+    return tuple(prospect.sentence(name) for name, prospect in found.items())
 
 
 def _summed(settings: Settings) -> tuple[str, ...]:

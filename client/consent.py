@@ -9,6 +9,7 @@ from client import campaigns, keys, peers, timing
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
+from common.methods.stages import networks
 from common.settings import Settings
 from common.version import VERSION
 
@@ -42,11 +43,12 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 
 
 def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
-    """Usable exams a measurement; 0 where too few patients stand behind them, nothing if counts stay here."""
-    store = site.store(settings)
+    """Training exams a measurement, 0 where the site would train nothing for it; nothing if counts stay here."""
+    data = site.store(settings).tensors
     if not site.policy.permits("counts") or settings.private:
         return {}
-    return {
-        name: count if store.patients[name] >= site.policy.minimum_cohort else 0
-        for name, count in store.usable.items()
-    }
+    from common.training import participation  # noqa: PLC0415  torch
+
+    specs = networks(settings).values()
+    found = participation.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    return {name: prospect.exams if prospect.trained else 0 for name, prospect in found.items()}
