@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from common.errors import CampaignError
+from common.aggregation import rules
+from common.errors import CampaignError, ConfigurationError
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import FederationSettings, Settings
 from common.training.participation import named, subject
 
 NOTHING = "had nothing to train"
@@ -62,6 +63,20 @@ def check_prospects(settings: Settings, usable: Mapping[str, Mapping[str, int]],
             f"{', '.join(idle)} {NOTHING}. Leave out who cannot train, or set federation.quorum to at most "
             f"{sites - len(idle)}. {ADVICE}"
         )
+
+
+def check_quorum(federation: FederationSettings, *, sites: int) -> None:
+    """Whether so many sites can reach the quorum, and are enough for the rule that aggregates.
+
+    Raises:
+        ConfigurationError: if they cannot, or are not.
+    """
+    if federation.quorum != "all" and federation.quorum > sites:
+        raise ConfigurationError(
+            f"Expected federation.quorum of at most {sites}, the sites that train, got {federation.quorum}: lower "
+            f"it, or add sites"
+        )
+    rules.check_sites(federation, sites=sites)
 
 
 def lacking(usable: Mapping[str, int]) -> str:

@@ -38,6 +38,8 @@ from simulation.partition import Partition, Patient
 
 VERSION = 2
 """Of the layout: a cohort of another version is not taken for the same."""
+MINIMUM_COHORT = 1
+"""The pictures are public: counts need no crowd to hide in."""
 SITE_TOML = """\
 name = "{name}"
 
@@ -50,8 +52,7 @@ approval = "automatic"
 methods = ["*"]
 code = ["*"]
 metrics = ["counts", "losses", "score_histograms"]
-# The pictures are public: counts need no crowd to hide in.
-minimum_cohort = 1
+minimum_cohort = {minimum_cohort}
 maximum_update_bytes = 100_000_000_000
 keep_outbox_days = 0
 """
@@ -131,10 +132,53 @@ def split_collection(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the assignment does not fit, or ``out`` exists.
     """
+    splits = planned_splits(
+        collection,
+        by=by,
+        sites=sites,
+        seed=seed,
+        alpha=alpha,
+        weights=weights,
+        held_out=held_out,
+        least_patients=least_patients,
+    )
+    trains = {name: "train" in chosen.values() for name, chosen in splits.items()}
+    index = {
+        "version": VERSION,
+        "seed": seed,
+        "settings": {"by": by, "alpha": alpha, "held_out": held_out, "weights": list(weights)},
+        **(identity or {}),
+        "sites": [{"name": name, "trains": trains[name]} for name in splits],
+    }
+    with draft_folder(out) as draft:
+        for name, chosen in splits.items():
+            _write_site(draft / name, name, collection, chosen)
+            if progress is not None:
+                progress(list(splits).index(name) + 1, len(splits))
+        (draft / "cohort.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return discover(out)
+
+
+def planned_splits(
+    collection: Collection,
+    *,
+    by: str,
+    sites: int | None,
+    seed: int,
+    alpha: float = 1.0,
+    weights: Sequence[float] = (),
+    held_out: float = 0.3,
+    least_patients: int = 2,
+) -> dict[str, dict[str, str]]:
+    """Site -> patient -> ``train`` or ``test``, as :func:`split_collection` will write them; nothing is written.
+
+    Raises:
+        ConfigurationError: if the sites cannot be made as asked.
+        DataError: if the assignment does not fit.
+    """
     rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70617274]))
-    patients = _patients(collection, column=_column(by))
     parts = _partition(
-        patients,
+        _patients(collection, column=_column(by)),
         by=by,
         sites=sites,
         alpha=alpha,
@@ -144,22 +188,8 @@ def split_collection(
         rng=rng,
     )
     splits = {name: partition.choose_held_out(part, share=held_out, rng=rng) for name, part in parts.items()}
-    trains = {name: "train" in chosen.values() for name, chosen in splits.items()}
     _check_sizes(parts, splits, least_patients)
-    index = {
-        "version": VERSION,
-        "seed": seed,
-        "settings": {"by": by, "alpha": alpha, "held_out": held_out, "weights": list(weights)},
-        **(identity or {}),
-        "sites": [{"name": name, "trains": trains[name]} for name in parts],
-    }
-    with draft_folder(out) as draft:
-        for name, chosen in splits.items():
-            _write_site(draft / name, name, collection, chosen)
-            if progress is not None:
-                progress(list(splits).index(name) + 1, len(splits))
-        (draft / "cohort.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return discover(out)
+    return splits
 
 
 def ensure(
@@ -200,6 +230,28 @@ def ensure(
         least_patients=settings.rating.folds,
         identity=identity,
         progress=progress,
+    )
+
+
+def planned(
+    public: PublicSettings, *, settings: Settings
+) -> tuple[Collection, Mapping[str, Mapping[str, str]]]:
+    """What :func:`ensure` would make: the labels, and site -> patient -> ``train`` or ``test``; nothing is written.
+
+    Raises:
+        ConfigurationError: if the sites cannot be made as asked.
+        DataError: if the labels or pictures cannot be used.
+    """
+    collection = read_labels(public.images, public.labels, public.columns)
+    return collection, planned_splits(
+        collection,
+        by=public.by,
+        sites=public.sites,
+        seed=settings.seed,
+        alpha=public.alpha,
+        weights=public.weights,
+        held_out=public.held_out,
+        least_patients=settings.rating.folds,
     )
 
 
@@ -338,7 +390,9 @@ def _write_site(folder: Path, name: str, collection: Collection, chosen: Mapping
         if row["patient_id"] in chosen
     ]
     folder.mkdir()
-    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
+    (folder / "site.toml").write_text(
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT), encoding="utf-8"
+    )
     write_folder(folder, collection, rows)
 
 

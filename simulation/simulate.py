@@ -19,7 +19,6 @@ import torch
 from client import site_state, sum_state, weights_cache
 from client.site import Site
 from common import network_files, pretrained
-from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
@@ -32,12 +31,13 @@ from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
 from server.library import NetworkLibrary
 from server.run_folder import RunFolder
-from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, public
+from simulation import cohort, disjoint, engines, examples, heatmap_truth, peers, pooled, preflight, public
 from simulation.cohort import Cohort, CohortSite
 from simulation.grid import Workers
 from simulation.metrics import metrics
 from simulation.predict import predictions
 from simulation.progress import Display
+from simulation.site_logs import SiteLogs
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -82,14 +82,17 @@ def simulate(
         SynofedError: with the run's folder, if it was begun, in status ``FAILED``.
     """
     started = time.monotonic()
-    networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
+    preflight.check_settings(settings)
     settings = pretrained.resolved(settings)
     disjoint.check(settings)
     sites = _cohort(settings, display)
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
-    sites = _left_out(sites, settings)
+    exams = preflight.left_out(preflight.of_stores(sites, settings), settings)
+    sites = _training(sites, [site.name for site in exams if site.trains])
+    fewer = baseline_settings(settings) if settings.evaluate.baselines else None
+    preflight.check_sites(exams, settings, baselines=fewer)
     if settings.federation.secure is not None:
         peers.pin([site.folder for site in sites.sites if site.trains])
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
@@ -148,21 +151,9 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
 
 
-def _left_out(sites: Cohort, settings: Settings) -> Cohort:
-    """The cohort with the sites of left out devices never trained on."""
-    names = set(settings.cohort.leave_out) if settings.cohort is not None else set()
-    if not names:
-        return sites
-    devices = {site.name: set(Site.open(site.folder).store(settings).exams["device"]) for site in sites.sites}
-    known = sorted(str(device) for found in devices.values() for device in found)
-    if not names <= set(known):
-        raise ConfigurationError(f"Expected cohort.leave_out among {known}, got {sorted(names)}")
-    return replace(
-        sites,
-        sites=tuple(
-            replace(site, trains=site.trains and not devices[site.name] & names) for site in sites.sites
-        ),
-    )
+def _training(sites: Cohort, names: Sequence[str]) -> Cohort:
+    """The cohort, of which only the named sites train."""
+    return replace(sites, sites=tuple(replace(site, trains=site.name in names) for site in sites.sites))
 
 
 def _train_and_evaluate(
@@ -175,7 +166,7 @@ def _train_and_evaluate(
         settings=settings,
     )
     devices = engines.devices(settings.compute)
-    baselines = _baselines(run, sites, settings) if settings.evaluate.baselines else ()
+    baselines = _baselines(run, sites, settings, display) if settings.evaluate.baselines else ()
     _rewrite_rounds(run, (federated, *baselines))
     with Workers(devices, threads=settings.compute.threads) as workers:
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
@@ -224,14 +215,18 @@ def _tidy(*systems: System) -> None:
             shutil.rmtree(system.folder / name, ignore_errors=True)
 
 
-def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[System, ...]:
+def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> tuple[System, ...]:
     """Each site alone and all sites pooled: the same method, code, seeds and number of steps a network.
 
     A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
-    a round, federated averaging is exactly that.
+    a round, federated averaging is exactly that. A site that cannot train every network alone is left out, which is
+    said: untrained networks would make the federation look better than it is.
     """
     fewer = baseline_settings(settings)
     training = [site for site in sites.sites if site.trains]
+    unable = preflight.unable(preflight.of_stores(sites, fewer), fewer)
+    for name, reason in unable.items():
+        display.line(f"Warning: {name} has no baseline of its own: alone it cannot train {reason}")
     folder = run.path / "baselines"
     alone = [
         System(
@@ -241,6 +236,7 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
             settings=fewer,
         )
         for site in training
+        if site.name not in unable
     ]
     return *alone, _centralised(folder / CENTRALISED, training, fewer)
 
@@ -301,14 +297,22 @@ def _train(
             run.append_round(system.name, event)
         display.event(system.name, event)
 
-    return engines.run_campaign(
-        system.settings,
-        system.sites,
-        folder=system.folder,
-        observer=observe,
-        workers=workers,
-        library=library,
-    )
+    logs = SiteLogs(system.sites)
+    try:
+        outcome = engines.run_campaign(
+            system.settings,
+            system.sites,
+            folder=system.folder,
+            observer=observe,
+            workers=workers,
+            library=library,
+        )
+    except SynofedError as error:
+        said = logs.errors()
+        raise type(error)(f"{system.name}: {error}\n{said}" if said else f"{system.name}: {error}") from error
+    if outcome.missing and (said := logs.errors()):
+        display.line(f"{system.name}: some rounds went without a site. {said}")
+    return outcome
 
 
 def _train_side_by_side(

@@ -180,7 +180,6 @@ def test_a_measurement_that_the_site_cannot_train_is_a_warning(folder: Path) -> 
     report = checked(folder, given=make_settings(image_px=16)).report
     said = found(report, "this site would train nothing for vascularity (no training exam has a grade of it)")
     assert said.state == "warning"
-    assert found(report, "hypertrophy: 20 training exams of 10 patients").state == "ok"
 
 
 def test_the_machine(folder: Path) -> None:
