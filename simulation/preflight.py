@@ -80,16 +80,16 @@ def of_tables(cohort: Cohort, settings: Settings) -> list[SiteExams]:
 def of_phantom(phantom: PhantomSettings, settings: Settings) -> list[SiteExams]:
     """A phantom cohort that is not made yet: the numbers of its patients are known, grades are taken as at best."""
     machines = devices(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
-    unseen = [_unseen(phantom, settings, machines["unseen"].name)] if phantom.unseen_device else []
+    unseen = [_unseen(phantom, settings, machines.pop("unseen").name)] if phantom.unseen_device else []
     return unseen + [
         SiteExams(
-            name=f"site-{number}",
+            name=name,
             trains=True,
-            devices=frozenset({machines[f"site-{number}"].name}),
+            devices=frozenset({machine.name}),
             data=_at_best(shift.patients, phantom, settings),
             minimum_cohort=MINIMUM_COHORT,
         )
-        for number, shift in enumerate(site_shifts(phantom), start=1)
+        for (name, machine), shift in zip(machines.items(), site_shifts(phantom), strict=True)
     ]
 
 
