@@ -189,7 +189,7 @@ def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
     told = {
-        "counts": f"number of exams a network was trained on, usable exams a column, {crowd}",
+        "counts": f"number of exams a network was trained on, training exams a measurement, {crowd}",
         "losses": "mean training loss a network and round",
         "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
         "timings": "seconds that a round takes",

@@ -317,6 +317,13 @@ def test_a_full_disk_where_the_log_is(approved: Centre) -> None:
     assert isinstance(approved.train(approved.train_request()), Signed)
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is meant")
+def test_a_gpu_that_is_not_there_is_said_before_a_round(approved: Centre) -> None:
+    toml = approved.folder / "site.toml"
+    toml.write_text(toml.read_text(encoding="utf-8") + '\n[compute]\ndevice = "cuda"\n', encoding="utf-8")
+    approved.refused(approved.plan(approved.plan_request()), "configuration", says="torch sees 0")
+
+
 def test_plans_cannot_be_decided_on_that_were_never_asked_for(centre: Centre) -> None:
     with pytest.raises(PolicyError, match="that this site was asked about"):
         campaigns.decide(Site.open(centre.folder), "a" * 64, Status.APPROVED, by="x")
