@@ -28,6 +28,7 @@ from common.messages import (
 )
 from common.network_files import TrainedNetwork
 from common.settings import Settings
+from common.training.participation import hopeless
 from server.group_state import GroupState
 from server.groups import Group
 from server.journal import Journal, RoundRecord
@@ -311,12 +312,13 @@ class GroupRounds:
         return tuple(n for n in self.group.layouts if not any(reply.num_examples[n] for reply in accepted))
 
     def _check_trained(self, current: _Round) -> None:
-        """Networks that nobody can train end the campaign: once every site has answered, or after the last round."""
+        """What nobody can train ends the campaign: once every site has answered, or after the last round."""
         never = set(self._untrained(current)).intersection(*(record.untrained for record in self.records))
         everybody = len(current.accepted) == len(self._sites)
         if never and current.accepted and (everybody or current.server_round == self._rounds):
-            specs = [spec for spec in self.group.networks if spec.name in never]
-            raise nothing_trained(specs, where=f"Round {current.server_round} of {self.group.name}")
+            untrained = hopeless(self.group.networks, set(self.group.layouts) - never)
+            if untrained:
+                raise nothing_trained(untrained, where=f"Round {current.server_round} of {self.group.name}")
 
     def _check_quorum(self, current: _Round) -> None:
         """Of ``"all"`` sites each has to answer; of a number of sites, so many have to train."""

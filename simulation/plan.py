@@ -15,7 +15,7 @@ from common.settings import Settings
 from common.training.local_settings import local_settings
 from server.plan import StageCost, cost_key, stage_costs, stages
 from simulation import cohort as cohorts
-from simulation import engines, preflight
+from simulation import engines, heatmap_truth, preflight
 from simulation.measure import Measured, measure_all
 from simulation.simulate import baseline_settings
 
@@ -121,7 +121,10 @@ def check(settings: Settings) -> None:
     if source is None:
         return
     if source.folder is not None:
-        sites = preflight.of_tables(cohorts.discover(source.folder), settings)
+        found = cohorts.discover(source.folder)
+        if settings.evaluate.heatmaps:
+            heatmap_truth.jobs(found)
+        sites = preflight.of_tables(found, settings)
     elif source.phantom is not None:
         sites = preflight.of_phantom(source.phantom, settings)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,12 +16,14 @@ from common.aggregation.algorithms import algorithm
 from common.cohort_settings import PhantomSettings, PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.exam import Exam
+from common.heatmaps import networks_above_zero
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training import participation
 from common.training.data import MISSING, ExamTensors
 from server.participation import check_quorum
+from server.plan import packed, stages
 from simulation import engines
 from simulation import public as publics
 from simulation.cohort import Cohort, CohortSite, devices
@@ -29,7 +31,7 @@ from simulation.collection import Collection
 from simulation.phantom.folders import MINIMUM_COHORT
 from simulation.phantom.shifts import site_shifts
 
-UNTRAINED = 3
+SHOWN = 3
 """Sites whose reasons a message gives."""
 
 
@@ -61,6 +63,9 @@ def check_settings(settings: Settings) -> None:
     algorithm(settings.federation)
     engines.devices(settings.compute)
     preflight.check(settings)
+    if settings.evaluate.heatmaps:
+        scoring = [spec for spec in networks(settings).values() if spec.scoring]
+        networks_above_zero(scoring, measurements=list(settings.measurements))
 
 
 def of_stores(cohort: Cohort, settings: Settings) -> list[SiteExams]:
@@ -155,12 +160,23 @@ def check_sites(sites: Sequence[SiteExams], settings: Settings, *, baselines: Se
 
 
 def unable(sites: Sequence[SiteExams], settings: Settings) -> Mapping[str, str]:
-    """Sites that cannot train every network of a plan alone -> the first of these networks, and why."""
+    """Sites that alone could train nothing of a measurement -> the networks, and why."""
     if settings.privacy is not None:
         return {}
-    specs = list(networks(settings).values())
-    found = {site.name: next(_objections(site, specs), "") for site in sites if site.trains}
-    return {name: objection for name, objection in found.items() if objection}
+    found = {site.name: (site, _untrained([site], settings)) for site in sites if site.trains}
+    return {
+        name: f"{participation.named(untrained)}: {_objection(site, untrained[0])}"
+        for name, (site, untrained) in found.items()
+        if untrained
+    }
+
+
+def without_examples(sites: Sequence[SiteExams], settings: Settings) -> list[NetworkSpec]:
+    """Single networks that no site has a training example for: they stay as they start."""
+    if settings.privacy is not None:
+        return []
+    training = [site for site in sites if site.trains]
+    return [spec for spec in networks(settings).values() if not any(_trains(site, spec) for site in training)]
 
 
 def _check_held_out(sites: Sequence[SiteExams], settings: Settings) -> None:
@@ -182,15 +198,15 @@ def _check_held_out(sites: Sequence[SiteExams], settings: Settings) -> None:
 
 
 def _check_trained(training: Sequence[SiteExams], settings: Settings) -> None:
-    specs = list(networks(settings).values())
-    untrained = [spec for spec in specs if not any(_trains(site, spec) for site in training)]
+    untrained = _untrained(training, settings)
     if untrained:
-        reasons = "; ".join(f"{site.name}: {_objection(site, untrained[0])}" for site in training[:UNTRAINED])
+        reasons = "; ".join(f"{site.name}: {_objection(site, untrained[0])}" for site in training[:SHOWN])
         raise DataError(
-            f"Expected training exams for every network, no site has any for {participation.named(untrained)} "
+            f"Expected training exams of every measurement, no site has any for {participation.named(untrained)} "
             f"({reasons}). Add patients or grades, take fewer rating.folds or grades, or lower "
             f"policy.minimum_cohort in the sites' site.toml"
         )
+    specs = list(networks(settings).values())
     idle = {
         site.name: _objection(site, specs[0])
         for site in training
@@ -206,12 +222,23 @@ def _check_trained(training: Sequence[SiteExams], settings: Settings) -> None:
         )
 
 
+def _untrained(sites: Sequence[SiteExams], settings: Settings) -> list[NetworkSpec]:
+    """The networks of the first group that would end a campaign over these sites, see ``participation.hopeless``."""
+    for stage in stages(settings):
+        for group in packed(stage, settings):
+            trained = {spec.name for spec in group.networks if any(_trains(site, spec) for site in sites)}
+            found = participation.hopeless(group.networks, trained)
+            if found:
+                return found
+    return []
+
+
 def _check_baselines(training: Sequence[SiteExams], settings: Settings) -> None:
     alone = unable(training, settings)
     if len(alone) == len(training):
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(alone.items())[:UNTRAINED])
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in list(alone.items())[:SHOWN])
         raise DataError(
-            f"Expected a site that can train every network alone, to compare with (evaluate.baselines), got none "
+            f"Expected a site that can train every measurement alone, to compare with (evaluate.baselines), got none "
             f"({reasons}). Set evaluate.baselines = false, or take fewer rating.folds or grades"
         )
 
@@ -222,10 +249,6 @@ def _trains(site: SiteExams, spec: NetworkSpec) -> bool:
 
 def _objection(site: SiteExams, spec: NetworkSpec) -> str:
     return participation.behind(site.data, spec, minimum_cohort=site.minimum_cohort).objection
-
-
-def _objections(site: SiteExams, specs: Sequence[NetworkSpec]) -> Iterator[str]:
-    return (f"{spec.name}: {objection}" for spec in specs if (objection := _objection(site, spec)))
 
 
 def _of_store(site: CohortSite, settings: Settings) -> SiteExams:

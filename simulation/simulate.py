@@ -26,6 +26,7 @@ from common.network_files import TrainedNetwork
 from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings
+from common.training.participation import named
 from server import campaign, journal, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
@@ -93,6 +94,13 @@ def simulate(
     sites = _training(sites, [site.name for site in exams if site.trains])
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)
+    untrained = preflight.without_examples(exams, settings)
+    if untrained:
+        display.line(
+            f"Warning: no site has training examples for {named(untrained)}: they stay as they start"
+        )
+    if settings.evaluate.heatmaps:
+        heatmap_truth.check(sites, settings)
     if settings.federation.secure is not None:
         peers.pin([site.folder for site in sites.sites if site.trains])
     run = RunFolder.resume(out, settings) if resume else RunFolder.begin(out, settings)
@@ -219,8 +227,8 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Displ
     """Each site alone and all sites pooled: the same method, code, seeds and number of steps a network.
 
     A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
-    a round, federated averaging is exactly that. A site that cannot train every network alone is left out, which is
-    said: untrained networks would make the federation look better than it is.
+    a round, federated averaging is exactly that. A site that alone could train nothing of a measurement is
+    left out, which is said: untrained networks would make the federation look better than it is.
     """
     fewer = baseline_settings(settings)
     training = [site for site in sites.sites if site.trains]

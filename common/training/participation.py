@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.networks.spec import NetworkSpec
@@ -104,6 +104,20 @@ def prospects(
     for spec in specs:
         of.setdefault(subject(spec), []).append(spec)
     return {name: _prospect(data, members, minimum_cohort=minimum_cohort) for name, members in of.items()}
+
+
+def hopeless(specs: Sequence[NetworkSpec], trained: Collection[str]) -> list[NetworkSpec]:
+    """The networks of a group that learn what none of its networks is trained for.
+
+    A single network may go without: a rare grade is missing in one fold, or everywhere. Where nothing of a
+    measurement is trained, the ensemble knows nothing of it.
+
+    Args:
+        specs: of the group.
+        trained: names of those that a site has training examples for.
+    """
+    known = {subject(spec) for spec in specs if spec.name in trained}
+    return [spec for spec in specs if subject(spec) not in known]
 
 
 def subject(spec: NetworkSpec) -> str:

@@ -11,6 +11,7 @@ from common.wire import Refusal, TrainReply
 from server.participation import NOTHING
 from server.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
+from tests.site_folders import make_settings
 
 
 def _run(
@@ -190,15 +191,14 @@ def test_nobody_to_train_a_network_is_the_end_and_nothing_is_committed(tmp_path:
     assert group_rounds(tmp_path, settings("[federation]\nrounds = 1")).records == ()
 
 
-def test_a_network_that_nobody_trained_ends_the_campaign_only_once_all_were_asked(tmp_path: Path) -> None:
+def test_what_nobody_trained_ends_the_campaign_only_once_all_were_asked(tmp_path: Path) -> None:
     """The site that is away may be the one that has exams; after the last round nobody can come any more."""
-    configuration = settings("[federation]\nrounds = 2\nquorum = 1").model_copy(
-        update={"rating": settings().rating.model_copy(update={"models": 2})}
-    )
+    text = 'fusion = "joint"\nreplicas = 1\nmodels = 1\n[federation]\nrounds = 2\nquorum = 1'
+    configuration = make_settings(measurements=("here", "elsewhere"), grades=2, text=text)
     rounds = group_rounds(tmp_path, configuration)
     for server_round in (1, 2):
         request = rounds.request()
-        first, *_ = request.weights
+        (first,) = (name for name in request.weights if "elsewhere" in name)
         good = reply(request, "north")
         silent = replace(good.networks[first], num_examples=0)
         rounds.accept("north", replace(good, networks={**good.networks, first: silent}))
