@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns
+from client import campaigns, prospects
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -35,6 +35,8 @@ class Page:
         reply_bytes: all updates of one round, at most.
         leaves: what leaves the site.
         stays: what the policy keeps, of what the centre could ask for.
+        trains: what this site's exams would train, a line a measurement, and why not all; empty under differential
+            privacy, where who is eligible is not decided by the policy's cohort.
         guarantee: of differential privacy.
         objection: why the policy forbids the campaign; empty if it does not.
     """
@@ -52,6 +54,7 @@ class Page:
     reply_bytes: int
     leaves: tuple[str, ...]
     stays: tuple[str, ...]
+    trains: tuple[str, ...]
     guarantee: str
     objection: str
 
@@ -84,6 +87,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
+        trains=() if objection or settings.private else _trains(site, settings),
         guarantee=notice.sentence(settings),
         objection=objection,
     )
@@ -102,6 +106,7 @@ def text(page: Page) -> str:
         "Reads": f"images {', '.join(page.images)}; "
         + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
+        "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),
         "": f"at most {page.reply_bytes / 1e6:.1f} MB a round, through the whole campaign"
         if page.networks
@@ -148,6 +153,15 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     )
 
 
+def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
+    """What the site's tables have for the plan; said before anybody approves it."""
+    try:
+        found = prospects.prospects(site, settings)
+    except SynofedError as error:
+        return (f"nothing: {str(error).splitlines()[0]}",)
+    return tuple(prospect.sentence(name) for name, prospect in found.items())
+
+
 def _summed(settings: Settings) -> tuple[str, ...]:
     """How the centre gets what leaves; see :mod:`client.sum_allow_list`."""
     secure = settings.federation.secure
@@ -175,7 +189,7 @@ def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
     told = {
-        "counts": f"number of exams a network was trained on, usable exams a column, {crowd}",
+        "counts": f"number of exams a network was trained on, training exams a measurement, {crowd}",
         "losses": "mean training loss a network and round",
         "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
         "timings": "seconds that a round takes",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import campaigns, keys, peers, timing
+from client import campaigns, keys, peers, timing, training_device
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
+from common.methods.stages import networks
 from common.settings import Settings
 from common.version import VERSION
 
@@ -20,10 +21,12 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
         VersionError: if the centre runs another version.
         PolicyError: if the campaign may not run here, or not yet; see :func:`client.campaigns.consider`.
         DataError: if the site's data cannot serve the plan.
+        ConfigurationError: if the GPU that ``site.toml`` names is not there.
     """
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
     settings = campaigns.consider(site, request)
+    training_device.found(site.file.compute.device)
     peers.check(site, settings)
     if settings.private:
         from client import private_consent  # noqa: PLC0415  scipy: only where it is accounted
@@ -42,11 +45,12 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 
 
 def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
-    """Usable exams a measurement; 0 where too few patients stand behind them, nothing if counts stay here."""
-    store = site.store(settings)
+    """Training exams a measurement, 0 where the site would train nothing for it; nothing if counts stay here."""
+    data = site.store(settings).tensors
     if not site.policy.permits("counts") or settings.private:
         return {}
-    return {
-        name: count if store.patients[name] >= site.policy.minimum_cohort else 0
-        for name, count in store.usable.items()
-    }
+    from common.training import participation  # noqa: PLC0415  torch
+
+    specs = networks(settings).values()
+    found = participation.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    return {name: prospect.exams if prospect.trained else 0 for name, prospect in found.items()}

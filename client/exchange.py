@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from client import answered, audit, busy, campaigns, consent, outbox, policy_file, receipts, timing
+from client import (
+    answered,
+    audit,
+    busy,
+    campaigns,
+    consent,
+    outbox,
+    policy_file,
+    receipts,
+    timing,
+    training_device,
+)
 from client.audit import Asked
 from client.log import site_log
 from client.site import Site
@@ -287,19 +298,8 @@ def _trained(
 
 
 def device_of(site: Site, compute: Compute) -> torch.device:
-    """What trains, with its threads and its share of memory set."""
-    import torch  # noqa: PLC0415
-
-    if compute.threads > 0:
-        torch.set_num_threads(compute.threads)
-    wanted = compute.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(wanted)
-    share = site.file.compute.gpu_memory_fraction
-    if device.type == "cuda" and share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, device)
-    return device
+    """What trains, with its threads and its share of memory set; see :func:`client.training_device.prepared`."""
+    return training_device.prepared(site, device=compute.device, threads=compute.threads)
 
 
 def sent(

@@ -21,9 +21,10 @@ from common.exam import MISSING
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
 from common.settings import Settings
 from common.training.data import ExamTensors
-from common.training.inputs import labels, training_exams, validation_exams
+from common.training.inputs import labels, validation_exams
 from common.training.local import score
 from common.training.local_settings import LocalSettings, local_settings
+from common.training.participation import trains
 from common.training.seeds import derive_seed
 
 
@@ -124,9 +125,8 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> 
 
 
 def _large_enough(site: Site, data: ExamTensors, local: LocalSettings) -> ExamTensors:
-    """The data, or none where fewer patients than the policy's cohort stand behind a network's training."""
-    patients = data.patient[training_exams(data, local.spec)].unique()
-    if len(patients) >= site.policy.minimum_cohort:
+    """The data, or none where the network does not train here: its update then has no weight."""
+    if trains(data, local.spec, minimum_cohort=site.policy.minimum_cohort):
         return data
     return replace(data, fold=torch.full_like(data.fold, MISSING))
 

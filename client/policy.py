@@ -43,7 +43,7 @@ class Policy(Section):
     time_zone: str = ""
     """Whose clock ``hours`` follows, for example ``Europe/Copenhagen``; empty: this machine's."""
     metrics: tuple[Metric, ...] = ()
-    """What may leave beside updates: ``counts`` (exams a network was trained on, usable exams a measurement),
+    """What may leave beside updates: ``counts`` (exams a network was trained on, training exams a measurement),
     ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
     and network), ``timings`` (seconds a round)."""
     minimum_cohort: Positive = 5

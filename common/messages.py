@@ -52,7 +52,8 @@ class PlanReply:
         site: the site's name.
         version: the site's version of synofed.
         plan_hash: the hash that the site computed.
-        usable: measurement -> usable exams.
+        usable: measurement -> training exams, 0 where the site would train nothing for it; empty where counts
+            stay there.
         public_key: Ed25519 key of the site's receipts, in hex.
         hours: when the site trains, as windows [start, end) in minutes of the UTC week, which begins on Monday at
             00:00; none: always.

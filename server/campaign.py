@@ -18,7 +18,7 @@ from common.errors import ConfigurationError
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, weights
+from server import groups, participation, weights
 from server.events import Event, Observer, StageStarted
 from server.exchanges import Rounds
 from server.journal import Journal, RoundRecord
@@ -89,7 +89,8 @@ def run(
         ConfigurationError: if the aggregation rule cannot do with so many sites.
         PolicyError: if sites decline and the quorum cannot do without them.
         BudgetError: if all that decline do so because of their patients' privacy budget.
-        CampaignError: if too few sites agree in time, or a round falls short of its quorum.
+        CampaignError: if too few sites agree in time, a round falls short of its quorum, or no site can train one of
+            the networks.
         VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """
     rules.check_sites(settings.federation, sites=roster.count)
@@ -97,6 +98,7 @@ def run(
     receipts = Receipts(folder)
     members = Members(grid, settings, campaign, receipts, roster, observer, pace)
     members.gather()
+    participation.check_prospects(settings, members.usable, sites=roster.count)
     sites = members.sites
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)
     results: dict[str, NetworkResult] = {}

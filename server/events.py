@@ -36,7 +36,7 @@ class SiteNews:
         site: its name.
         state: ``present``: it agreed to the plan and is asked to train; ``waiting``: it will be asked again;
             ``away``: it missed its deadline, and rounds go on without it until it is back; ``declined``: it refuses.
-        reason: why; empty where it is present.
+        reason: why; of a site that is present, what it would train nothing for.
     """
 
     site: str

@@ -42,6 +42,7 @@ class RoundRecord:
         participants: sites whose reply was used, in order.
         dropped: site -> reason.
         outlying: site -> why its update was far from the others', where it was used all the same.
+        untrained: networks that no site had a training example for.
     """
 
     stage: str
@@ -54,6 +55,7 @@ class RoundRecord:
     seconds: float
     time: str
     outlying: Mapping[str, str] = field(default_factory=dict)
+    untrained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +193,13 @@ def _entry(raw: Any) -> Entry:
         server_round=raw["server_round"],
         best={name: Best(**best) for name, best in raw["best"].items()},
         records=tuple(
-            RoundRecord(**{**record, "participants": tuple(record["participants"])})
+            RoundRecord(
+                **{
+                    **record,
+                    "participants": tuple(record["participants"]),
+                    "untrained": tuple(record.get("untrained", ())),
+                }
+            )
             for record in raw["records"]
         ),
     )

@@ -24,6 +24,7 @@ from common.settings import Settings
 from common.version import VERSION
 from server import flower_errors
 from server.events import Observer, SiteNews
+from server.participation import lacking
 from server.receipts import Receipts
 from server.roster import Roster
 
@@ -64,11 +65,13 @@ class Member:
         node: Flower's number of it.
         hours: when it trains.
         round_seconds: what a round took it lately; NaN: unknown.
+        usable: measurement -> its training exams, 0 where it would train nothing; empty where it does not tell.
     """
 
     node: int
     hours: tuple[tuple[int, int], ...]
     round_seconds: float
+    usable: Mapping[str, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -139,6 +142,11 @@ class Members:
     def present(self) -> Mapping[str, Member]:
         """The sites that agreed and are asked to train."""
         return self._members
+
+    @property
+    def usable(self) -> Mapping[str, Mapping[str, int]]:
+        """What the sites that tell it would train: site -> measurement -> exams."""
+        return {name: member.usable for name, member in self._members.items() if member.usable}
 
     def gather(self) -> None:
         """Wait until every site has agreed or declined, as long as the campaign's ``approval_s`` allows.
@@ -292,10 +300,13 @@ class Members:
             self._decline(node, str(error))
             return
         self._members[consent.site] = Member(
-            node=node.node, hours=consent.hours, round_seconds=consent.round_seconds
+            node=node.node,
+            hours=consent.hours,
+            round_seconds=consent.round_seconds,
+            usable=consent.usable,
         )
         node.tries = 0
-        self._become(node, "present", "")
+        self._become(node, "present", lacking(consent.usable))
 
     def _name(self, node: _Node, claimed: str) -> None:
         """A simulation's site names itself."""

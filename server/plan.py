@@ -135,35 +135,42 @@ def stage_costs(settings: Settings) -> tuple[StageCost, ...]:
     return tuple(costs)
 
 
+def packed(stage: Stage, settings: Settings) -> tuple[Group, ...]:
+    """The groups of a stage, as a campaign packs them."""
+    return groups.pack(
+        stage.name,
+        stage.networks,
+        weights.layouts(stage.networks, settings),
+        group_bytes=settings.federation.group_bytes,
+        frozen_bytes=weights.frozen_bytes(stage.networks, settings),
+        whole=stage.whole,
+    )
+
+
 def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> StageCost:
     layouts = weights.layouts(stage.networks, settings)
     frozen = weights.frozen_bytes(stage.networks, settings)
-    packed = groups.pack(
-        stage.name,
-        stage.networks,
-        layouts,
-        group_bytes=settings.federation.group_bytes,
-        frozen_bytes=frozen,
-        whole=stage.whole,
-    )
-    requests = [_request_bytes(group, settings) for group in packed]
-    histograms = [sum(map(_histogram_bytes, group.networks)) for group in packed]
+    its_groups = packed(stage, settings)
+    requests = [_request_bytes(group, settings) for group in its_groups]
+    histograms = [sum(map(_histogram_bytes, group.networks)) for group in its_groups]
     rounds = stage.networks[0].rounds or settings.federation.rounds
     down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
     # a site asks for frozen weights, and the request comes a second time with them
-    twice = [r for r, group in zip(requests, packed, strict=True) if any(s.frozen for s in group.networks)]
+    twice = [
+        r for r, group in zip(requests, its_groups, strict=True) if any(s.frozen for s in group.networks)
+    ]
     asked, again = len(twice), sum(twice)
     return StageCost(
         name=stage.name,
         after=_after(stage, stage_of),
         networks=len(stage.networks),
-        groups=len(packed),
+        groups=len(its_groups),
         shapes=tuple(_shapes(stage.networks, layouts, frozen)),
         parameters=sum(layout.trained_size for layout in layouts.values()),
         rounds=rounds,
         request_bytes=max(
             r + sum(frozen[spec.name] for spec in group.networks)
-            for r, group in zip(requests, packed, strict=True)
+            for r, group in zip(requests, its_groups, strict=True)
         ),
         reply_bytes=max(r + h for r, h in zip(requests, histograms, strict=True)),
         round_down_bytes=down,
@@ -171,11 +178,11 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         site_down_bytes=(rounds + 1) * down + once + again,
         frozen_bytes=once,
         site_up_bytes=rounds * down + (rounds + 1) * scored,
-        site_messages=(rounds + 1) * len(packed) + asked,
-        networks_bytes=sum(group.size_bytes for group in packed),
-        journal_bytes=_journal_bytes(packed, settings, rounds),
-        spool_bytes_a_site=sum(_reply_bytes(group, settings) for group in _in_flight(packed, settings)),
-        centre_memory_bytes=_centre_memory_bytes(packed, settings),
+        site_messages=(rounds + 1) * len(its_groups) + asked,
+        networks_bytes=sum(group.size_bytes for group in its_groups),
+        journal_bytes=_journal_bytes(its_groups, settings, rounds),
+        spool_bytes_a_site=sum(_reply_bytes(group, settings) for group in _in_flight(its_groups, settings)),
+        centre_memory_bytes=_centre_memory_bytes(its_groups, settings),
     )
 
 

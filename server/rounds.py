@@ -28,9 +28,11 @@ from common.messages import (
 )
 from common.network_files import TrainedNetwork
 from common.settings import Settings
+from common.training.participation import hopeless
 from server.group_state import GroupState
 from server.groups import Group
 from server.journal import Journal, RoundRecord
+from server.participation import NOTHING, nothing_trained
 from server.spool import Spool, SpooledUpdate
 from server.weights import StartWeights
 
@@ -229,12 +231,13 @@ class GroupRounds:
         Nothing has happened where it fails: it can be closed again.
 
         Raises:
-            CampaignError: if fewer sites than the quorum answered.
+            CampaignError: if fewer sites than the quorum trained, or no site can train one of the networks.
             BudgetError: if that is because of their patients' privacy budget alone.
             OSError: if the journal cannot be written.
         """
         current = self._current()
         self._look_for_outliers(current)
+        self._check_trained(current)
         self._check_quorum(current)
         states: Mapping[str, ServerState] = self._state.states
         if current.server_round <= self._rounds:
@@ -291,16 +294,55 @@ class GroupRounds:
                 current.dropped[site] = reason
             current.outlying.clear()
 
+    def _idle(self, current: _Round) -> list[str]:
+        """Sites that answered but had nothing to train; of the round that scores, those of the round before."""
+        if current.server_round > self._rounds:
+            before = {site for site, reason in self.records[-1].dropped.items() if reason == NOTHING}
+            return [site for site in self._sites if site in current.accepted and site in before]
+        accepted = current.accepted
+        return [
+            site for site in self._sites if site in accepted and not any(accepted[site].num_examples.values())
+        ]
+
+    def _untrained(self, current: _Round) -> tuple[str, ...]:
+        """Networks that no site had a training example for in this round."""
+        if current.server_round > self._rounds:
+            return ()
+        accepted = current.accepted.values()
+        return tuple(n for n in self.group.layouts if not any(reply.num_examples[n] for reply in accepted))
+
+    def _check_trained(self, current: _Round) -> None:
+        """What nobody can train ends the campaign: once every site has answered, or after the last round."""
+        never = set(self._untrained(current)).intersection(*(record.untrained for record in self.records))
+        everybody = len(current.accepted) == len(self._sites)
+        if never and current.accepted and (everybody or current.server_round == self._rounds):
+            untrained = hopeless(self.group.networks, set(self.group.layouts) - never)
+            if untrained:
+                raise nothing_trained(untrained, where=f"Round {current.server_round} of {self.group.name}")
+
     def _check_quorum(self, current: _Round) -> None:
-        needed = self._settings.federation.needed(len(self._sites))
-        if len(current.accepted) < needed:
-            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(current.dropped.items()))
+        """Of ``"all"`` sites each has to answer; of a number of sites, so many have to train."""
+        federation = self._settings.federation
+        needed = federation.needed(len(self._sites))
+        idle = [] if federation.quorum == "all" else self._idle(current)
+        if len(current.accepted) - len(idle) < needed:
+            dropped = current.dropped | dict.fromkeys(idle, NOTHING)
+            reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(dropped.items()))
             spent = set(current.dropped.values()) == {REFUSED + BudgetError.code}
             raise (BudgetError if spent else CampaignError)(
                 f"Round {current.server_round} of {self.group.name}: expected replies of {needed} of "
-                f"{len(self._sites)} sites, got {len(current.accepted)} ({reasons}). Resume when the sites are "
-                f"back, or lower federation.quorum"
+                f"{len(self._sites)} sites, got {len(current.accepted) - len(idle)} ({reasons}). "
+                f"{self._advice(current)}"
             )
+
+    def _advice(self, current: _Round) -> str:
+        refused = sorted(site for site, reason in current.dropped.items() if reason.startswith(REFUSED))
+        if refused:
+            named = ", ".join(refused)
+            return f"The log of {named} says why (log.txt in the site's folder): mend it there, then resume"
+        if self._idle(current):
+            return "Begin anew without the sites that cannot train, or with a lower federation.quorum"
+        return "Resume when the sites are back, or begin anew with a lower federation.quorum"
 
     def _aggregate(self, name: str, current: _Round) -> ServerState:
         layout, state = self.group.layouts[name], self._state.states[name]
@@ -308,7 +350,8 @@ class GroupRounds:
         return self._algorithm.aggregate(
             state,
             {kind: self._rule(self._sent(kind, name, current), size=size) for kind, size in sizes.items()},
-            participation=len(current.accepted) / len(self._sites),
+            participation=sum(reply.num_examples[name] > 0 for reply in current.accepted.values())
+            / len(self._sites),
         )
 
     def _sent(self, kind: str, name: str, current: _Round) -> list[Weighted]:
@@ -328,17 +371,19 @@ class GroupRounds:
             if not math.isnan(loss)
         ]
         total = sum(count for count, _ in counted)
+        idle = self._idle(current)
         return RoundRecord(
             stage=self.group.stage,
             group=self.group.name,
             round=current.server_round,
             loss=sum(count * loss for count, loss in counted) / total if total else math.nan,
             auc=float(np.nanmean(aucs)) if aucs and not np.isnan(aucs).all() else math.nan,
-            participants=tuple(site for site in self._sites if site in current.accepted),
-            dropped=dict(current.dropped),
+            participants=tuple(site for site in self._sites if site in current.accepted and site not in idle),
+            dropped=current.dropped | dict.fromkeys(idle, NOTHING),
             seconds=time.monotonic() - current.started,
             time=datetime.now(UTC).isoformat(timespec="seconds"),
             outlying=dict(current.outlying),
+            untrained=self._untrained(current),
         )
 
 

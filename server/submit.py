@@ -10,6 +10,7 @@ from pathlib import Path
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
 from server.home import Home
+from server.participation import check_quorum
 from server.registry import Registry
 from server.run_folder import RunFolder
 from server.runs import ENDED, CampaignStatus, Run, Wish, find, now
@@ -24,12 +25,15 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
         sites: that take part, by registered names; empty: all that are registered now.
 
     Raises:
-        ConfigurationError: if there is a campaign of that name, a site is not registered, or no site is.
+        ConfigurationError: if there is a campaign of that name, a site is not registered, or none is; if the quorum
+            or the rule ask for more sites; or if a network cannot be trained as the plan says.
     """
-    from common import pretrained  # noqa: PLC0415  torch
+    from common import preflight, pretrained  # noqa: PLC0415  torch
 
     home.federation()
     chosen = _sites(Registry.open(home.path), sites)
+    check_quorum(settings.federation, sites=len(chosen))
+    preflight.check(settings)
     place = home.runs / settings.name
     if place.exists():
         raise ConfigurationError(

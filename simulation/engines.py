@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import app as client_app
-from common.errors import CampaignError
+from common.errors import CampaignError, ConfigurationError
 from common.flower_environment import FLOWER_ENVIRONMENT
 from common.settings import ComputeSettings, Settings
 from server import app as server_app
@@ -25,18 +26,47 @@ from server.campaign import Observer, Outcome
 from server.library import NetworkLibrary
 from simulation.grid import InProcessGrid, StrictGrid, Workers
 
+DIGITS = re.compile(r"[0-9]{1,4}")
+DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,4})?")
+
 
 def devices(compute: ComputeSettings) -> tuple[str, ...]:
     """The device of each worker.
 
     ``auto`` is every CUDA device where there is one, or else a CPU worker for each ``threads`` cores.
+
+    Raises:
+        ConfigurationError: if a device is none, or not on this machine.
     """
     if compute.devices != ("auto",):
-        return tuple(f"cuda:{name}" if name.isdigit() else name for name in compute.devices)
+        return _named(compute.devices)
     if torch.cuda.is_available():
         return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ("cpu",) * max(1, cores // compute.threads)
+
+
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(f"cuda:{name}" if DIGITS.fullmatch(name) else name for name in names)
+    unknown = [name for name, device in zip(names, found, strict=True) if not DEVICE.fullmatch(device)]
+    if unknown or not found:
+        raise ConfigurationError(
+            f'Expected names of devices in compute.devices: "auto" alone, or for each worker "cpu", "cuda" or '
+            f"a GPU's number; got {list(names)}: {', '.join(map(repr, unknown)) or 'nothing'} is none of them"
+        )
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = [device for device in found if device != "cpu" and _number(device) >= there]
+    if missing:
+        has = f"{there} CUDA devices, numbered from 0" if there else "no CUDA device"
+        raise ConfigurationError(
+            f"Expected devices of this machine in compute.devices, got {', '.join(missing)}: it has "
+            f"{has}; name others, or cpu"
+        )
+    return found
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
 
 
 def run_campaign(

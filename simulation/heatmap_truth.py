@@ -23,11 +23,12 @@ from common.committee import Committee
 from common.errors import DataError
 from common.evaluation.bootstrap import Estimate, resamples
 from common.evaluation.localisation import Localisation, localisation
-from common.heatmaps import HeatmapSettings
+from common.heatmaps import HeatmapSettings, networks_above_zero
+from common.methods.stages import networks
 from common.settings import Settings
 from server.report import Example, write_examples
 from simulation import cohort as cohorts
-from simulation import heatmaps
+from simulation import heatmaps, predict
 from simulation.cohort import Cohort
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.folders import Job
@@ -67,12 +68,12 @@ def write(
         ConfigurationError: if the run's method gives no heatmaps.
         DataError: if the cohort is none of phantoms, another version made it, or no such exam is there.
     """
-    networks = heatmaps.explained(committee)
+    explained = heatmaps.explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
     truth = regions(jobs(cohort), names)
     start = time.monotonic()
-    found = heatmaps.compute(networks, _pictures(committee, chosen, cohort), settings, display)
+    found = heatmaps.compute(explained, _pictures(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
     image_px = committee.settings.network.image_px
     patient, patients = pd.factorize(pd.MultiIndex.from_frame(chosen[["site", "patient_id"]]))
@@ -92,15 +93,29 @@ def write(
     }
     write_examples(folder / "figures" / "heatmaps", _examples(chosen, found, truth, committee.settings))
     return {
-        "measurement": networks.measurement,
+        "measurement": explained.measurement,
         "exams": len(chosen),
         "patients": len(patients),
-        "networks": len(networks.modules),
+        "networks": len(explained.modules),
         **settings.model_dump(include={"steps", "noise_sigma", "cut"}),
         "copies": settings.copies,
         "seconds": round(seconds, 1),
         "images": {name: _block(result) for name, result in images.items()},
     }
+
+
+def check(cohort: Cohort, settings: Settings) -> None:
+    """Whether the heatmaps that a run asks for will find the truth of their exams, before anything is trained.
+
+    Raises:
+        ConfigurationError: if the run's method gives no heatmaps.
+        DataError: as :func:`write`, also if a picture is no longer the one that the phantom gives.
+    """
+    asked = [spec for spec in networks(settings).values() if spec.scoring]
+    networks_above_zero(asked, measurements=list(settings.measurements))
+    exams = min(settings.evaluate.heatmaps, MOST_EXAMS)
+    chosen = _chosen(predict.known(cohort, settings), settings, exams=exams)
+    regions(jobs(cohort), set(chosen["exam_id"]))
 
 
 def jobs(cohort: Cohort) -> list[Job]:

@@ -15,7 +15,7 @@ from common.settings import Settings
 from common.training.local_settings import local_settings
 from server.plan import StageCost, cost_key, stage_costs, stages
 from simulation import cohort as cohorts
-from simulation import engines
+from simulation import engines, heatmap_truth, preflight
 from simulation.measure import Measured, measure_all
 from simulation.simulate import baseline_settings
 
@@ -97,15 +97,41 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
         budget_s: about how long each shape of network may be measured.
 
     Raises:
-        ConfigurationError: if the method cannot be used.
-        DataError: if the cohort's folder has no sites.
+        ConfigurationError: if the study cannot be run so.
+        DataError: if the cohort's folder has no sites, or its exams cannot be trained or tested on.
     """
+    check(settings)
     specs = [spec for stage in stages(settings) for spec in stage.networks]
     size = cohort_size(settings)
     measured = measure_all(
         specs, settings, batch_size=lambda spec: exams_a_step(spec, settings, size), budget_s=budget_s
     )
     return card(settings, cohort=size, measured=measured, workers=len(engines.devices(settings.compute)))
+
+
+def check(settings: Settings) -> None:
+    """What ``simulate`` would refuse, as far as it is known before a cohort is made.
+
+    Raises:
+        ConfigurationError: see :func:`simulation.preflight.check_settings`.
+        DataError: see :func:`simulation.preflight.check_sites`; and if tables of the cohort cannot be used.
+    """
+    preflight.check_settings(settings)
+    source = settings.cohort
+    if source is None:
+        return
+    if source.folder is not None:
+        found = cohorts.discover(source.folder)
+        if settings.evaluate.heatmaps:
+            heatmap_truth.jobs(found)
+        sites = preflight.of_tables(found, settings)
+    elif source.phantom is not None:
+        sites = preflight.of_phantom(source.phantom, settings)
+    else:
+        assert source.public is not None, "one of the three is given"
+        sites = preflight.of_public(source.public, settings)
+    fewer = baseline_settings(settings) if settings.evaluate.baselines else None
+    preflight.check_sites(preflight.left_out(sites, settings), settings, baselines=fewer)
 
 
 def cohort_size(settings: Settings) -> CohortSize | None:

@@ -48,6 +48,7 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
         "code": ["*"],
         "approval": "automatic",
         "metrics": ["counts", "losses", "score_histograms"],
+        "minimum_cohort": 1,  # whoever trained at a site trains here
         "maximum_update_bytes": 100_000_000_000,
         "keep_outbox_days": 0,
     }

@@ -56,6 +56,23 @@ def predictions(
 
 def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
     settings = ensemble.settings
+    store, held_out, columns = _known(site, settings)
+    scores = ensemble.score(store.tensors.images, held_out)
+    columns |= score_columns(scores)
+    columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}
+    return pd.DataFrame(columns)
+
+
+def known(cohort: Cohort, settings: Settings) -> pd.DataFrame:
+    """The columns of :func:`predictions` that are known before anything is trained, in the same order of exams."""
+    return pd.concat(
+        [pd.DataFrame(_known(site, settings)[2]) for site in cohort.sites],
+        ignore_index=True,
+    )
+
+
+def _known(site: CohortSite, settings: Settings) -> tuple[Store, torch.Tensor, dict[str, object]]:
+    """A site's store, the places of its held-out exams, and what is known of these."""
     store = Site.open(site.folder).store(settings)
     held_out = torch.nonzero(store.tensors.fold < 0).flatten()
     exams = store.exams.iloc[held_out.numpy()].reset_index(drop=True)
@@ -68,10 +85,7 @@ def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
     }
     columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
     columns |= trivial.flow_columns(store, held_out, settings)
-    scores = ensemble.score(store.tensors.images, held_out)
-    columns |= score_columns(scores)
-    columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}
-    return pd.DataFrame(columns)
+    return store, held_out, columns
 
 
 def references(

@@ -40,6 +40,8 @@ from simulation.partition import Partition, Patient
 
 VERSION = 3
 """Of the layout: a cohort of another version is not taken for the same."""
+MINIMUM_COHORT = 1
+"""The pictures are public: counts need no crowd to hide in."""
 SITE_TOML = """\
 name = "{name}"
 
@@ -52,8 +54,7 @@ approval = "automatic"
 methods = ["*"]
 code = ["*"]
 metrics = ["counts", "losses", "score_histograms"]
-# The pictures are public: counts need no crowd to hide in.
-minimum_cohort = 1
+minimum_cohort = {minimum_cohort}
 maximum_update_bytes = 100_000_000_000
 keep_outbox_days = 0
 """
@@ -136,29 +137,24 @@ def split_collection(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the assignment does not fit, or ``out`` exists.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70617274]))
-    patients = _patients(collection, column=_column(by))
-    parts = _partition(
-        patients,
+    splits = planned_splits(
+        collection,
         by=by,
         sites=sites,
+        seed=seed,
         alpha=alpha,
         weights=weights,
         held_out=held_out,
         least_patients=least_patients,
-        rng=rng,
     )
-    splits = {name: partition.choose_held_out(part, share=held_out, rng=rng) for name, part in parts.items()}
     trains = {name: "train" in chosen.values() for name, chosen in splits.items()}
-    _check_sizes(parts, splits, least_patients)
-    _check_exams(collection, splits)
     index = {
         "version": VERSION,
         "seed": seed,
         "settings": {"by": by, "alpha": alpha, "held_out": held_out, "weights": list(weights)},
         **(identity or {}),
         "remarks": list(_of_two_sites(collection, _column(by))),
-        "sites": [{"name": name, "trains": trains[name]} for name in parts],
+        "sites": [{"name": name, "trains": trains[name]} for name in splits],
     }
     with draft_folder(out) as draft:
         write_copies(draft, collection)
@@ -168,6 +164,40 @@ def split_collection(
                 progress(list(splits).index(name) + 1, len(splits))
         (draft / "cohort.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     return discover(out)
+
+
+def planned_splits(
+    collection: Collection,
+    *,
+    by: str,
+    sites: int | None,
+    seed: int,
+    alpha: float = 1.0,
+    weights: Sequence[float] = (),
+    held_out: float = 0.3,
+    least_patients: int = 2,
+) -> dict[str, dict[str, str]]:
+    """Site -> patient -> ``train`` or ``test``, as :func:`split_collection` will write them; nothing is written.
+
+    Raises:
+        ConfigurationError: if the sites cannot be made as asked.
+        DataError: if the assignment does not fit.
+    """
+    rng = np.random.default_rng(np.random.SeedSequence([seed, 0x70617274]))
+    parts = _partition(
+        _patients(collection, column=_column(by)),
+        by=by,
+        sites=sites,
+        alpha=alpha,
+        weights=weights,
+        held_out=held_out,
+        least_patients=least_patients,
+        rng=rng,
+    )
+    splits = {name: partition.choose_held_out(part, share=held_out, rng=rng) for name, part in parts.items()}
+    _check_sizes(parts, splits, least_patients)
+    _check_exams(collection, splits)
+    return splits
 
 
 def ensure(
@@ -191,7 +221,7 @@ def ensure(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
-    measurements = [name for name in settings.measurements if name in public.columns]
+    measurements = _measured(public, settings)
     identity: dict[str, object] = {
         "version": VERSION,
         "seed": settings.seed,
@@ -220,6 +250,10 @@ def ensure(
         )
 
 
+def _measured(public: PublicSettings, settings: Settings) -> list[str]:
+    return [name for name in settings.measurements if name in public.columns]
+
+
 def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:
     """The columns that are named, and the one that is split by."""
     by = _column(public.by)
@@ -231,6 +265,28 @@ def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:
         patient=public.patient,
         sheet=public.sheet,
         header_row=public.header_row,
+    )
+
+
+def planned(
+    public: PublicSettings, *, settings: Settings
+) -> tuple[Collection, Mapping[str, Mapping[str, str]]]:
+    """What :func:`ensure` would make: the labels, and site -> patient -> ``train`` or ``test``; nothing is written.
+
+    Raises:
+        ConfigurationError: if the sites cannot be made as asked.
+        DataError: if the labels or pictures cannot be used.
+    """
+    collection = read_labels(public.images, public.labels, _labels(public, _measured(public, settings)))
+    return collection, planned_splits(
+        collection,
+        by=public.by,
+        sites=public.sites,
+        seed=settings.seed,
+        alpha=public.alpha,
+        weights=public.weights,
+        held_out=public.held_out,
+        least_patients=settings.rating.folds,
     )
 
 
@@ -404,7 +460,9 @@ def _check_exams(collection: Collection, splits: Mapping[str, Mapping[str, str]]
 def _write_site(folder: Path, name: str, collection: Collection, chosen: Mapping[str, str]) -> None:
     rows = [index for index, row in enumerate(collection.manifest) if row["patient_id"] in chosen]
     folder.mkdir()
-    (folder / "site.toml").write_text(SITE_TOML.format(name=name), encoding="utf-8")
+    (folder / "site.toml").write_text(
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT), encoding="utf-8"
+    )
     write_folder(folder, collection, rows, splits=chosen)
 
 

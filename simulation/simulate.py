@@ -19,7 +19,6 @@ from client import site_state, sum_state, weights_cache
 from client.site import Site
 from client.store import close_all
 from common import network_files, pretrained
-from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.heatmaps import HeatmapSettings
 from common.methods.stages import networks
@@ -27,6 +26,7 @@ from common.network_files import TrainedNetwork
 from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings
+from common.training.participation import named
 from server import campaign, journal, report
 from server.campaign import Event, Outcome, Status
 from server.journal import RoundRecord
@@ -41,6 +41,7 @@ from simulation import (
     interruption,
     peers,
     pooled,
+    preflight,
     public,
     same_sites,
     trivial,
@@ -50,6 +51,7 @@ from simulation.grid import Workers
 from simulation.metrics import metrics
 from simulation.predict import predictions
 from simulation.progress import Display
+from simulation.site_logs import SiteLogs
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"
@@ -96,7 +98,7 @@ def simulate(
         ChangedDataError: if a run is to go on over other data than it began with.
         KeyboardInterrupt: with what to do, if the run was begun; its status is then ``INTERRUPTED``.
     """
-    networks(settings), algorithm(settings.federation)  # a method or algorithm that is none is said first
+    preflight.check_settings(settings)
     settings = pretrained.resolved(settings)
     disjoint.check(settings)
     with RunFolder.alone(out):
@@ -114,7 +116,17 @@ def _simulate(
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
-    sites = _left_out(sites, settings)
+    exams = preflight.left_out(preflight.of_stores(sites, settings), settings)
+    sites = _training(sites, [site.name for site in exams if site.trains])
+    fewer = baseline_settings(settings) if settings.evaluate.baselines else None
+    preflight.check_sites(exams, settings, baselines=fewer)
+    untrained = preflight.without_examples(exams, settings)
+    if untrained:
+        display.line(
+            f"Warning: no site has training examples for {named(untrained)}: they stay as they start"
+        )
+    if settings.evaluate.heatmaps:
+        heatmap_truth.check(sites, settings)
     if settings.federation.secure is not None:
         peers.pin([site.folder for site in sites.sites if site.trains])
     if resume:
@@ -183,21 +195,9 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
 
 
-def _left_out(sites: Cohort, settings: Settings) -> Cohort:
-    """The cohort with the sites of left out devices never trained on."""
-    names = set(settings.cohort.leave_out) if settings.cohort is not None else set()
-    if not names:
-        return sites
-    devices = {site.name: set(Site.open(site.folder).store(settings).exams["device"]) for site in sites.sites}
-    known = sorted(str(device) for found in devices.values() for device in found)
-    if not names <= set(known):
-        raise ConfigurationError(f"Expected cohort.leave_out among {known}, got {sorted(names)}")
-    return replace(
-        sites,
-        sites=tuple(
-            replace(site, trains=site.trains and not devices[site.name] & names) for site in sites.sites
-        ),
-    )
+def _training(sites: Cohort, names: Sequence[str]) -> Cohort:
+    """The cohort, of which only the named sites train."""
+    return replace(sites, sites=tuple(replace(site, trains=site.name in names) for site in sites.sites))
 
 
 def _train_and_evaluate(
@@ -210,7 +210,7 @@ def _train_and_evaluate(
         settings=settings,
     )
     devices = engines.devices(settings.compute)
-    baselines = _baselines(run, sites, settings) if settings.evaluate.baselines else ()
+    baselines = _baselines(run, sites, settings, display) if settings.evaluate.baselines else ()
     for system in baselines:
         _forget_another_plan(system, display)
     _rewrite_rounds(run, (federated, *baselines))
@@ -273,17 +273,21 @@ def _tidy(*systems: System) -> None:
             shutil.rmtree(system.folder / name, ignore_errors=True)
 
 
-def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[System, ...]:
+def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> tuple[System, ...]:
     """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps a network.
 
     Where ``evaluate.baseline_models`` asks for fewer scoring models, the federation is cut down alike when they are
     compared (:func:`simulation.metrics.metrics`).
 
     A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
-    a round, federated averaging is exactly that.
+    a round, federated averaging is exactly that. A site that alone could train nothing of a measurement is
+    left out, which is said: untrained networks would make the federation look better than it is.
     """
     fewer = baseline_settings(settings)
     training = [site for site in sites.sites if site.trains]
+    unable = preflight.unable(preflight.of_stores(sites, fewer), fewer)
+    for name, reason in unable.items():
+        display.line(f"Warning: {name} has no baseline of its own: alone it cannot train {reason}")
     folder = run.path / "baselines"
     alone = [
         System(
@@ -293,6 +297,7 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings) -> tuple[Syste
             settings=fewer,
         )
         for site in training
+        if site.name not in unable
     ]
     return *alone, _centralised(folder / CENTRALISED, training, fewer)
 
@@ -355,14 +360,22 @@ def _train(
             run.append_round(system.name, event)
         display.event(system.name, event)
 
-    return engines.run_campaign(
-        system.settings,
-        system.sites,
-        folder=system.folder,
-        observer=observe,
-        workers=workers,
-        library=library,
-    )
+    logs = SiteLogs(system.sites)
+    try:
+        outcome = engines.run_campaign(
+            system.settings,
+            system.sites,
+            folder=system.folder,
+            observer=observe,
+            workers=workers,
+            library=library,
+        )
+    except SynofedError as error:
+        said = logs.errors()
+        raise type(error)(f"{system.name}: {error}\n{said}" if said else f"{system.name}: {error}") from error
+    if outcome.missing and (said := logs.errors()):
+        display.line(f"{system.name}: some rounds went without a site. {said}")
+    return outcome
 
 
 def _train_side_by_side(

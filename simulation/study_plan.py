@@ -65,6 +65,7 @@ def _rows(study: Study, budget_s: float) -> Iterator[RowCost]:
         for column in tuple(study.file.columns) or ("",):
             runs = [run for run in study.runs if (run.row, run.column) == (row, column)]
             settings = runs[0].settings
+            plan.check(settings)
             size = plan.cohort_size(settings)
             _measure(settings, size, measured, budget_s)
             new = [name for run in runs for name in _new(run.settings, column, known)]

@@ -45,8 +45,11 @@ def findings(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
         patients=patients,
         fingerprint=store.fingerprint[:12],
     )
+    minimum = (
+        site.policy.minimum_cohort if settings.private else 0
+    )  # else would_train says it, network by network
     for name in settings.measurements:
-        yield _measurement(name, store, minimum=site.policy.minimum_cohort)
+        yield _measurement(name, store, minimum=minimum)
     if left_out:
         counted = ", ".join(f"{count} x {kind}" for kind, count in left_out.most_common())
         yield warning(
@@ -54,6 +57,26 @@ def findings(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
         )
     for note in store.notes:
         yield warning("data", _counted(note))
+
+
+def would_train(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
+    """What of the plan's networks the site would train; a plan of which it would train none is a problem."""
+    from common.methods.stages import networks  # noqa: PLC0415
+    from common.training import participation  # noqa: PLC0415  torch
+
+    found = participation.prospects(
+        store.tensors, networks(settings).values(), minimum_cohort=site.policy.minimum_cohort
+    )
+    for name, prospect in found.items():
+        said = prospect.sentence(name)
+        facts = {"measurement": name, "networks": prospect.networks, "trained": prospect.trained}
+        if not any(one.trained for one in found.values()):
+            advice = "The site would be no participant of this plan: it needs more graded exams for training"
+            yield problem("data", DataError, said, advice, **facts)
+        elif prospect.trained < prospect.networks:
+            yield warning("data", said, "These networks have no weight of this site", **facts)
+        else:
+            yield ok("data", said, **facts)
 
 
 def unusable(error: SynofedError) -> tuple[Finding, list[Row]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client import private
+from client import training_device as training
 from client.check.report import Finding, Row, ok, problem, warning
 from client.site import Site
 from common.errors import ConfigurationError, StorageError
@@ -62,24 +63,8 @@ def training_device(site: Site) -> torch.device:
     Raises:
         ConfigurationError: if there is no such GPU.
     """
-    import torch  # noqa: PLC0415
-
-    if site.file.compute.threads:
-        torch.set_num_threads(site.file.compute.threads)
-    wanted = site.file.compute.device
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "auto":
-        wanted = "cuda" if gpus else "cpu"
-    device = torch.device(wanted)
-    if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ConfigurationError(
-            f'Expected a GPU for compute.device = "{site.file.compute.device}" in site.toml, torch sees {gpus}: '
-            f"look at its driver and whether torch was installed with CUDA, or set auto or cpu"
-        )
-    share = site.file.compute.gpu_memory_fraction
-    if device.type == "cuda" and share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, device)
-    return device
+    compute = site.file.compute
+    return training.prepared(site, device=compute.device, threads=compute.threads)
 
 
 def _device(site: Site) -> Finding:

@@ -185,15 +185,6 @@ def _withheld(reply: TrainReply, spec: NetworkSpec, site: Site, store: Store) ->
     return replace(reply, networks=networks)
 
 
-def too_few(settings: Settings, store: Store, *, minimum_cohort: int) -> int:
-    """Networks of the first stage that fewer patients than the policy's cohort stand behind: they send zeros."""
-    stage = first_stage(settings)
-    patients = (
-        store.tensors.patient[training_exams(store.tensors, spec)].unique() for spec in stage.networks
-    )
-    return sum(len(some) < minimum_cohort for some in patients)
-
-
 def campaign_up_bytes(settings: Settings) -> int:
     """About what a site sends in a whole campaign, histograms left out; nothing is allocated for it."""
     width = 2 if settings.federation.encoding == "bfloat16" else 4

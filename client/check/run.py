@@ -123,10 +123,8 @@ def _planned(
         findings = [place.disk(site, outbox_bytes=dry.campaign_up_bytes(chosen.settings))]
         if refused is not None and chosen.named:
             findings.append(warning("policy", f"The policy refuses {chosen.source}: {refused}"))
-        few = dry.too_few(chosen.settings, store, minimum_cohort=site.policy.minimum_cohort)
-        if few:
-            said = f"{few} networks have fewer patients here than policy.minimum_cohort: they send zeros"
-            findings.append(warning("dry round", said))
+        if not chosen.settings.private:
+            findings += data.would_train(site, store, chosen.settings)
         if not rehearse:
             return findings, None
         done = dry.rehearse(site, chosen.settings, store, device=place.training_device(site))

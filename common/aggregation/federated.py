@@ -100,7 +100,7 @@ class FederatedAlgorithm(Protocol):
         Args:
             state: before it.
             means: of the sites' ``update`` and of what ``sent`` names.
-            participation: share of the campaign's sites whose replies are in the means, in (0, 1].
+            participation: share of the campaign's sites whose replies are in the means, in [0, 1].
         """
         ...
 

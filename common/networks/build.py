@@ -25,10 +25,13 @@ def network(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
     It maps a sequence of pictures, ``spec.images`` in order, each ``float32 (n, 3, side, side)``, to logits
     ``(n, classes)``; a jigsaw network maps one sequence of tiles ``(n, 9, 3, tile, tile)``.
     """
-    # on meta, else the modules would draw from the global generator, to be overwritten anyway
+    return described(spec, settings).to_empty(device="cpu")
+
+
+def described(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
+    """The network of a spec on the device ``meta``: shapes without weights; nothing is allocated or drawn."""
     with torch.device("meta"):
-        built = _describe(spec, settings)
-    return built.to_empty(device="cpu")
+        return _describe(spec, settings)
 
 
 def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:

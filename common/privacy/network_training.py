@@ -129,6 +129,21 @@ def patients_exams(data: ExamTensors, local: LocalSettings, *, images: int) -> l
     return [exams[owners == patient][:images] for patient in owners.unique()]
 
 
+def check_network(local: LocalSettings) -> None:
+    """Whether a network can be trained privately at all, tried on pictures of nobody, before anything is trained.
+
+    Raises:
+        ConfigurationError: if its sampling, its norms or its layers do not permit that.
+    """
+    _check_sampling(local)
+    frozen = tuple(piece.part for piece in local.spec.frozen)
+    network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
+    chance = torch.Generator().manual_seed(0)
+    nobodys = {part: torch.randn(len(flat), generator=chance) * 0.05 for part, flat in network.frozen.items()}
+    network.load(build.initial_weights(local.spec, local.network, seed=0), nobodys)
+    PictureGradients(network, example=_example(local))
+
+
 def _example(local: LocalSettings) -> Pictures:
     """Two pictures of nobody, of the network's shape."""
     generator = torch.Generator().manual_seed(0)
@@ -138,13 +153,17 @@ def _example(local: LocalSettings) -> Pictures:
 
 
 def _check(local: LocalSettings, images: int, class_weights: Tensor) -> None:
-    if local.training.sampling != "all":
-        raise ConfigurationError(
-            f'Expected training.sampling = "all" in private training, got "{local.training.sampling}": patients are '
-            f"drawn by privacy.sample_rate, and resampling exams would break the accounting"
-        )
+    _check_sampling(local)
     if images < 1 or len(class_weights) != local.spec.target.classes:
         raise ConfigurationError(
             f"Expected at least one image a patient and {local.spec.target.classes} class weights, got {images} and "
             f"{len(class_weights)}"
+        )
+
+
+def _check_sampling(local: LocalSettings) -> None:
+    if local.training.sampling != "all":
+        raise ConfigurationError(
+            f'Expected training.sampling = "all" in private training, got "{local.training.sampling}": patients are '
+            f"drawn by privacy.sample_rate, and resampling exams would break the accounting"
         )

@@ -22,6 +22,8 @@ MANIFEST = (
 )  # fmt: skip
 GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
 TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "effusion", "notch")
+MINIMUM_COHORT = 5
+"""Patients that a phantom site's policy asks for behind an update, as a hospital's does unless it says otherwise."""
 SITE_TOML = """\
 name = "{name}"
 
@@ -34,7 +36,7 @@ approval = "automatic"
 methods = ["*"]
 code = ["*"]
 metrics = ["counts", "losses", "score_histograms"]
-minimum_cohort = 5
+minimum_cohort = {minimum_cohort}
 maximum_update_bytes = 100_000_000_000
 {budget}"""
 NO_BUDGET = "keep_outbox_days = 0\n"
@@ -171,7 +173,9 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
         maximum_epsilon: privacy budget of a patient; ``None``: there is none.
     """
     budget = NO_BUDGET if maximum_epsilon is None else BUDGET.format(epsilon=float(maximum_epsilon))
-    (folder / "site.toml").write_text(SITE_TOML.format(name=name, budget=budget), encoding="utf-8")
+    (folder / "site.toml").write_text(
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=budget), encoding="utf-8"
+    )
     _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
     _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])

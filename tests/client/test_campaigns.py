@@ -67,7 +67,7 @@ def test_a_campaign_runs_once_somebody_approved_it_and_stops_when_paused_or_left
     assert (code, "is approved, as Dr Ng decided" in said) == (0, True)
     consent = centre.plan(centre.plan_request())
     assert isinstance(consent, Signed)
-    assert consent.reply.usable == {"hypertrophy": 24}
+    assert consent.reply.usable == {"hypertrophy": 18}  # of 24, six are held out
     assert isinstance(centre.train(centre.train_request()), Signed)
 
     assert command("campaigns", "pause", centre.folder, plan_hash[:8])[0] == 0
@@ -103,11 +103,16 @@ def test_the_page_says_what_is_approved(tmp_path: Path, command: Command) -> Non
         "epsilon is unbounded",
         "reading gs+doppler",
         "permits this campaign",
+        "hypertrophy: 18 training exams of 6 patients, for all",
         "counts in 256 bins",
         "waiting",
     ):
         assert words in said
     assert len(said.splitlines()) < 40
+    asking.change_policy(centre.folder, "minimum_cohort = 2", "minimum_cohort = 5")
+    code, said = command("campaigns", "show", centre.folder, plan_hash[:6])
+    assert "below policy.minimum_cohort: this site would train nothing for hypertrophy (" in said
+    assert "patients stand behind a network, policy.minimum_cohort is 5)" in said
     asking.change_policy(centre.folder, "maximum_rounds = 20", "maximum_rounds = 1")
     code, said = command("campaigns", "show", centre.folder, plan_hash[:6], "--json")
     assert (code, "maximum_rounds" in json.loads(said)["objection"]) == (0, True)
@@ -310,6 +315,13 @@ def test_a_full_disk_where_the_log_is(approved: Centre) -> None:
     assert answer.code == "storage"
     assert log.read_bytes() == before
     assert isinstance(approved.train(approved.train_request()), Signed)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU is meant")
+def test_a_gpu_that_is_not_there_is_said_before_a_round(approved: Centre) -> None:
+    toml = approved.folder / "site.toml"
+    toml.write_text(toml.read_text(encoding="utf-8") + '\n[compute]\ndevice = "cuda"\n', encoding="utf-8")
+    approved.refused(approved.plan(approved.plan_request()), "configuration", says="torch sees 0")
 
 
 def test_plans_cannot_be_decided_on_that_were_never_asked_for(centre: Centre) -> None:

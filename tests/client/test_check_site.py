@@ -169,8 +169,17 @@ def test_a_reason_is_told_without_what_it_names() -> None:
 def test_too_few_patients_for_the_policy(folder: Path) -> None:
     policy(folder, "minimum_cohort = 1", "minimum_cohort = 13")
     report = checked(folder).report
-    assert found(report, "policy.minimum_cohort is 13").state == "warning"
-    assert "they send zeros" in found(report, "fewer patients here").found
+    said = found(report, "below policy.minimum_cohort: this site would train nothing for vascularity")
+    assert said.state == "problem"  # no participant of this plan
+    assert "policy.minimum_cohort is 13" in said.found
+
+
+def test_a_measurement_that_the_site_cannot_train_is_a_warning(folder: Path) -> None:
+    table = read_table(folder / "grades.csv")
+    write_table(folder / "grades.csv", [row | {"vascularity": ""} for row in table])
+    report = checked(folder, given=make_settings(image_px=16)).report
+    said = found(report, "this site would train nothing for vascularity (no training exam has a grade of it)")
+    assert said.state == "warning"
 
 
 def test_the_machine(folder: Path) -> None:

@@ -249,7 +249,7 @@ def test_a_nan_in_one_sites_update_fails_the_run_and_names_site_and_reason(
 def test_with_a_quorum_the_campaign_goes_on_without_the_bad_site_and_says_so(
     folders: list[Path], tmp_path: Path
 ) -> None:
-    settings = configured("[federation]\nrounds = 2\nquorum = 2")
+    settings = configured('[federation]\nrounds = 2\nquorum = 2\nrule = "median"')
     outcome = run(folders, settings, tmp_path / "a", app=hostile("south", with_nan))
     assert outcome.status is Status.COMPLETE_SUBSET
     assert outcome.missing == {"south": 2}
@@ -297,10 +297,77 @@ def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
     toml = (folder / "site.toml").read_text(encoding="utf-8")
     permitted = toml.replace('code = ["*"]', f'code = ["{method}"]')
     (folder / "site.toml").write_text(permitted, encoding="utf-8")
-    with pytest.raises(CampaignError, match="odd: refused: internal") as raised:
+    with pytest.raises(PolicyError, match=r"odd refuses \(internal\)") as raised:
         run([folder], configured().model_copy(update={"method": method}), tmp_path / "run")
     assert "PATIENT" not in str(raised.value)
     assert "PATIENT-NAME" in (folder / "log.txt").read_text(encoding="utf-8")
+
+
+def below_cohort(path: Path, name: str, *, metrics: str = '["counts"]', **rest: int) -> Path:
+    """A site whose training patients are fewer than its policy asks for."""
+    made = make_site_folder(
+        path / name,
+        name=name,
+        patients=6,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
+        **rest,
+    )
+    toml = made / "site.toml"
+    text = toml.read_text(encoding="utf-8").replace("minimum_cohort = 1", "minimum_cohort = 5")
+    toml.write_text(text.replace('["counts", "losses", "score_histograms"]', metrics), encoding="utf-8")
+    return made
+
+
+def test_a_campaign_in_which_nothing_can_be_trained_fails_before_a_round(tmp_path: Path) -> None:
+    small = [below_cohort(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
+    with pytest.raises(CampaignError, match=r"cannot begin: no site has a training example for hypertrophy"):
+        run(small, configured(), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("journal/*/round_000001*"))
+    assert not list((tmp_path / "run").glob("networks/*"))
+
+
+def test_where_counts_stay_at_the_sites_it_fails_after_the_first_round(tmp_path: Path) -> None:
+    small = [
+        below_cohort(tmp_path, name, metrics="[]", seed=seed) for seed, name in enumerate(("north", "south"))
+    ]
+    with pytest.raises(CampaignError, match=r"Round 1 of .*no site has a training example for hypertrophy"):
+        run(small, configured('[federation]\nrule = "median"'), tmp_path / "run")
+    assert not list((tmp_path / "run").glob("networks/*"))
+
+
+@pytest.mark.parametrize("metrics", ['["counts"]', "[]"])
+def test_a_site_that_trained_nothing_is_no_participant(
+    folders: list[Path], tmp_path: Path, metrics: str
+) -> None:
+    few = below_cohort(tmp_path, "few", metrics=metrics)
+    records: list[RoundRecord] = []
+
+    def observe(event: Event) -> None:
+        if isinstance(event, RoundRecord):
+            records.append(event)
+
+    settings = configured('[federation]\nrounds = 2\nquorum = 2\nrule = "median"')
+    outcome = run([*folders[:2], few], settings, tmp_path / "run", observer=observe)
+    assert outcome.status is Status.COMPLETE_SUBSET
+    assert outcome.missing == {"few": 3}  # the round that scores, too
+    assert {record.participants for record in records} == {("north", "south")}
+    assert all(record.dropped == {"few": "had nothing to train"} for record in records)
+
+
+def test_a_quorum_that_cannot_be_reached_is_said_before_a_round(folders: list[Path], tmp_path: Path) -> None:
+    few = below_cohort(tmp_path, "few")
+    for text in ("", "[federation]\nquorum = 3"):
+        with pytest.raises(
+            CampaignError, match=r"expected 3 of 3 sites that train .*few had nothing to train"
+        ):
+            run([*folders[:2], few], configured(text), tmp_path / f"run{len(text)}")
+    silent = below_cohort(tmp_path, "silent", metrics="[]")
+    with pytest.raises(CampaignError, match=r"got 2 \(silent: had nothing to train\)"):
+        run(
+            [*folders[:2], silent], configured('[federation]\nquorum = 3\nrule = "median"'), tmp_path / "late"
+        )
 
 
 def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ import pytest
 
 from common.errors import CampaignError
 from common.wire import Refusal, TrainReply
+from server.participation import NOTHING
 from server.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
+from tests.site_folders import make_settings
 
 
 def _run(
@@ -154,19 +156,59 @@ def test_below_the_quorum_the_round_fails_and_says_who_and_why(tmp_path: Path) -
     assert group_rounds(tmp_path, settings("[federation]\nrounds = 1")).records == ()
 
 
-def test_a_site_without_weight_takes_part_and_changes_nothing(tmp_path: Path) -> None:
-    configuration = settings("[federation]\nrounds = 1")
-    rounds = group_rounds(tmp_path, configuration)
+def _silent(good: TrainReply) -> TrainReply:
+    nothing = {n: replace(r, num_examples=0, loss=float("nan")) for n, r in good.networks.items()}
+    return replace(good, networks=nothing)
+
+
+def test_a_site_without_weight_is_no_participant_and_changes_nothing(tmp_path: Path) -> None:
+    configuration = settings("[federation]\nrounds = 1\nquorum = 2")
+    rounds, without = (
+        group_rounds(tmp_path / "with", configuration),
+        group_rounds(tmp_path / "no", configuration),
+    )
+    for _ in range(2):  # the round that trains, and the one that scores
+        request, same = rounds.request(), without.request()
+        for site in SITES[1:]:
+            rounds.accept(site, reply(request, site))
+            without.accept(site, reply(same, site))
+        rounds.accept("north", _silent(reply(request, "north")))
+        without.drop("north", "away")
+        record = rounds.close()
+        without.close()
+        assert record.participants == SITES[1:]
+        assert record.dropped == {"north": NOTHING}
+    np.testing.assert_array_equal(_weights(rounds), _weights(without))
+
+
+def test_nobody_to_train_a_network_is_the_end_and_nothing_is_committed(tmp_path: Path) -> None:
+    rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1"))
     request = rounds.request()
     for site in SITES:
-        good = reply(request, site)
-        silent = {n: replace(r, num_examples=0, loss=float("nan")) for n, r in good.networks.items()}
-        rounds.accept(site, replace(good, networks=silent))
-    record = rounds.close()
-    assert record.participants == SITES
-    assert np.isnan(record.loss)
-    _run(rounds)
-    np.testing.assert_array_equal(_weights(rounds), next(iter(request.weights.values())))
+        rounds.accept(site, _silent(reply(request, site)))
+    with pytest.raises(CampaignError, match="no site has a training example for hypertrophy"):
+        rounds.close()
+    assert group_rounds(tmp_path, settings("[federation]\nrounds = 1")).records == ()
+
+
+def test_what_nobody_trained_ends_the_campaign_only_once_all_were_asked(tmp_path: Path) -> None:
+    """The site that is away may be the one that has exams; after the last round nobody can come any more."""
+    text = 'fusion = "joint"\nreplicas = 1\nmodels = 1\n[federation]\nrounds = 2\nquorum = 1'
+    configuration = make_settings(measurements=("here", "elsewhere"), grades=2, text=text)
+    rounds = group_rounds(tmp_path, configuration)
+    for server_round in (1, 2):
+        request = rounds.request()
+        (first,) = (name for name in request.weights if "elsewhere" in name)
+        good = reply(request, "north")
+        silent = replace(good.networks[first], num_examples=0)
+        rounds.accept("north", replace(good, networks={**good.networks, first: silent}))
+        for site in SITES[1:]:
+            rounds.drop(site, "away")
+        if server_round == 1:
+            assert rounds.close().untrained == (first,)
+            rounds = group_rounds(tmp_path, configuration)  # the journal knows it
+    with pytest.raises(CampaignError, match=f"Round 2 of .*{first}"):
+        rounds.close()
 
 
 def test_without_histograms_the_last_round_is_taken_with_threshold_one_half(tmp_path: Path) -> None:

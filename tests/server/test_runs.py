@@ -69,6 +69,26 @@ def tend(run: Run, link: Link) -> None:
         up._Tended(run, cast(Control, link), frozenset(link.alive), lambda text: None).tend()
 
 
+@pytest.mark.parametrize(
+    ("section", "changes", "said"),
+    [
+        ("federation", {"quorum": 3}, "quorum of at most 2, the sites that train, got 3"),
+        ("federation", {"rule": "krum"}, "federation.rule cannot be used with 2 sites"),
+        ("network", {"backbone": "inception_v3"}, "Raise network.image_px to 107"),
+        ("network", {"backbone": "resnet18"}, "training.batch_size .* to 2 or more"),
+    ],
+)
+def test_what_cannot_be_trained_is_not_submitted(
+    home: Home, section: str, changes: dict[str, object], said: str
+) -> None:
+    plan = settings()
+    plan = plan.model_copy(update={"training": plan.training.model_copy(update={"batch_size": 1})})
+    plan = plan.model_copy(update={section: getattr(plan, section).model_copy(update=changes)})
+    with pytest.raises(ConfigurationError, match=said):
+        submit.submit(home, plan)
+    assert not home.runs.exists() or not list(home.runs.iterdir())
+
+
 def test_a_campaign_takes_all_registered_sites_or_those_named(home: Home) -> None:
     everybody = submit.submit(home, settings())
     assert everybody.wish().sites == ("north", "south")
