@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import answered, campaign_page
+from client import answered, campaign_page, opened
 from client import campaigns as decisions
 from client.campaigns import State, Status
 from client.cli_options import AsJson, Folder
@@ -83,6 +83,7 @@ def _decide(folder: Folder, prefix: str, status: Status, by: str | None, *, as_j
     state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser())
     if status is Status.APPROVED and before is not Status.PAUSED:
         answered.forget(site.folder, plan_hash)
+        opened.forget(site.folder, plan_hash)
     if as_json:
         typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
         return

@@ -281,6 +281,11 @@ class Settings(Section):
         """Whether what leaves a site is differentially private."""
         return self.privacy is not None and self.privacy.mechanism != "none"
 
+    @property
+    def sums_tasks(self) -> bool:
+        """Whether sites send nothing but sums without noise, so that each has to have something to add."""
+        return self.federation.secure is not None and not self.private
+
     def plan(self) -> dict[str, Any]:
         """Everything that changes what leaves a site, as plain JSON values."""
         plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})

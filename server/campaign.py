@@ -15,10 +15,11 @@ from common import atomic, network_files
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError
+from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, weights
+from server import weights
 from server.events import Event, Observer, StageStarted
 from server.exchanges import Rounds
 from server.journal import Journal, RoundRecord
@@ -151,13 +152,29 @@ def _reuse(
         taken = [network_files.load(network_files.path(folder / "networks", name)) for name in names]
     else:
         found = [library.find(spec, settings, specs) for spec in stage.networks] if library else []
-        taken = [network for network in found if network is not None]
+        taken = _whole_groups(stage, settings, [network for network in found if network is not None])
         for network in taken:
             network_files.save(folder / "networks", network)
     if taken and not decided.exists():
         decided.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(decided, json.dumps([network.spec.name for network in taken]).encode())
     return {network.spec.name: network.result for network in taken}
+
+
+def _whole_groups(
+    stage: Stage, settings: Settings, found: Sequence[TrainedNetwork]
+) -> Sequence[TrainedNetwork]:
+    """Of what a library has, that which spares whole groups, where sites answer no others than the plan's."""
+    if settings.federation.secure is None or not found:
+        return found
+    known = {network.spec.name for network in found}
+    spared = {
+        name
+        for group in groups.of_stage(stage, settings)
+        if set(group.layouts) <= known
+        for name in group.layouts
+    }
+    return [network for network in found if network.spec.name in spared]
 
 
 def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
@@ -179,14 +196,11 @@ def _rounds(
     campaign: str,
 ) -> Sequence[Rounds]:
     """A stage's groups, each where its journal stands."""
-    packed = groups.pack(
-        stage.name,
-        specs,
-        weights.layouts(specs, settings),
-        group_bytes=settings.federation.group_bytes,
-        frozen_bytes=weights.frozen_bytes(specs, settings),
-        whole=stage.whole,
-    )
+    names = {spec.name for spec in specs}
+    if settings.federation.secure is None:
+        packed = groups.of_stage(stage, settings, networks=specs)
+    else:  # of all networks, as the sites have them; what is reused fills whole groups
+        packed = tuple(group for group in groups.of_stage(stage, settings) if set(group.layouts) & names)
     federated = algorithm(settings.federation)
     if settings.federation.secure is not None:
         return [

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from common.aggregation.algorithms import algorithm
 from common.evaluation.histograms import BINS
+from common.methods import groups
+from common.methods.groups import Group
 from common.methods.stages import Stage, method
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, weights
-from server.groups import Group
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of one weight on the wire."""
@@ -136,16 +136,9 @@ def stage_costs(settings: Settings) -> tuple[StageCost, ...]:
 
 
 def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> StageCost:
-    layouts = weights.layouts(stage.networks, settings)
-    frozen = weights.frozen_bytes(stage.networks, settings)
-    packed = groups.pack(
-        stage.name,
-        stage.networks,
-        layouts,
-        group_bytes=settings.federation.group_bytes,
-        frozen_bytes=frozen,
-        whole=stage.whole,
-    )
+    layouts = groups.layouts(stage.networks, settings)
+    frozen = groups.frozen_bytes(stage.networks, settings)
+    packed = groups.of_stage(stage, settings)
     requests = [_request_bytes(group, settings) for group in packed]
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in packed]
     rounds = stage.networks[0].rounds or settings.federation.rounds

@@ -26,10 +26,10 @@ from common.messages import (
     TrainRequest,
     Weights,
 )
+from common.methods.groups import Group
 from common.network_files import TrainedNetwork
 from common.settings import Settings
 from server.group_state import GroupState
-from server.groups import Group
 from server.journal import Journal, RoundRecord
 from server.spool import Spool, SpooledUpdate
 from server.weights import StartWeights

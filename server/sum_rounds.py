@@ -26,16 +26,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from common import wire
 from common.aggregation.algorithms import FederatedAlgorithm
 from common.errors import BudgetError, CampaignError, UpdateError, VerificationError
-from common.messages import MissingWeights, Refusal, SumReply, SumRequest, sum_request_id
+from common.messages import MissingWeights, Refusal, SumReply, SumRequest, TrainRequest, sum_request_id
+from common.methods.groups import Group
 from common.network_files import TrainedNetwork
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.messages import PHASES, Phase, Request
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from server.group_state import GroupState
-from server.groups import Group
 from server.journal import Journal, RoundRecord
 from server.opened_sum import GroupSum, Outcome
 from server.rounds import REFUSED
@@ -264,6 +265,7 @@ class SumRounds:
             group=self.group.name,
             server_round=server_round,
             attempt=progress.attempt,
+            content=wire.content_hash(self._train("", server_round)),
         )
         attempt = None
         if not progress.failed:
@@ -284,11 +286,7 @@ class SumRounds:
         request_id = sum_request_id(current.context, asks.phase)
         train = None
         if asks.phase == "masked":
-            train = self._state.request(
-                campaign=self._campaign,
-                request_id=request_id,
-                server_round=current.context.server_round,
-            )
+            train = self._train(request_id, current.context.server_round)
         return SumRequest(
             campaign=self._campaign,
             request_id=request_id,
@@ -296,6 +294,9 @@ class SumRounds:
             asks=asks,
             train=train,
         )
+
+    def _train(self, request_id: str, server_round: int) -> TrainRequest:
+        return self._state.request(campaign=self._campaign, request_id=request_id, server_round=server_round)
 
     def _advance(self, current: _Round) -> None:
         """Go on to the next phase, or to the sum.
