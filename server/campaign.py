@@ -17,6 +17,7 @@ from common.aggregation.algorithms import algorithm
 from common.errors import ConfigurationError
 from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method
+from common.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from server import weights
@@ -161,9 +162,7 @@ def _reuse(
     return {network.spec.name: network.result for network in taken}
 
 
-def _whole_groups(
-    stage: Stage, settings: Settings, found: Sequence[TrainedNetwork]
-) -> Sequence[TrainedNetwork]:
+def _whole_groups(stage: Stage, settings: Settings, found: list[TrainedNetwork]) -> list[TrainedNetwork]:
     """Of what a library has, that which spares whole groups, where sites answer no others than the plan's."""
     if settings.federation.secure is None or not found:
         return found
