@@ -67,8 +67,8 @@ def lines(settings: Settings, plan: Plan) -> Iterator[str]:
         yield then.onlookers.sentence
         needed, sites = plan.cohort.needed, plan.cohort.sites
         yield (
-            f"Each sum needs {needed} of {sites} sites, so that {sites - needed or 'none'} may drop out of a round; with "
-            f"three sites none may, with four one."
+            f"Each sum needs {needed} of {sites} sites, so that {sites - needed or 'none'} may drop out of a round; "
+            f"with three sites none may, with four one."
         )
     if row.loss is None:
         yield f"Loss of kappa: {NO_RUNS if row.design.heads else 'measured for heads only'}."

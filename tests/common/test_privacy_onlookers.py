@@ -28,12 +28,9 @@ colluders = {colluders}
 
 
 def configured(*, survivors: int, colluders: int, past: bool = False) -> Settings:
-    made = make_settings(
-        method="probe", weights="imagenet", text="[privacy]\npatients = 90\nnoise_multiplier = 10.78\n"
-    )
     text = PRIVATE.format(survivors=survivors, colluders=colluders)
     head = 'name = "test"\nmethod = "probe"\nvalidity = "eoss"\n[images.gs]\nkind = "grey"\n'
-    for name in made.measurements:
+    for name in ("hypertrophy", "vascularity"):
         head += f'[measurements.{name}]\ngrades = 4\nimages = ["gs"]\n'
     return parse(head + '[network]\nweights = "imagenet"\n' + text, past=past)
 
