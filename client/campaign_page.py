@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns
+from client import campaigns, participation
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -35,6 +35,7 @@ class Page:
         reply_bytes: all updates of one round, at most.
         leaves: what leaves the site.
         stays: what the policy keeps, of what the centre could ask for.
+        takes_part: of sums without noise: in which tasks the site takes part, and what it has for each.
         guarantee: of differential privacy.
         objection: why the policy forbids the campaign; empty if it does not.
     """
@@ -52,6 +53,7 @@ class Page:
     reply_bytes: int
     leaves: tuple[str, ...]
     stays: tuple[str, ...]
+    takes_part: tuple[str, ...]
     guarantee: str
     objection: str
 
@@ -84,6 +86,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
+        takes_part=_takes_part(site, settings, state) if not objection else (),
         guarantee=notice.sentence(settings),
         objection=objection,
     )
@@ -107,6 +110,7 @@ def text(page: Page) -> str:
         if page.networks
         else "",
         "Stays here": "\n".join(page.stays),
+        "Takes part": "\n".join(page.takes_part),
         "Privacy": page.guarantee,
         "Policy": f"REFUSES: {page.objection}" if page.objection else "permits this campaign",
     }
@@ -121,6 +125,16 @@ def text(page: Page) -> str:
 def as_json(page: Page) -> dict[str, object]:
     """The page as JSON's types."""
     return asdict(page)
+
+
+def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]:
+    if not settings.sums_tasks:
+        return ()
+    try:
+        lines = participation.told(site, settings, state.without)
+    except SynofedError as error:
+        return (f"not known: {error}",)
+    return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
 
 
 def _objection(site: Site, settings: Settings) -> str:

@@ -14,7 +14,7 @@ from typing import cast
 import numpy as np
 from jaxtyping import Int64
 
-from client import keys
+from client import campaigns, keys
 from client.site import Site
 from client.sum_state import SumFile
 from common import wire
@@ -83,7 +83,7 @@ def answer(site: Site, request: SumRequest, settings: Settings, file: SumFile) -
     """
     asks, state = request.asks, file.state
     if isinstance(asks, KeysRequest):
-        _check_group(request, settings)
+        _check_group(site, request, settings)
         terms = plan(settings, request.networks).terms()
         _check_size(site, terms)
         return protocol.keys(
@@ -141,14 +141,24 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
     return planned_sum(settings, specs, {name: of_shape[spec.shape] for name, spec in specs.items()})
 
 
-def _check_group(request: SumRequest, settings: Settings) -> None:
+def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
     """Groups follow from the plan; the networks of one that was begun stay the same (:mod:`client.sum_state`)."""
     from common.methods import groups  # noqa: PLC0415  torch: sizes are looked at
+    from common.methods.stages import networks  # noqa: PLC0415
 
     if request.networks not in groups.planned(settings).get(request.group, []):
         raise PolicyError(
             f"Expected a group of the plan with its networks in their order, got {request.group!r:.80} with "
             f"{len(request.networks)} networks: sums over other groups are not opened"
+        )
+    known = networks(settings)
+    out = {known[name].target.task for name in request.networks} & {
+        *campaigns.without(site, request.plan_hash)
+    }
+    if out:
+        raise PolicyError(
+            f"Expected sums in which this site takes part, got one of {', '.join(sorted(out))}: the campaign was "
+            f"approved without"
         )
 
 

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -14,7 +15,7 @@ from flwr.serverapp import Grid
 from common import atomic, network_files
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
-from common.errors import ConfigurationError
+from common.errors import CampaignError, ConfigurationError
 from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method
 from common.network_files import TrainedNetwork
@@ -32,7 +33,7 @@ from server.roster import Roster
 from server.rounds import GroupRounds
 from server.spool import Spool
 from server.sum_progress import ProgressFile
-from server.sum_rounds import SumRounds
+from server.sum_rounds import NO_PART, SumRounds
 
 __all__ = ["Event", "Observer", "Outcome", "StageStarted", "Status", "run", "run_name"]
 
@@ -100,6 +101,7 @@ def run(
     members = Members(grid, settings, campaign, receipts, roster, observer, pace)
     members.gather()
     sites = members.sites
+    _check_participants(settings, members)
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
@@ -111,7 +113,7 @@ def run(
         results |= reused
         all_reused |= set(reused)
         trains = [spec for spec in stage.networks if spec.name not in reused]
-        runs = _rounds(settings, stage, trains, sites, receipts, folder=folder, campaign=campaign)
+        runs = _rounds(settings, stage, trains, members, receipts, folder=folder, campaign=campaign)
         observer(_started(stage, runs, reused=len(reused)))
         loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
@@ -133,6 +135,23 @@ def _check_secure(settings: Settings, *, sites: int) -> None:
             f"Expected {secure.survivors} to {secure.sites} sites for secure sums, got {sites}: "
             f"federation.secure.sites is their number, federation.secure.survivors the fewest whose sum is opened"
         )
+
+
+def _check_participants(settings: Settings, members: Members) -> None:
+    """Whether enough sites take part in every group, before anything is trained for one."""
+    secure = settings.federation.secure
+    if secure is None or settings.private:
+        return
+    for stage in method(settings.method).stages(settings, {}):
+        for group in groups.of_stage(stage, settings):
+            apart = members.apart(group.tasks)
+            left = len(members.sites) - len(apart)
+            if left < secure.survivors:
+                raise CampaignError(
+                    f"Expected {secure.survivors} sites or more that take part in {', '.join(sorted(group.tasks))} "
+                    f"(federation.secure.survivors), got {left}: {', '.join(sorted(apart))} have nothing for it, or "
+                    f"approved the campaign without. Leave the measurement out, or find more sites"
+                )
 
 
 def _reuse(
@@ -180,7 +199,7 @@ def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str
     absent = dict.fromkeys(sites, 0)
     for record in records:
         for site in set(sites) - set(record.participants):
-            absent[site] += 1
+            absent[site] += record.dropped.get(site) != NO_PART
     return {site: rounds for site, rounds in absent.items() if rounds}
 
 
@@ -188,13 +207,14 @@ def _rounds(
     settings: Settings,
     stage: Stage,
     specs: Sequence[NetworkSpec],
-    sites: tuple[str, ...],
+    members: Members,
     receipts: Receipts,
     *,
     folder: Path,
     campaign: str,
 ) -> Sequence[Rounds]:
     """A stage's groups, each where its journal stands."""
+    sites = members.sites
     names = {spec.name for spec in specs}
     if settings.federation.secure is None:
         packed = groups.of_stage(stage, settings, networks=specs)
@@ -214,6 +234,7 @@ def _rounds(
                 progress=ProgressFile(folder / "sums", group.name),
                 keys=lambda: receipts.keys,
                 run=run_name(folder),
+                apart=partial(members.apart, group.tasks),
             )
             for group in packed
         ]

@@ -19,6 +19,7 @@ from client.site import Site
 from client.sum_exchange import answer_sum
 from common import wire
 from common.aggregation.algorithms import algorithm
+from common.errors import CampaignError
 from common.messages import MissingWeights, PlanRequest, Refusal, SumRequest, TrainRequest, sum_request_id
 from common.methods import groups
 from common.methods.stages import method
@@ -27,12 +28,14 @@ from common.secure_aggregation.messages import Phase, Reply
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from common.version import VERSION
+from server.campaign import Status
 from server.group_state import GroupState
-from server.journal import Journal
+from server.journal import Journal, RoundRecord
 from server.opened_sum import GroupSum
 from server.weights import StartWeights
 from simulation import peers
-from tests.federation.test_secure import change, plain, private, site
+from tests.federation.test_secure import PLAIN, SECURE, change, plain, private, run, site
+from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
 pytestmark = pytest.mark.slow
 NAMES = ("east", "north", "south")
@@ -51,13 +54,14 @@ class Centre:
         folder: of its own.
         settings: of the campaign.
         sites: the sites' folders.
+        number: of the group that it asks for.
     """
 
-    def __init__(self, folder: Path, settings: Settings, sites: Sequence[Path]) -> None:
+    def __init__(self, folder: Path, settings: Settings, sites: Sequence[Path], *, number: int = 0) -> None:
         self.settings = settings
         self.sites = {site.name: site for site in sites}
         (stage,) = method(settings.method).stages(settings, {})
-        (self.group,) = groups.of_stage(stage, settings)
+        self.group = groups.of_stage(stage, settings)[number]
         self.state = GroupState(
             self.group,
             settings=settings,
@@ -162,6 +166,33 @@ def sites(base: Path, *, grades: int = 4) -> list[Path]:
     return made
 
 
+TWO = PLAIN + SECURE
+
+
+def ungraded(folder: Path, measurement: str = "vascularity") -> None:
+    """Take a measurement's grades away."""
+    rows = read_table(folder / "grades.csv")
+    write_table(folder / "grades.csv", [{**row, measurement: ""} for row in rows])
+
+
+def two_measurements() -> Settings:
+    return make_settings(measurements=("hypertrophy", "vascularity"), grades=2, text=TWO)
+
+
+def two_measured(base: Path) -> list[Path]:
+    """Sites with two binary measurements."""
+    made = []
+    for seed, name in enumerate(NAMES):
+        folder = make_site_folder(
+            base / name, name=name, patients=8, exams_per_patient=3, seed=seed, grades=2, held_out_patients=2
+        )
+        toml = folder / "site.toml"
+        toml.write_text(toml.read_text() + "minimum_peers = 1\n")
+        made.append(folder)
+    peers.pin(made)
+    return made
+
+
 def log(folder: Path) -> str:
     return (folder / "log.txt").read_text(encoding="utf-8")
 
@@ -222,9 +253,9 @@ def test_an_approval_is_worth_one_run_whatever_the_centre_calls_it(open_centre: 
         campaigns.decide(Site.open(folder), plan_hash, campaigns.Status.APPROVED, by="officer")
     assert open_centre.consents() == ["", "", ""]
     first = open_centre.open()
-    for run in RUNS:
+    for name in RUNS:
         with pytest.raises(RefusedError, match="policy in keys"):
-            open_centre.open(NAMES[:2], run=run)
+            open_centre.open(NAMES[:2], run=name)
     for folder in open_centre.sites.values():  # approved a second time: as often may it be opened
         answered.forget(folder, plan_hash)
         opened.forget(folder, plan_hash)
@@ -283,3 +314,53 @@ def test_weights_are_written_as_the_request_says(open_centre: Centre) -> None:
     there = wire.decode_train_request(wire.encode_train_request(replace(asked, encoding="bfloat16")))
     assert wire.content_hash(there) == wire.content_hash(replace(asked, encoding="bfloat16"))
     assert wire.content_hash(there) != wire.content_hash(asked)
+
+
+def test_a_site_without_grades_is_no_survivor(tmp_path: Path) -> None:
+    made = two_measured(tmp_path)
+    ungraded(made[2])
+    records: list[RoundRecord] = []
+    outcome = run(made, two_measurements(), tmp_path / "run", records=records)
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    hypertrophy, vascularity = (record for record in records if record.round == 1)
+    assert hypertrophy.participants == NAMES
+    assert vascularity.participants == NAMES[:2]
+    assert "declared when the campaign was approved" in vascularity.dropped["south"]
+    with pytest.raises(RefusedError, match="policy in keys"):
+        Centre(tmp_path / "centre", two_measurements(), made, number=1).open(["east", "south"])
+    assert "takes part, got one of vascularity>0" in log(made[2])
+
+
+def test_a_sum_of_one_is_not_opened_by_an_honest_centre(tmp_path: Path) -> None:
+    """Two sites sent zeros, counted as survivors, and the sum was the third's update."""
+    made = two_measured(tmp_path)
+    for folder in made[1:]:
+        ungraded(folder)
+    with pytest.raises(
+        CampaignError, match=r"2 sites or more that take part in vascularity>0 .* got 1: north, south"
+    ):
+        run(made, two_measurements(), tmp_path / "run")
+    assert not any(
+        h.unbounded for folder in made for h in ledger.book(folder).histories()
+    )  # nothing was trained
+
+
+def test_a_cohort_too_small_for_anything_takes_no_part_at_all(tmp_path: Path) -> None:
+    made = two_measured(tmp_path)
+    change(made[2], "minimum_cohort = 1", "minimum_cohort = 7")
+    outcome = run(made, two_measurements(), tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_SUBSET
+    assert set(outcome.missing) == {"south"}
+    assert "fewer than 7 patients to train on" in log(made[2])
+
+
+def test_what_a_site_takes_part_in_stays_while_its_cohort_shrinks(tmp_path: Path) -> None:
+    """A refusal in mid-campaign would tell of withdrawals."""
+    made = two_measured(tmp_path)
+    settings = two_measurements()
+    centre = Centre(tmp_path / "centre", settings, made)
+    before = campaigns.without(Site.open(made[2]), settings.plan_hash())
+    ungraded(made[2])
+    assert centre.consents() == ["", "", ""]
+    assert campaigns.without(Site.open(made[2]), settings.plan_hash()) == before == ()
+    assert np.any(Centre(tmp_path / "another", settings, made, number=1).open())
