@@ -89,7 +89,9 @@ def declared(site: Site, settings: Settings, *, without: Sequence[str] = ()) -> 
     if unknown:
         raise PolicyError(f"Expected --without of {', '.join(names)} or a measurement, got {unknown!s:.200}")
     left = [task.name for task in known if task.lacks or any(_covers(name, task.name) for name in without)]
-    if all(tasks & set(left) for tasks in _together(settings)):
+    from common.methods import groups  # noqa: PLC0415  torch
+
+    if all(group.tasks & set(left) for group in groups.planned(settings)):  # one task out, and its group is
         reasons = "; ".join(f"{task.name}: {task.lacks or 'left out'}" for task in known)
         raise DataError(f"Nothing is left of the campaign to take part in: leave it ({reasons})")
     return tuple(left)
@@ -109,15 +111,6 @@ def told(site: Site, settings: Settings, without: Iterable[str] | None) -> tuple
             f"{task.name}: {'takes no part' if out else 'takes part'}, {task.patients} patients{why}"
         )
     return tuple(lines)
-
-
-def _together(settings: Settings) -> list[set[str]]:
-    """The tasks of each group: who has nothing for one of them takes no part in the group."""
-    from common.methods import groups  # noqa: PLC0415  torch
-    from common.methods.stages import networks  # noqa: PLC0415
-
-    task = {name: spec.target.task for name, spec in networks(settings).items()}
-    return [{task[name] for name in names} for many in groups.planned(settings).values() for names in many]
 
 
 def _covers(name: str, task: str) -> bool:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 from jaxtyping import Int64
@@ -39,6 +39,10 @@ from common.settings import Settings
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
 CONTENT = re.compile(r"[0-9a-f]{64}")
+Groups: TypeAlias = Mapping[tuple[str, tuple[str, ...]], frozenset[str]]
+"""A group's name and its networks -> what they learn."""
+MAXIMUM_PACKED = 8
+_packed: dict[str, Groups] = {}
 
 
 def check(request: SumRequest, settings: Settings) -> None:
@@ -143,23 +147,32 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
 
 def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
     """Groups follow from the plan; the networks of one that was begun stay the same (:mod:`client.sum_state`)."""
-    from common.methods import groups  # noqa: PLC0415  torch: sizes are looked at
-    from common.methods.stages import networks  # noqa: PLC0415
-
-    if request.networks not in groups.planned(settings).get(request.group, []):
+    tasks = _groups(request.plan_hash, settings).get((request.group, request.networks))
+    if tasks is None:
         raise PolicyError(
             f"Expected a group of the plan with its networks in their order, got {request.group!r:.80} with "
             f"{len(request.networks)} networks: sums over other groups are not opened"
         )
-    known = networks(settings)
-    out = {known[name].target.task for name in request.networks} & {
-        *campaigns.without(site, request.plan_hash)
-    }
+    out = tasks & {*campaigns.without(site, request.plan_hash)}
     if out:
         raise PolicyError(
             f"Expected sums in which this site takes part, got one of {', '.join(sorted(out))}: the campaign was "
             f"approved without"
         )
+
+
+def _groups(plan_hash: str, settings: Settings) -> Groups:
+    """The plan's groups; packed once a process, for all sizes are looked at."""
+    from common.methods import groups  # noqa: PLC0415  torch
+
+    if plan_hash not in _packed:
+        if len(_packed) >= MAXIMUM_PACKED:
+            _packed.clear()
+        _packed[plan_hash] = {
+            (group.name, tuple(spec.name for spec in group.networks)): group.tasks
+            for group in groups.planned(settings)
+        }
+    return _packed[plan_hash]
 
 
 def _identity(site: Site, settings: Settings) -> Identity:

@@ -64,20 +64,20 @@ def of_stage(
     )
 
 
-def planned(settings: Settings) -> dict[str, list[tuple[str, ...]]]:
-    """Every group that a plan with secure aggregation can ask for: its name -> the networks it may have, in order.
+def planned(settings: Settings) -> tuple[Group, ...]:
+    """Every group that a campaign with secure sums can ask for.
 
-    A group of a stage that chooses by earlier results may have the networks of any choice.
+    Of a stage that chooses by earlier results, those of any choice: then several have one name.
 
     Raises:
         ConfigurationError: if a stage's alternatives are not whole choices.
     """
-    found: dict[str, list[tuple[str, ...]]] = {}
-    for stage in method(settings.method).stages(settings, {}):
-        for networks in _choices(stage):
-            for group in of_stage(stage, settings, networks=networks):
-                found.setdefault(group.name, []).append(tuple(spec.name for spec in group.networks))
-    return found
+    return tuple(
+        group
+        for stage in method(settings.method).stages(settings, {})
+        for networks in _choices(stage)
+        for group in of_stage(stage, settings, networks=networks)
+    )
 
 
 def pack(
