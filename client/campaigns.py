@@ -92,7 +92,7 @@ def consider(site: Site, request: PlanRequest) -> Settings:
     place = folder(site.folder, request.plan_hash)
     known = _read(place)
     if known is None:
-        _keep(site, request, plan, settings)
+        _keep(site, request, plan)
     elif known.names[-1] != request.campaign:
         names = (*(name for name in known.names if name != request.campaign), request.campaign)
         _write(place, known.model_copy(update={"names": names[-MAXIMUM_NAMES:]}))
@@ -249,7 +249,7 @@ def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, a
     return decided
 
 
-def _keep(site: Site, request: PlanRequest, text: bytes, settings: Settings) -> None:
+def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
     automatic = site.policy.approval == "automatic"
     waiting = (
         [state for state in listed(site).values() if state.status is Status.WAITING] if not automatic else []
@@ -263,7 +263,8 @@ def _keep(site: Site, request: PlanRequest, text: bytes, settings: Settings) -> 
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = State(names=(request.campaign,), status=Status.WAITING, asked=now)
     if automatic:
-        state = state.model_copy(update={"without": participation.declared(site, settings)})
+        declared = participation.declared(site, understood(text, name=request.campaign))
+        state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
     else:
         _write(place, state)
