@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,3 +71,17 @@ def test_what_cannot_be_read_or_written_lets_nothing_be_opened(site: Site) -> No
     place.write_text("a file in the folder's place")
     with pytest.raises((StorageError, PolicyError)):
         opened.note(site, CONTEXT, ["a"])
+
+
+def test_of_many_attempts_at_once_one_is_opened(site: Site) -> None:
+    def note(number: int) -> bool:
+        try:
+            opened.note(
+                site, replace(CONTEXT, attempt=f"{number:032x}", group=f"g{number}"), ["a", f"n{number}"]
+            )
+        except PolicyError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(note, range(24))) == 1

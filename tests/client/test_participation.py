@@ -137,3 +137,17 @@ def test_an_approval_of_before_has_to_be_given_again(tmp_path: Path) -> None:
         campaigns.permitted(site, plan_hash, name="study")
     campaigns.decide(site, plan_hash, campaigns.Status.APPROVED, by="officer")
     campaigns.permitted(site, plan_hash, name="study")
+
+
+def test_heads_without_noise_are_one_group_and_take_who_has_something_for_all(tmp_path: Path) -> None:
+    heads = make_settings(
+        method="probe", weights="imagenet", text='[privacy]\npatients = 9\nmechanism = "none"\n' + SECURE
+    )
+    folder = folder_of(tmp_path)
+    assert participation.declared(Site.open(folder), heads) == ()
+    with pytest.raises(DataError, match=r"leave it .*vascularity: left out"):
+        participation.declared(Site.open(folder), heads, without=["vascularity"])
+    rows = read_table(folder / "grades.csv")
+    write_table(folder / "grades.csv", [{**row, "vascularity": ""} for row in rows])
+    with pytest.raises(DataError, match="vascularity: fewer than 2 patients"):
+        participation.declared(Site.open(folder), heads)

@@ -14,26 +14,31 @@ import numpy as np
 import pytest
 
 from client import answered, campaigns, keys, ledger, opened
+from client.app import app as client_app
 from client.exchange import Compute, answer_plan
 from client.site import Site
 from client.sum_exchange import answer_sum
-from common import wire
+from common import network_files, wire
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError
 from common.messages import MissingWeights, PlanRequest, Refusal, SumRequest, TrainRequest, sum_request_id
 from common.methods import groups
-from common.methods.stages import method
+from common.methods.stages import method, networks
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.messages import Phase, Reply
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from common.version import VERSION
+from server import campaign
 from server.campaign import Status
 from server.group_state import GroupState
 from server.journal import Journal, RoundRecord
+from server.library import NetworkLibrary
 from server.opened_sum import GroupSum
+from server.roster import Roster
 from server.weights import StartWeights
 from simulation import peers
+from simulation.grid import InProcessGrid, Workers
 from tests.federation.test_secure import PLAIN, SECURE, change, plain, private, run, site
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
@@ -232,9 +237,9 @@ def test_a_private_round_is_opened_once_whatever_its_groups_are_called(private_c
 def test_groups_other_than_the_plans_are_not_summed(private_centre: Centre) -> None:
     """Heads asked for one by one would each be clipped and charged alone; an order is no group either."""
     names = private_centre.sum.networks
-    for networks in (names[:1], names[::-1], (*names, names[0])):
+    for chosen in (names[:1], names[::-1], (*names, names[0])):
         with pytest.raises(RefusedError, match=r"policy in keys|update in keys"):
-            private_centre.open(networks=networks)
+            private_centre.open(networks=chosen)
     assert {len(ledger.book(folder).releases) for folder in private_centre.sites.values()} == {0}
 
 
@@ -364,3 +369,35 @@ def test_what_a_site_takes_part_in_stays_while_its_cohort_shrinks(tmp_path: Path
     assert centre.consents() == ["", "", ""]
     assert campaigns.without(Site.open(made[2]), settings.plan_hash()) == before == ()
     assert np.any(Centre(tmp_path / "another", settings, made, number=1).open())
+
+
+def test_a_library_spares_whole_groups_or_none(tmp_path: Path) -> None:
+    """What is trained beside networks that are known already is no group of the plan."""
+    made = two_measured(tmp_path)
+    settings = make_settings(
+        measurements=("hypertrophy", "vascularity"),
+        grades=2,
+        text=TWO.replace("replicas = 1", "replicas = 2"),
+    )
+    library = NetworkLibrary(tmp_path / "library", {folder.name: "same" for folder in made})
+    run(made, settings, tmp_path / "first")
+    specs = networks(settings)
+    kept = {name: spec for name, spec in specs.items() if name.endswith("/a") or "vascularity" in name}
+    for name in kept:
+        library.add(
+            network_files.load(network_files.path(tmp_path / "first" / "networks", name)), settings, specs
+        )
+    (tmp_path / "second").mkdir()
+    with Workers(("cpu",), threads=1) as pool:
+        outcome = campaign.run(
+            InProcessGrid(client_app, made, pool),
+            settings,
+            roster=Roster.anyone(len(made)),
+            folder=tmp_path / "second",
+            campaign="test",
+            observer=lambda event: None,
+            library=library,
+        )
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert outcome.reused == {name for name in specs if "vascularity" in name}
+    assert set(outcome.results) == set(specs)
