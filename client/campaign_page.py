@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns, prospects
+from client import campaigns, participation, prospects
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -36,7 +36,8 @@ class Page:
         leaves: what leaves the site.
         stays: what the policy keeps, of what the centre could ask for.
         trains: what this site's exams would train, a line a measurement, and why not all; empty under differential
-            privacy, where who is eligible is not decided by the policy's cohort.
+            privacy, where who is eligible is not decided by the policy's cohort, and of secure sums.
+        takes_part: of sums without noise: in which tasks the site takes part, and what it has for each.
         guarantee: of differential privacy.
         objection: why the policy forbids the campaign; empty if it does not.
     """
@@ -55,6 +56,7 @@ class Page:
     leaves: tuple[str, ...]
     stays: tuple[str, ...]
     trains: tuple[str, ...]
+    takes_part: tuple[str, ...]
     guarantee: str
     objection: str
 
@@ -87,7 +89,8 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
-        trains=() if objection or settings.private else _trains(site, settings),
+        trains=() if objection or settings.private or settings.federation.secure else _trains(site, settings),
+        takes_part=_takes_part(site, settings, state) if not objection else (),
         guarantee=notice.sentence(settings),
         objection=objection,
     )
@@ -112,6 +115,7 @@ def text(page: Page) -> str:
         if page.networks
         else "",
         "Stays here": "\n".join(page.stays),
+        "Takes part": "\n".join(page.takes_part),
         "Privacy": page.guarantee,
         "Policy": f"REFUSES: {page.objection}" if page.objection else "permits this campaign",
     }
@@ -126,6 +130,16 @@ def text(page: Page) -> str:
 def as_json(page: Page) -> dict[str, object]:
     """The page as JSON's types."""
     return asdict(page)
+
+
+def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]:
+    if not settings.sums_tasks:
+        return ()
+    try:
+        lines = participation.told(site, settings, state.without)
+    except SynofedError as error:
+        return (f"not known: {error}",)
+    return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
 
 
 def _objection(site: Site, settings: Settings) -> str:

@@ -10,13 +10,14 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from client import atomic, chain
+from client import atomic, chain, participation
 from client.audit import CAMPAIGN
 from client.site import Site
 from common.errors import DataError, PausedError, PolicyError, UnapprovedError
@@ -56,6 +57,8 @@ class State(Section):
     """When, ISO 8601."""
     automatic: bool = False
     """Whether the policy approved it, and nobody else."""
+    without: tuple[str, ...] | None = None
+    """Tasks in which the site takes no part, as approved (:mod:`client.participation`); ``None``: not decided yet."""
 
 
 def folder(site_folder: Path, plan_hash: str) -> Path:
@@ -120,7 +123,18 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
         )
     settings = plan(site, plan_hash, name=name)
     site.policy.check_plan(settings)
+    if settings.sums_tasks and state.without is None:
+        raise UnapprovedError(
+            f"Campaign {plan_hash[:12]} was approved by a version that did not ask in what the site takes part: look "
+            f"at it again, then approve it again"
+        )
     return settings
+
+
+def without(site: Site, plan_hash: str) -> tuple[str, ...]:
+    """The tasks in which the site takes no part, as it was approved."""
+    state = _read(folder(site.folder, plan_hash))
+    return (state.without or ()) if state is not None else ()
 
 
 def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
@@ -178,7 +192,7 @@ def find(site: Site, prefix: str) -> str:
     return found[0]
 
 
-def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
+def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequence[str] = ()) -> State:
     """Approve, pause, or leave a campaign; the decision is in the log before it counts.
 
     Args:
@@ -186,8 +200,11 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
         plan_hash: the campaign's.
         status: what it becomes.
         by: who decides.
+        without: measurements or tasks in which the site takes no part, beside those for which it has nothing; only
+            asked where the campaign is approved, and kept then.
 
     Raises:
+        DataError: if it is approved and there is nothing for it.
         PolicyError: if the campaign is unknown, its plan was changed, an approval is asked for that the policy
             forbids, or it is to be paused without having been approved.
         StorageError: if the decision cannot be written.
@@ -197,7 +214,11 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
     if state is None:
         raise PolicyError(f"Expected a campaign that this site was asked about, got {plan_hash[:12]}")
     if status is Status.APPROVED:
-        site.policy.check_plan(plan(site, plan_hash, name=state.names[-1]))
+        settings = plan(site, plan_hash, name=state.names[-1])
+        site.policy.check_plan(settings)
+        if state.status is not Status.PAUSED or state.without is None:
+            declared = participation.declared(site, settings, without=without)
+            state = state.model_copy(update={"without": declared})
     if status is Status.PAUSED and state.status is not Status.APPROVED:
         raise PolicyError(
             f"Expected a campaign that is approved, campaign {plan_hash[:12]} is {state.status}"
@@ -214,7 +235,14 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
 
 def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, automatic: bool) -> State:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {"plan_hash": plan_hash, "campaign": state.names[-1], "status": str(status), "by": by}
+    facts: dict[str, object] = {
+        "plan_hash": plan_hash,
+        "campaign": state.names[-1],
+        "status": str(status),
+        "by": by,
+    }
+    if state.without:
+        facts["without"] = list(state.without)
     chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
     decided = state.model_copy(update={"status": status, "by": by, "decided": now, "automatic": automatic})
     _write(folder(site.folder, plan_hash), decided)
@@ -235,6 +263,8 @@ def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = State(names=(request.campaign,), status=Status.WAITING, asked=now)
     if automatic:
+        declared = participation.declared(site, understood(text, name=request.campaign))
+        state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
     else:
         _write(place, state)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from client import answered, campaign_page
+from client import answered, campaign_page, opened
 from client import campaigns as decisions
 from client.campaigns import State, Status
 from client.cli_options import AsJson, Folder
@@ -22,6 +23,15 @@ Prefix = Annotated[
     str, typer.Argument(metavar="ID", help="The first 6 or more digits of the campaign's hash.")
 ]
 By = Annotated[str | None, typer.Option("--by", help="Who decides; your account's name if not given.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="MEASUREMENT",
+        help="In sums without noise: take no part in this measurement, or in one of its thresholds "
+        "(`vascularity>2`); may be given several times. It stays so for the whole campaign.",
+    ),
+]
 
 
 @campaigns.command("list")
@@ -49,9 +59,11 @@ def show(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
 
 
 @campaigns.command("approve")
-def approve(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
+def approve(
+    folder: Folder, prefix: Prefix, by: By = None, without: Without = None, as_json: AsJson = False
+) -> None:
     """Permit a campaign: this plan, and no other. Read `show` before."""
-    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json)
+    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json, without=without or [])
 
 
 @campaigns.command("pause")
@@ -76,13 +88,22 @@ def leave(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False
     _decide(folder, prefix, Status.LEFT, by, as_json=as_json)
 
 
-def _decide(folder: Folder, prefix: str, status: Status, by: str | None, *, as_json: bool) -> None:
+def _decide(
+    folder: Folder,
+    prefix: str,
+    status: Status,
+    by: str | None,
+    *,
+    as_json: bool,
+    without: Sequence[str] = (),
+) -> None:
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
     before = decisions.listed(site)[plan_hash].status
-    state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser())
+    state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
     if status is Status.APPROVED and before is not Status.PAUSED:
         answered.forget(site.folder, plan_hash)
+        opened.forget(site.folder, plan_hash)
     if as_json:
         typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
         return
@@ -90,4 +111,5 @@ def _decide(folder: Folder, prefix: str, status: Status, by: str | None, *, as_j
 
 
 def _told(plan_hash: str, state: State) -> str:
-    return f"Campaign {plan_hash[:12]} ({state.names[-1]}) is {state.status}, as {state.by} decided."
+    out = f" The site takes no part in {', '.join(state.without)}." if state.without else ""
+    return f"Campaign {plan_hash[:12]} ({state.names[-1]}) is {state.status}, as {state.by} decided.{out}"

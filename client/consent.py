@@ -38,6 +38,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
         version=VERSION,
         plan_hash=settings.plan_hash(),
         usable=_usable(site, settings),
+        without=campaigns.without(site, request.plan_hash),
         public_key=keys.public_key(site.folder),
         hours=site.policy.windows(),
         round_seconds=timing.typical(site.folder, request.plan_hash) if timed else math.nan,

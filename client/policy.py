@@ -114,6 +114,8 @@ class Policy(Section):
             )
         if not settings.private:
             self._check_unprotected(settings.federation.secure)
+        if settings.overstated:
+            raise PolicyError(settings.overstated)
         if settings.federation.secure is not None and self.relies(settings) == "nobody":
             self._check_alone(settings)
         self._check_code(settings)

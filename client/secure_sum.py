@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias, cast
 
 import numpy as np
 from jaxtyping import Int64
 
-from client import keys
+from client import campaigns, keys
 from client.site import Site
 from client.sum_state import SumFile
-from common.errors import PolicyError, UpdateError
+from common import wire
+from common.errors import PolicyError, UpdateError, VerificationError
 from common.messages import SumRequest, sum_request_id
 from common.secure_aggregation import site as protocol
 from common.secure_aggregation.identity import Identity
@@ -37,6 +38,11 @@ from common.secure_aggregation.update_sum import UpdateSum
 from common.settings import Settings
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
+CONTENT = re.compile(r"[0-9a-f]{64}")
+Groups: TypeAlias = Mapping[tuple[str, tuple[str, ...]], frozenset[str]]
+"""A group's name and its networks -> what they learn."""
+MAXIMUM_PACKED = 8
+_packed: dict[str, Groups] = {}
 
 
 def check(request: SumRequest, settings: Settings) -> None:
@@ -45,6 +51,7 @@ def check(request: SumRequest, settings: Settings) -> None:
     Raises:
         PolicyError: if the plan has no secure sums.
         UpdateError: if its names are none.
+        VerificationError: if what is to be trained is not what the attempt began with, at every site.
     """
     if settings.federation.secure is None:
         raise PolicyError(
@@ -53,6 +60,8 @@ def check(request: SumRequest, settings: Settings) -> None:
     context = request.asks.context
     if not all(TOKEN.fullmatch(name) for name in (context.run, context.attempt)):
         raise UpdateError("Expected a run and an attempt of 32 hex digits each, got others")
+    if CONTENT.fullmatch(context.content) is None:
+        raise UpdateError("Expected the hash of what is to be summed, got something else")
     if request.request_id != sum_request_id(context, request.asks.phase):
         raise UpdateError(f"Expected the id of phase {request.asks.phase} of its attempt, got another")
     train = request.train
@@ -62,6 +71,11 @@ def check(request: SumRequest, settings: Settings) -> None:
         or list(train.weights) != list(request.networks)
     ):
         raise UpdateError("Expected training of the sum's own networks and round, got another")
+    if train is not None and wire.content_hash(train) != context.content:
+        raise VerificationError(
+            f"Expected what all sites were told that they would be asked for ({context.content:.16}), got something "
+            f"else: the centre sends this site other weights than the others"
+        )
 
 
 def answer(site: Site, request: SumRequest, settings: Settings, file: SumFile) -> tuple[Reply, State]:
@@ -73,6 +87,7 @@ def answer(site: Site, request: SumRequest, settings: Settings, file: SumFile) -
     """
     asks, state = request.asks, file.state
     if isinstance(asks, KeysRequest):
+        _check_group(site, request, settings)
         terms = plan(settings, request.networks).terms()
         _check_size(site, terms)
         return protocol.keys(
@@ -128,6 +143,36 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
     shapes = {spec.shape: spec for spec in specs.values()}
     of_shape = {shape: layout(spec, settings.network).size for shape, spec in shapes.items()}
     return planned_sum(settings, specs, {name: of_shape[spec.shape] for name, spec in specs.items()})
+
+
+def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
+    """Groups follow from the plan; the networks of one that was begun stay the same (:mod:`client.sum_state`)."""
+    tasks = _groups(request.plan_hash, settings).get((request.group, request.networks))
+    if tasks is None:
+        raise PolicyError(
+            f"Expected a group of the plan with its networks in their order, got {request.group!r:.80} with "
+            f"{len(request.networks)} networks: sums over other groups are not opened"
+        )
+    out = tasks & {*campaigns.without(site, request.plan_hash)}
+    if out:
+        raise PolicyError(
+            f"Expected sums in which this site takes part, got one of {', '.join(sorted(out))}: the campaign was "
+            f"approved without"
+        )
+
+
+def _groups(plan_hash: str, settings: Settings) -> Groups:
+    """The plan's groups; packed once a process, for all sizes are looked at."""
+    from common.methods import groups  # noqa: PLC0415  torch
+
+    if plan_hash not in _packed:
+        if len(_packed) >= MAXIMUM_PACKED:
+            _packed.clear()
+        _packed[plan_hash] = {
+            (group.name, tuple(spec.name for spec in group.networks)): group.tasks
+            for group in groups.planned(settings)
+        }
+    return _packed[plan_hash]
 
 
 def _identity(site: Site, settings: Settings) -> Identity:

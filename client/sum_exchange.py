@@ -14,7 +14,17 @@ import numpy as np
 from flwr.app import RecordDict
 from jaxtyping import Int64
 
-from client import answered, audit, campaigns, policy_file, receipts, secure_sum, sum_allow_list, sum_state
+from client import (
+    answered,
+    audit,
+    campaigns,
+    opened,
+    policy_file,
+    receipts,
+    secure_sum,
+    sum_allow_list,
+    sum_state,
+)
 from client.audit import Asked
 from client.exchange import Compute, claim, device_of, handled, sent, trained_openly, trained_privately
 from client.site import Site
@@ -37,7 +47,7 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
         secure_sum.check(request, settings)
         before = audit.answered(site.folder, asked)
         with sum_state.opened(site.folder, request.asks.context) as file:
-            if not file.is_repeated(request.asks):
+            if not file.is_repeated(request.asks, request.networks):
                 if before is not None and before.content.get("event") != audit.MISSING:
                     raise SiteStateError(
                         f"Phase {request.asks.phase} of this attempt was answered before (entry {before.sequence} of "
@@ -60,6 +70,7 @@ def _answer(
     """Answer a phase and keep reply and state; or which weights have to come first."""
     asks = request.asks
     says: Reply
+    opened.check(site, asks.context, request.networks)
     if asks.phase == "masked":
         assert request.train is not None
         secure_sum.check_masked(file, request)
@@ -69,8 +80,11 @@ def _answer(
         says, state = secure_sum.masked(file, request, vector)
     else:
         says, state = secure_sum.answer(site, request, settings, file)
+    if asks.phase == "unmask":
+        opened.note(site, asks.context, request.networks)
     reply = SumReply(site=site.name, request_id=request.request_id, says=says)
-    file.answer(asks.phase, wire.encode_sum_reply(sum_allow_list.checked(reply, request, state)), state)
+    packed = wire.encode_sum_reply(sum_allow_list.checked(reply, request, state))
+    file.answer(asks.phase, packed, state, request.networks)
     return None
 
 

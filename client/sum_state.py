@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -48,9 +48,16 @@ class Said:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kept:
-    """An attempt as it is kept."""
+    """An attempt as it is kept.
+
+    Attributes:
+        state: of the protocol.
+        networks: whose updates it sums, in every phase.
+        said: what was said in each phase.
+    """
 
     state: State
+    networks: tuple[str, ...]
     said: Mapping[Phase, Said]
 
 
@@ -66,11 +73,15 @@ class SumFile:
         """Of the latest attempt."""
         return self.kept.state if self.kept is not None else None
 
-    def is_repeated(self, request: Request) -> bool:
+    def is_repeated(self, request: Request, networks: Sequence[str]) -> bool:
         """Whether a request was answered already.
 
+        Args:
+            request: what is asked.
+            networks: whose updates are to be summed.
+
         Raises:
-            VerificationError: if another request was answered in its phase.
+            VerificationError: if another request was answered in its phase, or other networks in one before.
             SiteStateError: if there is no such attempt here, or phases before it were not answered.
         """
         state = self.state
@@ -80,9 +91,13 @@ class SumFile:
             raise SiteStateError(
                 "Expected an attempt that began with phase keys, got one that is not known here"
             )
-        return state.is_repeated(request)
+        repeated = state.is_repeated(request)
+        assert self.kept is not None
+        if tuple(networks) != self.kept.networks:
+            raise VerificationError("Expected the networks that the attempt began with, got others")
+        return repeated
 
-    def answer(self, phase: Phase, record: RecordDict, state: State) -> None:
+    def answer(self, phase: Phase, record: RecordDict, state: State, networks: Sequence[str]) -> None:
         """Keep a reply and the state after it; it may leave once this has returned.
 
         Raises:
@@ -99,7 +114,8 @@ class SumFile:
                 atomic.write(self._place.with_name(file), array.data)
                 arrays[name] = (key, array.dtype, list(array.shape), file)
         said = dict(self.kept.said) if same and self.kept is not None else {}
-        self._write(Kept(state=state, said={**said, phase: Said(fields=fields, arrays=arrays, receipt=None)}))
+        said[phase] = Said(fields=fields, arrays=arrays, receipt=None)
+        self._write(Kept(state=state, networks=tuple(networks), said=said))
         if not same:
             self._clear(state.context.attempt)
 
@@ -111,7 +127,7 @@ class SumFile:
         """
         assert self.kept is not None
         said = {**self.kept.said, phase: replace(self.kept.said[phase], receipt=receipt)}
-        self._write(Kept(state=self.kept.state, said=said))
+        self._write(replace(self.kept, said=said))
 
     def reply(self, phase: Phase) -> tuple[RecordDict, Receipt | None]:
         """What was said in a phase, without its receipt, and that.
@@ -133,6 +149,7 @@ class SumFile:
     def _write(self, kept: Kept) -> None:
         content = {
             "state": json.loads(kept.state.dump()),
+            "networks": list(kept.networks),
             "said": {phase: asdict(said) for phase, said in kept.said.items()},
         }
         atomic.write(self._place, json.dumps(content).encode())
@@ -199,7 +216,11 @@ def _read(place: Path) -> Kept | None:
             )
             for phase, one in content["said"].items()
         }
-        return Kept(state=State.parse(json.dumps(content["state"])), said=said)
+        return Kept(
+            state=State.parse(json.dumps(content["state"])),
+            networks=tuple(map(str, content["networks"])),
+            said=said,
+        )
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, VerificationError):

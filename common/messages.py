@@ -55,6 +55,8 @@ class PlanReply:
         usable: measurement -> training exams, 0 where the site would train nothing for it; empty where counts
             stay there.
         public_key: Ed25519 key of the site's receipts, in hex.
+        without: tasks (:attr:`common.networks.spec.Target.task`) in whose sums the site takes no part, as its people
+            approved the campaign.
         hours: when the site trains, as windows [start, end) in minutes of the UTC week, which begins on Monday at
             00:00; none: always.
         round_seconds: what a round of this site took lately; NaN where none was measured.
@@ -65,6 +67,7 @@ class PlanReply:
     plan_hash: str
     usable: Mapping[str, int]
     public_key: str
+    without: tuple[str, ...] = ()
     hours: tuple[tuple[int, int], ...] = ()
     round_seconds: float = math.nan
 

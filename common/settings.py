@@ -22,7 +22,7 @@ from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy.settings import PrivacySettings
 from common.section import Backbone, Fraction, Name, Positive, Section
-from common.secure_aggregation.settings import SecureSettings, objection
+from common.secure_aggregation.settings import SecureSettings, objection, overstated
 
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
@@ -281,6 +281,20 @@ class Settings(Section):
         """Whether what leaves a site is differentially private."""
         return self.privacy is not None and self.privacy.mechanism != "none"
 
+    @property
+    def sums_tasks(self) -> bool:
+        """Whether sites send nothing but sums without noise, so that each has to have something to add."""
+        return self.federation.secure is not None and not self.private
+
+    @property
+    def overstated(self) -> str:
+        """Why the plan's epsilon would not hold against a site that takes part; empty if it does.
+
+        Plans before version 0.2 could be so. They are read, to be audited with both figures, and not run.
+        """
+        secure = self.federation.secure
+        return (secure is not None and self.private and overstated(secure)) or ""
+
     def plan(self) -> dict[str, Any]:
         """Everything that changes what leaves a site, as plain JSON values."""
         plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
@@ -297,13 +311,16 @@ class Settings(Section):
         return hashlib.sha256(self.plan_json().encode()).hexdigest()
 
 
-def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configuration") -> Settings:
+def parse(
+    text: str, *, overrides: Sequence[str] = (), source: str = "configuration", past: bool = False
+) -> Settings:
     """Read a configuration from TOML.
 
     Args:
         text: the TOML document.
         overrides: ``section.key=value`` pairs that replace values; the value is TOML, or else taken as text.
         source: name used in error messages.
+        past: whether it is of a run that was made, and is read to be told of; see :attr:`Settings.overstated`.
 
     Raises:
         ConfigurationError: listing every unknown key and every value out of range at once.
@@ -312,19 +329,22 @@ def parse(text: str, *, overrides: Sequence[str] = (), source: str = "configurat
     for override in overrides:
         _set(document, override)
     try:
-        return Settings.model_validate(document)
+        settings = Settings.model_validate(document)
     except ValidationError as error:
         raise ConfigurationError(describe(error, source=source)) from None
+    if settings.overstated and not past:
+        raise ConfigurationError(f"{source} cannot be used:\n{settings.overstated}")
+    return settings
 
 
-def load(path: Path, *, overrides: Sequence[str] = ()) -> Settings:
+def load(path: Path, *, overrides: Sequence[str] = (), past: bool = False) -> Settings:
     """Read a configuration file; see :func:`parse`. Relative paths in ``cohort`` start at the working folder."""
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
     text = toml_text.decoded(content, source=str(path))
-    return parse(text, overrides=overrides, source=str(path))
+    return parse(text, overrides=overrides, source=str(path), past=past)
 
 
 def _set(document: dict[str, Any], override: str) -> None:

@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -14,11 +15,13 @@ from flwr.serverapp import Grid
 from common import atomic, network_files
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
-from common.errors import ConfigurationError
+from common.errors import CampaignError, ConfigurationError
+from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method
+from common.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, participation, weights
+from server import participation, weights
 from server.events import Event, Observer, StageStarted
 from server.exchanges import Rounds
 from server.journal import Journal, RoundRecord
@@ -30,7 +33,7 @@ from server.roster import Roster
 from server.rounds import GroupRounds
 from server.spool import Spool
 from server.sum_progress import ProgressFile
-from server.sum_rounds import SumRounds
+from server.sum_rounds import NO_PART, SumRounds
 
 __all__ = ["Event", "Observer", "Outcome", "StageStarted", "Status", "run", "run_name"]
 
@@ -100,6 +103,7 @@ def run(
     members.gather()
     participation.check_prospects(settings, members.usable, sites=roster.count)
     sites = members.sites
+    _check_participants(settings, members)
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
@@ -111,7 +115,7 @@ def run(
         results |= reused
         all_reused |= set(reused)
         trains = [spec for spec in stage.networks if spec.name not in reused]
-        runs = _rounds(settings, stage, trains, sites, receipts, folder=folder, campaign=campaign)
+        runs = _rounds(settings, stage, trains, members, receipts, folder=folder, campaign=campaign)
         observer(_started(stage, runs, reused=len(reused)))
         loop.run(runs, in_flight=settings.compute.groups_in_flight)
         for group_rounds in runs:
@@ -135,6 +139,23 @@ def _check_secure(settings: Settings, *, sites: int) -> None:
         )
 
 
+def _check_participants(settings: Settings, members: Members) -> None:
+    """Whether enough sites take part in every group, before anything is trained for one."""
+    secure = settings.federation.secure
+    if secure is None or settings.private:
+        return
+    for stage in method(settings.method).stages(settings, {}):
+        for group in groups.of_stage(stage, settings):
+            apart = members.apart(group.tasks)
+            left = len(members.sites) - len(apart)
+            if left < secure.survivors:
+                raise CampaignError(
+                    f"Expected {secure.survivors} sites or more that take part in {', '.join(sorted(group.tasks))} "
+                    f"(federation.secure.survivors), got {left}: {', '.join(sorted(apart))} have nothing for it, or "
+                    f"approved the campaign without. Leave the measurement out, or find more sites"
+                )
+
+
 def _reuse(
     stage: Stage,
     settings: Settings,
@@ -153,7 +174,7 @@ def _reuse(
         taken = [network_files.load(network_files.path(folder / "networks", name)) for name in names]
     else:
         found = [library.find(spec, settings, specs) for spec in stage.networks] if library else []
-        taken = [network for network in found if network is not None]
+        taken = _whole_groups(stage, settings, [network for network in found if network is not None])
         for network in taken:
             network_files.save(folder / "networks", network)
     if taken and not decided.exists():
@@ -162,11 +183,25 @@ def _reuse(
     return {network.spec.name: network.result for network in taken}
 
 
+def _whole_groups(stage: Stage, settings: Settings, found: list[TrainedNetwork]) -> list[TrainedNetwork]:
+    """Of what a library has, that which spares whole groups, where sites answer no others than the plan's."""
+    if settings.federation.secure is None or not found:
+        return found
+    known = {network.spec.name for network in found}
+    spared = {
+        name
+        for group in groups.of_stage(stage, settings)
+        if set(group.layouts) <= known
+        for name in group.layouts
+    }
+    return [network for network in found if network.spec.name in spared]
+
+
 def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
     absent = dict.fromkeys(sites, 0)
     for record in records:
         for site in set(sites) - set(record.participants):
-            absent[site] += 1
+            absent[site] += record.dropped.get(site) != NO_PART
     return {site: rounds for site, rounds in absent.items() if rounds}
 
 
@@ -174,21 +209,19 @@ def _rounds(
     settings: Settings,
     stage: Stage,
     specs: Sequence[NetworkSpec],
-    sites: tuple[str, ...],
+    members: Members,
     receipts: Receipts,
     *,
     folder: Path,
     campaign: str,
 ) -> Sequence[Rounds]:
     """A stage's groups, each where its journal stands."""
-    packed = groups.pack(
-        stage.name,
-        specs,
-        weights.layouts(specs, settings),
-        group_bytes=settings.federation.group_bytes,
-        frozen_bytes=weights.frozen_bytes(specs, settings),
-        whole=stage.whole,
-    )
+    sites = members.sites
+    names = {spec.name for spec in specs}
+    if settings.federation.secure is None:
+        packed = groups.of_stage(stage, settings, networks=specs)
+    else:  # of all networks, as the sites have them; what is reused fills whole groups
+        packed = tuple(group for group in groups.of_stage(stage, settings) if set(group.layouts) & names)
     federated = algorithm(settings.federation)
     if settings.federation.secure is not None:
         return [
@@ -203,6 +236,7 @@ def _rounds(
                 progress=ProgressFile(folder / "sums", group.name),
                 keys=lambda: receipts.keys,
                 run=run_name(folder),
+                apart=partial(members.apart, group.tasks),
             )
             for group in packed
         ]

@@ -10,10 +10,10 @@ from common.aggregation.federated import WEIGHTS
 from common.errors import UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import TrainRequest, Weights, WeightsRef
+from common.methods.groups import Group
 from common.methods.stages import NetworkResult
 from common.network_files import TrainedNetwork
 from common.settings import Settings
-from server.groups import Group
 from server.journal import Best, Entry, Journal, RoundRecord
 from server.weights import StartWeights
 

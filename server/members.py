@@ -127,6 +127,7 @@ class Members:
         self._pace = pace
         self._nodes: dict[int, _Node] = {}
         self._members: dict[str, Member] = {}
+        self._without: dict[str, frozenset[str]] = {}
         self._restarted: set[str] = set()
         self._looked_at = -math.inf
         self._plan, self._plan_hash = settings.plan_json(), settings.plan_hash()
@@ -147,6 +148,10 @@ class Members:
     def usable(self) -> Mapping[str, Mapping[str, int]]:
         """What the sites that tell it would train: site -> measurement -> exams."""
         return {name: member.usable for name, member in self._members.items() if member.usable}
+
+    def apart(self, tasks: frozenset[str]) -> frozenset[str]:
+        """Sites whose people approved the campaign without one of some tasks, as far as they have answered."""
+        return frozenset(site for site, without in self._without.items() if without & tasks)
 
     def gather(self) -> None:
         """Wait until every site has agreed or declined, as long as the campaign's ``approval_s`` allows.
@@ -299,6 +304,7 @@ class Members:
                 raise
             self._decline(node, str(error))
             return
+        self._without[consent.site] = frozenset(consent.without)
         self._members[consent.site] = Member(
             node=node.node,
             hours=consent.hours,

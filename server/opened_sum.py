@@ -11,11 +11,11 @@ from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.federated import UPDATE
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import Weights
+from common.methods.groups import Group
 from common.secure_aggregation.planned import planned_sum
 from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.terms import Terms
 from common.settings import Settings
-from server.groups import Group
 
 Outcome = tuple[Mapping[str, ServerState], Mapping[str, ScoreHistograms]]
 """The networks after a round, and the scores of those that were sent in it."""

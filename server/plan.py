@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from common.aggregation.algorithms import algorithm
 from common.evaluation.histograms import BINS
+from common.methods import groups
+from common.methods.groups import Group
 from common.methods.stages import Stage, method
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server import groups, weights
-from server.groups import Group
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of one weight on the wire."""
@@ -135,22 +135,10 @@ def stage_costs(settings: Settings) -> tuple[StageCost, ...]:
     return tuple(costs)
 
 
-def packed(stage: Stage, settings: Settings) -> tuple[Group, ...]:
-    """The groups of a stage, as a campaign packs them."""
-    return groups.pack(
-        stage.name,
-        stage.networks,
-        weights.layouts(stage.networks, settings),
-        group_bytes=settings.federation.group_bytes,
-        frozen_bytes=weights.frozen_bytes(stage.networks, settings),
-        whole=stage.whole,
-    )
-
-
 def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> StageCost:
-    layouts = weights.layouts(stage.networks, settings)
-    frozen = weights.frozen_bytes(stage.networks, settings)
-    its_groups = packed(stage, settings)
+    layouts = groups.layouts(stage.networks, settings)
+    frozen = groups.frozen_bytes(stage.networks, settings)
+    its_groups = groups.of_stage(stage, settings)
     requests = [_request_bytes(group, settings) for group in its_groups]
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in its_groups]
     rounds = stage.networks[0].rounds or settings.federation.rounds

@@ -26,11 +26,11 @@ from common.messages import (
     TrainRequest,
     Weights,
 )
+from common.methods.groups import Group
 from common.network_files import TrainedNetwork
 from common.settings import Settings
 from common.training.participation import hopeless
 from server.group_state import GroupState
-from server.groups import Group
 from server.journal import Journal, RoundRecord
 from server.participation import NOTHING, nothing_trained
 from server.spool import Spool, SpooledUpdate

@@ -112,7 +112,7 @@ class RunFolder:
 
     def settings(self) -> Settings:
         """The resolved configuration."""
-        return configuration.load(self.path / "config.toml")
+        return configuration.load(self.path / "config.toml", past=True)
 
     def manifest(self) -> dict[str, object]:
         """Status, versions, seed, hashes, sites, times.

@@ -26,16 +26,17 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from common import wire
 from common.aggregation.algorithms import FederatedAlgorithm
 from common.errors import BudgetError, CampaignError, UpdateError, VerificationError
-from common.messages import MissingWeights, Refusal, SumReply, SumRequest, sum_request_id
+from common.messages import MissingWeights, Refusal, SumReply, SumRequest, TrainRequest, sum_request_id
+from common.methods.groups import Group
 from common.network_files import TrainedNetwork
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.messages import PHASES, Phase, Request
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from server.group_state import GroupState
-from server.groups import Group
 from server.journal import Journal, RoundRecord
 from server.opened_sum import GroupSum, Outcome
 from server.rounds import REFUSED
@@ -43,6 +44,7 @@ from server.sum_progress import Progress, ProgressFile
 from server.weights import StartWeights
 
 INTERRUPTED = "had not answered when the centre was interrupted"
+NO_PART = "takes no part in it, as was declared when the campaign was approved there"
 LOST = "the sum was being opened when the attempt ended; it is never opened twice"
 
 
@@ -52,6 +54,7 @@ class _Round:
 
     Attributes:
         context: of its attempt.
+        sites: that take part in the group, in the order of aggregation.
         attempt: ``None`` where the round is lost.
         progress: as it is on disk, or will be.
         before: who answered which phase before an interruption.
@@ -60,6 +63,7 @@ class _Round:
     """
 
     context: Context
+    sites: tuple[str, ...]
     attempt: Attempt | None
     progress: Progress
     before: Mapping[Phase, tuple[str, ...]]
@@ -85,6 +89,7 @@ class SumRounds:
         progress: of its attempts.
         keys: gives the receipt keys of the sites that have agreed so far.
         run: names the run.
+        apart: gives the sites that are known to take no part in the group.
     """
 
     def __init__(
@@ -100,6 +105,7 @@ class SumRounds:
         progress: ProgressFile,
         keys: Callable[[], Mapping[str, str]],
         run: str,
+        apart: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self.group = group
         self._state = GroupState(group, settings=settings, start=start, algorithm=algorithm, journal=journal)
@@ -109,6 +115,7 @@ class SumRounds:
         self._progress = progress
         self._keys = keys
         self._run = run
+        self._apart = apart
         self._sum = GroupSum(group, settings=settings, algorithm=algorithm)
         self._round: _Round | None = None
         self._asking = False
@@ -251,7 +258,9 @@ class SumRounds:
     def _begin(self) -> _Round:
         """The next round's attempt: the one that was interrupted, a new one, or none where the round is lost."""
         server_round = self._state.entry.server_round + 1
-        keys = {site: key for site, key in self._keys().items() if site in self._sites}
+        apart = self._apart()
+        sites = tuple(site for site in self._sites if site not in apart)
+        keys = {site: key for site, key in self._keys().items() if site in sites}
         known = self._progress.read()
         progress = known if known is not None and known.server_round == server_round else None
         if progress is not None and not set(progress.answered.get("keys", ())) <= set(keys):
@@ -264,19 +273,22 @@ class SumRounds:
             group=self.group.name,
             server_round=server_round,
             attempt=progress.attempt,
+            content=wire.content_hash(self._train("", server_round)),
         )
         attempt = None
         if not progress.failed:
             attempt = Attempt(context=context, terms=self._sum.terms(), registered=keys)
         self._progress.write(progress)
-        absent = {site: "has not agreed to the plan" for site in self._sites if site not in keys}
+        absent = {site: "has not agreed to the plan" for site in sites if site not in keys}
+        dropped = absent if attempt is not None else dict.fromkeys(sites, LOST)
         return _Round(
             context=context,
+            sites=sites,
             attempt=attempt,
             progress=progress,
             before=progress.answered,
             started=time.monotonic(),
-            dropped=absent if attempt is not None else dict.fromkeys(self._sites, LOST),
+            dropped={**dropped, **dict.fromkeys(sorted(set(self._sites) & apart), NO_PART)},
         )
 
     def _request(self, asks: Request) -> SumRequest:
@@ -284,18 +296,18 @@ class SumRounds:
         request_id = sum_request_id(current.context, asks.phase)
         train = None
         if asks.phase == "masked":
-            train = self._state.request(
-                campaign=self._campaign,
-                request_id=request_id,
-                server_round=current.context.server_round,
-                run=self._run,
-            )
+            train = self._train(request_id, current.context.server_round)
         return SumRequest(
             campaign=self._campaign,
             request_id=request_id,
             networks=self._sum.networks,
             asks=asks,
             train=train,
+        )
+
+    def _train(self, request_id: str, server_round: int) -> TrainRequest:
+        return self._state.request(
+            campaign=self._campaign, request_id=request_id, server_round=server_round, run=self._run
         )
 
     def _advance(self, current: _Round) -> None:
@@ -319,13 +331,15 @@ class SumRounds:
                     attempt.sum(),
                     self._state.states,
                     survivors=len(attempt.survivors),
-                    participation=len(attempt.survivors) / len(self._sites),
+                    participation=len(attempt.survivors) / len(current.sites),
                     scores=current.context.server_round > self._state.rounds,
                 )
         except (CampaignError, VerificationError) as error:
             self._progress.write(replace(current.progress, failed=True))
             reasons = "; ".join(f"{site}: {reason}" for site, reason in sorted(current.dropped.items()))
-            spent = set(current.dropped.values()) == {f"{REFUSED}{BudgetError.code} (phase {phase})"}
+            spent = set(current.dropped.values()) - {NO_PART} == {
+                f"{REFUSED}{BudgetError.code} (phase {phase})"
+            }
             raise (BudgetError if spent else CampaignError)(
                 f"Round {current.context.server_round} of {self.group.name}: {error} ({reasons or 'nobody left'}). "
                 f"Resume when the sites are back, or lower federation.quorum and federation.secure.survivors"
@@ -333,10 +347,10 @@ class SumRounds:
         current.progress = progress
 
     def _check_quorum(self, current: _Round) -> None:
-        needed = self._settings.federation.needed(len(self._sites))
+        needed = self._settings.federation.needed(len(current.sites))
         if len(current.answered) < needed:
             raise CampaignError(
-                f"expected replies of {needed} of {len(self._sites)} sites, got {len(current.answered)}"
+                f"expected replies of {needed} of {len(current.sites)} sites, got {len(current.answered)}"
             )
 
     def _commit(self, current: _Round) -> RoundRecord:

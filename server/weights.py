@@ -13,36 +13,11 @@ from torch import Tensor
 from common import network_files, pretrained
 from common.networks import build
 from common.networks.build import initial_weights, layout
-from common.networks.layout import Layout
-from common.networks.spec import NetworkSpec, Shape
+from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training.seeds import derive_seed
 
 Flat = Float32[np.ndarray, " _"]
-
-
-def layouts(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, Layout]:
-    """The layout of each network's flat weights, by name; networks of one shape share it."""
-    by_shape: dict[Shape, Layout] = {}
-    found: dict[str, Layout] = {}
-    for spec in specs:
-        if spec.shape not in by_shape:
-            by_shape[spec.shape] = layout(spec, settings.network)
-        found[spec.name] = by_shape[spec.shape]
-    return found
-
-
-def frozen_bytes(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, int]:
-    """Bytes of each network's frozen parts as float32, by name: what a site is sent once."""
-    by_shape: dict[Shape, int] = {}
-    found: dict[str, int] = {}
-    for spec in specs:
-        if spec.shape not in by_shape:
-            by_shape[spec.shape] = sum(
-                4 * build.part_layout(spec, settings.network, piece.part).size for piece in spec.frozen
-            )
-        found[spec.name] = by_shape[spec.shape]
-    return found
 
 
 class StartWeights:

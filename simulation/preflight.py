@@ -17,13 +17,14 @@ from common.cohort_settings import PhantomSettings, PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.exam import Exam
 from common.heatmaps import networks_above_zero
+from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training import participation
 from common.training.data import MISSING, ExamTensors
 from server.participation import check_quorum
-from server.plan import packed, stages
+from server.plan import stages
 from simulation import engines
 from simulation import public as publics
 from simulation.cohort import Cohort, CohortSite, devices
@@ -225,7 +226,7 @@ def _check_trained(training: Sequence[SiteExams], settings: Settings) -> None:
 def _untrained(sites: Sequence[SiteExams], settings: Settings) -> list[NetworkSpec]:
     """The networks of the first group that would end a campaign over these sites, see ``participation.hopeless``."""
     for stage in stages(settings):
-        for group in packed(stage, settings):
+        for group in groups.of_stage(stage, settings):
             trained = {spec.name for spec in group.networks if any(_trains(site, spec) for site in sites)}
             found = participation.hopeless(group.networks, trained)
             if found:

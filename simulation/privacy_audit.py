@@ -18,12 +18,14 @@ from common.privacy.accounting import epsilon
 from common.privacy.attacks import RehearsalParameters
 from common.privacy.audit_report import Promised, Report, SiteAudit
 from common.privacy.claims import checked
-from common.privacy.costs import Affected, affected, spending
+from common.privacy.costs import Affected, CampaignCost, affected, spending
 from common.privacy.evidence import Evidence
+from common.privacy.onlookers import Onlookers, onlookers
 from common.privacy.promise import Promise
 from common.privacy.rehearsal import Rehearsal, rehearsals
 from common.secure_aggregation.planned import planned_sum
 from common.secure_aggregation.private_sum import PrivateSum
+from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings
 from server import evidence as run_evidence
 from server.evidence import RunEvidence
@@ -276,9 +278,19 @@ def _secure(sites: Sequence[SiteAudit]) -> Iterator[tuple[str, str]]:
         more = plan.delta_correction(one.cost.epsilon, rounds=settings.federation.rounds)
         yield (
             f"Secure aggregation of {one.campaign}",
-            f"The noise is that of the sum over at least {secure.survivors} of {secure.sites} sites, of whom "
-            f"{secure.colluders} may work together with the centre. Whole numbers add {more:.2g} to delta.",
+            f"The noise is that of the sum over at least {secure.survivors} of {secure.sites} sites. "
+            f"{_onlookers(one, secure).sentence} Whole numbers add {more:.2g} to delta.",
         )
+
+
+def _onlookers(campaign: CampaignCost, secure: SecureSettings) -> Onlookers:
+    assert campaign.cost is not None
+    return onlookers(
+        campaign.steps,
+        survivors=secure.survivors,
+        colluders=secure.colluders,
+        delta=campaign.cost.delta,
+    )
 
 
 def _latest(evidence: Evidence) -> Settings | None:

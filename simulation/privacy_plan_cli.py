@@ -21,6 +21,7 @@ from common.privacy import accounting, designs, dpia, planned, utility
 from common.privacy import plan as planning
 from common.privacy.plan import Budget, Cohort, Plan
 from common.privacy.promise import Promise, SitePromise
+from common.secure_aggregation.settings import overstated
 from common.settings import Settings
 from common.version import VERSION
 from simulation import privacy_plan_shown as shown
@@ -81,11 +82,13 @@ def cohort_of(settings: Settings, *, patients: int, sites: int) -> Cohort:
     """Whom to train on, with the configuration's secure aggregation where it has one.
 
     Raises:
-        ConfigurationError: for values out of range.
+        ConfigurationError: for values out of range, or sums whose noise a fellow site would see less of.
     """
     secure = settings.federation.secure
     if secure is None:
         return Cohort(patients=patients, sites=sites)
+    if problem := overstated(secure):  # where the configuration has no noise yet, it is no error there
+        raise ConfigurationError(problem)
     return Cohort(patients=patients, sites=sites, survivors=secure.survivors, colluders=secure.colluders)
 
 

@@ -63,6 +63,13 @@ def lines(settings: Settings, plan: Plan) -> Iterator[str]:
             f"Were noise shared among all {plan.cohort.sites} sites, one dropout would make it "
             f"{then.one_dropout:.3f}: so shares are made for fewer survivors, and a round with less is given up."
         )
+    if then.onlookers is not None:
+        yield then.onlookers.sentence
+        needed, sites = plan.cohort.needed, plan.cohort.sites
+        yield (
+            f"Each sum needs {needed} of {sites} sites, so that {sites - needed or 'none'} may drop out of a round; "
+            f"with three sites none may, with four one."
+        )
     if row.loss is None:
         yield f"Loss of kappa: {NO_RUNS if row.design.heads else 'measured for heads only'}."
     for design in {design.cost: design for design in (one.design for one in plan.rows)}.values():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
+from common.methods import groups
 from common.methods.stages import networks
 from common.settings import Settings
 from common.training.local_settings import local_settings
-from server import weights
 from server.library import NetworkLibrary
 from server.plan import cost_key, stages
 from simulation import engines, plan
@@ -70,7 +70,7 @@ def _rows(study: Study, budget_s: float) -> Iterator[RowCost]:
             _measure(settings, size, measured, budget_s)
             new = [name for run in runs for name in _new(run.settings, column, known)]
             specs = [spec for stage in stages(settings) for spec in stage.networks]
-            layouts = weights.layouts(specs, settings)
+            layouts = groups.layouts(specs, settings)
             yield RowCost(
                 row=row,
                 column=column,

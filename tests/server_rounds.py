@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from common.aggregation.algorithms import algorithm
+from common.methods import groups
 from common.methods.stages import networks
 from common.settings import Settings
 from common.wire import NetworkReply, TrainReply, TrainRequest
-from server import groups, weights
+from server import weights
 from server.journal import Journal
 from server.rounds import GroupRounds
 from server.spool import Spool
@@ -29,8 +30,8 @@ def settings(text: str = "") -> Settings:
 
 def group_rounds(folder: Path, configuration: Settings) -> GroupRounds:
     specs = list(networks(configuration).values())
-    layouts = weights.layouts(specs, configuration)
-    frozen = weights.frozen_bytes(specs, configuration)
+    layouts = groups.layouts(specs, configuration)
+    frozen = groups.frozen_bytes(specs, configuration)
     (group,) = groups.pack("scoring", specs, layouts, group_bytes=10**9, frozen_bytes=frozen)
     return GroupRounds(
         group,

@@ -51,8 +51,10 @@ def identity(name: str, count: int) -> Identity:
     return Identity(site=name, key=signing_key(name), peers=registered(count))
 
 
-def context(attempt: str = "1") -> Context:
-    return Context(plan_hash="ab" * 32, run="run", group="heads", server_round=3, attempt=attempt)
+def context(attempt: str = "1", content: str = "cd" * 32) -> Context:
+    return Context(
+        plan_hash="ab" * 32, run="run", group="heads", server_round=3, attempt=attempt, content=content
+    )
 
 
 def terms(

@@ -24,7 +24,8 @@ class Stage:
         name: unique in the method.
         networks: all networks of the stage; all have the same number of rounds.
         alternatives: networks that the stage would have asked for, had earlier results been others: a site
-            agrees to all of them.
+            agrees to all of them. Whole choices one after another, each with as many networks as the stage has:
+            under secure aggregation a site answers for one choice, not for a mixture.
         whole: whether all its networks train as one, in one group.
     """
 

@@ -35,6 +35,13 @@ class Target(Section):
     at_least: int = 0
 
     @property
+    def task(self) -> str:
+        """What has to be known of an exam to learn it, and what is told apart: ``hypertrophy>1``, ``hypertrophy``."""
+        if self.kind == "permutation":
+            return f"{self.measurement} puzzles"
+        return f"{self.measurement}>{self.threshold}" if self.kind == "binary" else self.measurement
+
+    @property
     def label(self) -> str:
         """Short form for names: ``gt0``, ``grades`` or ``permutation``."""
         if self.kind == "binary":

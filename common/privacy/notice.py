@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.notices import NO_PRIVACY
 from common.privacy import planned
+from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings
 
 
@@ -19,17 +20,24 @@ def sentence(settings: Settings) -> str:
     if not settings.private:
         return NO_PRIVACY
     secure = settings.federation.secure
-    shared = (
-        f" That is against whoever sees sums over {secure.survivors} sites or more and works with at most "
-        f"{secure.colluders} of them."
-        if secure is not None
-        else ""
-    )
+    shared = f" {_onlookers(settings, secure)}" if secure is not None else ""
     return (
         f"Differential privacy: this campaign costs a patient of a site epsilon {_epsilon(settings):.2f} at delta "
         f"{_delta(settings):g} (one patient added or removed, accounted by privacy loss distributions, over all its "
         f"networks and rounds); what the site releases elsewhere adds to it.{shared}"
     )
+
+
+def _onlookers(settings: Settings, secure: SecureSettings) -> str:
+    from common.privacy.onlookers import onlookers  # noqa: PLC0415  scipy
+
+    assert settings.privacy is not None
+    return onlookers(
+        [settings.privacy.steps(planned.steps(settings))],
+        survivors=secure.survivors,
+        colluders=secure.colluders,
+        delta=_delta(settings),
+    ).sentence
 
 
 def _epsilon(settings: Settings) -> float:

@@ -19,6 +19,7 @@ from common.privacy import accounting, adjacency, noise_ratio, utility
 from common.privacy.accounting import PrivateSteps
 from common.privacy.designs import Design, Key
 from common.privacy.noise_ratio import Verdict
+from common.privacy.onlookers import Onlookers, onlookers
 from common.privacy.utility import Loss, Measured
 
 MINIMUM_SITES = 3
@@ -60,12 +61,16 @@ class Cohort:
         """Patients of an average site."""
         return self.patients / self.sites
 
+    @property
+    def needed(self) -> int:
+        """Sites that a sum under secure aggregation needs."""
+        return self.sites if self.survivors is None else self.survivors
+
     def spread(self, *, secure_aggregation: bool) -> float:
         """How many times one release's noise there is in the sum over the sites."""
         if not secure_aggregation:
             return noise_ratio.own_noise(self.sites)
-        survivors = self.sites if self.survivors is None else self.survivors
-        return noise_ratio.shared_noise(self.sites, survivors=survivors, colluders=self.colluders)
+        return noise_ratio.shared_noise(self.sites, survivors=self.needed, colluders=self.colluders)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +137,7 @@ class Consequences:
         two_sites: of a patient who is treated, and takes part, at two sites.
         one_dropout: under secure aggregation, if noise were shared among all sites and one dropped out; ``None``
             where there is no such sum.
+        onlookers: under secure aggregation, against whom the row's epsilon holds; ``None`` where there is no sum.
     """
 
     odds: float
@@ -139,6 +145,7 @@ class Consequences:
     campaign_again: float
     two_sites: float
     one_dropout: float | None
+    onlookers: Onlookers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -288,6 +295,9 @@ def _consequences(row: Row, cohort: Cohort, budget: Budget, steps_a_round: int) 
         campaign_again=again,
         two_sites=_group(steps, delta) if shared else again,
         one_dropout=_one_dropout(steps, cohort, delta) if shared else None,
+        onlookers=onlookers([steps], survivors=cohort.needed, colluders=cohort.colluders, delta=delta)
+        if shared
+        else None,
     )
 
 

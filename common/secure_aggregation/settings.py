@@ -22,7 +22,8 @@ class SecureSettings(Section):
     survivors: Annotated[int, Field(ge=2)]
     """The fewest whose sum is opened (U); with [privacy] the noise of so many is enough."""
     colluders: Annotated[int, Field(ge=0)] = 0
-    """So many sites may work together with the centre, and learn nothing of the others (t)."""
+    """So many sites may work together with the centre, and learn nothing of the others (t). With [privacy] at least
+    1: a site that takes part knows its own share of the noise."""
     largest_update: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     """Without [privacy]: each number of an update is clipped to this range."""
     most_examples: Positive = 100_000
@@ -41,6 +42,17 @@ class SecureSettings(Section):
         return Terms(
             sites=self.sites, survivors=self.survivors, colluders=self.colluders, length=length, bits=bits
         )
+
+
+def overstated(secure: SecureSettings) -> str | None:
+    """Why sums with noise would protect less than their epsilon says; ``None``: they do not."""
+    if secure.colluders > 0:
+        return None
+    return (
+        "[federation.secure] with [privacy] needs colluders of at least 1, got 0: a site that takes part knows its "
+        "own share of the noise, so that against it an epsilon of 2.997 is 4.46 with two survivors and 3.78 with "
+        "three. Set colluders = 1 and survivors to 3 or more: that takes three sites, and four for one to drop out"
+    )
 
 
 def objection(

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 
 from common.errors import ConfigurationError
 
-PROTOCOL = 1
+PROTOCOL = 2
 DOMAIN = b"synofed secure aggregation 1\n"
 
 
@@ -75,6 +75,9 @@ class Context:
         group: the group of networks.
         server_round: the round.
         attempt: a number that was never used before, 32 hex digits drawn by the centre.
+        content: SHA-256 of what every site is asked to compute, in hex; a site computes nothing else, so that no
+            one's vector is hidden among others that are known to be nothing (Pasquini, Francati and Ateniese 2022,
+            doi 10.1145/3548606.3560557).
     """
 
     plan_hash: str
@@ -82,6 +85,7 @@ class Context:
     group: str
     server_round: int
     attempt: str
+    content: str
 
 
 def binding(context: Context, terms: Terms) -> str:

@@ -34,6 +34,7 @@ from common.wire.parts import contents, encode_missing_weights, encode_refusal, 
 from common.wire.plan import decode_plan_reply, decode_plan_request, encode_plan_reply, encode_plan_request
 from common.wire.sums import decode_sum_reply, decode_sum_request, encode_sum_reply, encode_sum_request
 from common.wire.train import (
+    content_hash,
     decode_train_reply,
     decode_train_request,
     encode_train_reply,
@@ -60,6 +61,7 @@ __all__ = [
     "TrainRequest",
     "Weights",
     "WeightsRef",
+    "content_hash",
     "contents",
     "decode_ensemble_reply",
     "decode_ensemble_request",

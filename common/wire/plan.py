@@ -55,6 +55,7 @@ def encode_plan_reply(reply: PlanReply) -> RecordDict:
                     "plan-hash": reply.plan_hash,
                     "usable": json.dumps(dict(reply.usable)),
                     "public-key": reply.public_key,
+                    "without": list(reply.without),
                     "hours": json.dumps(reply.hours),
                     "round-seconds": reply.round_seconds,
                 }
@@ -73,13 +74,15 @@ def decode_plan_reply(record: RecordDict) -> Signed[PlanReply] | Refusal:
     if "refusal" in record:
         return decode_refusal(record)
     names = ("site", "version", "plan-hash", "usable", "public-key", "hours")
-    fields = fields_of(record, "reply", {**dict.fromkeys(names, str), "round-seconds": float})
+    kinds: dict[str, type] = {**dict.fromkeys(names, str), "without": list, "round-seconds": float}
+    fields = fields_of(record, "reply", kinds)
     reply = PlanReply(
         site=cast(str, fields["site"]),
         version=cast(str, fields["version"]),
         plan_hash=cast(str, fields["plan-hash"]),
         usable={str(k): int(v) for k, v in json.loads(cast(str, fields["usable"])).items()},
         public_key=cast(str, fields["public-key"]),
+        without=tuple(str(name) for name in cast(list[str], fields["without"])),
         hours=_hours(cast(str, fields["hours"])),
         round_seconds=cast(float, fields["round-seconds"]),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -63,6 +64,14 @@ def encode_train_request(request: TrainRequest) -> RecordDict:
     )
 
 
+def content_hash(request: TrainRequest) -> str:
+    """SHA-256 in hex of all that decides what a site computes, the same for what is sent and what was received.
+
+    That is everything but the request's id, and attached weights: those go by their hashes, which are part of it.
+    """
+    return contents(encode_train_request(replace(request, request_id="", attached={}))).hash
+
+
 def _hashes(frozen: Mapping[str, Mapping[str, WeightsRef]]) -> dict[str, dict[str, str]]:
     return {name: {part: ref.hash for part, ref in parts.items()} for name, parts in frozen.items()}
 
@@ -94,14 +103,20 @@ def decode_train_request(record: RecordDict) -> TrainRequest:
     arrays, attached = (record.array_records.get(part, ArrayRecord()) for part in ("weights", "attached"))
     if sorted(arrays) != sorted(names):
         raise UpdateError(f"Expected weights of {sorted(names)}, got {sorted(arrays)}")
+    encoding = _encoding(cast(str, fields["encoding"]))
+    weights = {name: unpack(arrays[name]) for name in names}
+    if {arrays[name].dtype for name in names} - {
+        encoding
+    }:  # else content_hash would not be of what is computed
+        raise UpdateError(f"Expected weights as {encoding}, got them written otherwise")
     return TrainRequest(
         campaign=cast(str, fields["campaign"]),
         plan_hash=cast(str, fields["plan-hash"]),
         request_id=cast(str, fields["request-id"]),
         group=cast(str, fields["group"]),
         server_round=cast(int, fields["server-round"]),
-        encoding=_encoding(cast(str, fields["encoding"])),
-        weights={name: unpack(arrays[name]) for name in names},
+        encoding=encoding,
+        weights=weights,
         layouts=dict(zip(names, cast(list[str], fields["layouts"]), strict=True)),
         frozen=_refs(cast(str, fields["frozen"])),
         attached={str(name): unpack(attached[name]) for name in attached},

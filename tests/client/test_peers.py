@@ -115,3 +115,16 @@ def test_settings_that_hide_nobody_are_refused() -> None:
             make_settings(text=text)
     without = make_settings()
     assert "secure" not in without.plan_json()
+
+
+def test_a_plan_whose_noise_a_fellow_site_sees_less_of_does_not_run() -> None:
+    """Approved before, or sent by another centre than ours."""
+    text = SECURE.format(survivors=4, colluders=1) + "[privacy]\npatients = 9\nnoise_multiplier = 2.0\n"
+    settings = make_settings(method="probe", weights="imagenet", text=text)
+    own = Policy.model_validate({"methods": ["*"], "maximum_epsilon": 9.0})
+    own.check_plan(settings)
+    assert settings.federation.secure is not None
+    secure = settings.federation.secure.model_copy(update={"colluders": 0})
+    federation = settings.federation.model_copy(update={"secure": secure})
+    with pytest.raises(PolicyError, match="needs colluders of at least 1"):
+        own.check_plan(settings.model_copy(update={"federation": federation}))

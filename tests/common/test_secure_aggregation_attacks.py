@@ -375,3 +375,19 @@ def test_vectors_that_do_not_fit_and_states_that_are_none_are_refused() -> None:
             State.parse(text)
     with pytest.raises(ValueError, match="32 fresh bytes"):
         site.keys(identity("Aachen", 5), KeysRequest(context=context()), terms=AGREED, entropy=bytes(32))
+
+
+def test_a_site_that_was_told_of_other_contents_has_keys_that_do_not_count() -> None:
+    """Zeros for the others would leave one site's vector in the open sum (Pasquini et al. 2022)."""
+    round_ = Round("shares")
+    assert isinstance(round_.request, SharesRequest)
+    reply, _ = site.keys(
+        identity("Bergen", 5),
+        KeysRequest(context=context(content="ef" * 32)),
+        terms=AGREED,
+        entropy=fresh("bergen"),
+    )
+    changed = of_bergen(
+        round_.request, mask_keys=reply.mask_key, share_keys=reply.share_key, signatures=reply.signature
+    )
+    round_.refuses(changed, "keys of Bergen are not signed .* for this attempt")

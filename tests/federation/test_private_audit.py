@@ -153,6 +153,11 @@ def test_a_campaign_under_secure_aggregation_is_audited(tmp_path: Path) -> None:
     steps = PrivateSteps(sample_rate=1.0, noise_multiplier=test_secure.SIGMA, count=test_secure.ROUNDS)
     together = guarantee_group([steps], patients=2, delta=1e-5)
     assert report["two_sites"]["epsilon"] == pytest.approx(together.epsilon)
-    assert "at least 2 of 3 sites" in report["facts"]["Secure aggregation of test"]
+    fact = report["facts"]["Secure aggregation of test"]
+    assert "at least 3 of 3 sites" in fact
+    assert (
+        f"epsilon {report['worst']['epsilon']:.3f}; against another site that takes part, by itself" in fact
+    )
     page = (folder.path / "privacy_report.html").read_text(encoding="utf-8")
     assert "which sees no single site" in page
+    assert "all of them together" not in " ".join(page.split())

@@ -52,11 +52,13 @@ NAMES = ("east", "north", "south")
 ROUNDS = 2
 SIGMA = 4.0
 SECURE = "[federation.secure]\nsites = 3\nsurvivors = 2\n"
+NOISED = "[federation.secure]\nsites = 3\nsurvivors = 3\ncolluders = 1\n"
+"""With noise: so that a fellow site, which knows its own share, sees as much of it as is booked."""
 PRIVATE = f"""
 [federation]
 rounds = {ROUNDS}
 quorum = 2
-{SECURE}
+{NOISED}
 [probe]
 neck = 6
 initialisations = 2
@@ -278,12 +280,12 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     monkeypatch.setattr("client.ledger.reserve", lambda *_: None)
     monkeypatch.setattr("client.private_consent.check", lambda *_: None)
     alone = private(
-        PRIVATE.replace(SECURE, "").replace(f"noise_multiplier = {SIGMA}", "noise_multiplier = 1e-7"),
+        PRIVATE.replace(NOISED, "").replace(f"noise_multiplier = {SIGMA}", "noise_multiplier = 1e-7"),
         encoders=tmp_path / "encoders",
     )
     run(folders, alone, tmp_path / "alone")
     planned = PrivateSum(
-        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=2, colluders=0, length=112
+        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=3, colluders=1, length=112
     )
     np.testing.assert_allclose(bare, weights(tmp_path / "alone"), atol=ROUNDS * planned.grid)
     assert not np.array_equal(bare, weights(tmp_path / "alone"))
@@ -452,8 +454,8 @@ def test_a_centre_that_exchanges_keys_or_invents_a_site_opens_nothing(
             noise_multiplier=SIGMA,
             patients=6,
             sites=3,
-            survivors=2,
-            colluders=0,
+            survivors=3,
+            colluders=1,
             length=112,
         )
         keys = {"mask_key": public_key(secret), "share_key": public_key(secret)}
@@ -539,16 +541,16 @@ def test_what_a_plan_protects_too_little_is_refused_before_it_begins(
     tmp_path: Path, folders: list[Path]
 ) -> None:
     settings = private(encoders=tmp_path / "encoders")
-    with pytest.raises(ConfigurationError, match="2 to 3 sites"):
+    with pytest.raises(ConfigurationError, match="3 to 3 sites"):
         run(folders[:1], settings, tmp_path / "few")
     for folder in folders[:2]:
-        change(folder, "minimum_peers = 1", "minimum_peers = 2")
+        change(folder, "minimum_peers = 1", "minimum_peers = 3")
     with pytest.raises(PolicyError, match="east refuses \\(policy\\); its own log says why; north refuses"):
         run(folders, settings, tmp_path / "peers")
     assert "few_peers" in (folders[0] / "log.txt").read_text()
     # with all the noise of its own it needs nobody
-    change(folders[0], "minimum_peers = 2", 'minimum_peers = 2\nfew_peers = "full_noise"')
-    change(folders[1], "minimum_peers = 2", "minimum_peers = 1")
+    change(folders[0], "minimum_peers = 3", 'minimum_peers = 3\nfew_peers = "full_noise"')
+    change(folders[1], "minimum_peers = 3", "minimum_peers = 1")
     draws: list[int] = []
 
     def nothing(count: int, *, variance: int, entropy: bytes) -> np.ndarray:

@@ -8,14 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tomli_w
 from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from client import chain, keys, ledger, ledger_file, ledger_patients, policy_file
-from common.errors import VerificationError
+from common.errors import ConfigurationError, VerificationError
 from common.privacy.accounting import PrivateSteps, epsilon
 from common.receipts import dump, payload
+from common.settings import parse
 from simulation.privacy_cli import privacy
 from tests.ledgers import make_unbounded
 from tests.privacy_evidence import IDS, ROUNDS, SIGMA, Campaign, make_plan, with_stray
@@ -455,3 +457,25 @@ def test_the_officers_signature_of_the_policy_is_checked_and_packed(site: Campai
     before = (folder / "audit.jsonl").read_bytes()
     assert audited(site)["policy"]["verdict"] == "fails"
     assert (folder / "audit.jsonl").read_bytes() == before
+
+
+def test_a_campaign_of_before_is_audited_with_what_a_fellow_site_sees(tmp_path: Path) -> None:
+    """Its noise was shared out among three, each of whom knows its own share; such plans are not run any more."""
+    text = make_plan().model_dump(mode="json", exclude_none=True)
+    text["federation"]["secure"] = {"sites": 5, "survivors": 3, "colluders": 0}
+    with pytest.raises(ConfigurationError, match="needs colluders of at least 1"):
+        parse(tomli_w.dumps(text))
+    site = Campaign.begin(tmp_path / "north", settings=parse(tomli_w.dumps(text), past=True))
+    for server_round in range(1, ROUNDS + 1):
+        site.debit(server_round)
+    report = json.loads(run("audit", site.site.folder, "--json").stdout)
+    fact = report["facts"]["Secure aggregation of heads"]
+    seen = PrivateSteps(sample_rate=1, noise_multiplier=SIGMA * (2 / 3) ** 0.5, count=ROUNDS)
+    assert (
+        f"epsilon {SPENT:.3f}; against another site that takes part, by itself: {epsilon([seen], delta=1e-5):.3f}"
+        in fact
+    )
+    page = (site.site.folder / "privacy_report.html").read_text(encoding="utf-8")
+    assert "together with as many sites as the plan says, and not against more of them" in " ".join(
+        page.split()
+    )

@@ -195,3 +195,32 @@ def test_no_annex_for_another_plan_than_the_configurations(
 def test_a_promise_of_another_format_is_refused() -> None:
     with pytest.raises(VerificationError, match="Expected a promise"):
         promise.read('{"format": "synofed promise 2"}')
+
+
+SUMMED = [
+    argument
+    for setting in ("sites=5", "survivors=4", "colluders=1")
+    for argument in ("--set", f"federation.secure.{setting}")
+]
+
+
+def test_epsilon_is_told_against_each_onlooker(tmp_path: Path) -> None:
+    """Of sums, whose noise the sites share out: the centre, a fellow site, an outsider; and how many may drop out."""
+    config = Path("configs/rating_private.toml")
+    content = planned(config, *SUMMED)
+    found = content["consequences"]["onlookers"]
+    assert found["centre"] == pytest.approx(content["chosen"]["epsilon"])
+    assert found["fellow"] == pytest.approx(2.997, abs=1e-3)
+    assert found["outsider"] == pytest.approx(2.547, abs=1e-3)
+    text = "\n".join(content["text"])
+    assert "against another site that takes part, by itself: 2.997" in text
+    assert "4 of 5 sites, so that 1 may drop out of a round; with three sites none may, with four one" in text
+    assert planned(config)["consequences"]["onlookers"] is None
+
+
+def test_noise_shared_out_without_colluders_is_not_planned_for(private: Path, plain: Path) -> None:
+    alone = [*SUMMED[:-1], "federation.secure.colluders=0"]
+    for config in (Path("configs/rating_private.toml"), plain):
+        error = refused(config, *alone)
+        assert isinstance(error, ConfigurationError)
+        assert "needs colluders of at least 1, got 0" in str(error)
