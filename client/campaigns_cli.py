@@ -7,8 +7,6 @@ import json
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from client import answered, campaign_page
 from client import campaigns as decisions
@@ -16,6 +14,7 @@ from client.campaigns import State, Status
 from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.errors import PolicyError
+from common.terminal import Console, Table
 
 campaigns = typer.Typer(help="Campaigns that the centre asked this site to join.", no_args_is_help=True)
 Prefix = Annotated[

@@ -9,8 +9,6 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 from common import atomic
 from common import settings as configuration
@@ -21,6 +19,7 @@ from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import RESEARCH_ONLY
 from common.privacy import notice
+from common.terminal import Console, Table
 from server import report as reports
 from server.campaign import Status
 from server.report import tables
@@ -34,11 +33,8 @@ from simulation import study as studies
 from simulation.progress import Display
 from simulation.simulate import simulate as run_simulation
 
-app = typer.Typer(
-    help="Whole multi-centre studies on one machine.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # a traceback may be sent to somebody
-)
+app = typer.Typer()
+"""The commands that belong to no group."""
 cohort = typer.Typer(help="Phantom or public data laid out as site folders.", no_args_is_help=True)
 
 
@@ -76,7 +72,7 @@ def simulate(
         typer.echo(json.dumps(metrics))
     else:
         console.print(_table(path))
-        console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}", highlight=False)
+        console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}")
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
         raise SubsetError(f"The run is complete, but some rounds went without {', '.join(missing)}")
@@ -158,7 +154,7 @@ def score(
     lines += shown.score_lines(scores)
     lines += [f"Heatmaps: {', '.join(map(str, written))}"] if written else []
     lines += [RESEARCH_ONLY, notice.sentence(committee.settings)]
-    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print("\n".join(lines))
 
 
 def _heatmaps(
@@ -196,7 +192,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
         typer.echo(json.dumps(counts | {"notice": notices}))
         return
     for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
-        console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
+        console.print(f"quarantined {exam_id}: {reason}")
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
     typer.echo("\n".join(notices))
 
@@ -308,7 +304,7 @@ def _table(run: Path) -> Table:
     content = read_content(run)
     name = content.primary
     table = Table(title=f"{name}: held-out exams, 95 % intervals by bootstrap over patients")
-    table.add_column("trained how, scored where", no_wrap=True)
+    table.add_column("trained how, scored where")
     for title in ("accuracy %", "linear kappa"):
         table.add_column(title, justify="right", no_wrap=True)
     for rows in (tables.comparison, tables.places):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from client import policy_file
 from client.site import Site
@@ -22,6 +21,7 @@ from common.privacy import plan as planning
 from common.privacy.plan import Budget, Cohort, Plan
 from common.privacy.promise import Promise, SitePromise
 from common.settings import Settings
+from common.terminal import Console
 from common.version import VERSION
 from simulation import privacy_plan_shown as shown
 
@@ -72,9 +72,9 @@ def plan(
     console = Console()
     console.print(shown.table(settings, found))
     for line in shown.lines(settings, found):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if written:
-        console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
+        console.print(f"Written: {', '.join(map(str, written))}")
 
 
 def cohort_of(settings: Settings, *, patients: int, sites: int) -> Cohort:

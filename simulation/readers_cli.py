@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from common import atomic
 from common.errors import DataError
+from common.terminal import Console
 from simulation import readers_files as files
 from simulation import readers_shown as shown
 from simulation import simulated_readers
@@ -58,7 +58,7 @@ def readers(
     console = Console()
     for part in shown.tables(readings, study):
         console.print(part, "")
-    console.print("\n".join(shown.lines(readings, study)), highlight=False, markup=False)
+    console.print("\n".join(shown.lines(readings, study)))
     typer.echo("Every figure, with intervals, of every reader: --json or --out DIR" if out is None else out)
 
 
