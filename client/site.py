@@ -36,7 +36,7 @@ class ComputeSection(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """What trains; ``auto``: the first GPU, or the CPU where there is none."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU threads; 0: as many as there are cores. The same number gives the same bits."""
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the GPU's memory that training may take."""

@@ -52,10 +52,7 @@ def test_python_m_is_the_command(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert "nothere.toml" in done.stderr
     assert run("-m", "synofed", "simulate", "--nonsense").returncode == 2
-    assert (
-        run("-m", "synofed", "--help").stdout.startswith(" ") is False
-        or "synofed" in run("-m", "synofed", "--help").stdout
-    )
+    assert "simulate" in run("-m", "synofed", "--help").stdout
 
 
 @pytest.mark.parametrize("path", [path for path, _ in every_command()], ids=" ".join)
