@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -16,9 +18,27 @@ Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 24 * 3600.0)]
 Bytes = Annotated[int, Field(ge=1, le=2**50)]
 Share = Annotated[float, Field(ge=1e-30, lt=1)]
 Threads = Annotated[int, Field(ge=1, le=4096)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
+LAST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
+
+
+def secret(check: Callable[[str], str | None]) -> BeforeValidator:
+    """Of a :class:`pydantic.SecretStr`: refuses what cannot be one, and never repeats it.
+
+    Args:
+        check: says what was expected; ``None``: it is well.
+    """
+
+    def checked(given: object) -> object:
+        value = given.get_secret_value() if isinstance(given, SecretStr) else given
+        problem = check(value) if isinstance(value, str) else "expected a text"
+        if problem:
+            raise PydanticCustomError("secret", "{problem}", {"problem": problem})
+        return given
+
+    return BeforeValidator(checked)
 
 
 class Section(BaseModel):

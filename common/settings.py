@@ -21,6 +21,7 @@ from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy.settings import PrivacySettings
+from common.redaction import redacted
 from common.section import (
     Backbone,
     Bytes,
@@ -363,7 +364,7 @@ def _set(document: dict[str, Any], override: str) -> None:
 def describe(error: ValidationError, *, source: str) -> str:
     """Every unknown key and every value out of range, a line each."""
     lines = [_describe(detail) for detail in error.errors()]
-    return f"{source} cannot be used:\n" + "\n".join(lines)
+    return redacted(f"{source} cannot be used:\n" + "\n".join(lines))
 
 
 def _describe(detail: Any) -> str:
@@ -373,6 +374,8 @@ def _describe(detail: Any) -> str:
     if detail["type"] == "missing":
         return f"  {where}: is missing"
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "secret":
+        return f"  {where}: {message}"
     if isinstance(detail["input"], dict):  # of a whole section, which says itself what came
         return f"  {where}: {message}"
     return f"  {where}: {message}, got {detail['input']!r:.80}"

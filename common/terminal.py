@@ -6,8 +6,9 @@ Nothing else in synofed makes a :class:`rich.console.Console` or a :class:`rich.
 
 from __future__ import annotations
 
+import io
 import re
-from typing import IO, Any
+from typing import Any
 
 from rich.console import Console as RichConsole
 from rich.console import RenderableType
@@ -44,7 +45,7 @@ class Console(RichConsole):
         stderr: print to standard error.
         quiet: print nothing.
         width: in characters; default: the terminal's, or 80.
-        file: print there.
+        file: print there instead.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Console(RichConsole):
         stderr: bool = False,
         quiet: bool = False,
         width: int | None = None,
-        file: IO[str] | None = None,
+        file: io.StringIO | None = None,
     ) -> None:
         super().__init__(
             stderr=stderr, quiet=quiet, width=width, file=file, markup=False, emoji=False, highlight=False

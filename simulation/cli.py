@@ -12,13 +12,14 @@ from pydantic import ValidationError
 
 from common import atomic
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import PhantomSettings, PublicSettings
 from common.committee import Committee, Scores
 from common.errors import ConfigurationError, DataError, SubsetError
 from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import RESEARCH_ONLY
 from common.privacy import notice
+from common.section import LAST_SEED
 from common.terminal import Console, Table
 from server import report as reports
 from server.campaign import Status
@@ -226,7 +227,7 @@ def make_cohort(
     exams: Annotated[int, typer.Option(help="Joint exams a patient.")] = 8,
     image_px: Annotated[int, typer.Option(help="Side of the region of interest.")] = 224,
     unseen: Annotated[bool, typer.Option(help="Add a site whose device is never trained on.")] = True,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
 ) -> None:
     """Make phantom patients, laid out as site folders."""
     try:
@@ -248,7 +249,7 @@ def make_cohort(
 def show_cohort(
     folder: Annotated[Path, typer.Argument(help="A cohort's folder.")],
     out: Annotated[Path, typer.Option(help="PNG to be written.")] = Path("cohort.png"),
-    seed: Annotated[int, typer.Option(help="Chooses the examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Chooses the examples.")] = 0,
 ) -> None:
     """Draw a contact sheet: grades by devices."""
     cohorts.show(folder, out, seed=seed)
@@ -266,16 +267,29 @@ def split_cohort(
     alpha: Annotated[float, typer.Option(help="Of the Dirichlet distribution over grades.")] = 1.0,
     weights: Annotated[list[float] | None, typer.Option(help="Relative sizes of the sites.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of patients for testing.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same split.")] = 0,
 ) -> None:
     """Turn a manifest into site folders; patients are never split."""
+    try:
+        asked = PublicSettings(
+            images=manifest.parent,
+            labels=manifest,
+            columns={},
+            by=by,
+            sites=sites,
+            alpha=alpha,
+            weights=tuple(weights or ()),
+            held_out=held_out,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source="The split")) from None
     made = public.split(
         manifest,
-        by=by,
-        sites=sites,
-        alpha=alpha,
-        weights=tuple(weights or ()),
-        held_out=held_out,
+        by=asked.by,
+        sites=asked.sites,
+        alpha=asked.alpha,
+        weights=asked.weights,
+        held_out=asked.held_out,
         seed=seed,
         out=out,
     )

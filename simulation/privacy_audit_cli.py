@@ -35,7 +35,7 @@ def audit(
     empirical: Annotated[
         bool, typer.Option("--empirical", help="Also rehearse the private step, with canaries.")
     ] = False,
-    canaries: Annotated[int, typer.Option(min=10, help="Of the rehearsal.")] = 1000,
+    canaries: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of the rehearsal.")] = 1000,
     affected_by: Annotated[
         str | None,
         typer.Option(metavar="VERSION", help="List what this version released, and stop there."),

@@ -10,6 +10,7 @@ import typer
 
 from common import atomic
 from common.errors import DataError
+from common.section import LAST_SEED
 from common.terminal import Console
 from simulation import readers_files as files
 from simulation import readers_shown as shown
@@ -33,7 +34,9 @@ def readers(
         typer.Option(metavar="RUN", help="Draw simulated readers of a run's phantoms; needs --out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures as CSV and a chart.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap, permutations, simulated readers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LAST_SEED, help="Of bootstrap, permutations, simulated readers.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score a reader study: each reader and their average, without and with assistance."""

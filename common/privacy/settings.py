@@ -11,13 +11,16 @@ from common.section import Name, Positive, Rate, Section, Share
 if TYPE_CHECKING:
     from common.privacy.accounting import PrivateSteps
 
+LEAST_NOISE, MOST_NOISE = 0.05, 1e6
+"""Of a noise multiplier: with less there is no privacy to account for, with more nothing is learnt."""
+
 
 class PrivacySettings(Section):
     """Differential privacy, with the patient as its unit; the sites hold it against their own caps."""
 
     mechanism: Literal["gaussian", "none"] = "gaussian"
     """``none``: the same computation without clipping, sampling and noise, to compare with: **no privacy**."""
-    noise_multiplier: Rate | None = None
+    noise_multiplier: Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)] | None = None
     """Standard deviation of the noise over ``max_grad_norm`` (sigma); `synofed privacy plan` finds it."""
     max_grad_norm: Rate = 1.0
     """What a patient's gradient is clipped to (C)."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 import synofed
@@ -15,6 +14,7 @@ from common import encoder_files
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
 from common.settings import Settings
+from common.terminal import Console
 from simulation import cohort, disjoint
 from simulation.phantom.devices import FITTED
 from simulation.pretrain import Made, pretrain
