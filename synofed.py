@@ -145,11 +145,12 @@ def _command(first: str) -> click.Command:
     import typer  # noqa: PLC0415
     from rich.markup import escape  # noqa: PLC0415
     from typer.core import TyperArgument, TyperOption  # noqa: PLC0415
+    from typer.utils import get_params_from_function  # noqa: PLC0415
 
     def escaped(command: click.Command) -> click.Command:
         command.help = command.help and escape(command.help)
         written = getattr(command.callback, "__wrapped__", None)
-        said = typer.main.get_params_from_function(written) if written is not None else {}
+        said = get_params_from_function(written) if written is not None else {}
         for parameter in command.params:
             if isinstance(parameter, TyperArgument | TyperOption) and parameter.name in said:
                 # from the source: what Typer gives an argument to say, click 8.5 drops

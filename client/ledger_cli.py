@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 import typer
+from rich.console import RenderableType
 from rich.progress_bar import ProgressBar
 from typer.core import TyperGroup
 
@@ -124,7 +125,7 @@ def _table(name: str, found: Spent) -> Table:
     return table
 
 
-def _bar(epsilon: float, maximum: float) -> Table:
+def _bar(epsilon: float, maximum: float) -> RenderableType:
     line = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=maximum, completed=min(epsilon, maximum), width=BAR_WIDTH)
     line.add_row("spent", bar, f"{epsilon:.3f} of {maximum:g}")

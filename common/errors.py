@@ -181,7 +181,11 @@ def explained(error: OSError) -> str:
     Args:
         error: of a file, a folder or a socket, wherever it came from.
     """
-    what = error.strerror or str(error) or type(error).__name__
     places = [f"{place}" for place in (error.filename, error.filename2) if place is not None]
-    advice = _ADVICE.get(error.errno or 0, "look at it, then run the same command again")
-    return " ".join(f"{' -> '.join(places)}{': ' if places else ''}{what}: {advice}".split())
+    return " ".join(f"{' -> '.join(places)}{': ' if places else ''}{refusal(error)}".split())
+
+
+def refusal(error: OSError) -> str:
+    """The same for a message that has said where: what the system refused, and what to do."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what}: {_ADVICE.get(error.errno or 0, 'look at it, then run the same command again')}"

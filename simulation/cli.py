@@ -14,7 +14,7 @@ from common import atomic
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings, PublicSettings
 from common.committee import Committee, Scores
-from common.errors import ConfigurationError, DataError, SubsetError
+from common.errors import ConfigurationError, DataError, SubsetError, refusal
 from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import RESEARCH_ONLY
@@ -185,7 +185,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     try:
         atomic.write(out, table.to_csv(index=False).encode())
     except OSError as error:
-        raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
+        raise DataError(f"The scores cannot be written to {out}: {refusal(error)}") from None
     quarantined = int((table["reason"] != "").sum())
     notices = [RESEARCH_ONLY, notice.sentence(committee.settings)]
     counts = {"scored": len(table) - quarantined, "quarantined": quarantined, "out": str(out)}

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from common import atomic
-from common.errors import DataError
+from common.errors import DataError, refusal
 from common.section import LAST_SEED
 from common.terminal import Console
 from simulation import readers_files as files
@@ -70,4 +70,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(path, text.encode())
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
+        raise DataError(f"{path} cannot be written: {refusal(error)}") from None
