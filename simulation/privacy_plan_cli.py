@@ -32,8 +32,8 @@ USUAL_DELTA = 1e-5
 
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    patients: Annotated[int, typer.Option(min=1, max=10**9, help="Training patients of all sites together.")],
-    sites: Annotated[int, typer.Option(min=1, max=10**6, help="Sites that they are spread over.")],
+    patients: Annotated[int, typer.Option(max=10**9, help="Training patients of all sites together.")],
+    sites: Annotated[int, typer.Option(max=10**6, help="Sites that they are spread over.")],
     epsilon: Annotated[
         float | None, typer.Option(help="That no patient shall exceed: finds the noise.")
     ] = None,

@@ -44,7 +44,7 @@ def needed(command: click.Command) -> Iterator[str]:
     for parameter in command.params:
         if not parameter.required:
             continue
-        value = {"integer": "1", "float": "1"}.get(parameter.type.name, "x")
+        value = {"integer": "1", "integer range": "1", "float": "1"}.get(parameter.type.name, "x")
         if isinstance(parameter, click.Option):
             yield parameter.opts[0]
         yield value
