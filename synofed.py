@@ -6,14 +6,17 @@ The one public module: :func:`simulate` and :class:`Run`, and :func:`main`, the 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import click
     import pandas as pd
     import typer
     from torch import nn
@@ -87,9 +90,8 @@ def simulate(
         common.errors.SynofedError: for what is wrong with settings, data or sites, said in full.
     """
     _check_packages()
-    from rich.console import Console  # noqa: PLC0415
-
     from common import settings  # noqa: PLC0415
+    from common.terminal import Console  # noqa: PLC0415
     from simulation.progress import Display  # noqa: PLC0415
     from simulation.simulate import simulate as run  # noqa: PLC0415
 
@@ -101,21 +103,67 @@ def simulate(
 
 
 def main() -> None:
-    """The command line; exit codes as ``common.errors`` lists them."""
+    """The command line; exit codes as ``common.errors`` lists them.
+
+    What nobody foresaw is shown with its traceback, which holds no values of variables: it may be sent to somebody.
+    """
     try:
         _check_packages()
     except ImportError as error:
         sys.exit(f"Error: {error}")
-    from common.errors import SynofedError  # noqa: PLC0415
+    from common.errors import SynofedError, explained  # noqa: PLC0415
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that a name has
+            stream.reconfigure(errors="backslashreplace")
     try:
-        _commands(sys.argv[1] if len(sys.argv) > 1 else "")()
+        _command(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="synofed")
     except SynofedError as error:
-        sys.stderr.write(f"Error: {error}\n")
+        _say(f"Error: {error}\n")
         sys.exit(error.exit_code)
+    except OSError as error:
+        _say(f"Error: {explained(error)}\n")
+        sys.exit(1)
     except KeyboardInterrupt:
-        sys.stderr.write("Interrupted. Go on with --resume.\n")
+        _say("Interrupted. Go on with --resume.\n")
         sys.exit(130)
+    except Exception:
+        _say(traceback.format_exc())
+        sys.exit(1)
+
+
+def _say(text: str) -> None:
+    """To standard error, without secrets and without what a terminal would obey."""
+    from common.redaction import redacted  # noqa: PLC0415
+    from common.terminal import LAYOUT, visible  # noqa: PLC0415
+
+    sys.stderr.write(visible(redacted(text), keep=LAYOUT))
+
+
+def _command(first: str) -> click.Command:
+    """The command line, its help texts shown as they are written: Typer takes ``[cohort]`` for a style.
+
+    Called directly, not through Typer, which would show the variables of whatever failed.
+    """
+    import click  # noqa: PLC0415
+    import typer  # noqa: PLC0415
+    from rich.markup import escape  # noqa: PLC0415
+    from typer.core import TyperArgument, TyperOption  # noqa: PLC0415
+    from typer.utils import get_params_from_function  # noqa: PLC0415
+
+    def escaped(command: click.Command) -> click.Command:
+        command.help = command.help and escape(command.help)
+        written = getattr(command.callback, "__wrapped__", None)
+        said = get_params_from_function(written) if written is not None else {}
+        for parameter in command.params:
+            if isinstance(parameter, TyperArgument | TyperOption) and parameter.name in said:
+                # from the source: what Typer gives an argument to say, click 8.5 drops
+                parameter.help = escape(getattr(said[parameter.name].default, "help", None) or "")
+        for inner in command.commands.values() if isinstance(command, click.Group) else ():
+            escaped(inner)
+        return command
+
+    return escaped(typer.main.get_command(_commands(first)))
 
 
 def _commands(first: str) -> typer.Typer:
@@ -125,29 +173,30 @@ def _commands(first: str) -> typer.Typer:
     from client import cli as client_cli  # noqa: PLC0415
     from server import cli as server_cli  # noqa: PLC0415
 
+    app = typer.Typer(
+        help="Whole multi-centre studies on one machine; a hospital's site; the coordinating centre.",
+        no_args_is_help=True,
+    )
     groups = {"site": client_cli.site, "federation": server_cli.federation, "run": server_cli.run}
     if first in groups:
-        app = typer.Typer()
         app.add_typer(groups[first], name=first)
         return app
     from simulation import privacy_cli  # noqa: PLC0415
 
+    groups["privacy"] = privacy_cli.privacy
     if first == "privacy":
-        app = typer.Typer()
-        app.add_typer(privacy_cli.privacy, name="privacy")
+        app.add_typer(groups[first], name=first)
         return app
     from client import data_cli  # noqa: PLC0415
     from simulation import cli, pretrain_cli, readers_cli, study_cli  # noqa: PLC0415
 
-    cli.app.command("study")(study_cli.study)
-    cli.app.command("pretrain")(pretrain_cli.pretrain)
-    cli.app.command("readers")(readers_cli.readers)
-    cli.app.add_typer(cli.cohort, name="cohort")
-    cli.app.add_typer(data_cli.data, name="data")
-    cli.app.add_typer(privacy_cli.privacy, name="privacy")
-    for name, group in groups.items():
-        cli.app.add_typer(group, name=name)
-    return cli.app
+    app.add_typer(cli.app)
+    app.command("study")(study_cli.study)
+    app.command("pretrain")(pretrain_cli.pretrain)
+    app.command("readers")(readers_cli.readers)
+    for name, group in {"cohort": cli.cohort, "data": data_cli.data, **groups}.items():
+        app.add_typer(group, name=name)
+    return app
 
 
 def _check_packages() -> None:
@@ -166,3 +215,7 @@ def _check_packages() -> None:
                 f"Expected the package {name!r} at {home / name}, got {where}: start synofed from another folder, "
                 f"or remove what hides it from PYTHONPATH"
             )
+
+
+if __name__ == "__main__":
+    main()

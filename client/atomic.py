@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common import atomic
 from common.atomic import sync
-from common.errors import StorageError
+from common.errors import StorageError, refusal
 
 __all__ = ["create", "sync", "write"]
 
@@ -45,4 +45,4 @@ def _drafted(path: Path, content: bytes, *, mode: int) -> Iterator[Path]:
         with atomic.drafted(path, content, mode=mode) as draft:
             yield draft
     except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from None
+        raise StorageError(f"{path} cannot be written: {refusal(error)}") from None

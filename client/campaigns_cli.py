@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from client import answered, campaign_page, opened
 from client import campaigns as decisions
@@ -17,6 +15,7 @@ from client.campaigns import State, Status
 from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.errors import PolicyError
+from common.terminal import Console, Table
 
 campaigns = typer.Typer(help="Campaigns that the centre asked this site to join.", no_args_is_help=True)
 Prefix = Annotated[

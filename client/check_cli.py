@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from client.cli_options import AsJson, Folder
 from client.site import Site
 from common.settings import load
+from common.terminal import Console, Table
 
 if TYPE_CHECKING:
     from client.check.dry_round import Rehearsal
@@ -60,7 +59,7 @@ def check(
         if rehearsal is not None:
             console.print(_sent(rehearsal))
         kept = " and ".join(map(str, written))
-        console.print(f"Rows stay here: {kept}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Rows stay here: {kept}", soft_wrap=True)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 

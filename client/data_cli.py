@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from client import withdraw_cli
 from client.cli_options import AsJson
 from common.errors import DataError
+from common.terminal import Console, Table
 
 if TYPE_CHECKING:
     from client.doctor.findings import Report
@@ -61,7 +60,7 @@ def ingest(
         return
     console = Console()
     console.print(_ingested(done))
-    console.print("\n".join(_next(done, out, place)), highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(_next(done, out, place)), soft_wrap=True)
 
 
 @data.command("check")
@@ -87,7 +86,7 @@ def check(
     else:
         console = Console()
         console.print(_report(report))
-        console.print(f"Each row: {place}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Each row: {place}", soft_wrap=True)
     if report.problems:
         raise DataError(
             f"{report.problems} problems in {report.folder}: {place} names the exams; correct or remove them"
@@ -97,7 +96,7 @@ def check(
 def _bar(what: str, *, quiet: bool) -> Progress:
     console = Console(stderr=True)
     return Progress(
-        TextColumn(what),
+        TextColumn(what, markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

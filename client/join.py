@@ -5,6 +5,7 @@ Only outbound connections are made. Why a connection ended is said in one line, 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import math
@@ -12,18 +13,19 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import urlsplit
+
+from pydantic import SecretStr
 
 from client import enrolment, keys
 from client.enrolment import Enrolment
-from client.site import Site
+from client.site import Site, proxy_objection
 from client.supernode import Joining, free_port, prepare, services
 from client.tls import explain_tls, failure
-from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError
+from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError, explained
 from common.processes import Backoff, Service, until_signalled
 
 LOOK_S = 0.5
@@ -32,6 +34,8 @@ CONNECTED = "SuperNode ID:"
 QUIET_S = 5.0
 """What keeps a SuperNode that has not connected by then is looked for; again when it has lived twice as long."""
 PROBE_S = 8.0
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""A disk on which there may be room again."""
 Say = Callable[[str], None]
 
 _NOT_ACTIVATED = re.compile(r"\[code: 2004\]|could not be activated|No SuperNode found")
@@ -94,9 +98,12 @@ class Joined:
         Raises:
             ConnectionLostError: with ``once``, why it ended.
             SynofedError: at the start, as :func:`joining`.
+            OSError: at the start, if the site's folder cannot be written for another reason than a full disk.
         """
         joining(self.folder)
-        with locked(self.folder), until_signalled() as ended:
+        with until_signalled() as ended, ExitStack() as stack:
+            while not ended() and not self._locked(stack):
+                time.sleep(LOOK_S)
             try:
                 while not ended():
                     lost = self.look()
@@ -126,17 +133,30 @@ class Joined:
     def _start(self) -> None:
         try:
             start = joining(self.folder)  # anew each time: its files may have been put right
-        except SynofedError as error:
-            self._wait(f"{error}", lived_s=0.0)
-            return
-        prepare(start)
-        self._services = services(start, port=free_port())
-        self._address, self._connected = start.address, False
-        self._started = time.monotonic()
-        self._ask_at = self._started + QUIET_S
-        self._note("connecting", "")
-        for service in self._services:
-            service.start()
+            prepare(start)
+            self._services = services(start, port=free_port())
+            self._address, self._connected = start.address, False
+            self._started = time.monotonic()
+            self._ask_at = self._started + QUIET_S
+            self._note("connecting", "")
+            for service in self._services:
+                service.start()
+        except (SynofedError, OSError) as error:
+            self._stop()
+            self._wait(explained(error) if isinstance(error, OSError) else str(error), lived_s=0.0)
+
+    def _locked(self, stack: ExitStack) -> bool:
+        """Whether the site is now this process's own; a full disk is waited for."""
+        if time.monotonic() < self._due:
+            return False
+        try:
+            stack.enter_context(locked(self.folder))
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            self._wait(explained(error), lived_s=0.0)
+            return False
+        return True
 
     def _look_for_connection(self, printed: str) -> None:
         """Whether the SuperNode has connected; where it tries in silence, what keeps it is said once."""
@@ -175,7 +195,7 @@ class Joined:
         self._services = ()
 
     def _note(self, state: str, reason: str) -> None:
-        """What ``synofed site status`` shows."""
+        """What ``synofed site status`` shows; where the disk is full, it shows what was noted before."""
         content = {
             "state": state,
             "reason": reason,
@@ -185,8 +205,12 @@ class Joined:
         }
         place = state_file(self.folder)
         draft = place.with_name(f".{place.name}.{os.getpid()}")
-        draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        draft.replace(place)
+        with suppress(OSError):
+            draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
+            draft.replace(place)
+            return
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def state_file(folder: Path) -> Path:
@@ -240,7 +264,7 @@ def what_keeps(folder: Path, printed: str, *, address: str) -> str:
     from client.check.connection import look  # noqa: PLC0415  httpx: only where something is amiss
 
     try:
-        proxy = Site.open(folder).file.network.proxy
+        proxy = Site.open(folder).file.network.proxy.get_secret_value()
         seen = look(address, enrolment.ca_certificate(folder), forward_proxy=proxy, wait_s=PROBE_S)
     except SynofedError as error:
         return str(error)
@@ -267,8 +291,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f"This site is joined already, by process {file.read().strip() or 'unknown'}: end that one first"
             ) from None
         file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        os.write(file.fileno(), f"{os.getpid()}\n".encode())
         yield
 
 
@@ -296,15 +319,20 @@ def _check_key(key: Path) -> None:
         raise DataError(f"Other accounts can read {key}: chmod 600 {key}, and ask who has read it")
 
 
-def _proxy(url: str) -> dict[str, str]:
-    """The variables by which the SuperNode's HTTP client knows a forward proxy."""
-    if not url:
-        return {}
-    if not urlsplit(url).hostname:
-        raise ConfigurationError(
-            "Expected network.proxy in site.toml as http://[USER:PASSWORD@]HOST:PORT, got something without a host"
-        )
-    return {"HTTPS_PROXY": url, "https_proxy": url}
+def _proxy(url: SecretStr) -> dict[str, SecretStr]:
+    """The variables by which the SuperNode's HTTP client knows a forward proxy.
+
+    Raises:
+        ConfigurationError: if there is none, and the one in the environment cannot be used.
+    """
+    names = ("HTTPS_PROXY", "https_proxy")
+    if url.get_secret_value():
+        return dict.fromkeys(names, url)
+    for name in names:
+        problem = proxy_objection(os.environ.get(name, ""))
+        if problem:
+            raise ConfigurationError(f"The variable {name} of the environment cannot be used: {problem}")
+    return {}
 
 
 def _last_line(text: str) -> str:

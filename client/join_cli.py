@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,6 +14,8 @@ import typer
 from client.cli_options import Folder
 from client.join import Joined, joining
 from client.log import site_log
+from common.redaction import redacted
+from common.terminal import LAYOUT, visible
 
 
 def join(
@@ -25,8 +28,12 @@ def join(
 
     def say(text: str) -> None:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        sys.stdout.write((json.dumps({"time": now, "event": text}) if as_json else f"{now} {text}") + "\n")
-        sys.stdout.flush()
+        text = visible(redacted(text), keep=LAYOUT)
+        with suppress(OSError):  # its log may lie on a full disk
+            sys.stdout.write(
+                (json.dumps({"time": now, "event": text}) if as_json else f"{now} {text}") + "\n"
+            )
+            sys.stdout.flush()
         site_log(folder, logging.INFO, text)
 
     say(f"joining {start.address}")

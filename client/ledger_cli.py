@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 import typer
-from rich.console import Console
+from rich.console import RenderableType
 from rich.progress_bar import ProgressBar
-from rich.table import Table
 from typer.core import TyperGroup
 
 from client import receipts
 from client.cli_options import AsJson, Folder, KeptReceipts, Noted
 from client.site import Site
+from common.terminal import Console, Table
 
 if TYPE_CHECKING:
     from client.ledger_spent import Spent
@@ -51,7 +51,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     console.print(_table(site.name, found))
     if found.maximum_epsilon is not None:
         console.print(_bar(found.epsilon, found.maximum_epsilon))
-    console.print("\n".join(_told(found)), highlight=False, markup=False, soft_wrap=True)
+    console.print("\n".join(_told(found)), soft_wrap=True)
 
 
 @commands.command("head")
@@ -125,7 +125,7 @@ def _table(name: str, found: Spent) -> Table:
     return table
 
 
-def _bar(epsilon: float, maximum: float) -> Table:
+def _bar(epsilon: float, maximum: float) -> RenderableType:
     line = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=maximum, completed=min(epsilon, maximum), width=BAR_WIDTH)
     line.add_row("spent", bar, f"{epsilon:.3f} of {maximum:g}")

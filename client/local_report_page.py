@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
 from importlib.resources import files
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 
 from client.local_report import HELD_OUT, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
-from common.figures import INK, LINE
+from common.figures import HASH_SALT, INK, LINE, STYLE, room_in, svg
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -75,8 +74,9 @@ def _figure(part: Part, score: str) -> str:
     inks: dict[RcKeyType, Any] = dict.fromkeys(
         ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK
     )
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "synofed", "font.size": 8.5, **inks}):
-        canvas = Figure(figsize=(4.6, 0.65 + 0.3 * len(rows)), layout="constrained")
+    with mpl.rc_context({**STYLE, "svg.hashsalt": HASH_SALT, **inks}):
+        width = 4.6 + room_in(label for label, _, _ in rows)
+        canvas = Figure(figsize=(width, 0.65 + 0.3 * len(rows)), layout="constrained")
         FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         for place, (_, kind, kappa) in enumerate(rows):
@@ -90,8 +90,6 @@ def _figure(part: Part, score: str) -> str:
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        buffer = io.StringIO()
-        canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        document = svg(canvas, transparent=True)
+    element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
     return element.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -7,6 +7,8 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common.redaction import redacted
+
 
 def site_log(folder: Path, level: int, text: str, *, with_traceback: bool = False) -> None:
     """Append to ``<site folder>/log.txt``; a site whose log cannot be written still answers.
@@ -21,6 +23,6 @@ def site_log(folder: Path, level: int, text: str, *, with_traceback: bool = Fals
     details = f"\n{traceback.format_exc()}" if with_traceback else ""
     try:
         with (folder / "log.txt").open("a", encoding="utf-8") as file:
-            file.write(f"{when} {logging.getLevelName(level)} {text}{details}\n")
+            file.write(f"{when} {logging.getLevelName(level)} {redacted(f'{text}{details}')}\n")
     except OSError:
         logging.getLogger("synofed.client").warning("the site's log cannot be written")

@@ -39,7 +39,8 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Print the last entries; all are checked on the way."""
-    entries = list(chain.entries(folder / chain.NAME))[-last:]
+    site = Site.open(folder)
+    entries = list(chain.entries(site.folder / chain.NAME))[-last:]
     if as_json:
         typer.echo(json.dumps([dict(entry.content) for entry in entries]))
         return

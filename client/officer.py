@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from client import atomic
-from common.errors import DataError, VerificationError
+from common.errors import DataError, VerificationError, refusal
 
 MINIMUM_PASSPHRASE = 12
 
@@ -49,7 +49,7 @@ def make(place: Path, *, passphrase: str) -> str:
             f"Expected no file at {place}: a key is never replaced, choose another name"
         ) from None
     except OSError as error:
-        raise DataError(f"{place} cannot be written: {error.strerror}") from None
+        raise DataError(f"{place} cannot be written: {refusal(error)}") from None
     return key.public_key().public_bytes_raw().hex()
 
 

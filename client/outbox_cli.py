@@ -10,8 +10,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from flwr.app import Array, ArrayRecord, ConfigRecord
-from rich.console import Console
-from rich.table import Table
 
 from client import chain, keys
 from client import outbox as kept_replies
@@ -21,6 +19,7 @@ from client.site import Site
 from common import bfloat16, wire
 from common.errors import DataError, SynofedError, VerificationError
 from common.receipts import verify
+from common.terminal import Console, Table
 
 outbox = typer.Typer(help="The exact replies that left this site.", no_args_is_help=True)
 KIND = {"float32": "<f4", "int64": "<i8"}

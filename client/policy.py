@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, tzinfo
-from typing import Annotated, Literal
+from typing import Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import Field, field_validator
+from pydantic import field_validator
 
 from client.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_own
 from common.methods.settings import StageSettings
-from common.section import Positive, Section
+from common.section import Bytes, Count, Positive, Rate, Section, Share
 from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings
 
@@ -48,23 +48,23 @@ class Policy(Section):
     and network), ``timings`` (seconds a round)."""
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves."""
-    maximum_update_bytes: Positive = 1_000_000_000
+    maximum_update_bytes: Bytes = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False
     """Permit that the centre asks for tables of results on held-out patients; nothing in this version does."""
-    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    maximum_epsilon: Rate | None = None
     """Privacy budget of a patient over all campaigns; ``None``: no campaign with differential privacy runs."""
-    maximum_delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    maximum_delta: Share = 1e-5
     minimum_peers: Positive = 2
     """In a secure sum: so many other sites whose keys are in ``[peers]``."""
-    colluders: Annotated[int, Field(ge=0)] = 0
+    colluders: Count = 0
     """In a secure sum: against so many sites that work together with the centre the plan has to protect."""
     few_peers: Literal["refuse", "full_noise"] = "refuse"
     """What happens where a plan asks for less than these two: no part is taken, or, in a campaign with differential
     privacy, this site adds all the noise itself and relies on nobody."""
     out_of_memory: Literal["refuse", "smaller_batch", "cpu"] = "refuse"
     """What happens when the training device has too little memory."""
-    keep_outbox_days: Annotated[int, Field(ge=0)] = 90
+    keep_outbox_days: Count = 90
     """How long the exact bytes of replies stay in ``outbox/``; 0: they are not kept."""
 
     @field_validator("hours")

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from client import atomic, campaigns
 from client.campaigns_cli import Prefix
 from client.cli_options import AsJson, Folder
 from client.site import Site
+from common.terminal import Console, Table
 
 
 def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 
 from client.policy import Policy
 from common import toml_text
 from common.enrolment import Hex32, SiteName
 from common.errors import ConfigurationError, DataError
-from common.section import Section
+from common.section import Section, secret
 from common.settings import Settings, describe
 
 if TYPE_CHECKING:
@@ -36,16 +38,32 @@ class ComputeSection(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?)$")] = "auto"
     """What trains; ``auto``: the first GPU, or the CPU where there is none."""
-    threads: Annotated[int, Field(ge=0)] = 0
+    threads: Annotated[int, Field(ge=0, le=4096)] = 0
     """CPU threads; 0: as many as there are cores. The same number gives the same bits."""
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the GPU's memory that training may take."""
 
 
+def proxy_objection(url: str) -> str | None:
+    """What a forward proxy's URL lacks, said without repeating it: it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fits = False
+    rest = fits and (parts.path.strip("/") or parts.query or parts.fragment)
+    if not url or (fits and not rest and parts.netloc.count("@") < 2 and not re.search(r"\s", url)):
+        return None
+    return (
+        "expected http://[USER:PASSWORD@]HOST:PORT, the letters / # ? @ : % and blanks of a password written as "
+        "%2F %23 %3F %40 %3A %25 %20"
+    )
+
+
 class NetworkSection(Section):
     """The ``[network]`` section of ``site.toml``."""
 
-    proxy: Annotated[str, Field(pattern=r"^(https?://\S+)?$")] = ""
+    proxy: Annotated[SecretStr, secret(proxy_objection)] = SecretStr("")
     """The hospital's forward proxy, ``http://[USER:PASSWORD@]HOST:PORT``; empty: connect directly."""
 
 

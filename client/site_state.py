@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from common.errors import SiteStateError, UpdateError
+from common.file_names import file_name
 
 RUN = re.compile(r"[0-9a-f]{32}")
 
@@ -69,7 +70,7 @@ class SiteState:
                 other.unlink(missing_ok=True)
 
     def _path(self, network: str, server_round: int) -> Path:
-        return self._folder / network.replace("/", ".") / f"round_{server_round:06d}.safetensors"
+        return self._folder / file_name(network) / f"round_{server_round:06d}.safetensors"
 
 
 def folder(site_folder: Path, *, plan_hash: str) -> Path:

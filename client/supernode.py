@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tomli_w
+from pydantic import SecretStr
 
 from common import atomic, loopback
 from common.flower_environment import environment
@@ -37,7 +38,7 @@ class Joining:
     address: str
     device: str = "auto"
     threads: int = 0
-    proxy: Mapping[str, str] = field(default_factory=dict)
+    proxy: Mapping[str, SecretStr] = field(default_factory=dict)
 
 
 def files(folder: Path) -> LoopbackFiles:
@@ -83,11 +84,12 @@ def services(joining: Joining, *, port: int) -> tuple[Service, Service]:
         FLWR_SUPEREXEC_TASK_POLL_INTERVAL=str(TASK_POLL_S),
         **{SITE_VARIABLE: str(joining.folder)},
     )
+    proxy = {name: url.get_secret_value() for name, url in joining.proxy.items()}
     return (
         Service(
             name="supernode",
             command=lambda: _guarded("node", node),
-            environment={**flower, **joining.proxy, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
+            environment={**flower, **proxy, "NO_PROXY": f"{loopback.ADDRESS},localhost"},
             log=made.folder / "supernode.log",
         ),
         Service(

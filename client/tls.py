@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import ConnectionLostError
+from common.redaction import redacted
 
 Failure = Literal[
     "proxy_login",
@@ -131,7 +132,7 @@ def explain_tls(error: BaseException | str, *, address: str = "the centre") -> C
     clock = datetime.now(UTC).isoformat(sep=" ", timespec="minutes")
     text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
     meaning = _MEANINGS[failure(error)]
-    return ConnectionLostError(meaning.format(address=address, clock=clock, text=text))
+    return ConnectionLostError(meaning.format(address=address, clock=clock, text=redacted(text)))
 
 
 def _chain(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from common.section import Positive, Section
+from common.section import Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -36,16 +36,16 @@ class PhantomSettings(Section):
     patients: Positive = 40
     """Patients a site."""
     exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    held_out: Share = 0.5
     unseen_device: bool = True
     """Add one site, on a device of its own, that is never trained on."""
     unseen_trains: bool = False
     """That site has training patients too: for studies that leave out one device after the other."""
-    maximum_epsilon: Annotated[float, Field(gt=0)] | None = None
+    maximum_epsilon: Rate | None = None
     """Privacy budget of a patient, as the sites' policies have it; ``None``: no campaign with privacy runs."""
     image_px: Annotated[int, Field(ge=64, le=512)] = 224
     """Side of the region of interest in the saved pictures."""
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    seed: Seed | None = None
     """``None``: the run's."""
     shift: ShiftSettings = ShiftSettings()
 
@@ -58,6 +58,9 @@ class PhantomSettings(Section):
         if self.shift == ShiftSettings():
             fields.pop("shift", None)
         return fields
+
+
+Alpha = Annotated[float, Field(ge=1e-4, le=1e6)]
 
 
 class PublicSettings(Section):
@@ -80,9 +83,10 @@ class PublicSettings(Section):
     by: str = "dirichlet"
     """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""
     sites: Annotated[int, Field(ge=1, le=200)] = 3
-    alpha: Annotated[float, Field(gt=0)] = 1.0
-    weights: tuple[float, ...] = ()
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    alpha: Alpha = 1.0
+    """Of the Dirichlet distribution: small, and a site has few grades; large, and all have the same shares."""
+    weights: tuple[Rate, ...] = ()
+    held_out: Share = 0.3
 
     @model_serializer(mode="wrap")
     def _without_what_is_not_used(self, handler: Callable[[Any], Any]) -> dict[str, Any]:

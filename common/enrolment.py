@@ -18,10 +18,10 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, PlainSerializer, SecretStr, ValidationError
 
 from common.errors import ConfigurationError, VerificationError
-from common.section import Section
+from common.section import Section, secret
 
 DOMAIN = b"synofed registration 1\n"
 """Stands before what is proven, so that a proof can never pass for one of something else."""
@@ -45,6 +45,18 @@ class _Document(Section):
         return _canonical(self.model_dump(mode="json")) + "\n"
 
 
+def _code_objection(code: str) -> str | None:
+    return None if re.fullmatch(r"[0-9a-f]{64}", code) else "expected 64 hex digits"
+
+
+Code = Annotated[
+    SecretStr,
+    secret(_code_objection),
+    PlainSerializer(lambda code: code.get_secret_value(), return_type=str, when_used="json"),
+]
+"""A one-time code, 32 random bytes in hex: written out in JSON alone, which is a file for its owner's eyes."""
+
+
 class Invitation(_Document):
     """What the centre gives a site, over a channel that both trust; of no use once it was accepted."""
 
@@ -54,7 +66,7 @@ class Invitation(_Document):
     """``HOST:PORT`` that the site connects to."""
     ca_certificate: str
     """The certificate authority's certificate, PEM."""
-    code: Hex32
+    code: Code
     """One-time code: 32 random bytes."""
     expires: AwareDatetime
     """Until when the centre accepts the code."""
@@ -92,10 +104,12 @@ class Registration(_Document):
     """HMAC-SHA-256 over all else, keyed with the invitation's code."""
 
     @classmethod
-    def make(cls, *, site: str, node_key: str, receipt_key: str, version: str, code: str) -> Registration:
+    def make(
+        cls, *, site: str, node_key: str, receipt_key: str, version: str, code: SecretStr
+    ) -> Registration:
         """A request with its proof."""
         rest = {"site": site, "node_key": node_key, "receipt_key": receipt_key, "version": version}
-        return cls.model_validate({**rest, "proof": _proof(rest, code)})
+        return cls.model_validate({**rest, "proof": _proof(rest, code.get_secret_value())})
 
     @classmethod
     def parse(cls, text: str) -> Registration:
@@ -115,14 +129,14 @@ class Registration(_Document):
             )
         return request
 
-    def check(self, code: str) -> None:
+    def check(self, code: SecretStr) -> None:
         """Whether it was made with the code, and its keys are of the kinds that are used.
 
         Raises:
             VerificationError: if not.
         """
         rest = self.model_dump(mode="json", exclude={"proof"})
-        if not hmac.compare_digest(_proof(rest, code), self.proof):
+        if not hmac.compare_digest(_proof(rest, code.get_secret_value()), self.proof):
             raise VerificationError(
                 f"The request of {self.site} does not fit the code of its latest invitation: it was changed, or "
                 f"made from an earlier one. Have the site run synofed site init with the latest invitation, and "

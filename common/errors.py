@@ -28,6 +28,7 @@ before it leaves the site: the text stays in the site's own log.
 
 from __future__ import annotations
 
+import errno
 from typing import ClassVar
 
 
@@ -156,3 +157,42 @@ class CampaignError(SynofedError):
     """A campaign cannot go on."""
 
     code = "campaign"
+
+
+_ADVICE = {
+    errno.ENOSPC: "free some space there, then run the same command again",
+    errno.EDQUOT: "free some of this account's space there, then run the same command again",
+    errno.EFBIG: "the system permits no larger file: raise the limit (ulimit -f), or name a place on another disk",
+    errno.EROFS: "nothing can be written there: name another place",
+    errno.EACCES: "permit it to this account, or name another place",
+    errno.EPERM: "permit it to this account, or name another place",
+    errno.ENOTDIR: "a file stands where a folder was expected: move it away, or name another place",
+    errno.EISDIR: "a folder stands where a file was expected: name a file",
+    errno.EEXIST: "move away what stands there, or name another place",
+    errno.ENOTEMPTY: "move away what stands there, or name another place",
+    errno.ENOENT: "check the path: something on it is not there",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "links there lead in a circle: name another place",
+    errno.EXDEV: "the two lie on different disks: name places on one",
+    errno.EIO: "the disk or its connection fails: look at the system's log",
+    errno.ESTALE: "the network folder is gone: mount it again",
+    errno.EMFILE: "too many files are open at once: raise the limit (ulimit -n)",
+    errno.ENOMEM: "the machine has too little memory free: end other programs",
+    errno.EADDRINUSE: "another program has that port: end it, or choose another port",
+}
+
+
+def explained(error: OSError) -> str:
+    """What the system refused, on one line: what, where, and what to do.
+
+    Args:
+        error: of a file, a folder or a socket, wherever it came from.
+    """
+    places = [f"{place}" for place in (error.filename, error.filename2) if place is not None]
+    return " ".join(f"{' -> '.join(places)}{': ' if places else ''}{refusal(error)}".split())
+
+
+def refusal(error: OSError) -> str:
+    """The same for a message that has said where: what the system refused, and what to do."""
+    what = error.strerror or str(error) or type(error).__name__
+    return f"{what}: {_ADVICE.get(error.errno or 0, 'look at it, then run the same command again')}"

@@ -43,7 +43,7 @@ class HeatmapSettings(Section):
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Points of the integral between baseline and picture (Gauss-Legendre)."""
     noisy_copies: Positive = 8
-    noise_sigma: Annotated[float, Field(ge=0)] = 1.0
+    noise_sigma: Annotated[float, Field(ge=0, le=1000)] = 1.0
     """Standard deviation of the copies' Gaussian noise, in units of the networks' input; 0: no noise."""
     cut: Fraction = 0.2
     """Values below are dropped."""

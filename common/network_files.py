@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from common import atomic, pretrained, tensor_file
 from common.committee import Committee
 from common.errors import DataError
+from common.file_names import file_name
 from common.methods.stages import NetworkResult
 from common.networks import build
 from common.networks.spec import NetworkSpec, Piece
@@ -44,7 +45,7 @@ class TrainedNetwork:
 
 def path(folder: Path, name: str) -> Path:
     """The file of a network."""
-    return folder / f"{name.replace('/', '.')}.safetensors"
+    return folder / f"{file_name(name)}.safetensors"
 
 
 def encode(network: TrainedNetwork) -> bytes:

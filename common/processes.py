@@ -60,7 +60,7 @@ class Service:
 
     name: str
     command: Callable[[], Sequence[str]]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)  # it may hold a login
     log: Path
     backoff: Backoff = field(default_factory=Backoff)
     process: subprocess.Popen[bytes] | None = None

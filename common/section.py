@@ -2,17 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic_core import PydanticCustomError
 
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
+"""It becomes a part of the names of files."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]
+"""How many there are of something; more than a million is a slip of the pen."""
+Rate = Annotated[float, Field(gt=1e-12, le=1e6)]
+"""A positive factor, far from where doubles overflow or vanish."""
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 24 * 3600.0)]
+Bytes = Annotated[int, Field(ge=1, le=2**50)]
+Share = Annotated[float, Field(ge=1e-30, lt=1)]
+Threads = Annotated[int, Field(ge=1, le=4096)]
+LAST_SEED = 2**63 - 1
+Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
+Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 
 
-class Section(BaseModel):
-    """A frozen section of the configuration; an unknown key is an error."""
+def secret(check: Callable[[str], str | None]) -> BeforeValidator:
+    """Of a :class:`pydantic.SecretStr`: refuses what cannot be one, and never repeats it.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Args:
+        check: says what was expected; ``None``: it is well.
+    """
+
+    def checked(given: object) -> object:
+        value = given.get_secret_value() if isinstance(given, SecretStr) else given
+        problem = check(value) if isinstance(value, str) else "expected a text"
+        if problem:
+            raise PydanticCustomError("secret", "{problem}", {"problem": problem})
+        return given
+
+    return BeforeValidator(checked)
+
+
+class Section(BaseModel):
+    """A frozen section of the configuration; an unknown key is an error, and so are NaN and infinity.
+
+    Every number has a least and a largest value, so that a slip is told before anything is done with it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

@@ -21,7 +21,21 @@ from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy.settings import PrivacySettings
-from common.section import Backbone, Fraction, Name, Positive, Section
+from common.redaction import redacted
+from common.section import (
+    Backbone,
+    Bytes,
+    Count,
+    Fraction,
+    Name,
+    Positive,
+    Rate,
+    Seconds,
+    Section,
+    Seed,
+    Share,
+    Threads,
+)
 from common.secure_aggregation.settings import SecureSettings, objection, overstated
 
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
@@ -72,8 +86,11 @@ class NetworkSettings(Section):
     image_px: Annotated[int, Field(ge=16, le=1024)] = 64
     width: Annotated[int, Field(ge=4, le=256)] = 16
     """Channels of the small backbone's first stage; ignored by the others."""
-    hidden: Positive = 256
+    hidden: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Width of the hidden layer of heads that have one (RATING's fusion head: 256)."""
+
+
+Scale = Annotated[float, Field(ge=0.1, le=10)]
 
 
 class AugmentationSettings(Section):
@@ -84,16 +101,16 @@ class AugmentationSettings(Section):
     contrast: Fraction = 0.25
     grey_shift: Annotated[float, Field(ge=0, le=0.10)] = 0.10
     """Largest shift of a grey-scale ROI, as a fraction of its side."""
-    grey_scale: tuple[float, float] = (0.8, 1.1)
-    doppler_scale: tuple[float, float] = (0.9, 1.1)
+    grey_scale: tuple[Scale, Scale] = (0.8, 1.1)
+    doppler_scale: tuple[Scale, Scale] = (0.9, 1.1)
 
 
 class TrainingSettings(Section):
     """Local training of one network in one round."""
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 3e-4
-    weight_decay: Annotated[float, Field(ge=0)] = 1e-5
+    learning_rate: Rate = 3e-4
+    weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 1e-5
     batch_size: Positive = 64
     """``batch_size`` >= the number of training exams, with ``sampling = "all"``, gives full batches."""
     local_steps: Positive = 10
@@ -110,37 +127,37 @@ class FederationSettings(Section):
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
     ``scaffold``, ``fedbn``, ``fedadam``, ``fedyogi``, or ``package.module:Name`` of one's own."""
-    proximal_mu: Annotated[float, Field(ge=0)] = 0.0
+    proximal_mu: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx's mu (Li et al. 2020, eq. 2)."""
-    server_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    server_learning_rate: Rate | None = None
     """FedAdam's and FedYogi's eta (0.01); chosen together with ``tau``."""
     beta1: Annotated[float, Field(ge=0, lt=1)] | None = None
     """FedAdam's and FedYogi's decay of the first moment (0.9)."""
     beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
     """FedAdam's and FedYogi's decay of the second moment (0.99)."""
-    tau: Annotated[float, Field(gt=0)] | None = None
+    tau: Rate | None = None
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
     site, one vote), or ``package.module:Name`` of one's own; it runs at the centre only."""
     trimmed_share: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Of the updates, what the trimmed mean leaves out at each end (0.2)."""
-    byzantine: Annotated[int, Field(ge=0)] | None = None
+    byzantine: Count | None = None
     """Attackers that Krum is to stand (1); it needs 2 x ``byzantine`` + 3 sites."""
     selected: Positive | None = None
     """Updates that Krum averages (1)."""
     outliers: Literal["off", "flag", "refuse"] = "off"
     """Updates far longer than the other sites': not looked for, named in the round's record, or left out too."""
-    outlier_tolerance: Annotated[float, Field(gt=0)] = 6.0
+    outlier_tolerance: Rate = 6.0
     """Spreads above the median of log norms from which on an update is outlying."""
     rounds: Positive = 10
     quorum: Positive | Literal["all"] = "all"
-    deadline_s: Annotated[float, Field(gt=0)] | None = None
+    deadline_s: Seconds | None = None
     """How long a round waits for a site, in its open hours; ``None``: five times what a round takes it, at least
     a quarter of an hour; an hour where that is not known."""
-    approval_s: Annotated[float, Field(gt=0)] = 14 * 24 * 3600.0
+    approval_s: Seconds = 14 * 24 * 3600.0
     """How long a campaign waits for the sites' approval before it goes on with those that its quorum needs."""
-    group_bytes: Annotated[int, Field(ge=1)] = 256_000_000
+    group_bytes: Bytes = 256_000_000
     """Networks are packed into one message up to this size."""
     encoding: Literal["float32", "bfloat16"] = "float32"
     secure: SecureSettings | None = None
@@ -167,10 +184,10 @@ class EvaluateSettings(Section):
     baseline_models: Positive | None = None
     """Scoring models (folds) that the baselines train; ``None``: as many as the federation. Where they train fewer,
     it is compared with them cut down to as many."""
-    bootstrap: Annotated[int, Field(ge=100)] = 1000
+    bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
     """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""
-    held_out: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    held_out: Share = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 
 
@@ -179,17 +196,17 @@ class ComputeSettings(Section):
 
     devices: tuple[str, ...] = ("auto",)
     """One worker a device; ``auto``: every CUDA device, or else one CPU worker for each ``threads`` cores."""
-    threads: Positive = 1
+    threads: Threads = 1
     """CPU threads of one site. The same number gives the same bits in every engine."""
     engine: Literal["in-process", "ray"] = "in-process"
-    groups_in_flight: Positive = 4
+    groups_in_flight: Threads = 4
 
 
 class Settings(Section):
     """A whole run."""
 
     name: Name
-    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    seed: Seed = 0
     method: str = "rating"
     validity: Literal["eoss", "any"] = "any"
     """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0."""
@@ -366,7 +383,7 @@ def _set(document: dict[str, Any], override: str) -> None:
 def describe(error: ValidationError, *, source: str) -> str:
     """Every unknown key and every value out of range, a line each."""
     lines = [_describe(detail) for detail in error.errors()]
-    return f"{source} cannot be used:\n" + "\n".join(lines)
+    return redacted(f"{source} cannot be used:\n" + "\n".join(lines))
 
 
 def _describe(detail: Any) -> str:
@@ -376,6 +393,8 @@ def _describe(detail: Any) -> str:
     if detail["type"] == "missing":
         return f"  {where}: is missing"
     message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "secret":
+        return f"  {where}: {message}"
     if isinstance(detail["input"], dict):  # of a whole section, which says itself what came
         return f"  {where}: {message}"
     return f"  {where}: {message}, got {detail['input']!r:.80}"

@@ -10,10 +10,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, SecretStr, TypeAdapter, ValidationError
 
 from common import atomic
-from common.enrolment import Hex32, Invitation, Registration, SiteName, keys_fingerprint, spoken
+from common.enrolment import Code, Invitation, Registration, SiteName, keys_fingerprint, spoken
 from common.errors import ConfigurationError, VerificationError
 from common.section import Section
 from common.version import VERSION
@@ -25,7 +25,7 @@ CODE_DAYS = 14
 
 
 class _Code(Section):
-    code: Hex32
+    code: Code
     expires: AwareDatetime
 
 
@@ -39,7 +39,7 @@ def invite(home: Path, site: str, *, now: datetime) -> Invitation:
     federation = paths.federation()
     name = _site_name(site)
     ca_certificate = certificates.certificate_pem(certificates.read_authority(paths).certificate).decode()
-    code = _Code(code=secrets.token_hex(32), expires=_seconds(now + timedelta(days=CODE_DAYS)))
+    code = _Code(code=SecretStr(secrets.token_hex(32)), expires=_seconds(now + timedelta(days=CODE_DAYS)))
     with lock(home):
         registry = Registry.open(home)
         known = registry.alike(name) or RegisteredSite(name=name, status="invited")
@@ -129,7 +129,7 @@ def _code_path(paths: Home, site: str) -> Path:
     return paths.codes / f"{site}.json"
 
 
-def _code(paths: Home, site: str, *, now: datetime) -> str:
+def _code(paths: Home, site: str, *, now: datetime) -> SecretStr:
     """The code of a site's latest invitation.
 
     Raises:

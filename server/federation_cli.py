@@ -11,8 +11,6 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from common import atomic
 from common.enrolment import (
@@ -23,6 +21,7 @@ from common.enrolment import (
     spoken,
 )
 from common.errors import ConfigurationError, DataError
+from common.terminal import Console, Table
 from server import enrolment
 from server import provision as provisioning
 from server.provision import Validity

@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, field_validator
 
 from common import atomic, toml_text
 from common.enrolment import split_address
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, refusal
 from common.section import Section
 from common.settings import describe
 
@@ -120,7 +120,7 @@ class Home:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigurationError(f"Expected to make the folder {folder}: {error.strerror}") from None
+            raise ConfigurationError(f"Expected to make the folder {folder}: {refusal(error)}") from None
 
     def federation(self) -> Federation:
         """Read ``federation.toml``.

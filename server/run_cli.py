@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from common import settings as configuration
+from common.terminal import Console
 from server import run_shown
 from server import submit as submitting
 from server.federation_cli import DEFAULT_HOME, HomeOption, JsonOption

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from common.terminal import Table
 from server import presence
 from server.presence import Presence
 from server.runs import ENDED, CampaignStatus, Run

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from common import atomic
 from common.errors import CampaignError
+from common.file_names import file_name
 from common.secure_aggregation.messages import Phase
 
 
@@ -42,7 +43,7 @@ class ProgressFile:
     """The latest attempt of a group."""
 
     def __init__(self, folder: Path, group: str) -> None:
-        self._path = folder / f"{group}.json"
+        self._path = folder / f"{file_name(group)}.json"
 
     def read(self) -> Progress | None:
         """What was written last.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -108,10 +109,12 @@ def _described(paths: Home, federation: Federation, warnings: tuple[str, ...]) -
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{now()} {text}\n")
-    sys.stdout.flush()
+    with suppress(OSError):  # its log may lie on a full disk
+        sys.stdout.write(f"{now()} {text}\n")
+        sys.stdout.flush()
 
 
 def _say_json(text: str) -> None:
-    sys.stdout.write(json.dumps({"time": now(), "event": text}) + "\n")
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.write(json.dumps({"time": now(), "event": text}) + "\n")
+        sys.stdout.flush()

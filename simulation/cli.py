@@ -11,17 +11,18 @@ from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from common import atomic, csv_text
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import PhantomSettings, PublicSettings
 from common.committee import Committee, Scores
-from common.errors import ConfigurationError, DataError, SubsetError
+from common.errors import ConfigurationError, DataError, SubsetError, refusal
 from common.exam import ImageRef, Roi
 from common.heatmaps import HeatmapSettings
 from common.notices import RESEARCH_ONLY
 from common.privacy import notice
+from common.section import LAST_SEED
+from common.terminal import Console
 from server import report as reports
 from server.campaign import Status
 from simulation import cohort as cohorts
@@ -33,11 +34,8 @@ from simulation import study as studies
 from simulation.progress import Display
 from simulation.simulate import simulate as run_simulation
 
-app = typer.Typer(
-    help="Whole multi-centre studies on one machine.",
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # a traceback may be sent to somebody
-)
+app = typer.Typer()
+"""The commands that belong to no group."""
 cohort = typer.Typer(help="Phantom or public data laid out as site folders.", no_args_is_help=True)
 
 
@@ -75,7 +73,7 @@ def simulate(
         typer.echo(json.dumps(metrics))
     else:
         result_shown.show(console, path)
-        console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}", highlight=False)
+        console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}")
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
         raise SubsetError(f"The run is complete, but some rounds went without {', '.join(missing)}")
@@ -158,7 +156,7 @@ def score(
     lines += shown.score_lines(scores)
     lines += [f"Heatmaps: {', '.join(map(str, written))}"] if written else []
     lines += [RESEARCH_ONLY, notice.sentence(committee.settings)]
-    console.print("\n".join(lines), highlight=False, markup=False)
+    console.print("\n".join(lines))
 
 
 def _heatmaps(
@@ -188,7 +186,7 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
     try:
         atomic.write(out, csv_text.of_frame(table).encode())
     except OSError as error:
-        raise DataError(f"The scores cannot be written to {out}: {error.strerror}") from None
+        raise DataError(f"The scores cannot be written to {out}: {refusal(error)}") from None
     quarantined = int((table["reason"] != "").sum())
     notices = [RESEARCH_ONLY, notice.sentence(committee.settings)]
     counts = {"scored": len(table) - quarantined, "quarantined": quarantined, "out": str(out)}
@@ -196,9 +194,9 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
         typer.echo(json.dumps(counts | {"notice": notices}))
         return
     for exam_id, reason in table.loc[table["reason"] != "", ["exam_id", "reason"]].itertuples(index=False):
-        console.print(f"quarantined {exam_id}: {reason}", highlight=False, markup=False)
+        console.print(f"quarantined {exam_id}: {reason}")
     for exam_id, note in table.loc[table["note"].notna(), ["exam_id", "note"]].itertuples(index=False):
-        console.print(f"look at {exam_id}: {note}", highlight=False, markup=False)
+        console.print(f"look at {exam_id}: {note}")
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
     typer.echo("\n".join(notices))
 
@@ -232,7 +230,7 @@ def make_cohort(
     exams: Annotated[int, typer.Option(help="Joint exams a patient.")] = 8,
     image_px: Annotated[int, typer.Option(help="Side of the region of interest.")] = 224,
     unseen: Annotated[bool, typer.Option(help="Add a site whose device is never trained on.")] = True,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same cohort.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
 ) -> None:
     """Make phantom patients, laid out as site folders."""
     try:
@@ -254,7 +252,7 @@ def make_cohort(
 def show_cohort(
     folder: Annotated[Path, typer.Argument(help="A cohort's folder.")],
     out: Annotated[Path, typer.Option(help="PNG to be written.")] = Path("cohort.png"),
-    seed: Annotated[int, typer.Option(help="Chooses the examples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Chooses the examples.")] = 0,
 ) -> None:
     """Draw a contact sheet: grades by devices."""
     cohorts.show(folder, out, seed=seed)
@@ -272,16 +270,29 @@ def split_cohort(
     alpha: Annotated[float, typer.Option(help="Of the Dirichlet distribution over grades.")] = 1.0,
     weights: Annotated[list[float] | None, typer.Option(help="Relative sizes of the sites.")] = None,
     held_out: Annotated[float, typer.Option(help="Share of patients for testing.")] = 0.3,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same split.")] = 0,
 ) -> None:
     """Turn a manifest into site folders; patients are never split."""
+    try:
+        asked = PublicSettings(
+            images=manifest.parent,
+            labels=manifest,
+            columns={},
+            by=by,
+            sites=sites,
+            alpha=alpha,
+            weights=tuple(weights or ()),
+            held_out=held_out,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source="The split")) from None
     made = public.split(
         manifest,
-        by=by,
-        sites=sites,
-        alpha=alpha,
-        weights=tuple(weights or ()),
-        held_out=held_out,
+        by=asked.by,
+        sites=asked.sites,
+        alpha=asked.alpha,
+        weights=asked.weights,
+        held_out=asked.held_out,
         seed=seed,
         out=out,
     )

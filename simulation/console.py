@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rich.table import Table
-
 from common.committee import Scores
 from common.networks.spec import COMBINED
 from common.notices import RESEARCH_ONLY
 from common.privacy import notice
 from common.settings import Settings
+from common.terminal import Table
 from server.plan import StageCost
 from simulation.measure import Measured
 from simulation.plan import PlanCard
@@ -21,7 +20,7 @@ def score_table(scores: Scores) -> Table:
     models = scores.votes.shape[1]
     table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
     for title in ("", "score", "votes of the models", "plurality"):
-        table.add_column(title, justify="left" if title == "" else "right", no_wrap=True)
+        table.add_column(title, justify="left" if title == "" else "right", no_wrap=title != "")
     for index, name in enumerate(scores.names):
         votes = " ".join(str(vote) for vote in scores.votes[0, :, index])
         table.add_row(name, str(scores.decision[0, index]), votes, str(scores.majority[0, index]))

@@ -16,7 +16,7 @@ from pathlib import Path
 from client import campaigns, chain, keys, ledger_head, officer, outbox, policy_file
 from client.site import Site
 from common import atomic, receipts
-from common.errors import DataError, SynofedError
+from common.errors import DataError, SynofedError, refusal
 from common.privacy import audit_report
 from common.privacy.audit_report import Report
 from common.receipts import Kept
@@ -111,7 +111,7 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
         draft.replace(path)
         atomic.sync(path.parent)
     except OSError as error:
-        raise DataError(f"Expected to write {path}: {error.strerror}") from None
+        raise DataError(f"Expected to write {path}: {refusal(error)}") from None
     finally:
         draft.unlink(missing_ok=True)
 

@@ -22,7 +22,6 @@ from functools import partial
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from rich.console import Console
 
 from client import campaigns, policy_file
 from client import enrolment as joining
@@ -30,6 +29,7 @@ from client.site import Site
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings
 from common.errors import ConnectionLostError, SynofedError
+from common.terminal import Console
 from server import enrolment, provision, run_shown, submit
 from server.home import Home
 from server.runs import ENDED, EXIT_CODES, Run
@@ -171,7 +171,7 @@ class Demo:
         self.console.print(text, style="bold", soft_wrap=True)
 
     def _typed(self, command: str) -> None:
-        self.console.print(f"$ synofed {command}", style="cyan", soft_wrap=True, highlight=False)
+        self.console.print(f"$ synofed {command}", style="cyan", soft_wrap=True)
 
 
 def _knows(site: Site, plan_hash: str) -> bool:

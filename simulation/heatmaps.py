@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from client.ingest.decoder import decode
 from client.ingest.pictures import read_cut
 from common.committee import Committee, Scores
-from common.errors import DataError
+from common.errors import DataError, refusal
 from common.exam import ImageRef
 from common.heatmaps import HeatmapSettings, attributions, heatmaps, networks_above_zero, overlay
 from common.notices import RESEARCH_ONLY
@@ -275,5 +275,5 @@ def _save(image: Image.Image, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         image.save(path, optimize=True)
     except OSError as error:
-        raise DataError(f"The heatmap cannot be written to {path}: {error.strerror}") from None
+        raise DataError(f"The heatmap cannot be written to {path}: {refusal(error)}") from None
     return path

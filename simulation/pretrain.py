@@ -29,7 +29,7 @@ from client.site import Site
 from common import encoder_files
 from common.cohort_settings import PhantomSettings
 from common.encoder_files import About
-from common.errors import ConfigurationError, DataError
+from common.errors import ConfigurationError, DataError, refusal
 from common.evaluation import agreement
 from common.networks import build
 from common.networks.backbones import backbone
@@ -112,7 +112,7 @@ def _made(
         cohort.place(draft / "made", out)
         return about
     except OSError as error:
-        raise DataError(f"The encoders cannot be written to {out}: {error.strerror}") from None
+        raise DataError(f"The encoders cannot be written to {out}: {refusal(error)}") from None
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)

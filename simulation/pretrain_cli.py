@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from common import settings as configuration
+from common.terminal import Console, Table
 from simulation import pretrain as encoders
 from simulation.progress import Display
 
@@ -45,6 +44,4 @@ def pretrain(
     console.print(
         f"From {about.exams} phantom exams of {len(about.machines)} machines, seed {about.seed}: network.weights = "
         f'"{made.folder}", probe.neck = {about.neck}, network.image_px = {about.image_px}',
-        highlight=False,
-        markup=False,
     )

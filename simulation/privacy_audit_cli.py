@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.text import Text
 
 from client.cli_options import AsJson, KeptReceipts, Noted
 from common import atomic
 from common.errors import VerificationError
 from common.privacy.claims import some
 from common.privacy.evidence import Check
+from common.terminal import Console, Table
 
 PAGE, DATA = "privacy_report.html", "privacy_report.json"
 COLOURS = {"holds": "green", "fails": "red", "open": "yellow"}
@@ -36,7 +35,7 @@ def audit(
     empirical: Annotated[
         bool, typer.Option("--empirical", help="Also rehearse the private step, with canaries.")
     ] = False,
-    canaries: Annotated[int, typer.Option(min=10, help="Of the rehearsal.")] = 1000,
+    canaries: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of the rehearsal.")] = 1000,
     affected_by: Annotated[
         str | None,
         typer.Option(metavar="VERSION", help="List what this version released, and stop there."),
@@ -77,16 +76,13 @@ def audit(
             f"Epsilon of the patient who has spent most: {worst.epsilon:.3f} at delta {worst.delta:g}, one patient "
             f"added or removed; second accountant {worst.second_low:.3f} to {worst.second_high:.3f}. Treated at two "
             f"sites: {report.two_sites.epsilon:.3f}.",
-            highlight=False,
             soft_wrap=True,
         )
         if report.unbounded:
             console.print("Some releases had no differential privacy: no epsilon bounds what they reveal.")
         for one in report.rehearsals:
-            console.print(
-                f"Rehearsal of the implementation, not of the run: {one}", highlight=False, soft_wrap=True
-            )
-        console.print(f"Report: {place / PAGE}", highlight=False, soft_wrap=True)
+            console.print(f"Rehearsal of the implementation, not of the run: {one}", soft_wrap=True)
+        console.print(f"Report: {place / PAGE}", soft_wrap=True)
     if report.failed:
         raise VerificationError(
             f"Expected every claim to hold, {len(report.failed)} do not: {some(report.failed)}"
@@ -96,8 +92,7 @@ def audit(
 def _table(rows: list[tuple[str, Check]]) -> Table:
     table = Table("site", "check", "", "found", box=None)
     for site, check in rows:
-        colour = COLOURS[check.verdict]
-        table.add_row(site, check.name, f"[{colour}]{check.verdict}[/]", escape(check.found))
+        table.add_row(site, check.name, Text(check.verdict, style=COLOURS[check.verdict]), check.found)
     return table
 
 
@@ -114,7 +109,7 @@ def _affected(folder: Path, version: str, console: Console, *, as_json: bool) ->
         )
         for release in one.releases:
             table.add_row(
-                *(escape(str(release[key])) for key in ("sequence", "time", "campaign", "round", "kind")),
+                *(str(release[key]) for key in ("sequence", "time", "campaign", "round", "kind")),
                 str(release["patients"]),
             )
         if one.releases:
@@ -123,6 +118,5 @@ def _affected(folder: Path, version: str, console: Console, *, as_json: bool) ->
             f"{site}: {one.private} private releases and {one.unbounded} without bound by version {version}, of "
             f"{one.patients} patients; the private ones cost the patient who took part in most of them epsilon "
             f"{one.epsilon:.3f} at delta {one.delta:g}.",
-            highlight=False,
             soft_wrap=True,
         )

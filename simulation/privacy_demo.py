@@ -14,9 +14,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.console import Console
-
 from common.errors import BudgetError, VerificationError
+from common.terminal import Console
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER = Path("runs") / "privacy-demo"
@@ -66,7 +65,7 @@ class Demo:
         self._say(f"All of it lies in {self._folder}: look at {run}/privacy_report.html and dpia.html")
 
     def _typed(self, *arguments: str, ends: int = 0) -> None:
-        self._console.print(f"$ synofed {' '.join(arguments)}", style="cyan", soft_wrap=True, highlight=False)
+        self._console.print(f"$ synofed {' '.join(arguments)}", style="cyan", soft_wrap=True)
         command = [sys.executable, "-P", "-c", "import synofed; synofed.main()", *arguments]
         code = subprocess.run(command, cwd=self._folder, env=os.environ, check=False).returncode
         if code != ends:

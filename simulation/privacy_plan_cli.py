@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from client import policy_file
 from client.site import Site
@@ -23,6 +22,7 @@ from common.privacy.plan import Budget, Cohort, Plan
 from common.privacy.promise import Promise, SitePromise
 from common.secure_aggregation.settings import overstated
 from common.settings import Settings
+from common.terminal import Console
 from common.version import VERSION
 from simulation import privacy_plan_shown as shown
 
@@ -33,8 +33,8 @@ USUAL_DELTA = 1e-5
 
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    patients: Annotated[int, typer.Option(help="Training patients of all sites together.")],
-    sites: Annotated[int, typer.Option(help="Sites that they are spread over.")],
+    patients: Annotated[int, typer.Option(max=10**9, help="Training patients of all sites together.")],
+    sites: Annotated[int, typer.Option(max=10**6, help="Sites that they are spread over.")],
     epsilon: Annotated[
         float | None, typer.Option(help="That no patient shall exceed: finds the noise.")
     ] = None,
@@ -73,9 +73,9 @@ def plan(
     console = Console()
     console.print(shown.table(settings, found))
     for line in shown.lines(settings, found):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
     if written:
-        console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
+        console.print(f"Written: {', '.join(map(str, written))}")
 
 
 def cohort_of(settings: Settings, *, patients: int, sites: int) -> Cohort:

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
-from rich.table import Table
+from rich.text import Text
 
 from common.privacy.dpia import odds_in_words, section
 from common.privacy.noise_ratio import MEANING
 from common.privacy.plan import Plan, Row
 from common.settings import Settings
+from common.terminal import Table
 
 COLOURS = {"no protection": "red", "hopeless": "red", "doubtful": "yellow", "worth a trial": "green"}
 WAYS = {False: "each site", True: "together"}
@@ -129,17 +130,19 @@ def as_json(settings: Settings, plan: Plan) -> dict[str, object]:
     }
 
 
-def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[str]:
+def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[str | Text]:
     """A design, with one line for each way to add noise."""
     row = rows[0]
-    configured = "\n[bold]as configured[/]" if row.design == plan.chosen.design else ""
     steps = f"{row.design.weights:,} numbers as one, {row.design.charged:,} steps a patient"
-    yield f"{row.design.title}\n[dim]{steps}[/]{configured}"
+    configured = ("\nas configured", "bold") if row.design == plan.chosen.design else ""
+    yield Text.assemble(row.design.title, (f"\n{steps}", "dim"), configured)
     yield f"{row.noise_multiplier:.4g}"
     yield f"{row.epsilon:.3f}" if row.epsilon < 100 else f"{row.epsilon:.0f}"
-    yield "\n".join(f"{WAYS[one.secure_aggregation]} {_times(one.noise_to_signal)}" for one in rows)
-    yield "\n".join("-" if one.loss is None else f"{one.loss.kappa:.3f}" for one in rows)
-    yield "\n".join(f"[{COLOURS[one.verdict]}]{one.verdict}[/]" for one in rows)
+    yield Text("\n").join(
+        Text(f"{WAYS[one.secure_aggregation]} {_times(one.noise_to_signal)}") for one in rows
+    )
+    yield Text("\n").join(Text("-" if one.loss is None else f"{one.loss.kappa:.3f}") for one in rows)
+    yield Text("\n").join(Text(one.verdict, style=COLOURS[one.verdict]) for one in rows)
 
 
 def _times(ratio: float) -> str:

@@ -24,7 +24,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
-from rich.console import Console
 
 from common import pretrained
 from common import settings as configuration
@@ -33,6 +32,7 @@ from common.errors import ConfigurationError
 from common.evaluation import agreement, bootstrap
 from common.networks.spec import COMBINED
 from common.settings import Settings
+from common.terminal import Console
 from simulation import cohort, disjoint, private_heads, private_tuned, private_utility_shown
 from simulation.cohort import Cohort
 from simulation.metrics import scorer_of
@@ -380,7 +380,7 @@ def main() -> None:
     console, began = Console(width=200), time.monotonic()
 
     def say(text: str) -> None:
-        console.print(f"{time.monotonic() - began:6.0f} s  {text}", highlight=False)
+        console.print(f"{time.monotonic() - began:6.0f} s  {text}")
 
     size, cohorts = (QUICK, given.cohorts / "quick") if given.quick else (Size(), given.cohorts)
     found = study(settings, size, cohorts=cohorts, workers=given.workers, say=say)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.evaluation.bootstrap import Estimate
-from common.figures import HASH_SALT, INK, LINE, STYLE
+from common.figures import HASH_SALT, INK, LINE, STYLE, svg
 from common.networks.spec import COMBINED
 from common.privacy import noise_ratio, utility
 from common.version import VERSION
@@ -351,9 +350,7 @@ def chart(found: Study) -> str:
             _panel(axes, rows, score)
         panels[0].set_ylabel("loss of weighted kappa")
         figure.legend(handles=_keys(rows), loc="outside lower center", ncols=6, frameon=False)
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+        return svg(figure)
 
 
 def _keys(rows: Sequence[Row]) -> list[Line2D]:

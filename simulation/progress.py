@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from common.terminal import Console
 from server.events import Event, StageStarted
 from server.journal import RoundRecord
 
@@ -22,7 +22,7 @@ class Display:
     def __init__(self, console: Console) -> None:
         self.console = console
         self._progress = Progress(
-            TextColumn("{task.description:<34}"),
+            TextColumn("{task.description:<34}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -52,7 +52,7 @@ class Display:
     def line(self, text: str) -> None:
         """Show one line."""
         with self._lock:
-            self.console.print(text, highlight=False, markup=False)
+            self.console.print(text)
             self._lines.append(text + "\n")
             self._append(text + "\n")
 

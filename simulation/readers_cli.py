@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from common import atomic, csv_text
-from common.errors import DataError
+from common.errors import DataError, refusal
+from common.section import LAST_SEED
+from common.terminal import Console
 from simulation import readers_files as files
 from simulation import readers_shown as shown
 from simulation import simulated_readers
@@ -33,7 +34,9 @@ def readers(
         typer.Option(metavar="RUN", help="Draw simulated readers of a run's phantoms; needs --out."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the figures as CSV and a chart.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of bootstrap, permutations, simulated readers.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=LAST_SEED, help="Of bootstrap, permutations, simulated readers.")
+    ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score a reader study: each reader and their average, without and with assistance."""
@@ -58,7 +61,7 @@ def readers(
     console = Console()
     for part in shown.tables(readings, study):
         console.print(part, "")
-    console.print("\n".join(shown.lines(readings, study)), highlight=False, markup=False)
+    console.print("\n".join(shown.lines(readings, study)))
     typer.echo("Every figure, with intervals, of every reader: --json or --out DIR" if out is None else out)
 
 
@@ -67,4 +70,4 @@ def _write(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic.write(path, text.encode())
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
+        raise DataError(f"{path} cannot be written: {refusal(error)}") from None

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
-from rich.table import Table
 
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import PERMUTATIONS, Comparison
+from common.terminal import Table
 from server.report.tables import NOTHING
 from simulation.readers import REPLICATES, Measured
 from simulation.readings import Readings
@@ -62,7 +62,7 @@ def _each(name: str, readings: Readings, measured: Measured) -> Table:
     table = Table(
         title=f"{name}: {readings.kind}, {how}", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )
-    table.add_column("", no_wrap=True)
+    table.add_column("")
     names = list(dict.fromkeys(row.metric for row in measured.rows))
     for metric in names:
         table.add_column(_title(metric).replace(" ", "\n"), justify="right", no_wrap=True)

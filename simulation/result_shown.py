@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
+from common.terminal import Console, Table
 from server.report import tables
 from server.report.content import Content, read
 
@@ -22,7 +19,7 @@ def show(console: Console, run: Path) -> None:
         if table.row_count:
             console.print(table)
     for line in _lines(content):
-        console.print(line, highlight=False, markup=False)
+        console.print(line)
 
 
 def _own_patients(content: Content) -> Table:
@@ -39,7 +36,7 @@ def _own_patients(content: Content) -> Table:
             for s in ("alone", "federated")
         ]
         gains = (tables.signed(accuracy["gain"], scale=100, digits=1), tables.signed(kappa["gain"], digits=2))
-        table.add_row(escape(label), *sides, *(_with_spread(*gain) for gain in gains))
+        table.add_row(label, *sides, *(_with_spread(*gain) for gain in gains))
     return table
 
 
@@ -49,7 +46,7 @@ def _compared(content: Content) -> Table:
     _metric_columns(table)
     accuracies, kappas = (tables.comparison(content, content.primary, metric) for metric in _METRICS)
     for accuracy, kappa in zip(accuracies, kappas, strict=True):
-        table.add_row(escape(accuracy.label), _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
+        table.add_row(accuracy.label, _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
     return table
 
 
@@ -59,7 +56,7 @@ def _places(content: Content) -> Table:
     _metric_columns(table)
     accuracies, kappas = (tables.places(content, content.primary, metric) for metric in _METRICS)
     for accuracy, kappa in zip(accuracies, kappas, strict=True):
-        table.add_row(escape(accuracy.label), _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
+        table.add_row(accuracy.label, _cell(accuracy, 100, 1), _cell(kappa, 1, 2))
     return table
 
 

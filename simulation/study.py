@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError
 from common import settings as configuration
 from common import toml_text
 from common.errors import ConfigurationError
-from common.section import Name, Section
+from common.section import Name, Section, Seed
 from common.settings import Settings
 from server.campaign import Status
 from server.run_folder import RunFolder
@@ -59,7 +59,7 @@ class StudyFile(Section):
     base: Path
     """Configuration that all runs start from; relative paths start at the study's file."""
     reference: Name
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1)] = (0,)
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     set: tuple[str, ...] = ()
     rows: Annotated[dict[Name, Part], Field(min_length=1)]
     columns: dict[Name, Part] = Field(default_factory=dict)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from common.errors import BusyError, CampaignError, ConfigurationError, SubsetError
+from common.terminal import Console
 from simulation import interruption, study_plan, study_shown
 from simulation import study as studies
 from simulation.progress import Display
@@ -108,7 +108,7 @@ def _table(opened: Study, config: Path, *, as_json: bool) -> None:
         console = Console()
         for part in study_shown.tables(opened, found):
             console.print(part)
-        console.print(f"Written: {', '.join(map(str, written))}", highlight=False)
+        console.print(f"Written: {', '.join(map(str, written))}")
     if found.missing:
         names = ", ".join(run.name for run in found.missing)
         raise SubsetError(f"{len(found.missing)} of {len(opened.runs)} runs are missing: {names}")

@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from rich.table import Table as RichTable
-
 from common import atomic
 from common.evaluation.bootstrap import Estimate
 from common.networks.spec import COMBINED
+from common.terminal import Table as RichTable
 from common.version import VERSION
 from server.report import figures
 from server.report.tables import Interval
@@ -38,7 +37,7 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
         rows = [row for row in table.rows if row.column == column]
         scores = _scores(rows, place)
         main = _main(scores)
-        shown.add_column("accuracy %", no_wrap=True)
+        shown.add_column("accuracy %")
         shown.add_column("models, networks", justify="right")
         for score in scores:
             shown.add_column(score, justify="right")
@@ -58,7 +57,7 @@ def plan_table(study: Study, rows: Sequence[RowCost]) -> RichTable:
     """What each row costs."""
     shown = RichTable(title=f"What {study.file.name} will cost: {len(study.runs)} runs")
     for title in ("row", "runs", "networks a run", "trained anew", "hours", "disk"):
-        shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=True)
+        shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
     for row in rows:
         label = (study.file.rows[row.row].title or row.row) + (f", {row.column}" if row.column else "")
         hours = NOTHING if row.hours is None else f"{row.hours:.2f}"

@@ -46,7 +46,7 @@ def findings(site: Site, *, now: datetime) -> Iterator[Finding]:
     place = enrolment.ca_certificate(site.folder)
     yield _ends("authority's", _authority(place), now=now)
     try:
-        seen = look(enrolled.address, place, forward_proxy=site.file.network.proxy)
+        seen = look(enrolled.address, place, forward_proxy=site.file.network.proxy.get_secret_value())
     except ConnectionLostError as error:
         yield problem("connection", error)
         return

@@ -64,6 +64,11 @@ def look(address: str, ca_certificate: Path, *, forward_proxy: str = "", wait_s:
         explained = explain_tls(error, address=address)
         more = _who_is_there(error, address, forward_proxy, wait_s)
         raise ConnectionLostError(f"{explained}{more}") from error
+    except (httpx.InvalidURL, ValueError):  # its text repeats a part of the URL
+        raise ConnectionLostError(
+            f"Expected a forward proxy as http://[USER:PASSWORD@]HOST:PORT in network.proxy of site.toml or in "
+            f"HTTPS_PROXY, got something else: {address} was not asked"
+        ) from None
 
 
 def issuer(certificate: x509.Certificate) -> str:
@@ -126,7 +131,7 @@ def _who_is_there(error: Exception, address: str, forward_proxy: str, wait_s: fl
     untrusting.verify_mode = ssl.CERT_NONE
     try:
         seen = _ask(address, untrusting, forward_proxy, wait_s)
-    except (httpx.HTTPError, OSError, ValueError):
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError):
         return ""
     if kind in ("wrong_authority", "other_host"):
         return f". The certificate that was seen is of {_subject(seen)}, issued by {issuer(seen.certificate)}"

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
-from rich.table import Table
 from rich.text import Text
 
 from common.errors import SynofedError
+from common.terminal import LAYOUT, Table, visible
 
 Section = Literal["site", "data", "place", "policy", "connection", "versions", "campaigns", "dry round"]
 State = Literal["ok", "warning", "problem"]
@@ -125,6 +125,7 @@ class Report:
                 table.add_section()
             said = f"{finding.found}. {finding.advice}" if finding.advice else finding.found
             state = Text(finding.state, style=COLOURS[finding.state])
-            table.add_row(finding.section if finding.section != before else "", state, Text(said))
+            section = finding.section if finding.section != before else ""
+            table.add_row(section, state, Text(visible(said, keep=LAYOUT)))
             before = finding.section
         return table

@@ -17,7 +17,7 @@ from client.ingest.pseudonyms import write_private
 from client.ingest.rows import read_rows
 from client.ingest.tables import Reading, read_tables
 from client.site import Site
-from common.errors import PolicyError, StorageError, SynofedError
+from common.errors import PolicyError, StorageError, SynofedError, refusal
 from common.extensions import is_own
 from common.settings import Settings
 
@@ -106,7 +106,7 @@ def write(checked: Checked, site: Site) -> tuple[Path, ...]:
         for path, content in texts.items():
             write_private(path, content)
     except OSError as error:
-        raise StorageError(f"{site.folder} cannot be written: {error.strerror}") from None
+        raise StorageError(f"{site.folder} cannot be written: {refusal(error)}") from None
     return tuple(texts)
 
 

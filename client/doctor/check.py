@@ -15,7 +15,7 @@ from client.ingest.placing import table
 from client.ingest.pseudonyms import write_private
 from client.ingest.rows import Table, read_rows
 from client.site import Site
-from common.errors import DataError
+from common.errors import DataError, refusal
 from common.exam import Roi
 
 PATH = "_path"
@@ -89,7 +89,7 @@ def write(report: Report, path: Path) -> None:
     try:
         write_private(path, table(DETAIL, rows))
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror}") from None
+        raise DataError(f"{path} cannot be written: {refusal(error)}") from None
 
 
 def _places(folder: Path) -> tuple[Path, str, str]:

@@ -12,7 +12,7 @@ from pydicom.datadict import tag_for_keyword
 
 from common import toml_text
 from common.errors import ConfigurationError
-from common.section import Section
+from common.section import Count, Positive, Seconds, Section
 from common.settings import describe
 
 Fact = Literal[
@@ -21,9 +21,7 @@ Fact = Literal[
 ]  # fmt: skip
 """What is known of a picture. ``image`` is gs or doppler; ``series`` and ``pair`` only serve to pair."""
 Image = Literal["gs", "doppler"]
-Whole = Annotated[int, Field(ge=0)]
-Side = Annotated[int, Field(ge=1)]
-BoxPx = tuple[Whole, Whole, Side, Side]
+BoxPx = tuple[Count, Count, Positive, Positive]
 """``[x, y, width, height]`` in pixels of the whole picture."""
 
 
@@ -73,7 +71,7 @@ class TableSection(Section):
 
     path: Path
     sheet: str = ""
-    header_row: Whole = 0
+    header_row: Count = 0
     """Line of the header; 0: the first line that has all columns that are named here."""
     file: str
     """The column with the file's name, with or without its folders."""
@@ -93,7 +91,7 @@ class PairSection(Section):
     same: Annotated[tuple[Fact, ...], Field(min_length=1)] = (
         "patient_id", "visit", "side", "joint", "digit", "view",
     )  # fmt: skip
-    within_s: Annotated[float, Field(gt=0)] | None = None
+    within_s: Seconds | None = None
     """Longest time between the two; where several of an exam could go together, the nearest do."""
 
 
@@ -127,7 +125,7 @@ class DeviceSection(Section):
     model: Annotated[str, AfterValidator(_expression)] = ""
     file: Annotated[str, AfterValidator(_expression)] = ""
     """Regular expressions, looked for in the tag or in the file's name."""
-    size: tuple[Side, Side] | None = None
+    size: tuple[Positive, Positive] | None = None
     """Width and height in pixels."""
     panels: Annotated[tuple[PanelSection, ...], Field(min_length=1)]
     mask: tuple[BoxPx, ...] = ()
@@ -153,7 +151,7 @@ class GradesSection(Section):
 
     path: Path
     sheet: str = ""
-    header_row: Whole = 0
+    header_row: Count = 0
     """Line of the header; 0: the first line that has all columns that are named here."""
     grades: Annotated[int, Field(ge=2, le=16)] = 4
     exam: Annotated[MappingOf[Fact | Literal["file"], str], Field(min_length=1)]
@@ -182,7 +180,7 @@ class GradesSection(Section):
 class Mapping(Section):
     """A whole mapping file. Relative paths in it start from its own folder."""
 
-    frame: Side | None = None
+    frame: Positive | None = None
     """Which picture of a clip or of several pages is kept; without it the first, with a warning."""
     facts: MappingOf[Fact, Sources] = {}
     """In place of the ones in ``USUAL``."""

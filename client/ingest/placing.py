@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common import csv_text
-from common.errors import DataError
+from common.errors import DataError, refusal
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> bytes:
@@ -52,7 +52,7 @@ def private_folder(folder: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
     except OSError as error:
-        raise DataError(f"The import cannot be written: {error.strerror or error}") from None
+        raise DataError(f"The import cannot be written: {refusal(error)}") from None
 
 
 @contextmanager

@@ -6,14 +6,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Backbone, Positive, Section
+from common.section import Backbone, Positive, Rate, Section
 
 
 class StageSettings(Section):
     """What a stage does otherwise than ``training`` and ``federation`` say; ``None``: as they do."""
 
     rounds: Positive | None = None
-    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    learning_rate: Rate | None = None
     batch_size: Positive | None = None
     local_steps: Positive | None = None
 
@@ -77,7 +77,7 @@ class AndersenSettings(Section):
     encoder is trained with each of them."""
     layers: Annotated[int, Field(ge=1, le=11)] = 11
     """Candidates for the layer whose features are classified: the first so many of the backbone."""
-    learning_rates: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)] = (
+    learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (
         1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
     )  # fmt: skip
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64)
@@ -99,7 +99,7 @@ class ProbeSettings(Section):
     """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
     neck: Positive | None = None
     """Numbers that the encoder's public projection gives; ``None``: it has none."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Rate = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
 
     @property

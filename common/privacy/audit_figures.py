@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from common.figures import HASH_SALT, INK, LINE, STYLE
+from common.figures import HASH_SALT, INK, LINE, STYLE, svg
 from common.privacy.costs import Cost, Spending
 from common.privacy.evidence import Evidence
 from common.privacy.rehearsal import Rehearsal
@@ -130,9 +129,7 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure) -> str:
-    buffer = io.StringIO()
     with mpl.rc_context(_STYLE):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    svg = buffer.getvalue()
-    element = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        document = svg(figure, transparent=True)
+    element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
     return element.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -20,10 +20,15 @@ from common.privacy.accounting import PrivateSteps
 from common.privacy.designs import Design, Key
 from common.privacy.noise_ratio import Verdict
 from common.privacy.onlookers import Onlookers, onlookers
+from common.privacy.settings import LEAST_NOISE, MOST_NOISE
 from common.privacy.utility import Loss, Measured
 
 MINIMUM_SITES = 3
 """Of a sum under secure aggregation, where one may work with the centre: it hides nobody behind fewer than two."""
+
+
+LEAST_EPSILON, MOST_EPSILON = 1e-3, 1e3
+"""Between these a plan is made: less cannot be trained with, more protects nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +103,12 @@ class Budget:
             raise ConfigurationError("Expected an epsilon or a noise multiplier, and not both")
         if self.epsilon is not None and not 0 < self.epsilon < math.inf:
             raise ConfigurationError(f"Expected a finite epsilon > 0, got {self.epsilon}: a usual value is 3")
+        for name, given, least, most in (
+            ("epsilon", self.epsilon, LEAST_EPSILON, MOST_EPSILON),
+            ("noise multiplier", self.noise_multiplier, LEAST_NOISE, MOST_NOISE),
+        ):
+            if given is not None and 0 < given < math.inf and not least <= given <= most:
+                raise ConfigurationError(f"Expected the {name} from {least:g} to {most:g}, got {given:g}")
         PrivateSteps(sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier or 1.0, count=1)
 
 

@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Name, Positive, Section
+from common.section import Name, Positive, Rate, Section, Share
 
 if TYPE_CHECKING:
     from common.privacy.accounting import PrivateSteps
+
+LEAST_NOISE, MOST_NOISE = 0.05, 1e6
+"""Of a noise multiplier: with less there is no privacy to account for, with more nothing is learnt."""
 
 
 class PrivacySettings(Section):
@@ -17,19 +20,19 @@ class PrivacySettings(Section):
 
     mechanism: Literal["gaussian", "none"] = "gaussian"
     """``none``: the same computation without clipping, sampling and noise, to compare with: **no privacy**."""
-    noise_multiplier: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    noise_multiplier: Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)] | None = None
     """Standard deviation of the noise over ``max_grad_norm`` (sigma); `synofed privacy plan` finds it."""
-    max_grad_norm: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    max_grad_norm: Rate = 1.0
     """What a patient's gradient is clipped to (C)."""
-    sample_rate: Annotated[float, Field(gt=0, le=1)] = 1.0
+    sample_rate: Annotated[float, Field(ge=1e-6, le=1)] = 1.0
     """Probability with which a patient takes part in a step (q); 1: everybody does."""
     patients: Positive
     """A public number near that of a site's training patients (N); the noised sum is divided by it."""
     images: Positive = 8
     """At most so many of a patient's exams enter (k)."""
-    class_weights: dict[Name, tuple[Annotated[float, Field(gt=0)], ...]] = Field(default_factory=dict)
+    class_weights: dict[Name, tuple[Rate, ...]] = Field(default_factory=dict)
     """Measurement -> weight of each grade in a patient's loss: public constants, never computed from private data."""
-    delta: Annotated[float, Field(gt=0, lt=1)] = 1e-5
+    delta: Share = 1e-5
     """At which the centre states epsilon; a site's own cap has a delta of its own."""
 
     @model_validator(mode="after")

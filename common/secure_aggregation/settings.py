@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from common.errors import ConfigurationError
-from common.section import Positive, Section
+from common.section import Count, Positive, Rate, Section
 from common.secure_aggregation.terms import Terms
 
 ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
@@ -19,12 +19,12 @@ class SecureSettings(Section):
 
     sites: Annotated[int, Field(ge=2, le=1000)]
     """How many sites take part at most (S)."""
-    survivors: Annotated[int, Field(ge=2)]
+    survivors: Annotated[int, Field(ge=2, le=1000)]
     """The fewest whose sum is opened (U); with [privacy] the noise of so many is enough."""
-    colluders: Annotated[int, Field(ge=0)] = 0
+    colluders: Count = 0
     """So many sites may work together with the centre, and learn nothing of the others (t). With [privacy] at least
     1: a site that takes part knows its own share of the noise."""
-    largest_update: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    largest_update: Rate = 1.0
     """Without [privacy]: each number of an update is clipped to this range."""
     most_examples: Positive = 100_000
     """Without [privacy]: the most exams of a site."""

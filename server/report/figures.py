@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from common import csv_text
-from common.figures import INK, LINE, STYLE
+from common.figures import INK, LINE, STYLE, room_in, svg
 from server.report.tables import Cell, Interval
 
 if TYPE_CHECKING:
@@ -101,12 +100,12 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        svg = _svg(canvas, name)
+        drawn = _svg(canvas, name)
     rows = [(r, c, int(counts[r, c]), float(shares[r, c])) for r, c in np.ndindex(*counts.shape)]
     return Figure(
         name=name,
         caption=caption,
-        svg=svg,
+        svg=drawn,
         csv=table(("reference", "decision", "exams", "share_of_row"), rows),
     )
 
@@ -114,7 +113,7 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
 def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, percent: bool) -> Figure:
     """A dot and its 95 % interval for each row."""
     with mpl.rc_context(_STYLE):
-        canvas, axes = _canvas(3.9, 0.62 + 0.26 * len(rows))
+        canvas, axes = _canvas(3.9 + room_in(row.label for row in rows), 0.62 + 0.26 * len(rows))
         for place, row in enumerate(rows):
             if row.value is None:
                 continue
@@ -135,10 +134,10 @@ def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, p
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        svg = _svg(canvas, name)
+        drawn = _svg(canvas, name)
     data = [(row.label, row.value, row.low, row.high) for row in rows]
     return Figure(
-        name=name, caption=caption, svg=svg, csv=table(("row", "value", "ci95_low", "ci95_high"), data)
+        name=name, caption=caption, svg=drawn, csv=table(("row", "value", "ci95_low", "ci95_high"), data)
     )
 
 
@@ -172,9 +171,9 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
         axes.grid()
         axes.tick_params(length=0)
         axes.legend(frameon=False, loc="best")
-        svg = _svg(canvas, name)
+        drawn = _svg(canvas, name)
     data = [(line.label, number, value) for line in lines for number, value in line.points]
-    return Figure(name=name, caption=caption, svg=svg, csv=table(("line", "round", "value"), data))
+    return Figure(name=name, caption=caption, svg=drawn, csv=table(("line", "round", "value"), data))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
@@ -189,11 +188,9 @@ def _canvas(width_in: float, height_in: float) -> tuple[Canvas, Axes]:
 
 
 def _svg(canvas: Canvas, name: str) -> str:
-    buffer = io.StringIO()
     # The salt makes ids, and no date makes the file, depend on nothing but the data.
     with mpl.rc_context({"svg.hashsalt": name}):
-        canvas.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+        return svg(canvas)
 
 
 def _limits(rows: Sequence[Interval]) -> tuple[float, float]:

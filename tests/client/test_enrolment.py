@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_ssh_public_key,
 )
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from client import enrolment, init_cli, keys
@@ -77,7 +78,7 @@ def test_the_folder_is_laid_out_and_private(folder: Path) -> None:
 
 def test_the_request_has_the_public_keys_and_fits_the_code(folder: Path) -> None:
     request = Registration.parse((folder / "request.json").read_text())
-    request.check("5a" * 32)
+    request.check(SecretStr("5a" * 32))
     assert (request.site, request.version) == ("north", VERSION)
     assert request.receipt_key == keys.public_key(folder)
     assert (folder / "keys" / "node.pub").read_text() == request.node_key + "\n"
@@ -150,7 +151,7 @@ def test_a_later_invitation_makes_a_new_request_with_the_same_keys(folder: Path)
     after = _content(folder)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"request.json", "federation.json"}
-    Registration.parse(after["request.json"].decode()).check("6b" * 32)
+    Registration.parse(after["request.json"].decode()).check(SecretStr("6b" * 32))
     assert Enrolment.open(folder).address == "new.example.org:443"
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from common.enrolment import (
     Invitation,
@@ -41,7 +42,9 @@ def _invitation(**changes: object) -> Invitation:
 
 
 def _registration(*, node_key: str = NODE_KEY, site: str = "north") -> Registration:
-    return Registration.make(site=site, node_key=node_key, receipt_key="0b" * 32, version="0.1.0", code=CODE)
+    return Registration.make(
+        site=site, node_key=node_key, receipt_key="0b" * 32, version="0.1.0", code=SecretStr(CODE)
+    )
 
 
 REGISTRATION = _registration().dump().encode()
@@ -51,7 +54,7 @@ def test_what_is_written_is_read_again() -> None:
     assert Invitation.parse(_invitation().dump()) == _invitation()
     request = Registration.parse(REGISTRATION.decode())
     assert request == _registration()
-    request.check(CODE)
+    request.check(SecretStr(CODE))
 
 
 def test_the_proof_is_an_hmac_over_all_else() -> None:
@@ -69,7 +72,7 @@ def test_any_changed_byte_of_a_request_is_refused(place: int, byte: int) -> None
         return
     changed[place] = byte
     with pytest.raises((VerificationError, UnicodeDecodeError)):
-        Registration.parse(changed.decode()).check(CODE)
+        Registration.parse(changed.decode()).check(SecretStr(CODE))
 
 
 def test_a_changed_bit_at_any_place_of_a_request_is_refused() -> None:
@@ -77,7 +80,7 @@ def test_a_changed_bit_at_any_place_of_a_request_is_refused() -> None:
         changed = bytearray(REGISTRATION)
         changed[place] ^= 1
         with pytest.raises(VerificationError):
-            Registration.parse(changed.decode()).check(CODE)
+            Registration.parse(changed.decode()).check(SecretStr(CODE))
 
 
 @given(place=st.integers(0, len(REGISTRATION)), text=st.text(min_size=1, max_size=3))
@@ -87,12 +90,12 @@ def test_anything_added_to_a_request_or_cut_from_it_is_refused(place: int, text:
         if changed == whole:
             continue
         with pytest.raises(VerificationError):
-            Registration.parse(changed).check(CODE)
+            Registration.parse(changed).check(SecretStr(CODE))
 
 
 def test_a_request_that_was_made_with_another_code_is_refused() -> None:
     with pytest.raises(VerificationError, match="does not fit the code of its latest invitation"):
-        _registration().check("5b" * 32)
+        _registration().check(SecretStr("5b" * 32))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_request_that_was_made_with_another_code_is_refused() -> None:
 )
 def test_node_keys_of_another_kind_or_form_are_refused(key: str) -> None:
     with pytest.raises(VerificationError, match=r"Expected an EC P-384 key in OpenSSH's form"):
-        Registration.parse(_registration(node_key=key).dump()).check(CODE)
+        Registration.parse(_registration(node_key=key).dump()).check(SecretStr(CODE))
 
 
 def _leaf() -> str:

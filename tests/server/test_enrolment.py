@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from client import enrolment as joining
 from common.enrolment import Registration
@@ -87,7 +88,7 @@ def _of_another_version(home: Home, request: str, _folder: Path) -> str:
     kept = json.loads((home.codes / "north.json").read_text())
     content = json.loads(request)
     del content["proof"]
-    return Registration.make(**{**content, "version": "0.0.1"}, code=kept["code"]).dump()
+    return Registration.make(**{**content, "version": "0.0.1"}, code=SecretStr(kept["code"])).dump()
 
 
 def _of_other_keys(home: Home, request: str, folder: Path) -> str:
@@ -96,7 +97,7 @@ def _of_other_keys(home: Home, request: str, folder: Path) -> str:
     content = json.loads(request)
     del content["proof"]
     theirs = _site(home, "south")
-    return Registration.make(**{**content, "node_key": theirs.node_key}, code=kept["code"]).dump()
+    return Registration.make(**{**content, "node_key": theirs.node_key}, code=SecretStr(kept["code"])).dump()
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,10 @@ def test_a_centre_is_run_from_the_command_line(tmp_path: Path, monkeypatch: pyte
     assert "Kept ca/ca.key" in _run("provision", "--name", "Test", "--address", "localhost:8443")
     told = _run("invite", "north")
     invitation = Invitation.parse(Path("north.invitation.json").read_text())
-    assert (invitation.code in told, _mode(Path("north.invitation.json"))) == (False, 0o600)
+    assert (invitation.code.get_secret_value() in told, _mode(Path("north.invitation.json"))) == (
+        False,
+        0o600,
+    )
     assert made["ca_fingerprint"] in told.replace(" ", "")
     again = json.loads(_run("invite", "north", "--json"))
     assert (again["file"], Invitation.parse(Path(again["file"]).read_text()).code != invitation.code) == (

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from rich.console import Console
 from torch import Tensor, nn
 
 from common import network_files
@@ -22,6 +21,7 @@ from common.network_files import TrainedNetwork
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings, parse
+from common.terminal import Console
 from simulation import cohort, heatmap_truth, heatmaps, score
 from simulation.progress import Display
 from tests.simulation.test_simulate import CONFIG

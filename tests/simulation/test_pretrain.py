@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from typer.testing import CliRunner
 
 import synofed
@@ -15,6 +14,7 @@ from common import encoder_files
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
 from common.settings import Settings
+from common.terminal import Console
 from simulation import cohort, disjoint
 from simulation.phantom.devices import FITTED
 from simulation.pretrain import Made, pretrain
@@ -92,7 +92,7 @@ class Interrupted(Display):
 @pytest.mark.parametrize("way", ["interrupted", "diverged"])
 def test_what_ends_early_leaves_nothing(tmp_path: Path, way: str) -> None:
     display = Interrupted(Console(quiet=True)) if way == "interrupted" else Display(Console(quiet=True))
-    settings = encoder_settings({"training": {"batch_size": 8, "local_steps": 3, "learning_rate": 1e30}})
+    settings = encoder_settings({"training": {"batch_size": 8, "local_steps": 3, "learning_rate": 1e6}})
     expected = KeyboardInterrupt if way == "interrupted" else ConfigurationError
     with display, pytest.raises(expected):
         pretrain(settings, out=tmp_path / "tiny", display=display)

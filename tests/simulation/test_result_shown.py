@@ -3,9 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from common.committee import Scores
+from common.terminal import Console
 from simulation import console, result_shown
 from tests.server.test_report import make_full
 

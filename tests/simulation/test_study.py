@@ -187,8 +187,7 @@ def test_rows_with_another_budget_are_not_compared(config: Path, tmp_path: Path)
     other = config.with_name("other.toml")
     other.write_text(text.replace("seeds = [1, 2]", "seeds = [1]"), encoding="utf-8")
     study = studies.load(other, out=tmp_path)
-    from rich.console import Console
-
+    from common.terminal import Console
     from simulation.progress import Display
 
     with Display(Console(quiet=True)) as display:
