@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from client import atomic, chain
+from client import approved_budget, atomic, chain
+from client.approved_budget import ApprovedBudget
 from client.audit import CAMPAIGN
 from client.site import Site
 from common.errors import DataError, PausedError, PolicyError, UnapprovedError
@@ -56,6 +57,8 @@ class State(Section):
     """When, ISO 8601."""
     automatic: bool = False
     """Whether the policy approved it, and nobody else."""
+    budget: ApprovedBudget | None = None
+    """What the approval promises of a campaign with differential privacy; where the policy approves, its cap does."""
 
 
 def folder(site_folder: Path, plan_hash: str) -> Path:
@@ -120,7 +123,22 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
         )
     settings = plan(site, plan_hash, name=name)
     site.policy.check_plan(settings)
+    if settings.private and state.budget is None and not state.automatic:
+        raise UnapprovedError(
+            f"Campaign {plan_hash[:12]} ({state.names[-1]}) was approved by an earlier version, without a bound "
+            f"of its own on what it may spend: approve it again with `synofed site campaigns approve`"
+        )
     return settings
+
+
+def budget(site_folder: Path, plan_hash: str) -> ApprovedBudget | None:
+    """What a campaign's approval lets it spend; ``None``: people approved nothing, the policy's cap holds alone.
+
+    Raises:
+        PolicyError: if what was decided cannot be read.
+    """
+    state = _read(folder(site_folder, plan_hash))
+    return state.budget if state is not None else None
 
 
 def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
@@ -197,7 +215,10 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
     if state is None:
         raise PolicyError(f"Expected a campaign that this site was asked about, got {plan_hash[:12]}")
     if status is Status.APPROVED:
-        site.policy.check_plan(plan(site, plan_hash, name=state.names[-1]))
+        settings = plan(site, plan_hash, name=state.names[-1])
+        site.policy.check_plan(settings)
+        if settings.private and not (state.status is Status.PAUSED and state.budget is not None):
+            state = state.model_copy(update={"budget": approved_budget.of(site, settings)})
     if status is Status.PAUSED and state.status is not Status.APPROVED:
         raise PolicyError(
             f"Expected a campaign that is approved, campaign {plan_hash[:12]} is {state.status}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import campaigns, keys, peers, timing
+from client import answered, campaigns, keys, peers, timing
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
@@ -19,12 +19,16 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     Raises:
         VersionError: if the centre runs another version.
         PolicyError: if the campaign may not run here, or not yet; see :func:`client.campaigns.consider`.
+        UnapprovedError: also if another run has used up the approval.
+        BudgetError: if it costs more than the policy permits a patient.
         DataError: if the site's data cannot serve the plan.
     """
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
     settings = campaigns.consider(site, request)
     peers.check(site, settings)
+    if site.policy.approval == "each":
+        answered.meet(site.folder, request.plan_hash, request.run)
     if settings.private:
         from client import private_consent  # noqa: PLC0415  scipy: only where it is accounted
 

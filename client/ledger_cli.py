@@ -139,6 +139,13 @@ def _told(found: Spent) -> list[str]:
     ]
     if found.maximum_epsilon is None:
         lines.append("No private release is permitted: policy.maximum_epsilon is not set in site.toml.")
+    lines += [
+        f"{one.left_out} patients had too little left for the last release of {one.campaign} "
+        f"{one.plan_hash[:12]} and "
+        f"took no part in it; the centre was not told."
+        for one in found.campaigns
+        if one.left_out
+    ]
     if found.unbounded_patients:
         lines.append(
             f"{found.unbounded_patients} of {found.patients} patients took part in training without differential "
