@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import answered, campaigns, keys, peers, timing
+from client import answered, behind, campaigns, keys, peers, timing
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
@@ -20,11 +20,13 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
         VersionError: if the centre runs another version.
         PolicyError: if the campaign may not run here, or not yet; see :func:`client.campaigns.consider`.
         UnapprovedError: also if another run has used up the approval.
+        BehindError: if the centre's receipts show that this is an older copy of the site.
         BudgetError: if it costs more than the policy permits a patient.
         DataError: if the site's data cannot serve the plan.
     """
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
+    behind.meet(site, request.known)
     settings = campaigns.consider(site, request)
     peers.check(site, settings)
     if site.policy.approval == "each":

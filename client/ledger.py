@@ -33,7 +33,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import campaigns, ledger_file, ledger_patients
+from client import behind, campaigns, ledger_file, ledger_patients
 from client import chain as log
 from client.ingest.identifiers import look_alikes, spelling
 from client.ledger_file import Ledger
@@ -75,6 +75,7 @@ def reserve(site: Site, release: PrivateRelease, patients: Collection[str]) -> R
 
     Raises:
         PolicyError: if the policy permits no private release.
+        BehindError: if receipts show that this is an older copy of the site.
         BudgetError: if the release alone is beyond the policy's cap, or the campaign beyond what was approved;
             nothing is booked.
         DataError: if two identifiers look like one patient's.
@@ -82,6 +83,7 @@ def reserve(site: Site, release: PrivateRelease, patients: Collection[str]) -> R
         VerificationError: if ledger or tables were changed.
     """
     cap = _cap(site)
+    behind.refuse(site.folder)
     _check_identifiers(patients)
     with ledger_file.opened(site.folder) as ledger:
         _check_public(site, ledger.book, release, cap=cap)
@@ -139,6 +141,7 @@ def book_unbounded(site: Site, release: UnboundedRelease, patients: Collection[s
         StorageError: if the ledger cannot be written.
         VerificationError: if ledger or tables were changed.
     """
+    behind.refuse(site.folder)
     with ledger_file.opened(site.folder) as ledger:
         debit = _Debit(ledger, patients)
         debit.refuse_withdrawn()
@@ -152,6 +155,25 @@ def book_unbounded(site: Site, release: UnboundedRelease, patients: Collection[s
         if not debit.new and booked.issuperset(debit.known.values()):
             return ledger.head
         return debit.book(chain.UNBOUNDED, release)
+
+
+def book_lost(site: Site, release: PrivateRelease | UnboundedRelease, patients: Collection[str]) -> Head:
+    """Debit what receipts prove and the ledger has lost to everybody who may have taken part, whatever the cap.
+
+    Args:
+        site: the site.
+        release: all that was lost of a campaign.
+        patients: identifiers of those who are here; everybody whom the ledger knows is debited too.
+
+    Raises:
+        StorageError: if the ledger cannot be written.
+        VerificationError: if ledger or tables were changed.
+    """
+    with ledger_file.opened(site.folder) as ledger:
+        debit = _Debit(ledger, patients)
+        debit.add_everybody()
+        event = chain.PRIVATE if isinstance(release, PrivateRelease) else chain.UNBOUNDED
+        return debit.book(event, release)
 
 
 def find(folder: Path, request_id: str) -> Booked | None:
@@ -280,6 +302,13 @@ class _Debit:
             raise PolicyError(
                 "Expected patients who take part, one of them has withdrawn: nothing is trained on them"
             )
+
+    def add_everybody(self) -> None:
+        """All whom the ledger knows, too, but for those who withdrew."""
+        book = self._ledger.book
+        gone = set(book.withdrawn.values())
+        everybody = {f"number {n}": n for n in range(len(book.commitments)) if n not in gone}
+        self.known = {**everybody, **self.known}
 
     def leave_out(self, release: PrivateRelease, *, cap: float, delta: float) -> None:
         """Leave out whoever would have spent more than the cap."""

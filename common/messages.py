@@ -16,7 +16,7 @@ from common.secure_aggregation import messages as sums
 from common.secure_aggregation.terms import Context, digest
 from common.version import VERSION
 
-TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
+TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy", "behind"})
 """Codes of refusals that may pass: the site is asked again."""
 MISHAPS = frozenset({"storage", "memory", "data", "internal"})
 """Codes of refusals of a site that had agreed: something broke there, which may be mended before the deadline."""

@@ -54,8 +54,10 @@ class _Book:
     """Group -> highest sequence number; the empty one stands for consents."""
 
     def add(self, receipt: Receipt) -> None:
-        if self.last is None or receipt.sequence > self.last.sequence:
+        if self.last is None or _place(receipt) > _place(self.last):
             self.last = receipt
+        if receipt.format == 1:  # of a centre before an update: its numbers counted something else
+            return
         self.seen[receipt.sequence] = receipt.request_id
         self.highest[receipt.group] = max(self.highest.get(receipt.group, 0), receipt.sequence)
 
@@ -165,14 +167,15 @@ class Receipts:
         place = self._kept / receipt.site / f"{receipt.plan_hash}.jsonl"
         known = _read(place)
         same = known is not None and known.public_key == book.public_key
-        if same and known is not None and known.receipt.sequence >= receipt.sequence:
+        if same and known is not None and _place(known.receipt) >= _place(receipt):
             return
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         atomic.write(place, f"{_dumped(book, receipt)}\n".encode(), mode=0o600)
 
 
-def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str]:
+def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str | int]:
     return {
+        "format": 2,
         "site": site,
         "campaign": campaign,
         "plan_hash": plan_hash,
@@ -196,6 +199,10 @@ def _check(receipt: Receipt, asked: Asked, book: _Book, *, contents_hash: str) -
             f"Expected a new entry above {asked.above} in the log of {receipt.site}, got {receipt.sequence}: an "
             f"old reply was sent again, or an older copy of the site's folder was put back"
         )
+
+
+def _place(receipt: Receipt) -> tuple[int, int]:
+    return receipt.format, receipt.sequence
 
 
 def _read(place: Path) -> Kept | None:

@@ -60,7 +60,7 @@ def edit(site: Campaign, change: Callable[[list[bytes]], list[bytes]], name: str
 
 def test_it_is_short_and_imports_nothing_of_ours() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 200
+    assert len(text.splitlines()) < 250
     nodes = list(ast.walk(ast.parse(text)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}
@@ -175,7 +175,7 @@ def test_receipts_for_what_is_no_longer_there_do_not_fit(site: Campaign, tmp_pat
     code, told = verify(site.site.folder, "--receipts", kept)
     assert code == 8
     assert "north" not in told
-    assert "audit.jsonl ends with line 4" in told
+    assert "line 3: log or ledger do not hold what it knows: cut off, or an older copy was put back" in told
 
 
 def test_a_total_that_is_not_the_ledgers_does_not_fit(site: Campaign) -> None:

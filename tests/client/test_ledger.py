@@ -270,7 +270,9 @@ def reply(site: Site, sequence: int = 1) -> Kept:
     chain.append(
         site.folder / chain.NAME, audit.REPLY, {"ledger_sequence": end.sequence, "ledger_head": end.hash}
     )
-    receipt = replace(make_receipt(sequence=sequence), ledger_sequence=end.sequence, ledger_head=end.hash)
+    receipt = replace(
+        make_receipt(sequence=sequence, format=1), ledger_sequence=end.sequence, ledger_head=end.hash
+    )
     signature = keys.signing_key(site.folder).sign(payload(receipt)).hex()
     signed = replace(receipt, signature=signature)
     return Kept(received="now", public_key=keys.public_key(site.folder), receipt=signed)
