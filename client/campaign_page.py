@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns
+from client import approved_budget, campaigns
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -84,7 +84,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
-        guarantee=notice.sentence(settings),
+        guarantee=" ".join(filter(None, (notice.sentence(settings), _again(site, settings, objection)))),
         objection=objection,
     )
 
@@ -121,6 +121,18 @@ def text(page: Page) -> str:
 def as_json(page: Page) -> dict[str, object]:
     """The page as JSON's types."""
     return asdict(page)
+
+
+def _again(site: Site, settings: Settings, objection: str) -> str:
+    """What an approval permits beyond one run without a mishap."""
+    if objection or not settings.private:
+        return ""
+    budget = approved_budget.of(site, settings)
+    return (
+        f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
+        f"steps, and "
+        f"{budget.again} of them drawn a second time; a second run needs another."
+    )
 
 
 def _objection(site: Site, settings: Settings) -> str:

@@ -235,7 +235,14 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
 
 def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, automatic: bool) -> State:
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    facts = {"plan_hash": plan_hash, "campaign": state.names[-1], "status": str(status), "by": by}
+    facts: dict[str, object] = {
+        "plan_hash": plan_hash,
+        "campaign": state.names[-1],
+        "status": str(status),
+        "by": by,
+    }
+    if status is Status.APPROVED and state.budget is not None:
+        facts["budget"] = state.budget.model_dump(mode="json")
     chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
     decided = state.model_copy(update={"status": status, "by": by, "decided": now, "automatic": automatic})
     _write(folder(site.folder, plan_hash), decided)

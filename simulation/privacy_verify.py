@@ -189,6 +189,7 @@ def _site(folder: Path, kept: tuple[Kept, ...], given: Given) -> Evidence:
         answers=answers,
         plans=_plans(folder, {answer.plan_hash: answer.campaign for answer in answers}),
         caps=tuple(site_evidence.caps_of(folder)),
+        approvals=tuple(site_evidence.approvals_of(folder)),
         checks=(),
     )
 

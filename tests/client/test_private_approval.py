@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaigns, ledger, private_round
+from client import answered, campaign_page, campaigns, ledger, private_round
+from client import evidence as site_evidence
 from client.campaigns import Status
 from client.site import Site
 from common import pretrained
@@ -17,7 +18,7 @@ from common.errors import BudgetError
 from common.messages import Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
-from common.privacy import spending
+from common.privacy import claims, spending
 from common.privacy.accounting import epsilon
 from common.settings import Settings
 from server.weights import StartWeights
@@ -213,3 +214,31 @@ def test_reserve_holds_to_the_approval_whatever_the_cap(centre: Centre) -> None:
     with pytest.raises(BudgetError, match="1 steps drawn again included"):
         ledger.reserve(site, release, patients(1))
     ledger.reserve(make_site(centre.folder.parent / "other"), release, patients(1))
+
+
+def test_the_audit_says_what_was_drawn_again_and_fails_beyond_the_approval(
+    centre: Centre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def audited() -> dict[str, tuple[str, str]]:
+        found = claims.checked(site_evidence.read(centre.folder))
+        return {check.name: (check.verdict, check.found) for check in found}
+
+    for server_round in (1, 2, 3, 1):
+        assert isinstance(centre.train(asks(centre, server_round)), Signed)
+    verdict, found = audited()["approved"]
+    assert verdict == "holds"
+    assert "1 approvals. Drawn again: round 1 of" in found
+    assert "2 debits where one draw has 1" in found
+    monkeypatch.setattr(campaigns, "budget", lambda *_: None)
+    assert isinstance(centre.train(asks(centre, 2)), Signed)
+    assert audited()["approved"][0] == "fails"
+
+
+def test_the_page_says_what_an_approval_is_worth(centre: Centre) -> None:
+    plan_hash = centre.settings.plan_hash()
+    site = Site.open(centre.folder)
+    page = campaign_page.page(site, plan_hash, campaigns.listed(site)[plan_hash])
+    assert (
+        f"worth epsilon {cost(centre.settings, ROUNDS + 1):.3f} (delta 1e-05): 3 private steps, and 1"
+        in page.guarantee
+    )
