@@ -123,7 +123,7 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
         )
     settings = plan(site, plan_hash, name=name)
     site.policy.check_plan(settings)
-    if settings.private and state.budget is None and not state.automatic:
+    if settings.private and state.budget is None and site.policy.approval == "each":
         raise UnapprovedError(
             f"Campaign {plan_hash[:12]} ({state.names[-1]}) was approved by an earlier version, without a bound "
             f"of its own on what it may spend: approve it again with `synofed site campaigns approve`"
@@ -217,7 +217,8 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str) -> State:
     if status is Status.APPROVED:
         settings = plan(site, plan_hash, name=state.names[-1])
         site.policy.check_plan(settings)
-        if settings.private and not (state.status is Status.PAUSED and state.budget is not None):
+        goes_on = state.status is Status.PAUSED and state.budget is not None
+        if settings.private and site.policy.approval == "each" and not goes_on:
             state = state.model_copy(update={"budget": approved_budget.of(site, settings)})
     if status is Status.PAUSED and state.status is not Status.APPROVED:
         raise PolicyError(

@@ -119,20 +119,6 @@ def check_plan(site: Site, release: PrivateRelease, patients: Collection[str]) -
     _check_cap(site, release, cap=_cap(site), what=release.campaign)
 
 
-def able(site: Site, release: PrivateRelease, patients: Collection[str]) -> int:
-    """How many patients could pay for a release now: for the site's own people alone.
-
-    Raises:
-        PolicyError: if the policy permits no private release.
-        VerificationError: if ledger or tables were changed.
-    """
-    cap = _cap(site)
-    with ledger_file.opened(site.folder) as ledger:
-        debit = _Debit(ledger, patients)
-        debit.leave_out(release, cap=cap, delta=site.policy.maximum_delta)
-        return len(debit.patients)
-
-
 def book_unbounded(site: Site, release: UnboundedRelease, patients: Collection[str]) -> Head:
     """Book that what a campaign releases of some patients has no bound; once is enough for all of its rounds.
 

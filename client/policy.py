@@ -47,8 +47,8 @@ class Policy(Section):
     ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
     and network), ``timings`` (seconds a round)."""
     minimum_cohort: Positive = 5
-    """Patients that must stand behind any count, and behind any update, that leaves without differential privacy: with
-    it noise stands for them, and a rule that looks at their number would itself be a release."""
+    """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
+    With it noise stands for them: a rule that looks at their number would itself be a release."""
     maximum_update_bytes: Positive = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False

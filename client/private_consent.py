@@ -1,13 +1,11 @@
 """Whether the whole of a campaign with differential privacy is permitted, asked before it begins.
 
 The answer goes to the centre, so it depends on plan, policy and approvals alone: not on who is here, nor on what they
-have spent. Who has too little left takes no part (:mod:`client.ledger`); :func:`forecast` tells the site's own
-people.
+have
+spent. Who has too little left takes no part (:mod:`client.ledger`).
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from client import ledger
 from client.private_round import eligible
@@ -16,21 +14,6 @@ from common.privacy import planned
 from common.privacy.spending import PrivateRelease
 from common.settings import Settings
 from common.version import VERSION
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Forecast:
-    """Who could take part in a campaign now.
-
-    Attributes:
-        patients: who are eligible.
-        whole: those of them who have enough left for all of its rounds.
-        some: those who have enough left for one round at least.
-    """
-
-    patients: int
-    whole: int
-    some: int
 
 
 def check(site: Site, settings: Settings) -> None:
@@ -43,21 +26,6 @@ def check(site: Site, settings: Settings) -> None:
     """
     release = _forecast(settings, planned.steps(settings))
     ledger.check_plan(site, release, eligible(site.store(settings)))
-
-
-def forecast(site: Site, settings: Settings) -> Forecast:
-    """Who could take part now; nothing of it leaves the site.
-
-    Raises:
-        PolicyError: if the policy permits no private release.
-        DataError: if the site's data cannot be used.
-        VerificationError: if ledger or tables were changed.
-    """
-    patients = eligible(site.store(settings))
-    whole, one = (
-        ledger.able(site, _forecast(settings, steps), patients) for steps in (planned.steps(settings), 1)
-    )
-    return Forecast(patients=len(patients), whole=whole, some=one)
 
 
 def _forecast(settings: Settings, steps: int) -> PrivateRelease:
