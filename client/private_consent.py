@@ -1,8 +1,7 @@
 """Whether the whole of a campaign with differential privacy is permitted, asked before it begins.
 
 The answer goes to the centre, so it depends on plan, policy and approvals alone: not on who is here, nor on what they
-have
-spent. Who has too little left takes no part (:mod:`client.ledger`).
+have spent. Who has too little left takes no part (:mod:`client.ledger`).
 """
 
 from __future__ import annotations

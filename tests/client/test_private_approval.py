@@ -139,8 +139,21 @@ def test_a_second_run_waits_for_another_approval_before_it_begins(centre: Centre
     centre.refused(run("first"), "unapproved", says="was run under its approval before")
 
 
+def test_a_second_run_that_was_consented_to_does_not_stop_half_way(centre: Centre) -> None:
+    """What earlier runs booked was taken off the forecast: a second run began, and was refused in round 2."""
+    for server_round in range(1, ROUNDS + 1):
+        assert isinstance(centre.train(asks(centre, server_round)), Signed)
+    approve(centre)
+    cap = cost(centre.settings, ROUNDS + 1) + 1e-6
+    asking.change_policy(centre.folder, "maximum_epsilon = 8.0", f"maximum_epsilon = {cap}")
+    assert isinstance(centre.plan(centre.plan_request()), Signed)
+    for server_round in range(1, ROUNDS + 1):
+        answer = centre.train(asks(centre, server_round, request_id=f"{0xDEF000 + server_round:032x}"))
+        assert isinstance(answer, Signed)
+    assert [len(one.eligible) for one in ledger.book(centre.folder).releases] == [6] * (ROUNDS + 1) + [0] * 2
+
+
 def test_each_run_is_looked_at_in_full(centre: Centre) -> None:
-    """What earlier runs booked was taken off the forecast: a second run began, and stopped half way."""
     for server_round in range(1, ROUNDS + 1):
         assert isinstance(centre.train(asks(centre, server_round)), Signed)
     approve(centre)
