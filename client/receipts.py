@@ -157,8 +157,22 @@ def places(
     for receipt in given:
         verify(receipt, keys.public_key(folder))
         salt = ledger_head.salt(folder, receipt.plan_hash)
-        found.append((receipt, placed(receipt, salt=salt, log=log, ledger=ledger)))
+        try:
+            found.append((receipt, placed(receipt, salt=salt, log=log, ledger=ledger)))
+        except VerificationError:
+            _check_one(receipt, given)
+            raise
     return found
+
+
+def _check_one(receipt: Receipt, given: Iterable[Receipt]) -> None:
+    for other in given:
+        same = (other.format, other.plan_hash, other.sequence) == (2, receipt.plan_hash, receipt.sequence)
+        if same and other.log_head != receipt.log_head:
+            raise VerificationError(
+                f"The centre holds two receipts for reply {receipt.sequence} of campaign {receipt.plan_hash:.12} "
+                f"that differ: the log was put back to an older copy and written on"
+            )
 
 
 def _draft(

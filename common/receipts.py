@@ -274,10 +274,14 @@ def placed(receipt: Receipt, *, salt: bytes, log: Iterable[Entry], ledger: Itera
         (count for count, _ in booked), default=0
     ):
         return None
-    what = "the site's privacy ledger" if in_log else "the site's log"
+    what, found = ("the site's privacy ledger", at) if in_log else ("the site's log", replies)
+    if found:
+        raise VerificationError(
+            f"{what}, line {found[-1].sequence}: is not the one that {who} knows: it was edited, or an older "
+            f"copy was put back and written on"
+        )
     raise VerificationError(
         f"{what} does not hold what {who} knows: its tail was cut off, or an older copy was put back"
-        f"{' and written on' if (at if in_log else replies) else ''}"
     )
 
 
