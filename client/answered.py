@@ -13,6 +13,9 @@ from client import atomic, campaigns
 from common.errors import PolicyError, UnapprovedError
 from common.messages import TrainRequest
 
+RUN = "run"
+"""The key of the run that was met; those of rounds hold a number and a slash."""
+
 
 def check(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
     """Whether a round was not asked for by another request since the approval; asked before anything is done for it.
@@ -49,6 +52,25 @@ def claim(site_folder: Path, request: TrainRequest, *, asker: str | None = None)
     if not all(key in known for key in _keys(request)):
         atomic.write(
             place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
+        )
+
+
+def meet(site_folder: Path, plan_hash: str, run: str) -> None:
+    """Whether a run of a campaign may go on under its approval: the first one whose rounds were asked for, no other.
+
+    Raises:
+        UnapprovedError: if rounds were asked for by another run since the approval.
+        PolicyError: if what was noted cannot be read.
+        StorageError: if it cannot be written.
+    """
+    place = _path(site_folder, plan_hash)
+    known = _read(place)
+    if run and set(known) <= {RUN} and known.get(RUN) != run:
+        atomic.write(place, json.dumps({RUN: run}).encode())
+    elif known.get(RUN, run) != run:
+        raise UnapprovedError(
+            f"Campaign {plan_hash[:12]} was run under its approval before: a second run of a plan has to be approved "
+            f"again with `synofed site campaigns approve`"
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import campaigns, participation, prospects
+from client import approved_budget, campaigns, participation, prospects
 from client.campaigns import State
 from client.site import Site
 from common.errors import SynofedError
@@ -91,7 +91,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         stays=stays,
         trains=() if objection or settings.private or settings.federation.secure else _trains(site, settings),
         takes_part=_takes_part(site, settings, state) if not objection else (),
-        guarantee=notice.sentence(settings),
+        guarantee=" ".join(filter(None, (notice.sentence(settings), _again(site, settings, objection)))),
         objection=objection,
     )
 
@@ -140,6 +140,18 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
     except SynofedError as error:
         return (f"not known: {error}",)
     return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
+
+
+def _again(site: Site, settings: Settings, objection: str) -> str:
+    """What an approval permits beyond one run without a mishap."""
+    if objection or not settings.private:
+        return ""
+    budget = approved_budget.of(site, settings)
+    return (
+        f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
+        f"steps, and "
+        f"{budget.again} of them drawn a second time; a second run needs another."
+    )
 
 
 def _objection(site: Site, settings: Settings) -> str:

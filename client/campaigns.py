@@ -17,7 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from client import atomic, chain, participation
+from client import approved_budget, atomic, chain, participation
+from client.approved_budget import ApprovedBudget
 from client.audit import CAMPAIGN
 from client.site import Site
 from common.errors import DataError, PausedError, PolicyError, UnapprovedError
@@ -59,6 +60,8 @@ class State(Section):
     """Whether the policy approved it, and nobody else."""
     without: tuple[str, ...] | None = None
     """Tasks in which the site takes no part, as approved (:mod:`client.participation`); ``None``: not decided yet."""
+    budget: ApprovedBudget | None = None
+    """What the approval promises of a campaign with differential privacy; where the policy approves, its cap does."""
 
 
 def folder(site_folder: Path, plan_hash: str) -> Path:
@@ -128,6 +131,11 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
             f"Campaign {plan_hash[:12]} was approved by a version that did not ask in what the site takes part: look "
             f"at it again, then approve it again"
         )
+    if settings.private and state.budget is None and site.policy.approval == "each":
+        raise UnapprovedError(
+            f"Campaign {plan_hash[:12]} ({state.names[-1]}) was approved by an earlier version, without a bound "
+            f"of its own on what it may spend: approve it again with `synofed site campaigns approve`"
+        )
     return settings
 
 
@@ -135,6 +143,16 @@ def without(site: Site, plan_hash: str) -> tuple[str, ...]:
     """The tasks in which the site takes no part, as it was approved."""
     state = _read(folder(site.folder, plan_hash))
     return (state.without or ()) if state is not None else ()
+
+
+def budget(site_folder: Path, plan_hash: str) -> ApprovedBudget | None:
+    """What a campaign's approval lets it spend; ``None``: people approved nothing, the policy's cap holds alone.
+
+    Raises:
+        PolicyError: if what was decided cannot be read.
+    """
+    state = _read(folder(site_folder, plan_hash))
+    return state.budget if state is not None else None
 
 
 def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
@@ -219,6 +237,9 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
         if state.status is not Status.PAUSED or state.without is None:
             declared = participation.declared(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
+        goes_on = state.status is Status.PAUSED and state.budget is not None
+        if settings.private and site.policy.approval == "each" and not goes_on:
+            state = state.model_copy(update={"budget": approved_budget.of(site, settings)})
     if status is Status.PAUSED and state.status is not Status.APPROVED:
         raise PolicyError(
             f"Expected a campaign that is approved, campaign {plan_hash[:12]} is {state.status}"
@@ -243,6 +264,8 @@ def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, a
     }
     if state.without:
         facts["without"] = list(state.without)
+    if status is Status.APPROVED and state.budget is not None:
+        facts["budget"] = state.budget.model_dump(mode="json")
     chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
     decided = state.model_copy(update={"status": status, "by": by, "decided": now, "automatic": automatic})
     _write(folder(site.folder, plan_hash), decided)

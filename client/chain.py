@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,46 @@ def append(path: Path, event: str, details: Mapping[str, object], *, durable: bo
     try:
         with _locked(path) as log:
             return _append(log, path, event, details, durable=durable)
+    except OSError as error:
+        raise StorageError(f"The site's log {path} cannot be written: {error.strerror}") from None
+
+
+def append_numbered(
+    path: Path,
+    event: str,
+    details: Mapping[str, object],
+    *,
+    name: str,
+    counted: Collection[str],
+    least: int = 0,
+) -> tuple[Head, int]:
+    """Add an entry with its number among those whose field ``name`` says the same.
+
+    Args:
+        path: the log.
+        event: what happened, one word.
+        details: its facts; ``name`` is one of them.
+        name: of the field.
+        counted: events that count where an older version did not number its entries.
+        least: the least that the number may be.
+
+    Returns:
+        The new head, and the number.
+
+    Raises:
+        StorageError: if the log cannot be written.
+        VerificationError: if an entry that was looked at is none.
+    """
+    try:
+        with _locked(path) as log:
+            number = 1
+            for entry in _newest(log, path, name, str(details[name])):
+                if "number" in entry.content:
+                    number += int(entry.content["number"])
+                    break
+                number += entry.content.get("event") in counted
+            number = max(number, least)
+            return _append(log, path, event, {**details, "number": number}, durable=True), number
     except OSError as error:
         raise StorageError(f"The site's log {path} cannot be written: {error.strerror}") from None
 

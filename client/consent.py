@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import campaigns, keys, peers, timing, training_device
+from client import answered, behind, campaigns, keys, peers, timing, training_device
 from client.site import Site
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
@@ -20,14 +20,20 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     Raises:
         VersionError: if the centre runs another version.
         PolicyError: if the campaign may not run here, or not yet; see :func:`client.campaigns.consider`.
+        UnapprovedError: also if another run has used up the approval.
+        BehindError: if the centre's receipts show that this is an older copy of the site.
+        BudgetError: if it costs more than the policy permits a patient.
         DataError: if the site's data cannot serve the plan.
         ConfigurationError: if the GPU that ``site.toml`` names is not there.
     """
     if request.version != VERSION:
         raise VersionError(f"Expected synofed {VERSION} at the centre, got {request.version:.40}")
+    behind.meet(site, request.known)
     settings = campaigns.consider(site, request)
     training_device.found(site.file.compute.device)
     peers.check(site, settings)
+    if site.policy.approval == "each":
+        answered.meet(site.folder, request.plan_hash, request.run)
     if settings.private:
         from client import private_consent  # noqa: PLC0415  scipy: only where it is accounted
 

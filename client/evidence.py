@@ -20,14 +20,14 @@ from client import (
     policy_file,
     receipts,
 )
-from client.audit import OFFICER, POLICY, REPEATED, REPLY
+from client.audit import CAMPAIGN, OFFICER, POLICY, REPEATED, REPLY
 from client.site import Site
 from client.withdrawal import FOLDER as WITHDRAWALS
 from client.withdrawal_statement import Statement
 from common.errors import SynofedError, VerificationError
 from common.hash_chain import START, Entry, Head
 from common.privacy import chain as ledger_chain
-from common.privacy.evidence import Answer, Cap, Check, Evidence
+from common.privacy.evidence import Answer, Approval, Cap, Check, Evidence
 from common.privacy.spending import Book
 from common.receipts import Kept
 from common.settings import Settings
@@ -101,6 +101,7 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
         answers=answers,
         plans=plans,
         caps=_caps(site),
+        approvals=tuple(approvals_of(folder)),
         checks=tuple(checks),
         facts={**_facts(site), **sent.facts},
     )
@@ -155,6 +156,12 @@ def _receipts(folder: Path, kept: Sequence[Kept], noted: Sequence[str]) -> Check
         f"{logged.receipts} receipts of the centre stand in the log, {booked.receipts} of them name a place in the "
         f"ledger; {len(noted)} codes from paper."
     )
+    if logged.settled:
+        found += (
+            f" {logged.settled} receipts are of what a restored backup had lost; it was booked again to "
+            f"everybody who "
+            f"may have taken part."
+        )
     return Check(name=name, claim=claim, verdict="holds", found=found)
 
 
@@ -200,6 +207,19 @@ def caps_of(folder: Path) -> Iterator[Cap]:
                 since=str(entry.content["time"]),
                 maximum_epsilon=policy.get("maximum_epsilon"),
                 delta=float(policy.get("maximum_delta", 1e-5)),
+            )
+
+
+def approvals_of(folder: Path) -> Iterator[Approval]:
+    """The approvals of private campaigns that a log tells of, up to its first bad line."""
+    for entry in entries(folder):
+        budget = entry.content.get("budget")
+        if entry.content.get("event") == CAMPAIGN and isinstance(budget, dict):
+            yield Approval(
+                plan_hash=str(entry.content["plan_hash"]),
+                after=int(budget["after"]),
+                epsilon=float(budget["epsilon"]),
+                delta=float(budget["delta"]),
             )
 
 

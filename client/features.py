@@ -201,7 +201,8 @@ def _withdrawn(site: Site, store: Store) -> bool:
     if not refused:
         return False
     secret = ledger_file.site_secret(folder)
-    return any(ledger_patients.tag(secret, str(name)) in refused for name in set(store.exams["patient_id"]))
+    names = set(map(str, store.exams["patient_id"]))
+    return any(ledger_patients.has_withdrawn(secret, refused, name) for name in names)
 
 
 def _load(path: Path, *, exams: int, views: int) -> Found | None:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client import chain as log
-from client import keys, ledger_file, ledger_patients
+from client import ledger_file, ledger_patients, receipts
 from client.audit import CONSENT, REPLY
-from common import receipts
 from common.errors import VerificationError
 from common.privacy import chain
 from common.privacy.chain import Entry, Head
@@ -102,10 +101,9 @@ def _logged(folder: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _received(folder: Path, kept: Iterable[Kept]) -> Iterator[tuple[int, str, str]]:
-    for receipt in (one.receipt for one in kept):
-        receipts.verify(receipt, keys.public_key(folder))
-        if receipt.ledger_sequence:
-            yield receipt.ledger_sequence, receipt.ledger_head, f"the centre's receipt {receipt.sequence}"
+    for receipt, place in receipts.places(folder, kept):
+        if place is not None and place.ledger_sequence:
+            yield place.ledger_sequence, place.ledger_head, f"the centre's receipt {receipt.sequence}"
 
 
 def _check_holds(folder: Path, entries: tuple[Entry, ...], sequence: int, digits: str, *, who: str) -> None:

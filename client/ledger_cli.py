@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import click
 import typer
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from client.ledger_spent import Spent
 
 BAR_WIDTH = 40
+Plans = Annotated[
+    list[Path] | None,
+    typer.Option("--plan", help="The file of a plan that the older copy does not know; can be given again."),
+]
+Whole = Annotated[
+    bool,
+    typer.Option(
+        "--whole",
+        help="The site released between backup and now: nothing that it has booked counts as part of what is owed.",
+    ),
+]
 
 
 class _ShowsByDefault(TyperGroup):
@@ -104,6 +116,36 @@ def verify(
     typer.echo("\n".join(lines))
 
 
+@commands.command("reconcile")
+def reconcile(
+    folder: Folder,
+    kept: KeptReceipts = None,
+    plan: Plans = None,
+    whole: Whole = False,
+    as_json: AsJson = False,
+) -> None:
+    """After a backup was put back: debit what this site's own receipts prove and the ledger has lost, and go on."""
+    from client import reconcile as reconciling  # noqa: PLC0415  accounting: seconds
+
+    site = Site.open(folder)
+    given = [one for path in kept or [] for one in receipts.read(path)]
+    found = reconciling.reconcile(site, given, plan or [], whole=whole)
+    if as_json:
+        said = [{"plan_hash": one.receipt.plan_hash, "debits": one.debits} for one in found]
+        typer.echo(json.dumps({"site": site.name, "settled": said}))
+        return
+    for one in found:
+        typer.echo(
+            f"{one.receipt.campaign} {one.receipt.plan_hash[:12]}: {one.debits} debits that its receipts prove were "
+            f"booked to every patient who may have taken part."
+        )
+    typer.echo(
+        "All is settled. Withdrawals and approvals since the backup are lost: give each of them again."
+        if found
+        else "Log and ledger hold everything that this site is known to have signed: there is nothing to settle."
+    )
+
+
 def _table(name: str, found: Spent) -> Table:
     table = Table(title=f"{name}: the patient who has spent most")
     for column in ("campaign", "releases", "patients", "epsilon alone"):
@@ -139,6 +181,13 @@ def _told(found: Spent) -> list[str]:
     ]
     if found.maximum_epsilon is None:
         lines.append("No private release is permitted: policy.maximum_epsilon is not set in site.toml.")
+    lines += [
+        f"{one.left_out} patients had too little left for the last release of {one.campaign} "
+        f"{one.plan_hash[:12]} and "
+        f"took no part in it; the centre was not told."
+        for one in found.campaigns
+        if one.left_out
+    ]
     if found.unbounded_patients:
         lines.append(
             f"{found.unbounded_patients} of {found.patients} patients took part in training without differential "

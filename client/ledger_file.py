@@ -21,7 +21,7 @@ from pathlib import Path
 from client import atomic, keys
 from client import chain as log
 from client.audit import REPLY
-from client.ledger_head import NAME
+from client.ledger_head import FOLDER, NAME, secret_path, site_secret
 from common.errors import StorageError, VerificationError
 from common.privacy import chain
 from common.privacy.chain import START, Chain, Entry, Head
@@ -29,9 +29,6 @@ from common.privacy.spending import Book
 from common.version import VERSION
 
 __all__ = ["FOLDER", "NAME", "Ledger", "opened", "probe", "read", "secret_hash", "site_secret"]
-
-FOLDER = "ledger"
-"""Of what stands beside the chain and can be erased."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -126,7 +123,7 @@ class Ledger:
             self.add(chain.OPENED, facts)
         elif self.book.opened["secret"] != secret_hash(site_secret(self.folder)):
             raise VerificationError(
-                f"Expected the secret of the ledger in {_secret_path(self.folder)}, got another: without it no "
+                f"Expected the secret of the ledger in {secret_path(self.folder)}, got another: without it no "
                 f"patient can be found again; restore it from a backup"
             )
 
@@ -216,24 +213,6 @@ def probe(folder: Path) -> None:
         )
 
 
-def site_secret(folder: Path) -> bytes:
-    """The secret of the ledger's pseudonyms, 32 bytes, made on first use.
-
-    Raises:
-        StorageError: if it cannot be written.
-        VerificationError: if it is damaged.
-    """
-    place = _secret_path(folder)
-    if not place.exists():
-        atomic.create(place, secrets.token_bytes(keys.SECRET_BYTES))
-    secret = place.read_bytes()
-    if len(secret) != keys.SECRET_BYTES:
-        raise VerificationError(
-            f"Expected {keys.SECRET_BYTES} bytes in {place}, got {len(secret)}: restore it from a backup"
-        )
-    return secret
-
-
 def secret_hash(secret: bytes) -> str:
     """What the first entry says of the secret, so that another one is not taken for it."""
     return hashlib.sha256(b"synofed ledger secret 1\n" + secret).hexdigest()
@@ -277,10 +256,6 @@ def _check_holds(folder: Path, entries: Sequence[Entry], noted: Head, *, who: st
             f"{folder / NAME} does not hold entry {noted.sequence} as {who} knows it: an older copy was put back, or "
             f"the ledger was written anew; restore the newest"
         )
-
-
-def _secret_path(folder: Path) -> Path:
-    return folder / FOLDER / "secret"
 
 
 def _now() -> str:

@@ -12,10 +12,11 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from client import atomic, ledger_file
+from client.ingest.identifiers import spelling
 from common.errors import VerificationError
 from common.privacy.chain import commitment
 from common.privacy.spending import Book
@@ -28,13 +29,34 @@ Table = Mapping[str, str]
 
 
 def pseudonym(secret: bytes, patient: str) -> str:
-    """Of a patient in the ledger, in hex."""
+    """Of a patient in the ledger, in hex; :func:`name_of` says which spelling it is of."""
     return hmac.new(secret, b"patient\n" + patient.encode(), hashlib.sha256).hexdigest()
 
 
 def tag(secret: bytes, patient: str) -> str:
     """Of a patient in the list of those who withdrew, in hex."""
     return hmac.new(secret, b"withdrawn\n" + patient.encode(), hashlib.sha256).hexdigest()
+
+
+def name_of(secret: bytes, table: Table, patient: str) -> str:
+    """The pseudonym under which the ledger has a patient, or will have.
+
+    It is of the identifier without case, blanks and leading zeros, so that nobody begins anew under another
+    spelling; that of the identifier as it stands counts where an older version entered it.
+    """
+    as_it_stands = pseudonym(secret, patient)
+    return as_it_stands if as_it_stands in table else pseudonym(secret, spelling(patient))
+
+
+def tag_of(secret: bytes, tags: Collection[str], patient: str) -> str:
+    """The tag under which a patient stands in the list of those who withdrew, or will; as :func:`name_of`."""
+    as_it_stands = tag(secret, patient)
+    return as_it_stands if as_it_stands in tags else tag(secret, spelling(patient))
+
+
+def has_withdrawn(secret: bytes, tags: Collection[str], patient: str) -> bool:
+    """Whether a patient stands in the list of those who withdrew, in whatever spelling."""
+    return tag_of(secret, tags, patient) in tags
 
 
 def committed(name: str, salt: str) -> str:

@@ -21,6 +21,7 @@ class SpentOnCampaign:
         unbounded: whether it also released without.
         patients: who were eligible for any of it.
         epsilon: of its private releases alone, for the patient whom they cost most.
+        left_out: who had spent the budget and took no part in its last release.
     """
 
     campaign: str
@@ -29,6 +30,7 @@ class SpentOnCampaign:
     unbounded: bool
     patients: int
     epsilon: float
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,4 +88,5 @@ def _on_campaign(book: Book, plan_hash: str, *, delta: float) -> SpentOnCampaign
         unbounded=private < len(booked),
         patients=len(frozenset[int]().union(*(one.eligible for one in booked))),
         epsilon=spending.worst(spending.of_campaign(book, plan_hash), delta=delta),
+        left_out=booked[-1].left_out,
     )

@@ -11,14 +11,14 @@ import numpy as np
 import typer
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
-from client import chain, keys
+from client import chain, keys, receipts
 from client import outbox as kept_replies
 from client.cli_options import AsJson, Folder
 from client.outbox import Kept
 from client.site import Site
 from common import bfloat16, wire
 from common.errors import DataError, SynofedError, VerificationError
-from common.receipts import verify
+from common.receipts import Kept as KeptReceipt
 from common.terminal import Console, Table
 
 outbox = typer.Typer(help="The exact replies that left this site.", no_args_is_help=True)
@@ -80,7 +80,10 @@ def show(
         for t in tensors:
             table.add_row(t.name, t.dtype, str(t.shape), str(t.size_bytes), f"{t.norm:.6g}")
         Console().print(table)
-        typer.echo(problem or f"Log entry {kept.receipt.sequence} and the receipt bear it out.")
+        typer.echo(
+            problem
+            or f"Reply {kept.receipt.sequence} of its campaign in the log and the receipt bear it out."
+        )
     if problem:
         raise VerificationError(problem)
 
@@ -142,14 +145,20 @@ def _problem(site: Site, kept: Kept) -> str:
     """What does not fit between a reply, its receipt and the log; empty if all does."""
     receipt = kept.receipt
     try:
-        verify(receipt, keys.public_key(site.folder))
+        ((_, place),) = receipts.places(
+            site.folder, [KeptReceipt(received="", public_key=keys.public_key(site.folder), receipt=receipt)]
+        )
+        if place is None:
+            return (
+                f"Reply {receipt.sequence} of its campaign is of a part of the log that was lost and settled"
+            )
         entry = next(
-            (e for e in chain.entries(site.folder / chain.NAME) if e.sequence == receipt.sequence), None
+            (e for e in chain.entries(site.folder / chain.NAME) if e.sequence == place.sequence), None
         )
     except SynofedError as error:
         return str(error)
     if entry is None:
-        return f"Expected entry {receipt.sequence} in the log, it ends before"
-    if entry.hash != receipt.log_head or entry.content.get("reply_hash") != receipt.reply_hash:
-        return f"Entry {receipt.sequence} of the log is not that of this reply"
+        return f"Expected entry {place.sequence} in the log, it ends before"
+    if entry.hash != place.log_head or entry.content.get("reply_hash") != receipt.reply_hash:
+        return f"Entry {place.sequence} of the log is not that of this reply"
     return ""

@@ -47,13 +47,15 @@ class Policy(Section):
     ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
     and network), ``timings`` (seconds a round)."""
     minimum_cohort: Positive = 5
-    """Patients that must stand behind any count, and behind any update, that leaves."""
+    """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
+    With it noise stands for them: a rule that looks at their number would itself be a release."""
     maximum_update_bytes: Bytes = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False
     """Permit that the centre asks for tables of results on held-out patients; nothing in this version does."""
     maximum_epsilon: Rate | None = None
-    """Privacy budget of a patient over all campaigns; ``None``: no campaign with differential privacy runs."""
+    """Privacy budget of a patient over all campaigns, who takes no part once it is spent; ``None``: no campaign with
+    differential privacy runs."""
     maximum_delta: Share = 1e-5
     minimum_peers: Positive = 2
     """In a secure sum: so many other sites whose keys are in ``[peers]``."""

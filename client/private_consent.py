@@ -1,4 +1,8 @@
-"""Whether the budget is enough for the whole of a campaign with differential privacy, asked before it begins."""
+"""Whether the whole of a campaign with differential privacy is permitted, asked before it begins.
+
+The answer goes to the centre, so it depends on plan, policy and approvals alone: not on who is here, nor on what they
+have spent. Who has too little left takes no part (:mod:`client.ledger`).
+"""
 
 from __future__ import annotations
 
@@ -12,31 +16,30 @@ from common.version import VERSION
 
 
 def check(site: Site, settings: Settings) -> None:
-    """Whether the rounds that are left of a campaign fit into every patient's budget.
-
-    What the campaign has spent so far is in the ledger; a round that is computed twice costs twice, so the ledger is
-    asked again before every one.
+    """Whether a campaign as a whole is within the policy's cap; each run is looked at as if it were the first.
 
     Raises:
-        BudgetError: if they do not fit; nothing is booked.
-        PolicyError: if the policy permits no private release, or a patient has withdrawn.
+        BudgetError: if it costs more than the policy permits a patient who has spent nothing.
+        PolicyError: if the policy permits no private release.
+        DataError: if two identifiers look like one patient's.
     """
+    release = _forecast(settings, planned.steps(settings))
+    ledger.check_plan(site, release, eligible(site.store(settings)))
+
+
+def _forecast(settings: Settings, steps: int) -> PrivateRelease:
     privacy = settings.privacy
     assert privacy is not None, "asked for campaigns with privacy alone"
-    plan_hash = settings.plan_hash()
-    booked = sum(one.release.plan_hash == plan_hash for one in ledger.book(site.folder).releases)
-    steps = planned.steps(settings)
-    release = PrivateRelease(
+    return PrivateRelease(
         kind="forecast",
         campaign=settings.name,
-        plan_hash=plan_hash,
+        plan_hash=settings.plan_hash(),
         request_id="",
         server_round=settings.federation.rounds,
         group="",
         version=VERSION,
-        steps=privacy.steps(max(1, steps - booked)),
+        steps=privacy.steps(steps),
         max_grad_norm=privacy.max_grad_norm,
         patients=privacy.patients,
         images=privacy.images,
     )
-    ledger.check(site, release, eligible(site.store(settings)))

@@ -46,12 +46,13 @@ def train(
         request: what to train, from which weights; checked, and its frozen weights in the site's cache.
         settings: of the campaign, as the site approved it; with noise.
         planned: the networks that were asked for, by name.
-        patients: identifiers of all who are eligible; there is at least one.
+        patients: identifiers of all who are eligible.
         device: where to compute.
 
     Raises:
-        BudgetError: if a patient would have spent more than the policy permits: before the round, for all of it.
-        PolicyError: if the policy permits no private release, or a patient has withdrawn.
+        BudgetError: if the round is beyond the policy's cap, or beyond what was approved: asked before it, for all
+            of it.
+        PolicyError: if the policy permits no private release.
         ConfigurationError: if a network cannot be trained so.
         StorageError: if a step cannot be booked.
     """
@@ -99,11 +100,14 @@ class _Round:
     ) -> None:
         self._site, self._request, self._settings, self._privacy = site, request, settings, privacy
         self._patients = patients
-        self._data = site.store(settings).tensors
+        store = site.store(settings)
+        self._data = store.tensors
+        owners = zip(map(str, store.exams["patient_id"]), self._data.patient.tolist(), strict=True)
+        self._numbers = dict(owners)
         self._booking = partial(booking, request, privacy, kind=PRIVATE_STEP)
 
     def check(self, steps: int) -> None:
-        """Whether the budget is enough for so many steps, so that none is spent on half a round."""
+        """Whether so many steps are permitted, so that nothing is spent on half a round."""
         ledger.check(self._site, self._booking(steps=steps), self._patients)
 
     def update(self, local: LocalSettings) -> np.ndarray:
@@ -129,8 +133,9 @@ class _Round:
         )
         return trained.update.numpy()
 
-    def _reserve(self, steps: PrivateSteps) -> None:
-        ledger.reserve(self._site, self._booking(steps=steps.count), self._patients)
+    def _reserve(self, steps: PrivateSteps) -> frozenset[int]:
+        reserved = ledger.reserve(self._site, self._booking(steps=steps.count), self._patients)
+        return frozenset(self._numbers[name] for name in reserved.patients)
 
 
 def class_weights(spec: NetworkSpec, settings: Settings) -> Tensor:

@@ -3,7 +3,8 @@
 ::
 
     request -> prepare: checked, frozen encoder, cached features   (nothing random, nothing leaves)
-            -> reserve: debited to every eligible patient, on disk  (client.ledger)
+            -> reserve: debited, on disk, to every eligible patient
+                        who has enough left (client.ledger); nobody else takes part
             -> draw:    one clipped, noised sum with fresh entropy  (common.privacy.patient_step)
             -> allow-list -> reply
 
@@ -15,8 +16,8 @@ noise, and booked as unbounded.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,9 +31,10 @@ from client.site import Site
 from client.store import Store
 from client.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
-from common.errors import DataError
+from common.errors import DataError, UpdateError
 from common.exam import MISSING
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.privacy.heads import Heads, HeadShape, patient_rows
 from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
@@ -77,10 +79,11 @@ def prepare(
 
     Raises:
         PolicyError: if the round is none of the plan's.
-        UpdateError: if a network is not in the plan or its weights are not what the plan says.
-        DataError: if the site has no training exam.
+        UpdateError: if a network is not in the plan, or a head of it is missing, or weights are not what the plan
+            says.
     """
     planned = checked(request, settings, algorithm(settings.federation), device=device)
+    _check_all_heads(planned, settings)
     cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     cache.add(request.attached)
     refs = {name: dict(parts) for name, parts in request.frozen.items()}
@@ -93,7 +96,7 @@ def prepare(
     if known is not None and known[0] is store and known[1] == refs:
         return known[2]
     if settings.method != "probe":
-        return Work(planned=planned, device=device, heads=(), order=(), patients=_eligible(store))
+        return Work(planned=planned, device=device, heads=(), order=(), patients=eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
     read = features.features(site, list(planned.values()), settings, frozen, device=device, store=store)
     work = ready(store, planned, settings, read, device=device)
@@ -119,15 +122,17 @@ def ready(
         device: where to compute.
 
     Raises:
-        DataError: if the site has no training exam.
+        DataError: without differential privacy, if the site has no training exam.
     """
     privacy = settings.privacy
     assert privacy is not None
-    patients = _eligible(store)
+    patients = eligible(store)
+    if not patients and not settings.private:
+        raise DataError("Expected training patients, got none: look at the manifest's column split")
     index = {patient: number for number, patient in enumerate(patients)}
     exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
     chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
-    owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]])
+    owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]], dtype=torch.int64)
     by_size: dict[int, list[NetworkSpec]] = {}
     for name, spec in planned.items():
         by_size.setdefault(read[name].shape[-1], []).append(spec)
@@ -153,8 +158,8 @@ def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -
     """Book one release (of whole networks: one a step) to all eligible patients, draw it, make the reply of it.
 
     Raises:
-        BudgetError: if a patient would have spent more than the policy permits; nothing is drawn.
-        PolicyError: if the policy permits no private release, or a patient has withdrawn.
+        BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.
+        PolicyError: if the policy permits no private release.
         StorageError: if it cannot be booked; nothing is drawn.
     """
     privacy = settings.privacy
@@ -173,14 +178,16 @@ def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -
         total = clipped_sum(weights, work.heads, max_norm=float("inf")).total
         gradient = (total / privacy.patients).float()
     else:
-        ledger.reserve(site, booking(request, privacy, kind=PRIVATE_SUM), work.patients)
+        reserved = ledger.reserve(site, booking(request, privacy, kind=PRIVATE_SUM), work.patients)
         step = StepSettings(
             max_grad_norm=privacy.max_grad_norm,
             noise_multiplier=privacy.steps(1).noise_multiplier,
             sample_rate=privacy.sample_rate,
             patients=privacy.patients,
         )
-        gradient = private_gradient(weights, work.heads, step, entropy=os.urandom(32)).gradient
+        gradient = private_gradient(
+            weights, taking_part(work, reserved.patients), step, entropy=os.urandom(32)
+        ).gradient
     return allow_list.checked(_reply(site, request, _updates(gradient, work, settings)), request)
 
 
@@ -207,11 +214,26 @@ def eligible(store: Store) -> list[str]:
     return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
 
 
-def _eligible(store: Store) -> list[str]:
-    patients = eligible(store)
-    if not patients:
-        raise DataError("Expected training patients, got none: look at the manifest's column split")
-    return patients
+def taking_part(work: Work, patients: Collection[str]) -> list[Heads]:
+    """The heads with the data of those alone who take part; of nobody's, if nobody does."""
+    if len(patients) == len(work.patients):
+        return list(work.heads)
+    chosen = torch.tensor([n for n, one in enumerate(work.patients) if one in patients], dtype=torch.int64)
+    return [replace(some, rows=some.rows.of(chosen)) for some in work.heads]
+
+
+def _check_all_heads(planned: Mapping[str, NetworkSpec], settings: Settings) -> None:
+    """Whether a request names every head: asked one by one, they would be as many releases as there are heads.
+
+    Raises:
+        UpdateError: if one is missing.
+    """
+    missing = set(networks(settings)) - set(planned) if settings.method == "probe" else set()
+    if missing:
+        raise UpdateError(
+            f"Expected all {len(planned) + len(missing)} heads of the plan, which are clipped as one, got "
+            f"{len(planned)}"
+        )
 
 
 def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:

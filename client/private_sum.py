@@ -47,10 +47,10 @@ def vector(
 
     Raises:
         PolicyError: if the round is none of the plan's, or the policy permits no private release.
-        UpdateError: if a network is not in the plan or its weights are not what the plan says.
-        BudgetError: if a patient would have spent more than the policy permits; nothing is drawn.
+        UpdateError: if a network is not in the plan, or a head of it is missing, or weights are not what the plan
+            says.
+        BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.
         StorageError: if it cannot be booked; nothing is drawn.
-        DataError: if the site has no training exam.
     """
     privacy = settings.privacy
     assert privacy is not None, "a campaign without [privacy] trains elsewhere"
@@ -64,9 +64,13 @@ def vector(
         )
     claim()
     release = private_round.booking(request, privacy, kind=private_round.PRIVATE_SUM)
-    ledger.reserve(site, release, work.patients)
+    reserved = ledger.reserve(site, release, work.patients)
     entropy = os.urandom(32)
-    chosen = sample(work.heads, privacy.sample_rate, stream=KeyStream(entropy, "sampling"))
+    chosen = sample(
+        private_round.taking_part(work, reserved.patients),
+        privacy.sample_rate,
+        stream=KeyStream(entropy, "sampling"),
+    )
     weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
     places = _places(work, request)
     gradients = clipped_each(weights, chosen, max_norm=privacy.max_grad_norm)

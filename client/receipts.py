@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from common.errors import DataError, VerificationError
 from common.hash_chain import Entry, Head
 from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
 from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
-from common.receipts import Contents, Kept, Receipt, parse, payload, verify
+from common.receipts import NOTHING, Contents, Kept, Receipt, parse, payload, placed, salted, verify
 from common.version import VERSION
 
 _SHARED = (
@@ -25,9 +25,8 @@ _SHARED = (
     "server_round",
     "group",
     "reply_hash",
-    "ledger_sequence",
-    "ledger_head",
 )
+_REPLIES = (CONSENT, REPLY, SUM, ENSEMBLE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,11 +37,13 @@ class Checked:
         head: where the log ends.
         replies: entries of replies that left.
         receipts: receipts that were found in it.
+        settled: receipts of a part that was lost, and that was settled since.
     """
 
     head: Head
     replies: int
     receipts: int
+    settled: int = 0
 
 
 def of_consent(site: Site, request: PlanRequest, contents: Contents, asked: Asked | None = None) -> Receipt:
@@ -114,24 +115,64 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
     Raises:
         VerificationError: naming the first line that is bad, or the first receipt that the log does not bear out.
     """
-    receipts = _by_sequence(folder, kept)
     path = folder / chain.NAME
     if keys.path(folder).exists() and not path.exists():
         raise VerificationError(f"Expected the site's log at {path}, there is none: it was removed")
-    replies = 0
-    last = 0
-    for entry in chain.entries(path):
-        last = entry.sequence
-        replies += entry.content.get("event") in (CONSENT, REPLY, SUM, ENSEMBLE)
-        if entry.sequence in receipts:
-            _compare(path, entry, receipts[entry.sequence])
-    missing = sorted(sequence for sequence in receipts if sequence > last)
+    entries = list(chain.entries(path))
+    found = places(folder, kept, entries)
+    by_sequence = _by_sequence([one for _, one in found if one is not None])
+    for entry in entries:
+        if entry.sequence in by_sequence:
+            _compare(path, entry, by_sequence[entry.sequence])
+    missing = sorted(sequence for sequence in by_sequence if sequence > len(entries))
     if missing:
         raise VerificationError(
-            f"{path} ends with entry {last}, the centre holds a receipt for entry {missing[0]}: the tail was cut "
-            f"off, or an older copy was put back"
+            f"{path} ends with entry {len(entries)}, the centre holds a receipt for entry {missing[0]}: the tail was "
+            f"cut off, or an older copy was put back"
         )
-    return Checked(head=chain.head(path), replies=replies, receipts=len(receipts))
+    return Checked(
+        head=chain.head(path),
+        replies=sum(entry.content.get("event") in _REPLIES for entry in entries),
+        receipts=len(by_sequence),
+        settled=sum(one is None for _, one in found),
+    )
+
+
+def places(
+    folder: Path, kept: Iterable[Kept], entries: Sequence[Entry] | None = None
+) -> list[tuple[Receipt, Receipt | None]]:
+    """Receipts, each with its places in log and ledger; ``None``: it is of a lost part that was settled.
+
+    Raises:
+        VerificationError: if one is not this site's, or log or ledger do not hold what it names.
+    """
+    given = [one.receipt for one in kept]
+    if not given:
+        return []
+    if not keys.path(folder).exists():
+        raise VerificationError(f"Expected the key of the receipts at {keys.path(folder)}, there is none")
+    log = list(chain.entries(folder / chain.NAME)) if entries is None else entries
+    ledger = list(chain.entries(folder / ledger_head.NAME))
+    found: list[tuple[Receipt, Receipt | None]] = []
+    for receipt in given:
+        verify(receipt, keys.public_key(folder))
+        salt = ledger_head.salt(folder, receipt.plan_hash)
+        try:
+            found.append((receipt, placed(receipt, salt=salt, log=log, ledger=ledger)))
+        except VerificationError:
+            _check_one(receipt, given)
+            raise
+    return found
+
+
+def _check_one(receipt: Receipt, given: Iterable[Receipt]) -> None:
+    for other in given:
+        same = (other.format, other.plan_hash, other.sequence) == (2, receipt.plan_hash, receipt.sequence)
+        if same and other.log_head != receipt.log_head:
+            raise VerificationError(
+                f"The centre holds two receipts for reply {receipt.sequence} of campaign {receipt.plan_hash:.12} "
+                f"that differ: the log was put back to an older copy and written on"
+            )
 
 
 def _draft(
@@ -143,7 +184,8 @@ def _draft(
     group: str,
 ) -> Receipt:
     """All that is known before the reply has its place in the log."""
-    ledger = ledger_head.head(site.folder)
+    booked = ledger_head.of_campaign(site.folder, request.plan_hash)
+    salt = ledger_head.salt(site.folder, request.plan_hash)
     return Receipt(
         site=site.name,
         campaign=request.campaign,
@@ -156,27 +198,33 @@ def _draft(
         log_head="",
         policy_hash=policy_hash(site),
         version=VERSION,
-        ledger_sequence=ledger.sequence,
-        ledger_head=ledger.hash,
+        ledger_sequence=booked.sequence,
+        ledger_head=salted(salt, booked.hash) if booked.sequence else NOTHING,
     )
 
 
 def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, asked: Asked | None) -> Receipt:
     facts = asked.facts() if asked is not None else {}
-    details = facts | {name: getattr(receipt, name) for name in (*_SHARED, "policy_hash", "version")}
+    end = ledger_head.head(site.folder)
+    details = {
+        **facts,
+        **{name: getattr(receipt, name) for name in (*_SHARED, "policy_hash", "version")},
+        "ledger_sequence": end.sequence,  # of all campaigns: the log stays here
+        "ledger_head": end.hash,
+        "reply_bytes": contents.size_bytes,
+    }
     key = keys.signing_key(site.folder)  # before the entry: what is entered can also be signed
-    head = chain.append(site.folder / chain.NAME, event, {**details, "reply_bytes": contents.size_bytes})
-    numbered = replace(receipt, sequence=head.sequence, log_head=head.hash)
+    head, number = chain.append_numbered(
+        site.folder / chain.NAME, event, details, name="plan_hash", counted=_REPLIES
+    )
+    salt = ledger_head.salt(site.folder, receipt.plan_hash)
+    numbered = replace(receipt, sequence=number, log_head=salted(salt, head.hash))
     return replace(numbered, signature=key.sign(payload(numbered)).hex())
 
 
-def _by_sequence(folder: Path, kept: Iterable[Kept]) -> dict[int, Receipt]:
+def _by_sequence(given: Iterable[Receipt]) -> dict[int, Receipt]:
     receipts: dict[int, Receipt] = {}
-    public_key = keys.public_key(folder) if keys.path(folder).exists() else None
-    for receipt in (one.receipt for one in kept):
-        if public_key is None:
-            raise VerificationError(f"Expected the key of the receipts at {keys.path(folder)}, there is none")
-        verify(receipt, public_key)
+    for receipt in given:
         known = receipts.setdefault(receipt.sequence, receipt)
         if known.log_head != receipt.log_head:
             raise VerificationError(
@@ -193,7 +241,8 @@ def _compare(path: Path, entry: Entry, receipt: Receipt) -> None:
             f"({receipt.log_head:.16}), got another ({entry.hash:.16}): the log was rewritten, or an older copy was "
             f"put back and written on"
         )
-    differing = [name for name in _SHARED if entry.content.get(name) != getattr(receipt, name)]
+    shared = (*_SHARED, "ledger_sequence", "ledger_head") if receipt.format == 1 else _SHARED
+    differing = [name for name in shared if entry.content.get(name) != getattr(receipt, name)]
     if differing:
         raise VerificationError(
             f"{path}, line {entry.sequence}: its {', '.join(differing)} is not what the receipt says"

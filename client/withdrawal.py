@@ -56,12 +56,13 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
     folder = site.folder
     with patient_data.alone(folder / FOLDER / ".lock"):
         secret = ledger_file.site_secret(folder)
-        tag = ledger_patients.tag(secret, patient)
+        tags = ledger_patients.read(folder, ledger_patients.WITHDRAWN)
+        tag = ledger_patients.tag_of(secret, tags, patient)
         place = folder / FOLDER / f"{tag[:16]}.json"
         pending = place.with_suffix(".pending")
         left = patient_data.kept(pending)
         found = left or patient_data.find(site, patient)
-        refused = tag in ledger_patients.read(folder, ledger_patients.WITHDRAWN)
+        refused = tag in tags
         if not found.exams and not refused and not _booked(folder, secret, patient):
             raise DataError(
                 f"Expected a patient of {site.data_folder / site.file.data.manifest} or of the ledger, got a name "
@@ -87,30 +88,30 @@ def unfinished(folder: Path) -> int:
 
 
 def _booked(folder: Path, secret: bytes, patient: str) -> bool:
-    return ledger_patients.pseudonym(secret, patient) in ledger_patients.read(
-        folder, ledger_patients.PATIENTS
-    )
+    table = ledger_patients.read(folder, ledger_patients.PATIENTS)
+    return ledger_patients.name_of(secret, table, patient) in table
 
 
 def _refuse(folder: Path, secret: bytes, patient: str) -> None:
-    tag, name = ledger_patients.tag(secret, patient), ledger_patients.pseudonym(secret, patient)
     with ledger_file.opened(folder) as opened:
         table = ledger_patients.withdrawn(folder, opened.book)
+        tag = ledger_patients.tag_of(secret, table, patient)
         if tag not in table:
             table[tag] = ledger_patients.new_salt()
             ledger_patients.write(folder, ledger_patients.WITHDRAWN, table)
         committed = ledger_patients.committed(tag, table[tag])
         if committed not in opened.book.withdrawn:
             patients = ledger_patients.patients(folder, opened.book)
+            name = ledger_patients.name_of(secret, patients, patient)
             number = ledger_patients.numbers(patients, opened.book, [name]).get(name)
             facts: dict[str, object] = {"version": VERSION, "tag": committed, "patient": number, "new": []}
             opened.add(chain.WITHDRAWN, facts)
 
 
 def _erase(folder: Path, secret: bytes, patient: str) -> None:
-    name = ledger_patients.pseudonym(secret, patient)
     with ledger_file.opened(folder) as opened:
         table = ledger_patients.patients(folder, opened.book)
+        name = ledger_patients.name_of(secret, table, patient)
         if table.pop(name, None) is not None:
             ledger_patients.write(folder, ledger_patients.PATIENTS, table)
 
@@ -119,8 +120,9 @@ def _statement(site: Site, patient: str, found: Found) -> Statement:
     folder = site.folder
     read = ledger_file.read(folder)
     book = Book.of(read.entries)
-    tag = ledger_patients.tag(ledger_file.site_secret(folder), patient)
-    committed = ledger_patients.committed(tag, ledger_patients.withdrawn(folder, book)[tag])
+    table = ledger_patients.withdrawn(folder, book)
+    tag = ledger_patients.tag_of(ledger_file.site_secret(folder), table, patient)
+    committed = ledger_patients.committed(tag, table[tag])
     number = book.withdrawn[committed]
     entry = next(one for one in read.entries if one.content.get("tag") == committed)
     delta = site.policy.maximum_delta

@@ -32,7 +32,7 @@ def without(folder: Path, tables: Tables) -> Tables:
         return tables
     secret = ledger_file.site_secret(folder)
     names = {exam.patient_id for exam in tables.exams}
-    gone = {name for name in names if ledger_patients.tag(secret, name) in refused}
+    gone = {name for name in names if ledger_patients.has_withdrawn(secret, refused, name)}
     exams = {exam.exam_id for exam in tables.exams if exam.patient_id in gone}
     if not exams:
         return tables

@@ -15,6 +15,7 @@
     ├── BudgetError              6   a patient's privacy budget is spent
     ├── SubsetError              7   the campaign ended without some of its sites
     ├── VerificationError        8   a signature, hash or chain does not fit
+    │   └── BehindError          8   ... or a site was put back to an older copy, and nobody has settled it
     ├── ConnectionLostError      9   the other side cannot be reached
     ├── UpdateError              1   an update is malformed, non-finite or of another shape
     ├── SiteStateError           1   a site lost what it keeps from round to round
@@ -120,6 +121,12 @@ class VerificationError(SynofedError):
 
     exit_code = 8
     code = "verification"
+
+
+class BehindError(VerificationError):
+    """A site's log and ledger were put back to an older copy, which nobody has settled yet."""
+
+    code = "behind"
 
 
 class ConnectionLostError(SynofedError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,4 +37,4 @@ class Entry:
 
     sequence: int
     hash: str
-    content: Mapping[str, object]
+    content: Mapping[str, Any]

@@ -16,7 +16,7 @@ from common.secure_aggregation import messages as sums
 from common.secure_aggregation.terms import Context, digest
 from common.version import VERSION
 
-TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy"})
+TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy", "behind"})
 """Codes of refusals that may pass: the site is asked again."""
 MISHAPS = frozenset({"storage", "memory", "data", "changed", "internal"})
 """Codes of refusals of a site that had agreed: something broke there, which may be mended before the deadline."""
@@ -35,6 +35,9 @@ class PlanRequest:
         version: the centre's version of synofed.
         plan: canonical JSON of everything that changes what leaves the site.
         plan_hash: SHA-256 of ``plan``, in hex.
+        run: names this run of the plan, as :attr:`TrainRequest.run`: another run needs another approval.
+        known: the highest receipt of each campaign that this site has signed, over all runs: the site sees whether
+            its log and ledger were put back to an older copy.
     """
 
     campaign: str
@@ -42,6 +45,8 @@ class PlanRequest:
     version: str
     plan: str
     plan_hash: str
+    run: str = ""
+    known: tuple[Receipt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

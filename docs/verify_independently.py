@@ -9,6 +9,7 @@ Exit code 0: all fits; 8: something does not, and the first bad line is named. F
 
 import argparse
 import hashlib
+import hmac
 import json
 import math
 import sys
@@ -21,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PARAMETERS = ("noise_multiplier", "sample_rate", "max_grad_norm", "patients", "images")
 EVENTS = ("opened", "private", "unbounded", "withdrawn", "repaired")
-FILES = ("*.*", "SHA256SUMS", "receipts/*.jsonl", "plans/*.json", "campaigns/*/plan.json")
+FILES = ("*.*", "ledger/secret", "SHA256SUMS", "receipts/*.jsonl", "plans/*.json", "campaigns/*/plan.json")
 
 
 def need(condition, what):
@@ -82,6 +83,36 @@ def holds(entries, name, sequence, digest, who):
         need(entries[sequence - 1][0] == digest, f"{name}, line {sequence}: is not the one that {who} knows")
 
 
+def counted(ledger, plan):
+    """Entries that booked something for a plan, as (how much with it, number, hash): steps, or 1 without privacy."""
+    count = 0
+    for number, (digest, entry) in enumerate(ledger, start=1):
+        steps = entry.get("steps", 0 if count else 1)
+        if entry.get("plan_hash") == plan and "eligible" in entry and steps:
+            count += steps
+            yield count, number, digest
+
+
+def placed(receipt, log, ledger, salt, where):
+    """Numbers and hashes of the lines of log and ledger that a receipt of format 2 names; None: lost, and settled."""
+
+    def is_told(digest, told):
+        return hashlib.sha256(b"synofed head 1\n" + salt + bytes.fromhex(digest)).hexdigest() == told
+
+    plan, settled, at, booked = receipt["plan_hash"], 0, None, list(counted(ledger, receipt["plan_hash"]))
+    for number, (digest, entry) in enumerate(log, start=1):
+        if entry.get("plan_hash") == plan and entry["event"] == "reconciled":
+            settled = max(settled, entry["number"])
+        elif entry.get("plan_hash") == plan and entry.get("number") == receipt["sequence"]:
+            at = (number, digest) if is_told(digest, receipt["log_head"]) else at
+    heads = [one[1:] for one in booked if one[0] == receipt["ledger_sequence"]] or [(0, "0" * 64)]
+    if at and (not receipt["ledger_sequence"] or is_told(heads[0][1], receipt["ledger_head"])):
+        return *at, *heads[0]
+    lost = receipt["sequence"] <= settled and receipt["ledger_sequence"] <= max(b[0] for b in booked)
+    need(lost, f"{where}: log or ledger do not hold what it knows: cut off, or an older copy was put back")
+    return None
+
+
 def debits(log, ledger, known):
     """Every private reply has its debit before it, with the parameters of its plan."""
     booked = {}
@@ -139,6 +170,15 @@ def epsilon(steps, delta):
     return reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta)
 
 
+def salt(files, plan, where):
+    """Of a plan's receipts: a bundle tells it, a site's folder has the secret that it is made of."""
+    if "ledger/secret" in files:
+        return hmac.digest(files["ledger/secret"], b"receipt\n" + plan.encode(), "sha256")
+    told = json.loads(files.get("receipt_salts.json", b"{}")).get(plan)
+    need(told, f"{where}: the salt of plan {plan[:12]} is not here, so nobody can say what it knows")
+    return bytes.fromhex(told)
+
+
 def verify(files, key):
     for line in files.get("SHA256SUMS", b"").decode().splitlines():
         digest, name = line.split("  ", 1)
@@ -158,10 +198,18 @@ def verify(files, key):
         for number, kept in enumerate(map(json.loads, lines(files[name])), start=1):
             where = f"{name}, line {number}"
             receipt, signer = kept["receipt"], signer or kept["public_key"]  # of a run: one key a file
-            signed(signer, receipt.pop("signature"), b"synofed receipt 1\n" + canonical(receipt), where)
+            version = receipt.get("format", 1)
+            need(version in (1, 2), f"{where}: is of format {version}, which is not known here")
+            domain = f"synofed receipt {version}\n".encode()
+            signed(signer, receipt.pop("signature"), domain + canonical(receipt), where)
             if log or ledger:
-                holds(log, "audit.jsonl", receipt["sequence"], receipt["log_head"], where)
-                holds(ledger, "ledger.jsonl", receipt["ledger_sequence"], receipt["ledger_head"], where)
+                names = ("sequence", "log_head", "ledger_sequence", "ledger_head")
+                place = [receipt[name] for name in names]
+                if version == 2:
+                    place = placed(receipt, log, ledger, salt(files, receipt["plan_hash"], where), where)
+                if place:
+                    holds(log, "audit.jsonl", *place[:2], where)
+                    holds(ledger, "ledger.jsonl", *place[2:], where)
     plans = {}
     for name in (n for n in files if n.startswith("plans/") or n.endswith("/plan.json")):
         digest = hashlib.sha256(files[name]).hexdigest()

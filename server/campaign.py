@@ -75,6 +75,7 @@ def run(
     observer: Observer,
     library: NetworkLibrary | None = None,
     pace: Pace = PACE,
+    kept: Path | None = None,
 ) -> Outcome:
     """Run a campaign from where its journal stands to its end.
 
@@ -87,6 +88,7 @@ def run(
         observer: told of every stage and every committed round.
         library: networks that need not be trained again.
         pace: how often sites are looked for and asked.
+        kept: where sites' highest receipts of all runs are kept; none: of this run alone.
 
     Raises:
         ConfigurationError: if the aggregation rule cannot do with so many sites.
@@ -98,8 +100,9 @@ def run(
     """
     rules.check_sites(settings.federation, sites=roster.count)
     _check_secure(settings, sites=roster.count)
-    receipts = Receipts(folder)
-    members = Members(grid, settings, campaign, receipts, roster, observer, pace)
+    folder.mkdir(parents=True, exist_ok=True)
+    receipts = Receipts(folder, kept=kept)
+    members = Members(grid, settings, campaign, receipts, roster, observer, pace, run=run_name(folder))
     members.gather()
     participation.check_prospects(settings, members.usable, sites=roster.count)
     sites = members.sites

@@ -60,6 +60,7 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
             folder=this.path,
             campaign=this.name,
             observer=reporter,
+            kept=home.receipts,
         )
         if RECIPIENT in settings.campaign.recipients:
             _hand_out(grid, home, this, settings, outcome, reporter)
@@ -98,7 +99,7 @@ def _hand_out(
             ensemble,
             sites=sites,
             keys=lambda: {site.name: site.receipt_key for site in Registry.open(home.path).registered()},
-            receipts=Receipts(this.path),
+            receipts=Receipts(this.path, kept=home.receipts),
             told=reporter.handed,
             patience_s=patience_s,
         )

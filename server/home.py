@@ -72,6 +72,11 @@ class Home:
         return self.path / "ca" / "ca.crt"
 
     @property
+    def receipts(self) -> Path:
+        """The highest receipt of each site and campaign, over all runs: a folder a site."""
+        return self.path / "receipts"
+
+    @property
     def ca_key(self) -> Path:
         """The key of the certificate authority, PEM."""
         return self.path / "ca" / "ca.key"

@@ -106,6 +106,7 @@ class Members:
         roster: who may take part.
         observer: told whenever a site's state changes.
         pace: how often to look and ask.
+        run: names the run.
     """
 
     def __init__(
@@ -117,7 +118,10 @@ class Members:
         roster: Roster,
         observer: Observer,
         pace: Pace,
+        *,
+        run: str = "",
     ) -> None:
+        self._run = run
         self._grid = grid
         self._settings = settings
         self._campaign = campaign
@@ -230,6 +234,8 @@ class Members:
             version=VERSION,
             plan=self._plan,
             plan_hash=self._plan_hash,
+            run=self._run,
+            known=self._receipts.known(node.name),
         )
         message = Message(wire.encode_plan_request(request), node.node, wire.PLAN, ttl=PLAN_TTL_S)
         (message_id,) = self._grid.push_messages([message])

@@ -2,6 +2,9 @@
 
 ``<run folder>/receipts/<site>.jsonl`` is what the site's own log can later be held against. A site's key is the
 one that its first receipt of the run came with; whoever enrols a site compares it out of band.
+
+``<home>/receipts/<site>/<plan hash>.jsonl`` is the highest receipt of a campaign, over all runs. The site gets them
+with every plan: a backup winds its log and ledger back together, and it alone could not see that.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Sign
 from common.receipts import Kept, Receipt
 from common.version import VERSION
 
+MOST_KNOWN = 1000
+"""Campaigns of which a site gets its highest receipt back: the newest."""
 SITE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -41,12 +46,18 @@ class _Book:
 
     path: Path
     public_key: str
+    last: Receipt | None = None
+    """The one with the highest sequence number."""
     seen: dict[int, str] = field(default_factory=dict)
     """Sequence number -> request."""
     highest: dict[str, int] = field(default_factory=dict)
     """Group -> highest sequence number; the empty one stands for consents."""
 
     def add(self, receipt: Receipt) -> None:
+        if self.last is None or _place(receipt) > _place(self.last):
+            self.last = receipt
+        if receipt.format == 1:  # of a centre before an update: its numbers counted something else
+            return
         self.seen[receipt.sequence] = receipt.request_id
         self.highest[receipt.group] = max(self.highest.get(receipt.group, 0), receipt.sequence)
 
@@ -58,9 +69,24 @@ class Receipts:
     those of its own group's earlier rounds. The same reply may come again: it answers the same request.
     """
 
-    def __init__(self, run_folder: Path) -> None:
+    def __init__(self, run_folder: Path, *, kept: Path | None = None) -> None:
         self._folder = run_folder / "receipts"
+        self._kept = kept
         self._books: dict[str, _Book] = {}
+
+    def known(self, site: str) -> tuple[Receipt, ...]:
+        """The highest receipt of each campaign that a site has signed, over all runs that are known here.
+
+        Raises:
+            VerificationError: if what is kept cannot be read.
+        """
+        if SITE_NAME.fullmatch(site) is None:
+            return ()
+        found = _highest(self._kept / site) if self._kept is not None else {}
+        last = self._books[site].last if site in self._books else None
+        if last is not None:
+            found = {**found, last.plan_hash: last}
+        return tuple(found[plan_hash] for plan_hash in sorted(found))
 
     def meet(self, request: PlanRequest, consent: Signed[PlanReply]) -> None:
         """Take a site's key and the receipt of its consent.
@@ -80,6 +106,7 @@ class Receipts:
         asked = Asked(fields={**fields, "server_round": 0, "group": ""}, above=above)
         _check(consent.receipt, asked, book, contents_hash=consent.contents_hash)
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._keep_highest(book, consent.receipt)
         _keep(book, consent.receipt)
         self._books[reply.site] = book
 
@@ -131,11 +158,24 @@ class Receipts:
         """
         book = self._books[signed.receipt.site]
         if signed.receipt.sequence not in book.seen:
+            self._keep_highest(book, signed.receipt)  # first: what fails is tried again as a whole
             _keep(book, signed.receipt)
 
+    def _keep_highest(self, book: _Book, receipt: Receipt) -> None:
+        if self._kept is None:
+            return
+        place = self._kept / receipt.site / f"{receipt.plan_hash}.jsonl"
+        known = _read(place)
+        same = known is not None and known.public_key == book.public_key
+        if same and known is not None and _place(known.receipt) >= _place(receipt):
+            return
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        atomic.write(place, f"{_dumped(book, receipt)}\n".encode(), mode=0o600)
 
-def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str]:
+
+def _fields(site: str, campaign: str, plan_hash: str, request_id: str) -> dict[str, str | int]:
     return {
+        "format": 2,
         "site": site,
         "campaign": campaign,
         "plan_hash": plan_hash,
@@ -161,6 +201,20 @@ def _check(receipt: Receipt, asked: Asked, book: _Book, *, contents_hash: str) -
         )
 
 
+def _place(receipt: Receipt) -> tuple[int, int]:
+    return receipt.format, receipt.sequence
+
+
+def _read(place: Path) -> Kept | None:
+    return receipts.parse(place.read_text(encoding="utf-8").strip()) if place.exists() else None
+
+
+def _highest(folder: Path) -> dict[str, Receipt]:
+    """Plan hash -> highest receipt, of what is kept of a site over all runs; the newest campaigns."""
+    places = sorted(folder.glob("*.jsonl"), key=lambda place: place.stat().st_mtime)[-MOST_KNOWN:]
+    return {kept.receipt.plan_hash: kept.receipt for place in places if (kept := _read(place)) is not None}
+
+
 def _open(path: Path, site: str, public_key: str) -> _Book:
     """What is kept of a site so far; a line that a crash cut short is dropped."""
     book = _Book(path=path, public_key=public_key)
@@ -182,7 +236,10 @@ def _open(path: Path, site: str, public_key: str) -> _Book:
 
 
 def _keep(book: _Book, receipt: Receipt) -> None:
-    received = datetime.now(UTC).isoformat(timespec="seconds")
-    line = receipts.dump(Kept(received=received, public_key=book.public_key, receipt=receipt))
-    atomic.append_line(book.path, line)
+    atomic.append_line(book.path, _dumped(book, receipt))
     book.add(receipt)
+
+
+def _dumped(book: _Book, receipt: Receipt) -> str:
+    received = datetime.now(UTC).isoformat(timespec="seconds")
+    return receipts.dump(Kept(received=received, public_key=book.public_key, receipt=receipt))

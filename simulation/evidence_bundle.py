@@ -10,7 +10,7 @@ import hashlib
 import json
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from client import campaigns, chain, keys, ledger_head, officer, outbox, policy_file
@@ -19,10 +19,11 @@ from common import atomic, receipts
 from common.errors import DataError, SynofedError, refusal
 from common.privacy import audit_report
 from common.privacy.audit_report import Report
-from common.receipts import Kept
+from common.receipts import Kept, Receipt
 from server.run_folder import RunFolder
 
 SUMS = "SHA256SUMS"
+SALTS = "receipt_salts.json"
 SCRIPT = "verify_independently.py"
 README = """\
 Evidence about privacy: {name}, {made}
@@ -68,6 +69,7 @@ def of_site(folder: Path, report: Report, kept: tuple[Kept, ...] = ()) -> dict[s
     known = {one.receipt: one for one in (*own, *kept) if one.receipt.site == site.name}
     if known:
         files["receipts.jsonl"] = "".join(f"{receipts.dump(one)}\n" for one in known.values()).encode()
+        files[SALTS] = (json.dumps(_salts(folder, known), indent=1) + "\n").encode()
     policy = {"policy": site.policy.model_dump(mode="json"), "site": site.name}
     files["policy.json"] = (json.dumps(policy, indent=1) + "\n").encode()
     for name, place in (("policy.sig", folder / policy_file.NAME), ("officer.pub", officer.path(folder))):
@@ -138,6 +140,12 @@ def _outbox(site: Site) -> Iterator[Kept]:
             continue  # the report says so
         if kept is not None:
             yield Kept(received="", public_key=public_key, receipt=kept.receipt)
+
+
+def _salts(folder: Path, known: Iterable[Receipt]) -> dict[str, str]:
+    """Plan hash -> salt of its receipts, in hex: with log and ledger beside them there is nothing left to hide."""
+    plans = sorted({receipt.plan_hash for receipt in known if receipt.format > 1})
+    return {plan_hash: ledger_head.salt(folder, plan_hash).hex() for plan_hash in plans}
 
 
 def _script() -> bytes:

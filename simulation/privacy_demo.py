@@ -1,7 +1,7 @@
 """Privacy from its plan to its audit on this machine: ``make privacy-demo``.
 
 Encoders are pretrained on phantoms, five simulated sites train heads on them at epsilon 3, a second campaign is
-refused by the patients' budget, an audit recomputes every claim, and one edited line of a ledger is found. All of it
+refused by the hospitals' caps, an audit recomputes every claim, and one edited line of a ledger is found. All of it
 are the commands that people would type, and each has to end as it should.
 """
 
@@ -19,6 +19,8 @@ from common.terminal import Console
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER = Path("runs") / "privacy-demo"
+LESS_NOISE = "privacy.noise_multiplier=5.0"
+"""Epsilon 7 instead of 3."""
 BUDGET, VERIFICATION = BudgetError.exit_code, VerificationError.exit_code
 
 
@@ -50,8 +52,8 @@ class Demo:
         site = min(self._folder.glob("cohorts/phantom-*/site-*"))
         name = str(site.relative_to(self._folder))
         self._typed("site", "ledger", "show", name)
-        self._say("4. A second campaign does not fit into what is left: the sites refuse it before it begins")
-        self._typed("simulate", private, "--set", "seed=2023", "--out", "runs/second", ends=BUDGET)
+        self._say("4. A second campaign costs more than the cap: the sites refuse it before it begins")
+        self._typed("simulate", private, "--set", LESS_NOISE, "--out", "runs/second", ends=BUDGET)
         self._say("5. The audit recomputes every claim, and rehearses the private step with canaries")
         self._typed("privacy", "audit", run, "--site", name, "--promise", "dpia.json", "--empirical")
         self._say("6. Somebody edits a line of a ledger, to have spent less")

@@ -26,7 +26,7 @@ from common.receipts import Kept
 from common.settings import Settings
 from server.evidence import RunEvidence
 from simulation import privacy_audit
-from simulation.evidence_bundle import SUMS
+from simulation.evidence_bundle import SALTS, SUMS
 from simulation.privacy_audit import Given
 
 TOLERANCE = 0.01
@@ -167,8 +167,13 @@ def _site(folder: Path, kept: tuple[Kept, ...], given: Given) -> Evidence:
                 place.name,
                 who,
             )
-    for receipt in (one.receipt for one in kept):
-        who = f"receipt {receipt.sequence}"
+    salts = _salts(folder)
+    for given_receipt in (one.receipt for one in kept):
+        who = f"receipt {given_receipt.sequence}"
+        salt = salts.get(given_receipt.plan_hash, b"")
+        receipt = receipts.placed(given_receipt, salt=salt, log=logged, ledger=entries)
+        if receipt is None:
+            continue  # of a part that was lost, and settled since
         _holds(entries, receipt.ledger_sequence, receipt.ledger_head, place.name, who)
         _holds(logged, receipt.sequence, receipt.log_head, log.NAME, who)
     for code in given.noted:
@@ -184,8 +189,20 @@ def _site(folder: Path, kept: tuple[Kept, ...], given: Given) -> Evidence:
         answers=answers,
         plans=_plans(folder, {answer.plan_hash: answer.campaign for answer in answers}),
         caps=tuple(site_evidence.caps_of(folder)),
+        approvals=tuple(site_evidence.approvals_of(folder)),
         checks=(),
     )
+
+
+def _salts(folder: Path) -> dict[str, bytes]:
+    """Plan hash -> salt of its receipts; none in bundles of before receipts were salted."""
+    try:
+        content = json.loads((folder / SALTS).read_bytes())
+        return {str(plan_hash): bytes.fromhex(salt) for plan_hash, salt in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError, TypeError):
+        raise VerificationError(f"Expected the salts of receipts in {SALTS}, got something else") from None
 
 
 def _holds(

@@ -23,6 +23,7 @@ def make_receipt(
     group: str = "g",
     reply_hash: str = "a" * 64,
     sequence: int = 1,
+    format: int = 2,
     key: Ed25519PrivateKey = KEY,
 ) -> Receipt:
     """A receipt with a valid signature."""
@@ -38,5 +39,6 @@ def make_receipt(
         log_head="b" * 64,
         policy_hash="c" * 64,
         version=VERSION,
+        format=format,
     )
     return replace(receipt, signature=key.sign(payload(receipt)).hex())

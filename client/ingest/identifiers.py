@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 NUMBER = re.compile(r"([0-9]+)(?:[.,]0+)?")
 """An id that is a number, as a spreadsheet may have made one of it: ``7.0``."""
@@ -36,9 +36,18 @@ def plain(identifier: str) -> str:
     return "".join(part.lstrip("0") or "0" if part[0].isdecimal() else part for part in parts)
 
 
-def look_alikes(identifiers: Iterable[str]) -> tuple[tuple[str, ...], ...]:
-    """Groups of different ids that are the same once :func:`plain`."""
+def spelling(identifier: str) -> str:
+    """An id without case, blanks, and leading zeros of its numbers; separators stay: ``1-12`` is not ``11-2``."""
+    text = unicodedata.normalize("NFKC", identifier).casefold()
+    text = re.sub(r"(?<=[0-9])\s+(?=[0-9])", "_", text.strip())
+    return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"\s+", "", text))
+
+
+def look_alikes(
+    identifiers: Iterable[str], *, once: Callable[[str], str] = plain
+) -> tuple[tuple[str, ...], ...]:
+    """Groups of different ids that are the same once :func:`plain`, or :func:`spelling`."""
     groups: dict[str, set[str]] = {}
     for identifier in identifiers:
-        groups.setdefault(plain(identifier), set()).add(identifier)
+        groups.setdefault(once(identifier), set()).add(identifier)
     return tuple(tuple(sorted(group)) for _, group in sorted(groups.items()) if len(group) > 1)

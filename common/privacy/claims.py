@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from common.privacy import chain
+from common.privacy import accounting, chain
 from common.privacy.chain import Entry
 from common.privacy.costs import worst_of
 from common.privacy.evidence import Answer, Cap, Check, Evidence
+from common.privacy.planned import steps as planned_steps
 from common.privacy.planned import steps_a_round
 from common.privacy.spending import Book, Booked, PrivateRelease, UnboundedRelease
+from common.receipts import RECONCILED
 from common.settings import Settings
 
 NAMED = 5
@@ -32,6 +34,7 @@ def checked(evidence: Evidence) -> tuple[Check, ...]:
         debits(evidence),
         parameters(evidence.book, evidence.plans),
         kept,
+        approved(evidence),
         cap(evidence),
         withdrawals(evidence.entries, evidence.book),
     )
@@ -138,6 +141,58 @@ def rounds(answers: Sequence[Answer], plans: Mapping[str, Settings]) -> Check:
     )
 
 
+def approved(evidence: Evidence) -> Check:
+    """Whether each approval's releases stayed within what it promised; and which rounds were drawn again."""
+    claim = "No campaign has cost more than was approved, rounds that were drawn again included."
+    wrong: list[str] = []
+    for number, one in enumerate(evidence.approvals):
+        later = [
+            other.after for other in evidence.approvals[number + 1 :] if other.plan_hash == one.plan_hash
+        ]
+        steps = [
+            release.steps
+            for sequence, release in _private(evidence, one.plan_hash)
+            if one.after < sequence <= min(later, default=sequence)
+        ]
+        spent = accounting.epsilon(steps, delta=one.delta)
+        if spent > one.epsilon * (1 + 1e-9):
+            wrong.append(
+                f"campaign {one.plan_hash[:12]} cost epsilon {spent:.3f} after entry {one.after} of the ledger, "
+                f"approved were {one.epsilon:.3f} (delta {one.delta:g})"
+            )
+    found = some(wrong) if wrong else f"{len(evidence.approvals)} approvals."
+    again = list(_again(evidence))
+    if again:
+        found += f" Drawn again: {some(again)}; each draw is debited."
+    return Check(name="approved", claim=claim, verdict="fails" if wrong else "holds", found=found)
+
+
+def _private(evidence: Evidence, plan_hash: str) -> Iterator[tuple[int, PrivateRelease]]:
+    """A campaign's private releases, but for what a restored backup made to be booked once more."""
+    for one in evidence.book.releases:
+        release = one.release
+        if (
+            isinstance(release, PrivateRelease)
+            and release.plan_hash == plan_hash
+            and release.kind != RECONCILED
+        ):
+            yield one.sequence, release
+
+
+def _again(evidence: Evidence) -> Iterator[str]:
+    """Rounds with more debits than one draw of them has, plan by plan."""
+    for plan_hash, settings in evidence.plans.items():
+        if not settings.private:
+            continue
+        once = max(1, planned_steps(settings) // settings.federation.rounds)
+        drawn: Counter[int] = Counter()
+        for _, release in _private(evidence, plan_hash):
+            drawn[release.server_round] += release.steps.count
+        for server_round, steps in sorted(drawn.items()):
+            if steps > once:
+                yield f"round {server_round} of {plan_hash[:12]}, {steps} debits where one draw has {once}"
+
+
 def cap(evidence: Evidence) -> Check:
     """Whether the patient who has spent most stayed below the cap that held at the time."""
     claim = "No patient has spent more than the hospital's policy permitted at the time."
@@ -159,6 +214,18 @@ def cap(evidence: Evidence) -> Check:
         if now.maximum_epsilon is None
         else f"{now.maximum_epsilon:g} at delta {now.delta:g}"
     )
+    lost = any(
+        isinstance(one.release, PrivateRelease) and one.release.kind == RECONCILED
+        for one in evidence.book.releases
+    )
+    if wrong and lost:
+        return Check(
+            name="cap",
+            claim=claim,
+            verdict="open",
+            found=f"{some(wrong)}. A backup was restored, and what it had lost is debited to more patients than took "
+            f"part: nobody can say whether one of them really spent as much",
+        )
     return Check(
         name="cap",
         claim=claim,

@@ -104,6 +104,23 @@ class Cap:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """What somebody at a site approved of a campaign with differential privacy.
+
+    Attributes:
+        plan_hash: of the campaign.
+        after: number of the ledger's last entry at that moment.
+        epsilon: what it may cost a patient until it is approved again, rounds drawn again included.
+        delta: that it is at.
+    """
+
+    plan_hash: str
+    after: int
+    epsilon: float
+    delta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """What is known of one site.
 
@@ -116,6 +133,7 @@ class Evidence:
         answers: replies to rounds, in the order of the log.
         plans: plan hash -> settings, of every campaign that is kept.
         caps: in the order of time; the last one holds now. None at the centre.
+        approvals: in the order of time; none where the policy approves, or at the centre.
         checks: what was already checked while reading: chain, log, receipts, policy.
         facts: what else the report tells, label -> text.
     """
@@ -130,3 +148,4 @@ class Evidence:
     caps: tuple[Cap, ...]
     checks: tuple[Check, ...]
     facts: Mapping[str, str] = field(default_factory=dict)
+    approvals: tuple[Approval, ...] = ()

@@ -10,8 +10,8 @@ patient, so that nobody's pictures depend on who else takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -43,7 +43,7 @@ def private_network_steps(
     class_weights: Float32[Tensor, " classes"],
     server_round: int,
     seed: int,
-    reserve: Callable[[PrivateSteps], None],
+    reserve: Callable[[PrivateSteps], Container[int] | None],
     entropy_of: Callable[[], bytes],
 ) -> LocalUpdate:
     """Train one network for one round, privately.
@@ -57,7 +57,8 @@ def private_network_steps(
         class_weights: public constants of the loss, one a class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.
-        reserve: books a step; called before each, and what it raises ends the round with nothing released.
+        reserve: books a step, and says which patients take part in it, by their numbers in ``data.patient``;
+            ``None``: all. Called before each step, and what it raises ends the round with nothing released.
         entropy_of: 32 fresh bytes from the operating system; called once a step, after it was booked.
 
     Returns:
@@ -74,7 +75,7 @@ def private_network_steps(
         data=data,
         local=local,
         gradients=PictureGradients(network, example=_example(local)),
-        patients=patients_exams(data, local, images=images),
+        patients=tuple(patients_exams(data, local, images=images)),
         classes=labels(data, local.spec),
         class_weights=class_weights.to(local.device),
     )
@@ -83,11 +84,11 @@ def private_network_steps(
     assert network.trained.grad is not None
     before = (server_round - 1) * training.local_steps
     for step in range(before, before + training.local_steps):
-        reserve(settings.cost())
+        taking_part = cohort.of(reserve(settings.cost()))
         noised = private_network_gradient(
-            partial(cohort.gradient, chance=derive_seed(seed, "private augmentation", step)),
+            partial(taking_part.gradient, chance=derive_seed(seed, "private augmentation", step)),
             settings,
-            patients=len(cohort.patients),
+            patients=len(taking_part.patients),
             size=network.layout.trained_size,
             entropy=entropy_of(),
         )
@@ -106,9 +107,16 @@ class _Cohort:
     data: ExamTensors
     local: LocalSettings
     gradients: PictureGradients
-    patients: list[Int64[Tensor, " _"]]
+    patients: tuple[Int64[Tensor, " _"], ...]
     classes: Int64[Tensor, " all"]
     class_weights: Float32[Tensor, " classes"]
+
+    def of(self, numbers: Container[int] | None) -> _Cohort:
+        """Those alone of these numbers."""
+        if numbers is None:
+            return self
+        chosen = tuple(exams for exams in self.patients if int(self.data.patient[exams[0]]) in numbers)
+        return replace(self, patients=chosen)
 
     def gradient(self, number: int, *, chance: int) -> Float32[Tensor, " size"]:
         """Of one patient, under the augmentation of a step."""

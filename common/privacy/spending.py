@@ -1,6 +1,7 @@
 """What each patient of a ledger has spent, recomputed from its entries.
 
-Releases are debited to every patient who was eligible, sampled or not. Patients with the same history share one
+Releases are debited to every patient who was eligible and had enough left, sampled or not. Patients with the same
+history share one
 number, so the cost of a recomputation grows with histories, not with patients. A release without privacy has no
 epsilon: its patients are *unbounded* from then on, and what is summed for them covers their private releases alone.
 """
@@ -91,12 +92,14 @@ class Booked:
         time: of its entry, ISO 8601.
         release: what was booked.
         eligible: numbers of the patients whom it is debited to.
+        left_out: how many patients were here and had too little left for it; nothing of them entered.
     """
 
     sequence: int
     time: str
     release: PrivateRelease | UnboundedRelease
     eligible: frozenset[int]
+    left_out: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,17 +175,6 @@ class Book:
         """Of one patient."""
         return self._histories[number]
 
-    def after(self, release: PrivateRelease, eligible: Iterable[int], *, new: int) -> frozenset[History]:
-        """The histories that a release would leave behind, each once, of those whom it is debited to.
-
-        Args:
-            release: what would be booked.
-            eligible: numbers of its patients who stand in the ledger.
-            new: how many patients more would be eligible.
-        """
-        before = {self._histories[number] for number in eligible}
-        return frozenset(history.then(release) for history in before | ({History()} if new else set()))
-
     def _add(self, entry: Entry) -> None:
         content: Mapping[str, Any] = entry.content
         event = content["event"]
@@ -200,7 +192,11 @@ class Book:
             eligible = chain.from_ranges(content["eligible"])
             _check_numbers(eligible, len(self.commitments))
             booked = Booked(
-                sequence=entry.sequence, time=str(content["time"]), release=release, eligible=eligible
+                sequence=entry.sequence,
+                time=str(content["time"]),
+                release=release,
+                eligible=eligible,
+                left_out=int(content.get("left_out", 0)),
             )
             later: dict[History, History] = {}
             for number in eligible:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import cast
 
 from flwr.app import ConfigRecord, RecordDict
 
 from common.errors import UpdateError
 from common.messages import PlanReply, PlanRequest, Refusal, Signed
+from common.receipts import Receipt, from_fields
 from common.wire.parts import contents, decode_refusal, fields_of, receipt_of
 
 WEEK_MINUTES = 7 * 24 * 60
@@ -25,6 +27,8 @@ def encode_plan_request(request: PlanRequest) -> RecordDict:
                     "version": request.version,
                     "plan": request.plan,
                     "plan-hash": request.plan_hash,
+                    "run": request.run,
+                    "known": json.dumps([asdict(receipt) for receipt in request.known]),
                 }
             )
         }
@@ -32,8 +36,13 @@ def encode_plan_request(request: PlanRequest) -> RecordDict:
 
 
 def decode_plan_request(record: RecordDict) -> PlanRequest:
-    """Unpack :func:`encode_plan_request`."""
-    names = ("campaign", "request-id", "version", "plan", "plan-hash")
+    """Unpack :func:`encode_plan_request`.
+
+    Raises:
+        UpdateError: if a field is missing, unknown or of another type.
+        VerificationError: the same of a receipt.
+    """
+    names = ("campaign", "request-id", "version", "plan", "plan-hash", "run", "known")
     fields = fields_of(record, "request", dict.fromkeys(names, str))
     return PlanRequest(
         campaign=cast(str, fields["campaign"]),
@@ -41,6 +50,8 @@ def decode_plan_request(record: RecordDict) -> PlanRequest:
         version=cast(str, fields["version"]),
         plan=cast(str, fields["plan"]),
         plan_hash=cast(str, fields["plan-hash"]),
+        run=cast(str, fields["run"]),
+        known=_receipts(cast(str, fields["known"])),
     )
 
 
@@ -87,6 +98,13 @@ def decode_plan_reply(record: RecordDict) -> Signed[PlanReply] | Refusal:
         round_seconds=cast(float, fields["round-seconds"]),
     )
     return Signed(reply=reply, receipt=receipt_of(record), contents_hash=contents(record).hash)
+
+
+def _receipts(text: str) -> tuple[Receipt, ...]:
+    try:
+        return tuple(from_fields(dict(one)) for one in json.loads(text))
+    except (ValueError, TypeError):
+        raise UpdateError("Expected the receipts that the centre knows, got something else") from None
 
 
 def _hours(text: str) -> tuple[tuple[int, int], ...]:

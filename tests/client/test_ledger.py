@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import audit, chain, keys, ledger, ledger_check, ledger_file
+from client import audit, chain, keys, ledger, ledger_check, ledger_file, ledger_patients
 from client.cli import site as commands
 from client.ledger_spent import spent
 from client.site import Site
-from common.errors import BudgetError, PolicyError, StorageError, VerificationError
+from common.errors import BudgetError, DataError, PolicyError, StorageError, VerificationError
 from common.privacy.accounting import PrivateSteps, epsilon
 from common.privacy.chain import spoken
 from common.receipts import Kept, payload
@@ -43,7 +43,8 @@ def content(site: Site) -> bytes:
 
 def spend(site: Site, count: int, names: list[str], *, campaign: str = "a") -> None:
     for number in range(count):
-        ledger.reserve(site, make_release(f"{campaign}{number}", campaign=campaign), names)
+        release = make_release(f"{campaign}{number}", campaign=campaign)
+        assert ledger.reserve(site, release, names).patients == set(names)
 
 
 def put_back(site: Site, copy: Path) -> None:
@@ -53,37 +54,90 @@ def put_back(site: Site, copy: Path) -> None:
 
 def test_a_release_is_on_disk_with_all_that_it_costs(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
-    head = ledger.reserve(site, make_release("r1", sigma=2.5, server_round=7), patients(3))
+    reserved = ledger.reserve(site, make_release("r1", sigma=2.5, server_round=7), patients(3))
     opened, booked = (json.loads(line) for line in content(site).splitlines())
     assert opened["public_key"] == keys.public_key(site.folder)
     assert (booked["seq"], booked["event"], booked["request_id"]) == (2, "private", "r1")
     assert (booked["noise_multiplier"], booked["sample_rate"], booked["steps"]) == (2.5, 1.0, 1)
     assert (booked["max_grad_norm"], booked["patients"], booked["images"]) == (1.0, 150, 4)
     assert (booked["server_round"], booked["eligible"], len(booked["new"])) == (7, [[0, 2]], 3)
-    assert head == ledger_file.read(site.folder).head
+    assert reserved.head == ledger_file.read(site.folder).head
     assert b"p000" not in content(site) + (site.folder / "ledger" / "patients.json").read_bytes()
     for name in (ledger_file.NAME, "ledger/patients.json", "ledger/secret"):
         assert (site.folder / name).stat().st_mode & 0o077 == 0
 
 
-def test_the_step_that_would_exceed_the_cap_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+def test_who_has_spent_the_budget_is_left_out_and_nothing_is_debited_to_them(tmp_path: Path) -> None:
+    """One patient who had spent most stopped a site, and its refusal told of who was there."""
     site = make_site(tmp_path / "site", maximum_epsilon=epsilon_of(STEPS) + 1e-9)
     spend(site, STEPS, patients(4))
-    before = content(site)
-    with pytest.raises(BudgetError, match="Expected to stay within epsilon") as caught:
-        ledger.reserve(site, make_release("more"), patients(4))
-    assert caught.value.exit_code == 6
-    assert content(site) == before
+    more = ledger.reserve(site, make_release("more"), patients(6))
+    assert more.patients == set(patients(2, first=4))
+    last = ledger_file.read(site.folder).entries[-1].content
+    assert (last["eligible"], last["left_out"]) == ([[4, 5]], 4)
     assert spent(site).left == pytest.approx(0, abs=1e-6)
+    assert [(one.patients, one.left_out) for one in spent(site).campaigns] == [(6, 4)]
+    shown = CliRunner().invoke(commands, ["ledger", str(site.folder)]).output
+    assert "4 patients had too little left for the last release of a" in shown
+
+
+@pytest.mark.parametrize("who", [[], patients(4)])
+def test_where_nobody_is_left_the_release_is_booked_all_the_same(tmp_path: Path, who: list[str]) -> None:
+    site = make_site(tmp_path / "site", maximum_epsilon=epsilon_of(STEPS) + 1e-9)
+    spend(site, STEPS, patients(4))
+    more = ledger.reserve(site, make_release("more"), who)
+    assert more.patients == frozenset()
+    assert ledger_file.read(site.folder).entries[-1].content["eligible"] == []
+    assert ledger_check.check(site.folder).private == STEPS + 1
+
+
+def test_a_release_beyond_the_cap_is_refused_whoever_is_here(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site", maximum_epsilon=epsilon_of(STEPS) - 1e-3)
+    for who in ([], patients(4)):
+        with pytest.raises(BudgetError, match="Expected to stay within epsilon") as caught:
+            ledger.reserve(site, make_release("more", steps=STEPS), who)
+        assert caught.value.exit_code == 6
+    assert not ledger.book(site.folder).releases
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("P12", "p12"), ("0012", "12"), ("P 12", "P12"), ("p12 ", "p12"), ("P-007", "p-7")]
+)
+def test_one_patient_has_one_budget_however_the_identifier_is_typed(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    site = make_site(tmp_path / "site")
+    with pytest.raises(DataError, match="look like one patient's"):
+        ledger.reserve(site, make_release("both"), ["x1", one, other])
+    ledger.reserve(site, make_release("r1"), ["x1", one])
+    ledger.reserve(site, make_release("r2"), ["x1", other])  # the manifest was typed anew
+    book = ledger.book(site.folder)
+    assert [history.steps[0].count for history in book.histories()] == [2, 2]
+
+
+def test_separators_tell_patients_apart(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "site")
+    reserved = ledger.reserve(site, make_release("r1"), ["1-12", "11-2", "1 12", "112"])
+    assert len(reserved.patients) == 4
+
+
+def test_an_identifier_that_an_older_version_entered_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path / "site")
+    with monkeypatch.context() as older:
+        older.setattr(ledger_patients, "spelling", lambda identifier: identifier)
+        ledger.reserve(site, make_release("r1"), ["P-007"])
+    ledger.reserve(site, make_release("r2"), ["P-007"])
+    assert [history.steps[0].count for history in ledger.book(site.folder).histories()] == [2]
 
 
 def test_a_patient_who_joins_changes_nothing_for_the_others(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site", maximum_epsilon=epsilon_of(3) + 1e-9)
     spend(site, 3, patients(4))
-    with pytest.raises(BudgetError):
-        ledger.reserve(site, make_release("x"), patients(5))
-    ledger.reserve(site, make_release("y"), patients(1, first=4))
-    assert [h.steps[0].count for h in ledger.book(site.folder).histories()] == [3, 3, 3, 3, 1]
+    assert ledger.reserve(site, make_release("x"), patients(5)).patients == set(patients(1, first=4))
+    ledger.reserve(site, make_release("y"), patients(2, first=4))
+    assert [h.steps[0].count for h in ledger.book(site.folder).histories()] == [3, 3, 3, 3, 2, 1]
 
 
 def test_a_patient_who_is_gone_and_comes_back_has_spent_what_they_had(tmp_path: Path) -> None:
@@ -92,17 +146,15 @@ def test_a_patient_who_is_gone_and_comes_back_has_spent_what_they_had(tmp_path: 
     ledger.reserve(site, make_release("without p000"), patients(3, first=1))
     assert spent(site).epsilon == pytest.approx(epsilon_of(3))
     ledger.reserve(site, make_release("p000 again"), patients(1))
-    with pytest.raises(BudgetError):
-        ledger.reserve(site, make_release("x"), patients(1))
+    assert not ledger.reserve(site, make_release("x"), patients(1)).patients
 
 
 def test_two_studies_share_the_budget_of_the_patients_whom_they_share(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site", maximum_epsilon=epsilon_of(5) + 1e-9)
     spend(site, 3, patients(6), campaign="a")
     spend(site, 2, patients(6, first=5), campaign="b")
-    with pytest.raises(BudgetError):
-        ledger.reserve(site, make_release("x", campaign="b"), patients(6, first=5))
-    ledger.reserve(site, make_release("x", campaign="b"), patients(5, first=6))
+    left = ledger.reserve(site, make_release("x", campaign="b"), patients(6, first=5)).patients
+    assert left == set(patients(5, first=6))
     found = spent(site)
     assert [(one.campaign, one.private, one.patients) for one in found.campaigns] == [
         ("a", 3, 6),
@@ -169,9 +221,7 @@ def test_releases_without_privacy_are_booked_once_a_campaign_and_said(tmp_path: 
 def _spend_all(folder: Path) -> int:
     site, booked = Site.open(folder), 0
     while True:
-        try:
-            ledger.reserve(site, make_release(f"{os.getpid()}-{booked}"), patients(3))
-        except BudgetError:
+        if not ledger.reserve(site, make_release(f"{os.getpid()}-{booked}"), patients(3)).patients:
             return booked
         booked += 1
 
@@ -181,7 +231,7 @@ def test_processes_cannot_spend_the_last_of_it_twice(tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(2) as processes:
         booked = processes.map(_spend_all, [site.folder] * 3, chunksize=1)
     assert sum(booked) == STEPS
-    assert ledger_check.check(site.folder).private == STEPS
+    assert spent(site).epsilon == pytest.approx(epsilon_of(STEPS))
 
 
 def _edit(lines: list[bytes]) -> list[bytes]:
@@ -220,7 +270,9 @@ def reply(site: Site, sequence: int = 1) -> Kept:
     chain.append(
         site.folder / chain.NAME, audit.REPLY, {"ledger_sequence": end.sequence, "ledger_head": end.hash}
     )
-    receipt = replace(make_receipt(sequence=sequence), ledger_sequence=end.sequence, ledger_head=end.hash)
+    receipt = replace(
+        make_receipt(sequence=sequence, format=1), ledger_sequence=end.sequence, ledger_head=end.hash
+    )
     signature = keys.signing_key(site.folder).sign(payload(receipt)).hex()
     signed = replace(receipt, signature=signature)
     return Kept(received="now", public_key=keys.public_key(site.folder), receipt=signed)

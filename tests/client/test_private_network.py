@@ -104,13 +104,25 @@ def update_of(answer: object) -> np.ndarray:
     return update
 
 
-def test_a_round_that_does_not_fit_is_refused_before_its_first_step(tmp_path: Path) -> None:
+def test_patients_drop_out_of_a_round_where_their_budget_ends_and_the_centre_is_not_told(
+    tmp_path: Path,
+) -> None:
     centre = approved(tmp_path)
     assert isinstance(centre.train(centre.train_request()), Signed)
     six = epsilon([replace(PLAN, count=6)], delta=1e-5)
     asking.change_policy(centre.folder, "maximum_epsilon = 4.0", f"maximum_epsilon = {six:.6f}1")
-    centre.refused(centre.train(centre.train_request(2)), "budget", says="round 2 of test")
-    assert len(booked(centre)) == 4
+    update = update_of(centre.train(centre.train_request(2)))
+    assert (update != 0).mean() > 0.99
+    assert [len(one.eligible) for one in booked(centre)] == [6] * 6 + [0] * 2
+    assert {h.epsilon(delta=1e-5) for h in ledger.book(centre.folder).histories()} == {six}
+
+
+def test_a_round_beyond_the_cap_is_refused_before_its_first_step(tmp_path: Path) -> None:
+    centre = approved(tmp_path)
+    three = epsilon([replace(PLAN, count=3)], delta=1e-5)
+    asking.change_policy(centre.folder, "maximum_epsilon = 4.0", f"maximum_epsilon = {three:.6f}1")
+    centre.refused(centre.train(centre.train_request()), "budget", says="round 1 of test")
+    assert len(booked(centre)) == 0
 
 
 def test_a_network_that_cannot_be_private_is_refused_and_nothing_is_booked(tmp_path: Path) -> None:

@@ -196,10 +196,10 @@ def test_a_campaign_that_does_not_fit_the_budget_is_refused_before_it_begins(tmp
     assert "policy.maximum_epsilon" in (folder / "log.txt").read_text()
 
 
-def test_the_ledger_refuses_the_round_that_would_exceed(
+def test_rounds_beyond_what_patients_have_left_are_noise_and_no_refusal(
     tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where consent was given: somebody else may have spent it since."""
+    """A refusal would tell the centre that somebody is here who took part elsewhere."""
     settings = configured(encoders=tmp_path / "encoders")
     assert settings.privacy is not None
     two = epsilon([settings.privacy.steps(2)], delta=1e-5)
@@ -208,10 +208,22 @@ def test_the_ledger_refuses_the_round_that_would_exceed(
     (folders[0] / "site.toml").write_text(
         toml.replace("maximum_epsilon = 50.0", f"maximum_epsilon = {two + 1e-6}")
     )
-    with pytest.raises(BudgetError, match="north: refused: budget"):
-        run(folders, settings, tmp_path / "run")
-    assert len(ledger.book(folders[0]).releases) == 2
+    outcome = run(folders, settings, tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert [len(one.eligible) for one in ledger.book(folders[0]).releases] == [6, 6, 0]
     assert spent(folders[0]) <= two + 1e-6
+
+
+@pytest.mark.slow
+def test_a_site_where_nobody_trains_sends_noise(tmp_path: Path, folders: list[Path]) -> None:
+    manifest = Site.open(folders[0]).data_folder / "manifest.csv"
+    header, *rows = manifest.read_text(encoding="utf-8").splitlines()
+    place = header.split(",").index("split")
+    held = [",".join("test" if n == place else v for n, v in enumerate(row.split(","))) for row in rows]
+    manifest.write_text("\n".join([header, *held]) + "\n", encoding="utf-8")
+    outcome = run(folders, configured(encoders=tmp_path / "encoders"), tmp_path / "run")
+    assert outcome.status is Status.COMPLETE_ALL_SITES
+    assert [len(one.eligible) for one in ledger.book(folders[0]).releases] == [0, 0, 0]
 
 
 def test_a_request_that_comes_again_gets_the_same_bytes_for_nothing(

@@ -18,6 +18,7 @@ from client.app import app as client_app
 from client.site import Site
 from common import network_files, pretrained, tensor_file, wire
 from common.errors import CampaignError, ConfigurationError, PolicyError
+from common.hash_chain import START
 from common.messages import SumRequest
 from common.privacy import spending
 from common.privacy.accounting import epsilon
@@ -277,7 +278,10 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     monkeypatch.setattr("common.secure_aggregation.private_sum.noise_shares.draw", nothing)
     run(folders, settings, tmp_path / "bare")
     bare = weights(tmp_path / "bare")
-    monkeypatch.setattr("client.ledger.reserve", lambda *_: None)
+    monkeypatch.setattr(
+        "client.ledger.reserve",
+        lambda site, release, patients: ledger.Reserved(head=START, patients=frozenset(patients)),
+    )
     monkeypatch.setattr("client.private_consent.check", lambda *_: None)
     alone = private(
         PRIVATE.replace(NOISED, "").replace(f"noise_multiplier = {SIGMA}", "noise_multiplier = 1e-7"),

@@ -18,6 +18,7 @@ from common.errors import ConfigurationError, VerificationError
 from common.privacy.accounting import PrivateSteps, epsilon
 from common.receipts import dump, payload
 from common.settings import parse
+from common.version import VERSION
 from simulation.privacy_cli import privacy
 from tests.ledgers import make_unbounded
 from tests.privacy_evidence import IDS, ROUNDS, SIGMA, Campaign, make_plan, with_stray
@@ -124,7 +125,7 @@ def test_a_tail_that_was_cut_off_shows_against_log_receipts_and_paper(site: Camp
     last = (site.site.folder / "audit.jsonl").read_bytes().splitlines(keepends=True)
     edit(site, lambda lines: lines[:-2], "audit.jsonl")
     assert len(last) > 2
-    assert "ends with entry" in found(run("verify", site.site.folder, "--receipts", kept))
+    assert "its tail was cut off" in found(run("verify", site.site.folder, "--receipts", kept))
     assert audited(site, "--receipts", kept)["receipts"]["verdict"] == "fails"
 
 
@@ -139,7 +140,7 @@ def test_two_copies_of_a_site_contradict_each_other(site: Campaign, tmp_path: Pa
     ledger_file._known.clear()
     site.debit(3, patients=IDS[:5])
     site.send(3, seed=77)
-    assert "another" in found(run("audit", site.site.folder, "--receipts", kept))
+    assert "put back and written on" in found(run("audit", site.site.folder, "--receipts", kept))
 
 
 def test_less_noise_than_the_plan_has_fails(site: Campaign) -> None:
@@ -236,7 +237,7 @@ def test_releases_without_privacy_are_named(site: Campaign) -> None:
 
 def test_what_a_version_released_is_listed(site: Campaign) -> None:
     site.run()
-    listed = json.loads(run("audit", site.site.folder, "--affected-by", "0.1.0", "--json").stdout)["north"]
+    listed = json.loads(run("audit", site.site.folder, "--affected-by", VERSION, "--json").stdout)["north"]
     assert (listed["private"], listed["patients"]) == (ROUNDS, len(IDS))
     assert listed["epsilon"] == pytest.approx(SPENT)
     none = json.loads(run("audit", site.site.folder, "--affected-by", "9", "--json").stdout)["north"]
@@ -311,7 +312,7 @@ def test_a_bundle_holds_evidence_and_nothing_of_patients(tmp_path: Path) -> None
     assert set(files) == {
         "README.txt", "SHA256SUMS", "verify_independently.py", "ledger.jsonl", "audit.jsonl", "public_key.txt",
         "receipts.jsonl", "policy.json", f"plans/{site.settings.plan_hash()}.json", "privacy_report.html",
-        "privacy_report.json",
+        "privacy_report.json", "receipt_salts.json",
     }  # fmt: skip
     everything = b"\n".join(files.values())
     salts = ledger_patients.read(folder, ledger_patients.PATIENTS)
@@ -389,7 +390,7 @@ def test_the_centre_sees_an_answer_for_which_the_ledger_did_not_grow(site: Campa
     for server_round in range(1, ROUNDS + 1):
         site.send(server_round)
     message = found(run("audit", run_folder(site, tmp_path / "run")))
-    assert "round 3 (request r3): left without a debit" in message
+    assert "round 2 (request r2): left without a debit" in message
 
 
 def test_the_centre_finds_a_changed_configuration_and_an_update_without_a_receipt(
@@ -479,3 +480,24 @@ def test_a_campaign_of_before_is_audited_with_what_a_fellow_site_sees(tmp_path: 
     assert "together with as many sites as the plan says, and not against more of them" in " ".join(
         page.split()
     )
+
+
+BEFORE = Path(__file__).parents[1] / "evidence" / "receipts_1.zip"
+"""A site's bundle as it was exported before receipts told of their own campaign alone."""
+
+
+def test_evidence_of_before_still_verifies_and_its_receipts_still_bind(tmp_path: Path) -> None:
+    assert json.loads(run("verify", BEFORE, "--json").stdout)["receipts"] == ROUNDS + 1
+    with zipfile.ZipFile(BEFORE) as archive:
+        archive.extractall(tmp_path)
+    (tmp_path / "SHA256SUMS").write_text("", encoding="utf-8")
+    assert run("verify", tmp_path).exception is None
+    place = tmp_path / "receipts.jsonl"
+    text = place.read_text(encoding="utf-8")
+    assert '"format"' not in text
+    place.write_text(text.replace('"ledger_sequence":3', '"ledger_sequence":2'), encoding="utf-8")
+    assert "signature does not fit" in found(run("verify", tmp_path))
+    place.write_text(text, encoding="utf-8")
+    log = (tmp_path / "audit.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "audit.jsonl").write_bytes(b"".join(log[:-1]))
+    assert "cut off" in found(run("verify", tmp_path))
