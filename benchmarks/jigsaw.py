@@ -29,6 +29,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from client.site import Site
+from client.site_store import site_store
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
@@ -74,7 +75,7 @@ class Trained:
 def pooled(folder: Path, settings: Settings) -> ExamTensors:
     """The exams of all sites that train as if they were of one; patients stay apart."""
     sites = [site for site in cohort.discover(folder).sites if site.trains]
-    each = [Site.open(site.folder).store(settings).tensors for site in sites]
+    each = [site_store(Site.open(site.folder), settings).tensors for site in sites]
     patients, before = [], 0
     for data in each:
         patients.append(data.patient + before)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from client import answered, behind, campaigns, keys, peers, timing, training_device
 from client.site import Site
+from client.site_store import site_store
 from common.errors import VersionError
 from common.messages import PlanReply, PlanRequest
 from common.methods.stages import networks
@@ -53,7 +54,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 
 def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
     """Training exams a measurement, 0 where the site would train nothing for it; nothing if counts stay here."""
-    data = site.store(settings).tensors
+    data = site_store(site, settings).tensors
     if not site.policy.permits("counts") or settings.private:
         return {}
     from common.training import participation  # noqa: PLC0415  torch

@@ -42,6 +42,7 @@ from torch import Tensor
 from client import atomic, ledger_file, ledger_patients, patient_data
 from client.log import site_log
 from client.site import Site
+from client.site_store import site_store
 from client.store import FORMAT as STORE_FORMAT
 from client.store import Store
 from common.errors import DataError
@@ -115,7 +116,7 @@ def features(
         DataError: if a patient of the store has withdrawn meanwhile.
         StorageError: if they cannot be kept.
     """
-    opened = site.store(settings) if store is None else store
+    opened = site_store(site, settings) if store is None else store
     data = _digest([STORE_FORMAT, opened.fingerprint, _exam_ids(opened)])
     known: dict[str, Found] = {}
     found = {}

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from client import ensemble
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.committee import BATCH, Committee
 from common.ensemble import Statement
@@ -116,7 +117,7 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
     """
     statement, committee = ensemble.opened(site, plan_hash)
     settings = committee.settings
-    store = site.store(settings)
+    store = site_store(site, settings)
     graded, contested = _graded(committee.on(_device(site)), store, progress)
     opinions = {"ensemble": graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
     held_out = store.tensors.fold.numpy() == MISSING

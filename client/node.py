@@ -12,6 +12,7 @@ from torch import Tensor
 from client.requests import checked
 from client.site import Site
 from client.site_state import SiteState
+from client.site_store import site_store
 from client.weights_cache import WeightsCache
 from common.aggregation.algorithms import FederatedAlgorithm, algorithm
 from common.aggregation.federated import WEIGHTS
@@ -57,7 +58,7 @@ def train(
     missing = cache.missing(ref for parts in request.frozen.values() for ref in parts.values())
     if missing:
         return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
-    data = site.store(settings).tensors
+    data = site_store(site, settings).tensors
     states = (
         SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
         if federated.keeps_state

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from client.site import Site
+from client.site_store import site_store
 from common.errors import DataError, PolicyError
 from common.networks.spec import COMBINED
 from common.settings import Settings
@@ -46,7 +47,7 @@ def tasks(site: Site, settings: Settings) -> tuple[Task, ...]:
     from common.methods.stages import networks  # noqa: PLC0415  torch: exams are read
     from common.training.inputs import labels, training_exams  # noqa: PLC0415
 
-    data, least = site.store(settings).tensors, site.policy.minimum_cohort
+    data, least = site_store(site, settings).tensors, site.policy.minimum_cohort
     found: dict[str, Task] = {}
     for spec in networks(settings).values():
         exams = training_exams(data, spec)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from client import ledger
 from client.private_round import eligible
 from client.site import Site
+from client.site_store import site_store
 from common.privacy import planned
 from common.privacy.spending import PrivateRelease
 from common.settings import Settings
@@ -24,7 +25,7 @@ def check(site: Site, settings: Settings) -> None:
         DataError: if two identifiers look like one patient's.
     """
     release = _forecast(settings, planned.steps(settings))
-    ledger.check_plan(site, release, eligible(site.store(settings)))
+    ledger.check_plan(site, release, eligible(site_store(site, settings)))
 
 
 def _forecast(settings: Settings, steps: int) -> PrivateRelease:

@@ -17,6 +17,7 @@ from torch import Tensor
 from client import ledger
 from client.private_round import booking
 from client.site import Site
+from client.site_store import site_store
 from client.weights_cache import WeightsCache
 from common.messages import NetworkReply, TrainReply, TrainRequest
 from common.networks.spec import NetworkSpec
@@ -100,7 +101,7 @@ class _Round:
     ) -> None:
         self._site, self._request, self._settings, self._privacy = site, request, settings, privacy
         self._patients = patients
-        store = site.store(settings)
+        store = site_store(site, settings)
         self._data = store.tensors
         owners = zip(map(str, store.exams["patient_id"]), self._data.patient.tolist(), strict=True)
         self._numbers = dict(owners)

@@ -28,6 +28,7 @@ from torch import Tensor
 from client import allow_list, features, ledger
 from client.requests import checked
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from client.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
@@ -90,7 +91,7 @@ def prepare(
     missing = cache.missing(ref for parts in refs.values() for ref in parts.values())
     if missing:
         return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
-    store = site.store(settings)
+    store = site_store(site, settings)
     key = (site.folder.resolve(), request.plan_hash)
     known = _prepared.get(key)
     if known is not None and known[0] is store and known[1] == refs:

@@ -9,6 +9,7 @@ from pathlib import Path
 from client import behind, ledger
 from client.behind import Owed
 from client.site import Site
+from client.site_store import site_store
 from common.errors import DataError
 from common.privacy.spending import PrivateRelease, UnboundedRelease
 from common.receipts import RECONCILED, Kept
@@ -42,7 +43,7 @@ def reconcile(
     found = behind.owed(site, [one.receipt for one in kept], whole=whole)
     settled = [(one, behind.settings_of(site, one, texts)) for one in found if one.debits]
     for one, settings in settled:
-        patients = sorted(set(map(str, site.store(settings).exams["patient_id"])))
+        patients = sorted(set(map(str, site_store(site, settings).exams["patient_id"])))
         ledger.book_lost(site, _lost(one, settings), patients)
     behind.settle(site, found)
     return found

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from client import atomic, ledger_file, ledger_patients, site_state
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.errors import ChangedDataError, SiteStateError
 from common.exam import MISSING
@@ -75,7 +76,7 @@ def check(site: Site, settings: Settings, *, plan_hash: str, run: str) -> None:
         return
     place = site_state.run_folder(site.folder, plan_hash=plan_hash, run=run) / "data.json"
     known = _read(place)
-    now = compared(site, site.store(settings), known, key=ledger_file.site_secret(site.folder))
+    now = compared(site, site_store(site, settings), known, key=ledger_file.site_secret(site.folder))
     if now is not known:
         atomic.write(place, now.model_dump_json().encode())
 

@@ -1,9 +1,8 @@
-"""A site: its folder, its settings, its store."""
+"""A site: its folder and its settings."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,10 +15,10 @@ from common import toml_text
 from common.enrolment import Hex32, SiteName
 from common.errors import ConfigurationError, DataError
 from common.section import Section, secret
-from common.settings import Settings, describe
+from common.settings import describe
 
 if TYPE_CHECKING:
-    from client.store import Store
+    pass
 
 
 class DataSection(Section):
@@ -124,21 +123,3 @@ class Site:
     def data_folder(self) -> Path:
         """Where the site's tables and pictures are."""
         return self.folder / self.file.data.folder
-
-    def store(self, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Store:
-        """The site's exams as tensors: built once, then opened.
-
-        Raises:
-            DataError: if tables or images cannot be used.
-        """
-        from client.store import Sources, open_store  # noqa: PLC0415  torch: only where exams are read
-
-        data = self.file.data
-        sources = Sources(
-            site=self.folder,
-            data=self.data_folder,
-            manifest=data.manifest,
-            grades=data.grades,
-            consensus=data.consensus,
-        )
-        return open_store(sources, settings, progress=progress)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from client import ledger, ledger_head, withdrawn
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.exam import MISSING
 from common.messages import TrainRequest
@@ -28,7 +29,7 @@ def patients(site: Site, settings: Settings) -> frozenset[str]:
     Raises:
         DataError: if the site's data cannot be used.
     """
-    store = site.store(settings)
+    store = site_store(site, settings)
     key = site.folder.resolve()
     known = _patients.get(key)
     if known is None or known[0] is not store:

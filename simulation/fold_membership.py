@@ -16,6 +16,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common import network_files
 from common.committee import Committee
@@ -48,7 +49,7 @@ def fold_membership(
             "Expected networks of at least two folds, got others: where all patients trained all networks, nobody "
             "was left out of one, and there is no fold membership audit"
         )
-    stores = (Site.open(folder).store(settings) for folder in sites)
+    stores = (site_store(Site.open(folder), settings) for folder in sites)
     told = pd.concat(list(_patients(ensemble, stores)), ignore_index=True)
     return membership(
         told[[f"without {fold}" for fold in folds]].to_numpy(np.float64).T,

@@ -18,6 +18,7 @@ from scipy.ndimage import binary_dilation
 from torch import Tensor
 
 from client.site import Site
+from client.site_store import site_store
 from common.cohort_settings import PhantomSettings
 from common.committee import Committee
 from common.errors import DataError
@@ -161,7 +162,7 @@ def _pictures(
     folders = {site.name: site.folder for site in cohort.sites}
     stored: dict[str, list[UInt8[Tensor, "_ side side"]]] = {name: [] for name in committee.settings.images}
     for site, exam_id in chosen[["site", "exam_id"]].itertuples(index=False):
-        store = Site.open(folders[site]).store(committee.settings)
+        store = site_store(Site.open(folders[site]), committee.settings)
         row = store.exams.index[store.exams["exam_id"] == exam_id][0]
         for name, pictures in stored.items():
             pictures.append(store.tensors.images[name][row])

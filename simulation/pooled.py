@@ -11,6 +11,7 @@ import tomli_w
 
 from client.ingest.rows import read_rows
 from client.site import Site
+from client.site_store import site_store
 from common.settings import Settings
 from common.training.data import MISSING
 from simulation.cohort import CohortSite
@@ -59,7 +60,7 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
 
 def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
     """Manifest row, with its fold, and labels of every usable training exam of a site."""
-    store = opened.store(settings)
+    store = site_store(opened, settings)
     table = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id", "patient_id"])
     rows = {row["exam_id"]: row for _, row in table.rows}
     for index, exam_id in enumerate(store.exams["exam_id"]):

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from client.ingest.rows import read_rows
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common import network_files
 from common.committee import Committee
@@ -73,7 +74,7 @@ def known(cohort: Cohort, settings: Settings) -> pd.DataFrame:
 
 def _known(site: CohortSite, settings: Settings) -> tuple[Store, torch.Tensor, dict[str, object]]:
     """A site's store, the places of its held-out exams, and what is known of these."""
-    store = Site.open(site.folder).store(settings)
+    store = site_store(Site.open(site.folder), settings)
     held_out = torch.nonzero(store.tensors.fold < 0).flatten()
     exams = store.exams.iloc[held_out.numpy()].reset_index(drop=True)
     columns: dict[str, object] = {

@@ -11,6 +11,7 @@ import torch
 from client import prospects
 from client.ingest.rows import read_rows
 from client.site import Site
+from client.site_store import site_store
 from common import preflight
 from common.aggregation.algorithms import algorithm
 from common.cohort_settings import PhantomSettings, PublicSettings
@@ -254,7 +255,7 @@ def _objection(site: SiteExams, spec: NetworkSpec) -> str:
 
 def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
     opened = Site.open(site.folder)
-    store = opened.store(settings)
+    store = site_store(opened, settings)
     return SiteExams(
         name=site.name,
         trains=site.trains,

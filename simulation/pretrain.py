@@ -26,6 +26,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from client.site import Site
+from client.site_store import site_store
 from common import encoder_files
 from common.cohort_settings import PhantomSettings
 from common.encoder_files import About
@@ -186,7 +187,7 @@ def _make(
     with display.step("pictures") as bar:
         stores = []
         for number, site in enumerate(made.sites, start=1):
-            stores.append(Site.open(site.folder).store(settings).tensors)
+            stores.append(site_store(Site.open(site.folder), settings).tensors)
             bar(number, len(made.sites))
     data = pooled(stores)
     names = list(product(range(settings.probe.encoders), settings.measurements))

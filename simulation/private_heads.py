@@ -33,6 +33,7 @@ from torch import Tensor
 
 from client import features, private_round
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.committee import decided
 from common.methods.stages import Output, networks
@@ -127,7 +128,7 @@ def opened(cohort: Cohort, settings: Settings) -> Campaign:
     tested: dict[str, list[Tensor]] = {name: [] for name in planned}
     for member in cohort.sites:
         site = Site.open(member.folder)
-        store = site.store(settings)
+        store = site_store(site, settings)
         read = features.features(site, list(planned.values()), settings, frozen, device=CPU, store=store)
         work = private_round.ready(store, planned, settings, read, device=CPU)
         sites.append(tuple(work.heads))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from client import private_round
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common import pretrained
 from common.committee import decided
@@ -50,7 +51,7 @@ def answers(
         rounds: of ``LOCAL_STEPS`` steps each.
     """
     settings = campaign.settings
-    data = pooled([_first(Site.open(site.folder).store(settings), patients) for site in cohort.sites])
+    data = pooled([_first(site_store(Site.open(site.folder), settings), patients) for site in cohort.sites])
     tested = torch.nonzero(data.fold == MISSING).flatten()
     outputs, start = [], 0
     for spec in campaign.order:

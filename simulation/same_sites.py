@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from client import run_data
 from client.run_data import Data
 from client.site import Site
+from client.site_store import site_store
 from common import atomic
 from common.errors import CampaignError, ChangedDataError
 from common.section import Section
@@ -69,7 +70,7 @@ def check(run: Path, sites: Cohort, settings: Settings) -> None:
 
 def _member(site: CohortSite, settings: Settings, known: Data | None) -> _Member:
     opened = Site.open(site.folder)
-    data = run_data.compared(opened, opened.store(settings), known, key=KEY)
+    data = run_data.compared(opened, site_store(opened, settings), known, key=KEY)
     return _Member(trains=site.trains, data=data)
 
 

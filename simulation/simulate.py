@@ -17,6 +17,7 @@ import torch
 
 from client import site_state, sum_state, weights_cache
 from client.site import Site
+from client.site_store import site_store
 from client.store import close_all
 from common import network_files, pretrained
 from common.errors import ConfigurationError, PolicyError, SynofedError
@@ -187,7 +188,7 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
                     f'Expected policy.approval = "automatic" in {site.folder / "site.toml"}: in a simulation nobody '
                     f"is there to approve"
                 )
-            store = opened.store(settings)
+            store = site_store(opened, settings)
             bar(index + 1, len(sites.sites))
             usable = ", ".join(f"{name} {count}" for name, count in store.usable.items())
             quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""
@@ -344,7 +345,7 @@ def _rewrite_rounds(run: RunFolder, systems: Sequence[System]) -> None:
 def _library(folder: Path | None, sites: Cohort, settings: Settings) -> NetworkLibrary | None:
     if folder is None:
         return None
-    stores = {site.name: Site.open(site.folder).store(settings) for site in sites.sites if site.trains}
+    stores = {site.name: site_store(Site.open(site.folder), settings) for site in sites.sites if site.trains}
     return NetworkLibrary(folder, {name: store.fingerprint for name, store in stores.items()})
 
 
@@ -391,7 +392,7 @@ def _train_side_by_side(
 
 
 def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[str, object]:
-    stores = {site.name: Site.open(site.folder).store(settings) for site in sites.sites}
+    stores = {site.name: site_store(Site.open(site.folder), settings) for site in sites.sites}
     return {
         "sites": list(outcome.sites),
         "missing": dict(outcome.missing),

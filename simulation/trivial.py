@@ -15,6 +15,7 @@ from jaxtyping import Int64, UInt8
 from torch import Tensor
 
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.evaluation import trivial
 from common.imaging.augment import central_cut
@@ -60,7 +61,7 @@ class Trivial:
 
 def learnt(cohort: Cohort, settings: Settings) -> Trivial:
     """Learn from the consensus labels of the training exams of the sites that train, all pooled."""
-    stores = [Site.open(site.folder).store(settings) for site in cohort.sites if site.trains]
+    stores = [site_store(Site.open(site.folder), settings) for site in cohort.sites if site.trains]
     training = [torch.nonzero(store.tensors.fold >= 0).flatten() for store in stores]
     pairs = list(zip(stores, training, strict=True))
     labels = _with_combined(

@@ -34,6 +34,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.site import Site
+from client.site_store import site_store
 from common.methods.stages import networks
 from common.networks.build import network as build
 from common.networks.layout import flatten, load
@@ -128,7 +129,7 @@ def train_network(spec: NetworkSpec, sites: dict[str, ExamTensors], settings: Se
 
 
 def train(folders: list[Path], settings: Settings) -> dict[str, Tensor]:
-    sites = {site.name: site.store(settings).tensors for site in map(Site.open, folders)}
+    sites = {site.name: site_store(site, settings).tensors for site in map(Site.open, folders)}
     return {name: train_network(spec, sites, settings) for name, spec in networks(settings).items()}
 
 

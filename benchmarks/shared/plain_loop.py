@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from client.site import Site
+from client.site_store import site_store
 from common import settings as configuration
 from common.imaging import augment
 from common.imaging.prepare import picture
@@ -74,7 +75,7 @@ def make_sites(folder: Path, settings: Settings, *, histograms: bool = True) -> 
             policy = (path / "site.toml").read_text(encoding="utf-8")
             policy = policy.replace(', "score_histograms"', "")
             (path / "site.toml").write_text(policy, encoding="utf-8")
-        Site.open(path).store(settings)
+        site_store(Site.open(path), settings)
         folders.append(path)
     return folders
 
@@ -99,7 +100,7 @@ def train(folders: Sequence[Path], settings: Settings, *, workers: int, scoring:
         scoring: whether each round first scores the received weights on the validation folds.
     """
     specs = networks(settings)
-    sites = [(site.name, site.store(settings).tensors) for site in map(Site.open, folders)]
+    sites = [(site.name, site_store(site, settings).tensors) for site in map(Site.open, folders)]
     jobs = [
         Job(site=name, data=data, spec=spec, module=build(spec, settings.network))
         for spec in specs.values()

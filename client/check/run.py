@@ -17,6 +17,7 @@ from client.ingest.pseudonyms import write_private
 from client.ingest.rows import read_rows
 from client.ingest.tables import Reading, read_tables
 from client.site import Site
+from client.site_store import site_store
 from common.errors import PolicyError, StorageError, SynofedError, refusal
 from common.extensions import is_own
 from common.settings import Settings
@@ -56,7 +57,7 @@ def check(
     chosen, store = None, None
     try:
         chosen = choose(site, given)
-        store = site.store(chosen.settings, progress=progress)
+        store = site_store(site, chosen.settings, progress=progress)
         findings.append(ok("data", f"Held against {chosen.source}"))
         findings += data.findings(site, store, chosen.settings)
         rows += data.details(store)

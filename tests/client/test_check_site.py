@@ -25,6 +25,7 @@ from client.check.plan import choose, from_tables
 from client.check.report import Finding, Report, ok, problem, warning
 from client.cli import site as site_commands
 from client.site import Site
+from client.site_store import site_store
 from common import wire
 from common.errors import ConfigurationError, DataError, PolicyError, UnapprovedError
 from common.exam import Quarantined
@@ -336,7 +337,7 @@ def test_tables_of_another_organ_make_a_plan_too(tmp_path: Path) -> None:
 
 def test_a_dry_round_shows_what_the_site_would_answer_and_leaves_nothing(folder: Path) -> None:
     site, settings = Site.open(folder), plan()
-    store = site.store(settings)
+    store = site_store(site, settings)
     before = content(folder)
     done = rehearsal.rehearse(site, settings, store, device=CPU)
     assert content(folder) == before and not list(folder.glob(".rehearsal-*"))
@@ -358,7 +359,7 @@ def test_a_dry_round_shows_what_the_site_would_answer_and_leaves_nothing(folder:
 
 def test_bytes_of_a_dry_round_are_those_of_a_real_reply(folder: Path) -> None:
     site, settings = Site.open(folder), plan()
-    done = rehearsal.rehearse(site, settings, site.store(settings), device=CPU)
+    done = rehearsal.rehearse(site, settings, site_store(site, settings), device=CPU)
     (shape, *_) = done.shapes
     spec = next(one for one in rehearsal.first_stage(settings).networks if one.name == shape.network)
     reply = node.train(site, rehearsal._request(spec, settings), settings, device=CPU)
@@ -370,11 +371,11 @@ def test_bytes_of_a_dry_round_are_those_of_a_real_reply(folder: Path) -> None:
 def test_a_dry_round_sends_no_more_than_the_policy_permits(folder: Path) -> None:
     site = policy(folder, '["counts", "losses", "score_histograms"]', "[]")
     settings = plan()
-    done = rehearsal.rehearse(site, settings, site.store(settings), device=CPU)
+    done = rehearsal.rehearse(site, settings, site_store(site, settings), device=CPU)
     assert not [sent for shape in done.shapes for sent in shape.sent if sent.part == "histograms"]
     few = policy(folder, "metrics = []", 'metrics = ["score_histograms"]')
     few = policy(folder, "minimum_cohort = 1", "minimum_cohort = 11")
-    done = rehearsal.rehearse(few, settings, site.store(settings), device=CPU)
+    done = rehearsal.rehearse(few, settings, site_store(site, settings), device=CPU)
     assert not [sent for shape in done.shapes for sent in shape.sent if sent.part == "histograms"]
 
 
@@ -384,13 +385,13 @@ def test_what_a_killed_dry_round_left_is_cleared(folder: Path) -> None:
         (left / "state").mkdir(parents=True)
     os.utime(old, (0, 0))
     site, settings = Site.open(folder), plan()
-    rehearsal.rehearse(site, settings, site.store(settings), device=CPU)
+    rehearsal.rehearse(site, settings, site_store(site, settings), device=CPU)
     assert not old.exists() and young.exists()
 
 
 def test_a_slow_network_is_trained_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site, settings = Site.open(folder), plan()
-    store, steps = site.store(settings), []
+    store, steps = site_store(site, settings), []
     answer = node.train
 
     def counted(
@@ -413,7 +414,7 @@ def test_frozen_parts_are_made_up_here_and_are_nothing_that_is_sent(folder: Path
     fusion = list(method(settings.method).stages(settings, {}))[-1]
     assert fusion.name == "fusion" and fusion.networks[0].frozen
     site = Site.open(folder)
-    store = site.store(settings)
+    store = site_store(site, settings)
     sent = rehearsal.rehearse(site, settings, store, device=CPU, stage=fusion).shapes[0].sent
     assert [one.name for one in sent if one.part == "updates"] == [fusion.networks[0].name]
     assert not (folder / "cache").exists()
@@ -426,7 +427,7 @@ def test_a_dry_round_of_an_algorithm_with_state(algorithm: str, folder: Path) ->
     settings = settings.model_copy(update={"federation": federation})
     site = Site.open(folder)
     before = content(folder) if (folder / "keys").exists() else None
-    done = rehearsal.rehearse(site, settings, site.store(settings), device=CPU)
+    done = rehearsal.rehearse(site, settings, site_store(site, settings), device=CPU)
     extra = [sent.name for shape in done.shapes for sent in shape.sent if sent.part == "extra"]
     assert bool(extra) == (algorithm == "scaffold")
     assert not (folder / "state").exists() and (before is None or content(folder) == before)
@@ -437,7 +438,7 @@ def test_bfloat16_halves_the_bytes(folder: Path) -> None:
     federation = settings.federation.model_copy(update={"encoding": "bfloat16"})
     half = settings.model_copy(update={"federation": federation})
     assert 2 * rehearsal.campaign_up_bytes(half) == rehearsal.campaign_up_bytes(settings)
-    done = rehearsal.rehearse(site, half, site.store(half), device=CPU)
+    done = rehearsal.rehearse(site, half, site_store(site, half), device=CPU)
     assert {sent.dtype for shape in done.shapes for sent in shape.sent if sent.part == "updates"} == {
         "bfloat16"
     }
@@ -453,7 +454,7 @@ def test_a_plans_own_code_does_not_run_where_the_policy_refuses_it(folder: Path)
 
 def test_all_exams_held_out(folder: Path) -> None:
     site, settings = Site.open(folder), plan()
-    store = site.store(settings)
+    store = site_store(site, settings)
     tensors = replace(store.tensors, fold=torch.full_like(store.tensors.fold, -1))
     with pytest.raises(DataError, match="held out"):
         rehearsal.rehearse(site, settings, replace(store, tensors=tensors), device=CPU)

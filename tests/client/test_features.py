@@ -12,6 +12,7 @@ from client import features as module
 from client import withdrawal
 from client.features import features
 from client.site import Site
+from client.site_store import site_store
 from common import pretrained
 from common.errors import DataError
 from common.imaging.prepare import picture
@@ -72,7 +73,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def by_exam(folder: Path, settings: Settings, found: Mapping[str, Tensor]) -> dict[tuple[str, str], Tensor]:
-    ids = Site.open(folder).store(settings).exams["exam_id"]
+    ids = site_store(Site.open(folder), settings).exams["exam_id"]
     return {
         (name, str(exam)): values
         for name, all_of in found.items()
@@ -84,7 +85,7 @@ def test_the_first_view_is_what_the_network_makes_of_the_pictures(folder: Path, 
     settings = configured(tmp_path, augmentations=1, views=1)
     frozen = encoders(tmp_path, settings)
     found = computed(folder, settings, frozen)
-    data = Site.open(folder).store(settings).tensors
+    data = site_store(Site.open(folder), settings).tensors
     for name, spec in networks(settings).items():
         start = build.initial_weights(spec, settings.network, seed=0)
         network = build.assembled(spec, settings.network, start, frozen[name])
@@ -207,7 +208,7 @@ def test_a_withdrawal_removes_them_and_nothing_is_kept_for_a_store_from_before(
     settings = configured(tmp_path, encoders=1, augmentations=1, initialisations=1)
     frozen = encoders(tmp_path, settings)
     site, specs = Site.open(folder), list(networks(settings).values())
-    before = site.store(settings)
+    before = site_store(site, settings)
     first = by_exam(folder, settings, features(site, specs, settings, frozen, device=CPU, store=before))
     assert len(files(folder)) == 2
     withdrawal.withdraw(site, GONE)

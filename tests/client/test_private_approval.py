@@ -13,6 +13,7 @@ from client import answered, campaign_page, campaigns, ledger, private_round
 from client import evidence as site_evidence
 from client.campaigns import Status
 from client.site import Site
+from client.site_store import site_store
 from common import pretrained
 from common.errors import BudgetError
 from common.messages import Signed, TrainRequest, WeightsRef
@@ -186,7 +187,7 @@ def test_a_pause_is_no_new_approval(centre: Centre) -> None:
 def test_who_has_spent_the_budget_takes_no_part_and_the_centre_is_not_told(centre: Centre) -> None:
     """One patient who had spent most stopped the site; its refusal said that somebody like that was here."""
     site = Site.open(centre.folder)
-    everybody = private_round.eligible(site.store(centre.settings))
+    everybody = private_round.eligible(site_store(site, centre.settings))
     almost, one_more = make_release("other", steps=100, sigma=10.0), make_release("more", sigma=SIGMA)
     cap = epsilon([almost.steps, one_more.steps], delta=1e-5) + 1e-9
     asking.change_policy(centre.folder, "maximum_epsilon = 8.0", f"maximum_epsilon = {cap}")
@@ -210,7 +211,7 @@ def test_who_has_spent_the_budget_takes_no_part_and_the_centre_is_not_told(centr
 def test_two_identifiers_of_one_patient_are_refused_until_that_is_settled(centre: Centre) -> None:
     site = Site.open(centre.folder)
     manifest = site.data_folder / "manifest.csv"
-    first, second, *_ = sorted(set(map(str, site.store(centre.settings).exams["patient_id"])))
+    first, second, *_ = sorted(set(map(str, site_store(site, centre.settings).exams["patient_id"])))
     as_it_was = manifest.read_text(encoding="utf-8")
     manifest.write_text(as_it_was.replace(f"{first},", f"{second.upper()},"), encoding="utf-8")
     time.sleep(0.01)

@@ -17,6 +17,7 @@ from client import private, service
 from client.cli import site as site_commands
 from client.service import cron_lines, unit
 from client.site import Site
+from client.site_store import site_store
 from common.errors import ConfigurationError
 from server.enrolment import invite
 from tests.enrolling import make_home
@@ -221,7 +222,7 @@ def test_others_reach_neither_store_nor_keys(shared: Path) -> None:
     before = os.umask(0o022)
     try:
         site = make_site_folder(shared / "north", name="north", patients=4, held_out_patients=1)
-        Site.open(site).store(make_settings())
+        site_store(Site.open(site), make_settings())
     finally:
         os.umask(before)
     site.chmod(0o755)

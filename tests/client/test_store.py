@@ -15,6 +15,7 @@ from PIL import Image
 from client import store as store_module
 from client.keys import site_secret
 from client.site import Site
+from client.site_store import site_store
 from client.store import Store
 from common.errors import DataError
 from common.imaging.roi import stored_px
@@ -35,7 +36,7 @@ def site(tmp_path: Path) -> Path:
 def open_anew(folder: Path, settings: Settings = SETTINGS) -> Store:
     """As another process would: nothing is open yet."""
     store_module._opened.clear()
-    return Site.open(folder).store(settings)
+    return site_store(Site.open(folder), settings)
 
 
 def stores(folder: Path) -> list[Path]:
@@ -132,9 +133,9 @@ def test_a_site_without_any_usable_exam_is_refused_with_reasons(site):
 def test_a_store_is_built_once_and_then_opened(site):
     told: list[tuple[int, int]] = []
     store_module._opened.clear()
-    first = Site.open(site).store(SETTINGS, progress=lambda done, of: told.append((done, of)))
+    first = site_store(Site.open(site), SETTINGS, progress=lambda done, of: told.append((done, of)))
     assert told[-1] == (12, 12)
-    assert Site.open(site).store(SETTINGS) is first
+    assert site_store(Site.open(site), SETTINGS) is first
     built = stores(site)[0].stat().st_ino
     second = open_anew(site)
     assert stores(site)[0].stat().st_ino == built
@@ -151,7 +152,7 @@ def test_a_changed_picture_or_table_makes_it_anew_with_another_fingerprint(site)
     assert torch.equal(second.tensors.images["gs"][1:], first.tensors.images["gs"][1:])
     rows = read_table(site / "grades.csv")
     write_table(site / "grades.csv", [row | {"session": "7"} for row in rows])
-    third = Site.open(site).store(SETTINGS)  # a table is looked at even where the store is open
+    third = site_store(Site.open(site), SETTINGS)  # a table is looked at even where the store is open
     assert len({first.fingerprint, second.fingerprint, third.fingerprint}) == 3
     assert len(stores(site)) == 1
 
@@ -232,7 +233,7 @@ def test_the_truth_is_never_opened(site):
 def test_threads_share_one_store(site):
     store_module._opened.clear()
     with ThreadPoolExecutor(4) as pool:
-        opened = list(pool.map(lambda _: Site.open(site).store(SETTINGS), range(8)))
+        opened = list(pool.map(lambda _: site_store(Site.open(site), SETTINGS), range(8)))
     assert all(one is opened[0] for one in opened)
 
 
@@ -240,19 +241,21 @@ OPEN = """
     import sys
     from pathlib import Path
     from client.site import Site
+    from client.site_store import site_store
     from tests.site_folders import make_settings
-    store = Site.open(Path(sys.argv[1])).store(make_settings())
+    store = site_store(Site.open(Path(sys.argv[1])), make_settings())
     print(store.fingerprint, len(store.tensors), int(store.tensors.images["gs"].sum()))
 """
 KILLED = """
     import os, signal, sys
     from pathlib import Path
     from client.site import Site
+    from client.site_store import site_store
     from tests.site_folders import make_settings
     def kill(done, of):
         if done == 5:
             os.kill(os.getpid(), signal.SIGKILL)
-    Site.open(Path(sys.argv[1])).store(make_settings(), progress=kill)
+    site_store(Site.open(Path(sys.argv[1])), make_settings(), progress=kill)
 """
 
 

@@ -10,6 +10,7 @@ from client import audit, chain, ledger, ledger_check, ledger_file, patient_data
 from client.data_cli import data as commands
 from client.ledger_spent import spent
 from client.site import Site
+from client.site_store import site_store
 from client.withdrawal_statement import Statement
 from common.errors import DataError, PolicyError, VerificationError
 from common.privacy.accounting import PrivateSteps, epsilon
@@ -50,7 +51,7 @@ def epsilon_of(steps: int) -> float:
 
 
 def test_a_patient_who_withdraws_is_gone_from_pictures_tables_and_store(site: Site) -> None:
-    before = site.store(SETTINGS)
+    before = site_store(site, SETTINGS)
     stores = {path.name for path in (site.folder / "store").iterdir() if path.is_dir()}
     rows = (site.data_folder / "grades.csv").read_bytes().splitlines()
     done = withdrawal.withdraw(site, GONE)
@@ -62,7 +63,7 @@ def test_a_patient_who_withdraws_is_gone_from_pictures_tables_and_store(site: Si
     assert GONE not in names(site)
     left = (site.data_folder / "grades.csv").read_bytes().splitlines()
     assert left == [row for row in rows if GONE.encode() not in row]
-    after = site.store(SETTINGS)
+    after = site_store(site, SETTINGS)
     assert set(before.exams["patient_id"]) - set(after.exams["patient_id"]) == {GONE}
 
 
@@ -75,7 +76,7 @@ def test_whoever_withdrew_is_refused_though_the_data_come_back(site: Site, tmp_p
         (site.data_folder / name).write_bytes(content)
     for path, content in pictures.items():
         path.write_bytes(content)
-    store = site.store(SETTINGS)
+    store = site_store(site, SETTINGS)
     assert GONE not in set(store.exams["patient_id"])
     assert len(store.tensors) == 10
     assert not store.reader_grades["exam_id"].str.startswith(GONE).any()
@@ -91,11 +92,11 @@ def test_whoever_withdrew_is_refused_though_the_data_come_back(site: Site, tmp_p
 
 def test_a_store_that_is_open_lets_nobody_stay_who_withdrew(site: Site) -> None:
     """Cut short right after the list: the pictures are there still, and yet not used."""
-    site.store(SETTINGS)
+    site_store(site, SETTINGS)
     secret = ledger_file.site_secret(site.folder)
     withdrawal._refuse(site.folder, secret, GONE)
     assert GONE in names(site)
-    assert GONE not in set(site.store(SETTINGS).exams["patient_id"])
+    assert GONE not in set(site_store(site, SETTINGS).exams["patient_id"])
 
 
 def test_a_list_that_was_shortened_stops_the_store(site: Site) -> None:
@@ -104,7 +105,7 @@ def test_a_list_that_was_shortened_stops_the_store(site: Site) -> None:
     (site.data_folder / "manifest.csv").write_bytes(tables)
     (site.folder / "ledger" / "withdrawn.json").unlink()
     with pytest.raises(VerificationError, match="1 are missing"):
-        site.store(SETTINGS)
+        site_store(site, SETTINGS)
 
 
 def test_the_statement_says_what_was_released_and_is_signed(site: Site) -> None:
@@ -250,7 +251,7 @@ def test_a_patient_withdraws_from_tables_of_any_program(site: Site, encoding: st
     done = withdrawal.withdraw(site, GONE)
     assert (done.statement.deleted_exams, done.statement.deleted_pictures) == (2, 4)
     assert {name: (site.data_folder / name).read_bytes() for name in kept} == kept
-    assert GONE not in set(site.store(SETTINGS).exams["patient_id"])
+    assert GONE not in set(site_store(site, SETTINGS).exams["patient_id"])
 
 
 def test_from_a_workbook_nobody_is_taken_and_nothing_is_deleted(site: Site) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from client import receipts
 from client.app import app as client_app
 from client.site import Site
+from client.site_store import site_store
 from common import network_files, wire
 from common.errors import CampaignError, PolicyError
 from common.imaging.prepare import picture
@@ -228,7 +229,7 @@ def _pooled(
     pictures: dict[str, list[torch.Tensor]] = {image: [] for image in spec.images}
     targets = []
     for folder in folders:
-        data = Site.open(folder).store(settings).tensors
+        data = site_store(Site.open(folder), settings).tensors
         exams = training_exams(data, spec)
         targets.append(labels(data, spec)[exams])
         for image in spec.images:

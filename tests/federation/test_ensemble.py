@@ -26,6 +26,7 @@ from client import cli as site_cli
 from client.app import app as client_app
 from client.campaigns import Status
 from client.site import Site
+from client.site_store import site_store
 from common import network_files, pretrained, wire
 from common.ensemble import Statement, sign
 from common.errors import DataError, VerificationError
@@ -564,7 +565,7 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
     frozen = {part for _, part in whole.place.values() if part}
     assert frozen == {"backbone"}
     assert len(whole.sizes) < 2 * len(trained)  # one backbone for several classifiers travels once
-    store = Site.open(north).store(settings)
+    store = site_store(Site.open(north), settings)
     every = torch.arange(len(store.tensors))
     expected = network_files.committee(trained, settings).outputs(store.tensors.images, every)
     answer = federation.ask(whole.request("all", tuple(whole.sizes)))

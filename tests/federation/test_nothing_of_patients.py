@@ -18,6 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from client import ensemble, node, policy_file
 from client.app import app as client_app
 from client.site import Site
+from client.site_store import site_store
 from common.settings import Settings
 from server import campaign, deployed, runs, submit
 from server.home import Home
@@ -183,7 +184,7 @@ def test_what_went_wrong_did(spoken: Spoken, settings: Settings) -> None:
     assert "OCALLAGHAN" in said  # its own people can read it
     for folder in folders[:2]:
         site = Site.open(folder)
-        assert len(site.store(settings).quarantined) == 1
+        assert len(site_store(site, settings).quarantined) == 1
         assert ensemble.opened(site, settings.plan_hash())
 
 

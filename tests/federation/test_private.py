@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from client import ledger
 from client.app import app as client_app
 from client.site import Site
+from client.site_store import site_store
 from common import network_files, pretrained, wire
 from common.errors import BudgetError, PolicyError
 from common.imaging.prepare import picture
@@ -142,7 +143,7 @@ def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(tmp_
 def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: torch.Tensor) -> torch.Tensor:
     """Sum over a site's training patients of their mean loss, over the public number."""
     assert settings.privacy is not None
-    store = Site.open(folder).store(settings)
+    store = site_store(Site.open(folder), settings)
     frozen = {
         part: torch.from_numpy(values)
         for part, values in StartWeights(settings, folder / "none").frozen(spec).items()

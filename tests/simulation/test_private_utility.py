@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from client.site import Site
+from client.site_store import site_store
 from common import network_files, pretrained
 from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError
@@ -103,7 +104,7 @@ def test_without_privacy_the_loop_gives_a_campaigns_networks_and_decisions(tmp_p
     committee = network_files.committee(networks, settings)
     answered = private_heads.answers(campaign, weights)
     for name, folder in zip(names, folders, strict=True):
-        store = Site.open(folder).store(settings)
+        store = site_store(Site.open(folder), settings)
         held_out = torch.nonzero(store.tensors.fold < 0).flatten()
         scores = committee.score(store.tensors.images, held_out)
         found = answered[answered["site"] == name]

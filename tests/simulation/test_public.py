@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from client.site import Site
+from client.site_store import site_store
 from common.errors import ConfigurationError, DataError
 from common.settings import parse
 from simulation import partition, public
@@ -67,7 +68,7 @@ def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by
         "[network]\nimage_px=16\n[rating]\nfolds=3"
     )
     for site in cohort.sites:
-        store = Site.open(site.folder).store(settings)
+        store = site_store(Site.open(site.folder), settings)
         assert site.trains
         assert not store.quarantined
         assert store.usable == {"steatosis": 3 * len(patients[site.name])}
@@ -348,7 +349,7 @@ def test_exam_ids_that_coincide_at_two_sites_are_two_exams(hospitals: Path, tmp_
     settings = parse(
         'name="t"\n[images.us]\nkind="grey"\n[measurements.grade]\nimages=["us"]\n[network]\nimage_px=16'
     )
-    store = Site.open(tmp_path / "c" / "south").store(settings)
+    store = site_store(Site.open(tmp_path / "c" / "south"), settings)
     targets = dict(zip(store.exams["exam_id"], store.tensors.grades["grade"].tolist(), strict=True))
     assert targets == {exam: int(grade) for exam, grade in expected["south"].items()}
 

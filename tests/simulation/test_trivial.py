@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from client.site import Site
+from client.site_store import site_store
 from common.settings import parse
 from simulation import trivial
 from simulation.cohort import discover
@@ -90,7 +91,7 @@ def test_flow_is_counted_in_the_region_of_interest_and_cut_into_grades(folder: P
         Image.fromarray(pixels).save(site / row["doppler_path"])
         row["doppler_roi"] = "16 12 16 16"
     write_table(site / "manifest.csv", rows)
-    store = Site.open(site).store(SETTINGS)
+    store = site_store(Site.open(site), SETTINGS)
     counted = trivial.flow_columns(store, torch.arange(len(store.tensors)), SETTINGS)["flow_doppler"]
     expected = [20 * grades[exam] for exam in store.exams["exam_id"]]
     assert counted.tolist() == expected
