@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from client import atomic, campaigns
+from client import atomic, decisions
 from common.errors import PolicyError, UnapprovedError
 from common.messages import TrainRequest
 
@@ -84,7 +84,7 @@ def _keys(request: TrainRequest) -> list[str]:
 
 
 def _path(site_folder: Path, plan_hash: str) -> Path:
-    return campaigns.folder(site_folder, plan_hash) / "answered.json"
+    return decisions.folder(site_folder, plan_hash) / "answered.json"
 
 
 def _read(place: Path) -> dict[str, str]:

@@ -12,7 +12,6 @@ from typing import Annotated
 
 from pydantic import Field
 
-from client import ledger_head
 from client.site import Site
 from common.section import Positive, Section
 from common.settings import Settings
@@ -36,15 +35,13 @@ class ApprovedBudget(Section):
     """Number of the ledger's last entry when it was approved: what was booked before is of earlier approvals."""
 
 
-def of(site: Site, settings: Settings) -> ApprovedBudget:
+def of(site: Site, settings: Settings, *, after: int) -> ApprovedBudget:
     """What an approval now would promise.
 
     Args:
-        site: whose policy says at which delta, and whose ledger what was booked before.
+        site: whose policy says at which delta.
         settings: of a campaign with differential privacy.
-
-    Raises:
-        VerificationError: if the ledger's last line is none.
+        after: number of the ledger's last entry: what was booked before is of earlier approvals.
     """
     from common.privacy import accounting, planned  # noqa: PLC0415  scipy: only where it is accounted
 
@@ -58,5 +55,5 @@ def of(site: Site, settings: Settings) -> ApprovedBudget:
         again=again,
         epsilon=accounting.epsilon([privacy.steps(steps + again)], delta=delta),
         delta=delta,
-        after=ledger_head.head(site.folder).sequence,
+        after=after,
     )

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import atomic, campaigns, chain, keys, ledger_head
+from client import atomic, chain, decisions, keys, ledger_head
 from client.site import Site
 from common import receipts
 from common.errors import BehindError, DataError, SynofedError, VerificationError
@@ -96,9 +96,9 @@ def settings_of(site: Site, one: Owed, plans: Mapping[str, bytes]) -> Settings:
     """
     plan_hash, name = one.receipt.plan_hash, one.receipt.campaign
     if plan_hash in plans:
-        return campaigns.understood(plans[plan_hash], name=name)
+        return decisions.understood(plans[plan_hash], name=name)
     try:
-        return campaigns.plan(site, plan_hash, name=name)
+        return decisions.plan(site, plan_hash, name=name)
     except SynofedError:
         raise DataError(
             f"Expected the plan of campaign {plan_hash[:12]} ({name}), which the older copy does not know: ask the "

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client import approved_budget, campaigns, participation, prospects
-from client.campaigns import State
+from client import approved_budget, decisions, participation, prospects
+from client.decisions import State
 from client.site import Site
 from common.errors import SynofedError
 from common.methods.stages import networks
@@ -68,7 +68,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         PolicyError: if its plan was changed.
         DataError: if it cannot be understood.
     """
-    settings = campaigns.plan(site, plan_hash, name=state.names[-1])
+    settings = decisions.plan(site, plan_hash, name=state.names[-1])
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
     leaves, stays = _private(settings) if settings.private else _metrics(site)
@@ -146,7 +146,7 @@ def _again(site: Site, settings: Settings, objection: str) -> str:
     """What an approval permits beyond one run without a mishap."""
     if objection or not settings.private:
         return ""
-    budget = approved_budget.of(site, settings)
+    budget = approved_budget.of(site, settings, after=0)
     return (
         f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
         f"steps, and "

@@ -7,72 +7,24 @@ A campaign is its plan: one letter changed is another campaign, which nobody has
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
 
-from pydantic import ValidationError
-
-from client import approved_budget, atomic, chain, participation
-from client.approved_budget import ApprovedBudget
+from client import approved_budget, atomic, chain, decisions, ledger_head, participation
 from client.audit import CAMPAIGN
+from client.decisions import State, Status
 from client.site import Site
 from common.errors import DataError, PausedError, PolicyError, UnapprovedError
 from common.messages import PlanRequest
-from common.section import Section
 from common.settings import Settings
 
-HASH = re.compile(r"[0-9a-f]{64}")
 PREFIX = re.compile(r"[0-9a-f]{6,64}")
-MAXIMUM_PLAN_BYTES = 1_000_000
 MAXIMUM_WAITING = 100
 """Campaigns that may wait for a decision; the centre could fill the disk with more."""
 MAXIMUM_NAMES = 20
 AUTOMATIC = "policy.approval"
-
-
-class Status(StrEnum):
-    """What a site decided about a campaign."""
-
-    WAITING = "waiting"
-    APPROVED = "approved"
-    PAUSED = "paused"
-    LEFT = "left"
-
-
-class State(Section):
-    """``state.json``."""
-
-    names: tuple[str, ...]
-    """What the centre called the campaign; the last one is its name."""
-    status: Status
-    asked: str
-    """When its plan came first, ISO 8601."""
-    by: str = ""
-    """Who decided."""
-    decided: str = ""
-    """When, ISO 8601."""
-    automatic: bool = False
-    """Whether the policy approved it, and nobody else."""
-    without: tuple[str, ...] | None = None
-    """Tasks in which the site takes no part, as approved (:mod:`client.participation`); ``None``: not decided yet."""
-    budget: ApprovedBudget | None = None
-    """What the approval promises of a campaign with differential privacy; where the policy approves, its cap does."""
-
-
-def folder(site_folder: Path, plan_hash: str) -> Path:
-    """Where a campaign's plan lies.
-
-    Raises:
-        PolicyError: if the hash is none: it becomes a folder's name.
-    """
-    if HASH.fullmatch(plan_hash) is None:
-        raise PolicyError("Expected a plan's hash in hex, got something else")
-    return site_folder / "campaigns" / plan_hash
 
 
 def consider(site: Site, request: PlanRequest) -> Settings:
@@ -88,17 +40,17 @@ def consider(site: Site, request: PlanRequest) -> Settings:
     plan = request.plan.encode()
     if hashlib.sha256(plan).hexdigest() != request.plan_hash:
         raise PolicyError("Expected a plan that fits its hash, got another")
-    settings = understood(plan, name=request.campaign)
+    settings = decisions.understood(plan, name=request.campaign)
     if settings.plan_hash() != request.plan_hash:
         raise PolicyError("Expected a plan as this version writes it, got one that says more or less")
     site.policy.check_plan(settings)
-    place = folder(site.folder, request.plan_hash)
-    known = _read(place)
+    place = decisions.folder(site.folder, request.plan_hash)
+    known = decisions.read(place)
     if known is None:
         _keep(site, request, plan)
     elif known.names[-1] != request.campaign:
         names = (*(name for name in known.names if name != request.campaign), request.campaign)
-        _write(place, known.model_copy(update={"names": names[-MAXIMUM_NAMES:]}))
+        decisions.write(place, known.model_copy(update={"names": names[-MAXIMUM_NAMES:]}))
     return permitted(site, request.plan_hash, name=request.campaign)
 
 
@@ -110,8 +62,8 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
         UnapprovedError: if nobody has approved it.
         PausedError: if it is paused.
     """
-    place = folder(site.folder, plan_hash)
-    state = _read(place)
+    place = decisions.folder(site.folder, plan_hash)
+    state = decisions.read(place)
     if state is None:
         raise PolicyError("Expected a campaign whose plan this site was asked about, got another")
     approved = state.status is Status.APPROVED
@@ -124,7 +76,7 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
             f"Nobody has approved campaign {plan_hash[:12]} ({state.names[-1]}) yet: look at it with `synofed site "
             f"campaigns show FOLDER {plan_hash[:12]}`, then approve it or leave it"
         )
-    settings = plan(site, plan_hash, name=name)
+    settings = decisions.plan(site, plan_hash, name=name)
     site.policy.check_plan(settings)
     if settings.sums_tasks and state.without is None:
         raise UnapprovedError(
@@ -139,60 +91,6 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
     return settings
 
 
-def without(site: Site, plan_hash: str) -> tuple[str, ...]:
-    """The tasks in which the site takes no part, as it was approved."""
-    state = _read(folder(site.folder, plan_hash))
-    return (state.without or ()) if state is not None else ()
-
-
-def budget(site_folder: Path, plan_hash: str) -> ApprovedBudget | None:
-    """What a campaign's approval lets it spend; ``None``: people approved nothing, the policy's cap holds alone.
-
-    Raises:
-        PolicyError: if what was decided cannot be read.
-    """
-    state = _read(folder(site_folder, plan_hash))
-    return state.budget if state is not None else None
-
-
-def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
-    """The settings of a plan that is kept.
-
-    Raises:
-        PolicyError: if the file is no longer what was asked for.
-        DataError: if it cannot be understood.
-    """
-    try:
-        text = (folder(site.folder, plan_hash) / "plan.json").read_bytes()
-    except OSError as error:
-        raise PolicyError(f"Expected the plan of campaign {plan_hash[:12]}: {error.strerror}") from None
-    if hashlib.sha256(text).hexdigest() != plan_hash:
-        raise PolicyError(
-            f"The plan of campaign {plan_hash[:12]} was changed: it does not fit its hash any more"
-        )
-    return understood(text, name=name)
-
-
-def understood(text: bytes, *, name: str) -> Settings:
-    """A plan as settings.
-
-    Raises:
-        DataError: if it is too large, or not a plan that this version knows.
-    """
-    if len(text) > MAXIMUM_PLAN_BYTES:
-        raise DataError(f"Expected a plan of at most {MAXIMUM_PLAN_BYTES} bytes, got {len(text)}")
-    try:
-        return Settings.model_validate({**json.loads(text), "name": name})
-    except (ValidationError, ValueError, TypeError, RecursionError) as error:
-        raise DataError(f"Expected a plan that this version understands: {error!s:.2000}") from None
-
-
-def listed(site: Site) -> dict[str, State]:
-    """All campaigns by plan hash, the newest first."""
-    found = {place.name: state for place in (site.folder / "campaigns").glob("*") if (state := _read(place))}
-    return dict(sorted(found.items(), key=lambda item: item[1].asked, reverse=True))
-
-
 def find(site: Site, prefix: str) -> str:
     """The plan hash that begins so.
 
@@ -201,7 +99,7 @@ def find(site: Site, prefix: str) -> str:
     """
     if PREFIX.fullmatch(prefix) is None:
         raise DataError(f"Expected the first 6 or more digits of a campaign's hash, got {prefix!r:.70}")
-    found = [plan_hash for plan_hash in listed(site) if plan_hash.startswith(prefix)]
+    found = [plan_hash for plan_hash in decisions.listed(site) if plan_hash.startswith(prefix)]
     if len(found) != 1:
         what = (
             f"{len(found)}: give more digits" if found else "none: `synofed site campaigns list` shows them"
@@ -227,19 +125,23 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
             forbids, or it is to be paused without having been approved.
         StorageError: if the decision cannot be written.
     """
-    place = folder(site.folder, plan_hash)
-    state = _read(place)
+    place = decisions.folder(site.folder, plan_hash)
+    state = decisions.read(place)
     if state is None:
         raise PolicyError(f"Expected a campaign that this site was asked about, got {plan_hash[:12]}")
     if status is Status.APPROVED:
-        settings = plan(site, plan_hash, name=state.names[-1])
+        settings = decisions.plan(site, plan_hash, name=state.names[-1])
         site.policy.check_plan(settings)
         if state.status is not Status.PAUSED or state.without is None:
             declared = participation.declared(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
         goes_on = state.status is Status.PAUSED and state.budget is not None
         if settings.private and site.policy.approval == "each" and not goes_on:
-            state = state.model_copy(update={"budget": approved_budget.of(site, settings)})
+            state = state.model_copy(
+                update={
+                    "budget": approved_budget.of(site, settings, after=ledger_head.head(site.folder).sequence)
+                }
+            )
     if status is Status.PAUSED and state.status is not Status.APPROVED:
         raise PolicyError(
             f"Expected a campaign that is approved, campaign {plan_hash[:12]} is {state.status}"
@@ -268,42 +170,31 @@ def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, a
         facts["budget"] = state.budget.model_dump(mode="json")
     chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
     decided = state.model_copy(update={"status": status, "by": by, "decided": now, "automatic": automatic})
-    _write(folder(site.folder, plan_hash), decided)
+    decisions.write(decisions.folder(site.folder, plan_hash), decided)
     return decided
 
 
 def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
     automatic = site.policy.approval == "automatic"
     waiting = (
-        [state for state in listed(site).values() if state.status is Status.WAITING] if not automatic else []
+        [state for state in decisions.listed(site).values() if state.status is Status.WAITING]
+        if not automatic
+        else []
     )
     if len(waiting) >= MAXIMUM_WAITING:
         raise UnapprovedError(
             f"{len(waiting)} campaigns wait for a decision: approve or leave some, then this one can be looked at"
         )
-    place = folder(site.folder, request.plan_hash)
+    place = decisions.folder(site.folder, request.plan_hash)
     atomic.write(place / "plan.json", text)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = State(names=(request.campaign,), status=Status.WAITING, asked=now)
     if automatic:
-        declared = participation.declared(site, understood(text, name=request.campaign))
+        declared = participation.declared(site, decisions.understood(text, name=request.campaign))
         state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
     else:
-        _write(place, state)
-
-
-def _read(place: Path) -> State | None:
-    try:
-        return State.model_validate_json((place / "state.json").read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, ValidationError):
-        raise PolicyError(f"Expected what was decided about a campaign in {place / 'state.json'}") from None
-
-
-def _write(place: Path, state: State) -> None:
-    atomic.write(place / "state.json", (state.model_dump_json(indent=2) + "\n").encode())
+        decisions.write(place, state)
 
 
 def _decided(state: State) -> str:

@@ -11,8 +11,8 @@ import typer
 
 from client import answered, campaign_page, opened
 from client import campaigns as decisions
-from client.campaigns import State, Status
 from client.cli_options import AsJson, Folder
+from client.decisions import State, Status, listed
 from client.site import Site
 from common.errors import PolicyError
 from common.terminal import Console, Table
@@ -36,7 +36,7 @@ Without = Annotated[
 @campaigns.command("list")
 def list_(folder: Folder, as_json: AsJson = False) -> None:
     """List all campaigns, the newest first."""
-    found = decisions.listed(Site.open(folder))
+    found = listed(Site.open(folder))
     if as_json:
         typer.echo(
             json.dumps([{"plan_hash": h, **state.model_dump(mode="json")} for h, state in found.items()])
@@ -53,7 +53,7 @@ def show(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
     """Show all that a campaign asks for, on one page."""
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
-    page = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
+    page = campaign_page.page(site, plan_hash, listed(site)[plan_hash])
     typer.echo(json.dumps(campaign_page.as_json(page)) if as_json else campaign_page.text(page))
 
 
@@ -75,7 +75,7 @@ def pause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False
 def unpause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
     """Go on with a campaign that was paused."""
     site = Site.open(folder)
-    state = decisions.listed(site)[decisions.find(site, prefix)]
+    state = listed(site)[decisions.find(site, prefix)]
     if state.status is not Status.PAUSED:
         raise PolicyError(f"Expected a campaign that is paused, this one is {state.status}")
     _decide(folder, prefix, Status.APPROVED, by, as_json=as_json)
@@ -98,7 +98,7 @@ def _decide(
 ) -> None:
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
-    before = decisions.listed(site)[plan_hash].status
+    before = listed(site)[plan_hash].status
     state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
     if status is Status.APPROVED and before is not Status.PAUSED:
         answered.forget(site.folder, plan_hash)

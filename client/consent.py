@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client import answered, behind, campaigns, keys, peers, timing, training_device
+from client import answered, behind, campaigns, decisions, keys, peers, timing, training_device
 from client.site import Site
 from client.site_store import site_store
 from common.errors import VersionError
@@ -45,7 +45,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
         version=VERSION,
         plan_hash=settings.plan_hash(),
         usable=_usable(site, settings),
-        without=campaigns.without(site, request.plan_hash),
+        without=decisions.without(site, request.plan_hash),
         public_key=keys.public_key(site.folder),
         hours=site.policy.windows(),
         round_seconds=timing.typical(site.folder, request.plan_hash) if timed else math.nan,

@@ -20,7 +20,7 @@ import tomli_w
 from jaxtyping import Float32
 from pydantic import ValidationError
 
-from client import atomic, campaigns
+from client import atomic, decisions
 from client.enrolment import ca_certificate
 from client.policy_file import enrolled
 from client.site import Site
@@ -59,7 +59,7 @@ class Letter(Section):
 
 def folder(site_folder: Path, plan_hash: str) -> Path:
     """Where a campaign's ensemble lies once it is whole."""
-    return campaigns.folder(site_folder, plan_hash) / "ensemble"
+    return decisions.folder(site_folder, plan_hash) / "ensemble"
 
 
 def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleReply:
@@ -90,7 +90,7 @@ def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleRe
     if _letter(folder(site.folder, request.plan_hash)) == letter.statement:
         return EnsembleReply(site=site.name, request_id=request.request_id, missing=())
     with _writing():
-        draft = _Draft(campaigns.folder(site.folder, request.plan_hash) / ".ensemble", statement, planned)
+        draft = _Draft(decisions.folder(site.folder, request.plan_hash) / ".ensemble", statement, planned)
         draft.add(request.weights, settings)
         missing = draft.missing()
         if not missing:
@@ -124,7 +124,7 @@ def opened(site: Site, plan_hash: str) -> tuple[Statement, Committee]:
             raise VerificationError(
                 f"The network {network.spec.name} in {place} is not the one that was signed"
             )
-    settings = campaigns.plan(site, plan_hash, name=statement.campaign)
+    settings = decisions.plan(site, plan_hash, name=statement.campaign)
     return statement, network_files.committee(trained, settings)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from client import (
-    campaigns,
     chain,
+    decisions,
     evidence_sent,
     keys,
     ledger_check,
@@ -190,9 +190,9 @@ def answers_of(folder: Path) -> Iterator[Answer]:
 def _plans(site: Site) -> dict[str, Settings]:
     """All plans that are kept and fit their hash."""
     found: dict[str, Settings] = {}
-    for plan_hash, state in campaigns.listed(site).items():
+    for plan_hash, state in decisions.listed(site).items():
         try:
-            found[plan_hash] = campaigns.plan(site, plan_hash, name=state.names[-1])
+            found[plan_hash] = decisions.plan(site, plan_hash, name=state.names[-1])
         except SynofedError:
             continue  # what was answered under it is told as a reply without a plan
     return found

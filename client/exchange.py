@@ -21,6 +21,7 @@ from client import (
     busy,
     campaigns,
     consent,
+    decisions,
     outbox,
     policy_file,
     receipts,
@@ -173,7 +174,7 @@ def _received(record: RecordDict, decode: Callable[[RecordDict], Request]) -> tu
         raise UpdateError(f"Expected a request that can be read, got {type(error).__name__}") from None
     if outbox.REQUEST_ID.fullmatch(request.request_id) is None:
         raise UpdateError("Expected a request's id of letters, digits, - and _, got something else")
-    if len(request.campaign) > 100 or campaigns.HASH.fullmatch(request.plan_hash) is None:
+    if len(request.campaign) > 100 or decisions.HASH.fullmatch(request.plan_hash) is None:
         raise UpdateError("Expected a campaign's name of at most 100 letters and its plan's hash, got others")
     if isinstance(request, TrainRequest | SumRequest) and len(request.group) > 300:
         raise UpdateError("Expected a group's name of at most 300 letters, got a longer one")

@@ -33,7 +33,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import behind, campaigns, ledger_file, ledger_patients
+from client import behind, decisions, ledger_file, ledger_patients
 from client import chain as log
 from client.ingest.identifiers import look_alikes, spelling
 from client.ledger_file import Ledger
@@ -229,7 +229,7 @@ def _check_public(site: Site, book: Book, release: PrivateRelease, *, cap: float
     """
     where = f"round {release.server_round} of {release.campaign}"
     _check_cap(site, release, cap=cap, what=where)
-    approved = campaigns.budget(site.folder, release.plan_hash)
+    approved = decisions.budget(site.folder, release.plan_hash)
     if approved is None:
         return
     steps = [

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from client import atomic, campaigns
+from client import atomic, decisions
 from client.site import Site
 from common.errors import PolicyError, StorageError
 from common.secure_aggregation.terms import Context
@@ -66,11 +66,11 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
 
 def forget(site_folder: Path, plan_hash: str) -> None:
     """Begin anew: the campaign was approved again."""
-    shutil.rmtree(campaigns.folder(site_folder, plan_hash) / FOLDER, ignore_errors=True)
+    shutil.rmtree(decisions.folder(site_folder, plan_hash) / FOLDER, ignore_errors=True)
 
 
 def _place(site: Site, context: Context) -> Path:
-    return campaigns.folder(site.folder, context.plan_hash) / FOLDER / f"{context.server_round}.json"
+    return decisions.folder(site.folder, context.plan_hash) / FOLDER / f"{context.server_round}.json"
 
 
 def _read(place: Path) -> dict[str, dict[str, str]]:

@@ -7,9 +7,9 @@ have spent. Who has too little left takes no part (:mod:`client.ledger`).
 from __future__ import annotations
 
 from client import ledger
-from client.private_round import eligible
 from client.site import Site
 from client.site_store import site_store
+from client.store import eligible
 from common.privacy import planned
 from common.privacy.spending import PrivateRelease
 from common.settings import Settings

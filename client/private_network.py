@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from client import ledger
-from client.private_round import booking
+from client.booking import PRIVATE_STEP, booking
 from client.site import Site
 from client.site_store import site_store
 from client.weights_cache import WeightsCache
@@ -27,8 +27,6 @@ from common.privacy.patient_step import StepSettings
 from common.privacy.settings import PrivacySettings
 from common.settings import Settings
 from common.training.local_settings import LocalSettings, local_settings
-
-PRIVATE_STEP = "private-step"
 
 
 def train(

@@ -26,10 +26,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from client import allow_list, features, ledger
+from client.booking import PRIVATE_SUM, booking
 from client.requests import checked
 from client.site import Site
 from client.site_store import site_store
-from client.store import Store
+from client.store import Store, eligible
 from client.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError, UpdateError
@@ -39,12 +40,7 @@ from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.privacy.heads import Heads, HeadShape, patient_rows
 from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
-from common.privacy.settings import PrivacySettings
-from common.privacy.spending import PrivateRelease
 from common.settings import Settings
-from common.version import VERSION
-
-PRIVATE_SUM = "private-sum"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,29 +186,6 @@ def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -
             weights, taking_part(work, reserved.patients), step, entropy=os.urandom(32)
         ).gradient
     return allow_list.checked(_reply(site, request, _updates(gradient, work, settings)), request)
-
-
-def booking(request: TrainRequest, privacy: PrivacySettings, *, kind: str, steps: int = 1) -> PrivateRelease:
-    """What a release is booked as."""
-    return PrivateRelease(
-        kind=kind,
-        campaign=request.campaign,
-        plan_hash=request.plan_hash,
-        request_id=request.request_id,
-        server_round=request.server_round,
-        group=request.group,
-        version=VERSION,
-        steps=privacy.steps(steps),
-        max_grad_norm=privacy.max_grad_norm,
-        patients=privacy.patients,
-        images=privacy.images,
-    )
-
-
-def eligible(store: Store) -> list[str]:
-    """Identifiers of the patients who have a training exam, in their own order."""
-    exams = store.exams
-    return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
 
 
 def taking_part(work: Work, patients: Collection[str]) -> list[Heads]:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int64
 
 from client import ledger, private_round
+from client.booking import PRIVATE_SUM, booking
 from client.site import Site
 from common.errors import PolicyError
 from common.messages import MissingWeights, TrainRequest
@@ -63,7 +64,7 @@ def vector(
             f"is private is never scored"
         )
     claim()
-    release = private_round.booking(request, privacy, kind=private_round.PRIVATE_SUM)
+    release = booking(request, privacy, kind=PRIVATE_SUM)
     reserved = ledger.reserve(site, release, work.patients)
     entropy = os.urandom(32)
     chosen = sample(

@@ -14,7 +14,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from jaxtyping import Int64
 
-from client import campaigns, keys
+from client import decisions, keys
 from client.site import Site
 from client.sum_state import SumFile
 from common import wire
@@ -153,7 +153,7 @@ def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
             f"Expected a group of the plan with its networks in their order, got {request.group!r:.80} with "
             f"{len(request.networks)} networks: sums over other groups are not opened"
         )
-    out = tasks & {*campaigns.without(site, request.plan_hash)}
+    out = tasks & {*decisions.without(site, request.plan_hash)}
     if out:
         raise PolicyError(
             f"Expected sums in which this site takes part, got one of {', '.join(sorted(out))}: the campaign was "

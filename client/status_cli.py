@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import typer
 
-from client import campaigns, chain, join
+from client import chain, decisions, join
 from client.cli_options import AsJson, Folder
 from client.site import Site
 
@@ -50,7 +50,7 @@ def find(site: Site) -> SiteStatus:
         connection=str(noted.get("state", "not joined")),
         reason=str(noted.get("reason", "")),
         since=str(noted.get("since", "")),
-        campaigns={h[:12]: str(state.status) for h, state in campaigns.listed(site).items()},
+        campaigns={h[:12]: str(state.status) for h, state in decisions.listed(site).items()},
         last=str(entry.content.get("event", "")) if entry is not None else "",
         last_time=str(entry.content.get("time", "")) if entry is not None else "",
     )

@@ -117,6 +117,12 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
         return store
 
 
+def eligible(store: Store) -> list[str]:
+    """Identifiers of the patients who have a training exam, in their own order."""
+    exams = store.exams
+    return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
+
+
 def close_all() -> None:
     """Look at all pictures again when a store is opened next: a run begins with what is on the disk."""
     with _opening:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from statistics import median
 
-from client import atomic, campaigns
+from client import atomic, decisions
 
 LATELY = 9
 
@@ -36,4 +36,4 @@ def _read(site_folder: Path, plan_hash: str) -> list[float]:
 
 
 def _path(site_folder: Path, plan_hash: str) -> Path:
-    return campaigns.folder(site_folder, plan_hash) / "timing.json"
+    return decisions.folder(site_folder, plan_hash) / "timing.json"

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from client import campaigns, chain, keys, ledger_head, officer, outbox, policy_file
+from client import chain, decisions, keys, ledger_head, officer, outbox, policy_file
 from client.site import Site
 from common import atomic, receipts
 from common.errors import DataError, SynofedError, refusal
@@ -75,8 +75,8 @@ def of_site(folder: Path, report: Report, kept: tuple[Kept, ...] = ()) -> dict[s
     for name, place in (("policy.sig", folder / policy_file.NAME), ("officer.pub", officer.path(folder))):
         if (data := _read(place)) is not None:
             files[name] = data
-    for plan_hash in campaigns.listed(site):
-        if (data := _read(campaigns.folder(folder, plan_hash) / "plan.json")) is not None:
+    for plan_hash in decisions.listed(site):
+        if (data := _read(decisions.folder(folder, plan_hash) / "plan.json")) is not None:
             files[f"plans/{plan_hash}.json"] = data
     return _finished(files, report, what="a hospital site")
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client import campaigns, policy_file
+from client import campaigns, decisions, policy_file
 from client import enrolment as joining
 from client.site import Site
 from common import settings as configuration
@@ -126,7 +126,7 @@ class Demo:
             opened = Site.open(site)
             self._wait(partial(_knows, opened, plan_hash), f"the plan at {site.name}")
             self._typed(f"site campaigns approve {plan_hash[:12]}   (at {site.name})")
-            campaigns.decide(opened, plan_hash, campaigns.Status.APPROVED, by="demo")
+            campaigns.decide(opened, plan_hash, decisions.Status.APPROVED, by="demo")
 
     def _kill(self, run: Run, site: Path) -> None:
         self._wait(lambda: len(run.rounds()) >= KILLED_AFTER, f"{KILLED_AFTER} rounds")
@@ -175,7 +175,7 @@ class Demo:
 
 
 def _knows(site: Site, plan_hash: str) -> bool:
-    return plan_hash in campaigns.listed(site)
+    return plan_hash in decisions.listed(site)
 
 
 def main() -> int:

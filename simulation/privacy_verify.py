@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client import campaigns, ledger_head
 from client import chain as log
+from client import decisions, ledger_head
 from client import evidence as site_evidence
 from client.audit import CONSENT, REPLY
 from common import receipts
@@ -222,7 +222,7 @@ def _plans(folder: Path, names: dict[str, str]) -> dict[str, Settings]:
         text = place.read_bytes()
         if hashlib.sha256(text).hexdigest() != place.stem:
             raise VerificationError(f"plans/{place.name} was changed: it does not fit its hash")
-        found[place.stem] = campaigns.understood(text, name=names.get(place.stem, place.stem[:12]))
+        found[place.stem] = decisions.understood(text, name=names.get(place.stem, place.stem[:12]))
     return found
 
 

@@ -7,10 +7,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from client import private_round
 from client.site import Site
 from client.site_store import site_store
-from client.store import Store
+from client.store import Store, eligible
 from common import pretrained
 from common.committee import decided
 from common.methods.stages import Output
@@ -69,7 +68,7 @@ def answers(
 
 def _first(store: Store, patients: int) -> ExamTensors:
     """The exams of a site's first training patients and of those held out."""
-    chosen = store.exams["patient_id"].astype(str).isin(private_round.eligible(store)[:patients])
+    chosen = store.exams["patient_id"].astype(str).isin(eligible(store)[:patients])
     data = store.tensors
     exams = torch.nonzero((data.fold == MISSING) | torch.from_numpy(chosen.to_numpy(copy=True))).flatten()
     return ExamTensors(

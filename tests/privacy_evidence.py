@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from client import campaigns, ledger, outbox, policy_file, receipts
+from client import campaigns, decisions, ledger, outbox, policy_file, receipts
 from client.audit import Asked
-from client.campaigns import Status
+from client.decisions import Status
 from client.site import Site
 from common import wire
 from common.messages import NetworkReply, PlanRequest, TrainReply, TrainRequest
@@ -87,10 +87,10 @@ class Campaign:
             plan=settings.plan_json(),
             plan_hash=settings.plan_hash(),
         )
-        place = campaigns.folder(folder, settings.plan_hash())
+        place = decisions.folder(folder, settings.plan_hash())
         campaigns._keep(site, request, settings.plan_json().encode())
         assert campaigns._read(place) is not None
-        assert campaigns.listed(site)[settings.plan_hash()].status is Status.APPROVED
+        assert decisions.listed(site)[settings.plan_hash()].status is Status.APPROVED
         return cls(site, settings, [])
 
     @property

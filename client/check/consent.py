@@ -6,9 +6,9 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
-from client import campaigns, policy_file
-from client.campaigns import State, Status
+from client import decisions, policy_file
 from client.check.report import Finding, ok, problem, warning
+from client.decisions import State, Status
 from client.ingest.tables import read_tables
 from client.join import joining
 from client.site import Site
@@ -83,7 +83,7 @@ def versions() -> Finding:
 def known_campaigns(site: Site) -> Iterator[Finding]:
     """Each campaign that the site was asked about and has not left."""
     try:
-        listed = [(h, s) for h, s in campaigns.listed(site).items() if s.status is not Status.LEFT]
+        listed = [(h, s) for h, s in decisions.listed(site).items() if s.status is not Status.LEFT]
     except SynofedError as error:
         yield problem("campaigns", error)
         return
@@ -98,7 +98,7 @@ def known_campaigns(site: Site) -> Iterator[Finding]:
 def _campaign(site: Site, plan_hash: str, state: State) -> Finding:
     name = f"{plan_hash[:12]} ({state.names[-1]}, {state.status})"
     try:
-        settings = campaigns.plan(site, plan_hash, name=state.names[-1])
+        settings = decisions.plan(site, plan_hash, name=state.names[-1])
         if settings.plan_hash() != plan_hash:
             return _misfit(state, name, DataError("the plan was written by another version"))
         site.policy.check_plan(settings)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from client import campaigns
-from client.campaigns import State, Status
+from client import decisions
+from client.decisions import State, Status
 from client.ingest.rows import MOST_GRADES, grade, read_rows
 from client.site import Site
 from common.errors import DataError, SynofedError
@@ -48,7 +48,7 @@ def choose(site: Site, given: Settings | None) -> Chosen:
         if state.status is Status.LEFT:
             continue
         try:
-            settings = campaigns.plan(site, plan_hash, name=state.names[-1])
+            settings = decisions.plan(site, plan_hash, name=state.names[-1])
         except SynofedError:  # what is wrong with it is told campaign by campaign
             continue
         source = f"campaign {plan_hash[:12]} ({state.names[-1]})"
@@ -60,7 +60,7 @@ def choose(site: Site, given: Settings | None) -> Chosen:
 def _listed(site: Site) -> Mapping[str, State]:
     """The campaigns; none where what was decided about one cannot be read, which is told elsewhere."""
     try:
-        return campaigns.listed(site)
+        return decisions.listed(site)
     except SynofedError:
         return {}
 

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import synofed
-from client import busy, campaigns, node, timing
-from client.campaigns import Status
+from client import busy, campaigns, decisions, node, timing
+from client.decisions import Status
 from client.policy import Policy
 from client.site import Site
 from common.errors import PolicyError
@@ -332,7 +332,7 @@ def test_plans_cannot_be_decided_on_that_were_never_asked_for(centre: Centre) ->
 def test_a_plan_of_another_name_is_the_same_campaign(approved: Centre) -> None:
     other = approved.settings.model_copy(update={"name": "other"})
     assert isinstance(approved.plan(approved.plan_request(other)), Signed)
-    (state,) = campaigns.listed(Site.open(approved.folder)).values()
+    (state,) = decisions.listed(Site.open(approved.folder)).values()
     assert state.names == ("test", "other")
 
 

@@ -19,11 +19,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from client import campaigns, node, policy_file, private
-from client.campaigns import Status
 from client.check import consent, data, place, rehearsal, run
 from client.check.plan import choose, from_tables
 from client.check.report import Finding, Report, ok, problem, warning
 from client.cli import site as site_commands
+from client.decisions import Status
 from client.site import Site
 from client.site_store import site_store
 from common import wire

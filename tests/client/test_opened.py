@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client import campaigns, opened
+from client import decisions, opened
 from client.site import Site
 from common.errors import PolicyError, StorageError
 from common.secure_aggregation.terms import Context
@@ -60,7 +60,7 @@ def test_a_run_is_what_the_centre_calls_it_unless_people_approve(site: Site) -> 
 
 
 def test_what_cannot_be_read_or_written_lets_nothing_be_opened(site: Site) -> None:
-    place = campaigns.folder(site.folder, CONTEXT.plan_hash) / opened.FOLDER
+    place = decisions.folder(site.folder, CONTEXT.plan_hash) / opened.FOLDER
     opened.note(site, CONTEXT, ["a"])
     assert {path.stat().st_mode & 0o077 for path in place.iterdir()} == {0}
     for content in ("", "[]", '{"a": 3}', "\x00"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import campaign_page, campaigns, participation
+from client import campaign_page, campaigns, decisions, participation
 from client.cli import site as site_cli
 from client.site import Site
 from common.errors import DataError, PolicyError, UnapprovedError
@@ -104,7 +104,7 @@ def test_what_was_declared_is_shown_told_to_the_centre_and_stays(tmp_path: Path)
         site_cli, ["campaigns", "approve", str(folder), plan_hash[:8], "--without", "erosions"]
     )
     assert isinstance(wrong.exception, PolicyError)
-    assert campaigns.listed(Site.open(folder))[plan_hash].status is campaigns.Status.WAITING
+    assert decisions.listed(Site.open(folder))[plan_hash].status is decisions.Status.WAITING
     done = runner.invoke(
         site_cli, ["campaigns", "approve", str(folder), plan_hash[:8], "--without", "hypertrophy>2"]
     )
@@ -112,14 +112,14 @@ def test_what_was_declared_is_shown_told_to_the_centre_and_stays(tmp_path: Path)
     out = ("hypertrophy>2", "vascularity>1", "vascularity>2")
     assert f"takes no part in {', '.join(out)}" in done.output
     site = Site.open(folder)
-    assert campaigns.without(site, plan_hash) == out
+    assert decisions.without(site, plan_hash) == out
     assert json.loads((folder / "audit.jsonl").read_text().splitlines()[-1])["without"] == list(out)
     rows = read_table(folder / "grades.csv")  # patients withdraw, others come: the declaration stays
     write_table(folder / "grades.csv", [{**row, "hypertrophy": "", "vascularity": "0"} for row in rows])
-    for status in (campaigns.Status.PAUSED, campaigns.Status.APPROVED):
+    for status in (decisions.Status.PAUSED, decisions.Status.APPROVED):
         campaigns.decide(site, plan_hash, status, by="officer")
-        assert campaigns.without(site, plan_hash) == out
-    page = campaign_page.page(site, plan_hash, campaigns.listed(site)[plan_hash])
+        assert decisions.without(site, plan_hash) == out
+    page = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
     assert sum("takes no part" in line for line in page.takes_part) == len(out)
 
 
@@ -127,15 +127,15 @@ def test_an_approval_of_before_has_to_be_given_again(tmp_path: Path) -> None:
     folder = folder_of(tmp_path)
     plan_hash = asked(folder, settings())
     site = Site.open(folder)
-    campaigns.decide(site, plan_hash, campaigns.Status.APPROVED, by="officer")
+    campaigns.decide(site, plan_hash, decisions.Status.APPROVED, by="officer")
     campaigns.permitted(site, plan_hash, name="study")
-    place = campaigns.folder(folder, plan_hash) / "state.json"
+    place = decisions.folder(folder, plan_hash) / "state.json"
     state = json.loads(place.read_text())
     del state["without"]
     place.write_text(json.dumps(state))
     with pytest.raises(UnapprovedError, match="approve it again"):
         campaigns.permitted(site, plan_hash, name="study")
-    campaigns.decide(site, plan_hash, campaigns.Status.APPROVED, by="officer")
+    campaigns.decide(site, plan_hash, decisions.Status.APPROVED, by="officer")
     campaigns.permitted(site, plan_hash, name="study")
 
 

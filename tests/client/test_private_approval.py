@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaign_page, campaigns, ledger, private_round
+from client import answered, campaign_page, campaigns, decisions, ledger
 from client import evidence as site_evidence
-from client.campaigns import Status
+from client.decisions import Status
 from client.site import Site
 from client.site_store import site_store
+from client.store import eligible
 from common import pretrained
 from common.errors import BudgetError
 from common.messages import Signed, TrainRequest, WeightsRef
@@ -111,7 +112,7 @@ def test_heads_are_not_asked_one_by_one(centre: Centre) -> None:
 
 def test_one_approval_is_worth_what_it_promised(centre: Centre) -> None:
     """A centre that has the same rounds drawn again and again: replies are not kept here, so that each is a draw."""
-    budget = campaigns.budget(centre.folder, centre.settings.plan_hash())
+    budget = decisions.budget(centre.folder, centre.settings.plan_hash())
     assert budget is not None
     assert (budget.steps, budget.again, budget.delta) == (ROUNDS, 1, 1e-5)
     assert budget.epsilon == pytest.approx(cost(centre.settings, ROUNDS + 1))
@@ -167,8 +168,8 @@ def test_each_run_is_looked_at_in_full(centre: Centre) -> None:
 
 
 def test_an_approval_of_an_older_version_has_to_be_given_again(centre: Centre) -> None:
-    place = campaigns.folder(centre.folder, centre.settings.plan_hash())
-    state = campaigns.listed(Site.open(centre.folder))[centre.settings.plan_hash()]
+    place = decisions.folder(centre.folder, centre.settings.plan_hash())
+    state = decisions.listed(Site.open(centre.folder))[centre.settings.plan_hash()]
     campaigns._write(place, state.model_copy(update={"budget": None}))
     centre.refused(centre.train(asks(centre, 1)), "unapproved", says="approved by an earlier version")
     approve(centre)
@@ -178,16 +179,16 @@ def test_an_approval_of_an_older_version_has_to_be_given_again(centre: Centre) -
 def test_a_pause_is_no_new_approval(centre: Centre) -> None:
     site, plan_hash = Site.open(centre.folder), centre.settings.plan_hash()
     assert isinstance(centre.train(asks(centre, 1)), Signed)
-    before = campaigns.budget(centre.folder, plan_hash)
+    before = decisions.budget(centre.folder, plan_hash)
     campaigns.decide(site, plan_hash, Status.PAUSED, by="officer")
     campaigns.decide(site, plan_hash, Status.APPROVED, by="officer")
-    assert campaigns.budget(centre.folder, plan_hash) == before
+    assert decisions.budget(centre.folder, plan_hash) == before
 
 
 def test_who_has_spent_the_budget_takes_no_part_and_the_centre_is_not_told(centre: Centre) -> None:
     """One patient who had spent most stopped the site; its refusal said that somebody like that was here."""
     site = Site.open(centre.folder)
-    everybody = private_round.eligible(site_store(site, centre.settings))
+    everybody = eligible(site_store(site, centre.settings))
     almost, one_more = make_release("other", steps=100, sigma=10.0), make_release("more", sigma=SIGMA)
     cap = epsilon([almost.steps, one_more.steps], delta=1e-5) + 1e-9
     asking.change_policy(centre.folder, "maximum_epsilon = 8.0", f"maximum_epsilon = {cap}")
@@ -243,7 +244,7 @@ def test_the_audit_says_what_was_drawn_again_and_fails_beyond_the_approval(
     assert verdict == "holds"
     assert "1 approvals. Drawn again: round 1 of" in found
     assert "2 debits where one draw has 1" in found
-    monkeypatch.setattr(campaigns, "budget", lambda *_: None)
+    monkeypatch.setattr(decisions, "budget", lambda *_: None)
     assert isinstance(centre.train(asks(centre, 2)), Signed)
     assert audited()["approved"][0] == "fails"
 
@@ -251,7 +252,7 @@ def test_the_audit_says_what_was_drawn_again_and_fails_beyond_the_approval(
 def test_the_page_says_what_an_approval_is_worth(centre: Centre) -> None:
     plan_hash = centre.settings.plan_hash()
     site = Site.open(centre.folder)
-    page = campaign_page.page(site, plan_hash, campaigns.listed(site)[plan_hash])
+    page = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
     assert (
         f"worth epsilon {cost(centre.settings, ROUNDS + 1):.3f} (delta 1e-05): 3 private steps, and 1"
         in page.guarantee

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from client import campaigns, ledger, private_network
-from client.campaigns import Status
+from client.decisions import Status
 from client.site import Site
 from common.errors import ConfigurationError
 from common.messages import Signed

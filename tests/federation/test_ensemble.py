@@ -21,10 +21,10 @@ from flwr.app import Message
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix
 from typer.testing import CliRunner
 
-from client import campaigns, chain, ensemble, keys, policy_file, receipts
+from client import campaigns, chain, decisions, ensemble, keys, policy_file, receipts
 from client import cli as site_cli
 from client.app import app as client_app
-from client.campaigns import Status
+from client.decisions import Status
 from client.site import Site
 from client.site_store import site_store
 from common import network_files, pretrained, wire
@@ -164,7 +164,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Federation:
 def federation(trained: Federation) -> Federation:
     """The same, whose sites have got nothing yet."""
     for folder in trained.folders:
-        place = campaigns.folder(folder, trained.settings.plan_hash())
+        place = decisions.folder(folder, trained.settings.plan_hash())
         for path in (place / "ensemble", place / ".ensemble"):
             if path.exists():
                 path.rename(place.parent.parent / f"former-{os.urandom(4).hex()}")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client import answered, campaigns
-from client.campaigns import Status
+from client import answered, campaigns, decisions
+from client.decisions import Status
 from client.site import Site
 from common import wire
 from common.messages import PlanRequest, Refusal, Signed, WeightsRef
@@ -58,7 +58,7 @@ def test_a_plan_that_differs_from_the_approved_hash(centre: Centre) -> None:
 
 
 def test_an_approved_plan_whose_file_was_changed(centre: Centre) -> None:
-    place = campaigns.folder(centre.folder, centre.settings.plan_hash()) / "plan.json"
+    place = decisions.folder(centre.folder, centre.settings.plan_hash()) / "plan.json"
     place.write_text(place.read_text().replace('"rounds":3', '"rounds":9'))
     centre.refused(centre.train(centre.train_request(server_round=7)), "policy", says="does not fit its hash")
 
@@ -255,7 +255,7 @@ def test_code_that_is_not_permitted_is_not_even_imported(centre: Centre, tmp_pat
         centre.refused(centre.plan(centre.plan_request(changed)), "policy", says="policy.code")
         sent.append(changed.plan_hash())
     assert "antigravity" not in sys.modules
-    assert not any(campaigns.folder(centre.folder, plan_hash).exists() for plan_hash in sent)
+    assert not any(decisions.folder(centre.folder, plan_hash).exists() for plan_hash in sent)
 
 
 def bomb(request: PlanRequest, text: str) -> PlanRequest:
@@ -323,7 +323,7 @@ def test_plans_without_end_do_not_fill_the_disk(tmp_path: Path, monkeypatch: pyt
         answer = centre.plan(centre.plan_request(plan))
         assert isinstance(answer, Refusal)
         assert answer.code == "unapproved"
-    assert len(campaigns.listed(Site.open(centre.folder))) == 3
+    assert len(decisions.listed(Site.open(centre.folder))) == 3
 
 
 def test_every_request_and_refusal_is_in_the_log(centre: Centre) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
 
-from client import campaigns, ledger
+from client import campaigns, decisions, ledger
 from client.app import app as client_app
 from client.site import Site
 from common import network_files, pretrained, tensor_file, wire
@@ -222,16 +222,16 @@ def refusing(phase: Phase, names: Sequence[str], *, server_round: int = 1) -> Ap
             return client_app(message, context)
         here = (request.asks.phase, request.server_round) == (phase, server_round)
         if here:
-            _decide(folder, request, campaigns.Status.PAUSED)
+            _decide(folder, request, decisions.Status.PAUSED)
         answer = client_app(message, context)
         if here:
-            _decide(folder, request, campaigns.Status.APPROVED)
+            _decide(folder, request, decisions.Status.APPROVED)
         return answer
 
     return app
 
 
-def _decide(folder: Path, request: SumRequest, status: campaigns.Status) -> None:
+def _decide(folder: Path, request: SumRequest, status: decisions.Status) -> None:
     campaigns.decide(Site.open(folder), request.plan_hash, status, by="officer")
 
 

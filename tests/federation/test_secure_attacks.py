@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaigns, keys, ledger, opened
+from client import answered, campaigns, decisions, keys, ledger, opened
 from client.app import app as client_app
 from client.exchange import Compute, answer_plan
 from client.site import Site
@@ -255,7 +255,7 @@ def test_an_approval_is_worth_one_run_whatever_the_centre_calls_it(open_centre: 
         change(folder, 'approval = "automatic"', 'approval = "each"')
     assert set(open_centre.consents()) == {"unapproved"}
     for folder in open_centre.sites.values():
-        campaigns.decide(Site.open(folder), plan_hash, campaigns.Status.APPROVED, by="officer")
+        campaigns.decide(Site.open(folder), plan_hash, decisions.Status.APPROVED, by="officer")
     assert open_centre.consents() == ["", "", ""]
     first = open_centre.open()
     for name in RUNS:
@@ -364,10 +364,10 @@ def test_what_a_site_takes_part_in_stays_while_its_cohort_shrinks(tmp_path: Path
     made = two_measured(tmp_path)
     settings = two_measurements()
     centre = Centre(tmp_path / "centre", settings, made)
-    before = campaigns.without(Site.open(made[2]), settings.plan_hash())
+    before = decisions.without(Site.open(made[2]), settings.plan_hash())
     ungraded(made[2])
     assert centre.consents() == ["", "", ""]
-    assert campaigns.without(Site.open(made[2]), settings.plan_hash()) == before == ()
+    assert decisions.without(Site.open(made[2]), settings.plan_hash()) == before == ()
     assert np.any(Centre(tmp_path / "another", settings, made, number=1).open())
 
 
