@@ -123,7 +123,7 @@ def _exams(site: Site, store: Store, key: bytes) -> dict[str, Exam]:
             pictures.update(values[row].contiguous().numpy().data)
         found[_tag(key, "exam", exam)] = Exam(
             patient=_tag(key, "patient", patient),
-            withdrawal=ledger_patients.tag(ledger_secret, str(patient)),
+            withdrawal=ledger_patients.tag_of(ledger_secret, (), str(patient)),
             grades=_tag(key, "grades", (exam, grades, sorted(readings.get(str(exam), [])))),
             pictures=_tag(key, "pictures", (exam, pictures.hexdigest())),
             held_out=int(tensors.fold[row]) == MISSING,

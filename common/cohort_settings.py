@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_serializer, model_validator
 
-from common.section import Positive, Rate, Section, Seed, Share
+from common.section import Count, Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -78,7 +78,7 @@ class PublicSettings(Section):
     """Column of the patients, in place of ``columns.patient_id``, or ``each-picture``."""
     sheet: str = ""
     """Of ``labels`` in XLSX; the first where empty."""
-    header_row: Annotated[int, Field(ge=0)] = 0
+    header_row: Count = 0
     """Line of the header of ``labels``; 0: the first line that has all columns that are named."""
     by: str = "dirichlet"
     """``device``, ``dirichlet``, ``size``, ``column:NAME`` or ``file:ASSIGNMENT.csv``."""

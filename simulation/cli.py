@@ -325,7 +325,10 @@ def import_cohort(
     ] = "",
     sheet: Annotated[str, typer.Option(help="Of an XLSX file; default: the first.")] = "",
     header_row: Annotated[
-        int, typer.Option(min=0, help="Line of the header; default: the first that has the columns.")
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Line of the header; default: the first that has the columns."
+        ),
     ] = 0,
 ) -> None:
     """Make a manifest from a folder of pictures and a table of labels."""

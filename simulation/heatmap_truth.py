@@ -116,7 +116,7 @@ def check(cohort: Cohort, settings: Settings) -> None:
     networks_above_zero(asked, measurements=list(settings.measurements))
     exams = min(settings.evaluate.heatmaps, MOST_EXAMS)
     chosen = _chosen(predict.known(cohort, settings), settings, exams=exams)
-    regions(jobs(cohort), set(chosen["exam_id"]))
+    regions(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
 
 
 def jobs(cohort: Cohort) -> list[Job]:

@@ -42,8 +42,9 @@ def test_killed_at_any_instant_no_release_is_unbooked(tmp_path: Path) -> None:
     assert requests
     book = ledger.book(site.folder)
     secret = ledger_file.site_secret(site.folder)
-    pseudonyms = {name: ledger_patients.pseudonym(secret, name) for name in released}
-    numbers = ledger_patients.numbers(ledger_patients.patients(site.folder, book), book, pseudonyms.values())
+    table = ledger_patients.patients(site.folder, book)
+    pseudonyms = {name: ledger_patients.name_of(secret, table, name) for name in released}
+    numbers = ledger_patients.numbers(table, book, pseudonyms.values())
     booked = {
         name: sum(step.count for step in book.history(numbers[pseudonyms[name]]).steps) for name in released
     }

@@ -384,7 +384,7 @@ def test_a_site_that_was_revoked_is_named(folders: list[Path], keys: dict[str, s
             grid_with(NoFault(), folders),
             configured(text),
             roster=left,
-            folder=tmp_path,
+            folder=tmp_path / str(len(text)),
             campaign="test",
             observer=lambda event: None,
             pace=PACE,

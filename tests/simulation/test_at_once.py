@@ -25,7 +25,13 @@ from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 
 TINY = PhantomSettings(sites=1, patients=2, exams_per_patient=1, image_px=64, unseen_device=False)
-FAST = ["evaluate.baselines=false", "rating.models=1", "evaluate.bootstrap=100", "training.local_steps=1"]
+FAST = [
+    "evaluate.baselines=false",
+    "rating.models=1",
+    "evaluate.bootstrap=100",
+    "training.local_steps=1",
+    "federation.group_bytes=50_000_000",
+]
 PUBLIC = """
 [cohort.public]
 images = "pictures"

@@ -16,7 +16,13 @@ from server.run_folder import RunFolder
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 
-FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "evaluate.bootstrap=100"]
+FAST = [
+    "federation.rounds=1",
+    "evaluate.baselines=false",
+    "rating.models=1",
+    "evaluate.bootstrap=100",
+    "federation.group_bytes=50_000_000",
+]
 
 
 @pytest.fixture(scope="module")
