@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from client import keys, ledger_file
-from common.privacy.accounting import PrivateSteps
-from common.privacy.accounting import epsilon as accounted
+from client.ledger import ledger_file
+from client.site import keys
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.accounting.accounting import epsilon as accounted
 from common.receipts import from_fields, payload
-from simulation.privacy_cli import privacy
+from simulation.cli.privacy_cli import privacy
 from tests.privacy_evidence import ROUNDS, Campaign
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "verify_independently.py"

@@ -17,10 +17,10 @@ from pathlib import Path
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from client import memory, node
 from client.check.dry_round import Rehearsal, Rehearsed, Sent
-from client.site import Site
-from client.store import Store
+from client.data.store import Store
+from client.rounds import memory, node
+from client.site.site import Site
 from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError

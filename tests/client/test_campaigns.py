@@ -15,10 +15,12 @@ import pytest
 import torch
 
 import synofed
-from client import busy, campaigns, decisions, node, timing
-from client.decisions import Status
-from client.policy import Policy
-from client.site import Site
+from client.consent import campaigns, timing
+from client.rounds import node
+from client.site.policy import Policy
+from client.site.site import Site
+from client.state import busy, decisions
+from client.state.decisions import Status
 from common.errors import PolicyError
 from common.messages import NetworkReply, Refusal, Signed, TrainRequest
 from common.version import VERSION
@@ -153,7 +155,7 @@ from pathlib import Path
 from common import wire
 from common.messages import PlanRequest
 from common.version import VERSION
-from client import exchange
+from client.rounds import exchange
 plan = PlanRequest(
     campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
 )

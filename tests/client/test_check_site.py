@@ -18,14 +18,17 @@ import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from client import campaigns, node, policy_file, private
 from client.check import consent, data, place, rehearsal, run
 from client.check.plan import choose, from_tables
 from client.check.report import Finding, Report, ok, problem, warning
-from client.cli import site as site_commands
-from client.decisions import Status
-from client.site import Site
-from client.site_store import site_store
+from client.cli.site_cli import site as site_commands
+from client.consent import campaigns
+from client.data.site_store import site_store
+from client.rounds import node
+from client.site import file_permissions as private
+from client.site import policy_file
+from client.site.site import Site
+from client.state.decisions import Status
 from common import wire
 from common.errors import ConfigurationError, DataError, PolicyError, UnapprovedError
 from common.exam import Quarantined

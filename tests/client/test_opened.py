@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from client import decisions, opened
-from client.site import Site
+from client.consent import opened
+from client.site.site import Site
+from client.state import decisions
 from common.errors import PolicyError, StorageError
 from common.secure_aggregation.terms import Context
 from tests.site_folders import make_site_folder

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import campaign_page, campaigns, decisions, participation
-from client.cli import site as site_cli
-from client.site import Site
+from client.cli.site_cli import site as site_cli
+from client.consent import campaign_page, campaigns, participation
+from client.site.site import Site
+from client.state import decisions
 from common.errors import DataError, PolicyError, UnapprovedError
 from common.messages import PlanRequest
 from common.settings import Settings

@@ -9,21 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaign_page, campaigns, decisions, ledger
-from client import evidence as site_evidence
-from client.decisions import Status
-from client.site import Site
-from client.site_store import site_store
-from client.store import eligible
-from common import pretrained
+from client.consent import answered, campaign_page, campaigns
+from client.data.site_store import site_store
+from client.data.store import eligible
+from client.evidence import evidence as site_evidence
+from client.ledger import ledger
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import Status
 from common.errors import BudgetError
+from common.machine import pretrained
 from common.messages import Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
-from common.privacy import claims, spending
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import spending
+from common.privacy.accounting.accounting import epsilon
+from common.privacy.audit import claims
 from common.settings import Settings
-from server.weights import StartWeights
+from server.rounds.weights import StartWeights
 from tests import asking
 from tests.asking import Centre
 from tests.ledgers import make_release, make_site, patients

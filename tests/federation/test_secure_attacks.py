@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaigns, decisions, keys, ledger, opened
 from client.app import app as client_app
-from client.exchange import Compute, answer_plan
-from client.site import Site
-from client.sum_exchange import answer_sum
-from common import network_files, wire
+from client.consent import answered, campaigns, opened
+from client.ledger import ledger
+from client.rounds.exchange import Compute, answer_plan
+from client.rounds.sum_exchange import answer_sum
+from client.site import keys
+from client.site.site import Site
+from client.state import decisions
+from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError
+from common.machine import network_files
 from common.messages import MissingWeights, PlanRequest, Refusal, SumRequest, TrainRequest, sum_request_id
 from common.methods import groups
 from common.methods.stages import method, networks
@@ -29,16 +33,16 @@ from common.secure_aggregation.messages import Phase, Reply
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from common.version import VERSION
-from server import campaign
-from server.campaign import Status
-from server.group_state import GroupState
-from server.journal import Journal, RoundRecord
-from server.library import NetworkLibrary
-from server.opened_sum import GroupSum
-from server.roster import Roster
-from server.weights import StartWeights
-from simulation import peers
-from simulation.grid import InProcessGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Status
+from server.campaign.library import NetworkLibrary
+from server.campaign.roster import Roster
+from server.rounds.group_state import GroupState
+from server.rounds.journal import Journal, RoundRecord
+from server.rounds.opened_sum import GroupSum
+from server.rounds.weights import StartWeights
+from simulation.cohorts import peers
+from simulation.engine.grid import InProcessGrid, Workers
 from tests.federation.test_secure import PLAIN, SECURE, change, plain, private, run, site
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 

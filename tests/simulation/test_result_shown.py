@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.committee import Scores
-from common.terminal import Console
-from simulation import console, result_shown
+from common.ensemble.committee import Scores
+from common.text.terminal import Console
+from simulation.cli import console, result_shown
 from tests.server.test_report import make_full
 
 
