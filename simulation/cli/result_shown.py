@@ -23,20 +23,20 @@ def show(console: Console, run: Path) -> None:
 
 
 def _own_patients(content: Content) -> Table:
-    """Each site alone against the federation on that site's patients."""
-    table = _table(content, "each site's own held-out patients, paired", tables.models(content))
-    for title in ("alone, accuracy %", "federated", "gain, points", "gain, kappa"):
+    """Each site alone against the federation on that site's patients; the report has kappa too."""
+    table = _table(content, "accuracy on each site's own held-out patients, paired", tables.models(content))
+    for title in ("alone, %", "federated, %", "gain, points"):
         table.add_column(title, justify="right", no_wrap=True)
     for label, block in tables.own_patients(content):
         if label == "Mean over sites":
             table.add_section()
-        accuracy, kappa = (block[content.primary][metric] for metric in _METRICS)
+        accuracy = block[content.primary]["accuracy"]
         sides = [
             f"{100 * v:.1f}" if (v := accuracy[s]["value"]) is not None else tables.NOTHING
             for s in ("alone", "federated")
         ]
-        gains = (tables.signed(accuracy["gain"], scale=100, digits=1), tables.signed(kappa["gain"], digits=2))
-        table.add_row(label, *sides, *(_with_spread(*gain) for gain in gains))
+        gain = tables.signed(accuracy["gain"], scale=100, digits=1)
+        table.add_row(label, *sides, _with_spread(*gain))
     return table
 
 
