@@ -93,7 +93,7 @@ class Campaign:
         )
         place = decisions.folder(folder, settings.plan_hash())
         campaigns._keep(site, request, settings.plan_json().encode())
-        assert campaigns._read(place) is not None
+        assert decisions.read(place) is not None
         assert decisions.listed(site)[settings.plan_hash()].status is Status.APPROVED
         return cls(site, settings, [])
 

@@ -173,7 +173,7 @@ def test_each_run_is_looked_at_in_full(centre: Centre) -> None:
 def test_an_approval_of_an_older_version_has_to_be_given_again(centre: Centre) -> None:
     place = decisions.folder(centre.folder, centre.settings.plan_hash())
     state = decisions.listed(Site.open(centre.folder))[centre.settings.plan_hash()]
-    campaigns._write(place, state.model_copy(update={"budget": None}))
+    decisions.write(place, state.model_copy(update={"budget": None}))
     centre.refused(centre.train(asks(centre, 1)), "unapproved", says="approved by an earlier version")
     approve(centre)
     assert isinstance(centre.train(asks(centre, 1)), Signed)
