@@ -30,7 +30,13 @@ from common.training.seeds import derive_seed
 
 
 def train(
-    site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, share: int = 1
+    site: Site,
+    request: TrainRequest,
+    settings: Settings,
+    *,
+    device: torch.device,
+    share: int = 1,
+    data: ExamTensors | None = None,
 ) -> TrainReply | MissingWeights:
     """Train one group of networks for one round.
 
@@ -42,6 +48,7 @@ def train(
         settings: of the campaign, as the site approved it.
         device: where to compute.
         share: by what batch sizes are divided, where memory is short.
+        data: what to train on; ``None``: the site's exams.
 
     Returns:
         The reply, or which frozen weights are not in the site's cache and have to come with the request.
@@ -58,7 +65,7 @@ def train(
     missing = cache.missing(ref for parts in request.frozen.values() for ref in parts.values())
     if missing:
         return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
-    data = site_store(site, settings).tensors
+    data = site_store(site, settings).tensors if data is None else data
     states = (
         SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
         if federated.keeps_state

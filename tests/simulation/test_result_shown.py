@@ -21,7 +21,9 @@ def test_every_table_says_how_many_models_it_compares(tmp_path: Path) -> None:
     text = shown(make_full(tmp_path / "run"))
     own, compared, places = text.split("95 % intervals by bootstrap over patients")[:3]
     titles = [" ".join(part.split()) for part in (own, compared, places)]  # a long one is wrapped
-    assert "accuracy on each site's own held-out patients, paired, with 1 of 2 scoring models each" in titles[0]
+    assert (
+        "accuracy on each site's own held-out patients, paired, with 1 of 2 scoring models each" in titles[0]
+    )
     assert "held-out patients of all sites that trained, with 1 of 2 scoring models each" in titles[1]
     assert "the federated ensemble at each site, 2 scoring models" in titles[2]
     scored = json.loads((tmp_path / "run" / "metrics.json").read_text())
