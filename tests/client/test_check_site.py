@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -398,10 +399,10 @@ def test_a_slow_network_is_trained_once(folder: Path, monkeypatch: pytest.Monkey
     answer = node.train
 
     def counted(
-        site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, share: int = 1
+        site: Site, request: TrainRequest, settings: Settings, **how: Any
     ) -> TrainReply | MissingWeights:
         steps.append(settings.training.local_steps)
-        return answer(site, request, settings, device=device, share=share)
+        return answer(site, request, settings, **how)
 
     monkeypatch.setattr(node, "train", counted)
     fast = rehearsal.rehearse(site, settings, store, device=CPU)
