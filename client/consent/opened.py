@@ -13,18 +13,15 @@ runs. Where the policy approves them (simulations), it is one a run.
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from client.files import atomic
 from client.site.site import Site
 from client.state import decisions
-from common.errors import PolicyError, StorageError
+from common.errors import PolicyError
 from common.secure_aggregation.terms import Context
 
 FOLDER = "opened"
@@ -57,7 +54,7 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
         StorageError: if it cannot be written; then nothing may leave.
     """
     place = _place(site, context)
-    with _locked(place.parent):
+    with decisions.locked(place.parent):  # groups have files of their own, networks may be the same
         check(site, context, networks)
         known = _read(place)
         for name in networks:
@@ -85,18 +82,3 @@ def _read(place: Path) -> dict[str, dict[str, str]]:
             f"Expected the sums that this site has helped to open in {place}, it cannot be read: approve the "
             f"campaign again"
         ) from None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """While no other group of the campaign is noted: groups have files of their own, networks may be the same."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
