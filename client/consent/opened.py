@@ -6,9 +6,11 @@ is opened without this site: those who have given no shares are fewer than a sum
 (:class:`~common.secure_aggregation.terms.Terms`).
 
 Runs are named by the centre: where people approve campaigns, an approval is worth one opening of each round over all
-runs. Where the policy approves them (simulations), it is one a run.
+runs. Where the policy approves them (simulations), it is one a run. A second approval is for another run: what was
+opened under the first stays closed to the run that opened it, or one site that approves again, with one that was
+never asked for shares, would be enough for a second sum.
 
-``campaigns/<plan>/opened/<round>.json``: network -> run -> attempt.
+``campaigns/<plan>/opened/<round>.json``: network -> run -> attempt; ``opened-before``: under earlier approvals.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from client.files import atomic
@@ -24,7 +27,7 @@ from client.state import decisions
 from common.errors import PolicyError
 from common.secure_aggregation.terms import Context
 
-FOLDER = "opened"
+FOLDER, BEFORE = "opened", "opened-before"
 
 
 def check(site: Site, context: Context, networks: Sequence[str]) -> None:
@@ -33,11 +36,13 @@ def check(site: Site, context: Context, networks: Sequence[str]) -> None:
     Raises:
         PolicyError: if one was, or what was noted cannot be read.
     """
-    known = _read(_place(site, context))
+    place = _place(site, context)
+    known, before = _read(place), _read(_before(place))
     for name in networks:
         runs = known.get(name, {})
         if site.policy.approval == "automatic":
             runs = {run: attempt for run, attempt in runs.items() if run == context.run}
+        runs = runs | {run: attempt for run, attempt in before.get(name, {}).items() if run == context.run}
         if set(runs.items()) - {(context.run, context.attempt)}:
             raise PolicyError(
                 f"Expected a round that this site has not helped to open, got round {context.server_round} of {name} "
@@ -63,12 +68,26 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:
-    """Begin anew: the campaign was approved again."""
-    shutil.rmtree(decisions.folder(site_folder, plan_hash) / FOLDER, ignore_errors=True)
+    """Begin anew: the campaign was approved again, for another run than those before.
+
+    Raises:
+        StorageError: if what was opened before cannot be kept; then it is not forgotten.
+    """
+    folder = decisions.folder(site_folder, plan_hash) / FOLDER
+    for place in sorted(folder.glob("*.json")):
+        with suppress(PolicyError):  # cannot be read any more: that is why it was approved again
+            known, before = _read(place), _read(_before(place))
+            merged = {name: {**before.get(name, {}), **known.get(name, {})} for name in {*before, *known}}
+            atomic.write(_before(place), json.dumps(merged, sort_keys=True).encode())
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(site: Site, context: Context) -> Path:
     return decisions.folder(site.folder, context.plan_hash) / FOLDER / f"{context.server_round}.json"
+
+
+def _before(place: Path) -> Path:
+    return place.parent.with_name(BEFORE) / place.name
 
 
 def _read(place: Path) -> dict[str, dict[str, str]]:
