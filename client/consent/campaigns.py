@@ -136,6 +136,11 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
     if status is Status.APPROVED:
         settings = decisions.plan(site, plan_hash, name=state.names[-1])
         site.policy.check_plan(settings)
+        if without and state.status is Status.PAUSED and state.without is not None:
+            raise PolicyError(
+                f"Campaign {plan_hash[:12]} is paused, and what it takes part in stays as it was approved "
+                f"(without: {', '.join(state.without) or 'nothing'}): go on with `unpause`, or leave it"
+            )
         if state.status is not Status.PAUSED or state.without is None:
             declared = participation.declared(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
