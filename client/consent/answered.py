@@ -80,9 +80,12 @@ def meet(site_folder: Path, plan_hash: str, run: str) -> None:
         )
 
 
-def forget(site_folder: Path, plan_hash: str) -> None:
-    """Begin anew: the campaign was approved again."""
-    _path(site_folder, plan_hash).unlink(missing_ok=True)
+def forget(site_folder: Path, plan_hash: str) -> bool:
+    """Begin anew: the campaign was approved again; whether it had been run under an approval before."""
+    place = _path(site_folder, plan_hash)
+    known = place.exists()
+    place.unlink(missing_ok=True)
+    return known
 
 
 def _keys(request: TrainRequest) -> list[str]:
