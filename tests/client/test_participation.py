@@ -126,7 +126,8 @@ def test_what_was_declared_is_shown_told_to_the_centre_and_stays(tmp_path: Path)
     more = runner.invoke(
         site_cli, ["campaigns", "approve", str(folder), plan_hash[:8], "--without", "hypertrophy"]
     )
-    assert isinstance(more.exception, PolicyError)  # it was not heard, and the campaign went on with all of it
+    # it was not heard, and the campaign went on with all of it
+    assert isinstance(more.exception, PolicyError)
     assert "stays as it was approved" in str(more.exception)
     assert decisions.listed(site)[plan_hash].status is decisions.Status.PAUSED
 
