@@ -18,6 +18,10 @@ from common.errors import PolicyError
 from common.text.terminal import Console, Table
 
 campaigns = typer.Typer(help="Campaigns that the centre asked this site to join.", no_args_is_help=True)
+AGAIN = (
+    " It was run under an approval before: this is a second one, under which the centre may ask for every round once "
+    "more, also over other sites, and may spend as much again. If nobody wanted a second run, pause it."
+)
 Prefix = Annotated[
     str, typer.Argument(metavar="ID", help="The first 6 or more digits of the campaign's hash.")
 ]
@@ -100,15 +104,17 @@ def _decide(
     plan_hash = decisions.find(site, prefix)
     before = listed(site)[plan_hash].status
     state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
+    again = False
     if status is Status.APPROVED and before is not Status.PAUSED:
-        answered.forget(site.folder, plan_hash)
+        again = answered.forget(site.folder, plan_hash)
         opened.forget(site.folder, plan_hash)
     if as_json:
         typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
         return
-    typer.echo(_told(plan_hash, state))
+    typer.echo(_told(plan_hash, state, again=again))
 
 
-def _told(plan_hash: str, state: State) -> str:
+def _told(plan_hash: str, state: State, *, again: bool) -> str:
     out = f" The site takes no part in {', '.join(state.without)}." if state.without else ""
+    out += AGAIN if again else ""
     return f"Campaign {plan_hash[:12]} ({state.names[-1]}) is {state.status}, as {state.by} decided.{out}"

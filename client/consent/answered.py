@@ -45,15 +45,18 @@ def claim(site_folder: Path, request: TrainRequest, *, asker: str | None = None)
     """Note that a request asks for its round, before anything of it leaves; ``asker``: see :func:`check`.
 
     Raises:
+        UnapprovedError: as :func:`check`.
         PolicyError: if what was noted cannot be read.
         StorageError: if it cannot be written.
     """
     place = _path(site_folder, request.plan_hash)
-    known = _read(place)
-    if not all(key in known for key in _keys(request)):
-        atomic.write(
-            place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
-        )
+    with decisions.locked(place.parent):
+        check(site_folder, request, asker=asker)  # another request may have come while this one was worked on
+        known = _read(place)
+        if not all(key in known for key in _keys(request)):
+            atomic.write(
+                place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
+            )
 
 
 def meet(site_folder: Path, plan_hash: str, run: str) -> None:
@@ -65,19 +68,24 @@ def meet(site_folder: Path, plan_hash: str, run: str) -> None:
         StorageError: if it cannot be written.
     """
     place = _path(site_folder, plan_hash)
-    known = _read(place)
-    if run and set(known) <= {RUN} and known.get(RUN) != run:
-        atomic.write(place, json.dumps({RUN: run}).encode())
-    elif known.get(RUN, run) != run:
+    with decisions.locked(place.parent):
+        known = _read(place)
+        begins = bool(run) and set(known) <= {RUN} and known.get(RUN) != run
+        if begins:
+            atomic.write(place, json.dumps({RUN: run}).encode())
+    if not begins and known.get(RUN, run) != run:
         raise UnapprovedError(
             f"Campaign {plan_hash[:12]} was run under its approval before: a second run of a plan has to be approved "
             f"again with `synofed site campaigns approve`"
         )
 
 
-def forget(site_folder: Path, plan_hash: str) -> None:
-    """Begin anew: the campaign was approved again."""
-    _path(site_folder, plan_hash).unlink(missing_ok=True)
+def forget(site_folder: Path, plan_hash: str) -> bool:
+    """Begin anew: the campaign was approved again; whether it had been run under an approval before."""
+    place = _path(site_folder, plan_hash)
+    known = place.exists()
+    place.unlink(missing_ok=True)
+    return known
 
 
 def _keys(request: TrainRequest) -> list[str]:

@@ -11,6 +11,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from client.consent import participation
 from client.files import atomic
@@ -53,8 +54,7 @@ def consider(site: Site, request: PlanRequest) -> Settings:
     if known is None:
         _keep(site, request, plan)
     elif known.names[-1] != request.campaign:
-        names = (*(name for name in known.names if name != request.campaign), request.campaign)
-        decisions.write(place, known.model_copy(update={"names": names[-MAXIMUM_NAMES:]}))
+        _name(place, request.campaign)
     return permitted(site, request.plan_hash, name=request.campaign)
 
 
@@ -136,6 +136,11 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
     if status is Status.APPROVED:
         settings = decisions.plan(site, plan_hash, name=state.names[-1])
         site.policy.check_plan(settings)
+        if without and state.status is Status.PAUSED and state.without is not None:
+            raise PolicyError(
+                f"Campaign {plan_hash[:12]} is paused, and what it takes part in stays as it was approved "
+                f"(without: {', '.join(state.without) or 'nothing'}): go on with `unpause`, or leave it"
+            )
         if state.status is not Status.PAUSED or state.without is None:
             declared = participation.declared(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
@@ -172,10 +177,30 @@ def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, a
         facts["without"] = list(state.without)
     if status is Status.APPROVED and state.budget is not None:
         facts["budget"] = state.budget.model_dump(mode="json")
-    chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
-    decided = state.model_copy(update={"status": status, "by": by, "decided": now, "automatic": automatic})
-    decisions.write(decisions.folder(site.folder, plan_hash), decided)
+    place = decisions.folder(site.folder, plan_hash)
+    with decisions.locked(place):
+        named = decisions.read(place) or state  # the centre may have called it something else meanwhile
+        chain.append(site.folder / chain.NAME, CAMPAIGN, facts)
+        decided = state.model_copy(
+            update={
+                "names": named.names,
+                "status": status,
+                "by": by,
+                "decided": now,
+                "automatic": automatic,
+            }
+        )
+        decisions.write(place, decided)
     return decided
+
+
+def _name(place: Path, name: str) -> None:
+    """Note what the centre calls a campaign; what people decide in the same instant stays."""
+    with decisions.locked(place):
+        known = decisions.read(place)
+        if known is not None:
+            names = (*(one for one in known.names if one != name), name)
+            decisions.write(place, known.model_copy(update={"names": names[-MAXIMUM_NAMES:]}))
 
 
 def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
@@ -197,8 +222,10 @@ def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
         declared = participation.declared(site, decisions.understood(text, name=request.campaign))
         state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
-    else:
-        decisions.write(place, state)
+        return
+    with decisions.locked(place):
+        if decisions.read(place) is None:  # else the same plan came twice at once
+            decisions.write(place, state)
 
 
 def _decided(state: State) -> str:

@@ -6,28 +6,28 @@ is opened without this site: those who have given no shares are fewer than a sum
 (:class:`~common.secure_aggregation.terms.Terms`).
 
 Runs are named by the centre: where people approve campaigns, an approval is worth one opening of each round over all
-runs. Where the policy approves them (simulations), it is one a run.
+runs. Where the policy approves them (simulations), it is one a run. A second approval is for another run: what was
+opened under the first stays closed to the run that opened it, or one site that approves again, with one that was
+never asked for shares, would be enough for a second sum.
 
-``campaigns/<plan>/opened/<round>.json``: network -> run -> attempt.
+``campaigns/<plan>/opened/<round>.json``: network -> run -> attempt; ``opened-before``: under earlier approvals.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from client.files import atomic
 from client.site.site import Site
 from client.state import decisions
-from common.errors import PolicyError, StorageError
+from common.errors import PolicyError
 from common.secure_aggregation.terms import Context
 
-FOLDER = "opened"
+FOLDER, BEFORE = "opened", "opened-before"
 
 
 def check(site: Site, context: Context, networks: Sequence[str]) -> None:
@@ -36,11 +36,13 @@ def check(site: Site, context: Context, networks: Sequence[str]) -> None:
     Raises:
         PolicyError: if one was, or what was noted cannot be read.
     """
-    known = _read(_place(site, context))
+    place = _place(site, context)
+    known, before = _read(place), _read(_before(place))
     for name in networks:
         runs = known.get(name, {})
         if site.policy.approval == "automatic":
             runs = {run: attempt for run, attempt in runs.items() if run == context.run}
+        runs = runs | {run: attempt for run, attempt in before.get(name, {}).items() if run == context.run}
         if set(runs.items()) - {(context.run, context.attempt)}:
             raise PolicyError(
                 f"Expected a round that this site has not helped to open, got round {context.server_round} of {name} "
@@ -57,7 +59,7 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
         StorageError: if it cannot be written; then nothing may leave.
     """
     place = _place(site, context)
-    with _locked(place.parent):
+    with decisions.locked(place.parent):  # groups have files of their own, networks may be the same
         check(site, context, networks)
         known = _read(place)
         for name in networks:
@@ -66,12 +68,26 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:
-    """Begin anew: the campaign was approved again."""
-    shutil.rmtree(decisions.folder(site_folder, plan_hash) / FOLDER, ignore_errors=True)
+    """Begin anew: the campaign was approved again, for another run than those before.
+
+    Raises:
+        StorageError: if what was opened before cannot be kept; then it is not forgotten.
+    """
+    folder = decisions.folder(site_folder, plan_hash) / FOLDER
+    for place in sorted(folder.glob("*.json")):
+        with suppress(PolicyError):  # cannot be read any more: that is why it was approved again
+            known, before = _read(place), _read(_before(place))
+            merged = {name: {**before.get(name, {}), **known.get(name, {})} for name in {*before, *known}}
+            atomic.write(_before(place), json.dumps(merged, sort_keys=True).encode())
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _place(site: Site, context: Context) -> Path:
     return decisions.folder(site.folder, context.plan_hash) / FOLDER / f"{context.server_round}.json"
+
+
+def _before(place: Path) -> Path:
+    return place.parent.with_name(BEFORE) / place.name
 
 
 def _read(place: Path) -> dict[str, dict[str, str]]:
@@ -85,18 +101,3 @@ def _read(place: Path) -> dict[str, dict[str, str]]:
             f"Expected the sums that this site has helped to open in {place}, it cannot be read: approve the "
             f"campaign again"
         ) from None
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """While no other group of the campaign is noted: groups have files of their own, networks may be the same."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -135,7 +135,7 @@ def settle(site: Site, found: Iterable[Owed]) -> None:
 def _behind(site: Site, known: Iterable[Receipt]) -> list[Receipt]:
     if not keys.path(site.folder).exists():
         return []
-    own = [one for one in known if one.site == site.name and _is_own(one, keys.public_key(site.folder))]
+    own = [one for one in known if _is_own(one, keys.public_key(site.folder))]  # also under an earlier name
     if not own:
         return []
     log, ledger = list(chain.entries(site.folder / chain.NAME)), _ledger(site.folder)

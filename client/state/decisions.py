@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
@@ -16,7 +20,7 @@ from pydantic import ValidationError
 from client.files import atomic
 from client.site.site import Site
 from client.state.approved_budget import ApprovedBudget
-from common.errors import DataError, PolicyError
+from common.errors import DataError, PolicyError, StorageError
 from common.section import Section
 from common.settings import Settings
 
@@ -140,3 +144,22 @@ def write(place: Path, state: State) -> None:
         StorageError: if it cannot be written.
     """
     atomic.write(place / "state.json", (state.model_dump_json(indent=2) + "\n").encode())
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """While nobody else changes what a folder of a campaign holds: the centre's requests come while people decide.
+
+    Raises:
+        StorageError: if the lock cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

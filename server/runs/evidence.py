@@ -13,11 +13,11 @@ from common.errors import SynofedError, VerificationError
 from common.privacy.accounting import chain
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.accounting.chain import Entry
+from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
 from common.privacy.audit.claims import planned_rounds, some
 from common.privacy.audit.evidence import Answer, Check, Evidence
 from common.privacy.planning.planned import steps_a_round
 from common.privacy.settings import PrivacySettings
-from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
 from common.receipts import Kept, Receipt
 from common.settings import Settings
 from server.runs.run_folder import RunFolder

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import tomli_w
 
-from common.machine import atomic
 from common import settings as configuration
 from common.errors import BusyError, CampaignError, ConfigurationError
+from common.machine import atomic
 from common.privacy.planning import notice
 from common.settings import Settings
 from common.version import VERSION

@@ -15,8 +15,8 @@ from typing import Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from common.machine import atomic
 from common.errors import ConfigurationError
+from common.machine import atomic
 from common.section import Section
 from common.settings import Settings, describe
 from server.federation.home import Home

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from client.data.tables.rows import MOST_GRADES, Row, Table, grade, read_rows, refuse
-from common.text import csv_text
 from common.errors import ConfigurationError, DataError
+from common.text import csv_text
 from simulation.cohorts.cohort import place
 from simulation.cohorts.copies import Copy, Picture, find_copies
 

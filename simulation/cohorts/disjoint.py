@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.machine import encoder_files
 from common.cohort_settings import CohortSettings, PhantomSettings
-from common.machine.encoder_files import About, Machine
 from common.errors import ConfigurationError
+from common.machine import encoder_files
+from common.machine.encoder_files import About, Machine
 from common.settings import Settings
 from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED, Device

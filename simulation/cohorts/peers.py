@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from client.site import keys
 from client.consent import peers
+from client.site import keys
 from client.site.site import Site
 
 

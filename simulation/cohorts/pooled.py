@@ -9,9 +9,9 @@ from pathlib import Path
 
 import tomli_w
 
+from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
-from client.data.site_store import site_store
 from common.settings import Settings
 from common.training.data import MISSING
 from simulation.cohorts.cohort import CohortSite

@@ -16,9 +16,9 @@ from common.training.local_settings import local_settings
 from server.campaign.plan import StageCost, cost_key, stage_costs, stages
 from simulation.cohorts import cohort as cohorts
 from simulation.engine import engines
+from simulation.engine.measure import Measured, measure_all
 from simulation.evaluation import heatmap_truth
 from simulation.runs import preflight
-from simulation.engine.measure import Measured, measure_all
 from simulation.runs.simulate import baseline_settings
 
 

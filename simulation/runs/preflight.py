@@ -9,27 +9,27 @@ import numpy as np
 import torch
 
 from client.data import prospects
+from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
-from client.data.site_store import site_store
 from common import preflight
 from common.aggregation.algorithms import algorithm
 from common.cohort_settings import PhantomSettings, PublicSettings
+from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
 from common.exam import Exam
-from common.ensemble.heatmaps import networks_above_zero
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training import participation
 from common.training.data import MISSING, ExamTensors
-from server.rounds.participation import check_quorum
 from server.campaign.plan import stages
-from simulation.engine import engines
+from server.rounds.participation import check_quorum
 from simulation.cohorts import public as publics
 from simulation.cohorts.cohort import Cohort, CohortSite, devices
 from simulation.cohorts.collection import Collection
+from simulation.engine import engines
 from simulation.phantom.folders import MINIMUM_COHORT
 from simulation.phantom.shifts import site_shifts
 

@@ -2,9 +2,9 @@
 
 For each measurement and encoder one network learns the grades of phantom patients, all sites' exams together. What is
 exported is its backbones and a *neck*: a linear map of their features to a few numbers, which a head reads scaled
-to unit length (:mod:`simulation.runs.projection`). They are few, because noise grows with their number, and alike in size,
-because all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs no
-privacy.
+to unit length (:mod:`simulation.runs.projection`). They are few, because noise grows with their number, and alike in
+size, because all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs
+no privacy.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from client.site.site import Site
 from client.data.site_store import site_store
-from common.machine import encoder_files
+from client.site.site import Site
 from common.cohort_settings import PhantomSettings
-from common.machine.encoder_files import About
 from common.errors import ConfigurationError, DataError, refusal
 from common.evaluation import agreement
+from common.machine import encoder_files
+from common.machine.encoder_files import About
 from common.networks import build
 from common.networks.backbones import backbone
 from common.networks.probe import ProbeNetwork
@@ -44,8 +44,8 @@ from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
 from common.version import VERSION
 from simulation.cohorts import cohort
-from simulation.engine import engines
 from simulation.cohorts.disjoint import machines
+from simulation.engine import engines
 from simulation.engine.progress import Display
 from simulation.runs.projection import projection
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from client.data.site_store import site_store
 from client.rounds import run_data
 from client.rounds.run_data import Data
 from client.site.site import Site
-from client.data.site_store import site_store
-from common.machine import atomic
 from common.errors import CampaignError, ChangedDataError
+from common.machine import atomic
 from common.section import Section
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite

@@ -15,36 +15,36 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from client.state import site_state, sum_state, weights_cache
-from client.site.site import Site
 from client.data.site_store import site_store
 from client.data.store import close_all
-from common.machine import network_files, pretrained
-from common.errors import ConfigurationError, PolicyError, SynofedError
+from client.site.site import Site
+from client.state import site_state, sum_state, weights_cache
 from common.ensemble.heatmaps import HeatmapSettings
-from common.methods.stages import networks
+from common.errors import ConfigurationError, PolicyError, SynofedError
+from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
+from common.methods.stages import networks
 from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings
 from common.training.participation import named
-from server.campaign import campaign
-from server.rounds import journal
 from server import report
+from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
-from server.rounds.journal import RoundRecord
 from server.campaign.library import NetworkLibrary
+from server.rounds import journal
+from server.rounds.journal import RoundRecord
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, disjoint, peers, pooled, public
-from simulation.engine import engines, interruption
-from simulation.evaluation import examples, heatmap_truth, trivial
-from simulation.runs import preflight, same_sites
 from simulation.cohorts.cohort import Cohort, CohortSite
+from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
-from simulation.evaluation.metrics import metrics
-from simulation.evaluation.predict import predictions
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
+from simulation.evaluation import examples, heatmap_truth, trivial
+from simulation.evaluation.metrics import metrics
+from simulation.evaluation.predict import predictions
+from simulation.runs import preflight, same_sites
 
 FEDERATED = "federated"
 CENTRALISED = "centralised"

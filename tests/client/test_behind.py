@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from client.cli.site_cli import site as commands
-from client.consent import consent
+from client.consent import consent, reconcile
 from client.ledger import behind, ledger, ledger_check, ledger_file, receipts
 from client.log import chain
 from client.site.site import Site
@@ -49,7 +49,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     ledger_file._known.clear()
 
     exams = {"patient_id": list(IDS)}
-    monkeypatch.setattr(Site, "store", lambda self, settings: SimpleNamespace(exams=exams))
+    monkeypatch.setattr(reconcile, "site_store", lambda site, settings: SimpleNamespace(exams=exams))
     return made
 
 
@@ -116,13 +116,18 @@ def test_killed_between_ledger_and_log_it_is_booked_once(
         behind.meet(campaign.site, [last(campaign)])
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(behind, "settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        from client.consent import reconcile
-
         reconcile.reconcile(campaign.site)
     with pytest.raises(BehindError):
         campaign.debit(3)
     assert CliRunner().invoke(commands, ["ledger", "reconcile", str(campaign.site.folder)]).exit_code == 0
     assert steps(campaign) == {3}
+
+
+def test_a_site_that_has_another_name_now_is_found_too(campaign: Campaign) -> None:
+    toml = campaign.site.folder / "site.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace('"north"', '"northern"'), encoding="utf-8")
+    with pytest.raises(BehindError):
+        behind.meet(Site.open(campaign.site.folder), [last(campaign)])
 
 
 @pytest.mark.parametrize(
