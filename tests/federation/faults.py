@@ -209,7 +209,7 @@ class Sites:
 
     def close(self) -> None:
         """End all processes."""
-        for process, _ in self._links.values():
+        for process, _ in list(self._links.values()):
             process.kill()
             process.join()
 
