@@ -62,9 +62,9 @@ class Run:
         """
         import torch  # noqa: PLC0415
 
-        from common import network_files  # noqa: PLC0415
+        from common.machine import network_files  # noqa: PLC0415
         from common.networks import build, layout  # noqa: PLC0415
-        from server.run_folder import RunFolder  # noqa: PLC0415
+        from server.runs.run_folder import RunFolder  # noqa: PLC0415
 
         trained = network_files.load(network_files.path(self.path / "networks", name))
         module = build.network(trained.spec, RunFolder(self.path).settings().network)
@@ -91,9 +91,9 @@ def simulate(
     """
     _check_packages()
     from common import settings  # noqa: PLC0415
-    from common.terminal import Console  # noqa: PLC0415
-    from simulation.progress import Display  # noqa: PLC0415
-    from simulation.simulate import simulate as run  # noqa: PLC0415
+    from common.text.terminal import Console  # noqa: PLC0415
+    from simulation.engine.progress import Display  # noqa: PLC0415
+    from simulation.runs.simulate import simulate as run  # noqa: PLC0415
 
     configuration = settings.load(Path(config), overrides=overrides)
     folder = Path(out) if out is not None else Path("runs") / configuration.name
@@ -134,8 +134,8 @@ def main() -> None:
 
 def _say(text: str) -> None:
     """To standard error, without secrets and without what a terminal would obey."""
-    from common.redaction import redacted  # noqa: PLC0415
-    from common.terminal import LAYOUT, visible  # noqa: PLC0415
+    from common.text.redaction import redacted  # noqa: PLC0415
+    from common.text.terminal import LAYOUT, visible  # noqa: PLC0415
 
     sys.stderr.write(visible(redacted(text), keep=LAYOUT))
 
@@ -170,8 +170,8 @@ def _commands(first: str) -> typer.Typer:
     """The commands: of a site and of a centre alone, which need no torch and start at once, or all of them."""
     import typer  # noqa: PLC0415
 
-    from client import cli as client_cli  # noqa: PLC0415
-    from server import cli as server_cli  # noqa: PLC0415
+    from client.cli import site_cli as client_cli  # noqa: PLC0415
+    from server.cli import centre_cli as server_cli  # noqa: PLC0415
 
     app = typer.Typer(
         help="Whole multi-centre studies on one machine; a hospital's site; the coordinating centre.",
@@ -181,14 +181,15 @@ def _commands(first: str) -> typer.Typer:
     if first in groups:
         app.add_typer(groups[first], name=first)
         return app
-    from simulation import privacy_cli  # noqa: PLC0415
+    from simulation.cli import privacy_cli  # noqa: PLC0415
 
     groups["privacy"] = privacy_cli.privacy
     if first == "privacy":
         app.add_typer(groups[first], name=first)
         return app
-    from client import data_cli  # noqa: PLC0415
-    from simulation import cli, pretrain_cli, readers_cli, study_cli  # noqa: PLC0415
+    from client.cli import data_cli  # noqa: PLC0415
+    from simulation.cli import pretrain_cli, readers_cli, study_cli  # noqa: PLC0415
+    from simulation.cli import researcher_cli as cli  # noqa: PLC0415
 
     app.add_typer(cli.app)
     app.command("study")(study_cli.study)

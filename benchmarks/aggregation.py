@@ -2,10 +2,11 @@
 
     python benchmarks/aggregation.py [--sites 2 20 200] [--parameters 11200000] [--folder DIR]
 
-Each size runs in a process of its own: replies are made one at a time and handed to ``server.rounds.GroupRounds``
-as they would arrive, which checks, spools, averages and journals them. ``increase_mb`` is the process's peak
-above its peak after imports. ``reduce`` is the streaming mean over the spooled replies alone, read back from disk
-or page cache, beside a plain numpy ``a += b`` over as many bytes in memory; the two take turns.
+Each size runs in a process of its own: replies are made one at a time and handed to
+``server.rounds.rounds.GroupRounds`` as they would arrive, which checks, spools, averages and journals them.
+``increase_mb`` is the process's peak above its peak after imports. ``reduce`` is the streaming mean over the
+spooled replies alone, read back from disk or page cache, beside a plain numpy ``a += b`` over as many bytes in
+memory; the two take turns.
 """
 
 import argparse
@@ -30,9 +31,9 @@ from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings, parse
 from common.wire import NetworkReply, TrainReply
-from server.journal import Journal
-from server.rounds import GroupRounds
-from server.spool import Spool, SpooledUpdate
+from server.rounds.journal import Journal
+from server.rounds.rounds import GroupRounds
+from server.rounds.spool import Spool, SpooledUpdate
 
 NAME = "network"
 CONFIGURATION = """\

@@ -5,7 +5,7 @@
 ``plain`` is what a user would write: each network as it was built, one after the other. All ways are taken in
 turn in one process; every figure under ``times_faster`` is a median of ratios of neighbours, above 1 where the
 first is faster; ``shortest_milliseconds`` are nearest to those of an idle machine. ``chosen`` is what
-``common.inference`` does unless told otherwise.
+``common.ensemble.inference`` does unless told otherwise.
 
 The networks are random and so are the pictures: their answers lie closer together than those of trained
 networks, and each threshold lies amidst them, so ``same_bits`` and what follows are what bfloat16 does at worst.
@@ -27,8 +27,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from common.architecture import weights_of
-from common.inference import Ensemble, Member, Place, Precision, ensemble
+from common.ensemble.architecture import weights_of
+from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.scoring import ecoc, eoss, multitude

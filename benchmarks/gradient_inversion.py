@@ -41,9 +41,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common.imaging.prepare import MEAN, STD
 from common.networks.backbones import initialise
 from common.networks.fusion import ImageNetwork
-from common.privacy import gaussian_release
-from common.privacy.accounting import noise_multiplier
-from common.privacy.noise import KeyStream
+from common.privacy.accounting.accounting import noise_multiplier
+from common.privacy.mechanism import gaussian_release
+from common.privacy.mechanism.noise import KeyStream
 from common.settings import NetworkSettings
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient

@@ -28,8 +28,8 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.site.site import Site
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
@@ -38,7 +38,7 @@ from common.training.data import MISSING, ExamTensors
 from common.training.inputs import labels
 from common.training.local import accuracy, score, train_network
 from common.training.local_settings import LocalSettings, local_settings
-from simulation import cohort
+from simulation.cohorts import cohort
 
 CONFIG = Path(__file__).parents[1] / "configs" / "rating_small.toml"
 PUZZLE = "rating/jigsaw"

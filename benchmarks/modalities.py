@@ -13,7 +13,7 @@ from pathlib import Path
 
 import synofed
 from common.cohort_settings import PhantomSettings
-from simulation import cohort
+from simulation.cohorts import cohort
 
 SEEDS = (1, 2)
 IMAGES = {"fusion": ["gs", "doppler"], "gs only": ["gs"], "doppler only": ["doppler"]}

@@ -31,9 +31,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from opacus.grad_sample import GradSampleModule
 
-from common.privacy.heads import Heads, HeadShape, initial_weights, layers, patient_rows
-from common.privacy.noise import KeyStream
-from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
+from common.privacy.mechanism.heads import Heads, HeadShape, initial_weights, layers, patient_rows
+from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
 
 TASKS, NORM, GOALS = 2, 0.5, {"private_over_plain": 2.0, "private_over_opacus": 1 / 3}
 

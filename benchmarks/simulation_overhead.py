@@ -24,9 +24,9 @@ import torch
 from shared import plain_loop
 
 from common.settings import Settings
-from server.journal import Journal
-from simulation import engines
-from simulation.grid import Workers
+from server.rounds.journal import Journal
+from simulation.engine import engines
+from simulation.engine.grid import Workers
 
 GOAL = 1.05
 SIDES = ("federated", "plain", "plain_without_scoring")

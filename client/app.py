@@ -1,4 +1,4 @@
-"""The site's Flower ClientApp: what comes is handed to :mod:`client.exchange`, what it says goes back.
+"""The site's Flower ClientApp: what comes is handed to :mod:`client.rounds.exchange`, what it says goes back.
 
 The node's configuration (given by the site, never by the centre) names ``site-folder`` and optionally ``device`` and
 ``threads``. No exception's text leaves. Nothing that trains is imported here: a plan is answered without it.
@@ -11,8 +11,8 @@ from pathlib import Path
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from client import exchange, sum_exchange
-from client.exchange import Compute
+from client.rounds import exchange, sum_exchange
+from client.rounds.exchange import Compute
 
 app = ClientApp()
 

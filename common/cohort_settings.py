@@ -64,7 +64,7 @@ Alpha = Annotated[float, Field(ge=1e-4, le=1e6)]
 
 
 class PublicSettings(Section):
-    """Pictures with labels, split into sites (``simulation.public``)."""
+    """Pictures with labels, split into sites (``simulation.cohorts.public``)."""
 
     images: Path
     """Folder that the paths in ``labels`` start from."""

@@ -16,12 +16,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
-from common import toml_text
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy.settings import PrivacySettings
-from common.redaction import redacted
 from common.section import (
     Backbone,
     Bytes,
@@ -37,6 +35,8 @@ from common.section import (
     Threads,
 )
 from common.secure_aggregation.settings import SecureSettings, objection, overstated
+from common.text import toml_text
+from common.text.redaction import redacted
 
 Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]

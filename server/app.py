@@ -10,10 +10,11 @@ from flwr.serverapp import Grid, ServerApp
 
 from common.fab import CAMPAIGN
 from common.settings import Settings
-from server import campaign, deployed
-from server.campaign import Observer, Outcome
-from server.library import NetworkLibrary
-from server.roster import Roster
+from server import deployed
+from server.campaign import campaign
+from server.campaign.campaign import Observer, Outcome
+from server.campaign.library import NetworkLibrary
+from server.campaign.roster import Roster
 
 Finished = Callable[[Outcome], None]
 

@@ -13,21 +13,23 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from common.ensemble import RECIPIENT
+from common.ensemble.ensemble import RECIPIENT
 from common.errors import ConfigurationError, SynofedError
 from common.settings import Settings
-from server import campaign, file_lock, hand_out, journal
-from server.campaign import Outcome
-from server.events import CentreNews, Event, SiteNews, StageStarted
-from server.hand_out import Ensemble
-from server.home import Home
-from server.journal import RoundRecord
-from server.receipts import Receipts
-from server.registry import Registry
-from server.roster import Roster
-from server.run_folder import RunFolder
-from server.runs import CampaignStatus, Run, SiteStatus, Wish, find, now
-from server.superlink import HOME_VARIABLE
+from server.campaign import campaign, hand_out
+from server.campaign.campaign import Outcome
+from server.campaign.events import CentreNews, Event, SiteNews, StageStarted
+from server.campaign.hand_out import Ensemble
+from server.campaign.receipts import Receipts
+from server.campaign.roster import Roster
+from server.federation import file_lock
+from server.federation.home import Home
+from server.federation.registry import Registry
+from server.rounds import journal
+from server.rounds.journal import RoundRecord
+from server.runs.run_folder import RunFolder
+from server.runs.runs import CampaignStatus, Run, SiteStatus, Wish, find, now
+from server.service.superlink import HOME_VARIABLE
 
 logger = logging.getLogger("synofed.campaign")
 SYSTEM = "federated"
@@ -162,7 +164,7 @@ class Reporter:
         logger.info("the campaign's process starts; %d rounds of groups are done", len(records))
 
     def __call__(self, event: Event) -> None:
-        """See :data:`server.events.Observer`."""
+        """See :data:`server.campaign.events.Observer`."""
         match event:
             case StageStarted():
                 self._stage(event)
@@ -181,7 +183,7 @@ class Reporter:
         return tuple(site for site in took_part if self._status.ensemble.get(site) != hand_out.RECEIVED)
 
     def handed(self, site: str, reason: str) -> None:
-        """What became of the networks that a site gets; see :data:`server.hand_out.Told`."""
+        """What became of the networks that a site gets; see :data:`server.campaign.hand_out.Told`."""
         logger.info("ensemble for %s: %s", site, reason)
         self._update(ensemble={**self._status.ensemble, site: reason})
 

@@ -23,17 +23,21 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client import campaigns, decisions, policy_file
-from client import enrolment as joining
-from client.site import Site
+from client.connection import enrolment as joining
+from client.consent import campaigns
+from client.site import policy_file
+from client.site.site import Site
+from client.state import decisions
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings
 from common.errors import ConnectionLostError, SynofedError
-from common.terminal import Console
-from server import enrolment, provision, run_shown, submit
-from server.home import Home
-from server.runs import ENDED, EXIT_CODES, Run
-from simulation import cohort
+from common.text.terminal import Console
+from server.cli import run_shown
+from server.federation import enrolment, provision
+from server.federation.home import Home
+from server.runs import submit
+from server.runs.runs import ENDED, EXIT_CODES, Run
+from simulation.cohorts import cohort
 
 CONFIG = Path(__file__).parent.parent / "configs" / "federation.toml"
 PATIENCE_S = 900.0

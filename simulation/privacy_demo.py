@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from common.errors import BudgetError, VerificationError
-from common.terminal import Console
+from common.text.terminal import Console
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER = Path("runs") / "privacy-demo"

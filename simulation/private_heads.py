@@ -1,15 +1,17 @@
 """Heads trained with privacy, over and over, on features that are computed once.
 
 A campaign of linear probes is 60 sums over the same features, so a study of many budgets need not read a picture
-twice. What a site learns from comes from the site's own code (:mod:`client.features`, :mod:`client.private_round`),
-start weights and decisions from the centre's; only messages, ledgers and files are left out.
+twice. What a site learns from comes from the site's own code (:mod:`client.rounds.features`,
+:mod:`client.rounds.private_round`), start weights and decisions from the centre's; only messages, ledgers and
+files are left out.
 
 ==================================  ==================================================================================
 release                             a round's mean gradient over the sites
 ==================================  ==================================================================================
 no epsilon                          exact: no clipping, no noise
-own noise                           the mean of :func:`~common.privacy.patient_step.private_gradient` at each site
-secure aggregation                  clipped sums of all sites, with each site's share of the noise in whole numbers,
+own noise                           the mean of :func:`~common.privacy.mechanism.patient_step.private_gradient` at
+each site secure aggregation                  clipped sums of all sites, with each site's share of the noise in
+whole numbers,
                                     drawn by :class:`~common.secure_aggregation.private_sum.PrivateSum`
 ==================================  ==================================================================================
 
@@ -31,23 +33,23 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
-from client import features, private_round
-from client.site import Site
-from client.site_store import site_store
-from client.store import Store
-from common.committee import decided
+from client.data.site_store import site_store
+from client.data.store import Store
+from client.rounds import features, private_round
+from client.site.site import Site
+from common.ensemble.committee import decided
 from common.methods.stages import Output, networks
 from common.networks.spec import NetworkSpec
-from common.privacy import gaussian_release
-from common.privacy.heads import Heads, HeadShape, logits
-from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient
+from common.privacy.mechanism import gaussian_release
+from common.privacy.mechanism.heads import Heads, HeadShape, logits
+from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
 from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
 from common.training.data import MISSING
-from server.weights import StartWeights
-from simulation.cohort import Cohort
-from simulation.predict import references
-from simulation.score import score_columns
+from server.rounds.weights import StartWeights
+from simulation.cohorts.cohort import Cohort
+from simulation.evaluation.predict import references
+from simulation.evaluation.score import score_columns
 
 CPU = torch.device("cpu")
 COLLUDERS = 1
@@ -85,7 +87,7 @@ class Campaign:
         start: weights of all heads.
         tested: network's name -> features of every held-out exam, from plain pictures.
         exams: the held-out exams: ``exam_id, patient_id, site, device, trained_site`` and
-            what is known of them (:func:`simulation.predict.references`).
+            what is known of them (:func:`simulation.evaluation.predict.references`).
     """
 
     settings: Settings
@@ -228,6 +230,6 @@ def _held_out(name: str, store: Store, folder: Path, chosen: np.ndarray, setting
 
 def noise_of(epsilon: float, *, delta: float, rounds: int) -> float:
     """The multiplier whose rounds over everybody cost a patient epsilon."""
-    from common.privacy.accounting import noise_multiplier  # noqa: PLC0415  scipy
+    from common.privacy.accounting.accounting import noise_multiplier  # noqa: PLC0415  scipy
 
     return math.ceil(noise_multiplier(epsilon, sample_rate=1, count=rounds, delta=delta) * 1e4) / 1e4

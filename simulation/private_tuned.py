@@ -7,24 +7,24 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from client.site import Site
-from client.site_store import site_store
-from client.store import Store, eligible
-from common import pretrained
-from common.committee import decided
+from client.data.site_store import site_store
+from client.data.store import Store, eligible
+from client.site.site import Site
+from common.ensemble.committee import decided
+from common.machine import pretrained
 from common.methods.stages import Output
 from common.networks import build
 from common.networks.spec import NetworkSpec
-from common.privacy.heads import HeadShape
+from common.privacy.mechanism.heads import HeadShape
 from common.settings import Settings
 from common.training.data import MISSING, ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
-from simulation.cohort import Cohort
-from simulation.pretrain import pooled
+from simulation.cohorts.cohort import Cohort
+from simulation.evaluation.score import score_columns
 from simulation.private_heads import THRESHOLD, Campaign
-from simulation.score import score_columns
+from simulation.runs.pretrain import pooled
 
 LEARNING_RATE = 1e-3
 LOCAL_STEPS = 50

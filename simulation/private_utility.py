@@ -25,20 +25,21 @@ import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 
-from common import pretrained
 from common import settings as configuration
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError
 from common.evaluation import agreement, bootstrap
+from common.machine import pretrained
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from common.terminal import Console
-from simulation import cohort, disjoint, private_heads, private_tuned, private_utility_shown
-from simulation.cohort import Cohort
-from simulation.metrics import scorer_of
+from common.text.terminal import Console
+from simulation import private_heads, private_tuned, private_utility_shown
+from simulation.cohorts import cohort, disjoint
+from simulation.cohorts.cohort import Cohort
+from simulation.evaluation.metrics import scorer_of
+from simulation.evaluation.scorer import Patients, Tally
 from simulation.private_heads import Campaign, Release, noise_of
 from simulation.private_utility_shown import Measure, Row, Study
-from simulation.scorer import Patients, Tally
 
 CONFIG = Path("configs/rating_private.toml")
 DELTA = 1e-5

@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from common.evaluation.bootstrap import Estimate
-from common.figures import HASH_SALT, INK, LINE, STYLE, svg
 from common.networks.spec import COMBINED
-from common.privacy import noise_ratio, utility
+from common.privacy.planning import noise_ratio, utility
+from common.text.figures import HASH_SALT, INK, LINE, STYLE, svg
 from common.version import VERSION
 from server.report import figures
 
@@ -144,7 +144,7 @@ def numbers(found: Study) -> str:
 
 
 def table(found: Study) -> str:
-    """The table of :mod:`common.privacy.utility`: a private cell a row, the loss of its worst score."""
+    """The table of :mod:`common.privacy.planning.utility`: a private cell a row, the loss of its worst score."""
     lines = [
         (
             f"{row.epsilon:g}", _short(found.delta), row.patients, row.sites, "yes" if row.secure else "no",
@@ -220,7 +220,8 @@ def text(found: Study) -> Iterator[str]:
         yield from _whole(whole)
     yield ""
     yield (
-        f"All numbers: `{NAME}.csv`. Plans read `common/privacy/utility.csv`: of each cell the score that loses most."
+        f"All numbers: `{NAME}.csv`. Plans read `common/privacy/planning/utility.csv`: of each cell the score "
+        f"that loses most."
     )
 
 

@@ -10,8 +10,8 @@ import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from client import audit, chain
 from client.app import app
+from client.log import audit, chain
 from common import wire
 from common.messages import MissingWeights, PlanReply, PlanRequest, Refusal, Signed, TrainReply, TrainRequest
 from common.methods.stages import networks

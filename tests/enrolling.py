@@ -10,11 +10,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
-from client import enrolment as joining
-from client import keys
-from server import enrolment, provision
-from server.home import Home
-from server.registry import RegisteredSite
+from client.connection import enrolment as joining
+from client.site import keys
+from server.federation import enrolment, provision
+from server.federation.home import Home
+from server.federation.registry import RegisteredSite
 
 NOW = datetime(2030, 5, 6, 12, 0, tzinfo=UTC)
 

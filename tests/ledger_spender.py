@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from client import ledger
-from client.site import Site
+from client.ledger import ledger
+from client.site.site import Site
 from tests.ledgers import make_release, patients
 
 RELEASED = "released.txt"

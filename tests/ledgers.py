@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from client.site import Site
-from common.privacy.accounting import PrivateSteps
-from common.privacy.spending import PrivateRelease, UnboundedRelease
+from client.site.site import Site
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.accounting.spending import PrivateRelease, UnboundedRelease
 from common.version import VERSION
 
 

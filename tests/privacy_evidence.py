@@ -9,14 +9,18 @@ from pathlib import Path
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
-from client import campaigns, decisions, ledger, outbox, policy_file, receipts
-from client.audit import Asked
-from client.decisions import Status
-from client.site import Site
+from client.consent import campaigns
+from client.ledger import ledger, receipts
+from client.log import outbox
+from client.log.audit import Asked
+from client.site import policy_file
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import Status
 from common import wire
 from common.messages import NetworkReply, PlanRequest, TrainReply, TrainRequest
+from common.privacy.accounting.spending import PrivateRelease
 from common.privacy.settings import PrivacySettings
-from common.privacy.spending import PrivateRelease
 from common.receipts import Contents, Kept
 from common.settings import Settings, parse
 from common.version import VERSION
@@ -89,7 +93,7 @@ class Campaign:
         )
         place = decisions.folder(folder, settings.plan_hash())
         campaigns._keep(site, request, settings.plan_json().encode())
-        assert campaigns._read(place) is not None
+        assert decisions.read(place) is not None
         assert decisions.listed(site)[settings.plan_hash()].status is Status.APPROVED
         return cls(site, settings, [])
 
@@ -177,7 +181,7 @@ class Campaign:
 
     def receipts(self, path: Path) -> Path:
         """The receipts, as the centre keeps them."""
-        from client import keys
+        from client.site import keys
         from common.receipts import dump
 
         key = keys.public_key(self.site.folder)

@@ -7,7 +7,7 @@ import hashlib
 import torch
 from torch import Tensor
 
-from common.privacy.heads import Heads, HeadShape, initial_weights, patient_rows
+from common.privacy.mechanism.heads import Heads, HeadShape, initial_weights, patient_rows
 
 PATIENTS, IMAGES, VIEWS, FEATURES = 24, 4, 2, 12
 

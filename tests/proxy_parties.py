@@ -21,8 +21,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from common.flower_environment import FLOWER_ENVIRONMENT
-from server.proxy_app import Receive, Send
+from common.machine.flower_environment import FLOWER_ENVIRONMENT
+from server.service.proxy_app import Receive, Send
 
 START_S = 60.0
 PROTOBUF = b"Content-Type: application/protobuf\r\nAccept: application/protobuf\r\n"
@@ -171,7 +171,15 @@ def proxy(
     upstream: str, pair: tuple[Path, Path], log: Path, *more: object
 ) -> Iterator[tuple[int, subprocess.Popen[bytes]]]:
     """The proxy as a process, and its port."""
-    command = [sys.executable, "-m", "server.proxy", "--listen", "127.0.0.1:0", "--upstream", upstream]
+    command = [
+        sys.executable,
+        "-m",
+        "server.service.proxy",
+        "--listen",
+        "127.0.0.1:0",
+        "--upstream",
+        upstream,
+    ]
     command += ["--certificate", str(pair[0]), "--key", str(pair[1]), *map(str, more)]
     with process(command, log) as started:
         assert started.stdout is not None

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from common import encoder_files
-from common.encoder_files import About, Machine
+from common.machine import encoder_files
+from common.machine.encoder_files import About, Machine
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.layout import Layout

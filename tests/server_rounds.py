@@ -11,10 +11,10 @@ from common.methods import groups
 from common.methods.stages import networks
 from common.settings import Settings
 from common.wire import NetworkReply, TrainReply, TrainRequest
-from server import weights
-from server.journal import Journal
-from server.rounds import GroupRounds
-from server.spool import Spool
+from server.rounds import weights
+from server.rounds.journal import Journal
+from server.rounds.rounds import GroupRounds
+from server.rounds.spool import Spool
 from tests.site_folders import make_settings
 
 SITES = ("north", "south", "west")

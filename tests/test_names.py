@@ -14,9 +14,9 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 
 import synofed
-from common import csv_text
-from common.figures import STYLE, room_in, svg
-from common.terminal import visible
+from common.text import csv_text
+from common.text.figures import STYLE, room_in, svg
+from common.text.terminal import visible
 from server.report import figures
 from server.report.tables import Interval
 from tests.common.test_terminal import NAMES, UNSEEN

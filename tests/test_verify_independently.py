@@ -1,21 +1,25 @@
 import ast
+import hashlib
 import json
 import runpy
 import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from client import keys, ledger_file
-from common.privacy.accounting import PrivateSteps
-from common.privacy.accounting import epsilon as accounted
-from common.receipts import from_fields, payload
-from simulation.privacy_cli import privacy
+from client.ledger import ledger_file
+from client.log import chain
+from client.site import keys
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.accounting.accounting import epsilon as accounted
+from common.receipts import RECONCILED, from_fields, payload
+from simulation.cli.privacy_cli import privacy
 from tests.privacy_evidence import ROUNDS, Campaign
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "verify_independently.py"
@@ -211,3 +215,43 @@ def test_receipts_of_another_campaign_or_salt_do_not_fit(site: Campaign, tmp_pat
     (site.site.folder / "ledger" / "secret").write_bytes(bytes(32))
     code, told = verify(site.site.folder, "--receipts", kept)
     assert (code, "do not hold what it knows" in told) == (8, True)
+
+
+def test_what_was_lost_and_settled_fits_and_is_told(site: Campaign, tmp_path: Path) -> None:
+    """A campaign of which the answer to its plan alone was lost ended in a traceback; the rest was not told."""
+    settled = {"campaign": "heads", "plan_hash": "b" * 64, "debits": 0}
+    site.run(2)
+    kept = [json.loads(line) for line in site.receipts(tmp_path / "k.jsonl").read_text().splitlines()]
+    lost = replace(site.kept[0].receipt, plan_hash="b" * 64, ledger_sequence=0, ledger_head="0" * 64)
+    key = keys.signing_key(site.site.folder)
+    signed = asdict(replace(lost, signature=key.sign(payload(lost)).hex()))
+    place = tmp_path / "north.jsonl"
+    place.write_text("".join(json.dumps(one) + "\n" for one in [*kept, {**kept[0], "receipt": signed}]))
+    assert verify(site.site.folder, "--receipts", place)[0] == 8
+    chain.append_numbered(
+        site.site.folder / "audit.jsonl", RECONCILED, settled, name="plan_hash", counted=(), least=1
+    )
+    code, told = verify(site.site.folder, "--receipts", place)
+    assert code == 0, told
+    assert "3 receipts" in told
+    assert "all fits, but for 1 receipts of what was lost" in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [({"steps": -3}, "books nothing, or less"), ({"eligible": [[-2, -1]]}, "names nobody")],
+)
+def test_an_entry_that_takes_debits_back_does_not_fit(
+    site: Campaign, changed: dict[str, object], told: str
+) -> None:
+    """Signed by the site itself: minus three steps made a smaller total, and all fitted."""
+    site.run(3)
+    last = json.loads((site.site.folder / "ledger.jsonl").read_bytes().splitlines()[-1])
+    facts = {name: value for name, value in last.items() if name not in ("signature", "prev")}
+    before = hashlib.sha256((site.site.folder / "ledger.jsonl").read_bytes().splitlines()[-1]).hexdigest()
+    facts |= {"seq": last["seq"] + 1, "request_id": "x", "new": [], "prev": before} | changed
+    body = json.dumps(facts, separators=(",", ":")).encode()
+    mark = keys.signing_key(site.site.folder).sign(b"synofed ledger 1\n" + body).hex()
+    edit(site, lambda lines: [*lines, body[:-1] + b',"signature":"%s"}\n' % mark.encode()])
+    code, output = verify(site.site.folder)
+    assert (code, told in output) == (8, True), output

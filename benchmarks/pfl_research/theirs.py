@@ -33,8 +33,8 @@ from shared import plain_loop
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.site.site import Site
 from common.methods.stages import networks
 from common.networks.build import network as build
 from common.networks.layout import flatten, load

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.site.site import Site
 from common import settings as configuration
 from common.imaging import augment
 from common.imaging.prepare import picture

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from cryptography import x509
 
-from client import enrolment
-from client.check.connection import Seen, look
 from client.check.report import Finding, ok, problem, warning
-from client.enrolment import Enrolment
-from client.site import Site
+from client.connection import enrolment
+from client.connection.connection import Seen, look
+from client.connection.enrolment import Enrolment
+from client.site.site import Site
 from common.enrolment import authority
 from common.errors import ConnectionLostError, SynofedError
 

@@ -6,12 +6,13 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 
-from client import decisions, policy_file
 from client.check.report import Finding, ok, problem, warning
-from client.decisions import State, Status
-from client.ingest.tables import read_tables
-from client.join import joining
-from client.site import Site
+from client.connection.join import joining
+from client.data.tables.tables import read_tables
+from client.site import policy_file
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import State, Status
 from common.errors import DataError, SynofedError
 from common.fab import fab_hash
 from common.version import VERSION

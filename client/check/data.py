@@ -12,15 +12,15 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from client.check.report import Finding, Row, ok, problem, warning
-from client.site import Site
+from client.site.site import Site
 from common.errors import DataError, SynofedError
 from common.settings import Settings
 
 if TYPE_CHECKING:
-    from client.doctor.findings import Report
-    from client.ingest.agreement import ReaderAgreement
-    from client.ingest.tables import Reading
-    from client.store import Store
+    from client.data.doctor.findings import Report
+    from client.data.store import Store
+    from client.data.tables.agreement import ReaderAgreement
+    from client.data.tables.tables import Reading
     from common.exam import Quarantined
 
 DOCTOR_PICTURES = 200
@@ -94,7 +94,7 @@ def details(store: Store) -> list[Row]:
 
 def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Finding], list[Row]]:
     """How well readers agree: one line a measurement, the pairs of readers for the file."""
-    from client.ingest.agreement import reader_agreement  # noqa: PLC0415  torch
+    from client.data.tables.agreement import reader_agreement  # noqa: PLC0415  torch
 
     pairs = reader_agreement(readings, settings)
     said = [_agreed(name, [p for p in pairs if p.measurement == name]) for name in settings.measurements]

@@ -8,10 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client import private
-from client import training_device as training
 from client.check.report import Finding, Row, ok, problem, warning
-from client.site import Site
+from client.site import file_permissions as private
+from client.site import training_device as training
+from client.site.site import Site
 from common.errors import ConfigurationError, StorageError
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from client import decisions
-from client.decisions import State, Status
-from client.ingest.rows import MOST_GRADES, grade, read_rows
-from client.site import Site
+from client.data.tables.rows import MOST_GRADES, grade, read_rows
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import State, Status
 from common.errors import DataError, SynofedError
 from common.methods.settings import RatingSettings
 from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings

@@ -10,17 +10,17 @@ import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from client import memory, node
 from client.check.dry_round import Rehearsal, Rehearsed, Sent
-from client.site import Site
-from client.store import Store
+from client.data.store import Store
+from client.rounds import memory, node
+from client.site.site import Site
 from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError
@@ -33,6 +33,7 @@ from common.networks.build import initial_weights
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
+from common.training.data import ExamTensors
 from common.training.inputs import training_exams, validation_exams
 
 EXAMS = 16
@@ -51,21 +52,18 @@ LEFT_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _RehearsingSite(Site):
+class _Rehearsing:
     """The site in another folder and with few exams; what may leave is still up to its policy."""
 
-    few: Store
+    site: Site
+    few: ExamTensors
 
     @classmethod
-    def of(cls, site: Site, folder: Path, few: Store) -> _RehearsingSite:
+    def of(cls, site: Site, folder: Path, few: ExamTensors) -> _Rehearsing:
         """Its minimum cohort is held against all of the site's patients elsewhere, not against the few."""
         policy = site.policy.model_copy(update={"minimum_cohort": 1})
-        return cls(folder=folder, file=site.file.model_copy(update={"policy": policy}), few=few)
-
-    def store(self, settings: Settings, *, progress: Callable[[int, int], None] | None = None) -> Store:
-        """The few exams."""
-        del settings, progress
-        return self.few
+        elsewhere = Site(folder=folder, file=site.file.model_copy(update={"policy": policy}))
+        return cls(site=elsewhere, few=few)
 
 
 def rehearse(
@@ -86,13 +84,13 @@ def rehearse(
         ConfigurationError: if the plan names a method that is not installed.
     """
     stage = stage or first_stage(settings)
-    few = replace(store, tensors=replace(store.tensors, fold=_few(store)))
+    few = replace(store.tensors, fold=_few(store))
     alike: dict[object, list[NetworkSpec]] = {}
     for spec in stage.networks:
         alike.setdefault((spec.shape, spec.images, spec.training), []).append(spec)
     _clear(site.folder)
     with tempfile.TemporaryDirectory(prefix=PREFIX, dir=site.folder) as folder:
-        rehearsing = _RehearsingSite.of(site, Path(folder), few)
+        rehearsing = _Rehearsing.of(site, Path(folder), few)
         shapes = tuple(
             _rehearsed(rehearsing, site, settings, store, members, device=device)
             for members in alike.values()
@@ -100,7 +98,7 @@ def rehearse(
     return Rehearsal(
         stage=stage.name,
         rounds=stage.networks[0].rounds or settings.federation.rounds,
-        exams=int((few.tensors.fold != MISSING).sum()),
+        exams=int((few.fold != MISSING).sum()),
         device=str(device),
         shapes=shapes,
     )
@@ -142,7 +140,7 @@ def _few(store: Store) -> torch.Tensor:
 
 
 def _rehearsed(
-    rehearsing: Site,
+    rehearsing: _Rehearsing,
     site: Site,
     settings: Settings,
     store: Store,
@@ -199,34 +197,36 @@ def campaign_up_bytes(settings: Settings) -> int:
 
 
 def _timed(
-    site: Site, request: TrainRequest, settings: Settings, device: torch.device
+    rehearsing: _Rehearsing, request: TrainRequest, settings: Settings, device: torch.device
 ) -> tuple[float, float, TrainReply]:
     """Seconds of a step, seconds of all else in a round, and the reply."""
     short, long = _with_steps(settings, 1), _with_steps(settings, STEPS)
-    first_s, reply = _trained(site, request, short, device)  # builds the network and touches the pictures
+    first_s, reply = _trained(
+        rehearsing, request, short, device
+    )  # builds the network and touches the pictures
     if first_s > SLOW_S:
         return first_s, 0.0, reply
-    one_s, _ = _fastest(site, request, short, device)
-    more_s, reply = _fastest(site, request, long, device)
+    one_s, _ = _fastest(rehearsing, request, short, device)
+    more_s, reply = _fastest(rehearsing, request, long, device)
     step_s = max(0.0, (more_s - one_s) / (STEPS - 1))
     return step_s, max(0.0, one_s - step_s), reply
 
 
 def _fastest(
-    site: Site, request: TrainRequest, settings: Settings, device: torch.device
+    rehearsing: _Rehearsing, request: TrainRequest, settings: Settings, device: torch.device
 ) -> tuple[float, TrainReply]:
-    runs = [_trained(site, request, settings, device) for _ in range(REPEATS)]
+    runs = [_trained(rehearsing, request, settings, device) for _ in range(REPEATS)]
     return min(runs, key=lambda run: run[0])
 
 
 def _trained(
-    site: Site, request: TrainRequest, settings: Settings, device: torch.device
+    rehearsing: _Rehearsing, request: TrainRequest, settings: Settings, device: torch.device
 ) -> tuple[float, TrainReply]:
     def work(where: torch.device, share: int) -> TrainReply | MissingWeights:
-        return node.train(site, request, settings, device=where, share=share)
+        return node.train(rehearsing.site, request, settings, device=where, share=share, data=rehearsing.few)
 
     began = time.perf_counter()
-    reply = memory.within(site, device, work)
+    reply = memory.within(rehearsing.site, device, work)
     took = time.perf_counter() - began
     assert isinstance(reply, TrainReply), "all frozen weights are attached"
     return took, reply

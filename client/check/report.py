@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from rich.text import Text
 
 from common.errors import SynofedError
-from common.terminal import LAYOUT, Table, visible
+from common.text.terminal import LAYOUT, Table, visible
 
 Section = Literal["site", "data", "place", "policy", "connection", "versions", "campaigns", "dry round"]
 State = Literal["ok", "warning", "problem"]

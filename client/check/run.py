@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING
 from client.check import clock_and_certificate, consent, data, place
 from client.check.plan import Chosen, choose
 from client.check.report import Finding, Report, Row, ok, problem, warning
-from client.ingest.placing import table
-from client.ingest.pseudonyms import write_private
-from client.ingest.rows import read_rows
-from client.ingest.tables import Reading, read_tables
-from client.site import Site
-from client.site_store import site_store
+from client.data.ingest.placing import table
+from client.data.ingest.pseudonyms import write_private
+from client.data.site_store import site_store
+from client.data.tables.rows import read_rows
+from client.data.tables.tables import Reading, read_tables
+from client.site.site import Site
 from common.errors import PolicyError, StorageError, SynofedError, refusal
 from common.extensions import is_own
 from common.settings import Settings
 
 if TYPE_CHECKING:
     from client.check.dry_round import Rehearsal
-    from client.doctor.findings import Report as DoctorReport
-    from client.store import Store
+    from client.data.doctor.findings import Report as DoctorReport
+    from client.data.store import Store
 
 DETAILS = "check-details.csv"
 SENT = "check-sent.csv"
@@ -200,7 +200,7 @@ def _doctor(site: Site) -> tuple[Finding, list[Row]]:
     pictures = sum(bool(row[column]) for _, row in manifest.rows for column in images)
     if pictures > data.DOCTOR_PICTURES:
         return data.doctor(None, pictures=pictures), []
-    from client.doctor.check import check as examine  # noqa: PLC0415  numpy, pillow
+    from client.data.doctor.check import check as examine  # noqa: PLC0415  numpy, pillow
 
     report: DoctorReport = examine(site.folder)
     rows: list[Row] = [(f.check, f.table, str(f.line or ""), f.exam_id, f.what) for f in report.findings]

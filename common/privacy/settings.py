@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from common.section import Name, Positive, Rate, Section, Share
 
 if TYPE_CHECKING:
-    from common.privacy.accounting import PrivateSteps
+    from common.privacy.accounting.accounting import PrivateSteps
 
 LEAST_NOISE, MOST_NOISE = 0.05, 1e6
 """Of a noise multiplier: with less there is no privacy to account for, with more nothing is learnt."""
@@ -49,7 +49,7 @@ class PrivacySettings(Section):
         Raises:
             ConfigurationError: if there is no noise.
         """
-        from common.privacy.accounting import PrivateSteps  # noqa: PLC0415  scipy: not for every command
+        from common.privacy.accounting.accounting import PrivateSteps  # noqa: PLC0415  scipy: not for every command
 
         return PrivateSteps(
             sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier or 0.0, count=count

@@ -34,8 +34,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from common.errors import ConfigurationError, PolicyError
-from common.privacy.discrete_gaussian import LARGEST_VARIANCE, REACH, discrete_gaussian
-from common.privacy.noise import KeyStream
+from common.privacy.mechanism.discrete_gaussian import LARGEST_VARIANCE, REACH, discrete_gaussian
+from common.privacy.mechanism.noise import KeyStream
 
 LEAST_STEPS = 100
 """A site's standard deviation is at least so many grid steps."""

@@ -7,7 +7,7 @@ vectors it is finer, so that a flat gradient still has eight steps in each numbe
 **Guarantees.** A patient changes a site's vector by at most ``max_grad_norm`` in the Euclidean norm over all numbers,
 in exact arithmetic, whatever the gradients hold. The sum over at least ``survivors`` sites carries noise of which
 ``colluders`` of them together know too little to fall below ``noise_multiplier * max_grad_norm``. It costs one
-:class:`~common.privacy.accounting.PrivateSteps`, and the delta of :meth:`PrivateSum.delta_correction`.
+:class:`~common.privacy.accounting.accounting.PrivateSteps`, and the delta of :meth:`PrivateSum.delta_correction`.
 """
 
 from __future__ import annotations

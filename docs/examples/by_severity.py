@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from simulation.partition import Partition, Patient, site_names
+from simulation.cohorts.partition import Partition, Patient, site_names
 
 
 def by_severity(patients: Sequence[Patient], *, sites: int, rng: np.random.Generator) -> Partition:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from common import toml_text
 from common.errors import ConfigurationError, DataError
+from common.text import toml_text
 from server.report.examples import StoredExample, read_examples
 
 Json: TypeAlias = dict[str, Any]

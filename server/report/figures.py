@@ -16,8 +16,8 @@ from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from common import csv_text
-from common.figures import INK, LINE, STYLE, room_in, svg
+from common.text import csv_text
+from common.text.figures import INK, LINE, STYLE, room_in, svg
 from server.report.tables import Cell, Interval
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from common import csv_text
 from common.cohort_settings import PhantomSettings
+from common.text import csv_text
 from simulation.phantom.devices import Device
 from simulation.phantom.patients import Patient, make_patient
 from simulation.phantom.random import stream

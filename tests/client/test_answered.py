@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered
+from client.consent import answered
 from common.errors import UnapprovedError
 from common.messages import TrainRequest
 

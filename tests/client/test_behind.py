@@ -12,15 +12,17 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from client import behind, chain, consent, ledger, ledger_check, ledger_file, receipts
-from client.cli import site as commands
-from client.site import Site
+from client.cli.site_cli import site as commands
+from client.consent import consent, reconcile
+from client.ledger import behind, ledger, ledger_check, ledger_file, receipts
+from client.log import chain
+from client.site.site import Site
 from common.errors import BehindError, DataError
 from common.messages import PlanRequest
-from common.privacy import spending
+from common.privacy.accounting import spending
 from common.receipts import Kept, Receipt, payload
 from common.version import VERSION
-from server.receipts import Receipts
+from server.campaign.receipts import Receipts
 from tests.privacy_evidence import IDS, PATIENTS, ROUNDS, Campaign, make_plan
 from tests.receipts import KEY
 
@@ -47,7 +49,7 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     ledger_file._known.clear()
 
     exams = {"patient_id": list(IDS)}
-    monkeypatch.setattr(Site, "store", lambda self, settings: SimpleNamespace(exams=exams))
+    monkeypatch.setattr(reconcile, "site_store", lambda site, settings: SimpleNamespace(exams=exams))
     return made
 
 
@@ -89,7 +91,7 @@ def test_a_site_that_was_put_back_spends_nothing_until_that_is_settled(campaign:
 
 
 def with_keys(campaign: Campaign) -> list[Kept]:
-    from client import keys
+    from client.site import keys
 
     return [replace(one, public_key=keys.public_key(campaign.site.folder)) for one in campaign.kept]
 
@@ -114,13 +116,18 @@ def test_killed_between_ledger_and_log_it_is_booked_once(
         behind.meet(campaign.site, [last(campaign)])
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
         killed.setattr(behind, "settle", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        from client import reconcile
-
         reconcile.reconcile(campaign.site)
     with pytest.raises(BehindError):
         campaign.debit(3)
     assert CliRunner().invoke(commands, ["ledger", "reconcile", str(campaign.site.folder)]).exit_code == 0
     assert steps(campaign) == {3}
+
+
+def test_a_site_that_has_another_name_now_is_found_too(campaign: Campaign) -> None:
+    toml = campaign.site.folder / "site.toml"
+    toml.write_text(toml.read_text(encoding="utf-8").replace('"north"', '"northern"'), encoding="utf-8")
+    with pytest.raises(BehindError):
+        behind.meet(Site.open(campaign.site.folder), [last(campaign)])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +147,7 @@ def test_a_receipt_that_this_site_did_not_sign_changes_nothing(campaign: Campaig
 
 
 def test_a_receipt_of_format_1_is_held_against_the_whole_log(campaign: Campaign) -> None:
-    from client import keys
+    from client.site import keys
 
     def signed(sequence: int, booked: int) -> Receipt:
         key: Ed25519PrivateKey = keys.signing_key(campaign.site.folder)

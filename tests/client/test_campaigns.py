@@ -15,10 +15,12 @@ import pytest
 import torch
 
 import synofed
-from client import busy, campaigns, decisions, node, timing
-from client.decisions import Status
-from client.policy import Policy
-from client.site import Site
+from client.consent import campaigns, timing
+from client.rounds import node
+from client.site.policy import Policy
+from client.site.site import Site
+from client.state import busy, decisions
+from client.state.decisions import Status
 from common.errors import PolicyError
 from common.messages import NetworkReply, Refusal, Signed, TrainRequest
 from common.version import VERSION
@@ -69,6 +71,12 @@ def test_a_campaign_runs_once_somebody_approved_it_and_stops_when_paused_or_left
     assert isinstance(consent, Signed)
     assert consent.reply.usable == {"hypertrophy": 18}  # of 24, six are held out
     assert isinstance(centre.train(centre.train_request()), Signed)
+    assert "second one" not in said
+    code, again = command("campaigns", "approve", centre.folder, plan_hash[:8], "--by", "Dr Ng")
+    assert (code, "this is a second one, under which the centre may ask for every round" in again) == (
+        0,
+        True,
+    )
 
     assert command("campaigns", "pause", centre.folder, plan_hash[:8])[0] == 0
     centre.refused(centre.train(centre.train_request(2)), "paused", says="is paused")
@@ -80,7 +88,7 @@ def test_a_campaign_runs_once_somebody_approved_it_and_stops_when_paused_or_left
     centre.refused(centre.train(centre.train_request(3)), "policy", says="has left campaign")
     centre.refused(centre.plan(centre.plan_request()), "policy", says="has left campaign")
     decided = [entry["status"] for entry in centre.log() if entry["event"] == "campaign"]
-    assert decided == ["approved", "paused", "approved", "left"]
+    assert decided == ["approved", "approved", "paused", "approved", "left"]
     assert command("log", "verify", centre.folder)[0] == 0
     code, said = command("log", "show", centre.folder, "--last", 100)
     assert (code, "campaign: campaign=test status=approved by=Dr Ng" in said) == (0, True)
@@ -153,7 +161,7 @@ from pathlib import Path
 from common import wire
 from common.messages import PlanRequest
 from common.version import VERSION
-from client import exchange
+from client.rounds import exchange
 plan = PlanRequest(
     campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
 )

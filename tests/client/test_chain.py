@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import chain, keys
+from client.log import chain
+from client.site import keys
 from common.errors import DataError, StorageError, VerificationError
 from common.hash_chain import START, Head
 from tests.full_disk import limited_files

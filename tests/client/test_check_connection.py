@@ -14,15 +14,15 @@ from pathlib import Path
 import pytest
 
 from client.check import clock_and_certificate
-from client.check.connection import _ahead_s, look
 from client.check.report import Finding
-from client.enrolment import Enrolment, enrol
-from client.join import what_keeps
-from client.site import Site
+from client.connection.connection import _ahead_s, look
+from client.connection.enrolment import Enrolment, enrol
+from client.connection.join import what_keeps
+from client.site.site import Site
 from common.enrolment import Invitation
 from common.errors import ConnectionLostError
-from server import certificates
-from server.certificates import Certified
+from server.federation import certificates
+from server.federation.certificates import Certified
 from tests.forward_proxy import forward_proxy
 
 NOW = datetime.now(UTC)

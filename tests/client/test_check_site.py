@@ -12,20 +12,24 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from client import campaigns, node, policy_file, private
 from client.check import consent, data, place, rehearsal, run
 from client.check.plan import choose, from_tables
 from client.check.report import Finding, Report, ok, problem, warning
-from client.cli import site as site_commands
-from client.decisions import Status
-from client.site import Site
-from client.site_store import site_store
+from client.cli.site_cli import site as site_commands
+from client.consent import campaigns
+from client.data.site_store import site_store
+from client.rounds import node
+from client.site import file_permissions as private
+from client.site import policy_file
+from client.site.site import Site
+from client.state.decisions import Status
 from common import wire
 from common.errors import ConfigurationError, DataError, PolicyError, UnapprovedError
 from common.exam import Quarantined
@@ -395,10 +399,10 @@ def test_a_slow_network_is_trained_once(folder: Path, monkeypatch: pytest.Monkey
     answer = node.train
 
     def counted(
-        site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, share: int = 1
+        site: Site, request: TrainRequest, settings: Settings, **how: Any
     ) -> TrainReply | MissingWeights:
         steps.append(settings.training.local_steps)
-        return answer(site, request, settings, device=device, share=share)
+        return answer(site, request, settings, **how)
 
     monkeypatch.setattr(node, "train", counted)
     fast = rehearsal.rehearse(site, settings, store, device=CPU)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from client.ingest import scans
-from client.ingest.decoder import depth, eight_bit
-from client.ingest.pictures import read_cut
+from client.data.ingest import scans
+from client.data.pictures.decoder import depth, eight_bit
+from client.data.pictures.pictures import read_cut
 from common.errors import DataError
 from common.exam import ImageRef
 from common.settings import ImageSettings

@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 import synofed
-from client.doctor import check as doctor
-from client.doctor.findings import TITLES, Finding, Kind, Report
-from client.doctor.hashes import alike, likeness
-from client.doctor.row_checks import side_in
+from client.data.doctor import check as doctor
+from client.data.doctor.findings import TITLES, Finding, Kind, Report
+from client.data.doctor.hashes import alike, likeness
+from client.data.doctor.row_checks import side_in
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from simulation.phantom.devices import FITTED

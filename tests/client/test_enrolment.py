@@ -17,15 +17,17 @@ from cryptography.hazmat.primitives.serialization import (
 from pydantic import SecretStr
 from typer.testing import CliRunner
 
-from client import enrolment, init_cli, keys
-from client.enrolment import Enrolment
-from client.policy import Policy
-from client.site import Site, SiteFile
+from client.cli import init_cli
+from client.connection import enrolment
+from client.connection.enrolment import Enrolment
+from client.site import keys
+from client.site.policy import Policy
+from client.site.site import Site, SiteFile
 from common.enrolment import Invitation, Registration, certificate_fingerprint, spoken
 from common.errors import ConfigurationError, DataError, SynofedError
 from common.section import Section
 from common.version import VERSION
-from server import certificates
+from server.federation import certificates
 from tests.enrolling import NOW, holds, secrets_of_site
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from client import features as module
-from client import withdrawal
-from client.features import features
-from client.site import Site
-from client.site_store import site_store
-from common import pretrained
+from client.data.site_store import site_store
+from client.rounds import features as module
+from client.rounds.features import features
+from client.site.site import Site
+from client.withdrawal import withdrawal
 from common.errors import DataError
 from common.imaging.prepare import picture
+from common.machine import pretrained
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.probe import ProbeNetwork

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client.ingest.folds import folds, is_held_out
+from client.data.tables.folds import folds, is_held_out
 from common.errors import DataError
 from common.exam import Exam
 

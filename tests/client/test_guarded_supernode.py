@@ -22,8 +22,8 @@ from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.run import Run
 from flwr.supernode.nodestate import NodeStateFactory
 
-from client import guarded_supernode as guard
-from client.supernode import SITE_VARIABLE
+from client.connection import guarded_supernode as guard
+from client.connection.supernode import SITE_VARIABLE
 from common.fab import CAMPAIGN, fab, fab_hash, refusal, refused_by
 from common.version import VERSION
 from tests.flower_package import package

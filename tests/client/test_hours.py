@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import hours
+from client.site import hours
 
 COPENHAGEN = ZoneInfo("Europe/Copenhagen")
 WINTER = datetime(2026, 1, 7, 12, 0, tzinfo=UTC)

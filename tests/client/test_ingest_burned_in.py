@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.data import get_testdata_file
 
-from client.ingest import burned_in, scans
+from client.data.ingest import scans
+from client.data.pictures import burned_in
 from common.imaging.doppler import flow_mask
 from simulation.phantom import devices, patients, screen
 from tests.client.dicom_files import speckle, with_text

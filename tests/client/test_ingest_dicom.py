@@ -15,8 +15,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from client.ingest import region, scans
-from client.ingest.mapping import DeviceSection
+from client.data.ingest import region, scans
+from client.data.ingest.mapping import DeviceSection
 from common.errors import DataError
 from common.exam import Roi
 from tests.client.dicom_files import FLOW, TISSUE, speckle, with_flow, write_dicom

@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from client.ingest.facts import FACTS, gather, moment_s, translated
-from client.ingest.identifiers import look_alikes, plain
-from client.ingest.mapping import Fact, PairSection
-from client.ingest.mapping import Mapping as Meaning
-from client.ingest.pairing import Candidate, Paired, pair
-from client.ingest.pseudonyms import Pseudonyms
+from client.data.ingest.facts import FACTS, gather, moment_s, translated
+from client.data.ingest.mapping import Fact, PairSection
+from client.data.ingest.mapping import Mapping as Meaning
+from client.data.ingest.pairing import Candidate, Paired, pair
+from client.data.ingest.pseudonyms import Pseudonyms
+from client.ledger.identifiers import look_alikes, plain
 from common.errors import DataError
 
 RULES = PairSection()

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian
 
-from client.ingest import mapping
-from client.ingest.ingest import Ingested, ingest
+from client.data.ingest import mapping
+from client.data.ingest.ingest import Ingested, ingest
 from common.errors import DataError
 from tests.client.dicom_files import speckle, with_text, write_dicom
 from tests.client.export import make_export

@@ -15,11 +15,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 import synofed
-from client.ingest import burned_in, mapping
-from client.ingest.arrays import write_arrays
-from client.ingest.ingest import Ingested, ingest
-from client.ingest.manifest import read_manifest
-from client.ingest.tables import read_tables
+from client.data.ingest import mapping
+from client.data.ingest.ingest import Ingested, ingest
+from client.data.pictures import burned_in
+from client.data.pictures.arrays import write_arrays
+from client.data.tables.manifest import read_manifest
+from client.data.tables.tables import read_tables
 from common.errors import ConfigurationError, DataError
 from tests.client.dicom_files import FLOW, TISSUE, on_screen, speckle, with_flow, with_text, write_dicom
 from tests.client.export import DICOM_ID, DUAL_ID, MAPPING, SECRETS, Export, make_export
@@ -286,8 +287,8 @@ def test_what_an_interrupted_import_left_is_cleared_away(tmp_path: Path) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from client.ingest import mapping
-from client.ingest.ingest import ingest
+from client.data.ingest import mapping
+from client.data.ingest.ingest import ingest
 source, out, meaning, private = map(Path, sys.argv[1:])
 kill = lambda done, total: os.kill(os.getpid(), signal.SIGKILL)
 ingest(source, out, mapping.load(meaning), private=private, progress=kill)

@@ -9,8 +9,8 @@ import pytest
 from openpyxl.worksheet.worksheet import Worksheet
 from PIL import Image
 
-from client.ingest import mapping
-from client.ingest.ingest import Ingested, ingest
+from client.data.ingest import mapping
+from client.data.ingest.ingest import Ingested, ingest
 from common.errors import DataError
 from tests.client.dicom_files import speckle
 from tests.site_folders import read_table

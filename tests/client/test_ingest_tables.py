@@ -5,8 +5,8 @@ import openpyxl
 import pytest
 from openpyxl.chart import BarChart
 
-from client.ingest.file_rows import FileRows
-from client.ingest.rows import Table, grade, read_table
+from client.data.tables.file_rows import FileRows
+from client.data.tables.rows import Table, grade, read_table
 from common.errors import DataError
 
 NEEDED = ("Pat-ID", "Höhe")

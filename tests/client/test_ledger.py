@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import audit, chain, keys, ledger, ledger_check, ledger_file, ledger_patients
-from client.cli import site as commands
-from client.ledger_spent import spent
-from client.site import Site
+from client.cli.site_cli import site as commands
+from client.ledger import ledger, ledger_check, ledger_file, ledger_patients
+from client.ledger.ledger_spent import spent
+from client.log import audit, chain
+from client.site import keys
+from client.site.site import Site
 from common.errors import BudgetError, DataError, PolicyError, StorageError, VerificationError
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.chain import spoken
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.chain import spoken
 from common.receipts import Kept, payload
 from tests.full_disk import limited_files
 from tests.ledgers import make_release, make_site, make_unbounded, patients

@@ -5,8 +5,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-from client import ledger, ledger_check, ledger_file, ledger_patients
-from common.privacy.spending import PrivateRelease
+from client.ledger import ledger, ledger_check, ledger_file, ledger_patients
+from common.privacy.accounting.spending import PrivateRelease
 from tests.ledger_spender import RELEASED
 from tests.ledgers import make_release, make_site
 

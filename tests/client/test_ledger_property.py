@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from client import ledger, ledger_check, ledger_file, ledger_patients
-from client.site import Site
-from common.privacy.accounting import PrivateSteps, epsilon
+from client.ledger import ledger, ledger_check, ledger_file, ledger_patients
+from client.site.site import Site
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from tests.ledgers import make_release, make_site, make_unbounded, patients
 
 CAP = 2.0

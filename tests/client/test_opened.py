@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from client import decisions, opened
-from client.site import Site
+from client.consent import opened
+from client.site.site import Site
+from client.state import decisions
 from common.errors import PolicyError, StorageError
 from common.secure_aggregation.terms import Context
 from tests.site_folders import make_site_folder
@@ -57,6 +58,22 @@ def test_a_run_is_what_the_centre_calls_it_unless_people_approve(site: Site) -> 
         opened.note(site, another, ["a"])
         with pytest.raises(PolicyError):
             opened.note(site, CONTEXT, ["a"])
+
+
+def test_a_second_approval_is_for_another_run(site: Site) -> None:
+    """A site that had left and approved again opened the round of the same run a second time, over other sites."""
+    opened.note(site, CONTEXT, ["a"])
+    for _ in range(2):
+        opened.forget(site.folder, CONTEXT.plan_hash)
+        with pytest.raises(PolicyError, match="not helped to open"):
+            opened.check(site, OTHER, ["a"])
+    opened.check(site, OTHER, ["b"])
+    opened.note(site, replace(OTHER, run="b" * 32), ["a"])
+    opened.forget(site.folder, CONTEXT.plan_hash)
+    for run in ("a", "b"):
+        with pytest.raises(PolicyError, match="not helped to open"):
+            opened.note(site, replace(OTHER, run=run * 32, attempt="3" * 32), ["a"])
+    opened.note(site, replace(OTHER, run="c" * 32), ["a"])
 
 
 def test_what_cannot_be_read_or_written_lets_nothing_be_opened(site: Site) -> None:

@@ -9,9 +9,10 @@ from flwr.app import RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import outbox, receipts
-from client.audit import Asked
-from client.site import Site
+from client.ledger import receipts
+from client.log import outbox
+from client.log.audit import Asked
+from client.site.site import Site
 from common import wire
 from common.errors import DataError, StorageError, VerificationError
 from common.messages import NetworkReply, TrainReply, TrainRequest

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import campaign_page, campaigns, decisions, participation
-from client.cli import site as site_cli
-from client.site import Site
+from client.cli.site_cli import site as site_cli
+from client.consent import campaign_page, campaigns, participation
+from client.site.site import Site
+from client.state import decisions
 from common.errors import DataError, PolicyError, UnapprovedError
 from common.messages import PlanRequest
 from common.settings import Settings
@@ -121,6 +122,14 @@ def test_what_was_declared_is_shown_told_to_the_centre_and_stays(tmp_path: Path)
         assert decisions.without(site, plan_hash) == out
     page = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
     assert sum("takes no part" in line for line in page.takes_part) == len(out)
+    campaigns.decide(site, plan_hash, decisions.Status.PAUSED, by="officer")
+    more = runner.invoke(
+        site_cli, ["campaigns", "approve", str(folder), plan_hash[:8], "--without", "hypertrophy"]
+    )
+    # it was not heard, and the campaign went on with all of it
+    assert isinstance(more.exception, PolicyError)
+    assert "stays as it was approved" in str(more.exception)
+    assert decisions.listed(site)[plan_hash].status is decisions.Status.PAUSED
 
 
 def test_an_approval_of_before_has_to_be_given_again(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import keys, peers
-from client.cli import site as commands
-from client.policy import Policy
-from client.site import Site
+from client.cli.site_cli import site as commands
+from client.consent import peers
+from client.site import keys
+from client.site.policy import Policy
+from client.site.site import Site
 from common.errors import ConfigurationError, PolicyError
 from tests.site_folders import make_settings
 

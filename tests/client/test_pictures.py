@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.ingest.pictures import read_cut
+from client.data.pictures.pictures import read_cut
 from common.errors import DataError
 from common.exam import ImageRef, Roi
 from common.imaging.roi import stored_px

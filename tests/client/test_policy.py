@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import ValidationError
 
-from client.policy import Policy
+from client.site.policy import Policy
 from common.errors import HoursError, PolicyError
 from tests.site_folders import make_settings
 

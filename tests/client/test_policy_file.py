@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client import chain, officer, policy_file
-from client.site import Site
+from client.log import chain
+from client.site import officer, policy_file
+from client.site.site import Site
 from common.errors import DataError, PolicyError, VerificationError
 from tests import asking
 from tests.site_folders import make_site_folder

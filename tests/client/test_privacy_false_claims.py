@@ -15,18 +15,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import allow_list, evidence, ledger, ledger_file
-from client.ingest.folds import folds, is_held_out
-from client.ledger_spent import spent
-from client.site import Site
+from client.data.tables.folds import folds, is_held_out
+from client.evidence import evidence
+from client.ledger import ledger, ledger_file
+from client.ledger.ledger_spent import spent
+from client.rounds import allow_list
+from client.site.site import Site
 from common import wire
 from common.errors import BudgetError, PolicyError
 from common.exam import MISSING, Exam
 from common.messages import NetworkReply, TrainReply, TrainRequest
-from common.privacy import claims, costs, spending
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.audit_report import Report, SiteAudit
-from common.privacy.spending import PrivateRelease
+from common.privacy.accounting import costs, spending
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.spending import PrivateRelease
+from common.privacy.audit import claims
+from common.privacy.audit.audit_report import Report, SiteAudit
 from tests.ledgers import make_release, make_site, patients
 from tests.privacy_evidence import PATIENTS, ROUNDS, SIGMA, SIZES, Campaign, make_plan
 

@@ -9,21 +9,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaign_page, campaigns, decisions, ledger
-from client import evidence as site_evidence
-from client.decisions import Status
-from client.site import Site
-from client.site_store import site_store
-from client.store import eligible
-from common import pretrained
+from client.consent import answered, campaign_page, campaigns
+from client.data.site_store import site_store
+from client.data.store import eligible
+from client.evidence import evidence as site_evidence
+from client.ledger import ledger
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import Status
 from common.errors import BudgetError
+from common.machine import pretrained
 from common.messages import Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
-from common.privacy import claims, spending
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import spending
+from common.privacy.accounting.accounting import epsilon
+from common.privacy.audit import claims
 from common.settings import Settings
-from server.weights import StartWeights
+from server.rounds.weights import StartWeights
 from tests import asking
 from tests.asking import Centre
 from tests.ledgers import make_release, make_site, patients
@@ -170,7 +173,7 @@ def test_each_run_is_looked_at_in_full(centre: Centre) -> None:
 def test_an_approval_of_an_older_version_has_to_be_given_again(centre: Centre) -> None:
     place = decisions.folder(centre.folder, centre.settings.plan_hash())
     state = decisions.listed(Site.open(centre.folder))[centre.settings.plan_hash()]
-    campaigns._write(place, state.model_copy(update={"budget": None}))
+    decisions.write(place, state.model_copy(update={"budget": None}))
     centre.refused(centre.train(asks(centre, 1)), "unapproved", says="approved by an earlier version")
     approve(centre)
     assert isinstance(centre.train(asks(centre, 1)), Signed)

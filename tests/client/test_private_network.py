@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 
-from client import campaigns, ledger, private_network
-from client.decisions import Status
-from client.site import Site
+from client.consent import campaigns
+from client.ledger import ledger
+from client.rounds import private_network
+from client.site.site import Site
+from client.state.decisions import Status
 from common.errors import ConfigurationError
 from common.messages import Signed
 from common.methods.stages import networks
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.spending import Booked, PrivateRelease, UnboundedRelease
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.spending import Booked, PrivateRelease, UnboundedRelease
 from common.settings import Settings
 from tests import asking
 from tests.asking import Centre

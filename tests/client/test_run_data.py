@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageOps
 
-from client import ledger_file, run_data, store, withdrawal
-from client.site import Site
+from client.data import store
+from client.ledger import ledger_file
+from client.rounds import run_data
+from client.site.site import Site
+from client.withdrawal import withdrawal
 from common.errors import ChangedDataError, SiteStateError, UpdateError
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from client import enrolment as site_enrolment
-from client.check.connection import look
-from client.join import joining
-from client.site import Site
-from client.supernode import free_port, services
+from client.connection import enrolment as site_enrolment
+from client.connection.connection import look
+from client.connection.join import joining
+from client.connection.supernode import free_port, services
+from client.site.site import Site
 from common.errors import ConfigurationError, ConnectionLostError
-from common.redaction import redacted
-from server import enrolment
+from common.text.redaction import redacted
+from server.federation import enrolment
 from tests.enrolling import holds, join, make_home, secrets_of_site
 
 ROOT = Path(__file__).parents[2]

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import private, service
-from client.cli import site as site_commands
-from client.service import cron_lines, unit
-from client.site import Site
-from client.site_store import site_store
+from client.cli.site_cli import site as site_commands
+from client.connection import service
+from client.connection.service import cron_lines, unit
+from client.data.site_store import site_store
+from client.site import file_permissions as private
+from client.site.site import Site
 from common.errors import ConfigurationError
-from server.enrolment import invite
+from server.federation.enrolment import invite
 from tests.enrolling import make_home
 from tests.site_folders import make_settings, make_site_folder
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 import synofed
-from client import chain, keys, policy_file, receipts
-from client.site import Site
+from client.ledger import receipts
+from client.log import chain
+from client.site import keys, policy_file
+from client.site.site import Site
 from common.messages import PlanRequest, TrainRequest
 from common.receipts import Contents, Kept, Receipt, dump
 from tests.site_folders import make_site_folder

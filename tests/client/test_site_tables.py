@@ -4,9 +4,9 @@ import math
 import openpyxl
 import pytest
 
-from client.ingest.agreement import reader_agreement
-from client.ingest.tables import Tables, read_tables
-from client.site import Site
+from client.data.tables.agreement import reader_agreement
+from client.data.tables.tables import Tables, read_tables
+from client.site.site import Site
 from common.errors import ConfigurationError, DataError
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from client import join
-from client.cli import site as commands
+from client.cli.site_cli import site as commands
+from client.connection import join
 from tests.site_folders import make_site_folder
 
 

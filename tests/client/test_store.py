@@ -12,11 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from client import store as store_module
-from client.keys import site_secret
-from client.site import Site
-from client.site_store import site_store
-from client.store import Store
+from client.data import store as store_module
+from client.data.site_store import site_store
+from client.data.store import Store
+from client.site.keys import site_secret
+from client.site.site import Site
 from common.errors import DataError
 from common.imaging.roi import stored_px
 from common.settings import Settings
@@ -240,8 +240,8 @@ def test_threads_share_one_store(site):
 OPEN = """
     import sys
     from pathlib import Path
-    from client.site import Site
-    from client.site_store import site_store
+    from client.site.site import Site
+    from client.data.site_store import site_store
     from tests.site_folders import make_settings
     store = site_store(Site.open(Path(sys.argv[1])), make_settings())
     print(store.fingerprint, len(store.tensors), int(store.tensors.images["gs"].sum()))
@@ -249,8 +249,8 @@ OPEN = """
 KILLED = """
     import os, signal, sys
     from pathlib import Path
-    from client.site import Site
-    from client.site_store import site_store
+    from client.site.site import Site
+    from client.data.site_store import site_store
     from tests.site_folders import make_settings
     def kill(done, of):
         if done == 5:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from client import exchange, ledger, ledger_check, ledger_file, ledger_head, unprotected, withdrawal
-from client.exchange import Compute
-from client.ledger_spent import spent
-from client.site import Site
+from client.ledger import ledger, ledger_check, ledger_file, ledger_head
+from client.ledger.ledger_spent import spent
+from client.rounds import exchange, unprotected
+from client.rounds.exchange import Compute
+from client.site.site import Site
+from client.withdrawal import withdrawal
 from common import receipts
 from common.messages import Refusal, Signed, TrainReply, TrainRequest
 from common.receipts import Kept

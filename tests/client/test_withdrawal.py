@@ -6,14 +6,17 @@ import openpyxl
 import pytest
 from typer.testing import CliRunner
 
-from client import audit, chain, ledger, ledger_check, ledger_file, patient_data, withdrawal
-from client.data_cli import data as commands
-from client.ledger_spent import spent
-from client.site import Site
-from client.site_store import site_store
-from client.withdrawal_statement import Statement
+from client.cli.data_cli import data as commands
+from client.data import patient_data
+from client.data.site_store import site_store
+from client.ledger import ledger, ledger_check, ledger_file
+from client.ledger.ledger_spent import spent
+from client.log import audit, chain
+from client.site.site import Site
+from client.withdrawal import withdrawal
+from client.withdrawal.withdrawal_statement import Statement
 from common.errors import DataError, PolicyError, VerificationError
-from common.privacy.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from tests.ledgers import make_release, make_unbounded
 from tests.site_folders import make_settings, make_site_folder, read_table
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.aggregation.mean import InMemory, Weighted, weighted_mean
-from server.spool import Spool
+from server.rounds.spool import Spool
 from tests.full_disk import limited_files
 
 

@@ -2,7 +2,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from common.committee import Committee
+from common.ensemble.committee import Committee
 from common.networks import build
 from common.settings import Settings
 from common.training.local import score, train_network

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common import csv_text
+from common.text import csv_text
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 

@@ -21,7 +21,7 @@ from common.enrolment import (
     spoken,
 )
 from common.errors import ConfigurationError, VerificationError
-from server import certificates
+from server.federation import certificates
 from tests.enrolling import NOW
 
 CODE = "5a" * 32

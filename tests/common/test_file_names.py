@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from common.file_names import file_name
 from common.settings import parse
+from common.text.file_names import file_name
 from tests.common.test_terminal import NAMES, UNSEEN
 
 NETWORKS = ("rating/fold0/vascularity/gt1/a", "andersen/fold0/hypertrophy/all/lr0.001", "g0", "train_b-2")

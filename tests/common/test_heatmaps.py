@@ -5,8 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from common.ensemble.heatmaps import (
+    HeatmapSettings,
+    attributions,
+    heatmaps,
+    networks_above_zero,
+    overlay,
+    scaled,
+)
 from common.errors import ConfigurationError, DataError
-from common.heatmaps import HeatmapSettings, attributions, heatmaps, networks_above_zero, overlay, scaled
 from common.networks.backbones import initialise
 from common.networks.fusion import FusionNetwork
 from common.networks.spec import NetworkSpec, Target

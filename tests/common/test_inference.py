@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common import inference
-from common.architecture import architecture, weights_of
-from common.inference import Ensemble, Member, Place, ensemble
+from common.ensemble import inference
+from common.ensemble.architecture import architecture, weights_of
+from common.ensemble.inference import Ensemble, Member, Place, ensemble
+from common.ensemble.stacking import UnstackableError, Weights
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.settings import NetworkSettings
-from common.stacking import UnstackableError, Weights
 
 IMAGES = ("gs", "doppler")
 SMALL = NetworkSettings(backbone="small", image_px=32, width=4, hidden=16)

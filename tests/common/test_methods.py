@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.committee import decided
+from common.ensemble.committee import decided
 from common.errors import ConfigurationError
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen

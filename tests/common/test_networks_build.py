@@ -88,9 +88,8 @@ def test_convolutions_start_as_he_et_al_have_it():
 
 
 def test_the_small_backbone_does_not_import_torchvision():
-    program = (
-        "import sys; import common.training.local, common.committee; sys.exit('torchvision' in sys.modules)"
-    )
+    imports = "import sys; import common.training.local, common.ensemble.committee"
+    program = f"{imports}; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

@@ -7,13 +7,13 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from client.ingest.mapping import Mapping as IngestMapping
-from client.site import SiteFile
-from common.heatmaps import HeatmapSettings
+from client.data.ingest.mapping import Mapping as IngestMapping
+from client.site.site import SiteFile
+from common.ensemble.heatmaps import HeatmapSettings
 from common.section import Section
 from common.settings import Settings
-from server.home import Federation
-from simulation.study import StudyFile
+from server.federation.home import Federation
+from simulation.studies.study import StudyFile
 
 ROOTS: tuple[type[Section], ...] = (Settings, SiteFile, IngestMapping, StudyFile, Federation, HeatmapSettings)
 EXTREMES = (math.nan, math.inf, -math.inf, float("1e400"), 1e308, -1e308, 10**30, -(10**30), 2**63, -1e-300)

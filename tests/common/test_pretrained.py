@@ -9,13 +9,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from common import encoder_files, pretrained
 from common.errors import ConfigurationError, VerificationError
+from common.machine import encoder_files, pretrained
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from server.weights import StartWeights
+from server.rounds.weights import StartWeights
 from tests.encoders import probe_settings
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigurationError, VerificationError
-from common.privacy.accounting import (
+from common.privacy.accounting.accounting import (
     PrivateSteps,
     delta,
     epsilon,
@@ -23,7 +23,7 @@ from common.privacy.accounting import (
     merge,
     noise_multiplier,
 )
-from common.privacy.adjacency import guarantee, guarantee_group, guarantee_replaced
+from common.privacy.accounting.adjacency import guarantee, guarantee_group, guarantee_replaced
 
 
 def steps(sample_rate: float, sigma: float, count: int) -> PrivateSteps:

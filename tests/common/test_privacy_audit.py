@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import ConfigurationError
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.audit import best_lower_bound, ceiling, epsilon_lower_bound
-from common.privacy.gaussian_release import release
-from common.privacy.noise import KeyStream
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.audit.audit import best_lower_bound, ceiling, epsilon_lower_bound
+from common.privacy.mechanism.gaussian_release import release
+from common.privacy.mechanism.noise import KeyStream
 from tests.private_heads import entropy
 
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import VerificationError
-from common.privacy import chain, spending
-from common.privacy.chain import START, Head
-from common.privacy.spending import Book, History
+from common.privacy.accounting import chain, spending
+from common.privacy.accounting.chain import START, Head
+from common.privacy.accounting.spending import Book, History
 from tests.ledgers import make_release, make_unbounded
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))

@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.privacy import chain, claims, costs, sent
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.chain import Entry
-from common.privacy.costs import Cost
-from common.privacy.evidence import Answer, Cap, Evidence, Sent
-from common.privacy.spending import Book, PrivateRelease, UnboundedRelease
+from common.privacy.accounting import chain, costs
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.chain import Entry
+from common.privacy.accounting.costs import Cost
+from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
+from common.privacy.audit import claims, sent
+from common.privacy.audit.evidence import Answer, Cap, Evidence, Sent
 from common.settings import Settings
 from tests.ledgers import make_release, make_unbounded
 from tests.privacy_evidence import PATIENTS, ROUNDS, SIGMA, SIZES, make_plan

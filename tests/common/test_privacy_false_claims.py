@@ -20,11 +20,11 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.gaussian_release import release
-from common.privacy.heads import NO_GRADE, Heads, HeadShape, patient_gradients, patient_rows
-from common.privacy.noise import KeyStream
-from common.privacy.patient_step import StepSettings, clipped_sum, private_gradient, sample
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.mechanism.gaussian_release import release
+from common.privacy.mechanism.heads import NO_GRADE, Heads, HeadShape, patient_gradients, patient_rows
+from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient, sample
 from tests.private_heads import FEATURES, PATIENTS, VIEWS, cohort, entropy, start
 
 Step = Callable[[Tensor, list[Heads], StepSettings, bytes], Tensor]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.errors import ConfigurationError
-from common.privacy.membership import membership
+from common.privacy.audit.membership import membership
 
 FOLDS = 5
 

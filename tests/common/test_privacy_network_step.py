@@ -15,13 +15,13 @@ from common.methods.settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Piece, Target
-from common.privacy import network_step, patient_step
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.gaussian_release import clipping_norm
-from common.privacy.heads import Heads, HeadShape, patient_rows
-from common.privacy.network_step import PictureGradients, clipped_sum, private_network_gradient
-from common.privacy.network_training import patients_exams, private_network_steps
-from common.privacy.patient_step import StepSettings
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.mechanism import network_step, patient_step
+from common.privacy.mechanism.gaussian_release import clipping_norm
+from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
+from common.privacy.mechanism.network_step import PictureGradients, clipped_sum, private_network_gradient
+from common.privacy.mechanism.network_training import patients_exams, private_network_steps
+from common.privacy.mechanism.patient_step import StepSettings
 from common.settings import NetworkSettings
 from common.training.data import MISSING, ExamTensors
 from common.training.flat_network import FlatNetwork

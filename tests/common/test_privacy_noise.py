@@ -8,9 +8,9 @@ from Crypto.Cipher import ChaCha20
 from scipy.stats import chisquare, kstest
 
 from common.errors import ConfigurationError
-from common.privacy.discrete_gaussian import discrete_gaussian
-from common.privacy.gaussian_release import ROOM, clipping_norm, grid_step, release
-from common.privacy.noise import KeyStream
+from common.privacy.mechanism.discrete_gaussian import discrete_gaussian
+from common.privacy.mechanism.gaussian_release import ROOM, clipping_norm, grid_step, release
+from common.privacy.mechanism.noise import KeyStream
 from tests.private_heads import entropy
 
 COUNT = 40_000

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ConfigurationError
-from common.privacy import notice
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.onlookers import onlookers
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.planning import notice
+from common.privacy.planning.onlookers import onlookers
 from common.settings import Settings, parse
 from tests.site_folders import make_settings
 

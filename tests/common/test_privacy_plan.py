@@ -3,12 +3,12 @@ import math
 import pytest
 
 from common.errors import ConfigurationError
-from common.privacy import designs as designing
-from common.privacy import dpia, noise_ratio, promise, utility
-from common.privacy import plan as planning
-from common.privacy.accounting import PrivateSteps
-from common.privacy.designs import Design, Key
-from common.privacy.plan import Budget, Cohort, Plan
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.planning import designs as designing
+from common.privacy.planning import dpia, noise_ratio, promise, utility
+from common.privacy.planning import plan as planning
+from common.privacy.planning.designs import Design, Key
+from common.privacy.planning.plan import Budget, Cohort, Plan
 from common.settings import Settings, parse
 from tests.site_folders import make_settings
 

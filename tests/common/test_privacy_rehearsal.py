@@ -11,12 +11,17 @@ import torch
 from torch import Tensor
 
 from common.errors import ConfigurationError
-from common.privacy import attacks
-from common.privacy.accounting import PrivateSteps
-from common.privacy.attacks import RehearsalParameters, Step
-from common.privacy.heads import Heads, PatientRows
-from common.privacy.patient_step import NoisedGradient, StepSettings, clipped_sum, private_gradient
-from common.privacy.rehearsal import Rehearsal, at_claim, ceiling, guesses, rehearsals, rehearse
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.audit import attacks
+from common.privacy.audit.attacks import RehearsalParameters, Step
+from common.privacy.audit.rehearsal import Rehearsal, at_claim, ceiling, guesses, rehearsals, rehearse
+from common.privacy.mechanism.heads import Heads, PatientRows
+from common.privacy.mechanism.patient_step import (
+    NoisedGradient,
+    StepSettings,
+    clipped_sum,
+    private_gradient,
+)
 from tests.private_heads import entropy
 
 IMAGES, HEADS, FEATURES = 8, 6, 8

@@ -13,11 +13,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import ConfigurationError
-from common.privacy import patient_step
-from common.privacy.gaussian_release import clipping_norm
-from common.privacy.heads import NO_GRADE, Heads, HeadShape, PatientRows, layers, logits, patient_rows
-from common.privacy.noise import KeyStream
-from common.privacy.patient_step import NoisedGradient, StepSettings, clipped_sum, private_gradient, sample
+from common.privacy.mechanism import patient_step
+from common.privacy.mechanism.gaussian_release import clipping_norm
+from common.privacy.mechanism.heads import (
+    NO_GRADE,
+    Heads,
+    HeadShape,
+    PatientRows,
+    layers,
+    logits,
+    patient_rows,
+)
+from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.patient_step import (
+    NoisedGradient,
+    StepSettings,
+    clipped_sum,
+    private_gradient,
+    sample,
+)
 from tests.private_heads import FEATURES, IMAGES, PATIENTS, VIEWS, cohort, entropy, start
 
 STEP = StepSettings(max_grad_norm=0.5, noise_multiplier=1.0, sample_rate=1.0, patients=PATIENTS)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from common.processes import Backoff, Service, until_signalled
+from common.machine.processes import Backoff, Service, until_signalled
 
 
 def service(tmp_path: Path, script: str) -> Service:
@@ -74,7 +74,7 @@ def test_stopping_ends_the_whole_group_even_if_it_does_not_listen(tmp_path: Path
 def test_a_child_does_not_outlive_its_parent_that_was_killed(tmp_path: Path) -> None:
     script = (
         "import os, sys, time; from pathlib import Path\n"
-        "from common.processes import Service\n"
+        "from common.machine.processes import Service\n"
         "one = Service(name='one', command=lambda: [sys.executable, '-c', 'import time; time.sleep(600)'],\n"
         f"              environment=os.environ, log=Path({str(tmp_path / 'log')!r}))\n"
         "one.start(); print(one.process.pid, flush=True); time.sleep(600)"

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import kstest
 
 from common.errors import ConfigurationError, PolicyError, UpdateError, VerificationError
-from common.privacy.accounting import PrivateSteps, epsilon
-from common.privacy.discrete_gaussian import LARGEST_VARIANCE
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
+from common.privacy.mechanism.discrete_gaussian import LARGEST_VARIANCE
 from common.secure_aggregation import noise_shares, shamir
 from common.secure_aggregation.fixed_point import (
     Weighted,

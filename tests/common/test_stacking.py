@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.architecture import gather, weights_of
-from common.stacking import UnstackableError, logits, stacked_network
+from common.ensemble.architecture import gather, weights_of
+from common.ensemble.stacking import UnstackableError, logits, stacked_network
 
 Layers = Callable[[Tensor], Tensor]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.terminal import LAYOUT, Console, Table, visible
+from common.text.terminal import LAYOUT, Console, Table, visible
 
 ROOT = Path(__file__).parents[2]
 NAMES = (

@@ -2,12 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from client.ingest import mapping
-from client.site import Site
-from common import settings, toml_text
+from client.data.ingest import mapping
+from client.site.site import Site
+from common import settings
 from common.errors import ConfigurationError
-from server.home import Home
-from simulation import study
+from common.text import toml_text
+from server.federation.home import Home
+from simulation.studies import study
 
 MARKS = ("utf-8-sig", "utf-16", "utf-8")
 

@@ -2,7 +2,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from server import superlink
+from server.service import superlink
 from tests.deployment.federation import Federation
 
 SITES = ("aarhus", "bergen", "cork")

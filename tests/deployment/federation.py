@@ -17,15 +17,16 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client import enrolment as site_enrolment
-from client import policy_file
-from client.site import Site
+from client.connection import enrolment as site_enrolment
+from client.site import policy_file
+from client.site.site import Site
 from common.enrolment import Invitation
-from server import enrolment, provision, superlink
-from server.control import Control, connect
-from server.home import Home
-from server.runs import ENDED, Run
-from simulation import peers
+from server.federation import enrolment, provision
+from server.federation.home import Home
+from server.runs.runs import ENDED, Run
+from server.service import superlink
+from server.service.control import Control, connect
+from simulation.cohorts import peers
 from tests.site_folders import make_site_folder
 
 PATIENCE_S = 500.0

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from client import chain, enrolment, policy_file
-from client.site import Site
+from client.connection import enrolment
+from client.log import chain
+from client.site import policy_file
+from client.site.site import Site
 from common.enrolment import Invitation
-from server.enrolment import invite
+from server.federation.enrolment import invite
 from tests.deployment.federation import Federation, free_port
 from tests.site_folders import make_site_folder
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server import provision
+from server.federation import provision
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 

@@ -7,9 +7,11 @@ from safetensors.torch import load_file
 
 from client.app import app as client_app
 from common.settings import Settings
-from server import campaign, presence, submit
-from server.roster import Roster
-from simulation.grid import App, InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.roster import Roster
+from server.runs import submit
+from server.service import presence
+from simulation.engine.grid import App, InProcessGrid, StrictGrid, Workers
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
 from tests.site_folders import make_settings, read_table

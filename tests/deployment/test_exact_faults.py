@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from client import audit, chain
-from server import file_lock, submit
-from server.home import Home
-from server.runs import Run
+from client.log import audit, chain
+from server.federation import file_lock
+from server.federation.home import Home
+from server.runs import submit
+from server.runs.runs import Run
 from tests.deployment import instants
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import PATIENCE_S, Federation, simulated_sites

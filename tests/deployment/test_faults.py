@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from server import file_lock, submit
-from server.journal import RoundRecord
-from server.runs import Run
+from server.federation import file_lock
+from server.rounds.journal import RoundRecord
+from server.runs import submit
+from server.runs.runs import Run
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
 from tests.deployment.processes import descendants, find, send, tasks
@@ -60,7 +61,7 @@ def task_killed(federation: Federation, run: Run) -> None:
 
 
 def link_cut(federation: Federation, run: Run, seconds: float = 5.0) -> None:
-    proxies = find(federation, "up", "server.proxy")
+    proxies = find(federation, "up", "server.service.proxy")
     assert proxies
     send(proxies, signal.SIGSTOP)
     time.sleep(seconds)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from client.enrolment import enrol, request_file
-from common.flower_environment import FLOWER_ENVIRONMENT
-from server.enrolment import accept, invite
-from server.provision import provision
+from client.connection.enrolment import enrol, request_file
+from common.machine.flower_environment import FLOWER_ENVIRONMENT
+from server.federation.enrolment import accept, invite
+from server.federation.provision import provision
 from tests.forward_proxy import ForwardProxy, forward_proxy
 from tests.proxy_parties import free_port
 

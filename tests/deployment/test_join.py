@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from client import enrolment as site_enrolment
-from client.join import explain, joining, locked, state_file
+from client.connection import enrolment as site_enrolment
+from client.connection.join import explain, joining, locked, state_file
 from common.enrolment import Invitation
 from common.errors import ConfigurationError, DataError
-from server import enrolment
+from server.federation import enrolment
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 from tests.site_folders import make_site_folder

@@ -9,7 +9,7 @@ from flwr.common.serde import user_config_to_proto
 from flwr.proto.control_pb2 import StartRunRequest
 from flwr.proto.fab_pb2 import Fab
 
-from client import chain
+from client.log import chain
 from common.fab import refusal
 from common.version import VERSION
 from tests.deployment.conftest import SITES

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.version import VERSION
-from server import submit
+from server.runs import submit
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 from tests.deployment.test_end_to_end import configured

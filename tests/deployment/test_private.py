@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from client import ledger, receipts
-from common import network_files
-from common.privacy import spending
-from common.privacy.accounting import epsilon
-from server import submit
+from client.ledger import ledger, receipts
+from common.machine import network_files
+from common.privacy.accounting import spending
+from common.privacy.accounting.accounting import epsilon
+from server.runs import submit
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 from tests.public_encoders import make_encoders

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from common.settings import parse
-from server import submit
-from server.runs import ENDED, Run
+from server.runs import submit
+from server.runs.runs import ENDED, Run
 from tests.deployment.federation import Federation
 from tests.deployment.processes import command, descendants
 
@@ -51,7 +51,7 @@ def memory_bytes(federation: Federation) -> dict[str, int]:
     names = {
         "patient_superlink": "SuperLink",
         "flwr-serverapp": "campaign",
-        "server.proxy": "proxy",
+        "server.service.proxy": "proxy",
         "guarded_supernode node": "SuperNode",
         "forkserver": "task",
     }

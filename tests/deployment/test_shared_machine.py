@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client import private
+from client.site import file_permissions as private
 from tests.deployment.federation import Federation
 
 SITE = "aarhus"

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from client import ensemble
-from client.site import Site
-from common import network_files
+from client.ensemble import ensemble
+from client.site.site import Site
+from common.machine import network_files
 from common.settings import CampaignSettings
-from server import submit
+from server.runs import submit
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 from tests.deployment.test_end_to_end import configured

@@ -15,10 +15,10 @@ from client.app import app
 from common import wire
 from common.aggregation import federated
 from common.settings import Settings
-from server import campaign
-from server.events import Event
-from server.roster import Roster
-from server.rounds import GroupRounds
+from server.campaign import campaign
+from server.campaign.events import Event
+from server.campaign.roster import Roster
+from server.rounds.rounds import GroupRounds
 from tests.federation.faults import Fault, FaultyGrid, die, in_process
 
 ROUND = 2

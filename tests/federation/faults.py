@@ -23,10 +23,10 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from client.app import app as client_app
 from common import wire
-from simulation.grid import App, LocalGrid, arrive
+from simulation.engine.grid import App, LocalGrid, arrive
 
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["client.app", "server.campaign", "simulation.grid"])
+processes.set_forkserver_preload(["client.app", "server.campaign.campaign", "simulation.engine.grid"])
 
 
 class Fault(Protocol):
@@ -209,7 +209,7 @@ class Sites:
 
     def close(self) -> None:
         """End all processes."""
-        for process, _ in self._links.values():
+        for process, _ in list(self._links.values()):
             process.kill()
             process.join()
 

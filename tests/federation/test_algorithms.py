@@ -10,15 +10,15 @@ import pytest
 from flwr.app import Context, Message
 from safetensors.numpy import load_file
 
-from client import site_state
 from client.app import app as client_app
+from client.state import site_state
 from common import wire
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
-from server import campaign
-from server.campaign import Event, Status
-from server.journal import RoundRecord
-from server.plan import stage_costs
+from server.campaign import campaign
+from server.campaign.campaign import Event, Status
+from server.campaign.plan import stage_costs
+from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import (
     FULL_BATCH_STEP,
     assert_same,

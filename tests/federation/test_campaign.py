@@ -11,23 +11,25 @@ import torch
 from flwr.app import Context, Message
 from torch.nn import functional as F
 
-from client import receipts
 from client.app import app as client_app
-from client.site import Site
-from client.site_store import site_store
-from common import network_files, wire
+from client.data.site_store import site_store
+from client.ledger import receipts
+from client.site.site import Site
+from common import wire
 from common.errors import CampaignError, PolicyError
 from common.imaging.prepare import picture
+from common.machine import network_files
 from common.methods.rating import Rating
 from common.methods.stages import NetworkResult, Stage, networks
 from common.networks import build, layout
 from common.settings import Settings, TrainingSettings
 from common.training.inputs import labels, training_exams
-from server import campaign, weights
-from server.campaign import Event, Outcome, Status
-from server.journal import RoundRecord
-from server.roster import Roster
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Event, Outcome, Status
+from server.campaign.roster import Roster
+from server.rounds import weights
+from server.rounds.journal import RoundRecord
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_settings, make_site_folder
 
 FULL_BATCH_STEP = TrainingSettings(

@@ -4,13 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from client import ledger_file, withdrawal
-from client.site import Site
-from client.store import close_all
+from client.data.store import close_all
+from client.ledger import ledger_file
+from client.site.site import Site
+from client.withdrawal import withdrawal
 from common.errors import CampaignError
 from common.settings import Settings
-from server.campaign import Event, Status
-from server.journal import RoundRecord
+from server.campaign.campaign import Event, Status
+from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import configured, run
 from tests.site_folders import make_site_folder, read_table, write_table
 

@@ -21,29 +21,38 @@ from flwr.app import Message
 from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix
 from typer.testing import CliRunner
 
-from client import campaigns, chain, decisions, ensemble, keys, policy_file, receipts
-from client import cli as site_cli
 from client.app import app as client_app
-from client.decisions import Status
-from client.site import Site
-from client.site_store import site_store
-from common import network_files, pretrained, wire
-from common.ensemble import Statement, sign
+from client.cli import site_cli
+from client.consent import campaigns
+from client.data.site_store import site_store
+from client.ensemble import ensemble
+from client.ledger import receipts
+from client.log import chain
+from client.site import keys, policy_file
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import Status
+from common import wire
+from common.ensemble.ensemble import Statement, sign
 from common.errors import DataError, VerificationError
+from common.machine import network_files, pretrained
+from common.machine.network_files import TrainedNetwork
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed
 from common.methods.stages import NetworkResult, networks
-from common.network_files import TrainedNetwork
 from common.networks import build, torchvision_shim
 from common.settings import CampaignSettings, Settings
-from server import campaign, certificates, deployed, hand_out, submit
-from server.campaign import Outcome
-from server.hand_out import RECEIVED, Ensemble
-from server.home import Home
-from server.members import Pace
-from server.receipts import Receipts
-from server.roster import Roster
-from server.superlink import HOME_VARIABLE
-from simulation import cli as simulation_cli
+from server import deployed
+from server.campaign import campaign, hand_out
+from server.campaign.campaign import Outcome
+from server.campaign.hand_out import RECEIVED, Ensemble
+from server.campaign.members import Pace
+from server.campaign.receipts import Receipts
+from server.campaign.roster import Roster
+from server.federation import certificates
+from server.federation.home import Home
+from server.runs import submit
+from server.service.superlink import HOME_VARIABLE
+from simulation.cli import researcher_cli as simulation_cli
 from tests import enrolling
 from tests.asking import Centre
 from tests.federation.fault_processes import NoFault

@@ -14,20 +14,21 @@ import pytest
 from flwr.app import Context, Error, Message
 from flwr.common.constant import ErrorCode
 
-from client import keys as site_keys
 from client.app import app as client_app
-from common import atomic, wire
+from client.site import keys as site_keys
+from common import wire
 from common.errors import CampaignError, PolicyError
 from common.fab import refusal
+from common.machine import atomic
 from common.settings import Settings
 from common.version import VERSION
-from server import campaign, loop
-from server.campaign import Outcome, Status
-from server.events import CentreNews, Event, SiteNews
-from server.journal import RoundRecord
-from server.members import Pace
-from server.roster import Roster
-from simulation.grid import App
+from server.campaign import campaign, loop
+from server.campaign.campaign import Outcome, Status
+from server.campaign.events import CentreNews, Event, SiteNews
+from server.campaign.members import Pace
+from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
+from simulation.engine.grid import App
 from tests.federation import fault_processes
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, FaultyGrid, Sites, in_process, processes, replay

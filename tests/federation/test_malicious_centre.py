@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client import answered, campaigns, decisions
-from client.decisions import Status
-from client.site import Site
+from client.consent import answered, campaigns
+from client.site.site import Site
+from client.state import decisions
+from client.state.decisions import Status
 from common import wire
 from common.messages import PlanRequest, Refusal, Signed, WeightsRef
 from common.methods.stages import networks

@@ -9,15 +9,15 @@ import pytest
 
 import synofed
 from client.app import app as client_app
-from common import network_files
+from common.machine import network_files
 from common.methods.stages import method, networks
 from common.scoring import eoss
 from common.settings import Settings, load
-from server import campaign
-from server.campaign import Event, Outcome
-from server.journal import RoundRecord
-from server.roster import Roster
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Event, Outcome
+from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_site_folder
 
 CONFIG = """

@@ -15,15 +15,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Message
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from client import ensemble, node, policy_file
 from client.app import app as client_app
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.ensemble import ensemble
+from client.rounds import node
+from client.site import policy_file
+from client.site.site import Site
 from common.settings import Settings
-from server import campaign, deployed, runs, submit
-from server.home import Home
-from server.members import Pace
-from server.superlink import HOME_VARIABLE
+from server import deployed
+from server.campaign import campaign
+from server.campaign.members import Pace
+from server.federation.home import Home
+from server.runs import runs, submit
+from server.service.superlink import HOME_VARIABLE
 from tests import enrolling
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import FaultyGrid, in_process

@@ -11,25 +11,26 @@ import torch
 from flwr.app import Context, Message
 from torch.nn import functional as F
 
-from client import ledger
 from client.app import app as client_app
-from client.site import Site
-from client.site_store import site_store
-from common import network_files, pretrained, wire
+from client.data.site_store import site_store
+from client.ledger import ledger
+from client.site.site import Site
+from common import wire
 from common.errors import BudgetError, PolicyError
 from common.imaging.prepare import picture
+from common.machine import network_files, pretrained
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
-from common.privacy import spending
-from common.privacy.accounting import epsilon
+from common.privacy.accounting import spending
+from common.privacy.accounting.accounting import epsilon
 from common.settings import Settings
-from server import campaign
-from server.campaign import Outcome, Status
-from server.roster import Roster
-from server.weights import StartWeights
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Outcome, Status
+from server.campaign.roster import Roster
+from server.rounds.weights import StartWeights
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
@@ -204,7 +205,7 @@ def test_rounds_beyond_what_patients_have_left_are_noise_and_no_refusal(
     settings = configured(encoders=tmp_path / "encoders")
     assert settings.privacy is not None
     two = epsilon([settings.privacy.steps(2)], delta=1e-5)
-    monkeypatch.setattr("client.private_consent.check", lambda site, settings: None)
+    monkeypatch.setattr("client.consent.private_consent.check", lambda site, settings: None)
     toml = (folders[0] / "site.toml").read_text()
     (folders[0] / "site.toml").write_text(
         toml.replace("maximum_epsilon = 50.0", f"maximum_epsilon = {two + 1e-6}")

@@ -12,15 +12,17 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from client import evidence, ledger_file, withdrawal
-from client.site import Site
+from client.evidence import evidence
+from client.ledger import ledger_file
+from client.site.site import Site
+from client.withdrawal import withdrawal
 from common.errors import VerificationError
-from common.privacy import claims
-from common.privacy.accounting import PrivateSteps
-from common.privacy.adjacency import guarantee_group
-from common.privacy.spending import Book
-from server.run_folder import RunFolder
-from simulation.privacy_cli import privacy
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.accounting.adjacency import guarantee_group
+from common.privacy.accounting.spending import Book
+from common.privacy.audit import claims
+from server.runs.run_folder import RunFolder
+from simulation.cli.privacy_cli import privacy
 from tests.client.test_private_network import approved
 from tests.federation import test_secure
 from tests.federation.test_private import ROUNDS, configured, run, site

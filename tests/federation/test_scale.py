@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from client.app import app
-from server import campaign
-from server.campaign import Status
-from server.roster import Roster
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Status
+from server.campaign.roster import Roster
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.federation.test_campaign import configured
 from tests.site_folders import SITE_TOML, make_site_folder
 

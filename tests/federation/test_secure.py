@@ -13,16 +13,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, Message
 from flwr.serverapp import Grid
 
-from client import campaigns, decisions, ledger
 from client.app import app as client_app
-from client.site import Site
-from common import network_files, pretrained, tensor_file, wire
+from client.consent import campaigns
+from client.ledger import ledger
+from client.site.site import Site
+from client.state import decisions
+from common import wire
 from common.errors import CampaignError, ConfigurationError, PolicyError
 from common.hash_chain import START
+from common.machine import network_files, pretrained, tensor_file
 from common.messages import SumRequest
-from common.privacy import spending
-from common.privacy.accounting import epsilon
-from common.privacy.noise import KeyStream
+from common.privacy.accounting import spending
+from common.privacy.accounting.accounting import epsilon
+from common.privacy.mechanism.noise import KeyStream
 from common.secure_aggregation.agreement import public_key
 from common.secure_aggregation.identity import sign_keys
 from common.secure_aggregation.messages import (
@@ -39,12 +42,12 @@ from common.secure_aggregation.messages import (
 from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.terms import binding
 from common.settings import Settings
-from server import campaign
-from server.campaign import Outcome, Status
-from server.journal import RoundRecord
-from server.roster import Roster
-from simulation import peers
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Outcome, Status
+from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
+from simulation.cohorts import peers
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
@@ -280,10 +283,10 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     run(folders, settings, tmp_path / "bare")
     bare = weights(tmp_path / "bare")
     monkeypatch.setattr(
-        "client.ledger.reserve",
+        "client.ledger.ledger.reserve",
         lambda site, release, patients: ledger.Reserved(head=START, patients=frozenset(patients)),
     )
-    monkeypatch.setattr("client.private_consent.check", lambda *_: None)
+    monkeypatch.setattr("client.consent.private_consent.check", lambda *_: None)
     monkeypatch.setattr(KeyStream, "gaussian", lambda _, size: np.zeros(size))
     alone = private(PRIVATE.replace(NOISED, ""), encoders=tmp_path / "encoders")
     run(folders, alone, tmp_path / "alone")

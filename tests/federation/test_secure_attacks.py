@@ -13,14 +13,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from client import answered, campaigns, decisions, keys, ledger, opened
 from client.app import app as client_app
-from client.exchange import Compute, answer_plan
-from client.site import Site
-from client.sum_exchange import answer_sum
-from common import network_files, wire
+from client.consent import answered, campaigns, opened
+from client.ledger import ledger
+from client.rounds.exchange import Compute, answer_plan
+from client.rounds.sum_exchange import answer_sum
+from client.site import keys
+from client.site.site import Site
+from client.state import decisions
+from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError
+from common.machine import network_files
 from common.messages import MissingWeights, PlanRequest, Refusal, SumRequest, TrainRequest, sum_request_id
 from common.methods import groups
 from common.methods.stages import method, networks
@@ -29,16 +33,16 @@ from common.secure_aggregation.messages import Phase, Reply
 from common.secure_aggregation.terms import Context
 from common.settings import Settings
 from common.version import VERSION
-from server import campaign
-from server.campaign import Status
-from server.group_state import GroupState
-from server.journal import Journal, RoundRecord
-from server.library import NetworkLibrary
-from server.opened_sum import GroupSum
-from server.roster import Roster
-from server.weights import StartWeights
-from simulation import peers
-from simulation.grid import InProcessGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Status
+from server.campaign.library import NetworkLibrary
+from server.campaign.roster import Roster
+from server.rounds.group_state import GroupState
+from server.rounds.journal import Journal, RoundRecord
+from server.rounds.opened_sum import GroupSum
+from server.rounds.weights import StartWeights
+from simulation.cohorts import peers
+from simulation.engine.grid import InProcessGrid, Workers
 from tests.federation.test_secure import PLAIN, SECURE, change, plain, private, run, site
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
@@ -103,6 +107,7 @@ class Centre:
         train: Callable[[str, TrainRequest], TrainRequest] = lambda _, asked: asked,
         later: Callable[[Phase, tuple[str, ...]], tuple[str, ...]] = lambda _, same: same,
         until: Phase | None = None,
+        asked_to_unmask: Sequence[str] = NAMES,
     ) -> np.ndarray:
         """The sum of round 1 over some sites.
 
@@ -114,6 +119,7 @@ class Centre:
             train: what each site is asked to compute.
             later: which networks are named in a phase.
             until: where the attempt is left; then the sum is not opened.
+            asked_to_unmask: who is asked for shares.
         """
         group, chosen = group or self.group.name, tuple(networks) or self.sum.networks
         asked = self.state.request(campaign="test", request_id="0" * 32, server_round=1)
@@ -140,6 +146,8 @@ class Centre:
         while attempt.phase is not None and attempt.phase != until:
             phase = attempt.phase
             for name, asks in attempt.requests().items():
+                if phase == "unmask" and name not in asked_to_unmask:
+                    continue
                 request_id = sum_request_id(context, phase)
                 request = SumRequest(
                     campaign="test",
@@ -265,6 +273,25 @@ def test_an_approval_is_worth_one_run_whatever_the_centre_calls_it(open_centre: 
         answered.forget(folder, plan_hash)
         opened.forget(folder, plan_hash)
     assert np.array_equal(open_centre.open(run=RUNS[1]), first)
+
+
+def test_one_site_that_leaves_and_approves_again_opens_nothing_twice(open_centre: Centre) -> None:
+    """Of three, one was never asked for its shares and one began anew: they gave a second sum, without the third."""
+    plan_hash, left = open_centre.settings.plan_hash(), open_centre.sites["east"]
+    for folder in open_centre.sites.values():
+        change(folder, 'approval = "automatic"', 'approval = "each"')
+    open_centre.consents()
+    for folder in open_centre.sites.values():
+        campaigns.decide(Site.open(folder), plan_hash, decisions.Status.APPROVED, by="officer")
+    assert np.any(open_centre.open(asked_to_unmask=("east", "south")))
+    for status in (decisions.Status.LEFT, decisions.Status.APPROVED):
+        campaigns.decide(Site.open(left), plan_hash, status, by="officer")
+    answered.forget(left, plan_hash)
+    opened.forget(left, plan_hash)
+    with pytest.raises(RefusedError, match="policy in keys"):
+        open_centre.open(NAMES[:2])
+    with pytest.raises(RefusedError, match="unapproved in masked"):
+        open_centre.open(NAMES[:2], run=RUNS[1])
 
 
 def test_an_attempt_that_failed_before_it_was_opened_is_made_again(private_centre: Centre) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from client import keys as site_keys
-from client import ledger
+from client.ledger import ledger
+from client.site import keys as site_keys
 from common.settings import Settings
-from server.campaign import Status
-from server.events import Event
-from simulation import peers
+from server.campaign.campaign import Status
+from server.campaign.events import Event
+from simulation.cohorts import peers
 from tests.federation import fault_processes
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, FaultyGrid, Sites, processes

@@ -8,18 +8,19 @@ import pytest
 import torch
 from flwr.app import Context, Message
 
-from client import weights_cache
 from client.app import app as client_app
-from common import network_files, wire
+from client.state import weights_cache
+from common import wire
 from common.errors import CampaignError
+from common.machine import network_files
 from common.methods.stages import networks
 from common.settings import Settings
-from server import campaign
-from server.campaign import Event, Outcome, StageStarted
-from server.journal import RoundRecord
-from server.library import NetworkLibrary
-from server.roster import Roster
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from server.campaign import campaign
+from server.campaign.campaign import Event, Outcome, StageStarted
+from server.campaign.library import NetworkLibrary
+from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.site_folders import make_settings, make_site_folder
 
 STAGED = """\

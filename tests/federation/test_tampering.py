@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
-from client import chain
-from client import receipts as site_receipts
 from client.app import app as client_app
+from client.ledger import receipts as site_receipts
+from client.log import chain
 from common import wire
 from common.errors import VerificationError
 from common.messages import TrainReply
 from common.receipts import parse
-from server.campaign import Event, StageStarted, Status
-from server.journal import RoundRecord
+from server.campaign.campaign import Event, StageStarted, Status
+from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import App, assert_same, configured, run
 from tests.site_folders import make_site_folder
 

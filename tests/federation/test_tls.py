@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from client import enrolment as joining
-from client.tls import Failure, explain_tls, failure, tls_context
+from client.connection import enrolment as joining
+from client.connection.tls import Failure, explain_tls, failure, tls_context
 from common.errors import ConnectionLostError
-from server import certificates, enrolment, provision
-from server.certificates import Certified
-from server.home import Home
+from server.federation import certificates, enrolment, provision
+from server.federation.certificates import Certified
+from server.federation.home import Home
 
 # Python 3.11 forgets to close a server's socket whose client is gone before the handshake begins.
 pytestmark = pytest.mark.filterwarnings(

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from client import enrolment as joining
+from client.connection import enrolment as joining
 from common.enrolment import Registration
 from common.errors import ConfigurationError, VerificationError
 from common.version import VERSION
-from server import enrolment
-from server.home import Home
-from server.registry import RegisteredSite, Registry
+from server.federation import enrolment
+from server.federation.home import Home
+from server.federation.registry import RegisteredSite, Registry
 from tests.enrolling import NOW, holds, join, make_home, secrets_of_home
 
 DAY = timedelta(days=1)

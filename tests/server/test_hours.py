@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server import hours
+from server.campaign import hours
 
 NIGHTS = ((0, 420), (1140, 1860), (10020, 10080))
 MONDAY = datetime(2026, 11, 16, tzinfo=UTC).timestamp()

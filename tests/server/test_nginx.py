@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from server.proxy_app import Limits
-from server.proxy_routes import CALLS, ROUTES
+from server.service.proxy_app import Limits
+from server.service.proxy_routes import CALLS, ROUTES
 from tests import proxy_parties as parties
 from tests.proxy_parties import TARGETS, exchange, request, status
 

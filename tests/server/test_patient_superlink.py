@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server.patient_superlink import PATIENCE_MS, patient
+from server.service.patient_superlink import PATIENCE_MS, patient
 
 DATABASE = "flwr.supercore.sql_mixin"
 PRAGMAS = "SQLITE_PRAGMAS"

@@ -10,13 +10,14 @@ import typer
 from cryptography import x509
 from typer.testing import CliRunner
 
-from client import enrolment as joining
-from common import atomic
+from client.connection import enrolment as joining
 from common.enrolment import Invitation
 from common.errors import ConfigurationError, DataError, SynofedError
-from server import certificates, cli, enrolment, provision
-from server.home import Home
-from server.registry import Registry
+from common.machine import atomic
+from server.cli import centre_cli as cli
+from server.federation import certificates, enrolment, provision
+from server.federation.home import Home
+from server.federation.registry import Registry
 from tests.enrolling import NOW, join, make_home
 
 DAY = timedelta(days=1)

@@ -14,8 +14,8 @@ from flwr.supercore import constant
 from flwr.superlink.routers.fleet.router import router
 
 from common.errors import ConfigurationError
-from server import proxy
-from server.proxy_routes import REQUEST_HEADERS, ROUTES, WITHHELD
+from server.service import proxy
+from server.service.proxy_routes import REQUEST_HEADERS, ROUTES, WITHHELD
 from tests import proxy_parties as parties
 from tests.proxy_parties import PROTOBUF, TARGETS, exchange, request, status
 

@@ -15,7 +15,7 @@ from PIL import Image
 from common.errors import DataError
 from common.settings import Settings
 from server.report import Example, write, write_examples
-from simulation.metrics import metrics
+from simulation.evaluation.metrics import metrics
 
 SITES = {"site-a": ("ge", True), "site-b": ("mindray", True), "site-c": ("samsung", False)}
 IMAGES = {"gs": {"kind": "grey"}}

@@ -8,8 +8,8 @@ import pytest
 
 from common.errors import CampaignError
 from common.wire import Refusal, TrainReply
-from server.participation import NOTHING
-from server.rounds import GroupRounds
+from server.rounds.participation import NOTHING
+from server.rounds.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
 from tests.site_folders import make_settings
 

@@ -14,13 +14,16 @@ from typer.testing import CliRunner
 import synofed
 from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
-from server import deployed, enrolment, file_lock, provision, submit, up
-from server.control import Control
-from server.events import CentreNews, SiteNews, StageStarted
-from server.home import Home
-from server.journal import RoundRecord
-from server.registry import RegisteredSite, Registry
-from server.runs import Attempts, CampaignStatus, Run, find
+from server import deployed
+from server.campaign.events import CentreNews, SiteNews, StageStarted
+from server.federation import enrolment, file_lock, provision
+from server.federation.home import Home
+from server.federation.registry import RegisteredSite, Registry
+from server.rounds.journal import RoundRecord
+from server.runs import submit
+from server.runs.runs import Attempts, CampaignStatus, Run, find
+from server.service import up
+from server.service.control import Control
 from tests.full_disk import limited_files
 from tests.site_folders import make_settings
 

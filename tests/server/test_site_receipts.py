@@ -9,7 +9,7 @@ from common.errors import CampaignError, VerificationError
 from common.messages import PlanReply, PlanRequest, Signed, TrainReply, TrainRequest
 from common.receipts import Receipt
 from common.version import VERSION
-from server.receipts import Asked, Receipts
+from server.campaign.receipts import Asked, Receipts
 from tests.receipts import KEY, PUBLIC_KEY, make_receipt
 
 PLAN = PlanRequest(campaign="test", request_id="fresh", version=VERSION, plan="{}", plan_hash="p" * 64)

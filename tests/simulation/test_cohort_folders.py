@@ -9,7 +9,7 @@ from PIL import Image
 
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from simulation import cohort
+from simulation.cohorts import cohort
 from simulation.phantom import folders
 
 SMALL = PhantomSettings(sites=2, patients=4, exams_per_patient=2, held_out=0.25, image_px=64)

@@ -14,8 +14,8 @@ from common.networks import build
 from common.networks.backbones import initialise
 from common.networks.spec import NetworkSpec, Target
 from common.settings import NetworkSettings
-from simulation import partition, public
-from simulation.partition import Patient
+from simulation.cohorts import partition, public
+from simulation.cohorts.partition import Patient
 from tests.simulation.test_public import COLUMNS, collection, make_pictures, site_patients
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"

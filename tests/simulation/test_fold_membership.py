@@ -6,10 +6,10 @@ import pytest
 import synofed
 from common.errors import DataError
 from common.settings import Settings
-from server.run_folder import RunFolder
-from simulation import fold_membership as fold_membership_audit
-from simulation.fold_membership import fold_membership
-from simulation.privacy_audit import Given, audit
+from server.runs.run_folder import RunFolder
+from simulation.privacy import fold_membership as fold_membership_audit
+from simulation.privacy.fold_membership import fold_membership
+from simulation.privacy.privacy_audit import Given, audit
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 

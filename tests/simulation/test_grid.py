@@ -9,7 +9,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from common.errors import CampaignError
-from simulation.grid import InProcessGrid, StrictGrid, Workers
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 
 LATE, BROKEN = 101, 102
 late = threading.Event()

@@ -10,20 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from common import network_files
 from common.cohort_settings import PhantomSettings
-from common.committee import Committee
+from common.ensemble.committee import Committee
+from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
-from common.heatmaps import HeatmapSettings
+from common.machine import network_files
+from common.machine.network_files import TrainedNetwork
 from common.methods.stages import NetworkResult, networks
-from common.network_files import TrainedNetwork
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings, parse
-from common.terminal import Console
-from simulation import cohort, heatmap_truth, heatmaps, score
-from simulation.progress import Display
+from common.text.terminal import Console
+from simulation.cohorts import cohort
+from simulation.engine.progress import Display
+from simulation.evaluation import heatmap_truth, heatmaps, score
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import synofed
-from server.run_folder import RunFolder
-from simulation import interruption
+from server.runs.run_folder import RunFolder
+from simulation.engine import interruption
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 

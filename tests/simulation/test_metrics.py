@@ -7,7 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 
 from common.errors import DataError
 from common.settings import MeasurementSettings, Settings, parse
-from simulation.metrics import metrics
+from simulation.evaluation.metrics import metrics
 
 RATING = parse(
     """

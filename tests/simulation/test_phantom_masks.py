@@ -12,8 +12,8 @@ from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from common.exam import Roi
 from common.imaging.doppler import flow_mask
-from simulation import cohort
-from simulation.heatmap_truth import jobs
+from simulation.cohorts import cohort
+from simulation.evaluation.heatmap_truth import jobs
 from simulation.phantom.masks import Region, regions
 
 SMALL = PhantomSettings(sites=2, patients=3, exams_per_patient=3, image_px=96, unseen_device=False)

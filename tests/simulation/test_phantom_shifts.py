@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from common.cohort_settings import PhantomSettings, ShiftSettings
 from common.settings import parse
-from simulation import cohort
+from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient, site_readers
 from simulation.phantom.random import stream

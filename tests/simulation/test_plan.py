@@ -13,17 +13,20 @@ from flwr.clientapp import ClientApp
 import synofed
 from client.app import app as client_app
 from common import settings as configuration
-from common import tensor_file, wire
+from common import wire
 from common.errors import ConfigurationError, DataError
-from common.notices import NO_PRIVACY
+from common.machine import tensor_file
 from common.settings import Settings
-from server import campaign, journal
-from server.plan import cost_key, stage_costs, stages
-from server.roster import Roster
-from simulation import measure, plan
-from simulation.grid import InProcessGrid, Workers
-from simulation.measure import Measured
-from simulation.plan import CohortSize
+from common.text.notices import NO_PRIVACY
+from server.campaign import campaign
+from server.campaign.plan import cost_key, stage_costs, stages
+from server.campaign.roster import Roster
+from server.rounds import journal
+from simulation.engine import measure
+from simulation.engine.grid import InProcessGrid, Workers
+from simulation.engine.measure import Measured
+from simulation.runs import plan
+from simulation.runs.plan import CohortSize
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_settings, make_site_folder
 

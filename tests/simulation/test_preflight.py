@@ -9,9 +9,9 @@ import synofed
 from common import settings as configuration
 from common.cohort_settings import PhantomSettings
 from common.errors import CampaignError, ConfigurationError, DataError, SynofedError
-from simulation import cohort as cohorts
-from simulation import plan
-from simulation.site_logs import SiteLogs
+from simulation.cohorts import cohort as cohorts
+from simulation.engine.site_logs import SiteLogs
+from simulation.runs import plan
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 
@@ -190,7 +190,7 @@ def test_a_sites_own_error_is_shown_in_full(
 def test_a_baselines_own_error_is_shown_too(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from client import node
+    from client.rounds import node
 
     train = node.train
 
@@ -250,7 +250,7 @@ def test_only_what_is_new_in_a_log_is_shown(tmp_path: Path) -> None:
 
 def test_a_device_that_is_named_well_is_taken() -> None:
     from common.settings import ComputeSettings
-    from simulation import engines
+    from simulation.engine import engines
 
     assert engines.devices(ComputeSettings(devices=("cpu", "cpu"))) == ("cpu", "cpu")
     with pytest.raises(ConfigurationError):

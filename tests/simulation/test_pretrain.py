@@ -10,16 +10,16 @@ import torch
 from typer.testing import CliRunner
 
 import synofed
-from common import encoder_files
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
+from common.machine import encoder_files
 from common.settings import Settings
-from common.terminal import Console
-from simulation import cohort, disjoint
+from common.text.terminal import Console
+from simulation.cohorts import cohort, disjoint
+from simulation.engine.progress import Bar, Display
 from simulation.phantom.devices import FITTED
-from simulation.pretrain import Made, pretrain
-from simulation.progress import Bar, Display
-from simulation.projection import projection
+from simulation.runs.pretrain import Made, pretrain
+from simulation.runs.projection import projection
 from tests.encoders import NECK, encoder_settings, probe_settings
 
 

@@ -13,13 +13,15 @@ from click.testing import Result
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
-from client import chain, keys, ledger, ledger_file, ledger_patients, policy_file
+from client.ledger import ledger, ledger_file, ledger_patients
+from client.log import chain
+from client.site import keys, policy_file
 from common.errors import ConfigurationError, VerificationError
-from common.privacy.accounting import PrivateSteps, epsilon
+from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from common.receipts import dump, payload
 from common.settings import parse
 from common.version import VERSION
-from simulation.privacy_cli import privacy
+from simulation.cli.privacy_cli import privacy
 from tests.ledgers import make_unbounded
 from tests.privacy_evidence import IDS, ROUNDS, SIGMA, Campaign, make_plan, with_stray
 
@@ -353,7 +355,7 @@ def test_a_bundle_is_verified_and_one_changed_byte_is_found(tmp_path: Path) -> N
 
 def run_folder(site: Campaign, folder: Path) -> Path:
     """What the centre has of a run with this one site."""
-    from server.run_folder import RunFolder
+    from server.runs.run_folder import RunFolder
 
     RunFolder.begin(folder, site.settings)
     site.receipts(folder / "receipts" / "north.jsonl")

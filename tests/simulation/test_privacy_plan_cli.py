@@ -8,12 +8,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from client import policy_file
-from client.site import Site
+from client.site import policy_file
+from client.site.site import Site
 from common import settings as configuration
 from common.errors import ConfigurationError, SynofedError, VerificationError
-from common.privacy import promise
-from simulation.privacy_cli import privacy
+from common.privacy.planning import promise
+from simulation.cli.privacy_cli import privacy
 from tests.site_folders import make_site_folder
 
 PLAIN = """\

@@ -12,22 +12,24 @@ import pandas as pd
 import pytest
 import torch
 
-from client.site import Site
-from client.site_store import site_store
-from common import network_files, pretrained
+from client.data.site_store import site_store
+from client.site.site import Site
 from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError
 from common.evaluation.bootstrap import Estimate
+from common.machine import network_files, pretrained
 from common.networks.spec import COMBINED
-from common.privacy import utility
-from common.privacy.heads import Heads, HeadShape, patient_rows
-from common.privacy.patient_step import clipped_sum
+from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
+from common.privacy.mechanism.patient_step import clipped_sum
+from common.privacy.planning import utility
 from common.secure_aggregation.fixed_point import quantise
 from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
-from simulation import disjoint, engines, private_heads, private_utility, private_utility_shown
-from simulation.cohort import Cohort, CohortSite
-from simulation.grid import Workers
+from simulation import private_heads, private_utility, private_utility_shown
+from simulation.cohorts import disjoint
+from simulation.cohorts.cohort import Cohort, CohortSite
+from simulation.engine import engines
+from simulation.engine.grid import Workers
 from simulation.private_heads import Campaign, Release
 from simulation.private_utility import Cell, Size
 from simulation.private_utility_shown import GOAL, Measure, Row, Study
@@ -248,7 +250,7 @@ def test_the_text_says_which_goals_are_met() -> None:
 
 
 def test_the_committed_table_is_the_committed_study() -> None:
-    table = utility.read(files("common.privacy").joinpath("utility.csv").read_text(encoding="utf-8"))
+    table = utility.read(files("common.privacy.planning").joinpath("utility.csv").read_text(encoding="utf-8"))
     study = pd.read_csv(Path(__file__).parents[2] / "docs" / "results" / "private_utility.csv")
     private = study[(study["encoder"] == "frozen") & study["epsilon"].notna()]
     worst = private.groupby(["patients", "sites", "epsilon", "secure_aggregation"])["loss"].max()

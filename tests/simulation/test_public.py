@@ -9,13 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.site.site import Site
 from common.errors import ConfigurationError, DataError
 from common.settings import parse
-from simulation import partition, public
-from simulation.cohort import discover
-from simulation.partition import Patient
+from simulation.cohorts import partition, public
+from simulation.cohorts.cohort import discover
+from simulation.cohorts.partition import Patient
 from tests.site_folders import make_site_folder, read_table, write_table
 
 COLUMNS = {"gs_path": "path", "patient_id": "group", "device": "device", "steatosis": "label"}

@@ -13,14 +13,14 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score
 from typer.testing import CliRunner
 
 from common.errors import DataError
+from simulation.cli.readers_cli import readers
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 from simulation.phantom.readers import draw_ordinary_readers, draw_severity, read_alone, read_assisted
 from simulation.phantom.severity import draw_patient
-from simulation.readers import measure
-from simulation.readers_cli import readers
-from simulation.readings import PAIR, read
-from simulation.simulated_readers import readings as simulated_readings
+from simulation.readers.readers import measure
+from simulation.readers.readings import PAIR, read
+from simulation.readers.simulated_readers import readings as simulated_readings
 
 METRICS = {"accuracy", "kappa_linear", "youden_0|123", "youden_01|23", "youden_012|3"}
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.committee import Scores
-from common.terminal import Console
-from simulation import console, result_shown
+from common.ensemble.committee import Scores
+from common.text.terminal import Console
+from simulation.cli import console, result_shown
 from tests.server.test_report import make_full
 
 
@@ -21,7 +21,9 @@ def test_every_table_says_how_many_models_it_compares(tmp_path: Path) -> None:
     text = shown(make_full(tmp_path / "run"))
     own, compared, places = text.split("95 % intervals by bootstrap over patients")[:3]
     titles = [" ".join(part.split()) for part in (own, compared, places)]  # a long one is wrapped
-    assert "each site's own held-out patients, paired, with 1 of 2 scoring models each" in titles[0]
+    assert (
+        "accuracy on each site's own held-out patients, paired, with 1 of 2 scoring models each" in titles[0]
+    )
     assert "held-out patients of all sites that trained, with 1 of 2 scoring models each" in titles[1]
     assert "the federated ensemble at each site, 2 scoring models" in titles[2]
     scored = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -78,3 +80,10 @@ def test_how_sure_in_words(contested: bool, tie: bool, weight: int, expected: li
     _, *lines = console.score_lines(scores(contested=contested, tie=tie, weight=weight))
     assert len(lines) == len(expected)
     assert all(line.startswith(start) for line, start in zip(lines, expected, strict=True))
+
+
+def test_no_number_is_cut_at_80_columns(tmp_path: Path) -> None:
+    screen = Console(width=80)
+    with screen.capture() as capture:
+        result_shown.show(screen, make_full(tmp_path / "run"))
+    assert capture.get().count("(") == capture.get().count(")") > 10

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageOps
 
 import synofed
-from client import ledger_file
+from client.ledger import ledger_file
 from common import settings as configuration
 from common.errors import CampaignError, ChangedDataError
-from server.run_folder import RunFolder
+from server.runs.run_folder import RunFolder
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 

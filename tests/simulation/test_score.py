@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import synofed
-from common import csv_text
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
-from simulation import score
+from common.text import csv_text
+from simulation.evaluation import score
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import synofed
-from client.site import Site
-from common import network_files
+from client.site.site import Site
+from common.machine import network_files
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 

@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 import synofed
-from common import network_files
 from common.errors import CampaignError, ConfigurationError, DataError
+from common.machine import network_files
 from common.scoring import eoss
 from tests.site_folders import make_site_folder
 

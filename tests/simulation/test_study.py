@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 import synofed
-from common import network_files
 from common.errors import CampaignError, ConfigurationError, DataError
-from simulation import study as studies
-from simulation import study_plan, study_shown
-from simulation.progress import Display
-from simulation.study_table import table
+from common.machine import network_files
+from simulation.engine.progress import Display
+from simulation.studies import study as studies
+from simulation.studies import study_plan, study_shown
+from simulation.studies.study_table import table
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -187,8 +187,8 @@ def test_rows_with_another_budget_are_not_compared(config: Path, tmp_path: Path)
     other = config.with_name("other.toml")
     other.write_text(text.replace("seeds = [1, 2]", "seeds = [1]"), encoding="utf-8")
     study = studies.load(other, out=tmp_path)
-    from common.terminal import Console
-    from simulation.progress import Display
+    from common.text.terminal import Console
+    from simulation.engine.progress import Display
 
     with Display(Console(quiet=True)) as display:
         for run in study.runs[:3]:

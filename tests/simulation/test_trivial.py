@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from client.site import Site
-from client.site_store import site_store
+from client.data.site_store import site_store
+from client.site.site import Site
 from common.settings import parse
-from simulation import trivial
-from simulation.cohort import discover
+from simulation.cohorts.cohort import discover
+from simulation.evaluation import trivial
 from tests.simulation.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 

@@ -1,0 +1,120 @@
+"""``synofed site campaigns``: what the centre asked for, and what this site decides."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from client.cli.cli_options import AsJson, Folder
+from client.consent import answered, campaign_page, opened
+from client.consent import campaigns as decisions
+from client.site.site import Site
+from client.state.decisions import State, Status, listed
+from common.errors import PolicyError
+from common.text.terminal import Console, Table
+
+campaigns = typer.Typer(help="Campaigns that the centre asked this site to join.", no_args_is_help=True)
+AGAIN = (
+    " It was run under an approval before: this is a second one, under which the centre may ask for every round once "
+    "more, also over other sites, and may spend as much again. If nobody wanted a second run, pause it."
+)
+Prefix = Annotated[
+    str, typer.Argument(metavar="ID", help="The first 6 or more digits of the campaign's hash.")
+]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; your account's name if not given.")]
+Without = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--without",
+        metavar="MEASUREMENT",
+        help="In sums without noise: take no part in this measurement, or in one of its thresholds "
+        "(`vascularity>2`); may be given several times. It stays so for the whole campaign.",
+    ),
+]
+
+
+@campaigns.command("list")
+def list_(folder: Folder, as_json: AsJson = False) -> None:
+    """List all campaigns, the newest first."""
+    found = listed(Site.open(folder))
+    if as_json:
+        typer.echo(
+            json.dumps([{"plan_hash": h, **state.model_dump(mode="json")} for h, state in found.items()])
+        )
+        return
+    table = Table("ID", "campaign", "status", "asked", "decided by", box=None)
+    for plan_hash, state in found.items():
+        table.add_row(plan_hash[:12], state.names[-1], str(state.status), state.asked, state.by)
+    Console().print(table if found else "No campaign yet: the centre has asked for none.")
+
+
+@campaigns.command("show")
+def show(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
+    """Show all that a campaign asks for, on one page."""
+    site = Site.open(folder)
+    plan_hash = decisions.find(site, prefix)
+    page = campaign_page.page(site, plan_hash, listed(site)[plan_hash])
+    typer.echo(json.dumps(campaign_page.as_json(page)) if as_json else campaign_page.text(page))
+
+
+@campaigns.command("approve")
+def approve(
+    folder: Folder, prefix: Prefix, by: By = None, without: Without = None, as_json: AsJson = False
+) -> None:
+    """Permit a campaign: this plan, and no other. Read `show` before."""
+    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json, without=without or [])
+
+
+@campaigns.command("pause")
+def pause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
+    """Answer no more requests of a campaign until `unpause`."""
+    _decide(folder, prefix, Status.PAUSED, by, as_json=as_json)
+
+
+@campaigns.command("unpause")
+def unpause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
+    """Go on with a campaign that was paused."""
+    site = Site.open(folder)
+    state = listed(site)[decisions.find(site, prefix)]
+    if state.status is not Status.PAUSED:
+        raise PolicyError(f"Expected a campaign that is paused, this one is {state.status}")
+    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json)
+
+
+@campaigns.command("leave")
+def leave(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
+    """Leave a campaign: nothing more is answered. What has left before cannot be called back."""
+    _decide(folder, prefix, Status.LEFT, by, as_json=as_json)
+
+
+def _decide(
+    folder: Folder,
+    prefix: str,
+    status: Status,
+    by: str | None,
+    *,
+    as_json: bool,
+    without: Sequence[str] = (),
+) -> None:
+    site = Site.open(folder)
+    plan_hash = decisions.find(site, prefix)
+    before = listed(site)[plan_hash].status
+    state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
+    again = False
+    if status is Status.APPROVED and before is not Status.PAUSED:
+        again = answered.forget(site.folder, plan_hash)
+        opened.forget(site.folder, plan_hash)
+    if as_json:
+        typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
+        return
+    typer.echo(_told(plan_hash, state, again=again))
+
+
+def _told(plan_hash: str, state: State, *, again: bool) -> str:
+    out = f" The site takes no part in {', '.join(state.without)}." if state.without else ""
+    out += AGAIN if again else ""
+    return f"Campaign {plan_hash[:12]} ({state.names[-1]}) is {state.status}, as {state.by} decided.{out}"

@@ -1,0 +1,164 @@
+"""The commands of a hospital's data: bring scans in, look for what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from client.cli import withdraw_cli
+from client.cli.cli_options import AsJson
+from common.errors import DataError
+from common.text.terminal import Console, Table
+
+if TYPE_CHECKING:
+    from client.data.doctor.findings import Report
+    from client.data.ingest.ingest import Ingested
+
+data = typer.Typer(help="A hospital's scans: bring them in, look them over.", no_args_is_help=True)
+data.command("withdraw")(withdraw_cli.withdraw)
+
+
+@data.command("ingest")
+def ingest(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, PNG, JPEG or TIFF files.")],
+    out: Annotated[Path, typer.Option(help="The data folder to be made.")],
+    mapping: Annotated[
+        Path | None, typer.Option(help="What files, tags and tables mean; see configs/mapping.example.toml.")
+    ] = None,
+    private: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the key, link file and contact sheet; default OUT.private."),
+    ] = None,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Move a folder that is there aside, as OUT.before-1.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Bring an export in: regions cut, text masked, pseudonyms given, pictures paired."""
+    from client.data.ingest import ingest as importing  # noqa: PLC0415
+    from client.data.ingest import mapping as meanings  # noqa: PLC0415
+
+    place = private or out.with_name(f"{out.name}.private")
+    meaning = meanings.load(mapping)
+    with _bar("files", quiet=as_json) as progress:
+        task = progress.add_task("files", total=None)
+        done = importing.ingest(
+            source,
+            out,
+            meaning,
+            private=place,
+            replace=replace,
+            progress=lambda count, total: progress.update(task, completed=count, total=total),
+        )
+    if as_json:
+        typer.echo(json.dumps({"out": str(out), "private": str(place), **asdict(done)}))
+        return
+    console = Console()
+    console.print(_ingested(done))
+    console.print("\n".join(_next(done, out, place)), soft_wrap=True)
+
+
+@data.command("check")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or a site's folder.")],
+    detail: Annotated[
+        Path | None, typer.Option(help="Where each row goes that has a problem; default DIR/check.csv.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look for what is wrong with the data; counts here, rows in a file that stays at the site."""
+    from client.data.doctor import check as doctor  # noqa: PLC0415
+
+    with _bar("pictures", quiet=as_json) as progress:
+        task = progress.add_task("pictures", total=None)
+        report = doctor.check(
+            folder, progress=lambda count, total: progress.update(task, completed=count, total=total)
+        )
+    place = detail or report.folder / "check.csv"
+    doctor.write(report, place)
+    if as_json:
+        typer.echo(json.dumps({**doctor.counts(report), "detail": str(place)}))
+    else:
+        console = Console()
+        console.print(_report(report))
+        console.print(f"Each row: {place}", soft_wrap=True)
+    if report.problems:
+        raise DataError(
+            f"{report.problems} problems in {report.folder}: {place} names the exams; correct or remove them"
+        )
+
+
+def _bar(what: str, *, quiet: bool) -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn(what, markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        disable=quiet or not console.is_terminal,
+    )
+
+
+def _ingested(done: Ingested) -> Table:
+    table = Table(show_header=False, title="Brought in")
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_row("exams", str(done.exams))
+    table.add_row("patients", str(done.patients))
+    table.add_row("pictures read", str(done.files))
+    table.add_row("other files", str(done.other_files))
+    table.add_row("readings", "no table of grades" if done.readings is None else str(done.readings))
+    table.add_row("exams without a grade", str(done.ungraded))
+    table.add_row("pictures with text painted over", str(done.masked))
+    table.add_row("painted over of a picture", f"{done.painted:.1%}, at most {done.painted_most:.1%}")
+    for note, count in done.notes.items():
+        table.add_row(f"pictures with {note}", str(count))
+    for by, count in done.kept_by.items():
+        table.add_row(f"cut by {by}", str(count))
+    table.add_row("ids that look alike and are not linked", str(done.look_alike_ids))
+    for title, reasons in (("left out", done.left_out), ("grades left out", done.grade_problems)):
+        if reasons:
+            table.add_section()
+        for reason, count in reasons.items():
+            table.add_row(f"{title}: {reason}", str(count))
+    return table
+
+
+def _next(done: Ingested, out: Path, private: Path) -> list[str]:
+    lines = [
+        f"{out}: manifest.csv, images, quarantine.csv; look at {private / (out.name + '-contact-sheet.png')}",
+        f"{private} undoes the pseudonyms: keep it at the hospital, apart from {out}, and in its backup.",
+    ]
+    if done.kept_by.get("whole"):
+        lines.append(
+            f"{done.kept_by['whole']} pictures have neither a region tag nor a profile: the whole screen was kept, "
+            f"and text on it painted over where it was found. Name the device under [[devices]]."
+        )
+    if done.notes or done.left_out:
+        lines.append(
+            f"{private / (out.name + '-problems.csv')} names the files that were left out or guessed at."
+        )
+    if done.look_alike_ids:
+        lines.append(
+            f"{private / (out.name + '-problems.csv')} lists ids that may be one person's: link them by a table that "
+            f"the mapping names as patients."
+        )
+    if done.readings is None:
+        lines.append("No [grades] in the mapping: grades.csv has to be added before training.")
+    return [*lines, f"Next: synofed data check {out}"]
+
+
+def _report(report: Report) -> Table:
+    table = Table(title=f"{report.exams} exams of {report.patients} patients, {report.pictures} pictures")
+    table.add_column("check")
+    table.add_column("problems", justify="right")
+    table.add_column("to look at", justify="right")
+    for row in report.rows():
+        table.add_row(row.title, str(row.problems), str(row.warnings))
+    return table

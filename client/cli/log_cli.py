@@ -1,0 +1,73 @@
+"""``synofed site log``: the site's audit log."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from client.cli.cli_options import AsJson, Folder, KeptReceipts
+from client.ledger import receipts
+from client.ledger.receipts import Checked
+from client.log import chain
+from client.site.site import Site
+from common.hash_chain import Entry
+
+log = typer.Typer(help="The site's audit log of all that came and left.", no_args_is_help=True)
+
+
+@log.command("verify")
+def verify(
+    folder: Folder,
+    kept: KeptReceipts = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check that no entry was edited, dropped or moved; with receipts also that none was cut off the end."""
+    name = Site.open(folder).name
+    found = receipts.check(folder, [one for path in kept or [] for one in receipts.read(path)])
+    if as_json:
+        typer.echo(json.dumps({"site": name, **asdict(found)}))
+        return
+    typer.echo(_described(name, found, with_receipts=bool(kept)))
+
+
+@log.command("show")
+def show(
+    folder: Folder,
+    last: Annotated[int, typer.Option("--last", min=1, help="So many entries from the end.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Print the last entries; all are checked on the way."""
+    site = Site.open(folder)
+    entries = list(chain.entries(site.folder / chain.NAME))[-last:]
+    if as_json:
+        typer.echo(json.dumps([dict(entry.content) for entry in entries]))
+        return
+    for entry in entries:
+        typer.echo(_line(entry))
+
+
+def _line(entry: Entry) -> str:
+    content = entry.content
+    told = ("request", "campaign", "status", "by", "code", "server_round", "group", "reply_bytes", "serial")
+    facts = " ".join(f"{name}={content[name]}" for name in told if content.get(name) not in (None, ""))
+    return f"{entry.sequence:>6} {content.get('time')} {content.get('event')}: {facts}"
+
+
+def _described(name: str, found: Checked, *, with_receipts: bool) -> str:
+    head = found.head
+    lines = [f"{name}: {head.sequence} entries, {found.replies} replies that left. Head {head.hash}"]
+    if head.torn_bytes:
+        lines.append(
+            f"After them stand {head.torn_bytes} bytes of an entry that a crash cut short; the next entry removes "
+            f"them and says so. No reply left for it."
+        )
+    if with_receipts:
+        lines.append(f"All {found.receipts} receipts of the centre are borne out by the log.")
+    else:
+        lines.append(
+            "A tail that was cut off whole shows only against the centre's receipts: --receipts FILE"
+        )
+    return "\n".join(lines)

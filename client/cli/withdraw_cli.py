@@ -1,0 +1,37 @@
+"""``synofed data withdraw``: a patient withdraws."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+
+from client.cli.cli_options import AsJson, Folder
+from client.site.site import Site
+
+
+def withdraw(
+    folder: Folder,
+    patient: Annotated[
+        str, typer.Argument(metavar="PATIENT", help="The patient's identifier in the manifest.")
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Withdraw a patient: refused from now on, data deleted here, and a signed statement. It cannot be undone."""
+    from client.withdrawal import withdrawal  # noqa: PLC0415  accounting: seconds
+    from client.withdrawal.withdrawal_statement import text  # noqa: PLC0415
+
+    done = withdrawal.withdraw(Site.open(folder), patient)
+    if as_json:
+        typer.echo(json.dumps({**done.statement.model_dump(mode="json"), "left": done.left}))
+        return
+    typer.echo(text(done.statement))
+    if done.left:
+        typer.echo(
+            f"Look yourself: {', '.join(done.left)} beside the manifest seem to name the patient, and are no tables "
+            f"that can be read here."
+        )
+    typer.echo(
+        f"To be printed: {done.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
+    )

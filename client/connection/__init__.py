@@ -1,0 +1,1 @@
+"""How a site joins the centre and stays connected."""

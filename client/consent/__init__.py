@@ -1,0 +1,1 @@
+"""Which campaigns run here, as the site's people decided, and what they were asked."""

@@ -1,0 +1,108 @@
+"""Which rounds of an approved campaign were asked for: each network's round once, whatever the request is called.
+
+Without this, a centre could ask for one round again and again under new ids, from weights of its choice, and get more
+out of a site than the rounds that were approved. A second run of the same plan needs a second approval.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from client.files import atomic
+from client.state import decisions
+from common.errors import PolicyError, UnapprovedError
+from common.messages import TrainRequest
+
+RUN = "run"
+"""The key of the run that was met; those of rounds hold a number and a slash."""
+
+
+def check(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
+    """Whether a round was not asked for by another request since the approval; asked before anything is done for it.
+
+    Args:
+        site_folder: the site's.
+        request: asks for a round.
+        asker: who may ask for it again; ``None``: the same request. A run may make several attempts at a secure sum,
+            each charged, of which one is opened.
+
+    Raises:
+        UnapprovedError: if it was.
+        PolicyError: if what was noted cannot be read.
+    """
+    known = _read(_path(site_folder, request.plan_hash))
+    asker = asker or request.request_id
+    others = sorted(key for key in _keys(request) if known.get(key, asker) != asker)
+    if others:
+        raise UnapprovedError(
+            f"Round {others[0]} of campaign {request.plan_hash[:12]} was asked for before, by another request: a "
+            f"second run of a plan has to be approved again with `synofed site campaigns approve`"
+        )
+
+
+def claim(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
+    """Note that a request asks for its round, before anything of it leaves; ``asker``: see :func:`check`.
+
+    Raises:
+        UnapprovedError: as :func:`check`.
+        PolicyError: if what was noted cannot be read.
+        StorageError: if it cannot be written.
+    """
+    place = _path(site_folder, request.plan_hash)
+    with decisions.locked(place.parent):
+        check(site_folder, request, asker=asker)  # another request may have come while this one was worked on
+        known = _read(place)
+        if not all(key in known for key in _keys(request)):
+            atomic.write(
+                place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
+            )
+
+
+def meet(site_folder: Path, plan_hash: str, run: str) -> None:
+    """Whether a run of a campaign may go on under its approval: the first one whose rounds were asked for, no other.
+
+    Raises:
+        UnapprovedError: if rounds were asked for by another run since the approval.
+        PolicyError: if what was noted cannot be read.
+        StorageError: if it cannot be written.
+    """
+    place = _path(site_folder, plan_hash)
+    with decisions.locked(place.parent):
+        known = _read(place)
+        begins = bool(run) and set(known) <= {RUN} and known.get(RUN) != run
+        if begins:
+            atomic.write(place, json.dumps({RUN: run}).encode())
+    if not begins and known.get(RUN, run) != run:
+        raise UnapprovedError(
+            f"Campaign {plan_hash[:12]} was run under its approval before: a second run of a plan has to be approved "
+            f"again with `synofed site campaigns approve`"
+        )
+
+
+def forget(site_folder: Path, plan_hash: str) -> bool:
+    """Begin anew: the campaign was approved again; whether it had been run under an approval before."""
+    place = _path(site_folder, plan_hash)
+    known = place.exists()
+    place.unlink(missing_ok=True)
+    return known
+
+
+def _keys(request: TrainRequest) -> list[str]:
+    return [f"{request.server_round}/{name}" for name in request.weights]
+
+
+def _path(site_folder: Path, plan_hash: str) -> Path:
+    return decisions.folder(site_folder, plan_hash) / "answered.json"
+
+
+def _read(place: Path) -> dict[str, str]:
+    try:
+        content = json.loads(place.read_bytes())
+        return {str(key): str(request_id) for key, request_id in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError):
+        raise PolicyError(
+            f"Expected the rounds that were asked for in {place}: approve the campaign again"
+        ) from None

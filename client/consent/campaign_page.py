@@ -1,0 +1,230 @@
+"""The one page that somebody reads before approving a campaign: all that its hash covers, in plain words."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from itertools import groupby
+
+from client.consent import participation
+from client.data import prospects
+from client.site.site import Site
+from client.state import approved_budget, decisions
+from client.state.decisions import State
+from common.errors import SynofedError
+from common.methods.stages import networks
+from common.privacy.planning import notice
+from common.settings import Settings
+
+BYTES = {"float32": 4, "bfloat16": 2}
+SUMMED_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """What a campaign asks of a site.
+
+    Attributes:
+        plan_hash: what is approved.
+        name: the campaign's name; not part of the plan.
+        status: what the site decided, by whom and when.
+        purpose: what the networks are for, as the centre says.
+        recipients: who gets the networks, as the centre says.
+        method: the published system.
+        rounds: of each stage, the largest.
+        images: that are read.
+        measurements: graded columns -> number of grades.
+        networks: kind -> number of networks.
+        reply_bytes: all updates of one round, at most.
+        leaves: what leaves the site.
+        stays: what the policy keeps, of what the centre could ask for.
+        trains: what this site's exams would train, a line a measurement, and why not all; empty under differential
+            privacy, where who is eligible is not decided by the policy's cohort, and of secure sums.
+        takes_part: of sums without noise: in which tasks the site takes part, and what it has for each.
+        guarantee: of differential privacy.
+        objection: why the policy forbids the campaign; empty if it does not.
+    """
+
+    plan_hash: str
+    name: str
+    status: str
+    purpose: str
+    recipients: tuple[str, ...]
+    method: str
+    rounds: int
+    images: tuple[str, ...]
+    measurements: dict[str, int]
+    networks: dict[str, int]
+    reply_bytes: int
+    leaves: tuple[str, ...]
+    stays: tuple[str, ...]
+    trains: tuple[str, ...]
+    takes_part: tuple[str, ...]
+    guarantee: str
+    objection: str
+
+
+def page(site: Site, plan_hash: str, state: State) -> Page:
+    """The page of a campaign that a site was asked about.
+
+    Raises:
+        PolicyError: if its plan was changed.
+        DataError: if it cannot be understood.
+    """
+    settings = decisions.plan(site, plan_hash, name=state.names[-1])
+    objection = _objection(site, settings)
+    found, size = ({}, 0) if objection else _networks(settings)
+    leaves, stays = _private(settings) if settings.private else _metrics(site)
+    if settings.federation.secure is not None:
+        leaves = (*_summed(settings), *leaves)
+    decided = f", by {state.by} at {state.decided}" if state.by else ""
+    return Page(
+        plan_hash=plan_hash,
+        name=state.names[-1],
+        status=f"{state.status}{decided}",
+        purpose=settings.campaign.purpose,
+        recipients=settings.campaign.recipients,
+        method=settings.method,
+        rounds=settings.federation.rounds,
+        images=tuple(settings.images),
+        measurements={name: measured.grades for name, measured in settings.measurements.items()},
+        networks=found,
+        reply_bytes=size,
+        leaves=leaves,
+        stays=stays,
+        trains=() if objection or settings.private or settings.federation.secure else _trains(site, settings),
+        takes_part=_takes_part(site, settings, state) if not objection else (),
+        guarantee=" ".join(filter(None, (notice.sentence(settings), _again(site, settings, objection)))),
+        objection=objection,
+    )
+
+
+def text(page: Page) -> str:
+    """The page for a terminal."""
+    rows = {
+        "Campaign": page.name,
+        "Hash": page.plan_hash,
+        "Status": page.status,
+        "Purpose": page.purpose or "not stated",
+        "Recipients": ", ".join(page.recipients) or "not stated",
+        "Method": page.method,
+        "Rounds": str(page.rounds),
+        "Reads": f"images {', '.join(page.images)}; "
+        + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
+        "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
+        "Trains": "\n".join(page.trains),
+        "Leaves": "\n".join(page.leaves),
+        "": f"at most {page.reply_bytes / 1e6:.1f} MB a round, through the whole campaign"
+        if page.networks
+        else "",
+        "Stays here": "\n".join(page.stays),
+        "Takes part": "\n".join(page.takes_part),
+        "Privacy": page.guarantee,
+        "Policy": f"REFUSES: {page.objection}" if page.objection else "permits this campaign",
+    }
+    lines = []
+    for name, value in rows.items():
+        first, *more = (value or "").split("\n")
+        if first:
+            lines += [f"{name:<11} {first}", *(f"{'':<11} {line}" for line in more)]
+    return "\n".join(lines)
+
+
+def as_json(page: Page) -> dict[str, object]:
+    """The page as JSON's types."""
+    return asdict(page)
+
+
+def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]:
+    if not settings.sums_tasks:
+        return ()
+    try:
+        lines = participation.told(site, settings, state.without)
+    except SynofedError as error:
+        return (f"not known: {error}",)
+    return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
+
+
+def _again(site: Site, settings: Settings, objection: str) -> str:
+    """What an approval permits beyond one run without a mishap."""
+    if objection or not settings.private:
+        return ""
+    budget = approved_budget.of(site, settings, after=0)
+    return (
+        f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
+        f"steps, and "
+        f"{budget.again} of them drawn a second time; a second run needs another."
+    )
+
+
+def _objection(site: Site, settings: Settings) -> str:
+    try:
+        site.policy.check_plan(settings)
+    except SynofedError as error:
+        return str(error)
+    return ""
+
+
+def _networks(settings: Settings) -> tuple[dict[str, int], int]:
+    """Networks by kind, and the bytes of all their updates; only after the policy permits the method's code."""
+    from common.networks import build  # noqa: PLC0415  torch
+
+    specs = list(networks(settings).values())
+    secure = settings.federation.secure
+    width = BYTES[settings.federation.encoding] if secure is None else SUMMED_BYTES
+    sizes: dict[object, int] = {}
+    for spec in specs:
+        if spec.shape not in sizes:
+            sizes[spec.shape] = build.layout(spec, settings.network).size
+    kinds = sorted(f"reading {'+'.join(spec.images)}" for spec in specs)
+    return {kind: len(list(same)) for kind, same in groupby(kinds)}, sum(
+        width * sizes[s.shape] for s in specs
+    )
+
+
+def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
+    """What the site's tables have for the plan; said before anybody approves it."""
+    try:
+        found = prospects.prospects(site, settings)
+    except SynofedError as error:
+        return (f"nothing: {str(error).splitlines()[0]}",)
+    return tuple(prospect.sentence(name) for name, prospect in found.items())
+
+
+def _summed(settings: Settings) -> tuple[str, ...]:
+    """How the centre gets what leaves; see :mod:`client.rounds.sum_allow_list`."""
+    secure = settings.federation.secure
+    assert secure is not None
+    return (
+        f"under secure aggregation: the centre opens the sum over {secure.survivors} sites or more, of which it may "
+        f"know {secure.colluders}, and no single update; what is summed:",
+    )
+
+
+def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What :mod:`client.rounds.allow_list` lets through."""
+    assert settings.privacy is not None
+    privacy = settings.privacy
+    leaves = (
+        f"noised sums of gradients: each patient's is clipped to {privacy.max_grad_norm:g}, the noise "
+        f"{'of all sites together ' if settings.federation.secure is not None else ''}has "
+        f"{privacy.noise_multiplier:g} times that as standard deviation",
+        "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
+    )
+    return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
+
+
+def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    policy = site.policy
+    crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
+    told = {
+        "counts": f"number of exams a network was trained on, training exams a measurement, {crowd}",
+        "losses": "mean training loss a network and round",
+        "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
+        "timings": "seconds that a round takes",
+    }
+    updates = "updates: how this site's exams changed the networks' weights"
+    leaves = tuple(text for metric, text in told.items() if metric in policy.metrics)
+    always = "the site's name, version and training hours, and hashes of the log and the policy"
+    return (updates, *leaves, always), tuple(
+        text for metric, text in told.items() if metric not in policy.metrics
+    )

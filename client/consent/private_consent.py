@@ -1,0 +1,46 @@
+"""Whether the whole of a campaign with differential privacy is permitted, asked before it begins.
+
+The answer goes to the centre, so it depends on plan, policy and approvals alone: not on who is here, nor on what they
+have spent. Who has too little left takes no part (:mod:`client.ledger.ledger`).
+"""
+
+from __future__ import annotations
+
+from client.data.site_store import site_store
+from client.data.store import eligible
+from client.ledger import ledger
+from client.site.site import Site
+from common.privacy.accounting.spending import PrivateRelease
+from common.privacy.planning import planned
+from common.settings import Settings
+from common.version import VERSION
+
+
+def check(site: Site, settings: Settings) -> None:
+    """Whether a campaign as a whole is within the policy's cap; each run is looked at as if it were the first.
+
+    Raises:
+        BudgetError: if it costs more than the policy permits a patient who has spent nothing.
+        PolicyError: if the policy permits no private release.
+        DataError: if two identifiers look like one patient's.
+    """
+    release = _forecast(settings, planned.steps(settings))
+    ledger.check_plan(site, release, eligible(site_store(site, settings)))
+
+
+def _forecast(settings: Settings, steps: int) -> PrivateRelease:
+    privacy = settings.privacy
+    assert privacy is not None, "asked for campaigns with privacy alone"
+    return PrivateRelease(
+        kind="forecast",
+        campaign=settings.name,
+        plan_hash=settings.plan_hash(),
+        request_id="",
+        server_round=settings.federation.rounds,
+        group="",
+        version=VERSION,
+        steps=privacy.steps(steps),
+        max_grad_norm=privacy.max_grad_norm,
+        patients=privacy.patients,
+        images=privacy.images,
+    )

@@ -1,0 +1,1 @@
+"""A site's exams: brought in, checked, and stored as tensors."""

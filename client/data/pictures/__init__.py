@@ -1,0 +1,1 @@
+"""Pictures: decoded, de-identified, and laid out as arrays."""

@@ -1,0 +1,211 @@
+"""Reads one DICOM picture: its pixels as RGB, its public tags, its regions. Private elements are never looked at."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pydicom
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from pydicom import config as pydicom_config
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.multival import MultiValue
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
+from pydicom.pixels.utils import pixel_array
+
+from client.data.pictures.decoder import DEPTHS, LARGEST_PX, depth, eight_bit, several
+from common.errors import DataError
+
+PREAMBLE_BYTES = 128
+MAGIC = b"DICM"
+LARGEST_BYTES = 2_000_000_000
+MODALITIES = ("US", "IVUS", "OT", "SC", "")
+TWO_DIMENSIONAL = 1
+TISSUE, COLOUR_FLOW = 1, 2
+"""Region Data Type, PS3.3 C.8.5.5.1."""
+IDENTIFYING = (
+    "PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber",
+    "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "OperatorsName",
+    "PerformingPhysicianName", "StationName", "StudyID", "StudyInstanceUID", "SeriesInstanceUID",
+    "SOPInstanceUID", "DeviceSerialNumber",
+)  # fmt: skip
+"""Whose values may stand nowhere in what is written, not even inside another value."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region:
+    """One item of SequenceOfUltrasoundRegions; the lower right corner belongs to it.
+
+    Attributes:
+        flow: whether it shows colour flow, else tissue.
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+    flow: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A picture as a machine exported it.
+
+    Attributes:
+        rgb: its pixels.
+        tags: keyword -> text, public elements of the top level only; empty for other files.
+        regions: two-dimensional regions of tissue and colour flow.
+        kind: what was read, for the record: transfer syntax and photometric interpretation, or the format.
+        notes: what was guessed or left aside, each to be read after "with".
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    tags: Mapping[str, str]
+    regions: tuple[Region, ...]
+    kind: str
+    notes: tuple[str, ...] = ()
+
+
+def is_dicom(start: bytes) -> bool:
+    """Whether a file that starts so is DICOM."""
+    return start[PREAMBLE_BYTES : PREAMBLE_BYTES + len(MAGIC)] == MAGIC
+
+
+def read(content: bytes, *, frame: int | None) -> Picture:
+    """Read one picture; of a clip the chosen one.
+
+    Args:
+        content: of the file.
+        frame: 1 for the first; a still has only that. ``None``: the first, and a note if there are others.
+
+    Raises:
+        DataError: if it is no picture, or cannot be decoded. The message holds nothing of the file's values.
+    """
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE  # machines break many small rules
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is wrong is said below, without values
+    try:
+        dataset = pydicom.dcmread(io.BytesIO(content))
+        tags = _tags(dataset)
+        regions = _regions(dataset)
+        without_scan = bool(dataset.get("SequenceOfUltrasoundRegions")) and not regions
+    except Exception as error:  # a damaged file makes the parser raise nearly anything
+        raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
+    if without_scan:
+        raise DataError("has regions, but none of a two-dimensional scan (a curve or a spectrum)")
+    frames = _check(dataset, frame=frame or 1)
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if syntax.is_compressed and not get_decoder(syntax).is_available:
+        raise DataError(f"no decoder for {syntax.name}: install synofed[jpeg], or export it uncompressed")
+    try:
+        rgb, guess = _rgb(dataset, index=(frame or 1) - 1)
+    except Exception as error:
+        raise DataError(f"its pixels cannot be decoded ({syntax.name}, {type(error).__name__})") from None
+    notes = [guess, several(frames) if frame is None and frames > 1 else ""]
+    return Picture(
+        rgb=rgb,
+        tags=tags,
+        regions=regions,
+        kind=f"{syntax.name}, {dataset.PhotometricInterpretation}",
+        notes=tuple(filter(None, notes)),
+    )
+
+
+def _tags(dataset: FileDataset) -> dict[str, str]:
+    """All public elements of the top level that are short texts or numbers."""
+    tags: dict[str, str] = {}
+    for element in dataset:
+        if (
+            element.tag.is_private
+            or not element.keyword
+            or element.VR in ("SQ", "OB", "OW", "UN", "OD", "OF")
+        ):
+            continue
+        value = element.value
+        texts = value if isinstance(value, MultiValue | list) else [value]
+        tags[element.keyword] = "\\".join(str(text) for text in texts if text is not None).strip()
+    return tags
+
+
+def _regions(dataset: Dataset) -> tuple[Region, ...]:
+    return tuple(
+        Region(
+            left=item.RegionLocationMinX0,
+            top=item.RegionLocationMinY0,
+            right=item.RegionLocationMaxX1,
+            bottom=item.RegionLocationMaxY1,
+            flow=item.RegionDataType == COLOUR_FLOW,
+        )
+        for item in dataset.get("SequenceOfUltrasoundRegions") or ()
+        if item.RegionSpatialFormat == TWO_DIMENSIONAL and item.RegionDataType in (TISSUE, COLOUR_FLOW)
+    )
+
+
+def _check(dataset: FileDataset, *, frame: int) -> int:
+    """Refuse what is no ultrasound still, before a pixel is decoded; the number of its pictures."""
+    if "PixelData" not in dataset:
+        raise DataError("holds no picture (a report or a directory)")
+    if str(dataset.get("Modality", "")) not in MODALITIES:
+        raise DataError("is of another modality than ultrasound")
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        raise DataError("names no transfer syntax")
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if "MPEG" in syntax.name or "HEVC" in syntax.name:
+        raise DataError(f"is a film ({syntax.name}): export a still of it")
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if frame > max(frames, 1):
+        raise DataError(f"expected at least {frame} pictures in the clip, got {frames}")
+    if not 0 < int(dataset.get("Rows", 0)) * int(dataset.get("Columns", 0)) <= LARGEST_PX:
+        raise DataError(f"expected 1 to {LARGEST_PX} pixels")
+    return frames
+
+
+def _rgb(dataset: FileDataset, *, index: int) -> tuple[UInt8[np.ndarray, "h w 3"], str]:
+    """The pixels, and a note where their depth is a guess."""
+    values = pixel_array(dataset, index=index)
+    photometric = str(dataset.PhotometricInterpretation)
+    if photometric == "PALETTE COLOR":
+        return _through_palette(values, dataset), ""
+    if values.ndim == 3:  # pixel_array has made RGB of all YBR kinds
+        bits, note = _depth(values, dataset)
+        return eight_bit(values, bits=bits), note
+    grey, note = _grey(values, dataset)
+    if photometric == "MONOCHROME1":
+        grey = np.uint8(255) - grey
+    return np.repeat(grey[..., None], 3, axis=2), note
+
+
+def _through_palette(values: NDArray[np.generic], dataset: FileDataset) -> UInt8[np.ndarray, "h w 3"]:
+    """The colours of indices, of tables written out or in segments (PS3.3 C.7.9.2).
+
+    The whole table tells its depth: some machines write 8-bit values into 16-bit entries.
+    """
+    entries, first = (int(n) for n in dataset.RedPaletteColorLookupTableDescriptor[:2])
+    whole = apply_color_lut(np.arange(entries or 2**16, dtype=np.int64) + first, dataset)
+    colours = apply_color_lut(values, dataset)
+    return eight_bit(colours[..., :3], bits=8 if whole.max() <= 255 else 16)
+
+
+def _depth(values: NDArray[np.generic], dataset: FileDataset) -> tuple[int, str]:
+    """Bits that are used: those stored, but where all 16 are said to be, as few as the largest value needs."""
+    bits = int(dataset.BitsStored)
+    return depth(int(values.max())) if bits == DEPTHS[-1] else (bits, "")
+
+
+def _grey(values: NDArray[np.generic], dataset: FileDataset) -> tuple[UInt8[np.ndarray, "h w"], str]:
+    """As a viewer shows it: slope, then the first window, then 8 bits; a note where the depth is a guess."""
+    if "RescaleSlope" not in dataset and "WindowCenter" not in dataset and "VOILUTSequence" not in dataset:
+        bits = int(dataset.BitsStored)
+        if int(values.min()) < 0 or (int(dataset.get("PixelRepresentation", 0)) and bits < DEPTHS[-1]):
+            return eight_bit(values.astype(np.int64) + 2 ** (bits - 1), bits=bits), ""
+        bits, note = _depth(values, dataset)
+        return eight_bit(values, bits=bits), note
+    shown = np.asarray(apply_voi_lut(apply_modality_lut(values, dataset), dataset), dtype=np.float64)
+    lowest, highest = float(shown.min()), float(shown.max())
+    if "WindowCenter" in dataset or "VOILUTSequence" in dataset:
+        lowest, highest = 0.0, max(highest, 2.0 ** int(dataset.BitsStored) - 1)
+    return np.round((shown - lowest) / max(highest - lowest, 1.0) * 255).clip(0, 255).astype(np.uint8), ""

@@ -1,0 +1,75 @@
+"""What a campaign would find to train here, from the site's tables alone: no picture is read for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from client.data import withdrawn
+from client.data.tables.tables import read_tables
+from client.site.keys import site_secret
+from client.site.site import Site
+from common.exam import Exam
+from common.methods.stages import networks
+from common.settings import Settings
+
+if TYPE_CHECKING:
+    from common.training.data import ExamTensors
+    from common.training.participation import Prospect
+
+
+def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
+    """Measurement -> what the site would train of it, if all pictures can be read.
+
+    Raises:
+        DataError: if the tables cannot be used.
+    """
+    from common.training import participation  # noqa: PLC0415  torch
+
+    specs = networks(settings).values()
+    data = exams_of_tables(site, settings, secret=site_secret(site.folder))
+    return participation.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+
+
+def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTensors:
+    """Grades, folds and patients as the store would have them, without any pictures.
+
+    Args:
+        site: the site.
+        settings: the plan.
+        secret: decides who is held out where the manifest does not say.
+
+    Raises:
+        DataError: if the tables cannot be used.
+    """
+    file = site.file.data
+    tables = read_tables(
+        site.data_folder, manifest=file.manifest, grades=file.grades, rule=file.consensus, settings=settings
+    )
+    return without_pictures(withdrawn.without(site.folder, tables).exams, settings, secret=secret)
+
+
+def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes) -> ExamTensors:
+    """Exams as tensors of grades, folds and patients alone.
+
+    Raises:
+        DataError: if there are fewer training patients than folds, or only some exams have a given fold.
+    """
+    import numpy as np  # noqa: PLC0415
+    import torch  # noqa: PLC0415
+
+    from client.data.tables.folds import folds  # noqa: PLC0415  scikit-learn
+    from common.training.data import MISSING, ExamTensors  # noqa: PLC0415
+
+    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
+    _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)
+    grades = {name: [exam.targets.get(name) for exam in exams] for name in settings.measurements}
+    return ExamTensors(
+        images={},
+        grades={
+            name: torch.tensor([MISSING if grade is None else grade for grade in given], dtype=torch.int8)
+            for name, given in grades.items()
+        },
+        fold=torch.from_numpy(assigned),
+        patient=torch.from_numpy(patients.astype(np.int32)),
+    )

@@ -1,0 +1,297 @@
+"""The site's store: every exam decoded once, cut, masked, and laid out as memory-mapped bytes.
+
+``<site folder>/store/<key>/`` holds one ``.npy`` an image and ``index.json``. The key stands for all settings
+that shapes the store; a change of a table or picture makes it anew. It is built beside its place and renamed
+there, so it is whole or absent; a lock lets one process build while others wait for it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import hmac
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from client.data import withdrawn
+from client.data.pictures.arrays import Progress, write_arrays
+from client.data.tables.folds import folds
+from client.data.tables.tables import Reading, Tables, read_tables
+from client.site.keys import site_secret
+from common.errors import DataError
+from common.exam import MISSING, Exam, Quarantined
+from common.settings import Settings
+from common.training.data import ExamTensors
+
+FORMAT = 3
+COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
+Stamps = dict[str, list[int] | None]
+"""File name -> size in bytes and time of change in ns; ``None``: there is none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sources:
+    """Where a site's data are and how they are read.
+
+    Attributes:
+        site: the site's folder, which holds the store.
+        data: the folder of tables and pictures.
+        manifest: file name of the manifest there.
+        grades: file name of the readers' grades there.
+        consensus: rule that makes one grade of several.
+    """
+
+    site: Path
+    data: Path
+    manifest: str = "manifest.csv"
+    grades: str = "grades.csv"
+    consensus: str = "median"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """An opened store.
+
+    Attributes:
+        tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them.
+        exams: one row an exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
+            fold`` (-1: held out).
+        reader_grades: one row a reading: ``exam_id, reader`` and a column a measurement (NaN: a gap).
+        fingerprint: HMAC-SHA256 over tables and pictures with the site's secret; says nothing to others.
+        quarantined: exams that are left out, with reasons.
+        notes: what else deserves a look.
+        usable: measurement -> exams with a grade.
+        patients: measurement -> patients with such an exam.
+    """
+
+    tensors: ExamTensors
+    exams: pd.DataFrame
+    reader_grades: pd.DataFrame
+    fingerprint: str
+    quarantined: tuple[Quarantined, ...]
+    notes: tuple[str, ...]
+    usable: Mapping[str, int]
+    patients: Mapping[str, int]
+
+
+_opened: dict[Path, tuple[Stamps, Store]] = {}
+_opening = threading.Lock()
+
+
+def open_store(sources: Sources, settings: Settings, *, progress: Progress | None = None) -> Store:
+    """Open a site's store, building it first where it is missing, damaged or out of date.
+
+    Within a process a store that is open stays as it is until a table changes, so that the pictures of a
+    running campaign do not change under it.
+
+    Args:
+        sources: where the data are.
+        settings: what the run needs.
+        progress: told of exams read, out of all.
+
+    Raises:
+        DataError: if tables cannot be used, or no exam can.
+    """
+    path = sources.site / "store" / _key(sources, settings)
+    stamps = _stamps(sources.data, (sources.manifest, sources.grades)) | withdrawn.stamp(sources.site)
+    with _opening:
+        known = _opened.get(path)
+        if known is not None and known[0] == stamps:
+            return known[1]
+        store = _load(path, sources, stamps)
+        if store is None:
+            store = _load_or_build(path, sources, stamps, settings, progress)
+        _opened[path] = (stamps, store)
+        return store
+
+
+def eligible(store: Store) -> list[str]:
+    """Identifiers of the patients who have a training exam, in their own order."""
+    exams = store.exams
+    return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
+
+
+def close_all() -> None:
+    """Look at all pictures again when a store is opened next: a run begins with what is on the disk."""
+    with _opening:
+        _opened.clear()
+
+
+def _key(sources: Sources, settings: Settings) -> str:
+    shape = {
+        "format": FORMAT,
+        "images": {name: image.model_dump() for name, image in settings.images.items()},
+        "measurements": {name: m.grades for name, m in settings.measurements.items()},
+        "validity": settings.validity,
+        "image_px": settings.network.image_px,
+        "folds": settings.folds,
+        "held_out": settings.evaluate.held_out,
+        "sources": [str(sources.data.resolve()), sources.manifest, sources.grades, sources.consensus],
+    }
+    return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _stamps(folder: Path, names: Sequence[str]) -> Stamps:
+    """Size and time of change of files, to notice that they changed."""
+
+    def stamp(path: Path) -> list[int] | None:
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        return [status.st_size, status.st_mtime_ns]
+
+    return {name: stamp(folder / name) for name in names}
+
+
+def _load(path: Path, sources: Sources, stamps: Stamps) -> Store | None:
+    """The store, or ``None`` where it is missing, damaged or out of date."""
+    try:
+        index = json.loads((path / "index.json").read_text(encoding="utf-8"))
+        if index["tables"] != stamps or index["pictures"] != _stamps(sources.data, list(index["pictures"])):
+            return None
+        images = {name: np.load(path / f"{name}.npy", mmap_mode="c") for name in index["images"]}
+        whole = all(len(array) == len(index["fold"]) for array in images.values())
+        return _store(index, images) if whole else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _store(index: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) -> Store:
+    exams = pd.DataFrame({**index["exams"], "fold": index["fold"]})
+    tensors = ExamTensors(
+        images={name: torch.from_numpy(array) for name, array in images.items()},
+        grades={name: torch.tensor(values, dtype=torch.int8) for name, values in index["grades"].items()},
+        fold=torch.tensor(index["fold"], dtype=torch.int8),
+        patient=torch.from_numpy(pd.factorize(exams["patient_id"])[0].astype(np.int32)),
+    )
+    return Store(
+        tensors=tensors,
+        exams=exams,
+        reader_grades=pd.DataFrame(index["readings"]),
+        fingerprint=index["fingerprint"],
+        quarantined=tuple(Quarantined(**entry) for entry in index["quarantined"]),
+        notes=tuple(index["notes"]),
+        usable={name: sum(v != MISSING for v in values) for name, values in index["grades"].items()},
+        patients={
+            name: len({p for p, v in zip(exams["patient_id"], values, strict=True) if v != MISSING})
+            for name, values in index["grades"].items()
+        },
+    )
+
+
+def _load_or_build(
+    path: Path, sources: Sources, stamps: Stamps, settings: Settings, progress: Progress | None
+) -> Store:
+    try:
+        with _locked(path.parent):
+            store = _load(path, sources, stamps)  # another process may have built it while this one waited
+            if store is None:
+                _build(path, sources, stamps, settings, progress)
+                store = _load(path, sources, stamps)
+    except OSError as error:
+        raise DataError(f"The store in {path.parent} cannot be written: {error.strerror}") from None
+    if store is None:
+        raise DataError(
+            f"The data in {sources.data} changed while they were read: try again when they are whole"
+        )
+    return store
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Alone among all processes; what a killed builder left behind is cleared away."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.stat().st_uid == os.geteuid():
+        folder.chmod(0o700)  # pictures and patients' ids: not for other accounts of this machine
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for left_over in folder.glob(".building-*"):
+            shutil.rmtree(left_over, ignore_errors=True)
+        yield
+
+
+def _build(
+    path: Path, sources: Sources, stamps: Stamps, settings: Settings, progress: Progress | None
+) -> None:
+    tables = read_tables(
+        sources.data,
+        manifest=sources.manifest,
+        grades=sources.grades,
+        rule=sources.consensus,
+        settings=settings,
+    )
+    tables = withdrawn.without(sources.site, tables)
+    secret = site_secret(sources.site)
+    building = path.with_name(f".building-{path.name}")
+    building.mkdir()
+    try:
+        pictures = [ref.path for exam in tables.exams for ref in exam.images.values()]
+        before = _stamps(sources.data, pictures)
+        written = write_arrays(building, sources.data, tables.exams, settings, progress)
+        quarantined = (*tables.quarantined, *written.quarantined)
+        if not written.kept:
+            raise DataError(_none_usable(quarantined, sources.data))
+        index = {
+            **_index([tables.exams[i] for i in written.kept], tables, settings, secret=secret),
+            "quarantined": [asdict(entry) for entry in sorted(quarantined, key=lambda entry: entry.line)],
+            "notes": [*tables.notes, *written.notes],
+            "fingerprint": _fingerprint(sources, written.digests, secret),
+            "tables": stamps,
+            "pictures": before,
+            "images": list(settings.images),
+        }
+        with (building / "index.json").open("w", encoding="utf-8") as file:
+            json.dump(index, file)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(path, ignore_errors=True)
+        building.rename(path)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
+    first = "\n".join(f"  line {entry.line}: {entry.reason}" for entry in quarantined[:5])
+    return f"Expected usable exams in {folder}, all {len(quarantined)} are quarantined, for example:\n{first}"
+
+
+def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
+    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
+    return {
+        "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
+        "grades": {
+            name: [MISSING if (grade := exam.targets[name]) is None else grade for exam in exams]
+            for name in settings.measurements
+        },
+        "fold": assigned.tolist(),
+        "readings": _readings(tables.readings, settings),
+    }
+
+
+def _readings(readings: Sequence[Reading], settings: Settings) -> dict[str, list[object]]:
+    columns: dict[str, list[object]] = {
+        "exam_id": [reading.exam_id for reading in readings],
+        "reader": [reading.reader for reading in readings],
+    }
+    return columns | {name: [reading.grades[name] for reading in readings] for name in settings.measurements}
+
+
+def _fingerprint(sources: Sources, digests: Sequence[str], secret: bytes) -> str:
+    content = hmac.new(secret, digestmod=hashlib.sha256)
+    for name in (sources.manifest, sources.grades):
+        content.update(hashlib.sha256((sources.data / name).read_bytes()).digest())
+    content.update("".join(digests).encode())
+    return content.hexdigest()

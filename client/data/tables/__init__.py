@@ -1,0 +1,1 @@
+"""Tables: one reader for all of them, and what their rows mean."""

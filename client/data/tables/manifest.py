@@ -1,0 +1,115 @@
+"""Reads ``manifest.csv``: every error at once, with line, column, value and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+from client.data.tables.rows import read_rows, refuse, whole
+from common.exam import Exam, ImageRef, Roi
+from common.settings import Settings
+
+DESCRIPTIVE = ("visit", "side", "joint", "digit", "view", "device", "diagnosis", "split", "fold")
+"""Columns that may stand beside ``exam_id``, ``patient_id`` and the images'."""
+
+
+def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Exam], tuple[str, ...]]:
+    """Read a manifest.
+
+    Args:
+        folder: where the pictures' paths start.
+        path: the manifest.
+        settings: which images are needed.
+
+    Returns:
+        The exams, without targets, and the columns that nothing is known of.
+
+    Raises:
+        DataError: for a missing file or column, and for rows that cannot be used, all listed.
+    """
+    needed = ["exam_id", "patient_id", *(f"{image}_path" for image in settings.images)]
+    table = read_rows(path, needed)
+    errors: list[str] = []
+    exams: list[Exam] = []
+    root = folder.resolve()
+    for line, row in table.rows:
+        problems = list(_row_problems(root, row, settings))
+        errors += [f"  line {line}: {problem}" for problem in problems]
+        if not problems:
+            exams.append(_exam(line, row, settings))
+    refuse(path, [*errors, *_contradictions(exams)])
+    known = {"exam_id", "patient_id", *DESCRIPTIVE}
+    unknown = [c for c in table.columns if c not in known and not c.endswith(("_path", "_roi"))]
+    return exams, tuple(unknown)
+
+
+def _row_problems(root: Path, row: Mapping[str, str], settings: Settings) -> Iterator[str]:
+    for column in ("exam_id", "patient_id"):
+        if not row[column]:
+            yield f"{column} is empty, expected an identifier"
+    if row.get("split", "") not in ("", "train", "test"):
+        yield f"split is {row['split']!r}, expected train, test or nothing"
+    fold = whole(row.get("fold", ""))
+    if fold and not (fold.isdecimal() and int(fold) < settings.rating.folds):
+        yield f"fold is {fold!r}, expected 0 to {settings.rating.folds - 1} or nothing"
+    for image in settings.images:
+        yield from image_problems(root, image, row)
+
+
+def image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[str]:
+    """What is wrong with a path or an ROI; whether there is a picture is found out when it is read."""
+    text = row[f"{image}_path"]
+    path = PurePosixPath(text)
+    if not text or path.is_absolute() or ".." in path.parts or not text.isprintable():
+        yield f"{image}_path is {text!r}, expected a path inside the data folder"
+    elif not (root / path).resolve().is_relative_to(root):
+        yield f"{image}_path is {text!r}, which leads out of the data folder"
+    roi = row.get(f"{image}_roi", "")
+    try:
+        if roi:
+            Roi.parse(roi)
+    except ValueError as error:
+        yield f"{image}_roi is {roi!r}, expected 'x y width height' in pixels: {error}"
+
+
+def image_refs(row: Mapping[str, str], settings: Settings) -> dict[str, ImageRef]:
+    """The images of a row that has no :func:`image_problems`."""
+    return {
+        image: ImageRef(
+            path=row[f"{image}_path"], roi=Roi.parse(roi) if (roi := row.get(f"{image}_roi", "")) else None
+        )
+        for image in settings.images
+    }
+
+
+def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
+    fold = whole(row.get("fold", ""))
+    return Exam(
+        line=line,
+        exam_id=row["exam_id"],
+        patient_id=row["patient_id"],
+        images=image_refs(row, settings),
+        device=row.get("device") or "unknown",
+        diagnosis=row.get("diagnosis", ""),
+        joint=row.get("joint", ""),
+        split=row.get("split", ""),
+        fold=int(fold) if fold else None,
+        targets={},
+    )
+
+
+def _contradictions(exams: Sequence[Exam]) -> Iterator[str]:
+    first: dict[str, int] = {}
+    patients: dict[str, Exam] = {}
+    for exam in exams:
+        if exam.exam_id in first:
+            yield f"  line {exam.line}: exam_id {exam.exam_id!r} stands in line {first[exam.exam_id]} already"
+        first.setdefault(exam.exam_id, exam.line)
+        other = patients.setdefault(exam.patient_id, exam)
+        for column in ("split", "fold"):
+            mine, theirs = getattr(exam, column), getattr(other, column)
+            if mine != theirs:
+                yield (
+                    f"  line {exam.line}: {column} is {mine!r}, but {theirs!r} in line {other.line} for the "
+                    f"same patient_id: a patient is in one {column}"
+                )

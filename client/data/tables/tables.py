@@ -1,0 +1,173 @@
+"""Reads a site's two tables: exams with one grade a measurement, and those that are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from client.data.tables.manifest import read_manifest
+from client.data.tables.rows import grade, read_rows, refuse
+from client.ledger.identifiers import respelled
+from common.errors import DataError
+from common.exam import Exam, Quarantined, consensus, repair
+from common.scoring import validity
+from common.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One reader's grades of one exam; ``None`` is a gap."""
+
+    line: int
+    exam_id: str
+    reader: str
+    grades: Mapping[str, int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tables:
+    """A site's exams, and those that are left out.
+
+    Attributes:
+        exams: with targets, in the order of the manifest.
+        readings: every row of the grades.
+        quarantined: exams whose grades cannot be used.
+        notes: what deserves a look and stops nothing, for ``check``.
+    """
+
+    exams: tuple[Exam, ...]
+    readings: tuple[Reading, ...]
+    quarantined: tuple[Quarantined, ...]
+    notes: tuple[str, ...]
+
+
+def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings: Settings) -> Tables:
+    """Read a site's tables.
+
+    An exam is quarantined if any reader gave an impossible pair or a grade that does not exist, or if no
+    reader gave any grade. One that lacks some measurement stays, for the others: the consensus of a
+    measurement is over the readers who graded it, each by the first row that has a grade.
+
+    Args:
+        folder: the folder that paths start from.
+        manifest: file name of the manifest.
+        grades: file name of the readers' grades.
+        rule: how several readers' grades become one, see :func:`common.exam.consensus`.
+        settings: which images and measurements are needed.
+
+    Raises:
+        DataError: for a missing file or column, and for rows of the manifest that cannot be used, all listed.
+    """
+    exams, unknown = read_manifest(folder, folder / manifest, settings)
+    readings, suspect = _read_grades(folder / grades, settings)
+    _check_reader(rule, readings, folder / grades)
+    by_exam: dict[str, list[Reading]] = {}
+    for reading in readings:
+        by_exam.setdefault(reading.exam_id, []).append(reading)
+    kept: list[Exam] = []
+    quarantined: list[Quarantined] = []
+    for exam in exams:
+        mine = by_exam.get(exam.exam_id, [])
+        reason = suspect.get(exam.exam_id) or _impossible(mine, settings)
+        targets = _targets(mine, rule, settings)
+        if reason is None and all(grade is None for grade in targets.values()):
+            reason = "no reader gave a grade"
+        if reason is None:
+            kept.append(replace(exam, targets=targets))
+        else:
+            quarantined.append(Quarantined(exam_id=exam.exam_id, line=exam.line, reason=reason))
+    names = {exam.exam_id for exam in exams}
+    strays = set(by_exam) - names
+    return Tables(
+        exams=tuple(kept),
+        readings=tuple(readings),
+        quarantined=tuple(quarantined),
+        notes=tuple(_notes(unknown, len(strays), len(respelled(strays, names)))),
+    )
+
+
+def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
+    notes = [f"columns of the manifest that are not used: {', '.join(unknown)}"] if unknown else []
+    why = (
+        f"; {respelt} of them would be, but for zeros, case or separators: spreadsheets drop zeros in front of "
+        f"numbers, format the column as text"
+    )
+    return notes + (
+        [f"{strays} graded exams are not in the manifest{why if respelt else ''}"] if strays else []
+    )
+
+
+def _targets(readings: Sequence[Reading], rule: str, settings: Settings) -> dict[str, int | None]:
+    targets: dict[str, int | None] = {}
+    for name in settings.measurements:
+        given: dict[str, int] = {}
+        for reading in readings:
+            grade = reading.grades[name]
+            if grade is not None:
+                given.setdefault(reading.reader, grade)
+        targets[name] = consensus(list(given.items()), rule)
+    counts = {name: measurement.grades for name, measurement in settings.measurements.items()}
+    return repair(targets, grades=counts, is_valid=validity.predicate(settings))
+
+
+def _impossible(readings: Sequence[Reading], settings: Settings) -> str | None:
+    is_valid = validity.predicate(settings)
+    for reading in readings:
+        known = tuple(g for name in settings.measurements if (g := reading.grades[name]) is not None)
+        if len(known) == len(settings.measurements) and not is_valid(known):
+            pair = " with ".join(f"{name} {grade}" for name, grade in reading.grades.items())
+            return f"grades line {reading.line}: {pair} cannot be"
+    return None
+
+
+def _read_grades(path: Path, settings: Settings) -> tuple[list[Reading], dict[str, str]]:
+    """All readings, and exam -> reason for those with a grade that is none."""
+    readings: list[Reading] = []
+    suspect: dict[str, str] = {}
+    table = read_rows(path, ["exam_id", "reader", *settings.measurements])
+    refuse(
+        path,
+        (
+            f"  line {line}: {column} is empty, expected an identifier"
+            for line, row in table.rows
+            for column in ("exam_id", "reader")
+            if not row[column]
+        ),
+    )
+    for line, row in table.rows:
+        grades: dict[str, int | None] = {}
+        for name, measurement in settings.measurements.items():
+            try:
+                cell = grade(row[name], measurement.grades)
+            except DataError:
+                problem = f"{name} is {row[name]!r}, expected 0 to {measurement.grades - 1} or nothing"
+                suspect.setdefault(row["exam_id"], f"grades line {line}: {problem}")
+                cell = ""
+            grades[name] = int(cell) if cell else None
+        readings.append(Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades))
+    sessions = [row.get("session", "") for _, row in table.rows]
+    return readings, {**_contradictions(readings, sessions), **suspect}
+
+
+def _contradictions(readings: Sequence[Reading], sessions: Sequence[str]) -> dict[str, str]:
+    """Exam -> reason for those that a reader graded twice in one session, and otherwise."""
+    found: dict[str, str] = {}
+    first: dict[tuple[str, ...], tuple[int, int]] = {}
+    for reading, session in zip(readings, sessions, strict=True):
+        for name, given in reading.grades.items():
+            if given is None:
+                continue
+            key = (reading.exam_id, reading.reader, session, name)
+            line, earlier = first.setdefault(key, (reading.line, given))
+            if earlier != given:
+                why = f"{name} is {given}, but {earlier} in line {line} by the same reader"
+                found.setdefault(reading.exam_id, f"grades line {reading.line}: {why}")
+    return found
+
+
+def _check_reader(rule: str, readings: Sequence[Reading], path: Path) -> None:
+    readers = sorted({reading.reader for reading in readings})
+    wanted = rule.removeprefix("reader:")
+    if rule.startswith("reader:") and wanted not in readers:
+        raise DataError(f"Expected reader {wanted!r} of site.toml in {path}, got {', '.join(readers)}")

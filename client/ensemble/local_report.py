@@ -1,0 +1,258 @@
+"""How the ensemble that came back grades this site's own patients, beside its own readers; nothing of it leaves.
+
+Patients that were held out are a test; those that the networks were trained on are not, and are told apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Int64
+from numpy.typing import NDArray
+
+from client.data.site_store import site_store
+from client.data.store import Store
+from client.ensemble import ensemble
+from client.site.site import Site
+from common.ensemble.committee import BATCH, Committee
+from common.ensemble.ensemble import Statement
+from common.evaluation import bootstrap
+from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.bootstrap import Estimate
+from common.exam import MISSING
+from common.networks.spec import COMBINED
+from common.privacy.planning import notice
+from common.scoring import eoss
+from common.settings import Settings
+from common.text.notices import RESEARCH_ONLY
+
+Answers = Mapping[str, Int64[np.ndarray, " exams"]]
+"""Score -> grades, ``MISSING`` where there is none."""
+Progress = Callable[[int, int], None]
+
+HELD_OUT, TRAINED_ON = "held out", "trained on"
+CONSENSUS = "consensus"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """How far two gradings of the same exams agree.
+
+    Attributes:
+        first: whose grades are the rows of ``confusion``.
+        second: whose are the columns.
+        exams: graded by both.
+        accuracy: share of equal grades.
+        kappa_linear: Cohen's kappa with linear weights.
+        confusion: counts, first x second.
+    """
+
+    first: str
+    second: str
+    exams: int
+    accuracy: Estimate
+    kappa_linear: Estimate
+    confusion: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One set of the site's patients.
+
+    Attributes:
+        name: ``held out`` or ``trained on``.
+        exams: all that can be read, graded or not.
+        patients: their number.
+        contested: share of exams on which the networks were divided.
+        ensemble: score -> the ensemble against the consensus, then against each reader.
+        readers: score -> each pair of readers.
+    """
+
+    name: str
+    exams: int
+    patients: int
+    contested: float
+    ensemble: Mapping[str, tuple[Agreement, ...]]
+    readers: Mapping[str, tuple[Agreement, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All of it.
+
+    Attributes:
+        site: the site's name.
+        statement: what the centre signed.
+        consensus: the rule that makes one grade of several readers'.
+        replicates: of the bootstrap over patients.
+        parts: held-out patients first; a part without exams is left out.
+        notices: what stands under every number.
+    """
+
+    site: str
+    statement: Statement
+    consensus: str
+    replicates: int
+    parts: tuple[Part, ...]
+    notices: tuple[str, ...]
+
+
+def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, total: None) -> Report:
+    """Grade all exams of a site with the ensemble that it has, and compare.
+
+    Args:
+        site: the site.
+        plan_hash: the campaign's.
+        progress: told of exams graded, out of all.
+
+    Raises:
+        DataError: if there is no ensemble, or the site's tables cannot be read.
+        VerificationError: if the ensemble was changed since it came.
+    """
+    statement, committee = ensemble.opened(site, plan_hash)
+    settings = committee.settings
+    store = site_store(site, settings)
+    graded, contested = _graded(committee.on(_device(site)), store, progress)
+    opinions = {"ensemble": graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
+    held_out = store.tensors.fold.numpy() == MISSING
+    parts = [
+        _part(name, use, store, contested, opinions, settings)
+        for name, use in ((HELD_OUT, held_out), (TRAINED_ON, ~held_out))
+        if use.any()
+    ]
+    return Report(
+        site=site.name,
+        statement=statement,
+        consensus=site.file.data.consensus,
+        replicates=settings.evaluate.bootstrap,
+        parts=tuple(parts),
+        notices=(RESEARCH_ONLY, notice.sentence(settings)),
+    )
+
+
+def as_json(report: Report) -> dict[str, object]:
+    """The report as JSON's types; what cannot be computed is null."""
+    return {
+        "site": report.site,
+        "campaign": report.statement.campaign,
+        "plan_hash": report.statement.plan_hash,
+        "status": report.statement.status,
+        "consensus": report.consensus,
+        "bootstrap": report.replicates,
+        "parts": [_finite(asdict(part)) for part in report.parts],
+        "notice": list(report.notices),
+    }
+
+
+def _device(site: Site) -> torch.device:
+    wanted = site.file.compute.device
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(wanted)
+
+
+def _graded(
+    committee: Committee, store: Store, progress: Progress
+) -> tuple[Answers, Bool[np.ndarray, " exams"]]:
+    """The ensemble's grades, and on which exams its networks were divided."""
+    total = len(store.tensors)
+    grades: dict[str, list[NDArray[np.int64]]] = {}
+    contested = []
+    for exams in torch.arange(total).split(BATCH):
+        scores = committee.score(store.tensors.images, exams)
+        columns = dict(zip(scores.names, scores.decision.T, strict=True))
+        if scores.combined is not None:
+            columns[COMBINED] = scores.combined
+        for name, values in columns.items():
+            grades.setdefault(name, []).append(np.asarray(values, dtype=np.int64))
+        contested.append(scores.contested)
+        progress(int(exams[-1]) + 1, total)
+    return {name: np.concatenate(parts) for name, parts in grades.items()}, np.concatenate(contested)
+
+
+def _consensus(store: Store, settings: Settings) -> Answers:
+    grades = {name: values.numpy().astype(np.int64) for name, values in store.tensors.grades.items()}
+    return _with_combined(grades, settings)
+
+
+def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
+    """Each reader's grades; of several readings of an exam the first that has a grade."""
+    exam_ids = pd.Index(store.exams["exam_id"])
+    found: dict[str, Answers] = {}
+    for reader, readings in store.reader_grades.groupby("reader"):
+        first = readings.groupby("exam_id").first().reindex(exam_ids)
+        grades = {
+            name: first[name].fillna(MISSING).to_numpy().astype(np.int64) for name in settings.measurements
+        }
+        found[str(reader)] = _with_combined(grades, settings)
+    return found
+
+
+def _with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], settings: Settings) -> Answers:
+    if settings.validity != "eoss":
+        return grades
+    h, v = grades["hypertrophy"], grades["vascularity"]
+    return grades | {COMBINED: np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))}
+
+
+def _part(
+    name: str,
+    use: Bool[np.ndarray, " exams"],
+    store: Store,
+    contested: Bool[np.ndarray, " exams"],
+    opinions: Mapping[str, Answers],
+    settings: Settings,
+) -> Part:
+    patients, patient = np.unique(store.tensors.patient.numpy()[use], return_inverse=True)
+    draws = bootstrap.resamples(
+        len(patients),
+        replicates=settings.evaluate.bootstrap,
+        generator=np.random.default_rng(settings.seed),
+    )
+    readers = [opinion for opinion in opinions if opinion not in ("ensemble", CONSENSUS)]
+
+    def compared(score: str, first: str, second: str) -> Agreement:
+        one, other = opinions[first][score][use], opinions[second][score][use]
+        both = (one != MISSING) & (other != MISSING)
+        grades = settings.measurements[score].grades if score in settings.measurements else eoss.GRADES
+        counts = bootstrap.patient_confusions(
+            one[both], other[both], patient[both], grades=grades, patients=len(patients)
+        )
+        return Agreement(
+            first=first,
+            second=second,
+            exams=int(both.sum()),
+            accuracy=bootstrap.estimate(accuracy, counts, draws),
+            kappa_linear=bootstrap.estimate(partial(kappa, weights="linear"), counts, draws),
+            confusion=tuple(tuple(int(count) for count in row) for row in counts.sum(axis=0)),
+        )
+
+    scores = [score for score in opinions["ensemble"] if score in opinions[CONSENSUS]]
+    return Part(
+        name=name,
+        exams=int(use.sum()),
+        patients=len(patients),
+        contested=float(contested[use].mean()),
+        ensemble={
+            score: tuple(compared(score, other, "ensemble") for other in (CONSENSUS, *readers))
+            for score in scores
+        },
+        readers={
+            score: tuple(compared(score, one, other) for one, other in combinations(readers, 2))
+            for score in scores
+        },
+    )
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if np.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value

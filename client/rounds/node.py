@@ -1,0 +1,160 @@
+"""A site's answer to a request to train. No Flower here, and nothing that knows of a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from client.data.site_store import site_store
+from client.rounds.requests import checked
+from client.site.site import Site
+from client.state.site_state import SiteState
+from client.state.weights_cache import WeightsCache
+from common.aggregation.algorithms import FederatedAlgorithm, algorithm
+from common.aggregation.federated import WEIGHTS
+from common.errors import UpdateError
+from common.evaluation.histograms import ScoreHistograms
+from common.exam import MISSING
+from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.settings import Settings
+from common.training.data import ExamTensors
+from common.training.inputs import labels, validation_exams
+from common.training.local import score
+from common.training.local_settings import LocalSettings, local_settings
+from common.training.participation import trains
+from common.training.seeds import derive_seed
+
+
+def train(
+    site: Site,
+    request: TrainRequest,
+    settings: Settings,
+    *,
+    device: torch.device,
+    share: int = 1,
+    data: ExamTensors | None = None,
+) -> TrainReply | MissingWeights:
+    """Train one group of networks for one round.
+
+    A pure function of the request, the site's data, and what the site kept of the round that the request names.
+
+    Args:
+        site: the site.
+        request: what to train, from which weights.
+        settings: of the campaign, as the site approved it.
+        device: where to compute.
+        share: by what batch sizes are divided, where memory is short.
+        data: what to train on; ``None``: the site's exams.
+
+    Returns:
+        The reply, or which frozen weights are not in the site's cache and have to come with the request.
+
+    Raises:
+        PolicyError: if the round is none of the plan's.
+        UpdateError: if a network is not in the plan or its weights are not what the plan says.
+        SiteStateError: if the site lost what it kept of the round before.
+    """
+    federated = algorithm(settings.federation)
+    planned = checked(request, settings, federated, device=device)
+    cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
+    cache.add(request.attached)
+    missing = cache.missing(ref for parts in request.frozen.values() for ref in parts.values())
+    if missing:
+        return MissingWeights(site=site.name, request_id=request.request_id, hashes=missing)
+    data = site_store(site, settings).tensors if data is None else data
+    states = (
+        SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
+        if federated.keeps_state
+        else None
+    )
+    replies: dict[str, NetworkReply] = {}
+    for name, spec in planned.items():
+        received = {
+            key: torch.from_numpy(np.array(values)) for key, values in request.extra.get(name, {}).items()
+        }
+        received[WEIGHTS] = torch.from_numpy(np.array(request.weights[name]))
+        frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
+        local = _smaller(local_settings(spec, settings, device=device, frozen=frozen), share)
+        work = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
+        replies[name] = _train_one(site, request, work, seed=settings.seed)
+    return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """One network of a request, with all that its training needs."""
+
+    algorithm: FederatedAlgorithm
+    received: Mapping[str, Tensor]
+    data: ExamTensors
+    local: LocalSettings
+    states: SiteState | None
+
+
+def _smaller(local: LocalSettings, share: int) -> LocalSettings:
+    if share == 1:
+        return local
+    batch_size = max(2, local.training.batch_size // share)  # norms need two
+    return replace(local, training=local.training.model_copy(update={"batch_size": batch_size}))
+
+
+def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> NetworkReply:
+    name, federated, local = work.local.spec.name, work.algorithm, work.local
+    state = work.states.read(name, request.state_round) if work.states is not None else {}
+    counts = None
+    policy = site.policy
+    if policy.permits("score_histograms"):
+        histograms = _histograms(
+            site, federated.scored_weights(work.received, state, local), work.data, local
+        )
+        counts = histograms.counts if histograms is not None else None
+    if request.server_round > local.rounds:
+        return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
+    data = _large_enough(site, work.data, local)
+    seed = derive_seed(seed, site.name, local.spec.identity, request.server_round)
+    trained, after = federated.local_update(work.received, state, data, local, request.server_round, seed)
+    if not bool(torch.isfinite(trained.update).all()):
+        raise UpdateError(
+            f"Expected finite weights of {name} after training, got NaN or infinity: nothing leaves"
+        )
+    if work.states is not None:
+        work.states.write(name, request.server_round, after, keep=request.state_round)
+    return NetworkReply(
+        update=trained.update.numpy(),
+        num_examples=trained.num_examples if policy.permits("counts") else min(trained.num_examples, 1),
+        loss=trained.loss if policy.permits("losses") else float("nan"),
+        histograms=counts,
+        extra={key: values.numpy() for key, values in trained.extra.items()},
+    )
+
+
+def _large_enough(site: Site, data: ExamTensors, local: LocalSettings) -> ExamTensors:
+    """The data, or none where the network does not train here: its update then has no weight."""
+    if trains(data, local.spec, minimum_cohort=site.policy.minimum_cohort):
+        return data
+    return replace(data, fold=torch.full_like(data.fold, MISSING))
+
+
+def _histograms(
+    site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings
+) -> ScoreHistograms | None:
+    """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
+    if local.spec.target.kind == "permutation":
+        return None
+    exams = validation_exams(data, local.spec)
+    if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
+        return None
+    probabilities = score(weights, data, exams, local)
+    if not bool(torch.isfinite(probabilities).all()):
+        raise UpdateError(
+            f"Expected weights of {local.spec.name} that give finite scores, got NaN or infinity"
+        )
+    classes = local.spec.target.classes
+    expected = probabilities @ torch.linspace(0, 1, classes)  # for two classes, the probability of class 1
+    return ScoreHistograms.from_scores(
+        expected.clamp(0, 1).numpy(), labels(data, local.spec)[exams].numpy(), classes=classes
+    )

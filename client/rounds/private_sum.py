@@ -1,0 +1,89 @@
+"""A private round under secure aggregation: each patient's gradient on a grid, this site's share of the noise.
+
+As :mod:`client.rounds.private_round`, but what is booked is the noise of the whole sum: with the fewest survivors
+that the plan permits, less those who may collude, it is as much. It is booked before it is drawn.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+
+from client.ledger import ledger
+from client.rounds import private_round
+from client.rounds.booking import PRIVATE_SUM, booking
+from client.site.site import Site
+from common.errors import PolicyError
+from common.messages import MissingWeights, TrainRequest
+from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.patient_step import clipped_each, sample
+from common.secure_aggregation.private_sum import PrivateSum
+from common.settings import Settings
+
+
+def vector(
+    site: Site,
+    request: TrainRequest,
+    settings: Settings,
+    plan: PrivateSum,
+    *,
+    noise: Literal["share", "full"],
+    device: torch.device,
+    claim: Callable[[], None],
+) -> Int64[np.ndarray, " length"] | MissingWeights:
+    """What goes under the masks, booked; or which frozen weights are not in the site's cache.
+
+    Args:
+        site: the site.
+        request: which networks, from which weights.
+        settings: of the campaign, as the site approved it.
+        plan: of its sums.
+        noise: this site's share, or all of it.
+        device: where the features are computed.
+        claim: notes that the round was asked for; called before anything is booked.
+
+    Raises:
+        PolicyError: if the round is none of the plan's, or the policy permits no private release.
+        UpdateError: if a network is not in the plan, or a head of it is missing, or weights are not what the plan
+            says.
+        BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.
+        StorageError: if it cannot be booked; nothing is drawn.
+    """
+    privacy = settings.privacy
+    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
+    work = private_round.prepare(site, request, settings, device=device)
+    if isinstance(work, MissingWeights):
+        return work
+    if request.server_round > settings.federation.rounds:
+        raise PolicyError(
+            f"Expected a round from 1 to {settings.federation.rounds}, got {request.server_round}: a secure sum that "
+            f"is private is never scored"
+        )
+    claim()
+    release = booking(request, privacy, kind=PRIVATE_SUM)
+    reserved = ledger.reserve(site, release, work.patients)
+    entropy = os.urandom(32)
+    chosen = sample(
+        private_round.taking_part(work, reserved.patients),
+        privacy.sample_rate,
+        stream=KeyStream(entropy, "sampling"),
+    )
+    weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
+    places = _places(work, request)
+    gradients = clipped_each(weights, chosen, max_norm=privacy.max_grad_norm)
+    return plan.vector((one.numpy()[places] for one in gradients), noise=noise, entropy=entropy)
+
+
+def _places(work: private_round.Work, request: TrainRequest) -> Int64[np.ndarray, " length"]:
+    """Where each number of the request's networks, in their order, stands in the heads' common vector."""
+    ends = np.cumsum([len(request.weights[name]) for name in work.order])
+    starts = dict(zip(work.order, [0, *ends[:-1]], strict=True))
+    places: Int64[np.ndarray, " length"] = np.concatenate(
+        [starts[name] + np.arange(len(values)) for name, values in request.weights.items()]
+    )
+    return places

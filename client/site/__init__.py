@@ -1,0 +1,1 @@
+"""What a site is: its folder, settings, policy, keys and hours."""

@@ -1,0 +1,205 @@
+"""What the site permits; the centre can neither see nor change it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, tzinfo
+from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pydantic import field_validator
+
+from client.site.hours import Windows, is_open, parse, utc_windows
+from common.errors import HoursError, PolicyError
+from common.extensions import is_own
+from common.methods.settings import StageSettings
+from common.section import Bytes, Count, Positive, Rate, Section, Share
+from common.secure_aggregation.settings import SecureSettings
+from common.settings import Settings
+
+UNWEIGHTED = ("median", "trimmed_mean", "krum")
+"""Rules that need no number of exams."""
+Metric = Literal["counts", "losses", "score_histograms", "timings"]
+
+
+class Policy(Section):
+    """The ``[policy]`` section of ``site.toml``. What it does not name is not permitted."""
+
+    allow_unprotected: bool = False
+    """Permit training without differential privacy and without secure aggregation."""
+    allow_secure_only: bool = False
+    """Permit training without differential privacy whose updates leave under secure aggregation alone."""
+    approval: Literal["each", "automatic"] = "each"
+    """``each``: a campaign runs when somebody here has approved its plan; ``automatic``: when the policy permits
+    it, for simulations."""
+    methods: tuple[str, ...] = ()
+    """Methods that may run; ``*`` stands for all that are built in."""
+    code: tuple[str, ...] = ()
+    """Methods, backbones and algorithms that are not built in and may run, as ``package.module:Name``; what they
+    name has to be installed at the site. ``*`` stands for anything that is installed: for simulations."""
+    maximum_rounds: Positive = 1000
+    hours: tuple[str, ...] = ()
+    """When the site trains, for example ``["mon-fri 19:00-07:00", "sat-sun"]``; none: always."""
+    time_zone: str = ""
+    """Whose clock ``hours`` follows, for example ``Europe/Copenhagen``; empty: this machine's."""
+    metrics: tuple[Metric, ...] = ()
+    """What may leave beside updates: ``counts`` (exams a network was trained on, training exams a measurement),
+    ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
+    and network), ``timings`` (seconds a round)."""
+    minimum_cohort: Positive = 5
+    """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
+    With it noise stands for them: a rule that looks at their number would itself be a release."""
+    maximum_update_bytes: Bytes = 1_000_000_000
+    """Largest reply."""
+    federated_evaluation: bool = False
+    """Permit that the centre asks for tables of results on held-out patients; nothing in this version does."""
+    maximum_epsilon: Rate | None = None
+    """Privacy budget of a patient over all campaigns, who takes no part once it is spent; ``None``: no campaign with
+    differential privacy runs."""
+    maximum_delta: Share = 1e-5
+    minimum_peers: Positive = 2
+    """In a secure sum: so many other sites whose keys are in ``[peers]``."""
+    colluders: Count = 0
+    """In a secure sum: against so many sites that work together with the centre the plan has to protect."""
+    few_peers: Literal["refuse", "full_noise"] = "refuse"
+    """What happens where a plan asks for less than these two: no part is taken, or, in a campaign with differential
+    privacy, this site adds all the noise itself and relies on nobody."""
+    out_of_memory: Literal["refuse", "smaller_batch", "cpu"] = "refuse"
+    """What happens when the training device has too little memory."""
+    keep_outbox_days: Count = 90
+    """How long the exact bytes of replies stay in ``outbox/``; 0: they are not kept."""
+
+    @field_validator("hours")
+    @classmethod
+    def _hours_can_be_read(cls, entries: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in entries:
+            parse(entry)
+        return entries
+
+    @field_validator("time_zone")
+    @classmethod
+    def _time_zone_is_known(cls, name: str) -> str:
+        try:
+            _zone(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("expected a time zone like Europe/Copenhagen, or an empty text") from None
+        return name
+
+    def permits(self, metric: Metric) -> bool:
+        """Whether something may leave beside updates."""
+        return metric in self.metrics
+
+    def windows(self, now: datetime | None = None) -> Windows:
+        """When the site trains, in minutes of the UTC week; none: always."""
+        return utc_windows(self.hours, now=now or datetime.now(UTC), zone=_zone(self.time_zone))
+
+    def check_hours(self, now: datetime | None = None) -> None:
+        """Whether the site trains at this hour.
+
+        Raises:
+            HoursError: if not.
+        """
+        now = now or datetime.now(UTC)
+        if not is_open(self.windows(now), now):
+            raise HoursError(f"The site trains at {', '.join(self.hours)} only: policy.hours in site.toml")
+
+    def check_plan(self, settings: Settings) -> None:
+        """Whether a campaign may run here.
+
+        Raises:
+            PolicyError: naming the line of ``site.toml`` that forbids it.
+        """
+        if settings.private and self.maximum_epsilon is None:
+            raise PolicyError(
+                "The campaign spends patients' privacy budget, and there is none: set policy.maximum_epsilon in "
+                "site.toml to permit that"
+            )
+        if not settings.private:
+            self._check_unprotected(settings.federation.secure)
+        if settings.overstated:
+            raise PolicyError(settings.overstated)
+        if settings.federation.secure is not None and self.relies(settings) == "nobody":
+            self._check_alone(settings)
+        self._check_code(settings)
+        permitted = is_own(settings.method) or "*" in self.methods or settings.method in self.methods
+        if not permitted:
+            raise PolicyError(
+                f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
+                f"permit it"
+            )
+        rounds = max(_rounds(settings))
+        if rounds > self.maximum_rounds:
+            raise PolicyError(
+                f"The campaign has {rounds} rounds, policy.maximum_rounds in site.toml "
+                f"is {self.maximum_rounds}: raise it there to permit that"
+            )
+        weighed = settings.federation.rule not in UNWEIGHTED and settings.privacy is None
+        if weighed and not self.permits("counts"):
+            raise PolicyError(
+                "The campaign weighs each site's update by its number of exams: add 'counts' to policy.metrics in "
+                "site.toml to permit that"
+            )
+
+    def relies(self, settings: Settings) -> Literal["peers", "nobody"]:
+        """Whether this site's protection in a secure sum may rest on other sites too."""
+        secure = settings.federation.secure
+        enough = secure is not None and (
+            secure.survivors - 1 >= self.minimum_peers and secure.colluders >= self.colluders
+        )
+        return "peers" if enough else "nobody"
+
+    def _check_unprotected(self, secure: SecureSettings | None) -> None:
+        if secure is None and not self.allow_unprotected:
+            raise PolicyError(
+                "The campaign trains without differential privacy or secure aggregation: set "
+                "policy.allow_unprotected = true in site.toml to permit that"
+            )
+        if secure is not None and not (self.allow_unprotected or self.allow_secure_only):
+            raise PolicyError(
+                "The campaign trains without differential privacy, with secure aggregation alone: set "
+                "policy.allow_secure_only = true in site.toml to permit that"
+            )
+
+    def _check_alone(self, settings: Settings) -> None:
+        secure = settings.federation.secure
+        assert secure is not None
+        if not (settings.private and self.few_peers == "full_noise"):
+            raise PolicyError(
+                f"The campaign opens sums over {secure.survivors} sites, safe against {secure.colluders} colluders; "
+                f"policy.minimum_peers and policy.colluders in site.toml ask for {self.minimum_peers + 1} and "
+                f"{self.colluders}: lower them, or with differential privacy set policy.few_peers = "
+                f'"full_noise", to permit that'
+            )
+
+    def _check_code(self, settings: Settings) -> None:
+        """Whether everything that is not built in may run: asked before any of it is imported."""
+        if "*" in self.code:
+            return
+        for setting, name in _code(settings).items():
+            if is_own(name) and name not in self.code:
+                raise PolicyError(
+                    f"The campaign's {setting} is {name!r}, which is not built in: add it to policy.code in "
+                    f"site.toml to permit it"
+                )
+
+
+def _zone(name: str) -> tzinfo | None:
+    return ZoneInfo(name) if name else None
+
+
+def _rounds(settings: Settings) -> Iterator[int]:
+    """The rounds of every stage."""
+    stages: tuple[StageSettings, ...] = (settings.rating.jigsaw, settings.rating.head)
+    yield settings.federation.rounds
+    yield from (stage.rounds for stage in stages if stage.rounds is not None)
+
+
+def _code(settings: Settings) -> dict[str, str]:
+    """The settings that may name code that runs at a site; ``federation.rule`` runs at the centre only."""
+    return {
+        "method": settings.method,
+        "network.backbone": settings.network.backbone,
+        "andersen.backbone": settings.andersen.backbone,
+        "andersen.binary_backbone": settings.andersen.binary_backbone,
+        "federation.algorithm": settings.federation.algorithm,
+    }

@@ -1,0 +1,1 @@
+"""What a site keeps of each campaign from one request to the next."""

@@ -1,0 +1,98 @@
+"""What a site keeps of a network from round to round: SCAFFOLD's control variates, FedBN's norms.
+
+``<site folder>/state/<plan hash>/<run>/<network>/round_0007.safetensors``. It is written whole under the round that
+made it, and read from the round that the centre last counted: asked for a round again, the site starts from the same
+state and ends with the same bytes; a reply that came too late leaves no trace. None of it leaves the site.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from common.errors import SiteStateError, UpdateError
+from common.text.file_names import file_name
+
+RUN = re.compile(r"[0-9a-f]{32}")
+
+
+class SiteState:
+    """The state of one run's networks at a site.
+
+    Raises:
+        UpdateError: if the run is not 32 hexadecimal digits.
+    """
+
+    def __init__(self, site_folder: Path, *, plan_hash: str, run: str) -> None:
+        self._folder = run_folder(site_folder, plan_hash=plan_hash, run=run)
+
+    def read(self, network: str, server_round: int) -> dict[str, Tensor]:
+        """The state after a round; empty after round 0.
+
+        Raises:
+            SiteStateError: if it is not there or cannot be read.
+        """
+        if server_round == 0:
+            return {}
+        try:
+            return dict(load_file(self._path(network, server_round)))
+        except (OSError, SafetensorError):
+            raise SiteStateError(
+                f"Expected what this site kept of {network} after round {server_round} in {self._folder}, it is "
+                f"missing or damaged: put the folder back from a backup, or start the campaign anew"
+            ) from None
+
+    def write(self, network: str, server_round: int, state: Mapping[str, Tensor], *, keep: int) -> None:
+        """Write the state after a round; of earlier ones only that of round ``keep`` stays.
+
+        Later ones stay too: a round that the centre has given up may end after the next one.
+        """
+        path = self._path(network, server_round)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+        with draft.open("wb") as file:
+            file.write(save({name: values.contiguous() for name, values in state.items()}))
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+        kept = self._path(network, keep).name
+        for other in path.parent.glob("round_*.safetensors"):
+            if other.name < path.name and other.name != kept:
+                other.unlink(missing_ok=True)
+
+    def _path(self, network: str, server_round: int) -> Path:
+        return self._folder / file_name(network) / f"round_{server_round:06d}.safetensors"
+
+
+def folder(site_folder: Path, *, plan_hash: str) -> Path:
+    """Where the states of all runs of a plan lie."""
+    return site_folder / "state" / plan_hash
+
+
+def run_folder(site_folder: Path, *, plan_hash: str, run: str) -> Path:
+    """Where what is kept of one run lies.
+
+    Raises:
+        UpdateError: if the run is not 32 hexadecimal digits: it becomes a folder's name.
+    """
+    if not RUN.fullmatch(run):
+        raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
+    return folder(site_folder, plan_hash=plan_hash) / run
+
+
+def forget(site_folder: Path, *, plan_hash: str, run: str) -> None:
+    """Remove the state of a finished run."""
+    of_plan = folder(site_folder, plan_hash=plan_hash)
+    shutil.rmtree(of_plan / run, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other runs' states are in there still
+        of_plan.rmdir()
+        of_plan.parent.rmdir()

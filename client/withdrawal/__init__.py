@@ -1,0 +1,1 @@
+"""A patient withdraws: what is deleted, and what is told."""

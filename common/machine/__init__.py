@@ -1,0 +1,1 @@
+"""What touches this machine: files, sockets, processes, environment. Nothing pure imports it."""

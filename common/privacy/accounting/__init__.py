@@ -1,0 +1,1 @@
+"""What releases cost, and the chain of what was booked."""

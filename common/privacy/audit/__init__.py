@@ -1,0 +1,1 @@
+"""Whether claims hold: recomputed, rehearsed, reported."""

@@ -1,0 +1,184 @@
+"""A rehearsal of a run's private steps: the code that sites run, on made-up patients, attacked.
+
+It measures the **implementation** with the run's parameters. It says nothing of the finished run, which held no
+canaries (:mod:`common.privacy.audit.attacks`: how canaries come in by data alone, and what the two attackers see).
+
+A bound above the claim refutes it; **one below proves nothing**. A claim above the ceiling, which is what a perfect
+attack could show, cannot be refuted at all: :func:`rehearsals` then adds a rehearsal of the same code with so much
+more noise that the claim is half the ceiling. Bounds hold together: the error is shared out to both attacks and all
+choices of how many guesses are made (Bonferroni).
+
+Neither secure aggregation nor Opacus's whole-network training is rehearsed. Source: Steinke, Nasr and Jagielski 2023,
+arXiv 2305.08846 (:mod:`common.privacy.audit.audit`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from common.errors import ConfigurationError
+from common.privacy.accounting.accounting import noise_multiplier
+from common.privacy.audit import attacks
+from common.privacy.audit.attacks import RehearsalParameters, Step, derived
+from common.privacy.audit.audit import best_lower_bound, epsilon_lower_bound
+from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.patient_step import private_gradient
+from common.version import VERSION
+
+SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
+"""Of the canaries on which the auditor does not abstain."""
+CONFIDENCE = 0.95
+ATTACKS = (attacks.white_box, attacks.black_box)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehearsal:
+    """What two attacks on a rehearsed run showed.
+
+    Attributes:
+        parameters: that were rehearsed.
+        canaries: in either attack.
+        confidence: with which none of the bounds is too high.
+        claim: epsilon that would be booked, at ``parameters.delta``, one patient added or removed.
+        ceiling: what these attacks could show at the most.
+        white_box: lower bound on epsilon from every release.
+        black_box: from the heads at the end.
+        date: of the rehearsal.
+        version: of synofed.
+    """
+
+    parameters: RehearsalParameters
+    canaries: int
+    confidence: float
+    claim: float
+    ceiling: float
+    white_box: float
+    black_box: float
+    date: str
+    version: str
+
+    @property
+    def bound(self) -> float:
+        """The larger one."""
+        return max(self.white_box, self.black_box)
+
+    @property
+    def refuted(self) -> bool:
+        """Whether more leaks than is claimed."""
+        return self.bound > self.claim
+
+    @property
+    def refutable(self) -> bool:
+        """Whether the claim is below what a perfect attack could have shown."""
+        return self.claim < self.ceiling
+
+    def __str__(self) -> str:
+        found = (
+            f"measured at least {self.bound:.2f} (white box {self.white_box:.2f}, black box {self.black_box:.2f}), "
+            f"claimed at most {self.claim:.2f}, ceiling of {self.canaries} canaries {self.ceiling:.2f}"
+        )
+        if self.refuted:
+            return f"{found}: the claim is false"
+        if not self.refutable:
+            return f"{found}: the claim is above the ceiling, so this rehearsal cannot refute it"
+        return f"{found}: the claim is not refuted, which is no proof"
+
+
+def rehearsals(
+    parameters: RehearsalParameters, *, canaries: int, entropy: bytes, date: str
+) -> tuple[Rehearsal, ...]:
+    """The run's rehearsal and, if its claim is above the ceiling, a second one at half the ceiling.
+
+    Args: as :func:`rehearse`.
+
+    Raises:
+        ConfigurationError: as :func:`rehearse`.
+    """
+    first = rehearse(parameters, canaries=canaries, entropy=derived(entropy, "first"), date=date)
+    if first.refutable:
+        return (first,)
+    quieter = at_claim(parameters, first.ceiling / 2)
+    second = rehearse(quieter, canaries=canaries, entropy=derived(entropy, "second"), date=date)
+    return first, second
+
+
+def rehearse(
+    parameters: RehearsalParameters,
+    *,
+    canaries: int,
+    entropy: bytes,
+    date: str,
+    step: Step = private_gradient,
+) -> Rehearsal:
+    """Attack a rehearsed run, once from inside and once from outside.
+
+    Args:
+        parameters: of the run.
+        canaries: in either attack; a thousand take seconds to a minute.
+        entropy: 32 bytes from the operating system.
+        date: that is written beside the result.
+        step: what is rehearsed; tests plant bugs in it.
+
+    Raises:
+        ConfigurationError: for fewer than 10 canaries, or a step whose releases are not finite.
+    """
+    if canaries < 10:
+        raise ConfigurationError(f"Expected at least 10 canaries, got {canaries}: a thousand are usual")
+    choices = guesses(canaries)
+    bounds = []
+    for attack in ATTACKS:
+        own = derived(entropy, attack.__name__)
+        included = KeyStream(derived(own, "coins"), "sampling").bernoulli(canaries, probability=0.5)
+        scores = attack(parameters, included, entropy=own, step=step)
+        bounds.append(
+            best_lower_bound(
+                scores,
+                included,
+                guesses=choices,
+                delta=parameters.delta,
+                confidence=1 - (1 - CONFIDENCE) / len(ATTACKS),
+            )
+        )
+    return Rehearsal(
+        parameters=parameters,
+        canaries=canaries,
+        confidence=CONFIDENCE,
+        claim=parameters.claim(),
+        ceiling=ceiling(canaries, delta=parameters.delta),
+        white_box=bounds[0],
+        black_box=bounds[1],
+        date=date,
+        version=VERSION,
+    )
+
+
+def guesses(canaries: int) -> tuple[int, ...]:
+    """How many guesses an auditor makes: the choices."""
+    return tuple(sorted({max(2, 2 * round(share * canaries / 2)) for share in SHARES}))
+
+
+def ceiling(canaries: int, *, delta: float | int) -> float:
+    """The bound if every guess of both attacks were right.
+
+    Raises:
+        ConfigurationError: for values out of range.
+    """
+    choices = guesses(canaries)
+    confidence = 1 - (1 - CONFIDENCE) / len(ATTACKS) / len(choices)
+    return max(
+        epsilon_lower_bound(canaries=canaries, guesses=r, correct=r, delta=delta, confidence=confidence)
+        for r in choices
+    )
+
+
+def at_claim(parameters: RehearsalParameters, target_epsilon: float) -> RehearsalParameters:
+    """The same steps with the noise that makes the claim ``target_epsilon``.
+
+    Raises:
+        ConfigurationError: for an epsilon that is not positive and finite.
+    """
+    steps = parameters.steps
+    sigma = noise_multiplier(
+        target_epsilon, sample_rate=steps.sample_rate, count=steps.count, delta=parameters.delta
+    )
+    return replace(parameters, steps=replace(steps, noise_multiplier=sigma))

@@ -1,0 +1,1 @@
+"""What a private campaign would cost, and what it is worth."""

@@ -1,0 +1,1 @@
+"""One campaign: its sites, its loop over groups, its end."""

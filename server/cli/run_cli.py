@@ -1,0 +1,135 @@
+"""The commands that submit, watch and stop campaigns."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from common import settings as configuration
+from common.text.terminal import Console
+from server.cli import run_shown
+from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
+from server.federation.home import Home
+from server.runs import submit as submitting
+from server.runs.runs import ENDED, EXIT_CODES, Run, all_of, find
+
+LOOK_S = 1.0
+Name = Annotated[str, typer.Argument(metavar="CAMPAIGN")]
+
+
+def register(run: typer.Typer) -> None:
+    """Add the commands to ``synofed run``."""
+    run.command("submit")(submit)
+    run.command("watch")(watch)
+    run.command("list")(list_runs)
+    run.command("stop")(stop)
+    run.command("resume")(resume)
+
+
+def submit(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML, as in configs/.")],
+    home: HomeOption = DEFAULT_HOME,
+    sites: Annotated[str, typer.Option(help="Registered sites, with commas; all by default.")] = "",
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, and exit as it ended.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Submit a campaign; the running centre starts it."""
+    settings = configuration.load(config, overrides=overrides or ())
+    chosen = [name for name in sites.split(",") if name]
+    run = submitting.submit(Home(home), settings, sites=chosen)
+    wish = run.wish()
+    if not as_json:
+        typer.echo(
+            f"{run.name}: submitted to {len(wish.sites)} sites ({', '.join(wish.sites)}), plan "
+            f"{settings.plan_hash()}\n"
+            f"  each site's people approve it there: synofed site campaigns show SITE_FOLDER "
+            f"{settings.plan_hash()[:12]}\n"
+            f"  watch it: synofed run watch {run.name} --home {home}"
+        )
+    elif not wait:
+        facts = {"campaign": run.name, "sites": list(wish.sites), "plan_hash": settings.plan_hash()}
+        typer.echo(json.dumps({**facts, "folder": str(run.path.resolve())}))
+    if wait:
+        _wait(run, as_json=as_json)
+
+
+def watch(
+    campaign: Name,
+    home: HomeOption = DEFAULT_HOME,
+    once: Annotated[bool, typer.Option("--once", help="Show how it stands, and leave.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Watch a campaign until it has ended; exits with 0 (all sites), 7 (a subset) or 1 (failed or stopped)."""
+    run = find(Home(home), campaign)
+    if not once:
+        _wait(run, as_json=as_json)
+    elif as_json:
+        typer.echo(json.dumps(run_shown.facts(run)))
+    else:
+        Console().print(run_shown.page(run))
+
+
+def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """All campaigns and how they stand."""
+    runs = all_of(Home(home))
+    if as_json:
+        typer.echo(json.dumps([run_shown.facts(run) for run in runs]))
+    else:
+        Console().print(run_shown.overview(runs))
+
+
+def stop(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Stop a campaign; resume goes on from its last aggregated round."""
+    _said(submitting.stop(Home(home), campaign), "will be stopped", as_json=as_json)
+
+
+def resume(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Go on with a campaign that was stopped or failed, or do not wait for its next try."""
+    _said(submitting.resume(Home(home), campaign), "will go on", as_json=as_json)
+
+
+def _said(run: Run, what: str, *, as_json: bool) -> None:
+    text = f"{run.name} {what} as soon as the centre sees it (synofed federation up)"
+    typer.echo(json.dumps({"campaign": run.name, "wanted": run.wish().wanted}) if as_json else text)
+
+
+def _wait(run: Run, *, as_json: bool) -> None:
+    """Until the campaign has ended.
+
+    Raises:
+        typer.Exit: with the campaign's exit code.
+    """
+    console = Console()
+    if as_json or not console.is_terminal:
+        _wait_silently(run, as_json=as_json)
+    else:
+        with Live(run_shown.page(run), console=console, refresh_per_second=2) as live:
+            while run.status().state not in ENDED:
+                time.sleep(LOOK_S)
+                live.update(run_shown.page(run))
+            live.update(run_shown.page(run))
+    raise typer.Exit(EXIT_CODES[run.status().state])
+
+
+def _wait_silently(run: Run, *, as_json: bool) -> None:
+    """A line whenever something has changed; with JSON the facts at the end alone."""
+    shown = ""
+    while True:
+        status = run.status()
+        line = run_shown.line(run)
+        if not as_json and line != shown:
+            typer.echo(line)
+        shown = line
+        if status.state in ENDED:
+            break
+        time.sleep(LOOK_S)
+    if as_json:
+        typer.echo(json.dumps(run_shown.facts(run)))

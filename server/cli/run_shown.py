@@ -1,0 +1,162 @@
+"""How a campaign is shown: a page on a terminal, a line in a log, facts as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from common.text.terminal import Table
+from server.runs.runs import ENDED, CampaignStatus, Run
+from server.service import presence
+from server.service.presence import Presence
+
+STYLES = {
+    "COMPLETE_ALL_SITES": "bold green",
+    "COMPLETE_SUBSET": "bold yellow",
+    "FAILED": "bold red",
+    "INTERRUPTED": "yellow",
+    "present": "green",
+    "waiting": "yellow",
+    "away": "red",
+    "declined": "red",
+}
+MOST_GROUPS = 12
+"""Groups that a page names; the others are counted."""
+
+
+def facts(run: Run) -> dict[str, object]:
+    """All that is known, for programs."""
+    status, wish = run.status(), run.wish()
+    return {
+        "campaign": run.name,
+        "folder": str(run.path.resolve()),
+        "submitted": wish.submitted,
+        "wanted": wish.wanted,
+        **status.model_dump(mode="json"),
+        "eta_s": status.eta_s,
+        "last_seen": {name: one.model_dump(mode="json") for name, one in presence.read(run.home).items()},
+    }
+
+
+def line(run: Run) -> str:
+    """How a campaign stands, in one line."""
+    status = run.status()
+    sites = ", ".join(
+        f"{name} {site.state}{f' ({site.reason})' if site.reason else ''}"
+        for name, site in status.sites.items()
+    )
+    parts = [f"{run.name}: {status.state}", _progress(status), sites, status.waits, status.reason]
+    return "; ".join(part for part in parts if part)
+
+
+def overview(runs: Sequence[Run]) -> RenderableType:
+    """A table, a row a campaign."""
+    if not runs:
+        return Text("No campaign yet: synofed run submit CONFIG")
+    table = Table(box=box.SIMPLE)
+    for column in ("campaign", "state", "rounds", "sites", "submitted", ""):
+        table.add_column(column)
+    for run in runs:
+        status, wish = run.status(), run.wish()
+        table.add_row(
+            run.name,
+            Text(status.state, style=STYLES.get(status.state, "")),
+            _progress(status),
+            str(len(wish.sites)),
+            wish.submitted[:16].replace("T", " "),
+            status.reason,
+        )
+    return table
+
+
+def page(run: Run) -> RenderableType:
+    """The whole of one campaign."""
+    status = run.status()
+    head = Text.assemble(
+        (run.name, "bold"),
+        "  ",
+        (status.state, STYLES.get(status.state, "")),
+        f"  {_progress(status)}{_eta(status)}",
+    )
+    parts: list[RenderableType] = [head]
+    parts += [Text(text) for text in (status.reason, status.waits and f"waits: {status.waits}") if text]
+    return Group(*parts, _sites(status, presence.read(run.home)), _groups(run, status))
+
+
+def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
+    table = Table(box=box.SIMPLE, title="sites", title_justify="left")
+    for column in (
+        "site",
+        "last seen",
+        "state",
+        "waits for",
+        "rounds used",
+        "last used",
+        "missed",
+        "networks",
+    ):
+        table.add_column(column)
+    for name, site in status.sites.items():
+        table.add_row(
+            name,
+            last_seen(seen.get(name)),
+            Text(site.state, style=STYLES.get(site.state, "")),
+            site.reason,
+            str(site.used),
+            _ago(site.last_used),
+            str(status.missing.get(name, "")),
+            status.ensemble.get(name, ""),
+        )
+    return table
+
+
+def _groups(run: Run, status: CampaignStatus) -> RenderableType:
+    if not status.groups:
+        return Text("")
+    table = Table(box=box.SIMPLE, title=f"groups of stage {status.stage}", title_justify="left")
+    for column in ("group", "round", "loss", "AUC", "seconds"):
+        table.add_column(column)
+    last = {str(record["group"]): record for record in run.rounds() if record["stage"] == status.stage}
+    for name in sorted(last)[:MOST_GROUPS]:
+        record = last[name]
+        cells = (_number(record[key]) for key in ("loss", "auc", "seconds"))
+        table.add_row(name, str(record["round"]), *cells)
+    if len(last) > MOST_GROUPS:
+        table.add_row(f"and {len(last) - MOST_GROUPS} more", "", "", "", "")
+    return table
+
+
+def _progress(status: CampaignStatus) -> str:
+    if not status.total:
+        return ""
+    text = f"stage {status.stage}: {status.done}/{status.total} rounds of {status.networks} networks"
+    pace = f", {status.rounds_per_hour:.0f} an hour" if status.rounds_per_hour else ""
+    return text + pace
+
+
+def _eta(status: CampaignStatus) -> str:
+    if status.eta_s is None or status.state in ENDED:
+        return ""
+    return f", {timedelta(seconds=round(status.eta_s))} to the end of the stage"
+
+
+def last_seen(site: Presence | None) -> str:
+    """When a site was last connected, in words."""
+    if site is None:
+        return "never"
+    return "connected" if site.online else _ago(site.last_seen)
+
+
+def _ago(time: str) -> str:
+    if not time:
+        return "never"
+    seconds = (datetime.now(UTC) - datetime.fromisoformat(time)).total_seconds()
+    return f"{timedelta(seconds=max(0, round(seconds)))} ago"
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else ""

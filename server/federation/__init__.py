@@ -1,0 +1,1 @@
+"""Who belongs to the federation: home, certificates, enrolment, registry."""

@@ -1,0 +1,1 @@
+"""The rounds of one group: requests, replies, aggregation, and the journal."""

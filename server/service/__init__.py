@@ -1,0 +1,1 @@
+"""The running centre: proxy, SuperLink, and who is connected."""

@@ -1,0 +1,1 @@
+"""The commands of a researcher, and of whoever audits privacy."""

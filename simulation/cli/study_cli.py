@@ -1,0 +1,115 @@
+"""``synofed study``: do a study's runs, here or one by one in an array job, and collect their table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from common.errors import BusyError, CampaignError, ConfigurationError, SubsetError
+from common.text.terminal import Console
+from simulation.engine import interruption
+from simulation.engine.progress import Display
+from simulation.studies import study as studies
+from simulation.studies import study_plan, study_shown
+from simulation.studies.study import Study, StudyRun
+from simulation.studies.study_table import table
+
+
+class Action(StrEnum):
+    """What to do with a study."""
+
+    ALL = "all"
+    EXPAND = "expand"
+    RUN = "run"
+    TABLE = "table"
+
+
+def study(
+    config: Annotated[Path, typer.Argument(help="A study's TOML file.")],
+    action: Annotated[
+        Action,
+        typer.Argument(
+            help="all: every run, then the table; expand: list the runs; run: one of them; table."
+        ),
+    ] = Action.ALL,
+    index: Annotated[int | None, typer.Option(help="Of the run, as expand lists it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; default runs/<name>.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+) -> None:
+    """Compare systems, settings or conditions: many runs over the same patients, and their table.
+
+    Runs that are done are not done again, and one that was interrupted goes on.
+    """
+    if (action is Action.RUN) != (index is not None):
+        raise ConfigurationError("Expected --index with run, and with run only")
+    opened = studies.load(config, out=out)
+    if action is Action.EXPAND:
+        _expand(opened, as_json=as_json)
+        return
+    if action is not Action.TABLE:
+        _run(opened, _chosen(opened, index), go_on=action is Action.ALL, as_json=as_json)
+    if action is not Action.RUN:
+        _table(opened, config, as_json=as_json)
+
+
+def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
+    """Say what each row of a study costs."""
+    if overrides:
+        raise ConfigurationError("Expected no --set with a study: write it into the study's set = [...]")
+    opened = studies.load(config)
+    with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
+        card = study_plan.card(opened)
+    if as_json:
+        typer.echo(json.dumps(study_plan.as_json(card)))
+    else:
+        Console().print(study_shown.plan_table(opened, card))
+
+
+def _chosen(opened: Study, index: int | None) -> Sequence[StudyRun]:
+    if index is None:
+        return opened.runs
+    if not 0 <= index < len(opened.runs):
+        raise ConfigurationError(f"Expected --index from 0 to {len(opened.runs) - 1}, got {index}")
+    return [opened.runs[index]]
+
+
+def _expand(opened: Study, *, as_json: bool) -> None:
+    if as_json:
+        runs = [{"index": i, "name": run.name, "done": opened.done(run)} for i, run in enumerate(opened.runs)]
+        typer.echo(json.dumps(runs))
+        return
+    for i, run in enumerate(opened.runs):
+        typer.echo(f"{i:4d}  {run.name}{'  done' if opened.done(run) else ''}")
+
+
+def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
+    """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
+    for number, run in enumerate(runs, start=1):
+        with interruption.said(), Display(Console(quiet=as_json)) as display:
+            display.line(f"run {number} of {len(runs)}: {run.name}")
+            try:
+                studies.run_one(opened, run, display=display)
+            except (CampaignError, BusyError) as error:
+                if not go_on:
+                    raise
+                display.line(f"{run.name} {'is left' if isinstance(error, BusyError) else 'failed'}: {error}")
+
+
+def _table(opened: Study, config: Path, *, as_json: bool) -> None:
+    found = table(opened)
+    written = study_shown.write(opened, found, command=f"synofed study {config}")
+    if as_json:
+        typer.echo(json.dumps(study_shown.as_json(opened, found)))
+    else:
+        console = Console()
+        for part in study_shown.tables(opened, found):
+            console.print(part)
+        console.print(f"Written: {', '.join(map(str, written))}")
+    if found.missing:
+        names = ", ".join(run.name for run in found.missing)
+        raise SubsetError(f"{len(found.missing)} of {len(opened.runs)} runs are missing: {names}")

@@ -1,0 +1,101 @@
+"""All sites' training exams as one site: what centralised training would have had."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import tomli_w
+
+from client.data.site_store import site_store
+from client.data.tables.rows import read_rows
+from client.site.site import Site
+from common.settings import Settings
+from common.training.data import MISSING
+from simulation.cohorts.cohort import CohortSite
+from simulation.cohorts.collection import write_table
+
+READER = "consensus"
+
+
+def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
+    """Make a site folder of the training exams of several sites, with their labels and their folds.
+
+    Pictures are hard links where the file system permits, else copies. A folder that is there is kept: what it
+    holds follows from the sites.
+
+    Returns:
+        ``folder``.
+    """
+    if folder.exists():
+        return folder
+    building = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    manifest: list[dict[str, str]] = []
+    grades: list[dict[str, str]] = []
+    for member in sites:
+        opened = Site.open(member.folder)
+        for row, labels in _training_rows(opened, settings):
+            manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings))
+            grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
+    write_table(building / "manifest.csv", manifest)
+    write_table(building / "grades.csv", grades)
+    policy = {
+        "allow_unprotected": True,
+        "methods": [settings.method],
+        "code": ["*"],
+        "approval": "automatic",
+        "metrics": ["counts", "losses", "score_histograms"],
+        "minimum_cohort": 1,  # whoever trained at a site trains here
+        "maximum_update_bytes": 100_000_000_000,
+        "keep_outbox_days": 0,
+    }
+    (building / "site.toml").write_text(tomli_w.dumps({"name": "pooled", "policy": policy}), encoding="utf-8")
+    building.rename(folder)
+    return folder
+
+
+def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
+    """Manifest row, with its fold, and labels of every usable training exam of a site."""
+    store = site_store(opened, settings)
+    table = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id", "patient_id"])
+    rows = {row["exam_id"]: row for _, row in table.rows}
+    for index, exam_id in enumerate(store.exams["exam_id"]):
+        fold = int(store.tensors.fold[index])
+        if fold == MISSING:
+            continue
+        labels = {name: int(values[index]) for name, values in store.tensors.grades.items()}
+        yield (
+            rows[exam_id] | {"fold": str(fold)},
+            {name: "" if grade == MISSING else str(grade) for name, grade in labels.items()},
+        )
+
+
+def _pooled_row(
+    row: Mapping[str, str], site_name: str, data_folder: Path, building: Path, settings: Settings
+) -> dict[str, str]:
+    pooled = {
+        "exam_id": f"{site_name}/{row['exam_id']}",
+        "patient_id": f"{site_name}/{row['patient_id']}",
+        "device": row.get("device", ""),
+        "split": "train",
+        "fold": row["fold"],
+    }
+    for image in settings.images:
+        source = row[f"{image}_path"]
+        path = f"{site_name}/{source}"
+        (building / path).parent.mkdir(parents=True, exist_ok=True)
+        if not (building / path).exists():
+            _link(data_folder / source, building / path)
+        pooled |= {f"{image}_path": path, f"{image}_roi": row.get(f"{image}_roi", "")}
+    return pooled
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

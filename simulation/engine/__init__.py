@@ -1,0 +1,1 @@
+"""What campaigns run on here: direct calls or Ray, progress, interruption."""

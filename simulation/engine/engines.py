@@ -1,0 +1,183 @@
+"""Runs one campaign over site folders: in this process, or on Flower's Ray engine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from client.app import app as client_app
+from common.errors import CampaignError, ConfigurationError
+from common.machine.flower_environment import FLOWER_ENVIRONMENT
+from common.settings import ComputeSettings, Settings
+from server import app as server_app
+from server.campaign.campaign import Observer, Outcome
+from server.campaign.library import NetworkLibrary
+from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+
+DIGITS = re.compile(r"[0-9]{1,4}")
+DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,4})?")
+
+
+def devices(compute: ComputeSettings) -> tuple[str, ...]:
+    """The device of each worker.
+
+    ``auto`` is every CUDA device where there is one, or else a CPU worker for each ``threads`` cores.
+
+    Raises:
+        ConfigurationError: if a device is none, or not on this machine.
+    """
+    if compute.devices != ("auto",):
+        return _named(compute.devices)
+    if torch.cuda.is_available():
+        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ("cpu",) * max(1, cores // compute.threads)
+
+
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    found = tuple(f"cuda:{name}" if DIGITS.fullmatch(name) else name for name in names)
+    unknown = [name for name, device in zip(names, found, strict=True) if not DEVICE.fullmatch(device)]
+    if unknown or not found:
+        raise ConfigurationError(
+            f'Expected names of devices in compute.devices: "auto" alone, or for each worker "cpu", "cuda" or '
+            f"a GPU's number; got {list(names)}: {', '.join(map(repr, unknown)) or 'nothing'} is none of them"
+        )
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    missing = [device for device in found if device != "cpu" and _number(device) >= there]
+    if missing:
+        has = f"{there} CUDA devices, numbered from 0" if there else "no CUDA device"
+        raise ConfigurationError(
+            f"Expected devices of this machine in compute.devices, got {', '.join(missing)}: it has "
+            f"{has}; name others, or cpu"
+        )
+    return found
+
+
+def _number(device: str) -> int:
+    return int(device.partition(":")[2] or 0)
+
+
+def run_campaign(
+    settings: Settings,
+    folders: Sequence[Path],
+    *,
+    folder: Path,
+    observer: Observer,
+    workers: Workers,
+    library: NetworkLibrary | None = None,
+) -> Outcome:
+    """Run a campaign over simulated sites with the engine that the settings name.
+
+    Args:
+        settings: the configuration.
+        folders: the sites' folders.
+        folder: where the campaign keeps its journal and its networks.
+        observer: told of every stage and round.
+        workers: the in-process engine's workers; several campaigns can share them.
+        library: networks that need not be trained again.
+
+    Raises:
+        SynofedError: as :func:`server.campaign.campaign.run`.
+    """
+    outcomes: list[Outcome] = []
+    centre = server_app.build(
+        settings,
+        sites=len(folders),
+        folder=folder,
+        observer=observer,
+        finished=outcomes.append,
+        library=library,
+    )
+    if settings.compute.engine == "ray":
+        _run_on_ray(centre, settings, folders, workers.stopped)
+    else:
+        grid = StrictGrid(InProcessGrid(client_app, folders, workers), workers.stopped)
+        context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+        centre(grid, context)
+    if not outcomes:
+        raise CampaignError("The simulation engine ended before the campaign did")
+    return outcomes[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Simulated:
+    """Tells the site's ClientApp which folder a Ray worker's partition is."""
+
+    folders: tuple[str, ...]
+    threads: int
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        partition = int(context.node_config["partition-id"])
+        context.node_config["site-folder"] = self.folders[partition]
+        context.node_config["threads"] = self.threads
+        return client_app(message, context)
+
+
+def _run_on_ray(
+    centre: ServerApp, settings: Settings, folders: Sequence[Path], stopped: threading.Event
+) -> None:
+    os.environ.update(FLOWER_ENVIRONMENT)
+    from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
+
+    threads = settings.compute.threads
+    sites = _Simulated(tuple(str(folder.resolve()) for folder in folders), threads)
+    gpus = torch.cuda.device_count()
+    strict = ServerApp()
+
+    @strict.main()
+    def main(grid: Grid, context: Context) -> None:
+        centre(StrictGrid(grid, stopped), context)
+
+    # Flower announces that `flwr run` will replace run_simulation; it needs a SuperLink, which no simulation does
+    logging.getLogger("flwr").setLevel(logging.ERROR)
+
+    def simulate() -> None:
+        run_simulation(
+            server_app=strict,
+            client_app=cast(ClientApp, sites),
+            num_supernodes=len(folders),
+            backend_config={
+                "client_resources": {"num_cpus": threads, "num_gpus": 1.0 if gpus else 0.0},
+                "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
+            },
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        _apart(simulate, stopped)
+
+
+def _apart(simulate: Callable[[], None], stopped: threading.Event) -> None:
+    """Run Flower's engine in a thread of its own: interrupted in the main one, it waits for itself for ever."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            simulate()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="ray", daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except KeyboardInterrupt:
+        # Ray must not be touched from here: it ends a process whose threads still ask it for something. The engine
+        # ends by itself when its tasks do; and Ray's processes die with this one.
+        logging.getLogger("flwr").setLevel(logging.CRITICAL)
+        stopped.set()
+        raise
+    if errors:
+        raise errors[0]

@@ -1,0 +1,1 @@
+"""What a run's ensemble is worth on held-out exams."""

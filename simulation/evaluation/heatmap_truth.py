@@ -1,0 +1,215 @@
+"""On the phantom the synovium's place is known: how much of the heatmaps' mass falls inside it, against chance."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import ValidationError
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from client.data.site_store import site_store
+from client.site.site import Site
+from common.cohort_settings import PhantomSettings
+from common.ensemble.committee import Committee
+from common.ensemble.heatmaps import HeatmapSettings, networks_above_zero
+from common.errors import DataError
+from common.evaluation.bootstrap import Estimate, resamples
+from common.evaluation.localisation import Localisation, localisation
+from common.methods.stages import networks
+from common.settings import Settings
+from server.report import Example, write_examples
+from simulation.cohorts import cohort as cohorts
+from simulation.cohorts.cohort import Cohort
+from simulation.engine.progress import Display
+from simulation.evaluation import heatmaps, predict
+from simulation.phantom.arrays import Bytes
+from simulation.phantom.folders import Job
+from simulation.phantom.masks import Region, SiteExam, regions
+
+MOST_EXAMS = 50
+EXAMPLES = 4
+OUTLINE = (0, 255, 255)
+
+
+def write(
+    folder: Path,
+    committee: Committee,
+    predictions: pd.DataFrame,
+    cohort: Cohort,
+    *,
+    exams: int,
+    settings: HeatmapSettings,
+    display: Display,
+) -> dict[str, object]:
+    """Compare heatmaps of held-out exams that have synovium with where it is, and write a few for the report.
+
+    Args:
+        folder: of the run; examples go to ``figures/heatmaps``.
+        committee: the trained ensemble.
+        predictions: as :func:`simulation.evaluation.predict.predictions` returns them.
+        cohort: the sites, of phantoms.
+        exams: how many, up to ``MOST_EXAMS``; of as many patients as there are.
+        settings: steps, copies, cut.
+        display: shows cost and progress.
+
+    Returns:
+        What ``metrics.json`` holds under ``heatmaps``: plain values, ``None`` for what cannot be computed.
+
+    Raises:
+        ConfigurationError: if the run's method gives no heatmaps.
+        DataError: if the cohort is none of phantoms, another version made it, or no such exam is there.
+    """
+    explained = heatmaps.explained(committee)
+    chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
+    names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
+    truth = regions(jobs(cohort), names)
+    start = time.monotonic()
+    found = heatmaps.compute(explained, _pictures(committee, chosen, cohort), settings, display)
+    seconds = time.monotonic() - start
+    image_px = committee.settings.network.image_px
+    patient, patients = pd.factorize(pd.MultiIndex.from_frame(chosen[["site", "patient_id"]]))
+    weights = resamples(
+        len(patients),
+        replicates=committee.settings.evaluate.bootstrap,
+        generator=np.random.default_rng(committee.settings.seed),
+    )
+    images = {
+        name: localisation(
+            values.numpy(),
+            np.stack([truth[exam][name].shares(image_px) for exam in names]),
+            patient.astype(np.int64),
+            weights,
+        )
+        for name, values in found.items()
+    }
+    write_examples(folder / "figures" / "heatmaps", _examples(chosen, found, truth, committee.settings))
+    return {
+        "measurement": explained.measurement,
+        "exams": len(chosen),
+        "patients": len(patients),
+        "networks": len(explained.modules),
+        **settings.model_dump(include={"steps", "noise_sigma", "cut"}),
+        "copies": settings.copies,
+        "seconds": round(seconds, 1),
+        "images": {name: _block(result) for name, result in images.items()},
+    }
+
+
+def check(cohort: Cohort, settings: Settings) -> None:
+    """Whether the heatmaps that a run asks for will find the truth of their exams, before anything is trained.
+
+    Raises:
+        ConfigurationError: if the run's method gives no heatmaps.
+        DataError: as :func:`write`, also if a picture is no longer the one that the phantom gives.
+    """
+    asked = [spec for spec in networks(settings).values() if spec.scoring]
+    networks_above_zero(asked, measurements=list(settings.measurements))
+    exams = min(settings.evaluate.heatmaps, MOST_EXAMS)
+    chosen = _chosen(predict.known(cohort, settings), settings, exams=exams)
+    regions(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
+
+
+def jobs(cohort: Cohort) -> list[Job]:
+    """What the patients of a phantom cohort were made from.
+
+    Raises:
+        DataError: if the cohort is none of phantoms, or another version made it.
+    """
+    try:
+        index = json.loads((cohort.folder / "cohort.json").read_text(encoding="utf-8"))
+        version, seed = int(index["version"]), int(index["seed"])
+        settings = PhantomSettings.model_validate(index["settings"])
+    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+        raise DataError(
+            f"Expected a cohort of phantoms in {cohort.folder}, where the synovium's place is known: heatmaps cannot "
+            f"be compared with it elsewhere, set evaluate.heatmaps to 0"
+        ) from None
+    if version != cohorts.VERSION:
+        raise DataError(
+            f"Expected a cohort of version {cohorts.VERSION} in {cohort.folder}, got {version}: make it anew"
+        )
+    return cohorts.jobs(settings, seed=seed, folders={site.name: site.folder for site in cohort.sites})
+
+
+def _chosen(predictions: pd.DataFrame, settings: Settings, *, exams: int) -> pd.DataFrame:
+    """Exams with synovium from the sites that trained, one of each patient before a second of any."""
+    columns = [c for name in settings.measurements if (c := f"truth_{name}") in predictions]
+    if not columns:
+        raise DataError("Expected the truth of the exams, got none: heatmaps cannot be compared with it")
+    synovium = (predictions[columns] > 0).any(axis=1)  # all flow is in synovium
+    found = predictions[predictions["trained_site"].astype(bool) & synovium]
+    if found.empty:
+        raise DataError("Expected held-out exams with synovium, got none: make a larger cohort")
+    shuffled = found.sample(frac=1.0, random_state=np.random.default_rng(settings.seed))
+    turn = shuffled.groupby(["site", "patient_id"]).cumcount()
+    return shuffled.assign(turn=turn).sort_values("turn", kind="stable").head(exams).reset_index(drop=True)
+
+
+def _pictures(
+    committee: Committee, chosen: pd.DataFrame, cohort: Cohort
+) -> dict[str, Float[Tensor, "n 3 px px"]]:
+    """The exams' pictures as the networks read them."""
+    folders = {site.name: site.folder for site in cohort.sites}
+    stored: dict[str, list[UInt8[Tensor, "_ side side"]]] = {name: [] for name in committee.settings.images}
+    for site, exam_id in chosen[["site", "exam_id"]].itertuples(index=False):
+        store = site_store(Site.open(folders[site]), committee.settings)
+        row = store.exams.index[store.exams["exam_id"] == exam_id][0]
+        for name, pictures in stored.items():
+            pictures.append(store.tensors.images[name][row])
+    stacked = {name: torch.stack(pictures) for name, pictures in stored.items()}
+    return committee.pictures(stacked, torch.arange(len(chosen)))
+
+
+def _block(result: Localisation) -> dict[str, object]:
+    """Plain values: an estimate as ``{"value", "ci95"}``, ``None`` for what is not finite."""
+
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    def plain(value: Estimate | int) -> object:
+        if isinstance(value, int):
+            return value
+        return {"value": number(value.value), "ci95": [number(value.low), number(value.high)]}
+
+    return {field.name: plain(getattr(result, field.name)) for field in fields(result)}
+
+
+def _examples(
+    chosen: pd.DataFrame,
+    found: Mapping[str, Float[Tensor, "n h w"]],
+    truth: Mapping[SiteExam, Mapping[str, Region]],
+    settings: Settings,
+) -> Iterator[Example]:
+    """Of each true grade the first exams that were chosen, whatever their heatmaps look like."""
+    names = [name for name in settings.measurements if f"decision_{name}" in chosen]
+    grade = f"truth_{next(iter(settings.measurements))}"
+    turn = chosen.groupby(grade).cumcount()
+    first = chosen.assign(turn=turn).sort_values(["turn", grade], kind="stable").head(EXAMPLES)
+    for index, row in first.iterrows():
+        yield Example(
+            exam_id=str(row["exam_id"]),
+            site=str(row["site"]),
+            pictures={
+                name: _outlined(truth[row["site"], row["exam_id"]][name], values[index])
+                for name, values in found.items()
+            },
+            reference={name: int(row[f"truth_{name}"]) for name in names if f"truth_{name}" in row},
+            decision={name: int(row[f"decision_{name}"]) for name in names},
+        )
+
+
+def _outlined(region: Region, heatmap: Float[Tensor, "h w"]) -> Bytes:
+    """A region under its heatmap, with a line around the synovium."""
+    shown = heatmaps.under(region.shown, heatmap)
+    shown[binary_dilation(region.synovium) & ~region.synovium] = OUTLINE
+    return shown

@@ -1,0 +1,285 @@
+"""Heatmaps of exams: what they cost, the pictures under them, and the panel of the reading software."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from client.data.pictures.decoder import decode
+from client.data.pictures.pictures import read_cut
+from common.ensemble.committee import Committee, Scores
+from common.ensemble.heatmaps import (
+    HeatmapSettings,
+    attributions,
+    heatmaps,
+    networks_above_zero,
+    overlay,
+)
+from common.errors import DataError, refusal
+from common.exam import ImageRef
+from common.text.notices import RESEARCH_ONLY
+from server.report.tables import title
+from simulation.engine.progress import Display
+from simulation.evaluation import panel
+
+MEASURED_S = 0.5
+"""Passes that are shorter are measured with more steps at once."""
+PANEL = "reading"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explained:
+    """The networks of an ensemble that heatmaps explain.
+
+    Attributes:
+        modules: ready to be asked.
+        images: what they read, in their order.
+        measurement: whose grade > 0 they answer.
+        seed: of the run, for the noise.
+        device: where they are.
+    """
+
+    modules: tuple[nn.Module, ...]
+    images: tuple[str, ...]
+    measurement: str
+    seed: int
+    device: torch.device
+
+    @property
+    def question(self) -> str:
+        """What the heatmaps are about."""
+        return f"what speaks for {title(self.measurement).lower()} > 0"
+
+    def generator(self) -> torch.Generator:
+        """Of the noise; the same each time."""
+        return torch.Generator().manual_seed(self.seed)
+
+
+def explained(committee: Committee) -> Explained:
+    """The networks of a committee that heatmaps explain.
+
+    Raises:
+        ConfigurationError: if its method has none.
+    """
+    settings = committee.settings
+    chosen = networks_above_zero(committee.specs, measurements=list(settings.measurements))
+    modules = dict(zip((spec.name for spec in committee.specs), committee.modules, strict=True))
+    return Explained(
+        modules=tuple(modules[spec.name] for spec in chosen),
+        images=chosen[0].images,
+        measurement=chosen[0].target.measurement,
+        seed=settings.seed,
+        device=committee.device,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What heatmaps cost.
+
+    Attributes:
+        exams: how many.
+        networks: that are explained.
+        images: that each reads.
+        steps: of the integral.
+        copies: with noise.
+        seconds: for all exams, from a pass measured on this machine.
+        device: where.
+    """
+
+    exams: int
+    networks: int
+    images: int
+    steps: int
+    copies: int
+    seconds: float
+    device: str
+
+    @property
+    def passes(self) -> int:
+        """Forward and backward passes of a network for an exam."""
+        return self.networks * self.steps * self.copies
+
+    def __str__(self) -> str:
+        exams = "1 exam takes" if self.exams == 1 else f"{self.exams} exams take"
+        pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
+        return (
+            f"Heatmaps: {self.networks} networks x {self.steps} steps x {self.copies} copies = {self.passes:,} "
+            f"passes of {pictures} an exam; {exams} about {_duration(self.seconds)} on {self.device} (measured now)"
+        )
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def cost(
+    networks: Explained,
+    pictures: Sequence[Float[Tensor, "n 3 h w"]],
+    settings: HeatmapSettings,
+    *,
+    exams: int,
+) -> Cost:
+    """Measure passes of one network on one exam's pictures, ever more at once until it takes ``MEASURED_S``.
+
+    Args:
+        networks: that are to be explained.
+        pictures: as they read them, of one exam or more.
+        settings: steps and copies.
+        exams: how many are planned.
+    """
+    one = [values[:1] for values in pictures]
+
+    def step_s(steps: int) -> float:
+        fewer, start = settings.model_copy(update={"steps": steps}), time.perf_counter()
+        attributions(networks.modules[:1], one, settings=fewer, generator=networks.generator())
+        return (time.perf_counter() - start) / steps
+
+    steps, measured = 1, [step_s(1), step_s(1)]  # the first warms up
+    while measured[-1] * steps < MEASURED_S and steps < settings.steps:
+        steps = min(4 * steps, settings.steps)
+        measured.append(step_s(steps))
+    return Cost(
+        exams=exams,
+        networks=len(networks.modules),
+        images=len(networks.images),
+        steps=settings.steps,
+        copies=settings.copies,
+        seconds=min(measured)
+        * settings.steps
+        * len(networks.modules)
+        * exams,  # others may use the machine too
+        device=str(networks.device),
+    )
+
+
+def compute(
+    networks: Explained,
+    pictures: Mapping[str, Float[Tensor, "n 3 h w"]],
+    settings: HeatmapSettings,
+    display: Display,
+) -> dict[str, Float[Tensor, "n h w"]]:
+    """Heatmaps of some exams: first what they cost is said, then a bar shows how far they are.
+
+    Args:
+        networks: that are explained.
+        pictures: image name -> pictures, as :meth:`Committee.pictures` makes them.
+        settings: steps, copies, cut.
+        display: shows cost and progress.
+
+    Returns:
+        Image name -> heatmaps.
+    """
+    read = [pictures[name] for name in networks.images]
+    display.line(str(cost(networks, read, settings, exams=len(read[0]))))
+    with display.step("heatmaps") as bar:
+        found = heatmaps(
+            networks.modules, read, settings=settings, generator=networks.generator(), progress=bar
+        )
+    return dict(zip(networks.images, found, strict=True))
+
+
+def under(picture: np.ndarray, heatmap: Float[Tensor, "h w"]) -> np.ndarray:
+    """A picture ``uint8 (height, width[, 3])`` of any size under a heatmap, which is brought to that size."""
+    size = (int(picture.shape[0]), int(picture.shape[1]))
+    larger = F.interpolate(heatmap[None, None], size=size, mode="bilinear", align_corners=False)
+    return overlay(picture, larger[0, 0].clamp(0, 1).numpy())
+
+
+def write(
+    committee: Committee,
+    pictures: Mapping[str, ImageRef],
+    scores: Scores,
+    *,
+    folder: Path,
+    settings: HeatmapSettings,
+    display: Display,
+) -> list[Path]:
+    """Write an exam's heatmaps: ``<image>.png``, the region of interest under its heatmap, and ``reading.png``.
+
+    Args:
+        committee: the ensemble.
+        pictures: image name -> where it lies; without ROI the whole picture is taken.
+        scores: of the exam, from :func:`simulation.evaluation.score.score_exam`.
+        folder: made if it is not there.
+        settings: steps, copies, cut.
+        display: shows cost and progress.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigurationError: if the run's method gives no heatmaps.
+        DataError: if a picture cannot be read or the folder not be written.
+    """
+    networks = explained(committee)
+    found = compute(networks, _as_read(committee, pictures, networks), settings, display)
+    whole = {name: _picture(ref.path) for name, ref in pictures.items()}
+    columns = []
+    for name, ref in pictures.items():
+        region = _region(whole[name], ref)
+        layered = Image.fromarray(under(np.asarray(region), found[name][0])) if name in found else None
+        columns.append(panel.Column(title=title(name), picture=whole[name], roi=ref.roi, heatmap=layered))
+    reading = panel.draw(
+        columns, scores=_answer(scores), explained=networks.question, notes=_notes(scores, settings)
+    )
+    files = {name: column.heatmap for name, column in zip(pictures, columns, strict=True) if column.heatmap}
+    return [_save(image, folder / f"{name}.png") for name, image in {**files, PANEL: reading}.items()]
+
+
+def _as_read(
+    committee: Committee, pictures: Mapping[str, ImageRef], networks: Explained
+) -> dict[str, Float[Tensor, "1 3 px px"]]:
+    images, image_px = committee.settings.images, committee.settings.network.image_px
+    stored = {
+        name: torch.from_numpy(read_cut(Path(), ref, images[name], image_px=image_px).pixels[None].copy())
+        for name, ref in pictures.items()
+    }
+    prepared = committee.pictures(stored, torch.tensor([0]))
+    return {name: prepared[name] for name in networks.images}
+
+
+def _answer(scores: Scores) -> dict[str, int]:
+    answer = {title(name): int(scores.decision[0, i]) for i, name in enumerate(scores.names)}
+    return answer if scores.combined is None else answer | {"Combined": int(scores.combined[0])}
+
+
+def _notes(scores: Scores, settings: HeatmapSettings) -> list[str]:
+    doubts = {
+        "Contested: a human should look": scores.contested[0],
+        "Tie: a human should look": scores.tie[0],
+    }
+    notes = [doubt for doubt, applies in doubts.items() if applies]
+    how = (
+        f"Integrated gradients: {settings.steps} steps, {settings.copies} copies with noise of sigma "
+        f"{settings.noise_sigma:g}, cut at {settings.cut:g}"
+    )
+    return [*notes, how, RESEARCH_ONLY]
+
+
+def _picture(path: str) -> Image.Image:
+    """A picture in RGB, upright and scaled as in what the networks read."""
+    return decode(Path(path).read_bytes(), mode="RGB").image
+
+
+def _region(picture: Image.Image, ref: ImageRef) -> Image.Image:
+    roi = ref.roi
+    return picture if roi is None else picture.crop((roi.x, roi.y, roi.x + roi.width, roi.y + roi.height))
+
+
+def _save(image: Image.Image, path: Path) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path, optimize=True)
+    except OSError as error:
+        raise DataError(f"The heatmap cannot be written to {path}: {refusal(error)}") from None
+    return path

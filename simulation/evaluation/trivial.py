@@ -1,0 +1,133 @@
+"""The trivial answers to a run's held-out exams, learnt from the training exams of the sites that train.
+
+They stand beside the networks in every table: a system that is no better than these has learnt nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+
+from client.data.site_store import site_store
+from client.data.store import Store
+from client.site.site import Site
+from common.evaluation import trivial
+from common.imaging.augment import central_cut
+from common.networks.spec import COMBINED
+from common.scoring import eoss
+from common.settings import Settings
+from common.training.data import MISSING
+from simulation.cohorts.cohort import Cohort
+
+FLOW = "flow_"
+"""Prefix of the columns that hold an exam's flow pixels: ``flow_<image>``."""
+_AT_ONCE = 512
+Grades = Mapping[str, Int64[np.ndarray, " exams"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trivial:
+    """What the training exams of all sites together gave.
+
+    Attributes:
+        commonest: the commonest grade of each measurement, and of the combined score where there is one.
+        cuts: of the flow pixels, for each measurement that is read from one Doppler image.
+    """
+
+    commonest: Mapping[str, int]
+    cuts: Mapping[str, tuple[float, ...]]
+
+    def answers(self, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:
+        """Columns ``commonest_<score>`` and ``colour_<measurement>`` for a table of predictions.
+
+        Args:
+            frame: of held-out exams, with a column ``flow_<image>`` for each Doppler image.
+            settings: the configuration.
+        """
+        columns: dict[str, object] = {f"commonest_{name}": grade for name, grade in self.commonest.items()}
+        for name, image in _read_from_flow(settings).items():
+            if name in self.cuts:
+                columns[f"colour_{name}"] = trivial.graded(
+                    frame[FLOW + image].to_numpy(), np.array(self.cuts[name])
+                )
+        return columns
+
+
+def learnt(cohort: Cohort, settings: Settings) -> Trivial:
+    """Learn from the consensus labels of the training exams of the sites that train, all pooled."""
+    stores = [site_store(Site.open(site.folder), settings) for site in cohort.sites if site.trains]
+    training = [torch.nonzero(store.tensors.fold >= 0).flatten() for store in stores]
+    pairs = list(zip(stores, training, strict=True))
+    labels = _with_combined(
+        {
+            name: np.concatenate([store.tensors.grades[name].numpy()[exams] for store, exams in pairs])
+            for name in settings.measurements
+        },
+        settings,
+    )
+    cuts = {}
+    for name, image in _read_from_flow(settings).items():
+        pixels = np.concatenate([flow_pixels(store, image, exams, settings) for store, exams in pairs])
+        known = labels[name] != MISSING
+        if known.any():
+            grades = settings.measurements[name].grades
+            cuts[name] = tuple(trivial.tuned_cuts(pixels[known], labels[name][known], grades=grades).tolist())
+    commonest = {
+        name: trivial.commonest(known, grades=int(known.max()) + 1)
+        for name, values in labels.items()
+        if (known := values[values != MISSING]).size
+    }
+    return Trivial(commonest=commonest, cuts=cuts)
+
+
+def flow_pixels(
+    store: Store, image: str, exams: Int64[Tensor, " n"], settings: Settings
+) -> Int64[np.ndarray, " n"]:
+    """How many pixels of a Doppler image's region of interest are flow, as the networks see it.
+
+    Args:
+        store: of the exams.
+        image: its name.
+        exams: places in the store.
+        settings: the side of the picture.
+    """
+    stored = store.tensors.images[image]
+
+    def count(pictures: UInt8[Tensor, "n channels side side"]) -> Tensor:
+        mask = central_cut(pictures, image_px=settings.network.image_px)[:, 1]
+        return (mask > 0).flatten(1).sum(dim=1)
+
+    counted = [torch.empty(0, dtype=torch.int64), *(count(stored[part]) for part in exams.split(_AT_ONCE))]
+    return torch.cat(counted).numpy()
+
+
+def flow_columns(
+    store: Store, exams: Int64[Tensor, " n"], settings: Settings
+) -> dict[str, Int64[np.ndarray, " n"]]:
+    """``flow_<image>`` of each Doppler image from which alone some measurement is read."""
+    images = sorted(set(_read_from_flow(settings).values()))
+    return {FLOW + image: flow_pixels(store, image, exams, settings) for image in images}
+
+
+def _read_from_flow(settings: Settings) -> dict[str, str]:
+    """Measurement -> the one Doppler image that its networks read."""
+    return {
+        name: graded.images[0]
+        for name, graded in settings.measurements.items()
+        if len(graded.images) == 1 and settings.images[graded.images[0]].kind == "doppler"
+    }
+
+
+def _with_combined(labels: Grades, settings: Settings) -> Grades:
+    """With the combined score where there is one, of the exams that have both grades in a pair that can be."""
+    if settings.validity != "eoss":
+        return labels
+    h, v = labels["hypertrophy"].astype(np.int64), labels["vascularity"].astype(np.int64)
+    combined = np.where(eoss.is_valid(h, v), np.maximum(h, v), MISSING)
+    return {**labels, COMBINED: combined}

@@ -1,0 +1,1 @@
+"""Privacy audited from outside: evidence collected, claims recomputed."""

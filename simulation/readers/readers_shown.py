@@ -1,0 +1,127 @@
+"""A reader study on a terminal: tables, and the sentences that go with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from rich import box
+
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.paired import PERMUTATIONS, Comparison
+from common.text.terminal import Table
+from server.report.tables import NOTHING
+from simulation.readers.readers import REPLICATES, Measured
+from simulation.readers.readings import Readings
+from simulation.readers.simulated_readers import NOTICE
+
+AVERAGE = "average"
+
+
+def notices(readings: Readings) -> list[str]:
+    """What must be said beside every figure of a study."""
+    said = list(NOTICE) if "simulated" in readings.kind else []
+    if readings.unit == "exam":
+        said.append(
+            "No patient_id: exams were taken for independent. If patients have several, intervals are too narrow "
+            "and p too small."
+        )
+    return said
+
+
+def tables(readings: Readings, study: Mapping[str, Measured]) -> Iterator[Table]:
+    """For each measurement the readers, then their average with intervals and tests."""
+    for name, measured in study.items():
+        yield _each(name, readings, measured)
+        yield _average(name, readings, measured)
+
+
+def lines(readings: Readings, study: Mapping[str, Measured]) -> Iterator[str]:
+    """What was left out, and how figures were made."""
+    for pair in readings.impossible:
+        yield f"Left out, cannot be: {pair}"
+    if readings.unreferenced:
+        yield f"Left out, no reference: {', '.join(readings.unreferenced)}"
+    for name, measured in study.items():
+        for reader, exams in measured.unpaired.items():
+            yield f"Left out, {name} read in one condition only by {reader}: {', '.join(exams)}"
+    for name, measured in study.items():
+        yield f"Scored, {name}: {measured.patients} {readings.unit}s, {_span(measured.exams)} exams a reader"
+    yield f"Intervals: 95 %, {REPLICATES} bootstrap draws of {readings.unit}s; readers are taken as they are"
+    if len(readings.conditions) > 1:
+        yield (
+            f"p: readings of a {readings.unit} swapped at random ({PERMUTATIONS} times, or all ways if fewer); "
+            "p Holm: corrected over the readers"
+        )
+    yield from notices(readings)
+
+
+def _each(name: str, readings: Readings, measured: Measured) -> Table:
+    both = len(readings.conditions) > 1
+    how = "without → with assistance" if both else f"{readings.conditions[0]} assistance"
+    table = Table(
+        title=f"{name}: {readings.kind}, {how}", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
+    )
+    table.add_column("")
+    names = list(dict.fromkeys(row.metric for row in measured.rows))
+    for metric in names:
+        table.add_column(_title(metric).replace(" ", "\n"), justify="right", no_wrap=True)
+        if both and metric == "accuracy":
+            table.add_column("p\nHolm", justify="right", no_wrap=True)
+    for reader in (*range(len(measured.readers)), None):
+        cells = []
+        for row in (row for row in measured.rows if row.reader == reader):
+            cells.append("→".join(_shown(row.conditions[c].value, row.metric) for c in readings.conditions))
+            if both and row.metric == "accuracy":
+                cells.append("" if row.p_holm is None else _p(row.p_holm))
+        if reader is None:
+            table.add_section()
+        table.add_row(AVERAGE if reader is None else measured.readers[reader], *cells)
+    return table
+
+
+def _average(name: str, readings: Readings, measured: Measured) -> Table:
+    table = Table(
+        title=f"{name}: average of {readings.kind}",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for title in (*readings.conditions, *(("difference", "p") if len(readings.conditions) > 1 else ())):
+        table.add_column(title, justify="right", no_wrap=True)
+    for row in (row for row in measured.rows if row.reader is None):
+        cells = [_interval(row.conditions[c], row.metric) for c in readings.conditions]
+        if row.difference is not None:
+            cells += [_interval(row.difference, row.metric), _p(row.difference.p)]
+        table.add_row(_title(row.metric), *cells)
+    return table
+
+
+def _shown(value: float, metric: str) -> str:
+    if not math.isfinite(value):
+        return NOTHING
+    return f"{100 * value:.1f}" if metric == "accuracy" else f"{value:.2f}"
+
+
+def _interval(estimate: Estimate | Comparison, metric: str) -> str:
+    if not math.isfinite(estimate.value):
+        return NOTHING
+    value, low, high = (_shown(number, metric) for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value} ({low}, {high})"
+
+
+def _p(p: float) -> str:
+    if not math.isfinite(p):
+        return NOTHING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _title(metric: str) -> str:
+    return {"accuracy": "accuracy %", "kappa_linear": "linear kappa"}.get(
+        metric, metric.replace("youden_", "Youden ")
+    )
+
+
+def _span(counts: Sequence[int]) -> str:
+    return str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)} to {max(counts)}"

@@ -1,0 +1,214 @@
+"""A reader study's table: a row a reading.
+
+Columns ``exam_id, reader, condition`` (``without`` or ``with`` assistance), the grades, optionally ``patient_id``,
+and the reference in columns ``truth_<measurement>``, here or in a table of its own. Grades and reference are either
+``combined`` or the pair ``hypertrophy, vascularity``, from which the combined score follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from client.data.tables.rows import Table, grade, read_rows, refuse
+from common.errors import DataError
+from common.evaluation.readers import CONDITIONS
+from common.scoring import eoss
+from common.training.data import MISSING
+
+COMBINED = "combined"
+PAIR = ("hypertrophy", "vascularity")
+SIMULATED = "simulated-"
+"""How the names of simulated readers begin, by which they are known in any table."""
+SIMULATED_READERS = "simulated readers"
+
+Exams: TypeAlias = dict[str, dict[str, str]]
+"""What rows say of an exam: ``patient_id`` and reference grades."""
+Grades: TypeAlias = dict[str, NDArray[np.int64]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readings:
+    """Readings that can be used.
+
+    Attributes:
+        table: a row a reading: ``exam_id, patient, reader, condition``, and for each measurement m ``m`` and
+            ``truth_m``, ``MISSING`` where not graded.
+        measurements: ``combined``, or all three.
+        unit: what is drawn and swapped as a whole: the patient, or the exam where patients are not named.
+        impossible: pairs of grades that cannot be, and where; they count as not graded.
+        unreferenced: exams without any reference grade.
+    """
+
+    table: pd.DataFrame
+    measurements: tuple[str, ...]
+    unit: Literal["patient", "exam"]
+    impossible: tuple[str, ...]
+    unreferenced: tuple[str, ...]
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """The conditions that were read."""
+        return tuple(c for c in CONDITIONS if (self.table["condition"] == c).any())
+
+    @property
+    def kind(self) -> str:
+        """Whose readings these are, for titles: ``readers`` or ``simulated readers``."""
+        simulated = [str(name).startswith(SIMULATED) for name in self.table["reader"].unique()]
+        if all(simulated):
+            return SIMULATED_READERS
+        return f"readers and {SIMULATED_READERS}" if any(simulated) else "readers"
+
+
+def read(path: Path, *, truth: Path | None = None) -> Readings:
+    """Read a table of readings; with a column ``site``, exams and patients of two sites are two whatever their ids.
+
+    Args:
+        path: CSV or XLSX; other columns than those named above are ignored.
+        truth: CSV with ``exam_id``, ``truth_<m>`` and optionally ``patient_id``, if they are not in the first.
+
+    Raises:
+        DataError: if a column is missing, and for rows that cannot be used, all listed.
+    """
+    readings = _of_sites(read_rows(path, ["exam_id", "reader", "condition"]))
+    sites = ["site"] if "site" in readings.columns else []
+    reference = readings if truth is None else _of_sites(read_rows(truth, ["exam_id", *sites]))
+    graded = _graded(readings.columns, "", path)
+    referenced = _graded([*readings.columns, *reference.columns], "truth_", truth or path)
+    readings, reference = (_plain(table, (*graded, *referenced)) for table in (readings, reference))
+    exams: Exams = {}
+    if truth is not None:
+        refuse(truth, list(_exam_problems(reference, referenced, exams)))
+    problems = [*_exam_problems(readings, referenced, exams), *_reading_problems(readings, graded, exams)]
+    refuse(path, problems)
+    return _readings(readings, graded, referenced, exams)
+
+
+def _of_sites(table: Table) -> Table:
+    """With ids that say whose they are where the table has a column ``site``: hospitals may use the same ones."""
+    if "site" not in table.columns:
+        return table
+    rows = tuple(
+        (
+            line,
+            row | {name: f"{row['site']}/{row[name]}" for name in ("exam_id", "patient_id") if row.get(name)},
+        )
+        for line, row in table.rows
+    )
+    return replace(table, rows=rows)
+
+
+def _plain(table: Table, columns: Sequence[str]) -> Table:
+    """With grades as plain whole numbers, so that ``2.0`` is 2; what is none stays, to be named."""
+
+    def plain(text: str) -> str:
+        try:
+            return grade(text, eoss.GRADES)
+        except DataError:
+            return text
+
+    rows = tuple(
+        (line, row | {column: plain(row[column]) for column in columns if column in row})
+        for line, row in table.rows
+    )
+    return replace(table, rows=rows)
+
+
+def _graded(columns: Sequence[str], prefix: str, path: Path) -> tuple[str, ...]:
+    """The columns of grades: the combined score's, or those from which it follows."""
+    one, pair = f"{prefix}{COMBINED}", tuple(f"{prefix}{name}" for name in PAIR)
+    has_pair = set(pair) <= set(columns)
+    if has_pair == (one in columns):
+        got = "both" if has_pair else ", ".join(columns)
+        raise DataError(f"Expected either the column {one} or {' and '.join(pair)} in {path}, got {got}.")
+    return pair if has_pair else (one,)
+
+
+def _exam_problems(table: Table, referenced: Sequence[str], exams: Exams) -> Iterator[str]:
+    """Collect what rows say of their exams; yield what contradicts or cannot be read."""
+    given = [column for column in ("patient_id", *referenced) if column in table.columns]
+    for line, row in table.rows:
+        for column in ("exam_id", *(c for c in given if c == "patient_id")):
+            if not row[column]:
+                yield f"  line {line}: {column} is empty, expected an identifier"
+        exam = exams.setdefault(row["exam_id"], {})
+        for column in given:
+            if exam.setdefault(column, row[column]) != row[column]:
+                yield (
+                    f"  line {line}: {column} is {row[column]!r}, expected {exam[column]!r}, as another row has it "
+                    f"for exam {row['exam_id']}"
+                )
+        for column in (c for c in given if c in referenced):
+            yield from _grade_problems(line, column, row[column])
+
+
+def _reading_problems(table: Table, graded: Sequence[str], exams: Exams) -> Iterator[str]:
+    known = {column for exam in exams.values() for column in exam}
+    seen: dict[tuple[str, str, str], int] = {}
+    for line, row in table.rows:
+        if not row["reader"]:
+            yield f"  line {line}: reader is empty, expected a name"
+        if row["condition"] not in CONDITIONS:
+            yield f"  line {line}: condition is {row['condition']!r}, expected {' or '.join(CONDITIONS)}"
+        for column in graded:
+            yield from _grade_problems(line, column, row[column])
+        if known - set(exams[row["exam_id"]]):
+            yield f"  line {line}: exam_id is {row['exam_id']!r}, expected an exam of the reference's table"
+        key = (row["exam_id"], row["reader"], row["condition"])
+        if seen.setdefault(key, line) != line:
+            yield f"  line {line}: exam_id, reader, condition are those of line {seen[key]}, expected each once"
+
+
+def _grade_problems(line: int, column: str, text: str) -> Iterator[str]:
+    if text and text not in {str(grade) for grade in range(eoss.GRADES)}:
+        yield f"  line {line}: {column} is {text!r}, expected 0..{eoss.GRADES - 1} or nothing"
+
+
+def _readings(table: Table, graded: Sequence[str], referenced: Sequence[str], exams: Exams) -> Readings:
+    rows = [row | exams[row["exam_id"]] for _, row in table.rows]
+    by_patient = "patient_id" in rows[0]
+    places = [f"line {line}" for line, _ in table.rows], [f"exam {row['exam_id']}" for row in rows]
+    impossible: list[str] = []
+    columns: dict[str, object] = {
+        name: [row[name] for row in rows] for name in ("exam_id", "reader", "condition")
+    }
+    columns["patient"] = [row["patient_id" if by_patient else "exam_id"] for row in rows]
+    for names, where in zip((graded, referenced), places, strict=True):
+        columns |= _with_combined({name: _numbers(rows, name) for name in names}, where, impossible)
+    frame = pd.DataFrame(columns)
+    measurements = (*PAIR, COMBINED) if len(graded) == len(referenced) == len(PAIR) else (COMBINED,)
+    none = (frame[[f"truth_{name}" for name in measurements]] == MISSING).all(axis=1)
+    return Readings(
+        table=frame,
+        measurements=measurements,
+        unit="patient" if by_patient else "exam",
+        impossible=tuple(dict.fromkeys(impossible)),  # a reference once, however often the exam was read
+        unreferenced=tuple(frame.loc[none, "exam_id"].unique()),
+    )
+
+
+def _numbers(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.int64]:
+    return np.array([int(row[column] or MISSING) for row in rows], dtype=np.int64)
+
+
+def _with_combined(grades: Grades, places: Sequence[str], impossible: list[str]) -> Grades:
+    """Add the combined score where it can be; pairs that cannot be are listed and count as not graded."""
+    if len(grades) < len(PAIR):
+        return grades
+    (h_name, h), (v_name, v) = grades.items()
+    graded = (h != MISSING) & (v != MISSING)
+    wrong = graded & ~eoss.is_valid(h, v)
+    impossible += [
+        f"{places[i]}: {h_name} {h[i]} with {v_name} {v[i]}" for i in np.flatnonzero(wrong).tolist()
+    ]
+    right = graded & ~wrong
+    combined = np.full(len(h), MISSING, dtype=np.int64)
+    combined[right] = eoss.combined(h[right], v[right])
+    h, v = np.where(wrong, MISSING, h), np.where(wrong, MISSING, v)
+    return {h_name: h, v_name: v, h_name.replace(PAIR[0], COMBINED): combined}

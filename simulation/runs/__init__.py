@@ -1,0 +1,1 @@
+"""A simulation from its settings to its end: the plan said before, the sites made, trained, compared."""

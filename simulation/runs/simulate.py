@@ -1,0 +1,476 @@
+"""A whole multi-centre study on one machine: sites, federation, baselines, evaluation, report."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from client.data.site_store import site_store
+from client.data.store import close_all
+from client.site.site import Site
+from client.state import site_state, sum_state, weights_cache
+from common.ensemble.heatmaps import HeatmapSettings
+from common.errors import ConfigurationError, PolicyError, SynofedError
+from common.machine import network_files, pretrained
+from common.machine.network_files import TrainedNetwork
+from common.methods.stages import networks
+from common.section import Section
+from common.settings import Settings
+from common.training.local_settings import local_settings
+from common.training.participation import named
+from server import report
+from server.campaign import campaign
+from server.campaign.campaign import Event, Outcome, Status
+from server.campaign.library import NetworkLibrary
+from server.rounds import journal
+from server.rounds.journal import RoundRecord
+from server.runs.run_folder import RunFolder
+from simulation.cohorts import cohort, disjoint, peers, pooled, public
+from simulation.cohorts.cohort import Cohort, CohortSite
+from simulation.engine import engines, interruption
+from simulation.engine.grid import Workers
+from simulation.engine.progress import Display
+from simulation.engine.site_logs import SiteLogs
+from simulation.evaluation import examples, heatmap_truth, trivial
+from simulation.evaluation.metrics import metrics
+from simulation.evaluation.predict import predictions
+from simulation.runs import preflight, same_sites
+
+FEDERATED = "federated"
+CENTRALISED = "centralised"
+COHORTS = Path("cohorts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class System:
+    """One way of training the method: the federation, or a baseline beside it.
+
+    Attributes:
+        name: ``federated``, ``alone:<site>`` or ``centralised``.
+        folder: where its journal and networks lie.
+        sites: the folders of the sites that train.
+        settings: the run's, or for a baseline :func:`baseline_settings`.
+    """
+
+    name: str
+    folder: Path
+    sites: tuple[Path, ...]
+    settings: Settings
+
+
+def simulate(
+    settings: Settings, *, out: Path, resume: bool, display: Display, networks_folder: Path | None = None
+) -> tuple[Path, Status]:
+    """Run a study.
+
+    Everything that can be wrong with configuration, sites and images is found before the run's folder is made.
+
+    Args:
+        settings: the configuration.
+        out: the run's folder; a former run there is moved aside, or with ``resume`` continued.
+        resume: go on after an interruption, with bit-identical results.
+        display: shows progress.
+        networks_folder: of networks that runs of one study share: what is there is not trained again.
+
+    Returns:
+        The run's folder and how the federation ended.
+
+    Raises:
+        SynofedError: with the run's folder, if it was begun, in status ``FAILED``.
+        BusyError: if another process writes there.
+        ChangedDataError: if a run is to go on over other data than it began with.
+        KeyboardInterrupt: with what to do, if the run was begun; its status is then ``INTERRUPTED``.
+    """
+    preflight.check_settings(settings)
+    settings = pretrained.resolved(settings)
+    disjoint.check(settings)
+    with RunFolder.alone(out):
+        if resume:
+            RunFolder(out).check_plan(settings)
+        return _simulate(settings, out, display, networks_folder, resume=resume)
+
+
+def _simulate(
+    settings: Settings, out: Path, display: Display, networks_folder: Path | None, *, resume: bool
+) -> tuple[Path, Status]:
+    started = time.monotonic()
+    close_all()
+    sites = _cohort(settings, display)
+    if settings.evaluate.heatmaps:
+        heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
+    _open_stores(sites, settings, display)
+    exams = preflight.left_out(preflight.of_stores(sites, settings), settings)
+    sites = _training(sites, [site.name for site in exams if site.trains])
+    fewer = baseline_settings(settings) if settings.evaluate.baselines else None
+    preflight.check_sites(exams, settings, baselines=fewer)
+    untrained = preflight.without_examples(exams, settings)
+    if untrained:
+        display.line(
+            f"Warning: no site has training examples for {named(untrained)}: they stay as they start"
+        )
+    if settings.evaluate.heatmaps:
+        heatmap_truth.check(sites, settings)
+    if settings.federation.secure is not None:
+        peers.pin([site.folder for site in sites.sites if site.trains])
+    if resume:
+        same_sites.check(out, sites, settings)
+        run = RunFolder.resume(out, settings)
+    else:
+        run = RunFolder.begin(out, settings, files={same_sites.NAME: same_sites.noted(sites, settings)})
+    display.log_to(run.path / "log.txt")
+    try:
+        status = _train_and_evaluate(run, sites, settings, display, networks_folder)
+    except KeyboardInterrupt:
+        run.update_manifest(status="INTERRUPTED")
+        raise KeyboardInterrupt("Go on with --resume.") from None
+    except BaseException as error:
+        run.update_manifest(status=str(Status.FAILED), error=_describe(error))
+        raise
+    run.update_manifest(seconds=round(time.monotonic() - started, 1))
+    report.write(run.path)
+    return run.path, status
+
+
+def _describe(error: BaseException) -> str:
+    return str(error) if isinstance(error, SynofedError) else type(error).__name__
+
+
+def _cohort(settings: Settings, display: Display) -> Cohort:
+    source = settings.cohort
+    if source is None:
+        raise ConfigurationError(
+            "Expected a [cohort] with folder, phantom or public: a simulation needs sites"
+        )
+    if source.folder is not None:
+        return cohort.discover(source.folder)
+    if source.phantom is not None:
+        with display.step("phantom cohort") as bar:
+            seed = settings.seed if source.phantom.seed is None else source.phantom.seed
+            folder = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
+            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar, say=display.line)
+    assert source.public is not None
+    with display.step("public cohort") as bar:
+        made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar, say=display.line)
+    for warning in public.remarks(made.folder):
+        display.line(warning)
+    return made
+
+
+def _short_hash(source: Section, seed: int) -> str:
+    return hashlib.sha256(f"{source.model_dump_json()}/{seed}".encode()).hexdigest()[:12]
+
+
+def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
+    """Read every site's data once, so that a bad row or image is found before anything is trained."""
+    with display.step("site stores") as bar:
+        for index, site in enumerate(sites.sites):
+            opened = Site.open(site.folder)
+            if opened.policy.approval != "automatic":
+                raise PolicyError(
+                    f'Expected policy.approval = "automatic" in {site.folder / "site.toml"}: in a simulation nobody '
+                    f"is there to approve"
+                )
+            store = site_store(opened, settings)
+            bar(index + 1, len(sites.sites))
+            usable = ", ".join(f"{name} {count}" for name, count in store.usable.items())
+            quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""
+            role = "" if site.trains else "  (never trained on)"
+            display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
+
+
+def _training(sites: Cohort, names: Sequence[str]) -> Cohort:
+    """The cohort, of which only the named sites train."""
+    return replace(sites, sites=tuple(replace(site, trains=site.name in names) for site in sites.sites))
+
+
+def _train_and_evaluate(
+    run: RunFolder, sites: Cohort, settings: Settings, display: Display, networks_folder: Path | None
+) -> Status:
+    federated = System(
+        name=FEDERATED,
+        folder=run.path,
+        sites=tuple(site.folder for site in sites.sites if site.trains),
+        settings=settings,
+    )
+    devices = engines.devices(settings.compute)
+    baselines = _baselines(run, sites, settings, display) if settings.evaluate.baselines else ()
+    for system in baselines:
+        _forget_another_plan(system, display)
+    _rewrite_rounds(run, (federated, *baselines))
+    with Workers(devices, threads=settings.compute.threads) as workers:
+        outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
+        run.update_manifest(**_outcome_facts(outcome, sites, settings))
+        _warn_of_unselected(outcome, settings, display)
+        _train_side_by_side(baselines, run, display, workers)
+    with display.step("evaluation"):
+        frame = _evaluate(run, federated, baselines, sites, devices)
+    if settings.evaluate.heatmaps:
+        _compare_heatmaps(run, federated, frame, sites, devices[0], display)
+    else:
+        shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+    _tidy(federated, *baselines)
+    run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
+    return outcome.status
+
+
+def _forget_another_plan(system: System, display: Display) -> None:
+    """A run may go on with other baselines than it began with: these are trained anew."""
+    before = journal.plan_of(system.folder / "journal")
+    if before is None or before == system.settings.plan_hash():
+        return
+    display.line(f"{system.name}: trained with other settings before, and is trained anew")
+    for path in system.folder.iterdir():
+        if path.name != "site":  # the pooled exams, which follow from the sites
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) -> None:
+    """Say which networks were taken as they ended, because nothing about their validation scores left the sites.
+
+    Under [privacy] that is as it should be: choosing a round by the sites' data would cost, too.
+    """
+    if settings.privacy is not None:
+        return
+    scoring = [name for name, spec in networks(settings).items() if spec.scoring and name in outcome.results]
+    unselected = [name for name in scoring if math.isnan(outcome.results[name].auc)]
+    if unselected:
+        display.line(
+            f"Warning: no validation scores of {len(unselected)} networks: their last round is taken, with threshold "
+            f"0.5. Either no site permits score_histograms in policy.metrics, or each fold has fewer patients than "
+            f"its policy.minimum_cohort"
+        )
+
+
+def _tidy(*systems: System) -> None:
+    """Remove what only an unfinished run needs.
+
+    With the pooled site goes its log, so its receipts go before it: taken up again, it signs with a new key.
+    """
+    for system in systems:
+        plan_hash = system.settings.plan_hash()
+        for site in system.sites:
+            for kept in (weights_cache, site_state, sum_state):
+                kept.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
+        pooled = (system.folder / "site").exists()
+        for name in ("spool", *(("receipts", "site") if pooled else ())):
+            shutil.rmtree(system.folder / name, ignore_errors=True)
+
+
+def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> tuple[System, ...]:
+    """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps a network.
+
+    Where ``evaluate.baseline_models`` asks for fewer scoring models, the federation is cut down alike when they are
+    compared (:func:`simulation.evaluation.metrics.metrics`).
+
+    A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
+    a round, federated averaging is exactly that. A site that alone could train nothing of a measurement is
+    left out, which is said: untrained networks would make the federation look better than it is.
+    """
+    fewer = baseline_settings(settings)
+    training = [site for site in sites.sites if site.trains]
+    unable = preflight.unable(preflight.of_stores(sites, fewer), fewer)
+    for name, reason in unable.items():
+        display.line(f"Warning: {name} has no baseline of its own: alone it cannot train {reason}")
+    folder = run.path / "baselines"
+    alone = [
+        System(
+            name=f"alone:{site.name}",
+            folder=folder / f"alone-{site.name}",
+            sites=(site.folder,),
+            settings=fewer,
+        )
+        for site in training
+        if site.name not in unable
+    ]
+    return *alone, _centralised(folder / CENTRALISED, training, fewer)
+
+
+def baseline_settings(settings: Settings) -> Settings:
+    """The settings of a baseline: the run's, where asked for with fewer models, without privacy and secure sums."""
+    models = settings.rating.models or settings.rating.folds
+    if settings.evaluate.baseline_models is not None:
+        models = min(models, settings.evaluate.baseline_models)
+    changes: dict[str, Section | None] = {
+        "rating": settings.rating.model_copy(update={"models": models}),
+        "federation": settings.federation.model_copy(update={"secure": None}),
+    }
+    if settings.privacy is not None:
+        open_heads = settings.privacy.model_copy(update={"mechanism": "none"})
+        changes["privacy"] = open_heads if settings.method == "probe" else None
+    return settings.model_copy(update=changes)
+
+
+def _centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
+    batch_size = settings.training.batch_size * len(training)
+    larger = settings.training.model_copy(update={"batch_size": batch_size})
+    changes: dict[str, Section | None] = {"training": larger}
+    if settings.privacy is not None:
+        patients = settings.privacy.patients * len(training)
+        changes["privacy"] = settings.privacy.model_copy(update={"patients": patients})
+    return System(
+        name=CENTRALISED,
+        folder=folder,
+        sites=(pooled.site(folder / "site", training, settings),),
+        settings=settings.model_copy(update=changes),
+    )
+
+
+def _rewrite_rounds(run: RunFolder, systems: Sequence[System]) -> None:
+    """After an interruption, ``rounds.jsonl`` says again what the journals say."""
+    run.rewrite_rounds(
+        (system.name, record)
+        for system in systems
+        for record in journal.records(system.folder / "journal", plan_hash=system.settings.plan_hash())
+    )
+
+
+def _library(folder: Path | None, sites: Cohort, settings: Settings) -> NetworkLibrary | None:
+    if folder is None:
+        return None
+    stores = {site.name: site_store(Site.open(site.folder), settings) for site in sites.sites if site.trains}
+    return NetworkLibrary(folder, {name: store.fingerprint for name, store in stores.items()})
+
+
+def _train(
+    system: System,
+    run: RunFolder,
+    display: Display,
+    workers: Workers,
+    library: NetworkLibrary | None = None,
+) -> Outcome:
+    def observe(event: Event) -> None:
+        if isinstance(event, RoundRecord):
+            run.append_round(system.name, event)
+        display.event(system.name, event)
+
+    logs = SiteLogs(system.sites)
+    try:
+        outcome = engines.run_campaign(
+            system.settings,
+            system.sites,
+            folder=system.folder,
+            observer=observe,
+            workers=workers,
+            library=library,
+        )
+    except SynofedError as error:
+        said = logs.errors()
+        raise type(error)(f"{system.name}: {error}\n{said}" if said else f"{system.name}: {error}") from error
+    if outcome.missing and (said := logs.errors()):
+        display.line(f"{system.name}: some rounds went without a site. {said}")
+    return outcome
+
+
+def _train_side_by_side(
+    systems: Sequence[System], run: RunFolder, display: Display, workers: Workers
+) -> None:
+    """Each baseline has one site, so several at once keep all workers busy."""
+    if not systems:
+        return
+    at_once = len(systems) if systems[0].settings.compute.engine == "in-process" else 1
+    with interruption.threads(at_once) as pool:
+        for future in [pool.submit(_train, system, run, display, workers) for system in systems]:
+            future.result()
+
+
+def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[str, object]:
+    stores = {site.name: site_store(Site.open(site.folder), settings) for site in sites.sites}
+    return {
+        "sites": list(outcome.sites),
+        "missing": dict(outcome.missing),
+        "fingerprints": {name: store.fingerprint for name, store in stores.items()},
+        "usable": {name: dict(store.usable) for name, store in stores.items()},
+        "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
+        "networks": {name: asdict(result) for name, result in outcome.results.items()},
+        "trained_networks": len(outcome.results) - len(outcome.reused),
+        "steps": _steps(settings, outcome),
+    }
+
+
+def _steps(settings: Settings, outcome: Outcome) -> int:
+    """Of local training at each site, of all networks."""
+    planned = networks(settings)
+    each = [local_settings(planned[name], settings) for name in outcome.results]
+    return sum(local.rounds * local.training.local_steps for local in each)
+
+
+def _evaluate(
+    run: RunFolder,
+    federated: System,
+    baselines: Sequence[System],
+    sites: Cohort,
+    devices: Sequence[str],
+) -> pd.DataFrame:
+    """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
+    settings = federated.settings
+
+    def scored(members: Sequence[TrainedNetwork]) -> pd.DataFrame:
+        return predictions(members, sites, settings, devices=devices)
+
+    ensemble = list(_networks(federated))
+    simplest = trivial.learnt(sites, settings)
+    frame = scored(ensemble)
+    frame = frame.assign(**simplest.answers(frame, settings))
+    others = {system.name: scored(list(_networks(system))) for system in baselines}
+    if baselines:
+        models = baselines[0].settings.rating.models or settings.rating.folds
+        cut = [network for network in ensemble if network.spec.fold < models]
+        if len(cut) < len(ensemble):
+            others[FEDERATED] = scored(cut)
+    frame.to_parquet(run.path / "predictions.parquet", index=False)
+    if others:
+        systems = [other.assign(system=name) for name, other in others.items()]
+        pd.concat(systems).to_parquet(run.path / "predictions_baselines.parquet", index=False)
+    else:  # those of an evaluation that had some
+        (run.path / "predictions_baselines.parquet").unlink(missing_ok=True)
+    thresholds = {network.spec.name: network.result.threshold for network in ensemble}
+    run.write_json(
+        "metrics.json",
+        metrics(
+            frame,
+            settings=settings,
+            baselines=others,
+            thresholds=thresholds,
+            cuts=simplest.cuts,
+            generator_seed=settings.seed,
+        ),
+    )
+    examples.write(run.path / "figures", frame, sites, settings)
+    return frame
+
+
+def _networks(system: System) -> Iterator[TrainedNetwork]:
+    return network_files.load_all(system.folder / "networks")
+
+
+def _compare_heatmaps(
+    run: RunFolder,
+    federated: System,
+    predictions: pd.DataFrame,
+    sites: Cohort,
+    device: str,
+    display: Display,
+) -> None:
+    """Add to the metrics how much of the heatmaps lies inside a phantom's synovium."""
+    committee = network_files.committee(list(_networks(federated)), federated.settings)
+    found = heatmap_truth.write(
+        run.path,
+        committee.on(torch.device(device)),
+        predictions,
+        sites,
+        exams=federated.settings.evaluate.heatmaps,
+        settings=HeatmapSettings(),
+        display=display,
+    )
+    measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
+    run.write_json("metrics.json", measured | {"heatmaps": found})

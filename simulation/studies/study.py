@@ -1,0 +1,174 @@
+"""A study: many runs that differ in what is compared (rows), under which conditions (columns), and in their seed.
+
+::
+
+    name = "rating_table_small"
+    base = "rating_small.toml"      # beside this file
+    reference = "rating"            # the row that the others are compared with
+    seeds = [1, 2]
+    set = ["evaluate.bootstrap=1000"]
+
+    [rows.rating]
+    title = "RATING"
+
+    [rows.gs_only]
+    title = "GS only"
+    set = ['measurements.hypertrophy.images=["gs"]']
+
+Runs share a folder of networks: one that was trained already, from the same data with the same settings and seed, is
+not trained again, whatever row it was trained for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from common import settings as configuration
+from common.errors import ConfigurationError
+from common.section import Name, Section, Seed
+from common.settings import Settings
+from common.text import toml_text
+from server.campaign.campaign import Status
+from server.runs.run_folder import RunFolder
+from simulation.engine.progress import Display
+from simulation.runs.simulate import simulate
+
+DONE = {str(Status.COMPLETE_ALL_SITES), str(Status.COMPLETE_SUBSET)}
+
+
+class Part(Section):
+    """A row or a column: what it is called and what it changes."""
+
+    title: str = ""
+    note: str = ""
+    """Said below the table."""
+    set: tuple[str, ...] = ()
+    """``section.key=value`` pairs, as after ``--set``."""
+
+
+class StudyFile(Section):
+    """A study's TOML file."""
+
+    name: Name
+    title: str = ""
+    base: Path
+    """Configuration that all runs start from; relative paths start at the study's file."""
+    reference: Name
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
+    set: tuple[str, ...] = ()
+    rows: Annotated[dict[Name, Part], Field(min_length=1)]
+    columns: dict[Name, Part] = Field(default_factory=dict)
+    """Conditions under which every row is run; none: one condition."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyRun:
+    """One run of a study.
+
+    Attributes:
+        name: row, column, seed and the beginning of the configuration's hash.
+        row: its name.
+        column: its name; empty where the study has no columns.
+        seed: of training.
+        settings: the configuration.
+    """
+
+    name: str
+    row: str
+    column: str
+    seed: int
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Study:
+    """A study and where its runs lie.
+
+    Attributes:
+        file: what was read.
+        folder: holds ``runs/``, ``networks/`` and the tables.
+        runs: in the order rows, columns, seeds: their index is that of an array job.
+    """
+
+    file: StudyFile
+    folder: Path
+    runs: tuple[StudyRun, ...]
+
+    def run_folder(self, run: StudyRun) -> Path:
+        """Where a run lies."""
+        return self.folder / "runs" / run.name
+
+    def done(self, run: StudyRun) -> bool:
+        """Whether a run has ended well."""
+        folder = self.run_folder(run)
+        return (folder / "manifest.json").exists() and RunFolder(folder).manifest()["status"] in DONE
+
+
+def is_study(path: Path) -> bool:
+    """Whether a TOML file is a study rather than the configuration of one run."""
+    try:
+        return "rows" in toml_text.read(path.read_bytes(), source=str(path))
+    except (OSError, ConfigurationError):
+        return False  # whoever reads it as a configuration says what is wrong
+
+
+def load(path: Path, *, out: Path | None = None) -> Study:
+    """Read a study, every configuration of it included.
+
+    Args:
+        path: the TOML file.
+        out: the study's folder; ``runs/<name>`` by default.
+
+    Raises:
+        ConfigurationError: if the file, or any run's configuration, cannot be used.
+    """
+    try:
+        file = StudyFile.model_validate(toml_text.read(path.read_bytes(), source=str(path)))
+    except OSError as error:
+        raise ConfigurationError(f"Expected a study at {path}: {error}") from None
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source=str(path))) from None
+    if file.reference not in file.rows:
+        raise ConfigurationError(
+            f"{path}: reference is {file.reference!r}, the rows are {', '.join(file.rows)}"
+        )
+    return Study(
+        file=file, folder=out or Path("runs") / file.name, runs=tuple(_expand(file, path.parent / file.base))
+    )
+
+
+def _expand(file: StudyFile, base: Path) -> Iterator[StudyRun]:
+    for row, changes in file.rows.items():
+        for column, condition in (file.columns or {"": Part()}).items():
+            for seed in file.seeds:
+                overrides = (*file.set, *condition.set, *changes.set, f"seed={seed}")
+                settings = configuration.load(base, overrides=overrides)
+                parts = [row, *([column] if column else []), f"s{seed}", settings.plan_hash()[:8]]
+                yield StudyRun(name="-".join(parts), row=row, column=column, seed=seed, settings=settings)
+
+
+def run_one(study: Study, run: StudyRun, *, display: Display) -> Path:
+    """Do one run, or go on with it; one that is done is left as it is.
+
+    Returns:
+        The run's folder.
+    """
+    folder = study.run_folder(run)
+    if study.done(run):
+        display.line(f"{run.name}: done before")
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    begun = (folder / "manifest.json").exists()
+    path, _ = simulate(
+        run.settings,
+        out=folder,
+        resume=begun,
+        display=display,
+        networks_folder=study.folder / "networks",
+    )
+    return path
