@@ -63,7 +63,7 @@ def _places(content: Content) -> Table:
 def _table(content: Content, what: str, models: str) -> Table:
     title = ", ".join(filter(None, (f"{content.primary}: {what}", models)))
     table = Table(title=title, caption="95 % intervals by bootstrap over patients")
-    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
     return table
 
 

@@ -87,3 +87,18 @@ def test_no_number_is_cut_at_80_columns(tmp_path: Path) -> None:
     with screen.capture() as capture:
         result_shown.show(screen, make_full(tmp_path / "run"))
     assert capture.get().count("(") == capture.get().count(")") > 10
+
+
+def test_long_names_of_devices_cut_no_number(tmp_path: Path) -> None:
+    run = make_full(tmp_path / "run")
+    scored = json.loads((run / "metrics.json").read_text())
+    name = "L15 [/linear] " + "x" * 300
+    for block in scored["sites"].values():
+        block["devices_used"] = [name]
+    (run / "metrics.json").write_text(json.dumps(scored))
+    screen = Console(width=80)
+    with screen.capture() as capture:
+        result_shown.show(screen, run)
+    text = capture.get()
+    assert text.count("(") == text.count(")") > 10
+    assert text.count("x") >= 300 * len(scored["sites"])  # nothing of the name is lost
