@@ -81,7 +81,7 @@ class Demo:
     def _hospitals(self) -> list[Path]:
         self._say("Three hospitals with phantoms as scans")
         made = cohort.make(
-            PhantomSettings(sites=3, patients=12, exams_per_patient=4), seed=1, out=self.folder / "phantoms"
+            PhantomSettings(sites=3, patients=20, exams_per_patient=4), seed=1, out=self.folder / "phantoms"
         )
         sites = []
         for site in made.sites[:3]:
@@ -133,7 +133,11 @@ class Demo:
             campaigns.decide(opened, plan_hash, decisions.Status.APPROVED, by="demo")
 
     def _kill(self, run: Run, site: Path) -> None:
-        self._wait(lambda: len(run.rounds()) >= KILLED_AFTER, f"{KILLED_AFTER} rounds")
+        self._wait(
+            lambda: len(run.rounds()) >= KILLED_AFTER or run.status().state in ENDED, f"{KILLED_AFTER} rounds"
+        )
+        if run.status().state in ENDED:
+            return
         process = self.processes.pop(site.name)
         process.kill()
         process.wait()
