@@ -5,22 +5,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from client.files import atomic
+from client.files import atomic, lock
 from client.site.site import Site
 from client.state.approved_budget import ApprovedBudget
-from common.errors import DataError, PolicyError, StorageError
+from common.errors import DataError, PolicyError
 from common.section import Section
 from common.settings import Settings
 
@@ -146,20 +143,10 @@ def write(place: Path, state: State) -> None:
     atomic.write(place / "state.json", (state.model_dump_json(indent=2) + "\n").encode())
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> AbstractContextManager[None]:
     """While nobody else changes what a folder of a campaign holds: the centre's requests come while people decide.
 
     Raises:
         StorageError: if the lock cannot be made.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
+    return lock.locked(folder / ".lock")

@@ -6,10 +6,8 @@ a site that is killed at any instant has either answered a phase and can send th
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +18,8 @@ from typing import Any
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from client.files import atomic
-from common.errors import PolicyError, SiteStateError, StorageError, VerificationError
+from client.files.lock import locked
+from common.errors import PolicyError, SiteStateError, VerificationError
 from common.receipts import Receipt, from_fields
 from common.secure_aggregation.messages import Phase, Request
 from common.secure_aggregation.site_state import State
@@ -177,7 +176,7 @@ def opened(site_folder: Path, context: Context) -> Iterator[SumFile]:
         raise PolicyError(
             f"Expected at most {MAXIMUM_FILES} groups and runs of a plan with secure sums, got more"
         )
-    with _locked(place.with_suffix(".lock")):
+    with locked(place.with_suffix(".lock")):
         yield SumFile(place)
 
 
@@ -189,20 +188,6 @@ def forget(site_folder: Path, *, plan_hash: str, run: str | None = None) -> None
 
 def _name(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _read(place: Path) -> Kept | None:
