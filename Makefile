@@ -9,11 +9,11 @@ demo: .venv/installed
 
 # A centre and three hospitals on this machine, over TLS; one is killed on the way.
 federation-demo: .venv/installed
-	$(BIN)/python -m simulation.federation_demo
+	$(BIN)/python -m demos.federation_demo
 
 # Pretraining, a campaign at epsilon 3, a refusal, an audit, a forgery that is found; in runs/privacy-demo.
 privacy-demo: .venv/installed
-	$(BIN)/python -m simulation.privacy_demo
+	$(BIN)/python -m demos.privacy_demo
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder

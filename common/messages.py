@@ -221,7 +221,7 @@ class EnsembleRequest:
         campaign: the campaign's name.
         plan_hash: the plan that the site agreed to.
         request_id: names this request; the same id always has the same contents.
-        statement: canonical JSON of :class:`common.ensemble.ensemble.Statement`.
+        statement: canonical JSON of :class:`common.ensemble.statement.Statement`.
         signature: the centre's over the statement, in hex.
         certificate: the centre's, PEM.
         weights: some of the flat arrays that the statement names, by hash; never rounded.

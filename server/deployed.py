@@ -13,14 +13,14 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from common.ensemble.ensemble import RECIPIENT
+from common.ensemble.statement import RECIPIENT
 from common.errors import ConfigurationError, SynofedError
 from common.settings import Settings
 from server.campaign import campaign, hand_out
 from server.campaign.campaign import Outcome
 from server.campaign.events import CentreNews, Event, SiteNews, StageStarted
 from server.campaign.hand_out import Ensemble
-from server.campaign.receipts import Receipts
+from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 from server.federation import file_lock
 from server.federation.home import Home

@@ -10,7 +10,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
 
 from client.consent import campaigns
-from client.ledger import ledger, receipts
+from client.ledger import issued_receipts, ledger
 from client.log import outbox
 from client.log.audit import Asked
 from client.site import policy_file
@@ -146,7 +146,7 @@ class Campaign:
         )
         asked = Asked.of(request, Contents(hash="b" * 64, size_bytes=12))
         draft = outbox.Draft(self.site.folder, asked, record) if keep else None
-        receipt = receipts.of_reply(self.site, request, wire.contents(record), asked)
+        receipt = issued_receipts.of_reply(self.site, request, wire.contents(record), asked)
         if draft is not None:
             draft.complete(receipt)
         self.kept.append(

@@ -19,7 +19,7 @@ from common.text.figures import STYLE, room_in, svg
 from common.text.terminal import visible
 from server.report import figures
 from server.report.tables import Interval
-from tests.common.test_terminal import NAMES, UNSEEN
+from tests.common.text.test_terminal import NAMES, UNSEEN
 
 READERS = ("[red]Dr A[/red]", "[/bold]", "c")
 

@@ -10,7 +10,7 @@ import pytest
 import typer
 
 import synofed
-from tests.simulation.test_simulate import CONFIG
+from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
 README = Path(__file__).parents[1] / "README.md"

@@ -62,9 +62,9 @@ def findings(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
 def would_train(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
     """What of the plan's networks the site would train; a plan of which it would train none is a problem."""
     from common.methods.stages import networks  # noqa: PLC0415
-    from common.training import participation  # noqa: PLC0415  torch
+    from common.training import trainable  # noqa: PLC0415  torch
 
-    found = participation.prospects(
+    found = trainable.prospects(
         store.tensors, networks(settings).values(), minimum_cohort=site.policy.minimum_cohort
     )
     for name, prospect in found.items():

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.check import clock_and_certificate, consent, data, place
-from client.check.plan import Chosen, choose
+from client.check.plan_choice import Chosen, choose
 from client.check.report import Finding, Report, Row, ok, problem, warning
 from client.data.ingest.placing import table
 from client.data.ingest.pseudonyms import write_private

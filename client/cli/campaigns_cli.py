@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from client.cli.cli_options import AsJson, Folder
-from client.consent import answered, campaign_page, opened
+from client.consent import answered_rounds, campaign_page, opened_sums
 from client.consent import campaigns as decisions
 from client.site.site import Site
 from client.state.decisions import State, Status, listed
@@ -106,8 +106,8 @@ def _decide(
     state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
     again = False
     if status is Status.APPROVED and before is not Status.PAUSED:
-        again = answered.forget(site.folder, plan_hash)
-        opened.forget(site.folder, plan_hash)
+        again = answered_rounds.forget(site.folder, plan_hash)
+        opened_sums.forget(site.folder, plan_hash)
     if as_json:
         typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
         return

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from typer.core import TyperGroup
 
 from client.cli.cli_options import AsJson, Folder, KeptReceipts, Noted
-from client.ledger import receipts
+from client.ledger import issued_receipts
 from client.site.site import Site
 from common.text.terminal import Console, Table
 
@@ -93,7 +93,7 @@ def verify(
 
     site = Site.open(folder)
     found = ledger_check.check(
-        folder, [one for path in kept or [] for one in receipts.read(path)], noted or []
+        folder, [one for path in kept or [] for one in issued_receipts.read(path)], noted or []
     )
     if as_json:
         typer.echo(json.dumps({"site": site.name, "code": chain.spoken(found.head), **asdict(found)}))
@@ -128,7 +128,7 @@ def reconcile(
     from client.consent import reconcile as reconciling  # noqa: PLC0415  accounting: seconds
 
     site = Site.open(folder)
-    given = [one for path in kept or [] for one in receipts.read(path)]
+    given = [one for path in kept or [] for one in issued_receipts.read(path)]
     found = reconciling.reconcile(site, given, plan or [], whole=whole)
     if as_json:
         said = [{"plan_hash": one.receipt.plan_hash, "debits": one.debits} for one in found]

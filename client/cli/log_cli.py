@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from client.cli.cli_options import AsJson, Folder, KeptReceipts
-from client.ledger import receipts
-from client.ledger.receipts import Checked
+from client.ledger import issued_receipts
+from client.ledger.issued_receipts import Checked
 from client.log import chain
 from client.site.site import Site
 from common.hash_chain import Entry
@@ -26,7 +26,7 @@ def verify(
 ) -> None:
     """Check that no entry was edited, dropped or moved; with receipts also that none was cut off the end."""
     name = Site.open(folder).name
-    found = receipts.check(folder, [one for path in kept or [] for one in receipts.read(path)])
+    found = issued_receipts.check(folder, [one for path in kept or [] for one in issued_receipts.read(path)])
     if as_json:
         typer.echo(json.dumps({"site": name, **asdict(found)}))
         return

@@ -12,7 +12,7 @@ import typer
 from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from client.cli.cli_options import AsJson, Folder
-from client.ledger import receipts
+from client.ledger import issued_receipts
 from client.log import chain
 from client.log import outbox as kept_replies
 from client.log.outbox import Kept
@@ -147,7 +147,7 @@ def _problem(site: Site, kept: Kept) -> str:
     """What does not fit between a reply, its receipt and the log; empty if all does."""
     receipt = kept.receipt
     try:
-        ((_, place),) = receipts.places(
+        ((_, place),) = issued_receipts.places(
             site.folder, [KeptReceipt(received="", public_key=keys.public_key(site.folder), receipt=receipt)]
         )
         if place is None:

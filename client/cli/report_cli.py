@@ -16,14 +16,14 @@ from common.text.terminal import Console, Table
 
 def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
     """Compare a campaign's ensemble with this site's readers on its own patients. Nothing of it leaves."""
-    from client.ensemble import ensemble, local_report, local_report_page  # noqa: PLC0415  torch, matplotlib
+    from client.ensemble import delivery, local_report, local_report_page  # noqa: PLC0415  torch, matplotlib
 
     site = Site.open(folder)
     plan_hash = campaigns.find(site, prefix)
     console = Console(stderr=True, quiet=as_json)
     with console.status("grading this site's exams"):
         found = local_report.measure(site, plan_hash)
-    page = ensemble.folder(site.folder, plan_hash) / "report.html"
+    page = delivery.folder(site.folder, plan_hash) / "report.html"
     atomic.write(page, local_report_page.render(found).encode())
     if as_json:
         typer.echo(json.dumps(local_report.as_json(found) | {"page": str(page)}))

@@ -2,7 +2,7 @@
 
 ``python -P -m client.connection.guarded_supernode node ...`` and ``... executor ...`` take the arguments of
 ``flower-supernode`` and ``flower-superexec``. The one module at a site that touches Flower's internal names;
-``tests/client/test_guarded_supernode.py`` fails when they change.
+``tests/client/connection/test_guarded_supernode.py`` fails when they change.
 
 Guarantees, each of which fails closed:
 

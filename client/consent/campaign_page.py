@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
-from client.consent import participation
+from client.consent import sum_tasks
 from client.data import prospects
 from client.site.site import Site
 from client.state import approved_budget, decisions
@@ -138,7 +138,7 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
     if not settings.sums_tasks:
         return ()
     try:
-        lines = participation.told(site, settings, state.without)
+        lines = sum_tasks.told(site, settings, state.without)
     except SynofedError as error:
         return (f"not known: {error}",)
     return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")

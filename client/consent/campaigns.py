@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.consent import participation
+from client.consent import sum_tasks
 from client.files import atomic
 from client.ledger import ledger_head
 from client.log import chain
@@ -142,7 +142,7 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
                 f"(without: {', '.join(state.without) or 'nothing'}): go on with `unpause`, or leave it"
             )
         if state.status is not Status.PAUSED or state.without is None:
-            declared = participation.declared(site, settings, without=without)
+            declared = sum_tasks.declared(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
         goes_on = state.status is Status.PAUSED and state.budget is not None
         if settings.private and site.policy.approval == "each" and not goes_on:
@@ -219,7 +219,7 @@ def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = State(names=(request.campaign,), status=Status.WAITING, asked=now)
     if automatic:
-        declared = participation.declared(site, decisions.understood(text, name=request.campaign))
+        declared = sum_tasks.declared(site, decisions.understood(text, name=request.campaign))
         state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
         return

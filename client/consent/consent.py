@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client.consent import answered, campaigns, peers, timing
+from client.consent import answered_rounds, campaigns, peers, timing
 from client.data.site_store import site_store
 from client.ledger import behind
 from client.site import keys, training_device
@@ -37,7 +37,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     training_device.found(site.file.compute.device)
     peers.check(site, settings)
     if site.policy.approval == "each":
-        answered.meet(site.folder, request.plan_hash, request.run)
+        answered_rounds.meet(site.folder, request.plan_hash, request.run)
     if settings.private:
         from client.consent import private_consent  # noqa: PLC0415  scipy: only where it is accounted
 
@@ -60,8 +60,8 @@ def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
     data = site_store(site, settings).tensors
     if not site.policy.permits("counts") or settings.private:
         return {}
-    from common.training import participation  # noqa: PLC0415  torch
+    from common.training import trainable  # noqa: PLC0415  torch
 
     specs = networks(settings).values()
-    found = participation.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    found = trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
     return {name: prospect.exams if prospect.trained else 0 for name, prospect in found.items()}

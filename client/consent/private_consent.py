@@ -11,7 +11,7 @@ from client.data.store import eligible
 from client.ledger import ledger
 from client.site.site import Site
 from common.privacy.accounting.spending import PrivateRelease
-from common.privacy.planning import planned
+from common.privacy.planning import private_steps
 from common.settings import Settings
 from common.version import VERSION
 
@@ -24,7 +24,7 @@ def check(site: Site, settings: Settings) -> None:
         PolicyError: if the policy permits no private release.
         DataError: if two identifiers look like one patient's.
     """
-    release = _forecast(settings, planned.steps(settings))
+    release = _forecast(settings, private_steps.steps(settings))
     ledger.check_plan(site, release, eligible(site_store(site, settings)))
 
 

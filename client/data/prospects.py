@@ -15,7 +15,7 @@ from common.settings import Settings
 
 if TYPE_CHECKING:
     from common.training.data import ExamTensors
-    from common.training.participation import Prospect
+    from common.training.trainable import Prospect
 
 
 def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
@@ -24,11 +24,11 @@ def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
     Raises:
         DataError: if the tables cannot be used.
     """
-    from common.training import participation  # noqa: PLC0415  torch
+    from common.training import trainable  # noqa: PLC0415  torch
 
     specs = networks(settings).values()
     data = exams_of_tables(site, settings, secret=site_secret(site.folder))
-    return participation.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    return trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
 
 
 def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTensors:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from client.data.site_store import site_store
 from client.data.store import Store
-from client.ensemble import ensemble
+from client.ensemble import delivery
 from client.site.site import Site
 from common.ensemble.committee import BATCH, Committee
-from common.ensemble.ensemble import Statement
+from common.ensemble.statement import Statement
 from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
 from common.evaluation.bootstrap import Estimate
@@ -115,7 +115,7 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
         DataError: if there is no ensemble, or the site's tables cannot be read.
         VerificationError: if the ensemble was changed since it came.
     """
-    statement, committee = ensemble.opened(site, plan_hash)
+    statement, committee = delivery.opened(site, plan_hash)
     settings = committee.settings
     store = site_store(site, settings)
     graded, contested = _graded(committee.on(_device(site)), store, progress)

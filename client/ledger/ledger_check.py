@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.ledger import ledger_file, ledger_patients, receipts
+from client.ledger import issued_receipts, ledger_file, ledger_patients
 from client.log import chain as log
 from client.log.audit import CONSENT, REPLY
 from common.errors import VerificationError
@@ -101,7 +101,7 @@ def _logged(folder: Path) -> Iterator[tuple[int, str, str]]:
 
 
 def _received(folder: Path, kept: Iterable[Kept]) -> Iterator[tuple[int, str, str]]:
-    for receipt, place in receipts.places(folder, kept):
+    for receipt, place in issued_receipts.places(folder, kept):
         if place is not None and place.ledger_sequence:
             yield place.ledger_sequence, place.ledger_head, f"the centre's receipt {receipt.sequence}"
 

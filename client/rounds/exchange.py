@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from client.consent import answered, campaigns, consent, timing
-from client.ledger import receipts
+from client.consent import answered_rounds, campaigns, consent, timing
+from client.ledger import issued_receipts
 from client.log import audit, outbox
 from client.log.audit import Asked
 from client.log.log import site_log
@@ -67,7 +67,9 @@ def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
     def answer(site: Site, request: PlanRequest, asked: Asked) -> RecordDict:
         audit.answered(site.folder, asked)
         packed = wire.encode_plan_reply(consent.consider_plan(site, request))
-        return sent(site, asked, packed, lambda contents: receipts.of_consent(site, request, contents, asked))
+        return sent(
+            site, asked, packed, lambda contents: issued_receipts.of_consent(site, request, contents, asked)
+        )
 
     return handled(folder, record, wire.decode_plan_request, answer)
 
@@ -85,7 +87,7 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
             raise PolicyError(
                 "Expected a phase of a secure sum, as the plan says, got a request for a single update"
             )
-        answered.check(site.folder, request)
+        answered_rounds.check(site.folder, request)
         from client.rounds import run_data  # noqa: PLC0415  torch: the exams are read
 
         run_data.check(site, settings, plan_hash=request.plan_hash, run=request.run)
@@ -96,7 +98,9 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
             return wire.encode_missing_weights(reply)
         packed = wire.encode_train_reply(reply, encoding=request.encoding)
-        return sent(site, asked, packed, lambda contents: receipts.of_reply(site, request, contents, asked))
+        return sent(
+            site, asked, packed, lambda contents: issued_receipts.of_reply(site, request, contents, asked)
+        )
 
     return handled(folder, record, wire.decode_train_request, answer)
 
@@ -105,13 +109,13 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
     """A site's acknowledgement of the ensemble that it helped to train, or its refusal."""
 
     def answer(site: Site, request: EnsembleRequest, asked: Asked) -> RecordDict:
-        from client.ensemble import ensemble  # noqa: PLC0415  torch: the networks are looked at
+        from client.ensemble import delivery  # noqa: PLC0415  torch: the networks are looked at
 
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         audit.answered(site.folder, asked)
-        packed = wire.encode_ensemble_reply(ensemble.take(site, request, settings))
+        packed = wire.encode_ensemble_reply(delivery.take(site, request, settings))
         return sent(
-            site, asked, packed, lambda contents: receipts.of_ensemble(site, request, contents, asked)
+            site, asked, packed, lambda contents: issued_receipts.of_ensemble(site, request, contents, asked)
         )
 
     return handled(folder, record, wire.decode_ensemble_request, answer)
@@ -236,7 +240,7 @@ def trained_openly(
         request: what to train.
         settings: of the campaign.
         compute: what with.
-        asker: see :func:`client.consent.answered.check`.
+        asker: see :func:`client.consent.answered_rounds.check`.
     """
     from client.rounds import unprotected  # noqa: PLC0415  torch: the exams are read
 
@@ -269,9 +273,9 @@ def trained_privately(
 
 
 def claim(site: Site, request: TrainRequest, asker: str | None) -> None:
-    """Note that a round was asked for, where campaigns are approved; see :func:`client.consent.answered.claim`."""
+    """Note that a round was asked for, where campaigns are approved (:mod:`client.consent.answered_rounds`)."""
     if site.policy.approval == "each":
-        answered.claim(site.folder, request, asker=asker)
+        answered_rounds.claim(site.folder, request, asker=asker)
 
 
 def _trained(

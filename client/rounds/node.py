@@ -25,8 +25,8 @@ from common.training.data import ExamTensors
 from common.training.inputs import labels, validation_exams
 from common.training.local import score
 from common.training.local_settings import LocalSettings, local_settings
-from common.training.participation import trains
 from common.training.seeds import derive_seed
+from common.training.trainable import trains
 
 
 def train(

@@ -135,7 +135,7 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
     """
     from common.methods.stages import networks  # noqa: PLC0415  torch: the networks are looked at
     from common.networks.build import layout  # noqa: PLC0415
-    from common.secure_aggregation.planned import planned_sum  # noqa: PLC0415
+    from common.secure_aggregation.sum_of_plan import planned_sum  # noqa: PLC0415
 
     known = networks(settings)
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):

@@ -14,8 +14,8 @@ import numpy as np
 from flwr.app import RecordDict
 from jaxtyping import Int64
 
-from client.consent import answered, campaigns, opened
-from client.ledger import receipts
+from client.consent import answered_rounds, campaigns, opened_sums
+from client.ledger import issued_receipts
 from client.log import audit
 from client.log.audit import Asked
 from client.rounds import secure_sum, sum_allow_list
@@ -73,7 +73,7 @@ def _answer(
     """Answer a phase and keep reply and state; or which weights have to come first."""
     asks = request.asks
     says: Reply
-    opened.check(site, asks.context, request.networks)
+    opened_sums.check(site, asks.context, request.networks)
     if asks.phase == "masked":
         assert request.train is not None
         secure_sum.check_masked(file, request)
@@ -84,7 +84,7 @@ def _answer(
     else:
         says, state = secure_sum.answer(site, request, settings, file)
     if asks.phase == "unmask":
-        opened.note(site, asks.context, request.networks)
+        opened_sums.note(site, asks.context, request.networks)
     reply = SumReply(site=site.name, request_id=request.request_id, says=says)
     packed = wire.encode_sum_reply(sum_allow_list.checked(reply, request, state))
     file.answer(asks.phase, packed, state, request.networks)
@@ -108,7 +108,7 @@ def _kept(site: Site, request: SumRequest, asked: Asked, file: SumFile) -> Recor
     issued = []
 
     def issue(contents: Contents) -> Receipt:
-        issued.append(receipts.of_sum(site, request, contents, asked))
+        issued.append(issued_receipts.of_sum(site, request, contents, asked))
         return issued[0]
 
     packed = sent(site, asked, record, issue, kept=phase == "masked")
@@ -121,7 +121,7 @@ def _vector(
 ) -> Int64[np.ndarray, " length"] | MissingWeights:
     """What goes under the masks; booked to the patients before it is drawn."""
     run = request.asks.context.run
-    answered.check(site.folder, train, asker=run)
+    answered_rounds.check(site.folder, train, asker=run)
     from client.rounds import run_data  # noqa: PLC0415  torch: the exams are read
 
     run_data.check(site, settings, plan_hash=train.plan_hash, run=run)

@@ -44,11 +44,11 @@ def of(site: Site, settings: Settings, *, after: int) -> ApprovedBudget:
         after: number of the ledger's last entry: what was booked before is of earlier approvals.
     """
     from common.privacy.accounting import accounting  # noqa: PLC0415  scipy: only where it is accounted
-    from common.privacy.planning import planned  # noqa: PLC0415  scipy: only where it is accounted
+    from common.privacy.planning import private_steps  # noqa: PLC0415  scipy: only where it is accounted
 
     privacy = settings.privacy
     assert privacy is not None, "asked for campaigns with privacy alone"
-    steps, delta = planned.steps(settings), site.policy.maximum_delta
+    steps, delta = private_steps.steps(settings), site.policy.maximum_delta
     rounds = settings.federation.rounds
     again = math.ceil(steps / rounds) * math.ceil(SHARE_AGAIN * rounds)
     return ApprovedBudget(

@@ -49,7 +49,7 @@ class State(Section):
     automatic: bool = False
     """Whether the policy approved it, and nobody else."""
     without: tuple[str, ...] | None = None
-    """Tasks in which the site takes no part, as approved (:mod:`client.consent.participation`); ``None``: not
+    """Tasks in which the site takes no part, as approved (:mod:`client.consent.sum_tasks`); ``None``: not
     decided yet."""
     budget: ApprovedBudget | None = None
     """What the approval promises of a campaign with differential privacy; where the policy approves, its cap does."""

@@ -13,7 +13,8 @@ that were kept. A site never goes back to an earlier state: that would be a seco
 * A sum that is opened has at least ``survivors`` vectors.
 * No round has two sums: of two over almost the same sites the difference is one site's vector. Who has given shares
   in phase unmask begins no other attempt at that round, and without those sites none has enough. (Here within a
-  group and run, whose names are the centre's; over all of them the caller sees to it: :mod:`client.consent.opened`.)
+  group and run, whose names are the centre's; over all of them the caller sees to it:
+  :mod:`client.consent.opened_sums`.)
 * All sites of a roster were told of the same contents (:class:`~common.secure_aggregation.terms.Context`); that the
   vector is made of these is the caller's to see to, too.
 

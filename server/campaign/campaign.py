@@ -25,9 +25,9 @@ from server.campaign.events import Event, Observer, StageStarted
 from server.campaign.library import NetworkLibrary
 from server.campaign.loop import Loop
 from server.campaign.members import PACE, Members, Pace
-from server.campaign.receipts import Receipts
+from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
-from server.rounds import participation, weights
+from server.rounds import quorum, weights
 from server.rounds.exchanges import Rounds
 from server.rounds.journal import Journal, RoundRecord
 from server.rounds.rounds import GroupRounds
@@ -104,7 +104,7 @@ def run(
     receipts = Receipts(folder, kept=kept)
     members = Members(grid, settings, campaign, receipts, roster, observer, pace, run=run_name(folder))
     members.gather()
-    participation.check_prospects(settings, members.usable, sites=roster.count)
+    quorum.check_prospects(settings, members.usable, sites=roster.count)
     sites = members.sites
     _check_participants(settings, members)
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)

@@ -19,7 +19,7 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from common import wire
-from common.ensemble.ensemble import NetworkStatement, Statement, sign
+from common.ensemble.statement import NetworkStatement, Statement, sign
 from common.errors import ConfigurationError, DataError, SynofedError, UpdateError, VerificationError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
@@ -30,7 +30,7 @@ from common.version import VERSION
 from server.campaign.campaign import Outcome
 from server.campaign.flower_errors import explained
 from server.campaign.members import PACE, Pace
-from server.campaign.receipts import Receipts
+from server.campaign.received_receipts import Receipts
 from server.federation.home import Home
 
 DAY_S = 24 * 3600.0

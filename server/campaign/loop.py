@@ -25,7 +25,7 @@ from server.campaign import hours
 from server.campaign.events import CentreNews, Observer, SiteNews
 from server.campaign.flower_errors import explained
 from server.campaign.members import Members, Pace
-from server.campaign.receipts import Asked, Receipts
+from server.campaign.received_receipts import Asked, Receipts
 from server.rounds import exchanges
 from server.rounds.exchanges import Request, Rounds
 from server.rounds.rounds import REFUSED

@@ -24,9 +24,9 @@ from common.settings import Settings
 from common.version import VERSION
 from server.campaign import flower_errors
 from server.campaign.events import Observer, SiteNews
-from server.campaign.receipts import Receipts
+from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
-from server.rounds.participation import lacking
+from server.rounds.quorum import lacking
 
 CONNECT_S = 600.0
 """How long a simulation waits for its sites."""

@@ -12,7 +12,7 @@ from rich.live import Live
 
 from common import settings as configuration
 from common.text.terminal import Console
-from server.cli import run_shown
+from server.cli import run_view
 from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
 from server.federation.home import Home
 from server.runs import submit as submitting
@@ -72,18 +72,18 @@ def watch(
     if not once:
         _wait(run, as_json=as_json)
     elif as_json:
-        typer.echo(json.dumps(run_shown.facts(run)))
+        typer.echo(json.dumps(run_view.facts(run)))
     else:
-        Console().print(run_shown.page(run))
+        Console().print(run_view.page(run))
 
 
 def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """All campaigns and how they stand."""
     runs = all_of(Home(home))
     if as_json:
-        typer.echo(json.dumps([run_shown.facts(run) for run in runs]))
+        typer.echo(json.dumps([run_view.facts(run) for run in runs]))
     else:
-        Console().print(run_shown.overview(runs))
+        Console().print(run_view.overview(runs))
 
 
 def stop(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
@@ -111,11 +111,11 @@ def _wait(run: Run, *, as_json: bool) -> None:
     if as_json or not console.is_terminal:
         _wait_silently(run, as_json=as_json)
     else:
-        with Live(run_shown.page(run), console=console, refresh_per_second=2) as live:
+        with Live(run_view.page(run), console=console, refresh_per_second=2) as live:
             while run.status().state not in ENDED:
                 time.sleep(LOOK_S)
-                live.update(run_shown.page(run))
-            live.update(run_shown.page(run))
+                live.update(run_view.page(run))
+            live.update(run_view.page(run))
     raise typer.Exit(EXIT_CODES[run.status().state])
 
 
@@ -124,7 +124,7 @@ def _wait_silently(run: Run, *, as_json: bool) -> None:
     shown = ""
     while True:
         status = run.status()
-        line = run_shown.line(run)
+        line = run_view.line(run)
         if not as_json and line != shown:
             typer.echo(line)
         shown = line
@@ -132,4 +132,4 @@ def _wait_silently(run: Run, *, as_json: bool) -> None:
             break
         time.sleep(LOOK_S)
     if as_json:
-        typer.echo(json.dumps(run_shown.facts(run)))
+        typer.echo(json.dumps(run_view.facts(run)))

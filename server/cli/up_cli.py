@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from server.cli import run_shown
+from server.cli import run_view
 from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
 from server.federation.home import Federation, Home
 from server.federation.provision import validity
@@ -76,9 +76,9 @@ def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None
     running = f"up, process {process}" if process is not None else "not up: synofed federation up"
     typer.echo(f"{federation.name} at {federation.address} is {running}")
     for site in sites:
-        typer.echo(f"  {site.name}: {site.status}, {run_shown.last_seen(seen.get(site.name))}")
+        typer.echo(f"  {site.name}: {site.status}, {run_view.last_seen(seen.get(site.name))}")
     for run in runs:
-        typer.echo(f"  {run_shown.line(run)}")
+        typer.echo(f"  {run_view.line(run)}")
 
 
 def _facts(paths: Home, federation: Federation, warnings: tuple[str, ...], *, insecure: bool) -> object:

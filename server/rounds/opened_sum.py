@@ -12,8 +12,8 @@ from common.aggregation.federated import UPDATE
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import Weights
 from common.methods.groups import Group
-from common.secure_aggregation.planned import planned_sum
 from common.secure_aggregation.private_sum import PrivateSum
+from common.secure_aggregation.sum_of_plan import planned_sum
 from common.secure_aggregation.terms import Terms
 from common.settings import Settings
 

@@ -29,10 +29,10 @@ from common.messages import (
 )
 from common.methods.groups import Group
 from common.settings import Settings
-from common.training.participation import hopeless
+from common.training.trainable import hopeless
 from server.rounds.group_state import GroupState
 from server.rounds.journal import Journal, RoundRecord
-from server.rounds.participation import NOTHING, nothing_trained
+from server.rounds.quorum import NOTHING, nothing_trained
 from server.rounds.spool import Spool, SpooledUpdate
 from server.rounds.weights import StartWeights
 

@@ -11,7 +11,7 @@ from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
 from server.federation.home import Home
 from server.federation.registry import Registry
-from server.rounds.participation import check_quorum
+from server.rounds.quorum import check_quorum
 from server.runs.run_folder import RunFolder
 from server.runs.runs import ENDED, CampaignStatus, Run, Wish, find, now
 

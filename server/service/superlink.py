@@ -30,7 +30,7 @@ def services(home: Home, *, port: int) -> tuple[Service, Service]:
     made = files(home)
     flower = environment(home.superlink.resolve() / "flower", **{HOME_VARIABLE: str(home.path.resolve())})
     superlink = [
-        *(sys.executable, "-P", "-m", "server.service.patient_superlink"),
+        *(sys.executable, "-P", "-m", "server.service.waiting_superlink"),
         *("--host", loopback.ADDRESS, "--port", str(port)),
         *("--ssl-certfile", str(made.certificate), "--ssl-keyfile", str(made.key)),
         *("--ssl-ca-certfile", str(made.authority)),

@@ -10,9 +10,9 @@ from common.privacy.planning import notice
 from common.settings import Settings
 from common.text.notices import RESEARCH_ONLY
 from common.text.terminal import Table
-from server.campaign.plan import StageCost
+from server.campaign.campaign_cost import StageCost
 from simulation.engine.measure import Measured
-from simulation.runs.plan import PlanCard
+from simulation.runs.cost_card import PlanCard
 
 
 def score_table(scores: Scores) -> Table:

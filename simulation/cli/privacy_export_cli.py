@@ -19,7 +19,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Pack ledger, keys, receipts, policy, plans and report; no patient, no picture, no secret."""
-    from client.ledger import receipts  # noqa: PLC0415
+    from client.ledger import issued_receipts  # noqa: PLC0415
     from simulation.privacy import evidence_bundle, privacy_audit  # noqa: PLC0415  accounting: seconds
 
     given = privacy_audit.Given(receipts=tuple(kept or ()))
@@ -27,7 +27,7 @@ def export(
     if privacy_audit.is_run(folder):
         files = evidence_bundle.of_run(folder, report)
     else:
-        centre = tuple(one for path in given.receipts for one in receipts.read(path))
+        centre = tuple(one for path in given.receipts for one in issued_receipts.read(path))
         files = evidence_bundle.of_site(folder, report, centre)
     evidence_bundle.write(out, files)
     if as_json:

@@ -17,15 +17,14 @@ from common import settings as configuration
 from common.errors import ConfigurationError
 from common.machine import atomic
 from common.privacy.accounting import accounting
-from common.privacy.planning import designs, dpia, planned, utility
-from common.privacy.planning import plan as planning
-from common.privacy.planning.plan import Budget, Cohort, Plan
+from common.privacy.planning import budget_plan, designs, dpia, private_steps, utility
+from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.promise import Promise, SitePromise
 from common.secure_aggregation.settings import overstated
 from common.settings import Settings
 from common.text.terminal import Console
 from common.version import VERSION
-from simulation.cli import privacy_plan_shown as shown
+from simulation.cli import privacy_plan_view
 
 USUAL_EPSILON = 3.0
 """What is planned for where neither the command nor the configuration says."""
@@ -69,11 +68,13 @@ def plan(
         found = make(settings, cohort=cohort, budget=budget)
     written = () if annex is None else write_annex(annex, settings, found, site_folder=site_folder)
     if as_json:
-        typer.echo(json.dumps(shown.as_json(settings, found) | {"written": list(map(str, written))}))
+        typer.echo(
+            json.dumps(privacy_plan_view.as_json(settings, found) | {"written": list(map(str, written))})
+        )
         return
     console = Console()
-    console.print(shown.table(settings, found))
-    for line in shown.lines(settings, found):
+    console.print(privacy_plan_view.table(settings, found))
+    for line in privacy_plan_view.lines(settings, found):
         console.print(line)
     if written:
         console.print(f"Written: {', '.join(map(str, written))}")
@@ -122,13 +123,13 @@ def make(settings: Settings, *, cohort: Cohort, budget: Budget) -> Plan:
         ConfigurationError: if the method or the cohort cannot be.
     """
     table = utility.read(files("common.privacy.planning").joinpath("utility.csv").read_text(encoding="utf-8"))
-    return planning.plan(
+    return budget_plan.plan(
         designs.designs(settings),
         cohort=cohort,
         budget=budget,
         chosen=designs.configured(settings),
         secure_aggregation=settings.federation.secure is not None,
-        steps_a_round=planned.steps_a_round(settings),
+        steps_a_round=private_steps.steps_a_round(settings),
         table=table,
     )
 

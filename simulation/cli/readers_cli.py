@@ -14,8 +14,7 @@ from common.section import LAST_SEED
 from common.text import csv_text
 from common.text.terminal import Console
 from simulation.readers import readers_files as files
-from simulation.readers import readers_shown as shown
-from simulation.readers import simulated_readers
+from simulation.readers import readers_view, simulated_readers
 from simulation.readers.readers import measure
 from simulation.readers.readings import read
 
@@ -60,9 +59,9 @@ def readers(
         typer.echo(json.dumps(files.content(readings, study)))
         return
     console = Console()
-    for part in shown.tables(readings, study):
+    for part in readers_view.tables(readings, study):
         console.print(part, "")
-    console.print("\n".join(shown.lines(readings, study)))
+    console.print("\n".join(readers_view.lines(readings, study)))
     typer.echo("Every figure, with intervals, of every reader: --json or --out DIR" if out is None else out)
 
 

@@ -27,14 +27,14 @@ from common.text.terminal import Console
 from server import report as reports
 from server.campaign.campaign import Status
 from simulation.cli import console as shown
-from simulation.cli import result_shown, study_cli
+from simulation.cli import result_view, study_cli
 from simulation.cohorts import cohort as cohorts
 from simulation.cohorts import public
 from simulation.engine import interruption
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmaps
 from simulation.evaluation import score as scoring
-from simulation.runs import plan as planning
+from simulation.runs import cost_card
 from simulation.runs.simulate import simulate as run_simulation
 from simulation.studies import study as studies
 
@@ -76,7 +76,7 @@ def simulate(
         metrics = json.loads((path / "metrics.json").read_text(encoding="utf-8"))
         typer.echo(json.dumps(metrics))
     else:
-        result_shown.show(console, path)
+        result_view.show(console, path)
         console.print(f"{status}   {notice.label(settings)}\nReport: {path / 'report.html'}")
     if status is Status.COMPLETE_SUBSET:
         missing = json.loads((path / "manifest.json").read_text(encoding="utf-8"))["missing"]
@@ -97,7 +97,7 @@ def plan(
         return
     settings = configuration.load(config, overrides=overrides or [])
     with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
-        card = planning.plan(settings)
+        card = cost_card.plan(settings)
     if as_json:
         typer.echo(json.dumps(asdict(card)))
     else:

@@ -15,7 +15,7 @@ from common.text.terminal import Console
 from simulation.engine import interruption
 from simulation.engine.progress import Display
 from simulation.studies import study as studies
-from simulation.studies import study_plan, study_shown
+from simulation.studies import study_cost, study_view
 from simulation.studies.study import Study, StudyRun
 from simulation.studies.study_table import table
 
@@ -63,11 +63,11 @@ def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
         raise ConfigurationError("Expected no --set with a study: write it into the study's set = [...]")
     opened = studies.load(config)
     with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
-        card = study_plan.card(opened)
+        card = study_cost.card(opened)
     if as_json:
-        typer.echo(json.dumps(study_plan.as_json(card)))
+        typer.echo(json.dumps(study_cost.as_json(card)))
     else:
-        Console().print(study_shown.plan_table(opened, card))
+        Console().print(study_view.plan_table(opened, card))
 
 
 def _chosen(opened: Study, index: int | None) -> Sequence[StudyRun]:
@@ -102,12 +102,12 @@ def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool)
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:
     found = table(opened)
-    written = study_shown.write(opened, found, command=f"synofed study {config}")
+    written = study_view.write(opened, found, command=f"synofed study {config}")
     if as_json:
-        typer.echo(json.dumps(study_shown.as_json(opened, found)))
+        typer.echo(json.dumps(study_view.as_json(opened, found)))
     else:
         console = Console()
-        for part in study_shown.tables(opened, found):
+        for part in study_view.tables(opened, found):
             console.print(part)
         console.print(f"Written: {', '.join(map(str, written))}")
     if found.missing:

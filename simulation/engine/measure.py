@@ -21,7 +21,7 @@ from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
-from server.campaign.plan import cost_key, label
+from server.campaign.campaign_cost import cost_key, label
 from simulation.engine import engines
 
 PROBE_EXAMS = 4

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.evidence import evidence as site_evidence
+from client.evidence import site_evidence
 from client.evidence.evidence_sent import sizes_of
-from client.ledger import receipts
+from client.ledger import issued_receipts
 from common.errors import DataError, SynofedError
 from common.methods.stages import networks
 from common.privacy.accounting.accounting import epsilon
@@ -23,12 +23,12 @@ from common.privacy.audit.rehearsal import Rehearsal, rehearsals
 from common.privacy.planning import promise as promises
 from common.privacy.planning.onlookers import Onlookers, onlookers
 from common.privacy.planning.promise import Promise
-from common.secure_aggregation.planned import planned_sum
 from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.settings import SecureSettings
+from common.secure_aggregation.sum_of_plan import planned_sum
 from common.settings import Settings
-from server.runs import evidence as run_evidence
-from server.runs.evidence import RunEvidence
+from server.runs import run_evidence
+from server.runs.run_evidence import RunEvidence
 from simulation.privacy.evidence_bundle import SUMS
 
 
@@ -74,7 +74,7 @@ def read(folder: Path, given: Given) -> tuple[RunEvidence | None, tuple[Evidence
         ConfigurationError: if its settings cannot be read.
         VerificationError: if a file of receipts holds something else.
     """
-    kept = [one for path in given.receipts for one in receipts.read(path)]
+    kept = [one for path in given.receipts for one in issued_receipts.read(path)]
     if not is_run(folder):
         others = (site_evidence.read(site, kept) for site in given.sites)
         return None, (site_evidence.read(folder, kept, given.noted), *others)

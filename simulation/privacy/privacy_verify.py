@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from client.evidence import evidence as site_evidence
+from client.evidence import site_evidence
 from client.ledger import ledger_head
 from client.log import chain as log
 from client.log.audit import CONSENT, REPLY
@@ -26,7 +26,7 @@ from common.privacy.audit import claims
 from common.privacy.audit.evidence import Evidence
 from common.receipts import Kept
 from common.settings import Settings
-from server.runs.evidence import RunEvidence
+from server.runs.run_evidence import RunEvidence
 from simulation.privacy import privacy_audit
 from simulation.privacy.evidence_bundle import SALTS, SUMS
 from simulation.privacy.privacy_audit import Given

@@ -17,7 +17,7 @@ from server.report import figures
 from server.report.figures import Figure
 from server.report.tables import Cell
 from simulation.readers.readers import REPLICATES, Measured
-from simulation.readers.readers_shown import AVERAGE, notices
+from simulation.readers.readers_view import AVERAGE, notices
 from simulation.readers.readings import Readings
 
 FIGURE = "reader_accuracy"

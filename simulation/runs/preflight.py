@@ -22,10 +22,10 @@ from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
-from common.training import participation
+from common.training import trainable
 from common.training.data import MISSING, ExamTensors
-from server.campaign.plan import stages
-from server.rounds.participation import check_quorum
+from server.campaign.campaign_cost import stages
+from server.rounds.quorum import check_quorum
 from simulation.cohorts import public as publics
 from simulation.cohorts.cohort import Cohort, CohortSite, devices
 from simulation.cohorts.collection import Collection
@@ -167,7 +167,7 @@ def unable(sites: Sequence[SiteExams], settings: Settings) -> Mapping[str, str]:
         return {}
     found = {site.name: (site, _untrained([site], settings)) for site in sites if site.trains}
     return {
-        name: f"{participation.named(untrained)}: {_objection(site, untrained[0])}"
+        name: f"{trainable.named(untrained)}: {_objection(site, untrained[0])}"
         for name, (site, untrained) in found.items()
         if untrained
     }
@@ -204,7 +204,7 @@ def _check_trained(training: Sequence[SiteExams], settings: Settings) -> None:
     if untrained:
         reasons = "; ".join(f"{site.name}: {_objection(site, untrained[0])}" for site in training[:SHOWN])
         raise DataError(
-            f"Expected training exams of every measurement, no site has any for {participation.named(untrained)} "
+            f"Expected training exams of every measurement, no site has any for {trainable.named(untrained)} "
             f"({reasons}). Add patients or grades, take fewer rating.folds or grades, or lower "
             f"policy.minimum_cohort in the sites' site.toml"
         )
@@ -229,7 +229,7 @@ def _untrained(sites: Sequence[SiteExams], settings: Settings) -> list[NetworkSp
     for stage in stages(settings):
         for group in groups.of_stage(stage, settings):
             trained = {spec.name for spec in group.networks if any(_trains(site, spec) for site in sites)}
-            found = participation.hopeless(group.networks, trained)
+            found = trainable.hopeless(group.networks, trained)
             if found:
                 return found
     return []
@@ -246,11 +246,11 @@ def _check_baselines(training: Sequence[SiteExams], settings: Settings) -> None:
 
 
 def _trains(site: SiteExams, spec: NetworkSpec) -> bool:
-    return participation.trains(site.data, spec, minimum_cohort=site.minimum_cohort)
+    return trainable.trains(site.data, spec, minimum_cohort=site.minimum_cohort)
 
 
 def _objection(site: SiteExams, spec: NetworkSpec) -> str:
-    return participation.behind(site.data, spec, minimum_cohort=site.minimum_cohort).objection
+    return trainable.behind(site.data, spec, minimum_cohort=site.minimum_cohort).objection
 
 
 def _of_store(site: CohortSite, settings: Settings) -> SiteExams:

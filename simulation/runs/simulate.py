@@ -27,7 +27,7 @@ from common.methods.stages import networks
 from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings
-from common.training.participation import named
+from common.training.trainable import named
 from server import report
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from client.ledger import ledger, receipts
+from client.ledger import issued_receipts, ledger
 from common.machine import network_files
 from common.privacy.accounting import spending
 from common.privacy.accounting.accounting import epsilon
@@ -43,8 +43,8 @@ def test_heads_are_trained_privately_and_every_site_can_prove_what_it_cost(feder
         folder = federation.site(name)
         book = ledger.book(folder)
         assert spending.worst(spending.of_campaign(book, plan_hash), delta=1e-5) == pytest.approx(expected)
-        kept = receipts.read(run.path / "receipts" / f"{name}.jsonl")
-        assert receipts.check(folder, kept).receipts == len(kept)
+        kept = issued_receipts.read(run.path / "receipts" / f"{name}.jsonl")
+        assert issued_receipts.check(folder, kept).receipts == len(kept)
         assert max(one.receipt.ledger_sequence for one in kept) == ROUNDS
     heads = list(network_files.load_all(run.path / "networks"))
     assert {network.spec.name for network in heads} == {
@@ -80,8 +80,8 @@ def test_under_secure_aggregation_a_sum_is_opened_and_no_update_is_seen(federati
         assert spending.worst(
             spending.of_campaign(ledger.book(folder), plan_hash), delta=1e-5
         ) == pytest.approx(epsilon([settings.privacy.steps(1)], delta=1e-5))
-        kept = receipts.read(run.path / "receipts" / f"{name}.jsonl")
-        assert receipts.check(folder, kept).receipts == len(kept)
+        kept = issued_receipts.read(run.path / "receipts" / f"{name}.jsonl")
+        assert issued_receipts.check(folder, kept).receipts == len(kept)
         assert [one.receipt.server_round for one in kept if one.receipt.server_round] == [1]
         (left,) = (folder / "sums").rglob("*.masked")
         vectors.append(np.frombuffer(left.read_bytes(), np.uint64))

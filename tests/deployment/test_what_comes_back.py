@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from client.ensemble import ensemble
+from client.ensemble import delivery
 from client.site.site import Site
 from common.machine import network_files
 from common.settings import CampaignSettings
@@ -34,10 +34,10 @@ def test_each_site_gets_the_ensemble_and_the_centre_keeps_nothing_of_patients(fe
     centre = {n.spec.name: n.weights.tobytes() for n in network_files.load_all(run.path / "networks")}
     for name in SITES:
         site = Site.open(federation.site(name))
-        statement, committee = ensemble.opened(site, run.settings().plan_hash())
+        statement, committee = delivery.opened(site, run.settings().plan_hash())
         assert set(statement.networks) == set(centre)
         assert len(committee.specs) > 0
-        place = ensemble.folder(site.folder, run.settings().plan_hash())
+        place = delivery.folder(site.folder, run.settings().plan_hash())
         got = {n.spec.name: n.weights.tobytes() for n in network_files.load_all(place / "networks")}
         assert got == centre
     files = [path for path in federation.home.path.rglob("*") if path.is_file()]

@@ -17,7 +17,7 @@ from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
 from server.campaign import campaign
 from server.campaign.campaign import Event, Status
-from server.campaign.plan import stage_costs
+from server.campaign.campaign_cost import stage_costs
 from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import (
     FULL_BATCH_STEP,

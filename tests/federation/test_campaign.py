@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from client.app import app as client_app
 from client.data.site_store import site_store
-from client.ledger import receipts
+from client.ledger import issued_receipts
 from client.site.site import Site
 from common import wire
 from common.errors import CampaignError, PolicyError
@@ -114,7 +114,7 @@ def hostile(site: str, change: Callable[[wire.TrainReply], wire.TrainReply]) -> 
         if not isinstance(answered, wire.Signed) or answered.reply.site != site:
             return answer
         record = wire.encode_train_reply(change(answered.reply), encoding="float32")
-        receipt = receipts.of_reply(
+        receipt = issued_receipts.of_reply(
             Site.open(Path(str(context.node_config["site-folder"]))),
             wire.decode_train_request(message.content),
             wire.contents(record),

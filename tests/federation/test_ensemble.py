@@ -25,15 +25,15 @@ from client.app import app as client_app
 from client.cli import site_cli
 from client.consent import campaigns
 from client.data.site_store import site_store
-from client.ensemble import ensemble
-from client.ledger import receipts
+from client.ensemble import delivery
+from client.ledger import issued_receipts
 from client.log import chain
 from client.site import keys, policy_file
 from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import Status
 from common import wire
-from common.ensemble.ensemble import Statement, sign
+from common.ensemble.statement import Statement, sign
 from common.errors import DataError, VerificationError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
@@ -46,7 +46,7 @@ from server.campaign import campaign, hand_out
 from server.campaign.campaign import Outcome
 from server.campaign.hand_out import RECEIVED, Ensemble
 from server.campaign.members import Pace
-from server.campaign.receipts import Receipts
+from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 from server.federation import certificates
 from server.federation.home import Home
@@ -124,7 +124,7 @@ class Federation:
 
     def place(self, name: str) -> Path:
         folder = next(folder for folder in self.folders if folder.name == name)
-        return ensemble.folder(folder, self.settings.plan_hash())
+        return delivery.folder(folder, self.settings.plan_hash())
 
     def hand_out(
         self,
@@ -192,7 +192,7 @@ def test_every_site_gets_the_networks_bit_for_bit_and_signed(federation: Federat
     centre = {n.spec.name: n for n in network_files.load_all(federation.run / "networks")}
     assert len(centre) > 1
     for folder in federation.folders:
-        statement, committee = ensemble.opened(Site.open(folder), federation.settings.plan_hash())
+        statement, committee = delivery.opened(Site.open(folder), federation.settings.plan_hash())
         assert statement.status == "COMPLETE_ALL_SITES"
         assert statement.missing == {}
         place = federation.place(folder.name)
@@ -203,15 +203,15 @@ def test_every_site_gets_the_networks_bit_for_bit_and_signed(federation: Federat
             assert (network.spec, network.result) == (centre[name].spec, centre[name].result)
         assert {spec.name for spec in committee.specs} == {n for n in centre if centre[n].spec.scoring}
         assert not list(place.parent.glob(".ensemble*"))
-        assert ensemble.folder(folder, federation.settings.plan_hash()).stat().st_mode & 0o077 == 0
+        assert delivery.folder(folder, federation.settings.plan_hash()).stat().st_mode & 0o077 == 0
 
 
 def test_an_acknowledgement_is_in_the_sites_log_and_its_receipt_at_the_centre(federation: Federation) -> None:
     federation.hand_out()
     for folder in federation.folders:
-        kept = receipts.read(federation.run / "receipts" / f"{folder.name}.jsonl")
+        kept = issued_receipts.read(federation.run / "receipts" / f"{folder.name}.jsonl")
         assert kept[-1].receipt.group == "ensemble"
-        checked = receipts.check(folder, kept)
+        checked = issued_receipts.check(folder, kept)
         assert checked.receipts == len(kept)
         last = list(chain.entries(folder / chain.NAME))[-1].content
         assert (last["event"], last["request"]) == ("ensemble", "ensemble")
@@ -423,19 +423,19 @@ def test_a_full_disk_refuses_and_leaves_nothing_half_made(federation: Federation
     again = federation.ask(federation.request(request_id="freed"))
     assert isinstance(again, Signed)
     assert again.reply.missing == ()
-    ensemble.opened(Site.open(federation.folders[0]), federation.settings.plan_hash())
+    delivery.opened(Site.open(federation.folders[0]), federation.settings.plan_hash())
 
 
 def test_a_network_that_is_changed_later_is_found(federation: Federation) -> None:
     site, plan_hash = Site.open(federation.folders[0]), federation.settings.plan_hash()
     with pytest.raises(DataError, match="there is none"):
-        ensemble.opened(site, plan_hash)
+        delivery.opened(site, plan_hash)
     federation.hand_out(sites=["north"])
     file = next((federation.place("north") / "networks").glob("*.safetensors"))
     network = network_files.load(file)
     file.write_bytes(network_files.encode(replace(network, weights=network.weights * 2)))
     with pytest.raises(VerificationError, match="not the one that was signed"):
-        ensemble.opened(site, plan_hash)
+        delivery.opened(site, plan_hash)
 
 
 def test_a_plan_that_does_not_say_so_brings_no_ensemble(tmp_path: Path) -> None:
@@ -472,7 +472,7 @@ def test_the_local_report_compares_with_the_sites_readers(federation: Federation
     tested = {exam for exam, row in manifest.items() if row["split"] == "test"}
     assert (held_out["exams"], held_out["patients"]) == (len(tested), 3)
     scored = north / "scores.csv"
-    place = ensemble.folder(north, plan_hash)
+    place = delivery.folder(north, plan_hash)
     command("score", str(place), "--manifest", str(north / "manifest.csv"), "--out", str(scored))
     decisions = {row["exam_id"]: int(row["decision_hypertrophy"]) for row in read_table(scored)}
     given: dict[str, dict[str, int]] = {"r1": {}, "r2": {}}
@@ -581,7 +581,7 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
     assert isinstance(answer, Signed)
     assert answer.reply.missing == ()
     file.unlink()  # the site never had it
-    _, committee = ensemble.opened(Site.open(north), settings.plan_hash())
+    _, committee = delivery.opened(Site.open(north), settings.plan_hash())
     for got, wanted in zip(committee.outputs(store.tensors.images, every), expected, strict=True):
         np.testing.assert_array_equal(got.probabilities, wanted.probabilities)
 

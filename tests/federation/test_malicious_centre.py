@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from client.consent import answered, campaigns
+from client.consent import answered_rounds, campaigns
 from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import Status
@@ -312,7 +312,7 @@ def test_one_round_again_and_again_under_new_ids(centre: Centre) -> None:
     centre.refused(centre.train(chosen), "unapproved", says="has to be approved again")
     assert isinstance(centre.train(request), Signed)
     assert isinstance(centre.train(centre.train_request(2)), Signed)
-    answered.forget(centre.folder, centre.settings.plan_hash())  # as a new approval does
+    answered_rounds.forget(centre.folder, centre.settings.plan_hash())  # as a new approval does
     assert isinstance(centre.train(chosen), Signed)
 
 

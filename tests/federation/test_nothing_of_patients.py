@@ -17,7 +17,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
 from client.app import app as client_app
 from client.data.site_store import site_store
-from client.ensemble import ensemble
+from client.ensemble import delivery
 from client.rounds import node
 from client.site import policy_file
 from client.site.site import Site
@@ -189,7 +189,7 @@ def test_what_went_wrong_did(spoken: Spoken, settings: Settings) -> None:
     for folder in folders[:2]:
         site = Site.open(folder)
         assert len(site_store(site, settings).quarantined) == 1
-        assert ensemble.opened(site, settings.plan_hash())
+        assert delivery.opened(site, settings.plan_hash())
 
 
 def test_nothing_of_a_patient_crossed_the_wire(spoken: Spoken) -> None:

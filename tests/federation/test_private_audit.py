@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from client.evidence import evidence
+from client.evidence import site_evidence
 from client.ledger import ledger_file
 from client.site.site import Site
 from client.withdrawal import withdrawal
@@ -23,7 +23,7 @@ from common.privacy.accounting.spending import Book
 from common.privacy.audit import claims
 from server.runs.run_folder import RunFolder
 from simulation.cli.privacy_cli import privacy
-from tests.client.test_private_network import approved
+from tests.client.rounds.test_private_network import approved
 from tests.federation import test_secure
 from tests.federation.test_private import ROUNDS, configured, run, site
 
@@ -118,7 +118,7 @@ def test_a_whole_networks_steps_are_all_found_and_one_too_few_is_missed(tmp_path
     (found,) = report["sites"]
     assert {check["verdict"] for check in found["checks"]} == {"holds", "open"}
     assert found["spending"]["campaigns"][0]["releases"] == 8
-    checks = evidence.read(centre.folder)
+    checks = site_evidence.read(centre.folder)
     fewer = replace(checks, book=Book.of(checks.entries[:-1]), entries=checks.entries[:-1])
     assert claims.debits(checks).verdict == "holds"
     check = claims.debits(fewer)

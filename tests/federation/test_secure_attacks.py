@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from client.app import app as client_app
-from client.consent import answered, campaigns, opened
+from client.consent import answered_rounds, campaigns, opened_sums
 from client.ledger import ledger
 from client.rounds.exchange import Compute, answer_plan
 from client.rounds.sum_exchange import answer_sum
@@ -270,8 +270,8 @@ def test_an_approval_is_worth_one_run_whatever_the_centre_calls_it(open_centre: 
         with pytest.raises(RefusedError, match="policy in keys"):
             open_centre.open(NAMES[:2], run=name)
     for folder in open_centre.sites.values():  # approved a second time: as often may it be opened
-        answered.forget(folder, plan_hash)
-        opened.forget(folder, plan_hash)
+        answered_rounds.forget(folder, plan_hash)
+        opened_sums.forget(folder, plan_hash)
     assert np.array_equal(open_centre.open(run=RUNS[1]), first)
 
 
@@ -286,8 +286,8 @@ def test_one_site_that_leaves_and_approves_again_opens_nothing_twice(open_centre
     assert np.any(open_centre.open(asked_to_unmask=("east", "south")))
     for status in (decisions.Status.LEFT, decisions.Status.APPROVED):
         campaigns.decide(Site.open(left), plan_hash, status, by="officer")
-    answered.forget(left, plan_hash)
-    opened.forget(left, plan_hash)
+    answered_rounds.forget(left, plan_hash)
+    opened_sums.forget(left, plan_hash)
     with pytest.raises(RefusedError, match="policy in keys"):
         open_centre.open(NAMES[:2])
     with pytest.raises(RefusedError, match="unapproved in masked"):

@@ -6,7 +6,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 
 from client.app import app as client_app
-from client.ledger import receipts as site_receipts
+from client.ledger import issued_receipts as site_receipts
 from client.log import chain
 from common import wire
 from common.errors import VerificationError

@@ -13,8 +13,8 @@ from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.costs import worst_of
 from common.privacy.accounting.spending import Book, Booked, PrivateRelease, UnboundedRelease
 from common.privacy.audit.evidence import Answer, Cap, Check, Evidence
-from common.privacy.planning.planned import steps as planned_steps
-from common.privacy.planning.planned import steps_a_round
+from common.privacy.planning.private_steps import steps as planned_steps
+from common.privacy.planning.private_steps import steps_a_round
 from common.receipts import RECONCILED
 from common.settings import Settings
 

@@ -16,8 +16,8 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from common.errors import ConfigurationError
+from common.privacy.planning.budget_plan import Plan, odds
 from common.privacy.planning.noise_ratio import MEANING
-from common.privacy.planning.plan import Plan, odds
 from common.privacy.planning.promise import Promise, SitePromise
 from common.privacy.settings import PrivacySettings
 from common.settings import Settings

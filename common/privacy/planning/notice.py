@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.privacy.planning import planned
+from common.privacy.planning import private_steps
 from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings
 from common.text.notices import NO_PRIVACY
@@ -33,7 +33,7 @@ def _onlookers(settings: Settings, secure: SecureSettings) -> str:
 
     assert settings.privacy is not None
     return onlookers(
-        [settings.privacy.steps(planned.steps(settings))],
+        [settings.privacy.steps(private_steps.steps(settings))],
         survivors=secure.survivors,
         colluders=secure.colluders,
         delta=_delta(settings),
@@ -44,7 +44,7 @@ def _epsilon(settings: Settings) -> float:
     from common.privacy.accounting.accounting import epsilon  # noqa: PLC0415  scipy: only where it is accounted
 
     assert settings.privacy is not None
-    return epsilon([settings.privacy.steps(planned.steps(settings))], delta=_delta(settings))
+    return epsilon([settings.privacy.steps(private_steps.steps(settings))], delta=_delta(settings))
 
 
 def _delta(settings: Settings) -> float:

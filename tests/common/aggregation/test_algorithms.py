@@ -1,0 +1,313 @@
+"""Federated algorithms beside what their papers say, on tensors."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from common.aggregation.adaptive import Adaptive
+from common.aggregation.algorithms import algorithm
+from common.aggregation.fedbn import NORMS, FedBN
+from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, FederatedAlgorithm, check_sent
+from common.aggregation.fedprox import FedProx
+from common.aggregation.mean import InMemory, Weighted
+from common.aggregation.rules import check_sites, rule
+from common.aggregation.scaffold import CONTROL, Scaffold
+from common.aggregation.server_optimisers import AdaptiveOptimiser, adam
+from common.errors import ConfigurationError, UpdateError
+from common.networks import build
+from common.networks.layout import layout_of, norm_positions
+from common.settings import FederationSettings, NetworkSettings
+from tests.exam_tensors import FUSION, SINGLE, local_settings, make_exams
+
+DATA = (make_exams(32, seed=0), make_exams(48, seed=1))
+PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
+SGD = {"optimiser": "sgd", "sampling": "all", "learning_rate": 0.05, "local_steps": 4, **PLAIN}
+
+
+def start(settings, seed=1):
+    return build.initial_weights(settings.spec, settings.network, seed=seed)
+
+
+def rounds(federated, settings, *, data=DATA, count=3, seeds=None):
+    """A whole federation in memory; the centre's states and the sites', round after round."""
+    layout = build.layout(settings.spec, settings.network)
+    state = federated.init(start(settings).numpy(), layout)
+    kept = [{} for _ in data]
+    for server_round in range(1, count + 1):
+        received = {k: torch.from_numpy(v.copy()) for k, v in federated.broadcast(state).items()}
+        answers = [
+            federated.local_update(received, own, part, settings, server_round, (seeds or [1] * 9)[i])
+            for i, (own, part) in enumerate(zip(kept, data, strict=True))
+        ]
+        kept = [own for _, own in answers]
+        counts = np.array([answer.num_examples for answer, _ in answers], dtype=np.float64)
+        arrays = {UPDATE: [a.update.numpy() for a, _ in answers]}
+        arrays |= {k: [a.extra[k].numpy() for a, _ in answers] for k in federated.sent}
+        means = {
+            k: ((counts @ np.stack(v).astype(np.float64)) / counts.sum()).astype(np.float32)
+            for k, v in arrays.items()
+        }
+        state = federated.aggregate(state, means, participation=1.0)
+        yield received, state, kept, answers
+
+
+def last(*arguments, **keywords):
+    return list(rounds(*arguments, **keywords))[-1]
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedbn", "fedadam", "fedyogi"])
+def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name):
+    mu = {"proximal_mu": 0.1} if name == "fedprox" else {}
+    federated = algorithm(FederationSettings(algorithm=name, **mu))
+    assert isinstance(federated, FederatedAlgorithm)
+    settings = local_settings(SINGLE)
+    received, state, kept, answers = last(federated, settings, count=2)
+    assert set(state.arrays) == {WEIGHTS, *federated.kept}
+    assert set(received) == {WEIGHTS, *federated.sent}
+    assert bool(kept[0]) == federated.keeps_state
+    trained = build.layout(SINGLE, settings.network).trained_size
+    assert all(state.arrays[name].shape == (trained,) for name in federated.kept)
+    for answer, _ in answers:
+        check_sent({k: v.numpy() for k, v in answer.extra.items()}, federated, trained=trained)
+
+
+def test_what_was_received_and_kept_is_not_changed():
+    settings = local_settings(SINGLE)
+    for federated in (Scaffold(), FedBN(), FedProx(mu=1.0)):
+        received, _, kept, _ = next(rounds(federated, settings, count=2))
+        before = {k: v.clone() for k, v in (received | kept[0]).items()}
+        federated.local_update(received, kept[0], DATA[0], settings, 2, 5)
+        assert all(torch.equal(v, before[k]) for k, v in (received | kept[0]).items())
+
+
+def test_a_new_control_variate_is_the_papers_option_two():
+    # c_i - c + (x - y_i) / (K eta), Karimireddy et al. 2020, equation 4
+    settings = local_settings(SINGLE, **SGD)
+    previous = None
+    for received, _, kept, answers in rounds(Scaffold(), settings):
+        if previous is not None:
+            for own, (answer, _), new in zip(previous, answers, kept, strict=True):
+                steps = settings.training.local_steps * settings.training.learning_rate
+                drift = -answer.update[: len(own[CONTROL])] / steps
+                expected = own[CONTROL] - received[CONTROL] + drift
+                torch.testing.assert_close(new[CONTROL], expected, rtol=1e-3, atol=1e-4)
+                torch.testing.assert_close(answer.extra[CONTROL], new[CONTROL] - own[CONTROL])
+        previous = kept
+    assert previous[0][CONTROL].abs().max() > 1e-3
+
+
+def test_the_centres_control_is_the_weighted_mean_of_the_sites():
+    for _, state, kept, answers in rounds(Scaffold(), local_settings(SINGLE, **SGD)):
+        counts = [answer.num_examples for answer, _ in answers]
+        mean = sum(n * own[CONTROL].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
+        np.testing.assert_allclose(state.arrays[CONTROL], mean.numpy(), atol=1e-6)
+
+
+def test_the_correction_is_added_to_every_gradient():
+    settings = local_settings(SINGLE, **(SGD | {"local_steps": 1}))
+    weights = start(settings)
+    trained = build.layout(SINGLE, settings.network).trained_size
+    control, own = torch.full((trained,), 0.5), torch.full((trained,), 0.2)
+    plain, _ = FedAvg().local_update({WEIGHTS: weights}, {}, DATA[0], settings, 1, 1)
+    moved, _ = Scaffold().local_update(
+        {WEIGHTS: weights, CONTROL: control}, {CONTROL: own}, DATA[0], settings, 1, 1
+    )
+    step = plain.update - moved.update
+    torch.testing.assert_close(step, torch.full_like(step, 0.05 * 0.3), rtol=1e-4, atol=1e-6)
+
+
+def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_fedavg():
+    """Two quadratic-like sites that pull apart: full batches, many local steps, label shares that differ."""
+    pooled = make_exams(96, seed=3)
+    grades = pooled.grades["vascularity"]
+    low, high = torch.nonzero(grades < 2).flatten(), torch.nonzero(grades >= 1).flatten()
+    parts = (_part(pooled, low), _part(pooled, high))
+    settings = replace(local_settings(SINGLE, **(SGD | {"local_steps": 20})), rounds=12)
+    gaps = {}
+    for name, federated in {"fedavg": FedAvg(), "scaffold": Scaffold()}.items():
+        *_, (_, state, _, _) = rounds(federated, settings, data=parts, count=12)
+        gaps[name] = _pooled_gradient(state.weights, parts, settings)
+    assert gaps["scaffold"] < gaps["fedavg"]
+
+
+def _part(data, exams):
+    return replace(
+        data,
+        images={name: pixels[exams] for name, pixels in data.images.items()},
+        grades={name: values[exams] for name, values in data.grades.items()},
+        fold=data.fold[exams],
+        patient=data.patient[exams],
+    )
+
+
+def _pooled_gradient(weights, parts, settings):
+    """Length of the gradient of all sites' loss, from one small step at each."""
+    one = replace(settings, training=settings.training.model_copy(update={"local_steps": 1}))
+    answers = [
+        FedAvg().local_update({WEIGHTS: torch.from_numpy(weights)}, {}, part, one, 1, 1)[0] for part in parts
+    ]
+    total = sum(answer.num_examples for answer in answers)
+    return float(sum(answer.update * answer.num_examples for answer in answers).norm()) / total
+
+
+def test_a_site_of_one_class_keeps_its_control_and_sends_no_change():
+    none = replace(DATA[0], grades={name: values * 0 for name, values in DATA[0].grades.items()})
+    settings = local_settings(SINGLE)
+    trained = build.layout(SINGLE, settings.network).trained_size
+    received = {WEIGHTS: start(settings), CONTROL: torch.ones(trained)}
+    own = {CONTROL: torch.full((trained,), 3.0)}
+    answer, kept = Scaffold().local_update(received, own, none, settings, 2, 1)
+    assert answer.num_examples == 0
+    assert not answer.extra[CONTROL].any()
+    assert torch.equal(kept[CONTROL], own[CONTROL])
+
+
+def test_norms_are_told_by_their_type():
+    for settings, buffers in (
+        (NetworkSettings(width=4, image_px=32), 0),
+        (NetworkSettings(backbone="resnet18"), 20),
+    ):
+        network = build.network(SINGLE, settings)
+        layout = layout_of(network)
+        chosen = torch.zeros(layout.size)
+        chosen[norm_positions(network, layout)] = 1
+        inside = {name for name, view in layout.pieces(chosen) if view.all()}
+        assert {name for name, view in layout.pieces(chosen) if view.any()} == inside
+        assert all("norm" in n or "bn" in n or "downsample.1" in n for n in inside)
+        assert sum("running" in name for name in inside) == 2 * buffers
+        assert not any("conv" in name or "head" in name for name in inside)
+
+
+@pytest.mark.parametrize("network", [None, NetworkSettings(backbone="resnet18", image_px=32)])
+def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(network):
+    settings = local_settings(FUSION, local_steps=2)
+    settings = settings if network is None else replace(settings, network=network)
+    norms = norm_positions(build.network(FUSION, settings.network), build.layout(FUSION, settings.network))
+    for _, state, kept, answers in rounds(FedBN(), settings, count=2):
+        assert not torch.equal(kept[0][NORMS], kept[1][NORMS])
+        counts = [answer.num_examples for answer, _ in answers]
+        mean = sum(n * own[NORMS].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
+        np.testing.assert_allclose(state.weights[norms.numpy()], mean.numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_fedbn_trains_and_scores_with_the_sites_own_norms():
+    settings = local_settings(SINGLE)
+    weights = start(settings)
+    norms = norm_positions(build.network(SINGLE, settings.network), build.layout(SINGLE, settings.network))
+    state = {NORMS: torch.full((len(norms),), 0.7)}
+    personal = weights.clone()
+    personal[norms] = 0.7
+    assert torch.equal(FedBN().scored_weights({WEIGHTS: weights}, state, settings), personal)
+    answer, kept = FedBN().local_update({WEIGHTS: weights}, state, DATA[0], settings, 2, 5)
+    plain, _ = FedAvg().local_update({WEIGHTS: personal}, {}, DATA[0], settings, 2, 5)
+    torch.testing.assert_close(kept[NORMS], (personal + plain.update)[norms])
+    torch.testing.assert_close(weights + answer.update, personal + plain.update, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UpdateError, match="values of norms"):
+        FedBN().scored_weights({WEIGHTS: weights}, {NORMS: torch.zeros(1)}, settings)
+
+
+def test_fedbn_of_sites_with_equal_data_is_fedavg():
+    settings = local_settings(FUSION, **SGD)
+    twins = (DATA[0], DATA[0])
+    plain = last(FedAvg(), settings, data=twins)[1].weights
+    np.testing.assert_allclose(last(FedBN(), settings, data=twins)[1].weights, plain, atol=1e-6)
+
+
+def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign():
+    # beta1 = beta2 = 0: m = D, v = D^2, so an update far above tau moves the weight by eta, whatever its size
+    optimiser = AdaptiveOptimiser(second_moment=adam, learning_rate=0.1, beta1=0.0, beta2=0.0, tau=1e-8)
+    federated = Adaptive(optimiser=optimiser)
+    settings = local_settings(SINGLE)
+    layout = build.layout(SINGLE, settings.network)
+    state = federated.init(np.zeros(layout.size, dtype=np.float32), layout)
+    mean = np.linspace(-1, 1, layout.size, dtype=np.float32)
+    after = federated.aggregate(state, {UPDATE: mean}, participation=1.0)
+    np.testing.assert_allclose(after.weights, 0.1 * np.sign(mean), atol=1e-4)
+
+
+def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays():
+    settings = local_settings(SINGLE, **SGD)
+    plain = last(FedAvg(), settings, count=1)[1].weights
+    np.testing.assert_allclose(last(FedProx(mu=1e-6), settings, count=1)[1].weights, plain, atol=1e-6)
+    origin = start(settings).numpy()
+    held = last(FedProx(mu=10.0), settings, count=1)[1].weights
+    assert np.linalg.norm(held - origin) < np.linalg.norm(plain - origin)
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"algorithm": "fedprox"}, "proximal_mu"),
+        ({"proximal_mu": 0.1}, "proximal_mu"),
+        ({"tau": 0.1}, "tau is for fedadam and fedyogi"),
+        ({"algorithm": "scaffold", "beta1": 0.1}, "beta1 is for"),
+        ({"algorithm": "scaffold", "rule": "median"}, "take federation.rule = mean"),
+        ({"byzantine": 1}, "byzantine is for krum"),
+        ({"rule": "median", "trimmed_share": 0.1}, "trimmed_share is for trimmed_mean"),
+        ({"algorithm": "no.such.module:Name"}, "federation.algorithm"),
+        ({"rule": "no.such.module:Name"}, "federation.rule"),
+        ({"algorithm": "common.settings:FederationSettings.parse"}, "federation.algorithm"),
+        (
+            {"algorithm": "tests.common.aggregation.test_algorithms:nothing"},
+            "FederatedAlgorithm describes it",
+        ),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_with_what_to_do(given, says):
+    settings = FederationSettings.model_construct(**(FederationSettings().model_dump() | given))
+    with pytest.raises(ConfigurationError, match=says):
+        algorithm(settings)
+
+
+def nothing(settings):
+    return settings
+
+
+def test_the_adaptive_settings_reach_the_optimiser():
+    federated = algorithm(
+        FederationSettings(algorithm="fedyogi", server_learning_rate=0.5, beta1=0.1, beta2=0.2, tau=0.3)
+    )
+    made = federated.optimiser
+    assert (made.learning_rate, made.beta1, made.beta2, made.tau) == (0.5, 0.1, 0.2, 0.3)
+    assert (
+        made.second_moment is not algorithm(FederationSettings(algorithm="fedadam")).optimiser.second_moment
+    )
+
+
+def _three(values):
+    return [
+        Weighted(source=InMemory(np.array([v], dtype=np.float32)), num_examples=n)
+        for v, n in zip(values, (1, 1, 8), strict=True)
+    ]
+
+
+def largest(updates, *, size):
+    """A rule of one's own."""
+    return np.max([update.source.read(0, size) for update in updates], axis=0)
+
+
+def wrong(updates, *, size):
+    return np.full(size, np.nan)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, 8.3),
+        ({"rule": "median"}, 2.0),
+        ({"rule": "trimmed_mean", "trimmed_share": 0.4}, 2.0),
+        ({"rule": "krum", "byzantine": 0, "selected": 2}, 1.5),
+        ({"rule": "tests.common.aggregation.test_algorithms:largest"}, 10.0),
+    ],
+)
+def test_each_rule_by_its_name(given, expected):
+    settings = FederationSettings(**given)
+    check_sites(settings, sites=3)
+    assert rule(settings)(_three((1.0, 2.0, 10.0)), size=1) == pytest.approx([expected])
+
+
+def test_a_rule_of_ones_own_that_gives_nonsense_is_found_at_once():
+    with pytest.raises(ConfigurationError, match="1 finite values"):
+        check_sites(FederationSettings(rule="tests.common.aggregation.test_algorithms:wrong"), sites=3)

@@ -1,0 +1,143 @@
+"""The examples of docs/extending.md, as a user runs them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import synofed
+from common.aggregation.mean import InMemory, Weighted
+from common.errors import ConfigurationError
+from common.networks import build
+from common.networks.backbones import initialise
+from common.networks.spec import NetworkSpec, Target
+from common.settings import NetworkSettings
+from simulation.cohorts import partition, public
+from simulation.cohorts.partition import Patient
+from tests.simulation.cohorts.test_public import COLUMNS, collection, make_pictures, site_patients
+
+EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
+CONFIG = """
+name = "extended"
+method = "one_network:OneNetwork"
+[images.gs]
+kind = "grey"
+[measurements.steatosis]
+images = ["gs"]
+[network]
+backbone = "tiny_net:TinyNet"
+image_px = 16
+width = 4
+[training]
+local_steps = 2
+batch_size = 8
+[federation]
+rounds = 2
+rule = "geometric_median:geometric_median"
+[rating]
+folds = 2
+[evaluate]
+bootstrap = 100
+baselines = true
+[cohort.public]
+by = "by_severity:by_severity"
+sites = 3
+images = "{folder}"
+labels = "{folder}/labels.csv"
+[cohort.public.columns]
+"""
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+
+
+def test_the_examples_are_short_and_all_of_them_are_in_the_guide() -> None:
+    guide = (EXAMPLES.parent / "extending.md").read_text(encoding="utf-8")
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert len(examples) == 4
+    for example in examples:
+        lines = example.read_text(encoding="utf-8").splitlines()
+        assert len(lines) < 60
+        assert f"(examples/{example.name})" in guide
+
+
+def test_all_four_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # cohorts are made in the working folder
+    folder = make_pictures(tmp_path / "public", patients=36)
+    config = tmp_path / "extended.toml"
+    columns = "\n".join(f'{key} = "{value}"' for key, value in COLUMNS.items())
+    config.write_text(CONFIG.format(folder=folder) + columns, encoding="utf-8")
+    run = synofed.simulate(config, out=tmp_path / "run")
+    predictions = run.predictions()
+    assert set(predictions["site"]) == {"site-1", "site-2", "site-3"}
+    assert {"p:one/steatosis:0", "decision_steatosis"} <= set(predictions)
+    network = run.network("one/steatosis")
+    assert sum(isinstance(m, nn.GroupNorm) for m in network.modules()) == 2
+
+
+def test_by_severity_puts_the_mild_first(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "public")
+    public.split_collection(
+        collection(folder), by="by_severity:by_severity", sites=4, seed=0, out=tmp_path / "c", held_out=0.3
+    )
+    patients = site_patients(tmp_path / "c")
+    grades = [{int(p.removeprefix("p")) % 4 for p in patients[f"site-{i}"]} for i in (1, 2, 3, 4)]
+    assert grades == [{0}, {1}, {2}, {3}]
+
+
+def forgetful(patients, *, sites, rng):  # type: ignore[no-untyped-def]
+    return {"site-1": patients[1:], "site-2": []}
+
+
+def test_a_partition_that_forgets_a_patient_is_refused() -> None:
+    patients = [Patient(patient_id=f"p{i}", grade=0) for i in range(5)]
+    with pytest.raises(ConfigurationError, match="4 places for 4 patients"):
+        partition.by_own(patients, forgetful, sites=2, rng=np.random.default_rng(0))
+
+
+def test_the_geometric_median_is_what_it_says() -> None:
+    from geometric_median import geometric_median  # type: ignore[import-not-found]
+
+    def of(*points: tuple[float, ...]) -> np.ndarray:
+        updates = [
+            Weighted(source=InMemory(np.array(point, dtype=np.float32)), num_examples=5) for point in points
+        ]
+        return np.asarray(geometric_median(updates, size=2))
+
+    # of three points with all angles below 120 degrees: Fermat's point; here, by symmetry, at 1 / sqrt(3)
+    np.testing.assert_allclose(of((-1, 0), (1, 0), (0, 2)), (0, 3**-0.5), atol=1e-3)
+    near = of((0, 0), (0.1, 0), (0, 0.1), (1e6, 1e6))
+    assert np.abs(near).max() < 0.2
+
+
+class Unknown(nn.Module):
+    """A layer with a weight that nobody draws."""
+
+    features = 4
+
+    def __init__(self, settings: NetworkSettings) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+
+class Known(Unknown):
+    """The same with a rule."""
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.scale)
+
+
+def test_weights_that_nobody_draws_are_refused_and_others_follow_the_seed() -> None:
+    with pytest.raises(ConfigurationError, match="Unknown has weights and none"):
+        initialise(Unknown(NetworkSettings()), torch.Generator())
+    before = torch.get_rng_state()
+    spec = NetworkSpec(name="x", images=("gs",), target=Target(measurement="m"))
+    settings = NetworkSettings(backbone=f"{__name__}:Known")
+    one, again, other = (build.initial_weights(spec, settings, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(one, again)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -1,0 +1,258 @@
+"""Studies: rows over the same patients, networks shared, runs one by one as a cluster does them."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import synofed
+from common.errors import CampaignError, ConfigurationError, DataError
+from common.machine import network_files
+from simulation.engine.progress import Display
+from simulation.studies import study as studies
+from simulation.studies import study_cost, study_view
+from simulation.studies.study_table import table
+from tests.simulation.runs.test_simulate import CONFIG
+from tests.site_folders import make_site_folder
+
+STUDY = """\
+name = "little"
+base = "base.toml"
+reference = "rating"
+seeds = [1, 2]
+set = ["evaluate.baselines=false", "rating.pretraining=jigsaw",
+       "rating.jigsaw={image_px=48, tile_px=12, permutations=6, rounds=1}"]
+
+[rows.rating]
+title = "RATING"
+[rows.gs_only]
+title = "GS only"
+set = ['measurements.hypertrophy.images=["gs"]']
+[rows.no_multitude]
+set = ["rating.decision=majority"]
+[rows.christensen]
+set = ["method=christensen"]
+[rows.andersen]
+set = ["method=andersen", "andersen.binary_backbone=small", "andersen.backbone=small",
+       "andersen.encoder=trained", "andersen.learning_rates=[1e-3]"]
+"""
+SHIPPED = sorted((Path(__file__).parents[3] / "configs").glob("*.toml"))
+STUDIES = [path for path in SHIPPED if studies.is_study(path)]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    for seed, name in enumerate(("north", "south")):
+        make_site_folder(folder / "cohort" / name, name=name, seed=seed, held_out_patients=3)
+    (folder / "base.toml").write_text(CONFIG.format(folder=folder / "cohort"), encoding="utf-8")
+    (folder / "little.toml").write_text(STUDY, encoding="utf-8")
+    return folder / "little.toml"
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    monkeypatch.setattr("sys.argv", ["synofed", *map(str, arguments)])
+    with pytest.raises(SystemExit) as raised:
+        synofed.main()
+    return int(raised.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def done(config: Path) -> studies.Study:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(config.parent)
+        assert command(patch, "study", config) == 0
+    return studies.load(config, out=config.parent / "runs" / "little")
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_every_study_that_ships_can_be_read(path: Path) -> None:
+    study = studies.load(path)
+    assert len({run.name for run in study.runs}) == len(study.runs)
+
+
+@pytest.mark.slow
+def test_the_table_has_every_row_and_the_reference_is_not_compared_with_itself(done: studies.Study) -> None:
+    found = table(done)
+    assert [row.row for row in found.rows] == ["rating", "gs_only", "no_multitude", "christensen", "andersen"]
+    assert not found.missing
+    for row in found.rows:
+        cell = row.cells["seen"]["combined"]["accuracy"]
+        assert 0 <= cell.value.low <= cell.value.value <= cell.value.high <= 1
+        assert (cell.difference is None) == (row.row == "rating")
+        assert row.seeds == (1, 2)
+    assert list(found.rows[-1].cells["seen"]) == ["combined"]
+    assert found.rows[0].cells["seen"]["combined"]["accuracy"].seeds_sd >= 0
+
+
+@pytest.mark.slow
+def test_a_cell_is_the_mean_of_its_runs_metrics(done: studies.Study) -> None:
+    runs = [run for run in done.runs if run.row == "gs_only"]
+    metrics = [json.loads((done.run_folder(run) / "metrics.json").read_text()) for run in runs]
+    values = [m["combined"]["accuracy"]["value"] for m in metrics]
+    cell = next(row for row in table(done).rows if row.row == "gs_only").cells["seen"]["combined"]["accuracy"]
+    assert cell.value.value == pytest.approx(np.mean(values))
+    assert cell.seeds_sd == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.slow
+def test_rows_share_networks_and_a_row_alone_gives_the_same_bits(done: studies.Study, tmp_path: Path) -> None:
+    manifests = {
+        run.row: json.loads((done.run_folder(run) / "manifest.json").read_text())
+        for run in done.runs
+        if run.seed == 1
+    }
+    assert manifests["rating"]["trained_networks"] > 0
+    assert manifests["gs_only"]["trained_networks"] == 0, "F with its head is RATING's"
+    assert manifests["no_multitude"]["trained_networks"] == 0
+    row = next(run for run in done.runs if (run.row, run.seed) == ("gs_only", 1))
+    config = tmp_path / "row.toml"
+    config.write_text((done.run_folder(row) / "config.toml").read_text(encoding="utf-8"), encoding="utf-8")
+    alone = synofed.simulate(config, out=tmp_path / "alone")
+    pd.testing.assert_frame_equal(
+        alone.predictions(), pd.read_parquet(done.run_folder(row) / "predictions.parquet")
+    )
+    one, other = (
+        {n.spec.name: n.weights for n in network_files.load_all(folder / "networks")}
+        for folder in (alone.path, done.run_folder(row))
+    )
+    assert list(one) == list(other)
+    for name, weights in one.items():
+        np.testing.assert_array_equal(weights, other[name])
+
+
+@pytest.mark.slow
+def test_an_array_job_does_one_run_and_the_table_names_what_is_missing(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "study"
+    assert command(monkeypatch, "study", config, "expand", "--out", out, "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert len(listed) == 10
+    assert not any(run["done"] for run in listed)
+    assert command(monkeypatch, "study", config, "table", "--out", out) == 4
+    assert command(monkeypatch, "study", config, "run", "--index", "6", "--out", out) == 0
+    capsys.readouterr()
+    assert command(monkeypatch, "study", config, "table", "--out", out) == 7
+    assert listed[5]["name"] in capsys.readouterr().err
+    assert (out / "table.md").exists()
+    assert command(monkeypatch, "study", config, "run", "--out", out) == 3
+    assert command(monkeypatch, "study", config, "run", "--index", "99", "--out", out) == 3
+
+
+@pytest.mark.slow
+def test_a_campaign_that_cannot_go_on_costs_its_own_run_only(
+    config: Path,
+    done: studies.Study,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    begun: list[str] = []
+
+    def fail(study: studies.Study, run: studies.StudyRun, *, display: Display) -> Path:
+        del display
+        begun.append(run.row)
+        if run.row != "rating":
+            raise CampaignError("Expected replies of 2 sites, got 1")
+        return shutil.copytree(done.run_folder(run), study.run_folder(run))
+
+    monkeypatch.setattr(studies, "run_one", fail)
+    assert command(monkeypatch, "study", config, "--out", tmp_path / "out") == 7
+    assert begun == [run.row for run in done.runs]
+    said = capsys.readouterr()
+    assert "failed: Expected replies of 2 sites, got 1" in said.out
+    assert "christensen" in said.err
+
+
+@pytest.mark.slow
+def test_the_written_table_says_how_it_came_about(done: studies.Study) -> None:
+    text = (done.folder / "table.md").read_text(encoding="utf-8")
+    for words in ("synofed study", "seeds 1, 2", "On the phantom", "RATING", "Holm"):
+        assert words in text
+    rows = pd.read_csv(done.folder / "table.csv")
+    assert set(rows["row"]) == set(done.file.rows)
+    assert (done.folder / "figures" / "accuracy-seen.svg").exists()
+
+
+@pytest.mark.slow
+def test_rows_with_another_budget_are_not_compared(config: Path, tmp_path: Path) -> None:
+    text = STUDY.replace(
+        '[rows.no_multitude]\nset = ["', '[rows.no_multitude]\nset = ["federation.rounds=1", "'
+    )
+    other = config.with_name("other.toml")
+    other.write_text(text.replace("seeds = [1, 2]", "seeds = [1]"), encoding="utf-8")
+    study = studies.load(other, out=tmp_path)
+    from common.text.terminal import Console
+    from simulation.engine.progress import Display
+
+    with Display(Console(quiet=True)) as display:
+        for run in study.runs[:3]:
+            studies.run_one(study, run, display=display)
+    with pytest.raises(DataError, match="rounds, steps and folds"):
+        table(study)
+
+
+@pytest.mark.slow
+def test_a_left_out_device_is_scored_and_not_trained_on(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("north", "south"):
+        site = make_site_folder(tmp_path / "cohort" / name, name=name, held_out_patients=3)
+        rows = pd.read_csv(site / "manifest.csv", dtype=str, keep_default_na=False)
+        rows.assign(device=f"device-{name}").to_csv(site / "manifest.csv", index=False)
+    (tmp_path / "base.toml").write_text(CONFIG.format(folder=tmp_path / "cohort"), encoding="utf-8")
+    text = """
+name = "devices"
+base = "base.toml"
+reference = "rating"
+set = ["evaluate.baselines=false", "rating.fusion=joint"]
+[rows.rating]
+[columns.none]
+[columns.north]
+set = ['cohort.leave_out=["device-north"]']
+"""
+    path, out = tmp_path / "devices.toml", tmp_path / "out"
+    path.write_text(text, encoding="utf-8")
+    assert command(monkeypatch, "study", path, "--out", out) == 0
+    study = studies.load(path, out=out)
+    every, without = table(study).rows
+    assert set(every.devices) == set(without.devices) == {"device-north", "device-south"}
+    assert every.cells["unseen"] == {} != without.cells["unseen"]
+    trained = [
+        json.loads((study.run_folder(run) / "manifest.json").read_text())["sites"] for run in study.runs
+    ]
+    assert trained == [["north", "south"], ["south"]]
+    assert "by condition and device" in (out / "table.md").read_text(encoding="utf-8")
+    path.write_text(f'{text}[rows.majority]\nset = ["rating.decision=majority"]\n', encoding="utf-8")
+    assert command(monkeypatch, "study", path, "run", "--index", "2", "--out", out) == 0
+    assert command(monkeypatch, "study", path, "table", "--out", out) == 7
+    matrix = (out / "table.md").read_text(encoding="utf-8").partition("main score by condition\n")[2]
+    assert re.search(r"^\| majority \| [0-9.]+ \(.*\) \| missing \|$", matrix, flags=re.MULTILINE)
+    path.write_text(text.replace("device-north", "device-nowhere"), encoding="utf-8")
+    assert command(monkeypatch, "study", path, "--out", tmp_path / "other") == 3
+
+
+def test_what_a_study_costs_counts_shared_networks_once(config: Path) -> None:
+    study = studies.load(config)
+    rows = {row.row: row for row in study_cost.card(study, budget_s=0.05)}
+    assert rows["rating"].trained == 2 * rows["rating"].networks
+    assert rows["gs_only"].trained == rows["no_multitude"].trained == 0
+    assert rows["christensen"].trained == 2 * 3
+    assert study_view.plan_table(study, tuple(rows.values())).row_count == len(rows) + 1
+
+
+def test_a_study_that_cannot_be_is_said(tmp_path: Path, config: Path) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text(STUDY.replace('reference = "rating"', 'reference = "nothing"'), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="the rows are rating"):
+        studies.load(broken)
+    broken.write_text(STUDY.replace("seeds = [1, 2]", "seeds = []"), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="seeds"):
+        studies.load(broken)
+    with pytest.raises(ConfigurationError, match="Expected a study"):
+        studies.load(tmp_path / "none.toml")
