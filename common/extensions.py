@@ -9,12 +9,12 @@ from typing import Any
 from common.errors import ConfigurationError
 
 
-def is_own(name: str) -> bool:
+def is_object_path(name: str) -> bool:
     """Whether a setting names code of one's own."""
     return ":" in name
 
 
-def own(name: str, *, what: str) -> Callable[..., Any]:
+def load_object(name: str, *, what: str) -> Callable[..., Any]:
     """What ``package.module:Name`` stands for.
 
     Args:

@@ -70,26 +70,28 @@ class Rehearsal:
     shapes: tuple[Rehearsed, ...]
 
     @property
-    def seconds_a_round(self) -> float:
+    def seconds_per_round(self) -> float:
         """All networks of the stage, one after the other."""
         return sum(shape.networks * shape.seconds for shape in self.shapes)
 
     @property
-    def up_bytes_a_round(self) -> int:
+    def up_bytes_per_round(self) -> int:
         """From the site."""
         return RECEIPT_BYTES + sum(shape.networks * shape.up_bytes for shape in self.shapes)
 
     @property
-    def down_bytes_a_round(self) -> int:
+    def down_bytes_per_round(self) -> int:
         """To the site."""
         return sum(shape.networks * shape.down_bytes for shape in self.shapes)
 
     def document(self) -> dict[str, object]:
         """For ``--json``."""
         return asdict(self) | {
-            "seconds_a_round": None if math.isnan(self.seconds_a_round) else round(self.seconds_a_round, 3),
-            "up_bytes_a_round": self.up_bytes_a_round,
-            "down_bytes_a_round": self.down_bytes_a_round,
+            "seconds_per_round": None
+            if math.isnan(self.seconds_per_round)
+            else round(self.seconds_per_round, 3),
+            "up_bytes_per_round": self.up_bytes_per_round,
+            "down_bytes_per_round": self.down_bytes_per_round,
             "shapes": [_plain(shape) for shape in self.shapes],
         }
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.check.report import Finding, Row, ok, problem, warning
-from client.site import file_permissions as private
+from client.site import file_permissions
 from client.site import training_device as training
 from client.site.site import Site
 from common.errors import ConfigurationError, StorageError
@@ -26,7 +26,7 @@ LEAST_GPU_BYTES = 2e9
 def findings(site: Site) -> tuple[list[Finding], list[Row]]:
     """Everything but the disk, which depends on the plan; and the rows behind it."""
     found = [_device(site), _memory()]
-    open_to_others = private.check(site.folder)
+    open_to_others = file_permissions.check(site.folder)
     found += [warning("place", _counted(one, site.folder)) for one in open_to_others]
     if not open_to_others:
         found.append(ok("place", "Other accounts of this machine can read nothing of the site"))

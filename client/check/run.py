@@ -19,7 +19,7 @@ from client.data.tables.rows import read_rows
 from client.data.tables.tables import Reading, read_tables
 from client.site.site import Site
 from common.errors import PolicyError, StorageError, SynofedError, refusal
-from common.extensions import is_own
+from common.extensions import is_object_path
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -139,13 +139,13 @@ def _planned(
 
 def _rehearsed(done: Rehearsal, chosen: Chosen) -> Iterator[Finding]:
     networks = sum(shape.networks for shape in done.shapes)
-    seconds = done.seconds_a_round
+    seconds = done.seconds_per_round
     took = (
         "could not be timed: the few exams are all of one class"
         if math.isnan(seconds)
         else f"{seconds:.2g} s"
     )
-    up, down = done.up_bytes_a_round, done.down_bytes_a_round
+    up, down = done.up_bytes_per_round, done.down_bytes_per_round
     yield ok(
         "dry round",
         f"Of {chosen.source}, stage {done.stage} on {done.exams} exams, {done.device}. A round of its {networks} "
@@ -172,7 +172,9 @@ def _refused(site: Site, settings: Settings) -> PolicyError | None:
 
 def _has_own_code(settings: Settings) -> bool:
     plan = settings.plan()
-    return any(map(is_own, _texts({name: section for name, section in plan.items() if name != "campaign"})))
+    return any(
+        map(is_object_path, _texts({name: section for name, section in plan.items() if name != "campaign"}))
+    )
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -85,7 +85,7 @@ class Asked:
         return asdict(self)
 
 
-def came(folder: Path, asked: Asked, *, policy_hash: str) -> None:
+def log_request(folder: Path, asked: Asked, *, policy_hash: str) -> None:
     """Enter that a request came; it is on disk with its answer."""
     details = {**asked.facts(), "policy_hash": policy_hash}
     chain.append(folder / chain.NAME, REQUEST, details, durable=False)
@@ -115,7 +115,7 @@ def refused(folder: Path, asked: Asked | None, *, code: str) -> None:
     chain.append(folder / chain.NAME, REFUSAL, {**facts, "code": code})
 
 
-def answered(folder: Path, asked: Asked) -> Entry | None:
+def find_answer(folder: Path, asked: Asked) -> Entry | None:
     """The entry of the answer that a request of this id has got, the newest one.
 
     Raises:

@@ -65,7 +65,7 @@ def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
     """A site's answer to a campaign's plan, or its refusal."""
 
     def answer(site: Site, request: PlanRequest, asked: Asked) -> RecordDict:
-        audit.answered(site.folder, asked)
+        audit.find_answer(site.folder, asked)
         packed = wire.encode_plan_reply(consent.consider_plan(site, request))
         return sent(
             site, asked, packed, lambda contents: issued_receipts.of_consent(site, request, contents, asked)
@@ -112,7 +112,7 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
         from client.ensemble import delivery  # noqa: PLC0415  torch: the networks are looked at
 
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
-        audit.answered(site.folder, asked)
+        audit.find_answer(site.folder, asked)
         packed = wire.encode_ensemble_reply(delivery.take(site, request, settings))
         return sent(
             site, asked, packed, lambda contents: issued_receipts.of_ensemble(site, request, contents, asked)
@@ -142,7 +142,7 @@ def handled(
         name = site.name
         with busy.working(folder) if policy_file.enrolled(site) else nullcontext():
             policy_file.admit(site)
-            audit.came(folder, asked, policy_hash=policy_file.policy_hash(site))
+            audit.log_request(folder, asked, policy_hash=policy_file.policy_hash(site))
             return answer(site, request, asked)
     except SynofedError as error:
         site_log(folder, logging.ERROR, str(error))
@@ -206,7 +206,7 @@ def _repeated(site: Site, asked: Asked) -> RecordDict | None:
         UpdateError: if the id stood for another request.
         VerificationError: if the log is damaged where it was looked at.
     """
-    audit.answered(site.folder, asked)
+    audit.find_answer(site.folder, asked)
     try:
         kept = outbox.find(site.folder, asked.request_id)
     except VerificationError as error:

@@ -48,7 +48,7 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
     def answer(site: Site, request: SumRequest, asked: Asked) -> RecordDict:
         settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
         secure_sum.check(request, settings)
-        before = audit.answered(site.folder, asked)
+        before = audit.find_answer(site.folder, asked)
         with sum_state.opened(site.folder, request.asks.context) as file:
             if not file.is_repeated(request.asks, request.networks):
                 if before is not None and before.content.get("event") != audit.MISSING:

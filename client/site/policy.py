@@ -11,7 +11,7 @@ from pydantic import field_validator
 
 from client.site.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
-from common.extensions import is_own
+from common.extensions import is_object_path
 from common.methods.settings import StageSettings
 from common.section import Bytes, Count, Positive, Rate, Section, Share
 from common.secure_aggregation.settings import SecureSettings
@@ -121,7 +121,7 @@ class Policy(Section):
         if settings.federation.secure is not None and self.relies(settings) == "nobody":
             self._check_alone(settings)
         self._check_code(settings)
-        permitted = is_own(settings.method) or "*" in self.methods or settings.method in self.methods
+        permitted = is_object_path(settings.method) or "*" in self.methods or settings.method in self.methods
         if not permitted:
             raise PolicyError(
                 f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
@@ -176,7 +176,7 @@ class Policy(Section):
         if "*" in self.code:
             return
         for setting, name in _code(settings).items():
-            if is_own(name) and name not in self.code:
+            if is_object_path(name) and name not in self.code:
                 raise PolicyError(
                     f"The campaign's {setting} is {name!r}, which is not built in: add it to policy.code in "
                     f"site.toml to permit it"

@@ -10,7 +10,7 @@ from common.aggregation.fedprox import FedProx
 from common.aggregation.scaffold import Scaffold
 from common.aggregation.server_optimisers import AdaptiveOptimiser, adam, yogi
 from common.errors import ConfigurationError
-from common.extensions import is_own, own
+from common.extensions import is_object_path, load_object
 from common.settings import FederationSettings
 
 __all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
@@ -27,7 +27,7 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
     """
     _check(settings)
     name = settings.algorithm
-    if is_own(name):
+    if is_object_path(name):
         return _own(settings)
     if name in _SECOND_MOMENTS:
         given = {key: value for key in _ADAPTIVE if (value := getattr(settings, key)) is not None}
@@ -42,7 +42,7 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
 
 
 def _own(settings: FederationSettings) -> FederatedAlgorithm:
-    found = own(settings.algorithm, what="federation.algorithm")(settings)
+    found = load_object(settings.algorithm, what="federation.algorithm")(settings)
     if not isinstance(found, FederatedAlgorithm):
         raise ConfigurationError(
             f"Expected federation.algorithm = {settings.algorithm!r} to give an algorithm as "
@@ -53,7 +53,7 @@ def _own(settings: FederationSettings) -> FederatedAlgorithm:
 
 def _check(settings: FederationSettings) -> None:
     rules.rule(settings)
-    if is_own(settings.algorithm):
+    if is_object_path(settings.algorithm):
         return
     if (settings.algorithm == "fedprox") != (settings.proximal_mu > 0):
         raise ConfigurationError(

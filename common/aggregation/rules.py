@@ -12,7 +12,7 @@ from jaxtyping import Float32
 from common.aggregation.mean import InMemory, Weighted, weighted_mean
 from common.aggregation.robust import krum, median, trimmed_mean
 from common.errors import CampaignError, ConfigurationError
-from common.extensions import is_own, own
+from common.extensions import is_object_path, load_object
 from common.settings import FederationSettings
 
 _BELONGS_TO = {"trimmed_share": "trimmed_mean", "byzantine": "krum", "selected": "krum"}
@@ -50,8 +50,8 @@ def rule(settings: FederationSettings) -> AggregationRule:
                 f"federation.{name} is for {belongs_to}, but federation.rule is {settings.rule!r}: remove the one, "
                 f"or change the other"
             )
-    if is_own(settings.rule):
-        return partial(_checked, cast(AggregationRule, own(settings.rule, what="federation.rule")))
+    if is_object_path(settings.rule):
+        return partial(_checked, cast(AggregationRule, load_object(settings.rule, what="federation.rule")))
     share = 0.2 if settings.trimmed_share is None else settings.trimmed_share
     byzantine = 1 if settings.byzantine is None else settings.byzantine
     rules: dict[str, AggregationRule] = {

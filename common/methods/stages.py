@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from common.errors import ConfigurationError
-from common.extensions import is_own, own
+from common.extensions import is_object_path, load_object
 from common.methods.settings import StageSettings
 from common.networks.spec import NetworkSpec
 from common.settings import Settings, TrainingSettings
@@ -111,11 +111,11 @@ def method(name: str) -> Method:
         ConfigurationError: if there is none.
     """
     path = BUILT_IN.get(name, name)
-    if not is_own(path):
+    if not is_object_path(path):
         raise ConfigurationError(
             f"Expected method to be one of {sorted(BUILT_IN)} or package.module:Name, got {name!r}"
         )
-    return cast(Method, own(path, what="method")())
+    return cast(Method, load_object(path, what="method")())
 
 
 def networks(settings: Settings) -> dict[str, NetworkSpec]:

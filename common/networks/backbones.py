@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import ConfigurationError
-from common.extensions import is_own, own
+from common.extensions import is_object_path, load_object
 from common.networks import torchvision_shim
 from common.settings import NetworkSettings
 
@@ -85,8 +85,8 @@ def backbone(settings: NetworkSettings, *, layer: int | None = None) -> Built:
         ConfigurationError: if there is no such backbone or layer.
     """
     name = settings.backbone
-    if is_own(name):
-        return _with_features(own(name, what="network.backbone")(settings))
+    if is_object_path(name):
+        return _with_features(load_object(name, what="network.backbone")(settings))
     if name not in _BUILDERS:
         raise ConfigurationError(
             f"Expected network.backbone to be one of {sorted(_BUILDERS)} or package.module:Name, got {name!r}"

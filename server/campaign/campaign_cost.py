@@ -64,7 +64,7 @@ class StageCost:
         site_messages: requests to one site in all rounds; it answers as many.
         networks_bytes: the trained networks on disk.
         journal_bytes: the journal on disk, at most.
-        spool_bytes_a_site: updates on disk until their round is complete, at most.
+        spool_bytes_per_site: updates on disk until their round is complete, at most.
         centre_memory_bytes: the centre's weights and messages in memory, at most.
     """
 
@@ -85,7 +85,7 @@ class StageCost:
     site_messages: int
     networks_bytes: int
     journal_bytes: int
-    spool_bytes_a_site: int
+    spool_bytes_per_site: int
     centre_memory_bytes: int
 
 
@@ -169,7 +169,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         site_messages=(rounds + 1) * len(its_groups) + asked,
         networks_bytes=sum(group.size_bytes for group in its_groups),
         journal_bytes=_journal_bytes(its_groups, settings, rounds),
-        spool_bytes_a_site=sum(_reply_bytes(group, settings) for group in _in_flight(its_groups, settings)),
+        spool_bytes_per_site=sum(_reply_bytes(group, settings) for group in _in_flight(its_groups, settings)),
         centre_memory_bytes=_centre_memory_bytes(its_groups, settings),
     )
 

@@ -16,7 +16,7 @@ from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
 from common.privacy.audit.claims import planned_rounds, some
 from common.privacy.audit.evidence import Answer, Check, Evidence
-from common.privacy.planning.private_steps import steps_a_round
+from common.privacy.planning.private_steps import steps_per_round
 from common.privacy.settings import PrivacySettings
 from common.receipts import Kept, Receipt
 from common.settings import Settings
@@ -196,7 +196,7 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
         seen.add(answer.reply_hash)
         event, facts = chain.UNBOUNDED, _unbounded(answer)
         if planned is not None and settings.private:
-            event, facts = chain.PRIVATE, _private(answer, planned, planned.steps(steps_a_round(settings)))
+            event, facts = chain.PRIVATE, _private(answer, planned, planned.steps(steps_per_round(settings)))
         content = {"event": event, "time": answer.time, **facts, "new": new, "eligible": [[0, 0]]}
         yield Entry(sequence=answer.sequence, hash="", content=content)
         new = []

@@ -129,7 +129,7 @@ def make(settings: Settings, *, cohort: Cohort, budget: Budget) -> Plan:
         budget=budget,
         chosen=designs.configured(settings),
         secure_aggregation=settings.federation.secure is not None,
-        steps_a_round=private_steps.steps_a_round(settings),
+        steps_per_round=private_steps.steps_per_round(settings),
         table=table,
     )
 

@@ -20,7 +20,7 @@ import numpy as np
 from client.data.tables.rows import Row, read_rows, refuse, whole
 from common.cohort_settings import PublicSettings
 from common.errors import ConfigurationError, DataError
-from common.extensions import is_own, own
+from common.extensions import is_object_path, load_object
 from common.settings import Settings
 from simulation.cohorts import partition
 from simulation.cohorts.cohort import Cohort, by_one, discover
@@ -366,8 +366,8 @@ def _partition(
     if by.startswith("file:"):
         parts = partition.by_assignment(patients, _assignment(Path(by.removeprefix("file:"))))
         return {_site_name(name): part for name, part in parts.items()}
-    if is_own(by):
-        rule = own(by, what="by")
+    if is_object_path(by):
+        rule = load_object(by, what="by")
         parts = partition.by_own(patients, rule, sites=sites or 2, rng=rng)
         return {_site_name(name): part for name, part in parts.items()}
     if by == "size":

@@ -106,7 +106,7 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
     specs = [spec for stage in stages(settings) for spec in stage.networks]
     size = cohort_size(settings)
     measured = measure_all(
-        specs, settings, batch_size=lambda spec: exams_a_step(spec, settings, size), budget_s=budget_s
+        specs, settings, batch_size=lambda spec: exams_per_step(spec, settings, size), budget_s=budget_s
     )
     return card(settings, cohort=size, measured=measured, workers=len(engines.devices(settings.compute)))
 
@@ -180,7 +180,7 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
     return CohortSize(sites=sites, training_exams=training, held_out_exams=held_out)
 
 
-def exams_a_step(spec: NetworkSpec, settings: Settings, cohort: CohortSize | None) -> int:
+def exams_per_step(spec: NetworkSpec, settings: Settings, cohort: CohortSize | None) -> int:
     """Exams of one training step of a network at an average site."""
     training = spec.training or settings.training
     if training.sampling != "all":
@@ -222,7 +222,9 @@ def card(
         centre_memory_bytes=max(cost.centre_memory_bytes for cost in costs),
         networks_bytes=sum(cost.networks_bytes for cost in costs),
         journal_bytes=sum(cost.journal_bytes for cost in costs),
-        spool_bytes=None if cohort is None else cohort.sites * max(cost.spool_bytes_a_site for cost in costs),
+        spool_bytes=None
+        if cohort is None
+        else cohort.sites * max(cost.spool_bytes_per_site for cost in costs),
         baselines_bytes=_baselines_bytes(settings, cohort),
         measured=tuple(measured),
         workers=workers,

@@ -95,7 +95,7 @@ def _measure(
     for found in measure_all(
         unknown,
         settings,
-        batch_size=lambda spec: cost_card.exams_a_step(spec, settings, size),
+        batch_size=lambda spec: cost_card.exams_per_step(spec, settings, size),
         budget_s=budget_s,
     ):
         measured[_key(settings, found.key)] = found

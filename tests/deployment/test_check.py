@@ -55,7 +55,7 @@ def test_a_site_is_checked_against_its_centre_and_nothing_is_sent(site: Path) ->
     assert [text for text in said if text.startswith("Signed at")]
     assert [text for text in said if text.startswith("Keys, enrolment and settings are in order")]
     dry = document["dry_round"]
-    assert dry["up_bytes_a_round"] > 0 and dry["shapes"][0]["sent"]
+    assert dry["up_bytes_per_round"] > 0 and dry["shapes"][0]["sent"]
     assert (site / chain.NAME).read_bytes() == before
     assert not any((site / name).exists() for name in ("outbox", "state", "cache", "campaigns"))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from client.site import file_permissions as private
+from client.site import file_permissions
 from tests.deployment.federation import Federation
 
 SITE = "aarhus"
@@ -57,7 +57,7 @@ def test_others_get_no_work_and_bring_none_on_the_local_port(federation: Federat
 @pytest.mark.slow
 def test_others_read_no_file_of_the_site_and_see_no_secret(federation: Federation) -> None:
     folder = federation.site(SITE)
-    assert private.check(folder) == ()
+    assert file_permissions.check(folder) == ()
     secret = (folder / "flower" / "superexec.secret").read_bytes()
     joined = federation.processes[SITE].pid
     for child in Path(f"/proc/{joined}/task/{joined}/children").read_text(encoding="ascii").split():

@@ -14,7 +14,7 @@ from common.privacy.accounting.costs import worst_of
 from common.privacy.accounting.spending import Book, Booked, PrivateRelease, UnboundedRelease
 from common.privacy.audit.evidence import Answer, Cap, Check, Evidence
 from common.privacy.planning.private_steps import steps as planned_steps
-from common.privacy.planning.private_steps import steps_a_round
+from common.privacy.planning.private_steps import steps_per_round
 from common.receipts import RECONCILED
 from common.settings import Settings
 
@@ -308,7 +308,7 @@ def _drawn_twice(evidence: Evidence) -> Iterator[str]:
         if isinstance(one.release, PrivateRelease):
             paid[one.release.plan_hash, one.release.request_id] += one.release.steps.count
     for (plan_hash, request_id), hashes in drawn.items():
-        due = len(hashes) * steps_a_round(evidence.plans[plan_hash])
+        due = len(hashes) * steps_per_round(evidence.plans[plan_hash])
         if 0 < paid[plan_hash, request_id] < due:
             yield (
                 f"request {request_id}: {due} steps left in {len(hashes)} answers, "

@@ -188,7 +188,7 @@ def plan(
     budget: Budget,
     chosen: Key,
     secure_aggregation: bool,
-    steps_a_round: int = 1,
+    steps_per_round: int = 1,
     table: Sequence[Measured] = (),
 ) -> Plan:
     """Every design under one budget.
@@ -199,7 +199,7 @@ def plan(
         budget: epsilon or noise.
         chosen: the design that is configured.
         secure_aggregation: whether that is configured too.
-        steps_a_round: private steps in a round of the configured design.
+        steps_per_round: private steps in a round of the configured design.
         table: phantom runs.
 
     Raises:
@@ -220,7 +220,7 @@ def plan(
         budget=budget,
         rows=rows,
         chosen=row,
-        consequences=_consequences(row, cohort, budget, steps_a_round),
+        consequences=_consequences(row, cohort, budget, steps_per_round),
         patients_for_goal=math.ceil(cohort.patients * row.campaign_noise / noise_ratio.GOAL),
     )
 
@@ -295,7 +295,7 @@ def _row(
     )
 
 
-def _consequences(row: Row, cohort: Cohort, budget: Budget, steps_a_round: int) -> Consequences:
+def _consequences(row: Row, cohort: Cohort, budget: Budget, steps_per_round: int) -> Consequences:
     count, sigma, delta = row.design.charged, row.noise_multiplier, budget.delta
     vectors = 1 if row.design.heads else row.design.networks
     again = _epsilon(_steps(budget, sigma, 2 * count), delta)
@@ -303,7 +303,7 @@ def _consequences(row: Row, cohort: Cohort, budget: Budget, steps_a_round: int) 
     shared = row.secure_aggregation
     return Consequences(
         odds=odds(row.epsilon),
-        round_again=_epsilon(_steps(budget, sigma, count + steps_a_round * vectors), delta),
+        round_again=_epsilon(_steps(budget, sigma, count + steps_per_round * vectors), delta),
         campaign_again=again,
         two_sites=_group(steps, delta) if shared else again,
         one_dropout=_one_dropout(steps, cohort, delta) if shared else None,

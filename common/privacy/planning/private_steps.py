@@ -20,6 +20,6 @@ def steps(settings: Settings) -> int:
     )
 
 
-def steps_a_round(settings: Settings) -> int:
+def steps_per_round(settings: Settings) -> int:
     """Private steps behind one reply: one clipped sum of all heads, or each local step of a network trained whole."""
     return 1 if settings.method == "probe" else settings.training.local_steps

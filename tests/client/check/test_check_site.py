@@ -26,7 +26,6 @@ from client.cli.site_cli import site as site_commands
 from client.consent import campaigns
 from client.data.site_store import site_store
 from client.rounds import node
-from client.site import file_permissions as private
 from client.site import policy_file
 from client.site.site import Site
 from client.state.decisions import Status
@@ -357,7 +356,7 @@ def test_a_dry_round_shows_what_the_site_would_answer_and_leaves_nothing(folder:
         }  # fmt: skip
         assert 0 < shape.seconds < 60
         assert shape.up_bytes > update.size_bytes
-    assert done.seconds_a_round > 0 and done.down_bytes_a_round > 4 * values
+    assert done.seconds_per_round > 0 and done.down_bytes_per_round > 4 * values
     json.dumps(done.document(), allow_nan=False)
 
 
@@ -410,7 +409,7 @@ def test_a_slow_network_is_trained_once(folder: Path, monkeypatch: pytest.Monkey
     steps.clear()
     monkeypatch.setattr(rehearsal, "SLOW_S", 0.0)
     slow = rehearsal.rehearse(site, settings, store, device=CPU)
-    assert steps == [1] * len(slow.shapes) and slow.seconds_a_round > 0
+    assert steps == [1] * len(slow.shapes) and slow.seconds_per_round > 0
 
 
 def test_frozen_parts_are_made_up_here_and_are_nothing_that_is_sent(folder: Path) -> None:
@@ -487,7 +486,7 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     assert said.exit_code == 0, said.output
     document = json.loads(said.stdout)
     assert document["site"] == "north" and document["exit_code"] == 0
-    assert document["dry_round"]["stage"] == "scoring" and document["dry_round"]["seconds_a_round"] > 0
+    assert document["dry_round"]["stage"] == "scoring" and document["dry_round"]["seconds_per_round"] > 0
     with (folder / "check-sent.csv").open(newline="") as file:
         names = {row["tensor"] for row in csv.DictReader(file)}
     assert names == {name for shape in document["dry_round"]["shapes"] for name, _ in shape["tensors"]}

@@ -17,7 +17,7 @@ from client.cli.site_cli import site as site_commands
 from client.connection import service
 from client.connection.service import cron_lines, unit
 from client.data.site_store import site_store
-from client.site import file_permissions as private
+from client.site import file_permissions
 from client.site.site import Site
 from common.errors import ConfigurationError
 from server.federation.enrolment import invite
@@ -228,16 +228,16 @@ def test_others_reach_neither_store_nor_keys(shared: Path) -> None:
         os.umask(before)
     site.chmod(0o755)
     assert (site / "store").stat().st_mode & 0o777 == 0o700
-    found = private.check(site)
+    found = file_permissions.check(site)
     assert len(found) == 1 and "manifest.csv" in found[0] and "store" not in found[0]
     assert f"chmod -R go-rwx {site}" in found[0]
     site.chmod(0o700)
-    assert private.check(site) == ()
+    assert file_permissions.check(site) == ()
     (site / "keys").mkdir(mode=0o700, exist_ok=True)
     for name in ("node", "node.pub"):
         (site / "keys" / name).write_text("k")
         (site / "keys" / name).chmod(0o644)
-    assert [line.split(":")[0].rpartition("/")[2] for line in private.check(site)] == ["node"]
+    assert [line.split(":")[0].rpartition("/")[2] for line in file_permissions.check(site)] == ["node"]
 
 
 def test_scans_elsewhere_are_looked_at_too(shared: Path) -> None:
@@ -246,6 +246,6 @@ def test_scans_elsewhere_are_looked_at_too(shared: Path) -> None:
     scans.chmod(0o755)
     site.mkdir(mode=0o700)
     (site / "site.toml").write_text('name = "north"\n[data]\nfolder = "../scans"\n')
-    assert [str(scans.resolve()) in one for one in private.check(site)] == [True]
+    assert [str(scans.resolve()) in one for one in file_permissions.check(site)] == [True]
     scans.chmod(0o700)
-    assert private.check(site) == ()
+    assert file_permissions.check(site) == ()

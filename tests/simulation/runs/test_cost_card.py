@@ -197,7 +197,7 @@ def test_without_a_cohort_what_depends_on_it_is_unknown() -> None:
     assert all(asdict(card)[name] is None for name in unknown)
     assert card.site_hours == pytest.approx(2 * 2 * 6 * (FUSION_STEP_S + SINGLE_STEP_S) / 3600)
     with pytest.raises(ConfigurationError, match=r"add a \[cohort\]"):
-        cost_card.exams_a_step(SPEC, configured("training.sampling=all", cohort=""), None)
+        cost_card.exams_per_step(SPEC, configured("training.sampling=all", cohort=""), None)
 
 
 def test_the_centre_holds_the_groups_in_flight() -> None:
@@ -205,10 +205,10 @@ def test_the_centre_holds_the_groups_in_flight() -> None:
         stage_costs(configured(f"compute.groups_in_flight={number}", "federation.group_bytes=1"))[0]
         for number in (1, 2, 1000)
     )
-    largest = one.spool_bytes_a_site
+    largest = one.spool_bytes_per_site
     assert one.groups == 12
-    assert two.spool_bytes_a_site == 2 * largest
-    assert all_at_once.spool_bytes_a_site == all_at_once.networks_bytes
+    assert two.spool_bytes_per_site == 2 * largest
+    assert all_at_once.spool_bytes_per_site == all_at_once.networks_bytes
     assert one.centre_memory_bytes == 3 * largest
     assert two.centre_memory_bytes == 5 * largest
 
@@ -251,8 +251,8 @@ def test_size_of_a_table_of_labels(tmp_path: Path) -> None:
 
 def test_a_full_batch_is_a_sites_training_exams() -> None:
     size = CohortSize(sites=3, training_exams=60, held_out_exams=0)
-    assert cost_card.exams_a_step(SPEC, configured("training.sampling=all"), size) == 10
-    assert cost_card.exams_a_step(SPEC, configured(), size) == 8
+    assert cost_card.exams_per_step(SPEC, configured("training.sampling=all"), size) == 10
+    assert cost_card.exams_per_step(SPEC, configured(), size) == 8
 
 
 def test_one_measurement_a_shape_leaves_the_process_as_it_was() -> None:
