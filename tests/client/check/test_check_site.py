@@ -217,7 +217,7 @@ def test_training_takes_no_more_of_a_gpu_than_the_site_gives(
 def test_open_folders_are_told_without_names_of_pictures(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(private, "REACH", stat.S_IXUSR)  # pytest's folders are closed
+    monkeypatch.setattr(file_permissions, "REACH", stat.S_IXUSR)  # pytest's folders are closed
     shown, rows = place.findings(Site.open(folder))
     (one,) = [finding for finding in shown if "Other accounts" in finding.found]
     assert one.state == "warning" and "north-p" not in one.found and f"chmod -R go-rwx {folder}" in one.found
