@@ -117,7 +117,7 @@ def test_operators_that_are_there_already_are_not_declared_again():
 
 
 def test_a_narrow_network_has_the_same_gradient_each_time() -> None:
-    """Of 4 channels, channels last: where oneDNN's convolution writes out of bounds, the bits differ from run to run."""
+    """Four channels, channels last: where oneDNN writes out of bounds, the bits differ from run to run."""
     narrow = SmallResNet(4)
     initialise(narrow, torch.Generator().manual_seed(1))
     pictures = torch.rand(8, 3, 32, 32, generator=torch.Generator().manual_seed(2))
