@@ -12,6 +12,7 @@ from flwr.common.serde import recorddict_to_proto
 
 from common import wire
 from common.messages import (
+    Encoding,
     EnsembleReply,
     EnsembleRequest,
     MissingWeights,
@@ -43,7 +44,7 @@ CONTEXT = Context(
 )
 
 
-def train_request(encoding: wire.Encoding = "bfloat16") -> TrainRequest:
+def train_request(encoding: Encoding = "bfloat16") -> TrainRequest:
     return TrainRequest(
         campaign="c",
         plan_hash="ab" * 32,
@@ -141,30 +142,26 @@ SUM_REPLIES: tuple[sums.Reply, ...] = (
 def records() -> Mapping[str, RecordDict]:
     """Every kind of message, by name."""
     found = {
-        "plan request": wire.encode_plan_request(PLAN_REQUEST),
-        "plan request, bare": wire.encode_plan_request(
+        "plan request": wire.encode(PLAN_REQUEST),
+        "plan request, bare": wire.encode(
             PlanRequest(campaign="c", request_id="r", version="1", plan="{}", plan_hash="p")
         ),
-        "plan reply": wire.encode_plan_reply(PLAN_REPLY),
-        "plan reply, bare": wire.encode_plan_reply(
+        "plan reply": wire.encode(PLAN_REPLY),
+        "plan reply, bare": wire.encode(
             PlanReply(site="s", version="1", plan_hash="p", usable={}, public_key="k")
         ),
-        "train request, bfloat16": wire.encode_train_request(train_request()),
-        "train request, float32": wire.encode_train_request(train_request("float32")),
-        "train reply, bfloat16": wire.encode_train_reply(train_reply(), encoding="bfloat16"),
-        "train reply, float32": wire.encode_train_reply(train_reply(), encoding="float32"),
-        "ensemble request": wire.encode_ensemble_request(ENSEMBLE_REQUEST),
-        "ensemble reply": wire.encode_ensemble_reply(
-            EnsembleReply(site="s", request_id="r-3", missing=("ef" * 32,))
-        ),
-        "refusal": wire.encode_refusal(Refusal(site="s", code="budget", version="1.2")),
-        "missing weights": wire.encode_missing_weights(
-            MissingWeights(site="s", request_id="r-1", hashes=("ef" * 32,))
-        ),
+        "train request, bfloat16": wire.encode(train_request()),
+        "train request, float32": wire.encode(train_request("float32")),
+        "train reply, bfloat16": wire.encode(train_reply(), encoding="bfloat16"),
+        "train reply, float32": wire.encode(train_reply(), encoding="float32"),
+        "ensemble request": wire.encode(ENSEMBLE_REQUEST),
+        "ensemble reply": wire.encode(EnsembleReply(site="s", request_id="r-3", missing=("ef" * 32,))),
+        "refusal": wire.encode(Refusal(site="s", code="budget", version="1.2")),
+        "missing weights": wire.encode(MissingWeights(site="s", request_id="r-1", hashes=("ef" * 32,))),
     }
-    found |= {f"sum request, {a.phase}": wire.encode_sum_request(sum_request(a)) for a in SUM_REQUESTS}
+    found |= {f"sum request, {a.phase}": wire.encode(sum_request(a)) for a in SUM_REQUESTS}
     found |= {
-        f"sum reply {number}, {says.phase}": wire.encode_sum_reply(sum_reply(says))
+        f"sum reply {number}, {says.phase}": wire.encode(sum_reply(says))
         for number, says in enumerate(SUM_REPLIES)
     }
     receipted = wire.with_receipt(found["train reply, float32"], RECEIPT)

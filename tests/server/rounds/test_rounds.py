@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common.errors import CampaignError
-from common.wire import Refusal, TrainReply
+from common.messages import Refusal, TrainReply
 from server.rounds.quorum import NOTHING
 from server.rounds.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
