@@ -9,13 +9,13 @@ import torch
 
 from common.ensemble.committee import decided
 from common.errors import ConfigurationError
+from common.exam import MISSING
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
 from common.methods.stages import NetworkResult, Output, method, networks
 from common.networks.spec import COMBINED
 from common.settings import load
-from common.training.data import MISSING
 from common.training.inputs import labels, training_exams, validation_exams
 from tests.exam_tensors import make_exams
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from common.aggregation.fedprox import ProximalTerm
 from common.errors import UpdateError
+from common.exam import MISSING
 from common.imaging import augment
 from common.imaging.prepare import picture
 from common.imaging.roi import stored_px
@@ -16,7 +17,6 @@ from common.networks import build
 from common.networks.layout import flatten, load
 from common.networks.spec import Target
 from common.settings import NetworkSettings
-from common.training.data import MISSING
 from common.training.inputs import labels, training_exams, validation_exams
 from common.training.local import score, train_network
 from common.training.sampling import batches
