@@ -57,7 +57,7 @@ class Size:
         patients: training patients of all sites, several numbers.
         held_out: patients a site who are tested on.
         epsilons: budgets.
-        draws: campaigns a cell.
+        draws: campaigns per cell.
         rehearsals: campaigns a rate in the rehearsal.
         rates: from which the rehearsal chooses.
         open_rates: the same without privacy.
@@ -319,7 +319,7 @@ def _pool(workers: int, made_of: tuple[Settings, Size, Path]) -> ProcessPoolExec
 
 
 def _start_worker(settings: Settings, size: Size, cohorts: Path) -> None:
-    global _desk  # noqa: PLW0603  one a process
+    global _desk  # noqa: PLW0603  one per process
     _desk = Desk(settings, size, cohorts)
 
 

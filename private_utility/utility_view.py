@@ -144,7 +144,7 @@ def numbers(found: Study) -> str:
 
 
 def table(found: Study) -> str:
-    """The table of :mod:`common.privacy.planning.utility`: a private cell a row, the loss of its worst score."""
+    """The table of :mod:`common.privacy.planning.utility`: one private cell per row, the loss of its worst score."""
     lines = [
         (
             f"{row.epsilon:g}", _short(found.delta), row.patients, row.sites, "yes" if row.secure else "no",
@@ -340,7 +340,7 @@ def _interval(found: Estimate) -> str:
 
 
 def chart(found: Study) -> str:
-    """Loss against epsilon as SVG, a panel a score, a line a number of patients."""
+    """Loss against epsilon as SVG, one panel per score, one line per number of patients."""
     rows = [row for row in found.rows if row.frozen and row.sites > 1 and row.epsilon is not None]
     scores = list(rows[0].scores)
     with mpl.rc_context(_STYLE):

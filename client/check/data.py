@@ -88,12 +88,12 @@ def unusable(error: SynofedError) -> tuple[Finding, list[Row]]:
 
 
 def details(store: Store) -> list[Row]:
-    """The exams that are left out, one a row."""
+    """The exams left out, one per row."""
     return [("left out", "manifest", str(e.line), e.exam_id, e.reason) for e in store.quarantined]
 
 
 def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Finding], list[Row]]:
-    """How well readers agree: one line a measurement, the pairs of readers for the file."""
+    """How well readers agree: one line per measurement, the pairs of readers for the file."""
     from client.data.tables.agreement import reader_agreement  # noqa: PLC0415  torch
 
     pairs = reader_agreement(readings, settings)

@@ -163,7 +163,7 @@ def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
 
 
 def _groups(plan_hash: str, settings: Settings) -> Groups:
-    """The plan's groups; packed once a process, for all sizes are looked at."""
+    """The plan's groups; packed once per process, for all sizes are looked at."""
     from common.methods import groups  # noqa: PLC0415  torch
 
     if plan_hash not in _packed:

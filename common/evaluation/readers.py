@@ -92,7 +92,7 @@ def reader_confusions(
         for index, count in ((reader, readers), (patient, patients))
     ):
         raise DataError(
-            f"Expected a reader in 0..{readers - 1} and a patient in 0..{patients - 1} a reading."
+            f"Expected a reader in 0..{readers - 1} and a patient in 0..{patients - 1} for each reading."
         )
     each = bootstrap.patient_confusions(
         truth, graded, reader * patients + patient, grades=grades, patients=readers * patients

@@ -41,11 +41,11 @@ class JigsawSettings(StageSettings):
 
 
 class RatingSettings(Section):
-    """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
+    """RATING's ensemble (Zhou et al. 2022): a scoring model per fold, thresholds x replicas bits per measurement."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     models: Positive | None = None
-    """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
+    """Scoring models that are trained, one each for the first folds; ``None``: one per fold."""
     replicas: Annotated[int, Field(ge=1, le=26)] = 2
     fusion: Literal["staged", "joint"] = "staged"
     """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""

@@ -71,7 +71,7 @@ class _Round:
 class GroupRounds:
     """One group from its journal's last round to its selected weights.
 
-    ``request`` -> ``accept`` or ``drop`` once a site -> ``close``, until ``done``. Round ``rounds + 1`` trains
+    ``request`` -> ``accept`` or ``drop`` once per site -> ``close``, until ``done``. Round ``rounds + 1`` trains
     nothing: it scores the final weights, so that the last round can be selected too.
     """
 

@@ -1,4 +1,4 @@
-"""The rounds of one group under secure aggregation: five exchanges a round, of which the centre learns one sum.
+"""The rounds of one group under secure aggregation: five exchanges per round, of which the centre learns one sum.
 
 The same face towards the loop as :class:`server.rounds.rounds.GroupRounds`: an exchange is asked, answered and
 closed like a round there, but only the last one commits a round.

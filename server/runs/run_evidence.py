@@ -192,7 +192,7 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
         if answer.reply_hash in seen or (settings.private and closing):
             continue
         if not settings.private and seen:
-            continue  # one booking a campaign
+            continue  # one booking per campaign
         seen.add(answer.reply_hash)
         event, facts = chain.UNBOUNDED, _unbounded(answer)
         if planned is not None and settings.private:

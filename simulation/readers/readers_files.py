@@ -50,7 +50,7 @@ def content(readings: Readings, study: Mapping[str, Measured]) -> dict[str, obje
 
 
 def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
-    """A row a measurement, metric and reader; the first of each metric is the average."""
+    """One row per measurement, metric and reader; the first of each metric is the average."""
     return figures.table(
         _COLUMNS,
         (
@@ -62,7 +62,7 @@ def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
 
 
 def figure(readings: Readings, study: Mapping[str, Measured]) -> Figure:
-    """Accuracy of each reader without and with assistance, a panel a measurement."""
+    """Accuracy of each reader without and with assistance, one panel per measurement."""
     with mpl.rc_context(figures._STYLE):
         canvas, whole = figures._canvas(1.9 * len(study) + 0.9, 3.0)
         whole.remove()

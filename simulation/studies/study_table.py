@@ -88,7 +88,7 @@ class Table:
     Attributes:
         rows: that have a run, in the study's order.
         missing: runs that are not done.
-        exams: place -> held-out exams a run.
+        exams: place -> held-out exams per run.
         patients: place -> their patients.
     """
 
@@ -138,7 +138,7 @@ def _read(study: Study, run: StudyRun) -> _Done:
 
 
 def budget(settings: Settings) -> str:
-    """Fingerprint of what every row of a study has alike: rounds, steps, exams a step, folds, held-out patients."""
+    """Fingerprint of what every row of a study has alike: rounds, steps, exams per step, folds, held-out patients."""
     training = settings.training
     alike = [
         settings.federation.rounds,

@@ -56,7 +56,7 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
 def plan_table(study: Study, rows: Sequence[RowCost]) -> RichTable:
     """What each row costs."""
     shown = RichTable(title=f"What {study.file.name} will cost: {len(study.runs)} runs")
-    for title in ("row", "runs", "networks a run", "trained anew", "hours", "disk"):
+    for title in ("row", "runs", "networks per run", "trained anew", "hours", "disk"):
         shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
     for row in rows:
         label = (study.file.rows[row.row].title or row.row) + (f", {row.column}" if row.column else "")
@@ -241,7 +241,7 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     for row in table.rows:
         note = study.file.rows[row.row].note
         voters = f"{row.models} model{'' if row.models == 1 else 's'} that vote"
-        steps = f"{voters}, {row.networks} networks that score; {row.steps:,} local steps a site and run"
+        steps = f"{voters}, {row.networks} networks that score; {row.steps:,} local steps per site and run"
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
 
 

@@ -150,7 +150,7 @@ def clipped_sum(
     """Sum over patients of their gradients, each clipped to ``max_norm``; one at a time is in memory.
 
     Args:
-        gradients: one a patient who takes part.
+        gradients: one per patient who takes part.
         size: of each, also where there is none.
         max_norm: what each is clipped to.
     """
