@@ -85,4 +85,4 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"Expected an invitation at {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"Expected an invitation in {path}, got something that is no text") from None
+        raise DataError(f"Expected an invitation in {path}, got a file that is not text") from None

@@ -138,7 +138,7 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
     if not settings.sums_tasks:
         return ()
     try:
-        lines = sum_tasks.told(site, settings, state.without)
+        lines = sum_tasks.participation_lines(site, settings, state.without)
     except SynofedError as error:
         return (f"not known: {error}",)
     return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")

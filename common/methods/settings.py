@@ -76,7 +76,7 @@ class AndersenSettings(Section):
     """``frozen``: classifiers on ImageNet's features (published; needs ``network.weights``); ``trained``: the
     encoder is trained with each of them."""
     layers: Annotated[int, Field(ge=1, le=11)] = 11
-    """Candidates for the layer whose features are classified: the first so many of the backbone."""
+    """Candidates for the layer whose features are classified: the first N layers of the backbone."""
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (
         1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
     )  # fmt: skip
@@ -90,7 +90,7 @@ class ProbeSettings(Section):
     source: Literal["encoders", "torchvision"] = "encoders"
     """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
     encoders: Positive = 1
-    """Of the folder, the first so many."""
+    """How many encoders to use: the first ones of the folder."""
     augmentations: Positive = 1
     """Sets of augmented pictures; members of another set see other pictures."""
     initialisations: Positive = 3

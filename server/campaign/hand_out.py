@@ -278,7 +278,7 @@ def _acknowledged(
     if not reply.missing:
         return RECEIVED
     if not set(reply.missing) <= set(ensemble.sizes):
-        raise UpdateError("Expected hashes of the ensemble's arrays, got others")
+        raise UpdateError("Expected hashes of the ensemble's arrays, got different ones")
     progress = not set(reply.missing) & set(ask.hashes)
     ask.hashes, ask.request_id = ensemble.chunk(reply.missing), secrets.token_hex(16)
     ask.messages.clear()

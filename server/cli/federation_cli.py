@@ -214,7 +214,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"Expected a site's request at {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"Expected a site's request.json in {path}, got something that is no text") from None
+        raise DataError(f"Expected a site's request.json in {path}, got a file that is not text") from None
 
 
 def _check_replaceable(path: Path) -> None:

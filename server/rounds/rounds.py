@@ -264,7 +264,9 @@ class GroupRounds:
     def _check(self, reply: TrainReply, *, site: str) -> None:
         current = self._current()
         if reply.request_id != current.request_id or reply.site != site:
-            raise UpdateError(f"Expected the reply of {site} to request {current.request_id}, got another's")
+            raise UpdateError(
+                f"Expected the reply of {site} to request {current.request_id}, got a reply to a different one"
+            )
         if set(reply.networks) != set(self.group.layouts):
             raise UpdateError(
                 f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}"

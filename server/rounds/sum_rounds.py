@@ -207,7 +207,9 @@ class SumRounds:
         request_id = sum_request_id(current.context, self._phase(current))
         try:
             if reply.request_id != request_id or reply.site != site:
-                raise UpdateError(f"Expected the reply of {site} to request {request_id}, got another's")
+                raise UpdateError(
+                    f"Expected the reply of {site} to request {request_id}, got a reply to a different one"
+                )
             attempt.accept(site, reply.says)
         except (UpdateError, VerificationError) as error:
             self.drop(site, str(error))

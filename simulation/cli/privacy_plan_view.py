@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from common.privacy.planning.budget_plan import Plan, Row
+from common.privacy.planning.budget_plan import DesignCost, Plan
 from common.privacy.planning.dpia import odds_in_words, section
 from common.privacy.planning.noise_ratio import MEANING
 from common.settings import Settings
@@ -130,7 +130,7 @@ def as_json(settings: Settings, plan: Plan) -> dict[str, object]:
     }
 
 
-def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[str | Text]:
+def _cells(rows: Sequence[DesignCost], plan: Plan) -> Iterator[str | Text]:
     """A design, with one line for each way to add noise."""
     row = rows[0]
     steps = f"{row.design.weights:,} numbers as one, {row.design.charged:,} steps per patient"

@@ -252,9 +252,7 @@ def make_cohort(
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source="The cohort")) from None
     if out.exists():
-        raise ConfigurationError(
-            f"Expected a folder that is not there yet, {out} is: remove it or name another"
-        )
+        raise ConfigurationError(f"Expected a new folder, {out} exists already: remove it or choose another")
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")

@@ -163,7 +163,7 @@ def by_own(
     placed = sorted(patient.patient_id for members in parts.values() for patient in members)
     if placed != sorted(patient.patient_id for patient in patients):
         raise ConfigurationError(
-            f"Expected each of {len(patients)} patients at exactly one site of one's own partition, got "
+            f"Expected each of {len(patients)} patients at exactly one site in your partition, got "
             f"{len(placed)} places for {len(set(placed))} patients"
         )
     return parts

@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StudyRow:
     """A row under one condition.
 
     Attributes:
@@ -92,7 +92,7 @@ class Table:
         patients: place -> their patients.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
     missing: tuple[StudyRun, ...]
     exams: Mapping[str, int]
     patients: Mapping[str, int]
@@ -171,7 +171,7 @@ def _places(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {"seen": frame[trained], "unseen": frame[~trained]}
 
 
-def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
+def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[StudyRow]:
     """The rows of one condition; p is corrected over them."""
     by_row = {
         row: [one for one in done if (one.run.row, one.run.column) == (row, column)]
@@ -186,7 +186,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
     for row, cells in _corrected(found).items():
         runs = by_row[row]
         title = study.file.rows[row].title or row
-        yield Row(
+        yield StudyRow(
             row=row,
             column=column,
             title=title,
