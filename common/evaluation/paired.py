@@ -82,7 +82,7 @@ def compare(
 
     Args:
         metric: of the pooled confusion matrix, for example ``agreement.accuracy``.
-        first: one confusion matrix a patient, from ``bootstrap.patient_confusions``. Leading axes are several
+        first: one confusion matrix per patient, from ``bootstrap.patient_confusions``. Leading axes are several
             systems (readers, seeds), whose metrics are averaged; all of a patient's are swapped together.
         second: the same exams answered by the other, of the same shape.
         weights: from ``bootstrap.resamples``.

@@ -104,7 +104,7 @@ def line(event: str, facts: Mapping[str, object], *, last: Head, time: str, key:
     try:
         text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError) as error:
-        raise VerificationError(f"Expected facts for a ledger, got others: {error}") from None
+        raise VerificationError(f"Expected facts for a ledger entry, got something else: {error}") from None
     return text[:-1] + SIGNATURE + key.sign(DOMAIN + text).hex().encode() + b'"}'
 
 

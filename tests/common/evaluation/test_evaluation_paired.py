@@ -190,7 +190,7 @@ def test_a_permutation_without_a_metric_counts_as_extreme():
         with np.errstate(invalid="ignore"):
             return matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1)
 
-    # A patient an exam; the first system answers 1 once and rightly, the second twice and once rightly.
+    # A patient per exam; the first system answers 1 once and rightly, the second twice and once rightly.
     first, second = (
         bootstrap.patient_confusions([1, 1, 0, 0], grades, np.arange(4), grades=2, patients=4)
         for grades in ([1, 0, 0, 0], [0, 1, 1, 0])

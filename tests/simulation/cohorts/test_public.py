@@ -576,6 +576,6 @@ def test_a_picture_that_stands_twice_is_refused(pictures: Path, tmp_path: Path) 
     rows = read_table(pictures / "labels.csv")
     write_table(tmp_path / "labels.csv", [*rows, rows[0], rows[1] | {"label": "3"}])
     with pytest.raises(
-        DataError, match=r"(?s)has 2 errors.*line 75: has the pictures of line 2, expected a row an exam"
+        DataError, match=r"(?s)has 2 errors.*line 75: has the pictures of line 2, expected one row per exam"
     ):
         public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS)

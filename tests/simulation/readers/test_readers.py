@@ -190,7 +190,7 @@ def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
     for expected in (
         "combined: readers, without → with assistance",
         "combined: average of readers",
-        "Scored, combined: 12 patients, 48 exams a reader",
+        "Scored, combined: 12 patients, 48 exams per reader",
         "1000 bootstrap draws of patients",
     ):
         assert expected in shown

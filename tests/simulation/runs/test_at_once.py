@@ -1,4 +1,4 @@
-"""Several processes at once: one cohort for all, one writer a folder, none stopped by what a killed one left."""
+"""Several processes at once: one cohort for all, one writer per folder, none stopped by what a killed one left."""
 
 import json
 import os

@@ -336,7 +336,7 @@ def _deep(folder: Folder, exam: str, shift: int) -> None:
             False,
             "drawn out downwards",
         ),
-        (lambda f: _deep(f, "x3", 4), "guess", False, "images/x3_gs.png: 16 bits a channel of which 12"),
+        (lambda f: _deep(f, "x3", 4), "guess", False, "images/x3_gs.png: 16 bits per channel, of which 12"),
     ],
 )
 def test_black_flat_turned_and_guessed_pictures_are_found(

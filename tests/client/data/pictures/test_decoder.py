@@ -69,7 +69,7 @@ def test_so_many_bits_in_sixteen_are_scaled_and_said(tmp_path: Path, kind: str, 
     }[kind]()
     values, notes = read(tmp_path, content)
     assert np.array_equal(values, EIGHT)
-    guess = f"16 bits a channel of which {bits} are used, read as {bits} bits (a guess)"
+    guess = f"16 bits per channel, of which {bits} are used, read as {bits} bits (a guess)"
     assert notes == (() if bits == 16 else (guess,))
 
 
