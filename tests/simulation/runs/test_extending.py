@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, as a user runs them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,7 +90,9 @@ def test_by_severity_puts_the_mild_first(tmp_path: Path) -> None:
     assert grades == [{0}, {1}, {2}, {3}]
 
 
-def forgetful(patients, *, sites, rng):  # type: ignore[no-untyped-def]
+def forgetful(
+    patients: Sequence[Patient], *, sites: int, rng: np.random.Generator
+) -> dict[str, Sequence[Patient]]:  # type: ignore[no-untyped-def]
     return {"site-1": patients[1:], "site-2": []}
 
 
