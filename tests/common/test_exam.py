@@ -80,7 +80,8 @@ def test_consensus_is_some_readers_grade_and_does_not_depend_on_their_order(
 def test_repair_gives_the_nearest_valid_pair(h: int, v: int) -> None:
     fixed = repair({"hypertrophy": h, "vascularity": v}, grades=EOSS, is_valid=is_valid_pair)
     pair = fixed["hypertrophy"], fixed["vascularity"]
-    assert is_valid_pair(pair)
+    assert pair[0] is not None and pair[1] is not None
+    assert is_valid_pair((pair[0], pair[1]))
     valid = [p for p in itertools.product(range(4), range(4)) if is_valid_pair(p)]
     assert abs(pair[0] - h) + abs(pair[1] - v) == min(abs(a - h) + abs(b - v) for a, b in valid)
     if is_valid_pair((h, v)):

@@ -12,7 +12,16 @@ from torch import Tensor
 from common.aggregation.adaptive import Adaptive
 from common.aggregation.algorithms import algorithm
 from common.aggregation.fedbn import NORMS, FedBN
-from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, FederatedAlgorithm, check_sent
+from common.aggregation.federated import (
+    UPDATE,
+    WEIGHTS,
+    FedAvg,
+    FederatedAlgorithm,
+    Received,
+    ServerState,
+    SiteState,
+    check_sent,
+)
 from common.aggregation.fedprox import FedProx
 from common.aggregation.mean import InMemory, Weighted
 from common.aggregation.rules import check_sites, rule
@@ -23,13 +32,13 @@ from common.networks import build
 from common.networks.layout import layout_of, norm_positions
 from common.settings import FederationSettings, NetworkSettings
 from common.training.data import ExamTensors
+from common.training.local import LocalUpdate
 from common.training.local_settings import LocalSettings
 from tests.exam_tensors import FUSION, SINGLE, local_settings, make_exams
 
 DATA = (make_exams(32, seed=0), make_exams(48, seed=1))
 PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
 SGD = {"optimiser": "sgd", "sampling": "all", "learning_rate": 0.05, "local_steps": 4, **PLAIN}
-
 
 Round: TypeAlias = tuple[Received, ServerState, list[SiteState], list[tuple[LocalUpdate, SiteState]]]
 
@@ -49,7 +58,7 @@ def rounds(
     """A whole federation in memory; the centre's states and the sites', round after round."""
     layout = build.layout(settings.spec, settings.network)
     state = federated.init(start(settings).numpy(), layout)
-    kept = [{} for _ in data]
+    kept: list[SiteState] = [{} for _ in data]
     for server_round in range(1, count + 1):
         received = {k: torch.from_numpy(v.copy()) for k, v in federated.broadcast(state).items()}
         answers = [
@@ -98,15 +107,16 @@ def test_what_was_received_and_kept_is_not_changed() -> None:
     settings = local_settings(SINGLE)
     for federated in (Scaffold(), FedBN(), FedProx(mu=1.0)):
         received, _, kept, _ = next(rounds(federated, settings, count=2))
-        before = {k: v.clone() for k, v in (received | kept[0]).items()}
+        given = {**received, **kept[0]}
+        before = {k: v.clone() for k, v in given.items()}
         federated.local_update(received, kept[0], DATA[0], settings, 2, 5)
-        assert all(torch.equal(v, before[k]) for k, v in (received | kept[0]).items())
+        assert all(torch.equal(v, before[k]) for k, v in given.items())
 
 
 def test_a_new_control_variate_is_the_papers_option_two() -> None:
     # c_i - c + (x - y_i) / (K eta), Karimireddy et al. 2020, equation 4
     settings = local_settings(SINGLE, **SGD)
-    previous = None
+    previous: list[SiteState] | None = None
     for received, _, kept, answers in rounds(Scaffold(), settings):
         if previous is not None:
             for own, (answer, _), new in zip(previous, answers, kept, strict=True):
@@ -116,14 +126,15 @@ def test_a_new_control_variate_is_the_papers_option_two() -> None:
                 torch.testing.assert_close(new[CONTROL], expected, rtol=1e-3, atol=1e-4)
                 torch.testing.assert_close(answer.extra[CONTROL], new[CONTROL] - own[CONTROL])
         previous = kept
+    assert previous is not None
     assert previous[0][CONTROL].abs().max() > 1e-3
 
 
 def test_the_centres_control_is_the_weighted_mean_of_the_sites() -> None:
     for _, state, kept, answers in rounds(Scaffold(), local_settings(SINGLE, **SGD)):
         counts = [answer.num_examples for answer, _ in answers]
-        mean = sum(n * own[CONTROL].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
-        np.testing.assert_allclose(state.arrays[CONTROL], mean.numpy(), atol=1e-6)
+        total = torch.stack([n * own[CONTROL].double() for n, own in zip(counts, kept, strict=True)]).sum(0)
+        np.testing.assert_allclose(state.arrays[CONTROL], total.numpy() / sum(counts), atol=1e-6)
 
 
 def test_the_correction_is_added_to_every_gradient() -> None:
@@ -170,7 +181,8 @@ def _pooled_gradient(weights: np.ndarray, parts: Sequence[ExamTensors], settings
         FedAvg().local_update({WEIGHTS: torch.from_numpy(weights)}, {}, part, one, 1, 1)[0] for part in parts
     ]
     total = sum(answer.num_examples for answer in answers)
-    return float(sum(answer.update * answer.num_examples for answer in answers).norm()) / total
+    gradient = torch.stack([answer.update * answer.num_examples for answer in answers]).sum(0)
+    return float(gradient.norm()) / total
 
 
 def test_a_site_of_one_class_keeps_its_control_and_sends_no_change() -> None:
@@ -211,8 +223,10 @@ def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(
     for _, state, kept, answers in rounds(FedBN(), settings, count=2):
         assert not torch.equal(kept[0][NORMS], kept[1][NORMS])
         counts = [answer.num_examples for answer, _ in answers]
-        mean = sum(n * own[NORMS].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
-        np.testing.assert_allclose(state.weights[norms.numpy()], mean.numpy(), rtol=1e-4, atol=1e-6)
+        total = torch.stack([n * own[NORMS].double() for n, own in zip(counts, kept, strict=True)]).sum(0)
+        np.testing.assert_allclose(
+            state.weights[norms.numpy()], total.numpy() / sum(counts), rtol=1e-4, atol=1e-6
+        )
 
 
 def test_fedbn_trains_and_scores_with_the_sites_own_norms() -> None:
@@ -294,11 +308,12 @@ def test_the_adaptive_settings_reach_the_optimiser() -> None:
     federated = algorithm(
         FederationSettings(algorithm="fedyogi", server_learning_rate=0.5, beta1=0.1, beta2=0.2, tau=0.3)
     )
+    assert isinstance(federated, Adaptive)
     made = federated.optimiser
     assert (made.learning_rate, made.beta1, made.beta2, made.tau) == (0.5, 0.1, 0.2, 0.3)
-    assert (
-        made.second_moment is not algorithm(FederationSettings(algorithm="fedadam")).optimiser.second_moment
-    )
+    other = algorithm(FederationSettings(algorithm="fedadam"))
+    assert isinstance(other, Adaptive)
+    assert made.second_moment is not other.optimiser.second_moment
 
 
 def _three(values: Sequence[float]) -> list[Weighted]:
@@ -310,7 +325,7 @@ def _three(values: Sequence[float]) -> list[Weighted]:
 
 def largest(updates: Sequence[Weighted], *, size: int) -> np.ndarray:
     """A rule of one's own."""
-    return np.max([update.source.read(0, size) for update in updates], axis=0)
+    return np.asarray(np.max([update.source.read(0, size) for update in updates], axis=0))
 
 
 def wrong(updates: Sequence[Weighted], *, size: int) -> np.ndarray:

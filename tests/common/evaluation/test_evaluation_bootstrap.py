@@ -75,7 +75,7 @@ def test_pairing_removes_what_two_systems_share() -> None:
         bootstrap.patient_confusions(truth, p, patient, grades=4, patients=30) for p in (better, predicted)
     ]
     weights = bootstrap.resamples(30, replicates=1000, generator=np.random.default_rng(5))
-    paired = bootstrap.difference(accuracy, *both, weights)
+    paired = bootstrap.difference(accuracy, both[0], both[1], weights)
     alone = [bootstrap.estimate(accuracy, system, weights) for system in both]
     assert paired.value == pytest.approx(alone[0].value - alone[1].value)
     assert paired.high - paired.low < sum(e.high - e.low for e in alone) / 2

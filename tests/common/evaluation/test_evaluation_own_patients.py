@@ -27,11 +27,11 @@ def exams(
     for patient in range(patients):
         for _ in range(generator.integers(1, 6)):
             truth = int(generator.integers(0, grades))
-            answers = [
+            alone, federated = (
                 truth if generator.random() < right else int(generator.integers(0, grades))
                 for right in (right_alone, right_federated)
-            ]
-            rows.append((patient, truth, *answers))
+            )
+            rows.append((patient, truth, alone, federated))
     return rows
 
 
@@ -50,7 +50,7 @@ def site(rows: list[ExamRow], drawn: np.ndarray, grades: int = 3) -> Site:
 def brute_accuracy(rows: list[ExamRow], column: int, times: np.ndarray) -> float:
     weight = [times[row[0]] for row in rows]
     right = sum(w for w, row in zip(weight, rows, strict=True) if row[1] == row[column])
-    return right / sum(weight)
+    return float(right / sum(weight))
 
 
 def brute_gains(rows: list[ExamRow], drawn: np.ndarray) -> np.ndarray:

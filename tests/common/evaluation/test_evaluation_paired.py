@@ -61,12 +61,12 @@ def p_value(
 @pytest.mark.parametrize("metric", [accuracy, linear])
 def test_few_patients_are_enumerated(metric: Metric) -> None:
     first, second = matrices(3, patients=6, right=(0.8, 0.6))
-    value = metric(first.sum(axis=0)) - metric(second.sum(axis=0))
+    value = float(metric(first.sum(axis=0)) - metric(second.sum(axis=0)))
     drawn = []
     for swap in product([False, True], repeat=6):
         s = np.array(swap)[:, None, None]
         a, b = np.where(s, second, first), np.where(s, first, second)
-        drawn.append(metric(a.sum(axis=0)) - metric(b.sum(axis=0)))
+        drawn.append(float(metric(a.sum(axis=0)) - metric(b.sum(axis=0))))
     expected = np.mean(np.abs(drawn) >= abs(value) - 1e-12)
     assert 0 < expected < 1
     assert p_value(metric, first, second) == expected
@@ -200,10 +200,10 @@ def test_edges() -> None:
 
 
 def test_a_permutation_without_a_metric_counts_as_extreme() -> None:
-    def precision(confusion: ArrayLike) -> Values:
+    def precision(confusion: ArrayLike) -> np.ndarray:
         matrix = np.asarray(confusion, dtype=np.float64)
         with np.errstate(invalid="ignore"):
-            return matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1)
+            return np.asarray(matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1))
 
     # A patient an exam; the first system answers 1 once and rightly, the second twice and once rightly.
     first, second = (
@@ -215,7 +215,7 @@ def test_a_permutation_without_a_metric_counts_as_extreme() -> None:
     for swap in product([False, True], repeat=3):
         s = np.array([*swap, False])[:, None, None]
         a, b = np.where(s, second, first), np.where(s, first, second)
-        values.append(precision(a.sum(axis=0)) - precision(b.sum(axis=0)))
+        values.append(float(precision(a.sum(axis=0)) - precision(b.sum(axis=0))))
     assert np.isnan(values).sum() == 2
     assert p_value(precision, first, second) == np.mean(np.isnan(values) | (np.abs(values) >= 0.5))
 

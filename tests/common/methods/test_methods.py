@@ -16,7 +16,7 @@ from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
 from common.methods.stages import NetworkResult, Output, Stage, method, networks
 from common.networks.spec import COMBINED, NetworkSpec
-from common.settings import Settings, load
+from common.settings import Settings, TrainingSettings, load
 from common.training.data import MISSING
 from common.training.inputs import labels, training_exams, validation_exams
 from tests.exam_tensors import make_exams
@@ -45,6 +45,16 @@ def answers(
             Output(spec=spec, probabilities=np.stack([1 - yes, yes], axis=1), threshold=float(threshold))
         )
     return found
+
+
+def training(spec: NetworkSpec) -> TrainingSettings:
+    assert spec.training is not None
+    return spec.training
+
+
+def threshold(spec: NetworkSpec) -> int:
+    assert spec.target.threshold is not None
+    return spec.target.threshold
 
 
 def scoring(settings: Settings) -> list[NetworkSpec]:
@@ -81,8 +91,9 @@ class TestRatingStages:
         (puzzle,) = stages(configured())[0].networks
         assert (puzzle.name, puzzle.images, puzzle.scoring, puzzle.fold) == (JIGSAW, ("gs",), False, -1)
         assert (puzzle.target.kind, puzzle.target.classes) == ("permutation", 1000)
+        assert puzzle.jigsaw is not None
         assert (puzzle.jigsaw.image_px, puzzle.jigsaw.tile_px) == (225, 64)
-        assert puzzle.training.sampling == "shuffled"  # a puzzle has no class to balance
+        assert training(puzzle).sampling == "shuffled"  # a puzzle has no class to balance
 
     def test_f_and_g_start_from_the_puzzles_and_vascularity_does_not(self) -> None:
         features = stages(configured())[1].networks
@@ -98,6 +109,7 @@ class TestRatingStages:
             assert head.target.measurement == "hypertrophy"
             assert [piece.part for piece in head.frozen] == ["backbones.0", "backbones.1"]
             for piece, image in zip(head.frozen, ("gs", "doppler"), strict=True):
+                assert piece.network is not None
                 extractor = known[piece.network]
                 assert extractor.images == (image,)
                 assert (extractor.fold, extractor.replica, extractor.target) == (
@@ -139,10 +151,10 @@ class TestRatingStages:
     def test_a_stage_trains_as_its_section_says(self) -> None:
         puzzles, features, fusion = stages(configured("rating_small"))
         settings = configured("rating_small")
-        assert puzzles.networks[0].training.learning_rate == settings.rating.jigsaw.learning_rate
+        assert training(puzzles.networks[0]).learning_rate == settings.rating.jigsaw.learning_rate
         assert puzzles.networks[0].rounds == settings.rating.jigsaw.rounds
         assert {spec.training for spec in features.networks} == {None}
-        assert {spec.training.learning_rate for spec in fusion.networks} == {
+        assert {training(spec).learning_rate for spec in fusion.networks} == {
             settings.rating.head.learning_rate
         }
         assert {spec.rounds for spec in fusion.networks} == {settings.rating.head.rounds}
@@ -156,7 +168,7 @@ class TestTies:
         return decided(answers(scoring(settings), lambda s: [yes(s)]), settings)
 
     def test_two_models_that_disagree(self) -> None:
-        scores = self.decided(lambda s: s.target.threshold <= s.fold, "rating.models=2")
+        scores = self.decided(lambda s: threshold(s) <= s.fold, "rating.models=2")
         assert scores.votes.tolist() == [[[1, 1], [2, 2]]]
         assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [True])
 
@@ -179,7 +191,7 @@ class TestTies:
 
     def test_of_a_majority(self) -> None:
         disagree = self.decided(
-            lambda s: s.target.threshold <= s.fold, "rating.models=2", "rating.decision=majority"
+            lambda s: threshold(s) <= s.fold, "rating.models=2", "rating.decision=majority"
         )
         agree = self.decided(lambda s: True, "rating.models=2", "rating.decision=majority")
         assert (disagree.tie.tolist(), agree.tie.tolist()) == ([True], [False])
@@ -197,7 +209,7 @@ class TestRatingVotes:
         grades = generator.integers(0, 4, size=(20, 5, 2))
         outputs = answers(
             scoring(settings),
-            lambda s: grades[:, s.fold, MEASUREMENTS.index(s.target.measurement)] > s.target.threshold,
+            lambda s: grades[:, s.fold, MEASUREMENTS.index(s.target.measurement)] > threshold(s),
         )
         generator.shuffle(outputs)
         np.testing.assert_array_equal(Rating().votes(outputs, settings), grades)
@@ -208,7 +220,7 @@ class TestRatingVotes:
         bits = np.array(list(itertools.product([0, 1], repeat=6)))
         words = np.tile(np.tri(4, 3, -1), 2)
         nearest = np.abs(bits[:, None] - words).sum(axis=2).argmin(axis=1)
-        outputs = answers(scoring(settings), lambda s: bits[:, 3 * s.replica + s.target.threshold])
+        outputs = answers(scoring(settings), lambda s: bits[:, 3 * s.replica + threshold(s)])
         votes = Rating().votes(outputs, settings)
         np.testing.assert_array_equal(votes[:, 0, 0], nearest)
         np.testing.assert_array_equal(votes[:, 0, 1], nearest)
@@ -286,7 +298,8 @@ class TestAndersen:
 
     def test_the_ensemble_differs_in_its_training_alone(self) -> None:
         _, ensemble = stages(configured("andersen"))
-        trainings = {(spec.training.learning_rate, spec.training.batch_size) for spec in ensemble.networks}
+        trained = [training(spec) for spec in ensemble.networks]
+        trainings = {(settings.learning_rate, settings.batch_size) for settings in trained}
         assert len(trainings) == len({spec.replica for spec in ensemble.networks}) == 10
         assert {spec.layer for spec in ensemble.networks} == {ensemble.networks[0].layer}
 

@@ -153,12 +153,14 @@ class Page(HTMLParser):
 
     def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.links, self.words, self.open = [], [], [], []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href")]
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -14,11 +15,14 @@ CONFIG = (
 )
 
 
-def estimate(value: float, low: float, high: float) -> Json:
+Interval: TypeAlias = tuple[float | None, float | None, float | None]
+
+
+def estimate(value: float | None, low: float | None, high: float | None) -> Json:
     return {"value": value, "ci95": [low, high]}
 
 
-def compared(*, empty: int = 0, shuffled: tuple[float, float, float] = (0.03, 0.02, 0.04)) -> Json:
+def compared(*, empty: int = 0, shuffled: Interval = (0.03, 0.02, 0.04)) -> Json:
     image = {
         "exams": 30,
         "empty": empty,
@@ -35,7 +39,7 @@ def compared(*, empty: int = 0, shuffled: tuple[float, float, float] = (0.03, 0.
     }  # fmt: skip
 
 
-def page_of(folder: Path, heatmaps: list[Json], *, shown: Sequence[Example] = ()) -> str:
+def page_of(folder: Path, heatmaps: Json, *, shown: Sequence[Example] = ()) -> str:
     run = make(folder, scores=full_scores() | {"heatmaps": heatmaps}, config=CONFIG)
     if shown:
         write_examples(run / "figures" / "heatmaps", shown)

@@ -124,7 +124,7 @@ def combined(table: pd.DataFrame, source: str) -> pd.Series:
 def share_right(table: pd.DataFrame, source: str = "decision", site: str | None = None) -> float:
     """Of combined scores, on the exams of a site, or of all that trained."""
     part = table[table["trained_site"]] if site is None else table[table["site"] == site]
-    return (combined(part, source) == combined(part, "truth")).mean()
+    return float((combined(part, source) == combined(part, "truth")).mean())
 
 
 def test_headline_is_the_held_out_exams_of_training_sites(result: Json) -> None:
@@ -227,7 +227,7 @@ def test_systems_with_other_numbers_of_models_are_not_compared() -> None:
 def test_with_as_many_models_the_run_itself_is_compared() -> None:
     tables = others()
     del tables["federated"]
-    result = metrics(frame(), settings=RATING, baselines=tables)
+    result: Json = metrics(frame(), settings=RATING, baselines=tables)
     assert result["baselines"]["federated"]["combined"] == result["combined"]
     difference = result["differences"]["centralised_minus_federated"]
     expected = share_right(tables["centralised"]) - share_right(frame())
@@ -310,11 +310,11 @@ def test_the_same_table_gives_the_same_json() -> None:
 
 def test_without_truth_the_consensus_is_the_reference() -> None:
     table = frame().drop(columns=["truth_hypertrophy", "truth_vascularity"])
-    got = metrics(table, settings=RATING)
+    got: Json = metrics(table, settings=RATING)
     assert got["reference"] == "consensus"
     assert "against_consensus" not in got
     assert "readers" not in got["baselines"]
-    full = metrics(frame(), settings=RATING)
+    full: Json = metrics(frame(), settings=RATING)
     assert got["combined"] == full["against_consensus"]["combined"]
 
 
@@ -332,7 +332,7 @@ def test_one_measurement_of_three_grades_with_gaps() -> None:
             "decision_steatosis": truth,
         }
     )
-    got = metrics(table, settings=LIVER)
+    got: Json = metrics(table, settings=LIVER)
     assert got["steatosis"]["exams"] == 35
     assert got["steatosis"]["accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert got["unseen"] is None
@@ -344,7 +344,7 @@ def test_one_measurement_of_three_grades_with_gaps() -> None:
 def test_a_site_without_graded_exams_gives_null_not_nan() -> None:
     table = frame()
     table.loc[table["site"] == "site-b", ["truth_hypertrophy", "truth_vascularity"]] = -1
-    got = metrics(table, settings=RATING)
+    got: Json = metrics(table, settings=RATING)
     assert got["sites"]["site-b"]["combined"]["accuracy"] == {"value": None, "ci95": [None, None]}
     json.dumps(got, allow_nan=False)
 
@@ -360,7 +360,7 @@ def test_a_method_with_one_score_of_its_own_is_measured_on_that_score() -> None:
     table = frame()
     combined = np.maximum(table["decision_hypertrophy"], table["decision_vascularity"])
     single = table.drop(columns=["decision_hypertrophy", "decision_vascularity"])
-    result = metrics(single.assign(decision_combined=combined), settings=RATING)
+    result: Json = metrics(single.assign(decision_combined=combined), settings=RATING)
     assert list(result["grades"]) == ["combined"]
     assert result["combined"] == metrics(table, settings=RATING)["combined"]
 
@@ -380,4 +380,5 @@ def test_measurements_of_any_name() -> None:
             "label_a": [0, 1], "decision_a": [0, 0],
         }
     )  # fmt: skip
-    assert metrics(table, settings=settings)["a"]["confusion"] == [[1, 0], [1, 0]]
+    got: Json = metrics(table, settings=settings)
+    assert got["a"]["confusion"] == [[1, 0], [1, 0]]
