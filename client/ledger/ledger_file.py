@@ -8,7 +8,6 @@ of a last line is removed by the next entry, which says so: nothing can have lef
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -24,6 +23,7 @@ from client.log import chain as log
 from client.log.audit import REPLY
 from client.site import keys
 from common.errors import StorageError, VerificationError
+from common.machine import file_lock
 from common.privacy.accounting import chain
 from common.privacy.accounting.chain import START, Chain, Entry, Head
 from common.privacy.accounting.spending import Book
@@ -143,14 +143,13 @@ def opened(folder: Path) -> Iterator[Ledger]:
     folder = folder.resolve()
     place = folder / NAME
     try:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = file_lock.hold(place)
     except OSError as error:
-        raise StorageError(f"The privacy ledger {place} cannot be opened: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # released by close, or by the end of the process
-        except OSError as error:
-            raise StorageError(f"The privacy ledger {place} cannot be locked: {error.strerror}") from None
+        raise StorageError(
+            f"The privacy ledger {place} cannot be opened and locked: {error.strerror}"
+        ) from None
+    with file:
+        descriptor = file.fileno()
         ledger = _known.pop(folder, None)
         if ledger is None or not ledger._catch_up(descriptor):
             before = ledger.head if ledger is not None else START
@@ -159,8 +158,6 @@ def opened(folder: Path) -> Iterator[Ledger]:
         ledger._descriptor = descriptor
         yield ledger
         _known[folder] = ledger
-    finally:
-        os.close(descriptor)
 
 
 def read(folder: Path) -> Chain:
@@ -186,27 +183,19 @@ def probe(folder: Path) -> None:
         StorageError: if not: two processes could both spend the last of a budget, or a crash forget what was spent.
     """
     place = folder / f".{FOLDER}-{secrets.token_hex(4)}"
-    descriptors: list[int] = []
     try:
-        descriptors.append(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        descriptors.append(os.open(place, os.O_RDWR))
-        place.unlink()
-        fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fsync(descriptors[0])
-        atomic.sync(folder)
-        excludes = False
-        try:
-            fcntl.flock(descriptors[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            excludes = True
+        with file_lock.hold(place, wait=False) as file:
+            try:
+                excludes = file_lock.is_held(place)
+            finally:
+                place.unlink()
+            os.fsync(file.fileno())
+            atomic.sync(folder)
     except OSError as error:
         raise StorageError(
             f"Expected {folder} to be on a disk that locks files and keeps them (fsync): {error.strerror}. Move the "
             f"site's folder to a local disk"
         ) from None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
     if not excludes:
         raise StorageError(
             f"Expected a lock in {folder} to keep others out, it does not: two processes could both spend the last "

@@ -9,7 +9,6 @@ What a crash left of a last line is removed by the next entry, which says so: no
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from pathlib import Path
 
 from common.errors import StorageError, VerificationError
 from common.hash_chain import START, Entry, Head
-from common.machine import atomic
+from common.machine import atomic, file_lock
 
 NAME = "audit.jsonl"
 BLOCK_BYTES = 8192
@@ -205,12 +204,8 @@ def verify(path: Path) -> Head:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX)  # released by close
-        yield log
-    finally:
-        os.close(log)
+    with file_lock.hold(path) as log:
+        yield log.fileno()
 
 
 def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, durable: bool) -> Head:

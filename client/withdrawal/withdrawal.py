@@ -15,6 +15,7 @@ from pathlib import Path
 from client.data import patient_data
 from client.data.patient_data import Found
 from client.files import atomic
+from client.files.lock import locked
 from client.ledger import ledger_file, ledger_patients
 from client.log import chain as log
 from client.log.audit import REPLY
@@ -57,7 +58,7 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
         VerificationError: if the ledger was changed.
     """
     folder = site.folder
-    with patient_data.alone(folder / FOLDER / ".lock"):
+    with locked(folder / FOLDER / ".lock"):
         secret = ledger_file.site_secret(folder)
         tags = ledger_patients.read(folder, ledger_patients.WITHDRAWN)
         tag = ledger_patients.tag_of(secret, tags, patient)
