@@ -22,7 +22,7 @@ from client.site.site import Site
 from client.withdrawal.withdrawal_statement import CampaignOfPatient
 from client.withdrawal.withdrawal_statement import Statement as Withdrawal
 from common import receipts, settings
-from common.enrolment import Invitation, Registration
+from common.enrolment import Invitation, Registration, keys_fingerprint
 from common.ensemble import statement
 from common.ensemble.statement import NetworkStatement, Statement
 from common.privacy.accounting import chain as ledger
@@ -78,6 +78,7 @@ def signed(folder: Path) -> dict[str, str]:
             site="north", node_key=NAME, receipt_key=PUBLIC_KEY, version="1", code=SecretStr("e" * 64)
         ).dump(),
         "invitation": invitation().dump(),
+        "fingerprint": keys_fingerprint(NAME, PUBLIC_KEY),
         "sum, binding": terms.binding(context, Terms(sites=4, survivors=3, colluders=1, length=5, bits=32)),
         "sum, statement": terms.statement("kind", {"b": NAME, "a": [1, 0.1]}),
         "sum, keys": identity.sign_keys(

@@ -22,6 +22,7 @@ from client.ledger.ledger_head import FOLDER, NAME, secret_path, site_secret
 from client.log import chain as log
 from client.log.audit import REPLY
 from client.site import keys
+from common import hash_chain
 from common.errors import StorageError, VerificationError
 from common.machine import file_lock
 from common.privacy.accounting import chain
@@ -61,9 +62,9 @@ class Ledger:
         last = self.head
         if last.torn_bytes and last.sequence:  # of a first line that was cut short there is nothing to tell
             torn = os.pread(self._descriptor, last.torn_bytes, self._size_bytes)
-            found = {"torn_bytes": len(torn), "torn_hash": hashlib.sha256(torn).hexdigest()}
+            found = hash_chain.torn_facts(torn)
             lines.append(chain.line(chain.REPAIRED, found, last=last, time=_now(), key=key))
-            last = Head(sequence=last.sequence + 1, hash=hashlib.sha256(lines[0]).hexdigest())
+            last = last.after(lines[0])
         lines.append(chain.line(event, facts, last=last, time=_now(), key=key))
         written = b"".join(line + b"\n" for line in lines)
         self._write(written)

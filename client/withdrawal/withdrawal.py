@@ -22,6 +22,7 @@ from client.log.audit import REPLY
 from client.site import keys
 from client.site.site import Site
 from client.withdrawal.withdrawal_statement import CampaignOfPatient, Statement, text
+from common import signed_json
 from common.errors import DataError, VerificationError
 from common.privacy.accounting import chain, spending
 from common.privacy.accounting.spending import Book, PrivateRelease
@@ -148,7 +149,7 @@ def _statement(site: Site, patient: str, found: Found) -> Statement:
         version=VERSION,
         public_key=keys.public_key(folder),
     )
-    signature = keys.signing_key(folder).sign(unsigned.payload()).hex()
+    signature = signed_json.sign(unsigned.payload(), keys.signing_key(folder))
     return unsigned.model_copy(update={"signature": signature})
 
 
