@@ -17,8 +17,7 @@ import synofed
 from common import settings
 from common.cohort_settings import PhantomSettings
 from common.errors import BusyError, DataError
-from common.machine import network_files
-from server.federation import file_lock
+from common.machine import file_lock, network_files
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, public
 from simulation.studies import study as studies
