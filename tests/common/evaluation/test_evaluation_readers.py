@@ -8,7 +8,7 @@ from statsmodels.stats.inter_rater import cohens_kappa
 from common.errors import DataError
 from common.evaluation import bootstrap, paired, readers
 from common.evaluation.agreement import Weights, accuracy, confusion, kappa
-from common.evaluation.readers import WITH, WITHOUT, Row
+from common.evaluation.readers import WITH, WITHOUT, ReaderMetric
 
 # Andersen et al. 2019, test set: golden values in test_evaluation_agreement.
 ANDERSEN = np.array([[39, 4, 1, 0], [5, 28, 11, 0], [0, 11, 29, 4], [0, 0, 8, 36]])
@@ -57,7 +57,9 @@ def draws(replicates: int = 200) -> np.ndarray:
     return bootstrap.resamples(PATIENTS, replicates=replicates, generator=np.random.default_rng(1))
 
 
-def table(given: Mapping[str, np.ndarray], *, permutations: int = 999) -> dict[tuple[str, int | None], Row]:
+def table(
+    given: Mapping[str, np.ndarray], *, permutations: int = 999
+) -> dict[tuple[str, int | None], ReaderMetric]:
     generator = np.random.default_rng(2)
     return {
         (row.metric, row.reader): row
@@ -65,7 +67,7 @@ def table(given: Mapping[str, np.ndarray], *, permutations: int = 999) -> dict[t
     }
 
 
-def difference(row: Row) -> paired.Comparison:
+def difference(row: ReaderMetric) -> paired.Comparison:
     assert row.difference is not None
     return row.difference
 
