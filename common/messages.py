@@ -98,7 +98,9 @@ class PlanReply:
     def __post_init__(self) -> None:
         """Refuse hours outside a week."""
         if any(not 0 <= start < end <= WEEK_MINUTES for start, end in self.hours):
-            raise UpdateError(f"Expected hours within the {WEEK_MINUTES} minutes of a week, got others")
+            raise UpdateError(
+                f"Expected hours within the {WEEK_MINUTES} minutes of a week, got values outside"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The rounds of one group under secure aggregation: five exchanges a round, of which the centre learns one sum.
+"""The rounds of one group under secure aggregation: five exchanges per round, of which the centre learns one sum.
 
 The same face towards the loop as :class:`server.rounds.rounds.GroupRounds`: an exchange is asked, answered and
 closed like a round there, but only the last one commits a round.
@@ -217,7 +217,9 @@ class SumRounds:
             if not isinstance(reply, SumReply):
                 raise UpdateError(f"Expected a phase of a secure sum of {site}, got what it trained")
             if reply.request_id != request_id or reply.site != site:
-                raise UpdateError(f"Expected the reply of {site} to request {request_id}, got another's")
+                raise UpdateError(
+                    f"Expected the reply of {site} to request {request_id}, got a reply to a different one"
+                )
             attempt.accept(site, reply.says)
         except (UpdateError, VerificationError) as error:
             self.drop(site, str(error))
