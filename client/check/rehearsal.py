@@ -152,13 +152,13 @@ def _rehearsed(
     request = _request(spec, settings)
     step_s, other_s, reply = _timed(rehearsing, request, settings, device)
     learnt = reply.networks[spec.name].num_examples > 0
-    packed = wire.encode_train_reply(_withheld(reply, spec, site, store), encoding=request.encoding)
+    packed = wire.encode(_withheld(reply, spec, site, store), encoding=request.encoding)
     return Rehearsed(
         network=spec.name,
         networks=len(members),
         seconds=other_s + _steps(spec, settings, site, store) * step_s if learnt else math.nan,
         up_bytes=wire.contents(packed).size_bytes,
-        down_bytes=wire.contents(wire.encode_train_request(replace(request, attached={}))).size_bytes,
+        down_bytes=wire.contents(wire.encode(replace(request, attached={}))).size_bytes,
         sent=tuple(_sent(packed)),
         tensors=build.layout(spec, settings.network).entries,
     )

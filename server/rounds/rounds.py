@@ -23,6 +23,7 @@ from common.messages import (
     MissingWeights,
     NetworkReply,
     Refusal,
+    RoundReply,
     TrainReply,
     TrainRequest,
     Weights,
@@ -192,7 +193,7 @@ class GroupRounds:
             attached=attached,
         )
 
-    def accept(self, site: str, reply: TrainReply | Refusal) -> None:
+    def accept(self, site: str, reply: RoundReply | Refusal) -> None:
         """Take one site's answer; a malformed, non-finite, late or second one is dropped with its reason."""
         current = self._current()
         if site not in current.waiting:
@@ -201,6 +202,8 @@ class GroupRounds:
             self.drop(site, REFUSED + reply.code)
             return
         try:
+            if not isinstance(reply, TrainReply):
+                raise UpdateError(f"Expected what {site} trained, got a phase of a secure sum")
             self._check(reply, site=site)
         except UpdateError as error:
             self.drop(site, str(error))

@@ -22,9 +22,9 @@ import pandas as pd
 
 from common.errors import DataError
 from common.evaluation import mistakes
+from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from common.training.data import MISSING
 from simulation.evaluation import own_patients
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 

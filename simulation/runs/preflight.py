@@ -17,13 +17,13 @@ from common.aggregation.algorithms import algorithm
 from common.cohort_settings import PhantomSettings, PublicSettings
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
-from common.exam import Exam
+from common.exam import MISSING, Exam
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training import trainable
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
 from server.rounds.quorum import check_quorum
 from simulation.cohorts import public as publics

@@ -30,6 +30,7 @@ from client.site.site import Site
 from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError, DataError, refusal
 from common.evaluation import agreement
+from common.exam import MISSING
 from common.machine import encoder_files
 from common.machine.encoder_files import About
 from common.networks import build
@@ -37,7 +38,7 @@ from common.networks.backbones import backbone
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.settings import Settings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.inputs import inputs, labels, training_exams
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings

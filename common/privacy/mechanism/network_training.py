@@ -19,12 +19,13 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from common.errors import ConfigurationError
+from common.exam import MISSING
 from common.networks import build
 from common.networks.jigsaw import TILES
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.mechanism.network_step import PictureGradients, Pictures, private_network_gradient
 from common.privacy.mechanism.patient_step import StepSettings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels
 from common.training.local import LocalUpdate, fresh_optimiser

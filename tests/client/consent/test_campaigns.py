@@ -165,7 +165,7 @@ from client.rounds import exchange
 plan = PlanRequest(
     campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
 )
-answer = exchange.answer_plan(Path(sys.argv[1]), wire.encode_plan_request(plan))
+answer = exchange.answer_plan(Path(sys.argv[1]), wire.encode(plan))
 print(answer["refusal"]["code"], "torch" in sys.modules, "pandas" in sys.modules)
 """
 
