@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from common.exam import Quarantined
 
 DOCTOR_PICTURES = 200
-"""Up to so many, the doctor looks at each; a picture of 1024 x 768 takes it 0.15 s."""
+"""Up to this many pictures, the doctor looks at each; a picture of 1024 x 768 takes it 0.15 s."""
 POOR_KAPPA = 0.4
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"^no reader gave a grade$", "no reader gave a grade"),

@@ -24,7 +24,7 @@ LEAST_GPU_BYTES = 2e9
 
 
 def findings(site: Site) -> tuple[list[Finding], list[DetailRow]]:
-    """Everything but the disk, which depends on the plan; and the rows behind it."""
+    """Findings on everything but the disk, which depends on the plan, and the rows behind them."""
     found = [_device(site), _memory()]
     open_to_others = file_permissions.check(site.folder)
     found += [warning("place", _counted(one, site.folder)) for one in open_to_others]

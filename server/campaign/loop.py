@@ -73,7 +73,7 @@ class Loop:
         observer: told of every round and of every change of a site.
         federation: deadlines.
         pace: how often to ask.
-        patient: whether what may pass is waited for; a simulation is told at once.
+        patient: whether to wait for what may pass; a simulation is told at once.
     """
 
     def __init__(

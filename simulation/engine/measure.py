@@ -131,7 +131,7 @@ def _steps(step_s: float, budget_s: float) -> int:
 
 
 def _train_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exams: int, steps: int) -> float:
-    """Seconds of a round of so many steps."""
+    """Seconds of a round with this many steps."""
     torch.set_num_threads(settings.compute.threads)
     local, data, weights = _local(spec, settings, device, exams, steps)
     started = time.perf_counter()
@@ -140,7 +140,7 @@ def _train_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exa
 
 
 def _score_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exams: int) -> float:
-    """Seconds of scoring so many exams."""
+    """Seconds to score this many exams."""
     torch.set_num_threads(settings.compute.threads)
     local, data, weights = _local(spec, settings, device, exams, 1)
     started = time.perf_counter()
