@@ -317,5 +317,7 @@ class Loop:
         if not self._waiting_for_disk:
             self._waiting_for_disk = True
             self._observer(
-                CentreNews(reason=f"the disk is full: {error.strerror}; free some, it goes on by itself")
+                CentreNews(
+                    reason=f"the disk is full: {error.strerror}; free some space, it continues by itself"
+                )
             )
