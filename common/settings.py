@@ -9,13 +9,13 @@ held out.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
+from common import signed_json
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
@@ -323,7 +323,7 @@ class Settings(Section):
 
     def plan_json(self) -> str:
         """Canonical JSON of :meth:`plan`, the text that is hashed and sent."""
-        return json.dumps(self.plan(), sort_keys=True, separators=(",", ":"))
+        return signed_json.canonical(self.plan())
 
     def plan_hash(self) -> str:
         """SHA-256 of the canonical JSON of :meth:`plan`, in hex."""

@@ -7,7 +7,6 @@ there, so it is whole or absent; a lock lets one process build while others wait
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -32,6 +31,7 @@ from client.data.tables.tables import Reading, Tables, read_tables
 from client.site.keys import site_secret
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
+from common.machine import file_lock
 from common.settings import Settings
 from common.training.data import ExamTensors
 
@@ -216,8 +216,7 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid == os.geteuid():
         folder.chmod(0o700)  # pictures and patients' ids: not for other accounts of this machine
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock.hold(folder / file_lock.NAME):
         for left_over in folder.glob(".building-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         yield

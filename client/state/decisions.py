@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from client.files import atomic, lock
 from client.site.site import Site
 from client.state.approved_budget import ApprovedBudget
+from common import signed_json
 from common.errors import DataError, PolicyError
 from common.section import Section
 from common.settings import Settings
@@ -107,7 +107,7 @@ def understood(text: bytes, *, name: str) -> Settings:
     if len(text) > MAXIMUM_PLAN_BYTES:
         raise DataError(f"Expected a plan of at most {MAXIMUM_PLAN_BYTES} bytes, got {len(text)}")
     try:
-        return Settings.model_validate({**json.loads(text), "name": name})
+        return Settings.model_validate({**signed_json.parse(text), "name": name})
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"Expected a plan that this version understands: {error!s:.2000}") from None
 

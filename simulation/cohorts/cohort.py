@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client.data.tables.rows import read_rows
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from server.federation import file_lock
+from common.machine import file_lock
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream

@@ -313,7 +313,7 @@ def test_an_id_that_lost_its_zeros_is_named_with_the_exam_that_it_is(folder: Fol
 
 
 def _deep(folder: Folder, exam: str, shift: int) -> None:
-    values = speckle(int(exam[1:]))[..., 0].astype(np.uint16) << shift
+    values = (speckle(int(exam[1:]))[..., 0].astype(np.uint16) << shift).astype(np.uint16)
     (folder.path / "images" / f"{exam}_gs.png").write_bytes(png16(values))
 
 
