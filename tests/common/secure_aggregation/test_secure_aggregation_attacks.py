@@ -284,7 +284,7 @@ def test_signatures_of_strangers_or_counted_twice_are_refused() -> None:
         ((*NAMES[:4], "Zenith"), (*request.signatures[:4], strange), "of survivors"),
         ((*NAMES[:4], NAMES[3]), (*request.signatures[:4], request.signatures[3]), "in order, each once"),
         (NAMES[:5], (*request.signatures[:4], request.signatures[3]), "Espoo did not sign"),
-        (NAMES[:5], request.signatures[:4], "of some survivors"),
+        (NAMES[:5], request.signatures[:4], "of survivors"),
     ):
         changed = UnmaskRequest(context=context(), signers=signers, signatures=signatures)
         round_.refuses(changed, message)
