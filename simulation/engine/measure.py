@@ -41,7 +41,7 @@ class Measured:
         step_s: one training step of a whole batch.
         exam_s: scoring one exam.
         batch_size: exams per step, for which ``step_s`` holds.
-        measured_batch_size: exams a step that was measured; where it is smaller, ``step_s`` is scaled up.
+        measured_batch_size: exams per measured step; where it is smaller, ``step_s`` is scaled up.
         steps: that were measured, after a warm-up.
         device: where.
         threads: of each worker.
@@ -120,7 +120,7 @@ def measure_all(
 
 
 def _fitting(batch_size: int, exam_s: float, budget_s: float) -> int:
-    """Exams a step that fit into a time."""
+    """Exams per step that fit into a time budget."""
     return max(min(PROBE_EXAMS, batch_size), min(batch_size, int(budget_s / exam_s)))
 
 
