@@ -141,7 +141,7 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
         lines = sum_tasks.participation_lines(site, settings, state.without)
     except SynofedError as error:
         return (f"not known: {error}",)
-    return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
+    return (*lines, "the centre learns this, and it stays fixed for the campaign (`approve --without`)")
 
 
 def _again(site: Site, settings: Settings, objection: str) -> str:
@@ -150,9 +150,9 @@ def _again(site: Site, settings: Settings, objection: str) -> str:
         return ""
     budget = approved_budget.of(site, settings, after=0)
     return (
-        f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
+        f"An approval covers epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
         f"steps, and "
-        f"{budget.again} of them drawn a second time; a second run needs another."
+        f"{budget.again} of them drawn a second time; a second run needs a second approval."
     )
 
 

@@ -1,6 +1,6 @@
 """How the ensemble that came back grades this site's own patients, beside its own readers; nothing of it leaves.
 
-Patients that were held out are a test; those that the networks were trained on are not, and are told apart.
+Patients that were held out are a test; those that the networks were trained on are not, and are kept apart.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ class Policy(Section):
     differential privacy runs."""
     maximum_delta: Share = 1e-5
     minimum_peers: Positive = 2
-    """In a secure sum: so many other sites whose keys are in ``[peers]``."""
+    """In a secure sum: how many other sites must have their keys in ``[peers]``."""
     colluders: Count = 0
-    """In a secure sum: against so many sites that work together with the centre the plan has to protect."""
+    """In a secure sum: how many sites colluding with the centre the plan must protect against."""
     few_peers: Literal["refuse", "full_noise"] = "refuse"
     """What happens where a plan asks for less than these two: no part is taken, or, in a campaign with differential
     privacy, this site adds all the noise itself and relies on nobody."""

@@ -326,7 +326,7 @@ class GroupRounds:
                 raise nothing_trained(untrained, where=f"Round {current.server_round} of {self.group.name}")
 
     def _check_quorum(self, current: _Round) -> None:
-        """Of ``"all"`` sites each has to answer; of a number of sites, so many have to train."""
+        """With ``"all"`` every site must answer; with a number, that many sites must train."""
         federation = self._settings.federation
         needed = federation.needed(len(self._sites))
         idle = [] if federation.quorum == "all" else self._idle(current)

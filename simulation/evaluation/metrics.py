@@ -32,7 +32,7 @@ COLOUR = "counted_colour"
 SOURCES = {"majority": "majority", "commonest": "commonest", COLOUR: "colour"}
 """Answers that stand in the run's own table: name among the baselines -> prefix of their columns."""
 EXAMPLES = 20
-"""Of errors of two grades and more, so many are named for each score."""
+"""How many errors of two grades or more are named for each score."""
 _REQUIRED = ("exam_id", "patient_id", "site", "device", "trained_site")
 
 

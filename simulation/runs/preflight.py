@@ -326,7 +326,7 @@ def _unseen(phantom: PhantomSettings, settings: Settings, device: str) -> SiteEx
 
 
 def _at_best(patients: int, phantom: PhantomSettings, settings: Settings) -> ExamTensors:
-    """So many patients, each with every grade: what cannot be trained of them cannot be of any such cohort.
+    """This many patients, each with every grade: what cannot be trained of them cannot be of any such cohort.
 
     Raises:
         DataError: if there are fewer training patients than folds, as the site's store would.

@@ -53,7 +53,7 @@ from simulation.runs.projection import projection
 PICTURES = 128
 """Exams whose features are computed together."""
 MANY_PATIENTS = 100
-"""From so many phantoms on, processes that make them side by side are worth starting."""
+"""The fewest phantoms for which making them in parallel processes pays off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,7 +55,7 @@ def test_a_plan_that_differs_from_the_approved_hash(centre: Centre) -> None:
     asked = replace(centre.train_request(), plan_hash=more.plan_hash())
     centre.refused(centre.train(asked), "unapproved", says="Nobody has approved")
     never = replace(centre.train_request(), plan_hash="f" * 64)
-    centre.refused(centre.train(never), "policy", says="whose plan this site was asked about")
+    centre.refused(centre.train(never), "policy", says="whose plan this site has been asked about")
 
 
 def test_an_approved_plan_whose_file_was_changed(centre: Centre) -> None:
@@ -231,7 +231,7 @@ def test_attached_weights_that_nobody_asked_for_are_not_kept(centre: Centre) -> 
     weights = np.ones(1000, np.float32)
     request = replace(centre.train_request(), attached={WeightsRef.of(weights).hash: weights})
     centre.refused(
-        centre.train(request), "update", says="Expected attached weights that the request refers to"
+        centre.train(request), "update", says="Expected only attached weights that the request refers to"
     )
     assert not (centre.folder / "cache").exists()
 

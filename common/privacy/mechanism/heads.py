@@ -168,7 +168,7 @@ def logits(
     """Answers of heads of one shape.
 
     Raises:
-        ConfigurationError: if the weights are not those of so many heads.
+        ConfigurationError: if the number of weights does not match the number of heads.
     """
     *hidden, last = layers(weights, shape, heads=len(features))
     for layer in hidden:

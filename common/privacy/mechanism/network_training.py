@@ -54,7 +54,7 @@ def private_network_steps(
         data: the site's exams.
         local: what to train and how; ``sampling`` must be ``all``, for patients are drawn by ``sample_rate``.
         settings: clipping, noise, rate and denominator of each step; public.
-        images: at most so many of a patient's exams enter (k).
+        images: the most of a patient's exams that enter (k).
         class_weights: public constants of the loss, one per class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.
