@@ -62,7 +62,7 @@ def permitted(folder: Path, maximum: int, asked: TrainRequest) -> bool:
     )
     site = Site.open(folder)
     try:
-        understood = campaigns.permitted(site, asked.plan_hash, name=asked.campaign)
+        understood = campaigns.settings_of_approved(site, asked.plan_hash, name=asked.campaign)
         answered_rounds.check(folder, asked)
         requests.checked(asked, understood, algorithm(understood.federation), device=CPU)
         answered_rounds.claim(folder, asked)
