@@ -17,7 +17,7 @@ import torch
 import synofed
 from client.consent import campaigns, timing
 from client.rounds import node
-from client.site.policy import Policy
+from client.site.policy import NEWEST, Policy
 from client.site.site import Site
 from client.state import busy, decisions
 from client.state.decisions import Status
@@ -393,7 +393,7 @@ def test_policy_commands(tmp_path: Path, command: Command) -> None:
 def test_the_example_is_the_policy_that_permits_nothing() -> None:
     root = Path(synofed.__file__).parent
     example = tomllib.loads((root / "configs" / "site.example.toml").read_text(encoding="utf-8"))
-    assert Policy.model_validate(example["policy"]) == Policy()
+    assert Policy.model_validate(example["policy"]) == Policy(version=NEWEST)
     assert set(example["policy"]) | {"maximum_epsilon", "maximum_delta", "hours", "time_zone"} == set(
         Policy.model_fields
     )
