@@ -22,8 +22,10 @@ from client.state import decisions
 from client.state.decisions import Status
 from common.errors import BudgetError, PolicyError, StorageError, UnapprovedError
 from common.messages import Signed
+from common.privacy.mechanism.network_training import PrivateTraining
 from common.privacy.mechanism.patient_step import StepSettings
 from common.version import VERSION
+from tests import asking
 from tests.asking import Centre, change_policy
 from tests.client.rounds import test_private_network as whole
 from tests.ledgers import patients
@@ -60,7 +62,7 @@ def order(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         return noted
 
-    monkeypatch.setattr(booking.answered_rounds, "claim", noting("claimed", booking.answered_rounds.claim))
+    monkeypatch.setattr(answered_rounds, "claim", noting("claimed", answered_rounds.claim))
     monkeypatch.setattr(Ledger, "_write", noting("booked", Ledger._write))
     monkeypatch.setattr(booking, "os", SimpleNamespace(urandom=noting("drawn", os.urandom)))
     return happened
@@ -83,15 +85,13 @@ def test_a_round_is_claimed_then_booked_and_only_then_drawn(centre: Centre, orde
 def test_a_network_is_built_before_its_first_step_is_booked(
     centre: Centre, order: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from client.rounds import private_network
-
-    made = private_network.PrivateTraining.__init__
+    made = PrivateTraining.__init__
 
     def built(self: object, *given: object, **named: object) -> None:
         made(self, *given, **named)  # type: ignore[arg-type]
         order.append("built")
 
-    monkeypatch.setattr(private_network.PrivateTraining, "__init__", built)
+    monkeypatch.setattr(PrivateTraining, "__init__", built)
     assert isinstance(centre.train(centre.train_request()), Signed)
     assert order == ["claimed", "built", "booked", *["booked", "drawn"] * 4]  # first the ledger's opening
 
@@ -146,7 +146,7 @@ def test_another_request_for_a_claimed_round_books_nothing(centre: Centre, order
 
 def test_where_the_policy_approves_campaigns_nothing_is_claimed(tmp_path: Path, order: list[str]) -> None:
     centre = Centre(
-        whole.asking.site(tmp_path / "north", policy=whole.POLICY + 'approval = "automatic"\n'),
+        asking.site(tmp_path / "north", policy=whole.POLICY + 'approval = "automatic"\n'),
         whole.settings(),
     )
     centre.plan(centre.plan_request())
