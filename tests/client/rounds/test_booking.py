@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 import client.rounds
+from client.consent import answered_rounds
 from client.ledger import ledger, ledger_file
 from client.ledger.ledger_file import Ledger
 from client.rounds import booking
