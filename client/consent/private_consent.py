@@ -10,6 +10,7 @@ from client.data.site_store import site_store
 from client.data.store import eligible
 from client.ledger import ledger
 from client.site.site import Site
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.planning import private_steps
 from common.settings import Settings
 
@@ -29,6 +30,6 @@ def check(site: Site, settings: Settings) -> None:
         kind="forecast",
         campaign=settings.name,
         plan_hash=settings.plan_hash(),
-        server_round=settings.federation.rounds,
+        server_round=longest_stage_rounds(settings),
     )
     ledger.check_plan(site, whole, eligible(site_store(site, settings)))

@@ -36,6 +36,7 @@ from client.state.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError, UpdateError
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.methods.rounds import stage_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
@@ -223,7 +224,7 @@ def _step(request: TrainRequest, settings: Settings, work: Work, booking: Bookin
     """Each head's step down the gradient of all; in the round that only scores, which reads nothing, none."""
     privacy = settings.privacy
     assert privacy is not None, "a campaign without [privacy] trains elsewhere"
-    if request.server_round > settings.federation.rounds:
+    if request.server_round > stage_rounds(work.planned.values(), settings):
         return dict.fromkeys(work.planned)
     weights = vector_of(request, work)
     if booking is None:
