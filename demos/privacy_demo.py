@@ -45,7 +45,7 @@ class Demo:
         self._say("1. Public encoders from phantoms of other machines: no patient's budget is spent")
         self._typed("pretrain", str(CONFIGS / "pretrain.toml"))
         self._say("2. What the campaign will cost, and the annex that is signed before it")
-        size = ("--patients", "450", "--sites", "5")
+        size = ("--total-patients", "450", "--sites", "5")
         self._typed("privacy", "plan", private, *size, "--dpia", "dpia.html")
         self._say("3. The campaign: 60 rounds at five sites, epsilon 3 for each patient")
         self._typed("simulate", private)

@@ -132,7 +132,7 @@ def opened(cohort: Cohort, settings: Settings) -> Campaign:
         site = Site.open(member.folder)
         store = site_store(site, settings)
         read = features.features(site, list(planned.values()), settings, frozen, device=CPU, store=store)
-        work = private_round.ready(store, planned, settings, read, device=CPU)
+        work = private_round.ready(store, planned, settings, read)
         sites.append(tuple(work.heads))
         order = [planned[name] for name in work.order]
         held_out = torch.nonzero(store.tensors.fold == MISSING).flatten()

@@ -18,7 +18,7 @@ WITH = {
     ),
     "cohort split": ("nothere.csv", "--out", "made"),
     "cohort show": ("nothere",),
-    "privacy plan": (CONFIG, "--patients", "300", "--sites", "3"),
+    "privacy plan": (CONFIG, "--total-patients", "300", "--sites", "3"),
     "privacy audit": ("nothere", "--empirical"),
     "federation provision": ("--name", "n", "--address", "localhost:8443"),
     "readers": ("nothere.csv",),

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 from client.files import atomic
+from client.site.site import Site
 from client.state import decisions
 from common.errors import PolicyError, UnapprovedError
 from common.messages import TrainRequest
@@ -57,6 +58,18 @@ def claim(site_folder: Path, request: TrainRequest, *, asker: str | None = None)
             atomic.write(
                 place, json.dumps(known | dict.fromkeys(_keys(request), asker or request.request_id)).encode()
             )
+
+
+def claim_at(site: Site, request: TrainRequest, *, asker: str | None = None) -> None:
+    """As :func:`claim`, where campaigns are approved one by one; elsewhere nothing is noted.
+
+    Raises:
+        UnapprovedError: as :func:`claim`.
+        PolicyError: as :func:`claim`.
+        StorageError: as :func:`claim`.
+    """
+    if site.policy.approval == "each":
+        claim(site.folder, request, asker=asker)
 
 
 def meet(site_folder: Path, plan_hash: str, run: str) -> None:

@@ -11,10 +11,8 @@ from client.data.store import eligible
 from client.ledger import ledger
 from client.site.site import Site
 from common.methods.rounds import longest_stage_rounds
-from common.privacy.accounting.spending import PrivateRelease
 from common.privacy.planning import private_steps
 from common.settings import Settings
-from common.version import VERSION
 
 
 def check(site: Site, settings: Settings) -> None:
@@ -25,23 +23,13 @@ def check(site: Site, settings: Settings) -> None:
         PolicyError: if the policy permits no private release.
         DataError: if two identifiers look like one patient's.
     """
-    release = _forecast(settings, private_steps.steps(settings))
-    ledger.check_plan(site, release, eligible(site_store(site, settings)))
-
-
-def _forecast(settings: Settings, steps: int) -> PrivateRelease:
     privacy = settings.privacy
     assert privacy is not None, "asked for campaigns with privacy alone"
-    return PrivateRelease(
+    whole = privacy.release(
+        private_steps.steps(settings),
         kind="forecast",
         campaign=settings.name,
         plan_hash=settings.plan_hash(),
-        request_id="",
         server_round=longest_stage_rounds(settings),
-        group="",
-        version=VERSION,
-        steps=privacy.steps(steps),
-        max_grad_norm=privacy.max_grad_norm,
-        patients=privacy.patients,
-        images=privacy.images,
     )
+    ledger.check_plan(site, whole, eligible(site_store(site, settings)))

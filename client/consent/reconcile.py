@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from client.data.site_store import site_store
+from client.data.store import everybody
 from client.ledger import behind, ledger
 from client.ledger.behind import Owed
 from client.site.site import Site
@@ -44,8 +45,7 @@ def reconcile(
     found = behind.owed(site, [one.receipt for one in kept], whole=whole)
     settled = [(one, behind.settings_of(site, one, texts)) for one in found if one.debits]
     for one, settings in settled:
-        patients = sorted(set(map(str, site_store(site, settings).exams["patient_id"])))
-        ledger.book_lost(site, _lost(one, settings), patients)
+        ledger.book_lost(site, _lost(one, settings), everybody(site_store(site, settings)))
     behind.settle(site, found)
     return found
 
@@ -60,18 +60,12 @@ def _lost(one: Owed, settings: Settings) -> PrivateRelease | UnboundedRelease:
             server_round=1,
             version=VERSION,
         )
-    return PrivateRelease(
+    return privacy.release(
+        one.debits,
         kind=RECONCILED,
         campaign=receipt.campaign,
         plan_hash=receipt.plan_hash,
-        request_id="",
         server_round=longest_stage_rounds(settings),
-        group="",
-        version=VERSION,
-        steps=privacy.steps(one.debits),
-        max_grad_norm=privacy.max_grad_norm,
-        patients=privacy.patients,
-        images=privacy.images,
     )
 
 

@@ -117,10 +117,19 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
         return store
 
 
+def training_exams(store: Store) -> pd.DataFrame:
+    """The exams that are not held out, as :attr:`Store.exams` has them."""
+    return store.exams[store.exams["fold"] != MISSING]
+
+
 def eligible(store: Store) -> list[str]:
-    """Identifiers of the patients who have a training exam, in their own order."""
-    exams = store.exams
-    return sorted(set(map(str, exams["patient_id"][exams["fold"] != MISSING])))
+    """Identifiers of the patients who have a training exam, in their own order: releases are debited to them."""
+    return sorted(set(map(str, training_exams(store)["patient_id"])))
+
+
+def everybody(store: Store) -> list[str]:
+    """Identifiers of all patients, in their own order; who is held out now may have been trained on before."""
+    return sorted(set(map(str, store.exams["patient_id"])))
 
 
 def close_all() -> None:

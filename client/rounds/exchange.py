@@ -249,7 +249,7 @@ def trained_openly(
     patients = unprotected.patients(site, settings)
     reply = _trained(site, request, settings, compute)
     if isinstance(reply, TrainReply):
-        claim(site, request, asker)
+        answered_rounds.claim_at(site, request, asker=asker)
         unprotected.book(site, request, patients | unprotected.patients(site, settings))
     return reply
 
@@ -263,21 +263,9 @@ def trained_privately(
     asker: str | None = None,
 ) -> TrainReply | MissingWeights:
     """What a private round gave, as :func:`trained_openly`; it is booked before it is drawn."""
-    from client.rounds import private_round, unprotected  # noqa: PLC0415  torch
+    from client.rounds import private_round  # noqa: PLC0415  torch
 
-    work = private_round.prepare(site, request, settings, device=device_of(site, compute))
-    if isinstance(work, MissingWeights):
-        return work
-    claim(site, request, asker)
-    if not settings.private:
-        unprotected.book(site, request, frozenset(work.patients))
-    return private_round.release(site, request, settings, work)
-
-
-def claim(site: Site, request: TrainRequest, asker: str | None) -> None:
-    """Note that a round was asked for, where campaigns are approved (:mod:`client.consent.answered_rounds`)."""
-    if site.policy.approval == "each":
-        answered_rounds.claim(site.folder, request, asker=asker)
+    return private_round.train(site, request, settings, device=device_of(site, compute), asker=asker)
 
 
 def _trained(

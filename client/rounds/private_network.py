@@ -6,26 +6,22 @@ method ``probe`` exists (:mod:`client.rounds.private_round`).
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
+from jaxtyping import Float32
 
 from client.data.site_store import site_store
-from client.ledger import ledger
-from client.rounds.booking import PRIVATE_STEP, booking
+from client.rounds.booking import Booking
 from client.site.site import Site
 from client.state.weights_cache import WeightsCache
-from common.messages import NetworkReply, TrainReply, TrainRequest
+from common.messages import TrainRequest
 from common.networks.spec import NetworkSpec
-from common.privacy.accounting.accounting import PrivateSteps
-from common.privacy.mechanism.network_training import private_network_steps
-from common.privacy.mechanism.patient_step import StepSettings
-from common.privacy.settings import PrivacySettings
+from common.privacy.mechanism.network_training import PrivateTraining
+from common.privacy.planning.private_steps import class_weights
 from common.settings import Settings
+from common.training.data import ExamTensors
 from common.training.local_settings import LocalSettings, local_settings
 
 
@@ -34,10 +30,10 @@ def train(
     request: TrainRequest,
     settings: Settings,
     planned: Mapping[str, NetworkSpec],
+    booking: Booking,
     *,
-    patients: Sequence[str],
     device: torch.device,
-) -> TrainReply:
+) -> dict[str, Float32[np.ndarray, " _"] | None]:
     """Train networks for one round; nothing leaves unless all of its steps could be booked.
 
     Args:
@@ -45,8 +41,11 @@ def train(
         request: what to train, from which weights; checked, and its frozen weights in the site's cache.
         settings: of the campaign, as the site approved it; with noise.
         planned: the networks that were asked for, by name.
-        patients: identifiers of all who are eligible.
+        booking: of the round, which is claimed.
         device: where to compute.
+
+    Returns:
+        Each network's update; ``None`` once its rounds are over.
 
     Raises:
         BudgetError: if the round is beyond the policy's cap, or beyond what was approved: asked before it, for all
@@ -55,8 +54,6 @@ def train(
         ConfigurationError: if a network cannot be trained so.
         StorageError: if a step cannot be booked.
     """
-    privacy = settings.privacy
-    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
     cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     locals_ = {
         name: local_settings(
@@ -68,79 +65,38 @@ def train(
         for name, spec in planned.items()
     }
     trained = {name: local for name, local in locals_.items() if request.server_round <= local.rounds}
-    round_ = _Round(site, request, settings, privacy, patients)
+    store = site_store(site, settings)
+    owners = zip(map(str, store.exams["patient_id"]), store.tensors.patient.tolist(), strict=True)
+    numbers = dict(owners)
     if trained:
-        round_.check(sum(local.training.local_steps for local in trained.values()))
-    return TrainReply(
-        site=site.name,
-        request_id=request.request_id,
-        networks={
-            name: NetworkReply(
-                update=round_.update(local) if name in trained else None,
-                num_examples=1,
-                loss=float("nan"),
-                histograms=None,
-            )
-            for name, local in locals_.items()
-        },
+        booking.check(sum(local.training.local_steps for local in trained.values()))
+    return {
+        name: _update(request, settings, local, store.tensors, booking, numbers) if name in trained else None
+        for name, local in locals_.items()
+    }
+
+
+def _update(
+    request: TrainRequest,
+    settings: Settings,
+    local: LocalSettings,
+    data: ExamTensors,
+    booking: Booking,
+    numbers: Mapping[str, int],
+) -> Float32[np.ndarray, " _"]:
+    """One network's, of a round's steps, each booked before it is drawn."""
+    training = PrivateTraining(
+        torch.from_numpy(np.array(request.weights[local.spec.name])),
+        data,
+        local,
+        booking.step,
+        images=booking.release.images,
+        class_weights=torch.tensor(class_weights(local.spec, settings)),
+        server_round=request.server_round,
+        seed=settings.seed,
     )
-
-
-class _Round:
-    """One round of a site, with the patients whom it is debited to."""
-
-    def __init__(
-        self,
-        site: Site,
-        request: TrainRequest,
-        settings: Settings,
-        privacy: PrivacySettings,
-        patients: Sequence[str],
-    ) -> None:
-        self._site, self._request, self._settings, self._privacy = site, request, settings, privacy
-        self._patients = patients
-        store = site_store(site, settings)
-        self._data = store.tensors
-        owners = zip(map(str, store.exams["patient_id"]), self._data.patient.tolist(), strict=True)
-        self._numbers = dict(owners)
-        self._booking = partial(booking, request, privacy, kind=PRIVATE_STEP)
-
-    def check(self, steps: int) -> None:
-        """Whether this many steps are permitted, so that nothing is spent on half a round."""
-        ledger.check(self._site, self._booking(steps=steps), self._patients)
-
-    def update(self, local: LocalSettings) -> np.ndarray:
-        """One network's."""
-        privacy = self._privacy
-        step = StepSettings(
-            max_grad_norm=privacy.max_grad_norm,
-            noise_multiplier=privacy.steps(1).noise_multiplier,
-            sample_rate=privacy.sample_rate,
-            patients=privacy.patients,
-        )
-        trained = private_network_steps(
-            torch.from_numpy(np.array(self._request.weights[local.spec.name])),
-            self._data,
-            local,
-            step,
-            images=privacy.images,
-            class_weights=class_weights(local.spec, self._settings),
-            server_round=self._request.server_round,
-            seed=self._settings.seed,
-            reserve=self._reserve,
-            entropy_of=partial(os.urandom, 32),
-        )
-        return trained.update.numpy()
-
-    def _reserve(self, steps: PrivateSteps) -> frozenset[int]:
-        reserved = ledger.reserve(self._site, self._booking(steps=steps.count), self._patients)
-        return frozenset(self._numbers[name] for name in reserved.patients)
-
-
-def class_weights(spec: NetworkSpec, settings: Settings) -> Tensor:
-    """The plan's, of networks that tell grades apart; others weigh their classes alike."""
-    assert settings.privacy is not None
-    given = settings.privacy.class_weights.get(spec.target.measurement)
-    if given is None or spec.target.kind != "nominal":
-        return torch.ones(spec.target.classes)
-    return torch.tensor(given)
+    for _ in range(local.training.local_steps):
+        draw = booking.draw()
+        training.step(frozenset(numbers[name] for name in draw.patients), entropy=draw.entropy)
+    update: Float32[np.ndarray, " _"] = training.update().update.numpy()
+    return update

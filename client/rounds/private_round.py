@@ -2,10 +2,10 @@
 
 ::
 
-    request -> prepare: checked, frozen encoder, cached features   (nothing random, nothing leaves)
-            -> reserve: debited, on disk, to every eligible patient
-                        who has enough left (client.ledger.ledger); nobody else takes part
-            -> draw:    one clipped, noised sum with fresh entropy  (common.privacy.mechanism.patient_step)
+    request -> prepare: checked, frozen encoder, cached features    (nothing random, nothing leaves)
+            -> begin:   the round is claimed                          (client.rounds.booking)
+            -> draw:    debited, on disk; only then is there entropy  (client.rounds.booking)
+            -> one clipped, noised sum                                (common.privacy.mechanism.patient_step)
             -> allow-list -> reply
 
 Method ``probe`` trains all heads as one vector; every other method trains its networks whole, step by step
@@ -15,34 +15,37 @@ sampling and noise, and booked as unbounded.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from client.consent import answered_rounds
 from client.data.site_store import site_store
-from client.data.store import Store, eligible
-from client.ledger import ledger
-from client.rounds import allow_list, features
-from client.rounds.booking import PRIVATE_SUM, booking
+from client.data.store import Store, eligible, training_exams
+from client.rounds import allow_list, features, unprotected
+from client.rounds.booking import Booking, begin
 from client.rounds.requests import checked
 from client.site.site import Site
 from client.state.weights_cache import WeightsCache
 from common.aggregation.algorithms import algorithm
 from common.errors import DataError, UpdateError
-from common.exam import MISSING
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
 from common.methods.rounds import stage_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
-from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
+from common.privacy.mechanism.patient_step import clipped_sum, private_gradient
+from common.privacy.planning.private_steps import class_weights
 from common.settings import Settings
+
+Updates: TypeAlias = Mapping[str, Float32[np.ndarray, " _"] | None]
+"""Of each network by name; ``None``: it is not trained in this round."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +54,12 @@ class Work:
 
     Attributes:
         planned: the networks that were asked for, by name.
-        device: where to compute.
         heads: with what they read, of all eligible patients; of networks that train whole: none.
         order: the heads' networks, in the order of their common vector.
         patients: identifiers of all who are eligible.
     """
 
     planned: Mapping[str, NetworkSpec]
-    device: torch.device
     heads: Sequence[Heads]
     order: Sequence[str]
     patients: Sequence[str]
@@ -66,6 +67,48 @@ class Work:
 
 _prepared: dict[tuple[Path, str], tuple[Store, object, Work]] = {}
 """Site and plan -> the store and the encoders that were read, and what was made of them."""
+
+
+def train(
+    site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, asker: str | None = None
+) -> TrainReply | MissingWeights:
+    """A round's reply; each release of it is booked before it is drawn.
+
+    Args:
+        site: the site.
+        request: what to train, from which weights.
+        settings: of the campaign, as the site approved it.
+        device: where to compute.
+        asker: who may ask for the round again (:func:`client.consent.answered_rounds.check`).
+
+    Returns:
+        The reply, or which frozen weights are not in the site's cache.
+
+    Raises:
+        PolicyError: if the round is none of the plan's, or the policy permits no private release.
+        UpdateError: as :func:`prepare`.
+        UnapprovedError: if another request has asked for the round.
+        BudgetError: if the round is beyond the policy's cap, or beyond what was approved; nothing is drawn.
+        ConfigurationError: if a network cannot be trained so; nothing is drawn.
+        StorageError: if a release cannot be booked; it is not drawn.
+    """
+    work = prepare(site, request, settings, device=device)
+    if isinstance(work, MissingWeights):
+        return work
+    booking = None
+    if settings.private:
+        booking = begin(site, request, settings, work.patients, asker=asker)
+    else:
+        answered_rounds.claim_at(site, request, asker=asker)
+        unprotected.book(site, request, frozenset(work.patients))
+    if settings.method == "probe":
+        updates = _step(request, settings, work, booking)
+    else:
+        from client.rounds import private_network  # noqa: PLC0415  Opacus: only where it is needed
+
+        assert booking is not None, "settings permit whole networks with noise alone"
+        updates = private_network.train(site, request, settings, work.planned, booking, device=device)
+    return allow_list.checked(_reply(site, request, updates), request)
 
 
 def prepare(
@@ -95,10 +138,10 @@ def prepare(
     if known is not None and known[0] is store and known[1] == refs:
         return known[2]
     if settings.method != "probe":
-        return Work(planned=planned, device=device, heads=(), order=(), patients=eligible(store))
+        return Work(planned=planned, heads=(), order=(), patients=eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
     read = features.features(site, list(planned.values()), settings, frozen, device=device, store=store)
-    work = ready(store, planned, settings, read, device=device)
+    work = ready(store, planned, settings, read)
     _prepared[key] = (store, refs, work)
     return work
 
@@ -108,8 +151,6 @@ def ready(
     planned: Mapping[str, NetworkSpec],
     settings: Settings,
     read: Mapping[str, Tensor],
-    *,
-    device: torch.device,
 ) -> Work:
     """What heads learn from: every eligible patient's features and grades.
 
@@ -118,7 +159,6 @@ def ready(
         planned: the heads' networks, by name.
         settings: of the campaign.
         read: network's name -> what it reads of the store's exams (:func:`client.rounds.features.features`).
-        device: where to compute.
 
     Raises:
         DataError: without differential privacy, if the site has no training exam.
@@ -129,7 +169,7 @@ def ready(
     if not patients and not settings.private:
         raise DataError("Expected training patients, got none: look at the manifest's column split")
     index = {patient: number for number, patient in enumerate(patients)}
-    exams = store.exams[store.exams["fold"] != MISSING].sort_values(["patient_id", "exam_id"])
+    exams = training_exams(store).sort_values(["patient_id", "exam_id"])
     chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
     owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]], dtype=torch.int64)
     by_size: dict[int, list[NetworkSpec]] = {}
@@ -145,49 +185,17 @@ def ready(
                 patients=len(patients),
                 images=privacy.images,
             ),
-            class_weights=torch.tensor([_class_weights(spec, settings) for spec in specs]),
+            class_weights=torch.tensor([class_weights(spec, settings) for spec in specs]),
         )
         for size, specs in by_size.items()
     ]
     order = [spec.name for specs in by_size.values() for spec in specs]
-    return Work(planned=planned, device=device, heads=heads, order=order, patients=patients)
+    return Work(planned=planned, heads=heads, order=order, patients=patients)
 
 
-def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -> TrainReply:
-    """Book one release (of whole networks: one per step) to all eligible patients, draw it, make the reply of it.
-
-    Raises:
-        BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.
-        PolicyError: if the policy permits no private release.
-        StorageError: if it cannot be booked; nothing is drawn.
-    """
-    privacy = settings.privacy
-    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
-    if settings.method != "probe":
-        from client.rounds import private_network  # noqa: PLC0415  Opacus: only where it is needed
-
-        reply = private_network.train(
-            site, request, settings, work.planned, patients=work.patients, device=work.device
-        )
-        return allow_list.checked(reply, request)
-    if request.server_round > stage_rounds(work.planned.values(), settings):
-        return allow_list.checked(_reply(site, request, dict.fromkeys(work.planned)), request)
-    weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
-    if privacy.mechanism == "none":
-        total = clipped_sum(weights, work.heads, max_norm=float("inf")).total
-        gradient = (total / privacy.patients).float()
-    else:
-        reserved = ledger.reserve(site, booking(request, privacy, kind=PRIVATE_SUM), work.patients)
-        step = StepSettings(
-            max_grad_norm=privacy.max_grad_norm,
-            noise_multiplier=privacy.steps(1).noise_multiplier,
-            sample_rate=privacy.sample_rate,
-            patients=privacy.patients,
-        )
-        gradient = private_gradient(
-            weights, taking_part(work, reserved.patients), step, entropy=os.urandom(32)
-        ).gradient
-    return allow_list.checked(_reply(site, request, _updates(gradient, work, settings)), request)
+def vector_of(request: TrainRequest, work: Work) -> Float32[Tensor, " size"]:
+    """The heads' weights as one vector."""
+    return torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
 
 
 def taking_part(work: Work, patients: Collection[str]) -> list[Heads]:
@@ -212,24 +220,28 @@ def _check_all_heads(planned: Mapping[str, NetworkSpec], settings: Settings) -> 
         )
 
 
-def _class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:
-    assert settings.privacy is not None
-    return settings.privacy.class_weights.get(spec.target.measurement, (1.0,) * spec.target.classes)
-
-
-def _updates(
-    gradient: Float32[Tensor, " size"], work: Work, settings: Settings
-) -> dict[str, Float32[np.ndarray, " size"] | None]:
-    """Each network's step down the gradient."""
+def _step(request: TrainRequest, settings: Settings, work: Work, booking: Booking | None) -> Updates:
+    """Each head's step down the gradient of all; in the round that only scores, which reads nothing, none."""
+    privacy = settings.privacy
+    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
+    if request.server_round > stage_rounds(work.planned.values(), settings):
+        return dict.fromkeys(work.planned)
+    weights = vector_of(request, work)
+    if booking is None:
+        total = clipped_sum(weights, work.heads, max_norm=float("inf")).total
+        gradient = (total / privacy.patients).float()
+    else:
+        draw = booking.draw()
+        gradient = private_gradient(
+            weights, taking_part(work, draw.patients), booking.step, entropy=draw.entropy
+        ).gradient
     sizes = [head.shape.size for head in work.heads for _ in head.class_weights]
     parts = (gradient * -settings.probe.learning_rate).split(sizes)
     by_name = dict(zip(work.order, parts, strict=True))
     return {name: by_name[name].numpy() for name in work.planned}
 
 
-def _reply(
-    site: Site, request: TrainRequest, updates: Mapping[str, Float32[np.ndarray, " size"] | None]
-) -> TrainReply:
+def _reply(site: Site, request: TrainRequest, updates: Updates) -> TrainReply:
     """Nothing but the updates says anything about patients."""
     return TrainReply(
         site=site.name,

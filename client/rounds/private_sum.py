@@ -6,17 +6,14 @@ that the plan permits, less those who may collude, it is as much. It is booked b
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Int64
 
-from client.ledger import ledger
 from client.rounds import private_round
-from client.rounds.booking import PRIVATE_SUM, booking
+from client.rounds.booking import begin
 from client.site.site import Site
 from common.errors import PolicyError
 from common.messages import MissingWeights, TrainRequest
@@ -35,7 +32,7 @@ def vector(
     *,
     noise: Literal["share", "full"],
     device: torch.device,
-    claim: Callable[[], None],
+    asker: str,
 ) -> Int64[np.ndarray, " length"] | MissingWeights:
     """What goes under the masks, booked; or which frozen weights are not in the site's cache.
 
@@ -46,17 +43,16 @@ def vector(
         plan: of its sums.
         noise: this site's share, or all of it.
         device: where the features are computed.
-        claim: notes that the round was asked for; called before anything is booked.
+        asker: the run, which may make several attempts at a round, each charged, of which one is opened.
 
     Raises:
         PolicyError: if the round is none of the plan's, or the policy permits no private release.
+        UnapprovedError: if another run has asked for the round.
         UpdateError: if a network is not in the plan, or a head of it is missing, or weights are not what the plan
             says.
         BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.
         StorageError: if it cannot be booked; nothing is drawn.
     """
-    privacy = settings.privacy
-    assert privacy is not None, "a campaign without [privacy] trains elsewhere"
     work = private_round.prepare(site, request, settings, device=device)
     if isinstance(work, MissingWeights):
         return work
@@ -66,19 +62,17 @@ def vector(
             f"Expected a round from 1 to {rounds}, got {request.server_round}: a secure sum that is private is never "
             f"scored"
         )
-    claim()
-    release = booking(request, privacy, kind=PRIVATE_SUM)
-    reserved = ledger.reserve(site, release, work.patients)
-    entropy = os.urandom(32)
+    booking = begin(site, request, settings, work.patients, asker=asker)
+    weights, places = private_round.vector_of(request, work), _places(work, request)
+    step = booking.step
+    drawn = booking.draw()
     chosen = sample(
-        private_round.taking_part(work, reserved.patients),
-        privacy.sample_rate,
-        stream=KeyStream(entropy, "sampling"),
+        private_round.taking_part(work, drawn.patients),
+        step.sample_rate,
+        stream=KeyStream(drawn.entropy, "sampling"),
     )
-    weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
-    places = _places(work, request)
-    gradients = clipped_each(weights, chosen, max_norm=privacy.max_grad_norm)
-    return plan.vector((one.numpy()[places] for one in gradients), noise=noise, entropy=entropy)
+    gradients = clipped_each(weights, chosen, max_norm=step.max_grad_norm)
+    return plan.vector((one.numpy()[places] for one in gradients), noise=noise, entropy=drawn.entropy)
 
 
 def _places(work: private_round.Work, request: TrainRequest) -> Int64[np.ndarray, " length"]:

@@ -6,7 +6,6 @@ a vector under masks. Patients' data go into phase masked alone; it is the only 
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -21,7 +20,6 @@ from client.log.audit import Asked
 from client.rounds import secure_sum, sum_allow_list
 from client.rounds.exchange import (
     Compute,
-    claim,
     device_of,
     handled,
     sent,
@@ -136,7 +134,7 @@ def _vector(
             cast(PrivateSum, plan),
             noise="share" if site.policy.relies(settings) == "peers" else "full",
             device=device_of(site, compute),
-            claim=partial(claim, site, train, run),
+            asker=run,
         )
     trained = trained_openly if settings.privacy is None else trained_privately
     reply = trained(site, train, settings, compute, asker=run)

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from client.data import withdrawn
 from client.data.site_store import site_store
-from client.data.store import Store
+from client.data.store import Store, eligible
 from client.ledger import ledger, ledger_head
 from client.site.site import Site
-from common.exam import MISSING
 from common.messages import TrainRequest
 from common.privacy.accounting.spending import UnboundedRelease
 from common.settings import Settings
@@ -34,8 +33,7 @@ def patients(site: Site, settings: Settings) -> frozenset[str]:
     key = site.folder.resolve()
     known = _patients.get(key)
     if known is None or known[0] is not store:
-        exams = store.exams
-        known = store, frozenset(map(str, exams["patient_id"][exams["fold"] != MISSING]))
+        known = store, frozenset(eligible(store))
         _patients[key] = known
     return known[1]
 

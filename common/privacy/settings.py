@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field, model_validator
 
 from common.section import Name, Positive, Rate, Section, Share
+from common.version import VERSION
 
 if TYPE_CHECKING:
     from common.privacy.accounting.accounting import PrivateSteps
+    from common.privacy.accounting.spending import PrivateRelease
 
 LEAST_NOISE, MOST_NOISE = 0.05, 1e6
 """Of a noise multiplier: with less there is no privacy to account for, with more nothing is learnt."""
@@ -53,4 +55,47 @@ class PrivacySettings(Section):
 
         return PrivateSteps(
             sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier or 0.0, count=count
+        )
+
+    def release(
+        self,
+        steps: int,
+        *,
+        kind: str,
+        campaign: str,
+        plan_hash: str,
+        server_round: int,
+        request_id: str = "",
+        group: str = "",
+        version: str = VERSION,
+    ) -> PrivateRelease:
+        """So many steps as a ledger has them: the only place where a plan becomes a booking.
+
+        Args:
+            steps: >= 1.
+            kind: what leaves (:func:`common.privacy.planning.private_steps.kind`), or why it is booked.
+            campaign: its name.
+            plan_hash: of the campaign.
+            server_round: its round; of all rounds together the last.
+            request_id: the request that is answered; empty where it is of no single one.
+            group: its group of networks; empty where it is of no single one.
+            version: of synofed.
+
+        Raises:
+            ConfigurationError: if there is no noise.
+        """
+        from common.privacy.accounting.spending import PrivateRelease  # noqa: PLC0415  scipy: not for every command
+
+        return PrivateRelease(
+            kind=kind,
+            campaign=campaign,
+            plan_hash=plan_hash,
+            request_id=request_id,
+            server_round=server_round,
+            group=group,
+            version=version,
+            steps=self.steps(steps),
+            max_grad_norm=self.max_grad_norm,
+            patients=self.patients,
+            images=self.images,
         )

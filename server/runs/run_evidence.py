@@ -13,12 +13,11 @@ from common import receipts
 from common.errors import SynofedError, VerificationError
 from common.methods.rounds import longest_stage_rounds
 from common.privacy.accounting import chain
-from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.accounting.chain import Entry
-from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
+from common.privacy.accounting.spending import Book, UnboundedRelease
 from common.privacy.audit.claims import some
 from common.privacy.audit.evidence import Answer, Check, Evidence
-from common.privacy.planning.private_steps import steps_per_round
+from common.privacy.planning.private_steps import kind, steps_per_round
 from common.privacy.settings import PrivacySettings
 from common.receipts import Kept, Receipt
 from common.settings import Settings
@@ -201,25 +200,22 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
         seen.add(answer.reply_hash)
         event, facts = chain.UNBOUNDED, _unbounded(answer)
         if planned is not None and settings.private:
-            event, facts = chain.PRIVATE, _private(answer, planned, planned.steps(steps_per_round(settings)))
+            event, facts = chain.PRIVATE, _private(answer, settings, planned)
         content = {"event": event, "time": answer.time, **facts, "new": new, "eligible": [[0, 0]]}
         yield Entry(sequence=answer.sequence, hash="", content=content)
         new = []
 
 
-def _private(answer: Answer, planned: PrivacySettings, steps: PrivateSteps) -> dict[str, object]:
-    return PrivateRelease(
-        kind="private-sum",
+def _private(answer: Answer, settings: Settings, planned: PrivacySettings) -> dict[str, object]:
+    return planned.release(
+        steps_per_round(settings),
+        kind=kind(settings),
         campaign=answer.campaign,
         plan_hash=answer.plan_hash,
         request_id=answer.request_id,
         server_round=answer.server_round,
         group=answer.group,
         version=answer.version,
-        steps=steps,
-        max_grad_norm=planned.max_grad_norm,
-        patients=planned.patients,
-        images=planned.images,
     ).facts()
 
 

@@ -33,10 +33,11 @@ USUAL_DELTA = 1e-5
 
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    patients: Annotated[
-        int, typer.Option(max=10**9, help="Number of training patients, all sites together.")
-    ],
     sites: Annotated[int, typer.Option(max=10**6, help="Number of sites they are spread over.")],
+    total_patients: Annotated[
+        int | None, typer.Option(max=10**9, help="Number of training patients, all sites together; required.")
+    ] = None,
+    patients: Annotated[int | None, typer.Option(max=10**9, hidden=True)] = None,
     epsilon: Annotated[
         float | None, typer.Option(help="Epsilon that no patient may exceed; the plan finds the noise.")
     ] = None,
@@ -66,8 +67,13 @@ def plan(
         raise typer.BadParameter("Expected --epsilon or --noise-multiplier, not both")
     if site_folder is not None and annex is None:
         raise typer.BadParameter("Expected --site-folder with --dpia only")
+    if total_patients is not None and patients is not None:
+        raise typer.BadParameter("Expected --total-patients alone: --patients is its former name")
+    everybody = patients if total_patients is None else total_patients
+    if everybody is None:
+        raise typer.BadParameter("Expected --total-patients: the training patients of all sites together")
     settings = configuration.load(config, overrides=overrides or [])
-    cohort = cohort_of(settings, patients=patients, sites=sites)
+    cohort = cohort_of(settings, patients=everybody, sites=sites)
     budget = budget_of(settings, epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta)
     with Console(stderr=True, quiet=as_json).status("accounting for each design"):
         found = make(settings, cohort=cohort, budget=budget)

@@ -18,7 +18,7 @@ from client.site.site import Site
 from client.withdrawal import withdrawal
 from common.errors import VerificationError
 from common.privacy.accounting.accounting import PrivateSteps
-from common.privacy.accounting.adjacency import guarantee_group
+from common.privacy.accounting.adjacency import group_epsilon
 from common.privacy.accounting.spending import Book
 from common.privacy.audit import claims
 from server.runs.run_folder import RunFolder
@@ -153,8 +153,8 @@ def test_a_campaign_under_secure_aggregation_is_audited(tmp_path: Path) -> None:
             f"{test_secure.ROUNDS} of {test_secure.ROUNDS} replies are kept; each"
         )
     steps = PrivateSteps(sample_rate=1.0, noise_multiplier=test_secure.SIGMA, count=test_secure.ROUNDS)
-    together = guarantee_group([steps], patients=2, delta=1e-5)
-    assert report["two_sites"]["epsilon"] == pytest.approx(together.epsilon)
+    together = group_epsilon([steps], patients=2, delta=1e-5)
+    assert report["two_sites"]["epsilon"] == pytest.approx(together)
     fact = report["facts"]["Secure aggregation of test"]
     assert "at least 3 of 3 sites" in fact
     assert (

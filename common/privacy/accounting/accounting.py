@@ -7,7 +7,7 @@ two accountants that share no code:
 
 * :func:`epsilon`: numerical composition of privacy loss distributions (dp-accounting), **the** number. Steps of
   the whole cohort are exact: Gaussians compose to one Gaussian, whose epsilon has a closed form.
-* :func:`epsilon_prv`: composition of privacy random variables (Opacus), the second opinion.
+* :mod:`common.privacy.accounting.costs`: composition of privacy random variables (Opacus), the second opinion.
 
 Both are upper bounds. Renyi accounting is not offered: at ``sample_rate`` 0.2 it says 384 where these say 242.
 
@@ -27,14 +27,12 @@ dots"); Gopi et al. 2021, arXiv 2106.02848 (PRV); Balle and Wang 2018, arXiv 180
 from __future__ import annotations
 
 import math
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
 
-import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
@@ -113,37 +111,6 @@ def delta(steps: Sequence[PrivateSteps], *, epsilon: float | int) -> float:
     if all(step.sample_rate == 1 for step in merged):
         return gaussian_delta(gaussian_mu(merged), epsilon=epsilon)
     return float(_composed(merged).get_delta_for_epsilon(epsilon))
-
-
-def epsilon_prv(
-    steps: Sequence[PrivateSteps], *, delta: float | int, error: float | int | None = None
-) -> float:
-    """The second opinion: the upper bound of Opacus's PRV accountant.
-
-    Args:
-        steps: everything that was released.
-        delta: in (0, 1).
-        error: how far the bound may lie above the truth; by default 0.01, or 1 % of :func:`epsilon` if larger
-            (time and memory grow with epsilon over error).
-
-    Raises:
-        VerificationError: for anything that is not :class:`PrivateSteps`.
-        ConfigurationError: for a delta out of range.
-    """
-    from opacus.accountants import PRVAccountant  # noqa: PLC0415  (imports torch)
-
-    check_delta(delta)
-    merged = merge(steps)
-    if not merged:
-        return 0.0
-    accountant = PRVAccountant()
-    accountant.history = [(step.noise_multiplier, step.sample_rate, step.count) for step in merged]
-    allowed = max(0.01, 0.01 * epsilon(merged, delta=delta)) if error is None else error
-    with np.errstate(divide="ignore"), warnings.catch_warnings():  # log(1 - sample_rate) of the whole cohort
-        warnings.filterwarnings(
-            "ignore", message="Optimal order is the largest alpha"
-        )  # only bounds its grid
-        return float(accountant.get_epsilon(delta, eps_error=allowed))
 
 
 def noise_multiplier(

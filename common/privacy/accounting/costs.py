@@ -227,7 +227,7 @@ def _curve(book: Book, number: int, *, delta: float | int) -> Iterator[tuple[str
 
 
 def _second(steps: Sequence[PrivateSteps], *, delta: float | int, error: float) -> tuple[float, float]:
-    """Bounds of the PRV accountant, below and above; ``accounting.epsilon_prv`` gives the upper one alone."""
+    """Bounds of the PRV accountant, below and above."""
     from opacus.accountants import PRVAccountant  # noqa: PLC0415  (imports torch)
 
     accountant = PRVAccountant()

@@ -89,12 +89,7 @@ class RehearsalParameters:
 
     def settings(self) -> StepSettings:
         """Of each step."""
-        return StepSettings(
-            max_grad_norm=self.max_grad_norm,
-            noise_multiplier=self.steps.noise_multiplier,
-            sample_rate=self.steps.sample_rate,
-            patients=self.patients,
-        )
+        return StepSettings.of(self.steps, max_grad_norm=self.max_grad_norm, patients=self.patients)
 
     def claim(self) -> float:
         """Epsilon that is booked for all steps, for one patient added or removed."""

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from common.privacy.accounting import chain
 from common.privacy.accounting.accounting import merge
-from common.privacy.accounting.adjacency import guarantee_group
+from common.privacy.accounting.adjacency import group_epsilon
 from common.privacy.accounting.costs import Cost, Spending, cost
 from common.privacy.audit.evidence import Check, Evidence
 from common.privacy.audit.rehearsal import Rehearsal
@@ -125,7 +125,7 @@ class Report:
         if not self.secured:
             return found
         # both enter one sum, whose noise is booked once: as two patients at one site
-        together = guarantee_group(one.steps, patients=2, delta=one.total.delta).epsilon
+        together = group_epsilon(one.steps, patients=2, delta=one.total.delta)
         return found if together <= found.epsilon else replace(found, epsilon=float(together))
 
     @property

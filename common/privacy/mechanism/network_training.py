@@ -1,7 +1,7 @@
 """A round of private training of one whole network at one site: DP-SGD with the patient as its unit.
 
-A round is ``training.local_steps`` private steps of :mod:`common.privacy.mechanism.network_step`. Each is booked
-before it is drawn; what the optimiser makes of a noised gradient costs nothing more. Whoever is not held out takes
+A round is ``training.local_steps`` private steps of :mod:`common.privacy.mechanism.network_step`; what the optimiser
+makes of a noised gradient costs nothing more. Whoever is not held out takes
 part: private training has no validation fold.
 
 Augmentation is drawn for the patient's first, second, ... exam from the public seed and the step, alike for every
@@ -10,7 +10,7 @@ patient, so that nobody's pictures depend on who else takes part.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,7 +22,6 @@ from common.errors import ConfigurationError
 from common.exam import MISSING
 from common.networks import build
 from common.networks.jigsaw import TILES
-from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.mechanism.network_step import PictureGradients, Pictures, private_network_gradient
 from common.privacy.mechanism.patient_step import StepSettings
 from common.training.data import ExamTensors
@@ -34,20 +33,10 @@ from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed
 
 
-def private_network_steps(
-    weights: Float32[Tensor, " size"],
-    data: ExamTensors,
-    local: LocalSettings,
-    settings: StepSettings,
-    *,
-    images: int,
-    class_weights: Float32[Tensor, " classes"],
-    server_round: int,
-    seed: int,
-    reserve: Callable[[PrivateSteps], Container[int] | None],
-    entropy_of: Callable[[], bytes],
-) -> LocalUpdate:
-    """Train one network for one round, privately.
+class PrivateTraining:
+    """One network in one round: :meth:`step` for each private step, then :meth:`update`.
+
+    Whoever calls books a step before its entropy exists (:mod:`client.rounds.booking`).
 
     Args:
         weights: received weights; not changed.
@@ -58,47 +47,71 @@ def private_network_steps(
         class_weights: public constants of the loss, one per class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.
-        reserve: books a step, and says which patients take part in it, by their numbers in ``data.patient``;
-            ``None``: all. Called before each step, and what it raises ends the round with nothing released.
-        entropy_of: 32 fresh bytes from the operating system; called once per step, after it was booked.
-
-    Returns:
-        The update, which may leave. Example count and loss are constants.
 
     Raises:
-        ConfigurationError: for a network, a sampling, class weights or entropy that private training cannot have.
+        ConfigurationError: for a network, a sampling or class weights that private training cannot have.
     """
-    _check(local, images, class_weights)
-    frozen = tuple(piece.part for piece in local.spec.frozen)
-    network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
-    network.load(weights, local.frozen)
-    cohort = _Cohort(
-        data=data,
-        local=local,
-        gradients=PictureGradients(network, example=_example(local)),
-        patients=tuple(patients_exams(data, local, images=images)),
-        classes=labels(data, local.spec),
-        class_weights=class_weights.to(local.device),
-    )
-    training = local.training
-    optimiser = fresh_optimiser(network, training)
-    assert network.trained.grad is not None
-    before = (server_round - 1) * training.local_steps
-    for step in range(before, before + training.local_steps):
-        taking_part = cohort.of(reserve(settings.cost()))
-        noised = private_network_gradient(
-            partial(taking_part.gradient, chance=derive_seed(seed, "private augmentation", step)),
-            settings,
-            patients=len(taking_part.patients),
-            size=network.layout.trained_size,
-            entropy=entropy_of(),
+
+    def __init__(
+        self,
+        weights: Float32[Tensor, " size"],
+        data: ExamTensors,
+        local: LocalSettings,
+        settings: StepSettings,
+        *,
+        images: int,
+        class_weights: Float32[Tensor, " classes"],
+        server_round: int,
+        seed: int,
+    ) -> None:
+        _check(local, images, class_weights)
+        frozen = tuple(piece.part for piece in local.spec.frozen)
+        network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
+        network.load(weights, local.frozen)
+        self._cohort = _Cohort(
+            data=data,
+            local=local,
+            gradients=PictureGradients(network, example=_example(local)),
+            patients=tuple(patients_exams(data, local, images=images)),
+            classes=labels(data, local.spec),
+            class_weights=class_weights.to(local.device),
         )
-        network.trained.grad.copy_(noised.gradient)
-        rate = learning_rate(training, step=step, total=local.rounds * training.local_steps)
-        for group in optimiser.param_groups:
+        self._optimiser = fresh_optimiser(network, local.training)
+        self._weights, self._network, self._local, self._settings = weights, network, local, settings
+        self._seed, self._number = seed, (server_round - 1) * local.training.local_steps
+
+    def step(self, patients: Container[int] | None = None, *, entropy: bytes) -> None:
+        """Draw one step and take it.
+
+        Args:
+            patients: who takes part in it, by their numbers in ``data.patient``; ``None``: all.
+            entropy: 32 bytes from the operating system, for this step only.
+
+        Raises:
+            ConfigurationError: for bad entropy.
+        """
+        taking_part, training = self._cohort.of(patients), self._local.training
+        noised = private_network_gradient(
+            partial(
+                taking_part.gradient, chance=derive_seed(self._seed, "private augmentation", self._number)
+            ),
+            self._settings,
+            patients=len(taking_part.patients),
+            size=self._network.layout.trained_size,
+            entropy=entropy,
+        )
+        gradient = self._network.trained.grad
+        assert gradient is not None
+        gradient.copy_(noised.gradient)
+        rate = learning_rate(training, step=self._number, total=self._local.rounds * training.local_steps)
+        for group in self._optimiser.param_groups:
             group["lr"] = rate
-        optimiser.step()
-    return LocalUpdate(update=network.flat.cpu() - weights, num_examples=1, loss=float("nan"))
+        self._optimiser.step()
+        self._number += 1
+
+    def update(self) -> LocalUpdate:
+        """What the steps so far have changed; it may leave. Example count and loss are constants."""
+        return LocalUpdate(update=self._network.flat.cpu() - self._weights, num_examples=1, loss=float("nan"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

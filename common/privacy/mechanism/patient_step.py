@@ -74,6 +74,20 @@ class StepSettings:
                 f"Expected max_grad_norm > 0 and patients >= 1, got {self.max_grad_norm} and {self.patients}"
             )
 
+    @classmethod
+    def of(cls, steps: PrivateSteps, *, max_grad_norm: float | int, patients: int) -> StepSettings:
+        """Each of the steps that are booked: it is drawn with the very numbers that are debited.
+
+        Raises:
+            ConfigurationError: for values out of range.
+        """
+        return cls(
+            max_grad_norm=max_grad_norm,
+            noise_multiplier=steps.noise_multiplier,
+            sample_rate=steps.sample_rate,
+            patients=patients,
+        )
+
     def cost(self) -> PrivateSteps:
         """What one step is booked as."""
         return PrivateSteps(sample_rate=self.sample_rate, noise_multiplier=self.noise_multiplier, count=1)

@@ -58,8 +58,8 @@ class Cohort:
             )
         if self.patients < self.sites:
             raise ConfigurationError(
-                f"Expected a patient for each of {self.sites} sites, got {self.patients} in all: --patients is the "
-                f"number at all sites together"
+                f"Expected a patient for each of {self.sites} sites, got {self.patients} in all: --total-patients is "
+                f"the number at all sites together"
             )
 
     @property
@@ -336,4 +336,4 @@ def _epsilon(steps: PrivateSteps, delta: float | int) -> float:
 @lru_cache(maxsize=256)
 def _group(steps: PrivateSteps, delta: float | int) -> float:
     """Two records of one patient in the same sums."""
-    return float(adjacency.guarantee_group([steps], patients=2, delta=delta).epsilon)
+    return adjacency.group_epsilon([steps], patients=2, delta=delta)

@@ -1,4 +1,4 @@
-"""How many private steps a campaign takes, and how many in a round."""
+"""What a campaign's private steps are: their kind, their number, and the weights in their loss."""
 
 from __future__ import annotations
 
@@ -6,6 +6,16 @@ from common.methods.rounds import network_rounds, total_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
+
+PRIVATE_SUM = "private-sum"
+"""One clipped, noised sum over the heads of a round."""
+PRIVATE_STEP = "private-step"
+"""A step of one network that is trained whole."""
+
+
+def kind(settings: Settings) -> str:
+    """What a campaign's releases are booked as."""
+    return PRIVATE_SUM if settings.method == "probe" else PRIVATE_STEP
 
 
 def steps(settings: Settings) -> int:
@@ -42,3 +52,12 @@ def steps_of_round(settings: Settings, server_round: int) -> int:
 def steps_per_round(settings: Settings) -> int:
     """Private steps behind one reply: one clipped sum of all heads, or each local step of a network trained whole."""
     return 1 if settings.method == "probe" else settings.training.local_steps
+
+
+def class_weights(spec: NetworkSpec, settings: Settings) -> tuple[float, ...]:
+    """The plan's, of a network that tells grades apart; any other weighs its classes alike. Public constants."""
+    assert settings.privacy is not None, "asked for campaigns with privacy alone"
+    alike = (1.0,) * spec.target.classes
+    if spec.target.kind != "nominal":
+        return alike
+    return settings.privacy.class_weights.get(spec.target.measurement, alike)

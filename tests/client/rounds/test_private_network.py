@@ -6,12 +6,10 @@ import numpy as np
 
 from client.consent import campaigns
 from client.ledger import ledger
-from client.rounds import private_network
 from client.site.site import Site
 from client.state.decisions import Status
 from common.errors import ConfigurationError
 from common.messages import Signed
-from common.methods.stages import networks
 from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from common.privacy.accounting.spending import Booked, PrivateRelease, UnboundedRelease
 from common.settings import Settings
@@ -135,12 +133,3 @@ def test_a_network_that_cannot_be_private_is_refused_and_nothing_is_booked(tmp_p
         centre.train(centre.train_request()), ConfigurationError("").code, says="break the accounting"
     )
     assert booked(centre) == []
-
-
-def test_class_weights_are_the_plans_of_networks_that_tell_grades_apart() -> None:
-    plan = settings("[privacy.class_weights]\nhypertrophy = [1.0, 2.0, 4.0]\n")
-    (spec,) = networks(plan).values()
-    assert private_network.class_weights(spec, plan).tolist() == [1, 2, 4]
-    assert private_network.class_weights(spec, settings()).tolist() == [1, 1, 1]
-    bits = plan.model_copy(update={"rating": plan.rating.model_copy(update={"codes": "ecoc"})})
-    assert private_network.class_weights(next(iter(networks(bits).values())), bits).tolist() == [1, 1]

@@ -39,7 +39,7 @@ rounds = 30
 """
 PRIVATE = PLAIN + "[privacy]\nnoise_multiplier = 10.78\npatients = 90\n"
 """Sixty steps of the whole cohort: epsilon 2.997 at delta 1e-5."""
-FIVE = ("--patients", "450", "--sites", "5")
+FIVE = ("--total-patients", "450", "--sites", "5")
 
 
 @pytest.fixture
@@ -91,7 +91,9 @@ def test_epsilon_of_the_configured_noise(private: Path) -> None:
 
 
 def test_noise_for_an_epsilon_in_a_configuration_without_privacy(plain: Path) -> None:
-    content = planned(plain, "--epsilon", "8", "--delta", "1e-6", cohort=("--patients", "90", "--sites", "1"))
+    content = planned(
+        plain, "--epsilon", "8", "--delta", "1e-6", cohort=("--total-patients", "90", "--sites", "1")
+    )
     assert content["private"] is False
     assert content["budget"]["delta"] == 1e-6
     assert 7.9 < content["chosen"]["epsilon"] <= 8
@@ -129,7 +131,7 @@ def test_a_delta_that_permits_to_publish_somebody_is_named(private: Path) -> Non
 
 
 def test_what_cannot_be_is_refused(private: Path, tmp_path: Path) -> None:
-    for cohort in (("--patients", "0", "--sites", "1"), ("--patients", "2", "--sites", "3")):
+    for cohort in (("--total-patients", "0", "--sites", "1"), ("--total-patients", "2", "--sites", "3")):
         assert refused(private, cohort=cohort).exit_code == 3
     for option in (("--epsilon", "0"), ("--epsilon", "nan"), ("--noise-multiplier", "0"), ("--delta", "1")):
         assert refused(private, *option).exit_code == 3
@@ -137,6 +139,16 @@ def test_what_cannot_be_is_refused(private: Path, tmp_path: Path) -> None:
     assert run(private, "--epsilon", "1", "--noise-multiplier", "1").exit_code == 2
     assert run(private, "--site-folder", str(tmp_path)).exit_code == 2
     assert run(private, cohort=("--sites", "1")).exit_code == 2
+
+
+def test_patients_is_the_former_name_of_total_patients(private: Path) -> None:
+    assert planned(private, cohort=("--patients", "450", "--sites", "5")) == planned(private)
+    both = run(private, cohort=("--patients", "450", *FIVE))
+    assert both.exit_code == 2
+    assert "--patients is its former name" in " ".join(both.output.replace("│", " ").split())
+    shown = run(private, "--help").output
+    assert "--total-patients" in shown
+    assert "--patients" not in shown.replace("--total-patients", "")
 
 
 def test_the_annex_and_its_promise(private: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from opacus.accountants import PRVAccountant
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.errors import BudgetError, ConfigurationError
+from common.errors import ConfigurationError
 from common.exam import MISSING
 from common.methods.settings import JigsawSettings
 from common.networks import build
@@ -21,7 +21,7 @@ from common.privacy.mechanism import network_step, patient_step
 from common.privacy.mechanism.gaussian_release import clipping_norm
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
 from common.privacy.mechanism.network_step import PictureGradients, clipped_sum, private_network_gradient
-from common.privacy.mechanism.network_training import patients_exams, private_network_steps
+from common.privacy.mechanism.network_training import PrivateTraining, patients_exams
 from common.privacy.mechanism.patient_step import StepSettings
 from common.settings import NetworkSettings
 from common.training.data import ExamTensors
@@ -245,10 +245,9 @@ def train(
     weights: Tensor | None = None,
     images: int = IMAGES,
     server_round: int = 1,
-    reserve: Callable[[PrivateSteps], None] = lambda steps: None,
     entropy_of: Callable[[], bytes] = lambda: os.urandom(32),
 ) -> LocalUpdate:
-    return private_network_steps(
+    training = PrivateTraining(
         start(local) if weights is None else weights,
         data,
         local,
@@ -257,9 +256,10 @@ def train(
         class_weights=WEIGHTS[local.spec.target.classes],
         server_round=server_round,
         seed=5,
-        reserve=reserve,
-        entropy_of=entropy_of,
     )
+    for _ in range(local.training.local_steps):
+        training.step(entropy=entropy_of())
+    return training.update()
 
 
 def noise_of(update: Tensor, settings: StepSettings) -> Tensor:
@@ -341,23 +341,18 @@ def test_patients_are_sampled_each_with_the_rate() -> None:
     assert private_network_gradient(gradient_of, STEP, patients=50, size=3, entropy=entropy(0)).sampled == 50
 
 
-def test_every_step_is_booked_before_it_is_drawn_and_costs_what_the_plan_says() -> None:
+def test_every_step_is_drawn_once_and_costs_what_the_plan_says() -> None:
     local = settings_of(local_steps=5)
     settings = replace(STEP, sample_rate=0.2, noise_multiplier=2.98)
     booked: list[PrivateSteps] = []
-    happened: list[str] = []
-
-    def reserve(steps: PrivateSteps) -> None:
-        booked.append(steps)
-        happened.append("booked")
 
     def entropy_of() -> bytes:
-        happened.append("drawn")
+        booked.append(settings.cost())
         return os.urandom(32)
 
     for server_round in (1, 2):
-        train(local, settings, server_round=server_round, reserve=reserve, entropy_of=entropy_of)
-    assert happened == ["booked", "drawn"] * 10
+        train(local, settings, server_round=server_round, entropy_of=entropy_of)
+    assert len(booked) == 10
     plan = PrivateSteps(sample_rate=0.2, noise_multiplier=2.98, count=10)
     spent = epsilon(booked, delta=1e-5)
     assert spent == epsilon([plan], delta=1e-5)
@@ -365,22 +360,6 @@ def test_every_step_is_booked_before_it_is_drawn_and_costs_what_the_plan_says() 
     for _ in range(10):
         accountant.step(noise_multiplier=2.98, sample_rate=0.2)
     assert accountant.get_epsilon(1e-5) == pytest.approx(spent, abs=0.02)
-
-
-def test_a_step_that_is_refused_ends_the_round() -> None:
-    drawn: list[bytes] = []
-
-    def reserve(steps: PrivateSteps) -> None:
-        if len(drawn) == 2:
-            raise BudgetError("Expected to stay within epsilon")
-
-    def entropy_of() -> bytes:
-        drawn.append(os.urandom(32))
-        return drawn[-1]
-
-    with pytest.raises(BudgetError):
-        train(settings_of(local_steps=5), reserve=reserve, entropy_of=entropy_of)
-    assert len(drawn) == 2
 
 
 def test_it_is_gradient_descent_on_the_clipped_mean() -> None:
@@ -508,7 +487,7 @@ def test_networks_that_cannot_be_private_are_refused(backbone: type, message: st
     local = own(settings_of(), backbone)
     weights = torch.linspace(-1, 1, build.layout(local.spec, local.network).size)
     with pytest.raises(ConfigurationError, match=message):
-        train(local, weights=weights, reserve=_never)
+        train(local, weights=weights, entropy_of=_never)
 
 
 def test_frozen_batch_norms_are_refused() -> None:
@@ -524,11 +503,11 @@ def test_frozen_batch_norms_are_refused() -> None:
         for piece in spec.pieces
     }
     with pytest.raises(ConfigurationError, match=r"BatchNorm2d at backbones\.0"):
-        train(replace(local, frozen=frozen), reserve=_never)
+        train(replace(local, frozen=frozen), entropy_of=_never)
 
 
-def _never(steps: PrivateSteps) -> None:
-    raise AssertionError("booked")
+def _never() -> bytes:
+    raise AssertionError("drawn")
 
 
 @pytest.mark.parametrize(
@@ -540,14 +519,14 @@ def _never(steps: PrivateSteps) -> None:
 )
 def test_resampling_is_refused(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        train(settings_of(**change), reserve=_never)
+        train(settings_of(**change), entropy_of=_never)
 
 
 @pytest.mark.parametrize(("images", "classes"), [(0, 4), (IMAGES, 3)])
 def test_a_cap_and_weights_that_cannot_be_are_refused(images: int, classes: int) -> None:
     local = settings_of()
     with pytest.raises(ConfigurationError, match="class weights"):
-        private_network_steps(
+        PrivateTraining(
             start(local),
             DATA,
             local,
@@ -556,6 +535,4 @@ def test_a_cap_and_weights_that_cannot_be_are_refused(images: int, classes: int)
             class_weights=torch.ones(classes),
             server_round=1,
             seed=5,
-            reserve=_never,
-            entropy_of=lambda: os.urandom(32),
         )
