@@ -43,6 +43,14 @@ def test_what_a_killed_process_left_goes_with_the_next_write_of_the_file(tmp_pat
     assert sorted(place.name for place in tmp_path.iterdir()) == ["other", "patients.json"]
 
 
+def test_a_link_that_is_called_as_a_draft_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / ".file-0123abcd"
+    link.symlink_to(tmp_path / "target")
+    atomic.write(tmp_path / "file", b"new")
+    assert link.is_symlink()
+    assert not (tmp_path / "target").exists()
+
+
 def test_a_draft_that_somebody_still_writes_stays(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with atomic.drafted(path, b"one", mode=0o600) as draft:
