@@ -92,7 +92,7 @@ def test_a_disk_that_cannot_lock_is_not_taken_for_a_holder(
     def fail(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(file_lock.fcntl, "flock", fail)
+    monkeypatch.setattr("fcntl.flock", fail)
     with pytest.raises((StorageError, OSError), match="No locks available") as told:
         {"busy": busy.working, "decisions": decisions.locked, "join": join.locked}[name](tmp_path).__enter__()
     assert not isinstance(told.value, SynofedError) or isinstance(told.value, StorageError)

@@ -61,7 +61,7 @@ def signed(folder: Path) -> dict[str, str]:
     line = ledger.line(
         ledger.PRIVATE, {"b": 0.1, "a": [NAME, 1e-30]}, last=ledger.START, time="then", key=KEY
     )
-    found = {
+    found: dict[str, str | bytes] = {
         "receipt 1": receipts.payload(receipt(1)),
         "receipt 2": receipts.payload(receipt(2)),
         "receipt 2, kept": receipts.dump(Kept(received="then", public_key=PUBLIC_KEY, receipt=receipt(2))),

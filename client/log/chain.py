@@ -1,4 +1,4 @@
-"""The site's audit log: one JSON line an event, each with the hash of the line before.
+"""The site's audit log: one JSON line per event, each with the hash of the line before.
 
 ``<site folder>/audit.jsonl`` is only ever appended to, under a lock that processes and threads share, and is on
 disk before the reply that it tells of leaves. It holds hashes, sizes and names of requests, nothing of patients.

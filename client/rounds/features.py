@@ -270,7 +270,7 @@ def _pictures(
     settings, image_px = work.settings, work.settings.network.image_px
     pictures = []
     for name in work.spec.images:
-        stored = data.images[name][exams].to(device)
+        stored = data.images[name].index_select(0, exams).to(device)
         drawn = None
         if view is not None:
             stored_px = stored.shape[-1]

@@ -94,9 +94,7 @@ def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
     except OSError as error:
         raise PolicyError(f"Expected the plan of campaign {plan_hash[:12]}: {error.strerror}") from None
     if hashlib.sha256(text).hexdigest() != plan_hash:
-        raise PolicyError(
-            f"The plan of campaign {plan_hash[:12]} was changed: it does not fit its hash any more"
-        )
+        raise PolicyError(f"The plan of campaign {plan_hash[:12]} was changed: it no longer matches its hash")
     return understood(text, name=name)
 
 

@@ -102,7 +102,8 @@ def verified(
         centre.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         raise VerificationError(
-            "Expected the certificate of this federation's centre under an ensemble, got another: it was exchanged "
+            "Expected the certificate of this federation's centre under an ensemble, got a different one: "
+            "it was replaced "
             "on its way, or comes from another federation"
         ) from None
     if now is not None and not centre.not_valid_before_utc <= now <= centre.not_valid_after_utc:
@@ -124,6 +125,7 @@ def verified(
         return Statement.model_validate(signed_json.parse(text))
     except ValueError:
         raise VerificationError(
-            "Expected a statement as this version of synofed writes it, got another: bring site and centre to one "
+            "Expected a statement as this version of synofed writes it, got a different one: bring site and "
+            "centre to the same "
             "version"
         ) from None

@@ -200,7 +200,7 @@ def ensure(
     wanted = _identity(settings, seed)
     if any(found.get(key) != value for key, value in wanted.items()):
         raise DataError(
-            f"Expected a cohort of seed {seed} and the same settings at {out}, got another: remove it"
+            f"Expected a cohort of seed {seed} and the same settings at {out}, got a different one: remove it"
         )
     return discover(out)
 

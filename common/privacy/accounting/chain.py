@@ -103,7 +103,7 @@ def line(event: str, facts: Mapping[str, object], *, last: Head, time: str, key:
     try:
         text = hash_chain.line(event, facts, last=last, time=time)
     except (TypeError, ValueError) as error:
-        raise VerificationError(f"Expected facts for a ledger, got others: {error}") from None
+        raise VerificationError(f"Expected facts for a ledger entry, got something else: {error}") from None
     return text[:-1] + SIGNATURE + signed_json.sign(DOMAIN + text, key).encode() + b'"}'
 
 

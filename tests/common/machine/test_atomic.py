@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -64,7 +65,8 @@ def test_a_draft_that_somebody_still_writes_stays(tmp_path: Path) -> None:
 def test_a_draft_that_is_taken_for_left_over_before_it_is_locked_is_begun_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path, take, removed = tmp_path / "file", file_lock.take, []
+    path, take = tmp_path / "file", file_lock.take
+    removed: list[Path] = []
 
     def removed_first(file: object, *, wait: bool = True) -> None:
         if not removed:
@@ -109,7 +111,7 @@ def test_a_disk_that_cannot_lock_is_written_all_the_same(
     def fail(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(file_lock.fcntl, "flock", fail)
+    monkeypatch.setattr(fcntl, "flock", fail)
     atomic.write(tmp_path / "file", b"new")
     assert (tmp_path / "file").read_bytes() == b"new"
     assert left.exists()  # it cannot be told from one that is being written
