@@ -26,11 +26,11 @@ import numpy as np
 
 from common.aggregation.algorithms import algorithm
 from common.aggregation.mean import Weighted, weighted_mean
+from common.messages import NetworkReply, TrainReply
 from common.methods.groups import Group
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings, parse
-from common.wire import NetworkReply, TrainReply
 from server.rounds.journal import Journal
 from server.rounds.rounds import GroupRounds
 from server.rounds.spool import Spool, SpooledUpdate

@@ -30,11 +30,12 @@ from sklearn.metrics import roc_auc_score
 
 from client.data.site_store import site_store
 from client.site.site import Site
+from common.exam import MISSING
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings, TrainingSettings, load
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.inputs import labels
 from common.training.local import accuracy, score, train_network
 from common.training.local_settings import LocalSettings, local_settings

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MISSING = -1
-"""A grade that no reader gave."""
+"""A grade that no reader gave, and the fold of a held-out exam."""
 SMALLEST_PX = 16
 """A narrower or lower region is a mistake, and no scan."""
 

@@ -10,7 +10,7 @@ from common.errors import ConfigurationError
 
 
 def is_object_path(name: str) -> bool:
-    """Whether a setting names code of one's own."""
+    """Whether a setting names user code (``package.module:Name``)."""
     return ":" in name
 
 

@@ -6,11 +6,12 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from common.errors import UpdateError
 from common.receipts import SUM, Receipt
 from common.secure_aggregation import messages as sums
 from common.secure_aggregation.terms import Context, digest
@@ -23,6 +24,22 @@ MISHAPS = frozenset({"storage", "memory", "data", "changed", "internal"})
 
 Encoding = Literal["float32", "bfloat16"]
 Weights = Float32[np.ndarray, " _"]
+Rounded = Annotated[Weights, "written in the message's encoding"]
+"""Weights that are rounded where the campaign says so; all others never are."""
+Histograms = Int64[np.ndarray, "classes 256"]
+
+Of = TypeVar("Of")
+PER_NETWORK: Final = "per network"
+PerNetwork = Annotated[Mapping[str, Of], PER_NETWORK]
+"""Network name -> value, of each network of the message."""
+WEEK_MINUTES = 7 * 24 * 60
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a field is called on the wire, where that is not its name."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +57,7 @@ class PlanRequest:
             its log and ledger were put back to an older copy.
     """
 
+    part: ClassVar[str] = "request"
     campaign: str
     request_id: str
     version: str
@@ -67,6 +85,7 @@ class PlanReply:
         round_seconds: what a round of this site took lately; NaN where none was measured.
     """
 
+    part: ClassVar[str] = "reply"
     site: str
     version: str
     plan_hash: str
@@ -75,6 +94,13 @@ class PlanReply:
     without: tuple[str, ...] = ()
     hours: tuple[tuple[int, int], ...] = ()
     round_seconds: float = math.nan
+
+    def __post_init__(self) -> None:
+        """Refuse hours outside a week."""
+        if any(not 0 <= start < end <= WEEK_MINUTES for start, end in self.hours):
+            raise UpdateError(
+                f"Expected hours within the {WEEK_MINUTES} minutes of a week, got values outside"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +140,18 @@ class TrainRequest:
             there, so that a round whose reply was late or dropped leaves no trace.
     """
 
+    part: ClassVar[str] = "request"
     campaign: str
     plan_hash: str
     request_id: str
     group: str
     server_round: int
     encoding: Encoding
-    weights: Mapping[str, Weights]
-    layouts: Mapping[str, str]
+    layouts: PerNetwork[str]
+    weights: PerNetwork[Rounded]
     frozen: Mapping[str, Mapping[str, WeightsRef]] = field(default_factory=dict)
     attached: Mapping[str, Weights] = field(default_factory=dict)
-    extra: Mapping[str, Mapping[str, Weights]] = field(default_factory=dict)
+    extra: PerNetwork[Mapping[str, Weights]] = field(default_factory=dict)
     run: str = ""
     state_round: int = 0
 
@@ -142,10 +169,10 @@ class NetworkReply:
         extra: further arrays of the algorithm, by name; never rounded.
     """
 
-    update: Weights | None
+    update: Annotated[Rounded | None, Named("updates")]
     num_examples: int
     loss: float
-    histograms: Int64[np.ndarray, "classes 256"] | None
+    histograms: Histograms | None
     extra: Mapping[str, Weights] = field(default_factory=dict)
 
 
@@ -153,9 +180,10 @@ class NetworkReply:
 class TrainReply:
     """A site's answer to a :class:`TrainRequest`."""
 
+    part: ClassVar[str] = "reply"
     site: str
     request_id: str
-    networks: Mapping[str, NetworkReply]
+    networks: PerNetwork[NetworkReply]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,11 +198,19 @@ class SumRequest:
         train: in phase masked what is to be trained, under the same names; else none.
     """
 
+    part: ClassVar[str] = "request"
     campaign: str
     request_id: str
     networks: tuple[str, ...]
-    asks: sums.Request
+    asks: Annotated[sums.Request, Named("sum")]
     train: TrainRequest | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse training in another phase than masked, and that phase without it."""
+        if (self.train is None) == (self.asks.phase == "masked"):
+            raise UpdateError(
+                f"Expected what is to be trained in phase masked alone, got phase {self.asks.phase}"
+            )
 
     @property
     def plan_hash(self) -> str:
@@ -203,9 +239,10 @@ class SumRequest:
 class SumReply:
     """A site's answer to a :class:`SumRequest`."""
 
+    part: ClassVar[str] = "reply"
     site: str
     request_id: str
-    says: sums.Reply
+    says: Annotated[sums.Reply, Named("sum")]
 
 
 def sum_request_id(context: Context, phase: sums.Phase) -> str:
@@ -227,6 +264,7 @@ class EnsembleRequest:
         weights: some of the flat arrays that the statement names, by hash; never rounded.
     """
 
+    part: ClassVar[str] = "request"
     campaign: str
     plan_hash: str
     request_id: str
@@ -244,6 +282,7 @@ class EnsembleReply:
         missing: hashes of arrays that it has yet to get; none: the ensemble is there.
     """
 
+    part: ClassVar[str] = "reply"
     site: str
     request_id: str
     missing: tuple[str, ...]
@@ -257,6 +296,7 @@ class Refusal:
         version: the site's version of synofed.
     """
 
+    part: ClassVar[str] = "refusal"
     site: str
     code: str
     version: str = VERSION
@@ -266,16 +306,24 @@ class Refusal:
 class MissingWeights:
     """A site's answer when its cache lacks weights that a request refers to: it is to be asked again with them."""
 
+    part: ClassVar[str] = "missing-weights"
     site: str
     request_id: str
     hashes: tuple[str, ...]
 
 
-Reply = TypeVar("Reply", PlanReply, TrainReply, SumReply, EnsembleReply)
+Request = PlanRequest | TrainRequest | SumRequest | EnsembleRequest
+RoundReply = TrainReply | SumReply
+Reply = TypeVar("Reply", bound=PlanReply | RoundReply | EnsembleReply)
+Reply_co = TypeVar("Reply_co", bound=PlanReply | RoundReply | EnsembleReply, covariant=True)
+Message = TypeVar(
+    "Message",
+    bound=Request | PlanReply | RoundReply | EnsembleReply | Refusal | MissingWeights,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signed(Generic[Reply]):
+class Signed(Generic[Reply_co]):
     """A reply as it arrived.
 
     Attributes:
@@ -284,6 +332,6 @@ class Signed(Generic[Reply]):
         contents_hash: of what really arrived.
     """
 
-    reply: Reply
+    reply: Reply_co
     receipt: Receipt
     contents_hash: str

@@ -45,7 +45,7 @@ def secret(check: Callable[[str], str | None]) -> BeforeValidator:
 class Section(BaseModel):
     """A frozen section of the configuration; an unknown key is an error, and so are NaN and infinity.
 
-    Every number has a least and a largest value, so that a slip is told before anything is done with it.
+    Every number has a least and a largest value, so that a slip is caught before anything is done with it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

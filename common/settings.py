@@ -47,7 +47,7 @@ PRIVATE_ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
 
 
 class CampaignSettings(Section):
-    """What the people who approve a campaign are told of it."""
+    """What the people who approve a campaign are told about it."""
 
     purpose: str = ""
     """What the networks are trained for."""
@@ -77,7 +77,7 @@ class NetworkSettings(Section):
     """The networks' backbone and the size of the image they see."""
 
     backbone: Backbone = "small"
-    """``small``, ``resnet18``, ``vgg16``, ``inception_v3``, or ``package.module:Name`` of one's own."""
+    """``small``, ``resnet18``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
     weights: str = "none"
     """Where backbones start that start from no other network: ``none`` (random), ``imagenet`` (torchvision
     downloads them), or a file of torchvision's, or a folder of such files."""
@@ -126,7 +126,7 @@ class FederationSettings(Section):
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
-    ``scaffold``, ``fedbn``, ``fedadam``, ``fedyogi``, or ``package.module:Name`` of one's own."""
+    ``scaffold``, ``fedbn``, ``fedadam``, ``fedyogi``, or your own ``package.module:Name``."""
     proximal_mu: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx's mu (Li et al. 2020, eq. 2)."""
     server_learning_rate: Rate | None = None
@@ -139,7 +139,7 @@ class FederationSettings(Section):
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
-    site, one vote), or ``package.module:Name`` of one's own; it runs at the centre only."""
+    site, one vote), or your own ``package.module:Name``; it runs at the centre only."""
     trimmed_share: Annotated[float, Field(gt=0, lt=0.5)] | None = None
     """Of the updates, what the trimmed mean leaves out at each end (0.2)."""
     byzantine: Count | None = None
@@ -172,7 +172,7 @@ class FederationSettings(Section):
         return fields
 
     def needed(self, sites: int) -> int:
-        """Of so many sites, how many a round cannot do without."""
+        """How many of this number of sites a round needs."""
         return sites if self.quorum == "all" else min(self.quorum, sites)
 
 

@@ -128,7 +128,7 @@ def debits(log, ledger, known):
         plan = known.get(entry.get("plan_hash"), {})
         if entry["event"] != "reply" or (plan.get("privacy") or {}).get("mechanism") != "gaussian":
             continue
-        if 1 <= entry["server_round"] <= plan["federation"]["rounds"] and entry["reply_bytes"]:
+        if entry["server_round"] and entry["reply_bytes"]:  # what closes a stage holds no bytes
             debit = booked.get((entry["plan_hash"], entry["request_id"]), math.inf)
             count += 1
             need(debit <= entry["ledger_sequence"], f"audit.jsonl, line {number}: left without a debit")

@@ -38,6 +38,7 @@ from client.data.store import Store
 from client.rounds import features, private_round
 from client.site.site import Site
 from common.ensemble.committee import decided
+from common.exam import MISSING
 from common.methods.stages import Output, networks
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism import gaussian_release
@@ -45,7 +46,6 @@ from common.privacy.mechanism.heads import Heads, HeadShape, logits
 from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
 from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
-from common.training.data import MISSING
 from server.rounds.weights import StartWeights
 from simulation.cohorts.cohort import Cohort
 from simulation.evaluation.predict import references
@@ -98,7 +98,7 @@ class Campaign:
     exams: pd.DataFrame
 
     def first(self, patients: int) -> Campaign:
-        """The same with so many training patients per site, the first of each."""
+        """The same with only the first N training patients of each site."""
         chosen = torch.arange(patients)
         sites = tuple(tuple(replace(some, rows=some.rows.of(chosen)) for some in site) for site in self.sites)
         return replace(self, sites=sites)

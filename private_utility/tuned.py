@@ -11,13 +11,14 @@ from client.data.site_store import site_store
 from client.data.store import Store, eligible
 from client.site.site import Site
 from common.ensemble.committee import decided
+from common.exam import MISSING
 from common.machine import pretrained
 from common.methods.stages import Output
 from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism.heads import HeadShape
 from common.settings import Settings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed

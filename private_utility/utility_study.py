@@ -55,7 +55,7 @@ class Size:
 
     Attributes:
         patients: training patients of all sites, several numbers.
-        held_out: patients a site who are tested on.
+        held_out: patients per site who are tested on.
         epsilons: budgets.
         draws: campaigns per cell.
         rehearsals: campaigns a rate in the rehearsal.

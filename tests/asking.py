@@ -103,13 +103,13 @@ class Centre:
 
     def plan(self, request: PlanRequest | RecordDict) -> Signed[PlanReply] | Refusal:
         """What the site answers to a plan."""
-        record = wire.encode_plan_request(request) if isinstance(request, PlanRequest) else request
-        return wire.decode_plan_reply(self.send(record, wire.PLAN))
+        record = wire.encode(request) if isinstance(request, PlanRequest) else request
+        return wire.decode_reply(PlanReply, self.send(record, wire.PLAN))
 
     def train(self, request: TrainRequest | RecordDict) -> Signed[TrainReply] | MissingWeights | Refusal:
         """What the site answers to a request to train."""
-        record = wire.encode_train_request(request) if isinstance(request, TrainRequest) else request
-        return wire.decode_train_reply(self.send(record, wire.TRAIN))
+        record = wire.encode(request) if isinstance(request, TrainRequest) else request
+        return wire.decode_round_reply(TrainReply, self.send(record, wire.TRAIN))
 
     def send(self, record: RecordDict, kind: str) -> RecordDict:
         """What the site answers to anything."""

@@ -13,7 +13,7 @@ NECK = 3
 
 
 def encoder_settings(changes: Mapping[str, object] | None = None, *, seed: int = 11) -> Settings:
-    """Two encoders a measurement from a handful of phantoms."""
+    """Two encoders per measurement from a handful of phantoms."""
     phantom = {
         "seed": seed, "sites": 2, "patients": 10, "exams_per_patient": 6, "held_out": 0.2, "image_px": 64,
         "unseen_device": False, "shift": {"devices": "drawn"},

@@ -168,7 +168,7 @@ class Campaign:
             for name, size in SIZES.items()
         }
         reply = TrainReply(site=self.site.name, request_id=f"r{server_round}", networks=networks)
-        return wire.encode_train_reply(reply, encoding="float32")
+        return wire.encode(reply, encoding="float32")
 
     def run(self, rounds: int = ROUNDS) -> Campaign:
         """All rounds, and the closing one if they are all of the plan's."""

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from common.aggregation.algorithms import algorithm
+from common.messages import NetworkReply, TrainReply, TrainRequest
 from common.methods import groups
 from common.methods.stages import networks
 from common.settings import Settings
-from common.wire import NetworkReply, TrainReply, TrainRequest
 from server.rounds import weights
 from server.rounds.journal import Journal
 from server.rounds.rounds import GroupRounds

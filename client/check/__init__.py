@@ -1,1 +1,1 @@
-"""``synofed site check``: what would go wrong, said before a campaign begins."""
+"""``synofed site check``: find what would go wrong before a campaign begins."""

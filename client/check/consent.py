@@ -10,6 +10,7 @@ from client.check.report import Finding, ok, problem, warning
 from client.connection.join import joining
 from client.data.tables.tables import read_tables
 from client.site import policy_file
+from client.site.policy import NEWEST
 from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import State, Status
@@ -31,10 +32,21 @@ def policy(site: Site) -> Iterator[Finding]:
         except SynofedError as error:
             yield problem("policy", error, f"Every request is refused: {error}")
         else:
-            yield ok(
-                "policy", f"Signed at {signature.signed}, serial {signature.serial}", serial=signature.serial
-            )
+            yield _signed(site, signature)
     yield permits(site)
+
+
+def _signed(site: Site, signature: policy_file.Signature) -> Finding:
+    said = f"Signed at {signature.signed}, serial {signature.serial}"
+    if site.policy.version == NEWEST:
+        return ok("policy", said, serial=signature.serial)
+    return warning(
+        "policy",
+        f"{said}, before policies had a version: maximum_rounds = {site.policy.maximum_rounds} limits each stage of "
+        f"a campaign, not all its stages together",
+        f"Set maximum_rounds to what all stages of a campaign may have together, then {policy_file.SIGN}",
+        serial=signature.serial,
+    )
 
 
 def permits(site: Site) -> Finding:
@@ -44,7 +56,8 @@ def permits(site: Site) -> Finding:
         why = "policy.methods is empty" if file.allow_unprotected else "policy.allow_unprotected is false"
         return warning("policy", f"Nothing may run here: {why}", "Write into site.toml what you permit")
     said = [
-        f"{', '.join(file.methods) or 'no built-in method'} for at most {file.maximum_rounds} rounds",
+        f"{', '.join(file.methods) or 'no built-in method'} for at most {file.maximum_rounds} rounds"
+        f"{'' if file.version == NEWEST else ' per stage'}",
         f"approval {file.approval}",
         f"beside updates: {', '.join(file.metrics) or 'nothing'}",
         f"at least {file.minimum_cohort} patients",

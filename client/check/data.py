@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from common.exam import Quarantined
 
 DOCTOR_PICTURES = 200
-"""Up to so many, the doctor looks at each; a picture of 1024 x 768 takes it 0.15 s."""
+"""Up to this many pictures, the doctor looks at each; a picture of 1024 x 768 takes it 0.15 s."""
 POOR_KAPPA = 0.4
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"^no reader gave a grade$", "no reader gave a grade"),
@@ -71,7 +71,7 @@ def would_train(site: Site, store: Store, settings: Settings) -> Iterator[Findin
         said = prospect.sentence(name)
         facts = {"measurement": name, "networks": prospect.networks, "trained": prospect.trained}
         if not any(one.trained for one in found.values()):
-            advice = "The site would be no participant of this plan: it needs more graded exams for training"
+            advice = "The site would not take part in this plan: it needs more graded exams for training"
             yield problem("data", DataError, said, advice, **facts)
         elif prospect.trained < prospect.networks:
             yield warning("data", said, "These networks have no weight of this site", **facts)
@@ -143,7 +143,7 @@ def _measurement(name: str, store: Store, *, minimum: int) -> Finding:
     said = f"{name}: {exams} exams of {patients} patients have a grade"
     facts: Mapping[str, object] = {"measurement": name, "exams": exams, "patients": patients}
     if patients == 0:
-        return problem("data", DataError, said, "This plan learns nothing of it here", **facts)
+        return problem("data", DataError, said, "This plan can learn nothing from it here", **facts)
     if patients < minimum:
         advice = f"policy.minimum_cohort is {minimum}: nothing that is trained on it leaves"
         return warning("data", said, advice, **facts)
@@ -163,7 +163,7 @@ def _agreed(name: str, pairs: Sequence[ReaderAgreement]) -> Finding:
         "kappa_linear": round(typical, 3),
     }
     if typical < POOR_KAPPA:
-        return warning("data", said, "That is poor: look whether columns or readers were mixed up", **facts)
+        return warning("data", said, "That is poor: check whether columns or readers were mixed up", **facts)
     return ok("data", said, **facts)
 
 

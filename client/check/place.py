@@ -24,7 +24,7 @@ LEAST_GPU_BYTES = 2e9
 
 
 def findings(site: Site) -> tuple[list[Finding], list[DetailRow]]:
-    """Everything but the disk, which depends on the plan; and the rows behind it."""
+    """Findings on everything but the disk, which depends on the plan, and the rows behind them."""
     found = [_device(site), _memory()]
     open_to_others = file_permissions.check(site.folder)
     found += [warning("place", _counted(one, site.folder)) for one in open_to_others]
@@ -50,7 +50,7 @@ def disk(site: Site, *, outbox_bytes: int) -> Finding:
     )
     facts = {"free_bytes": free, "store_bytes": store, "outbox_bytes": kept}
     if free < needed:
-        advice = "Free some, or set policy.keep_outbox_days lower"
+        advice = "Free some space, or lower policy.keep_outbox_days"
         return problem("place", StorageError, said, advice, **facts)
     if free < 2 * needed:
         return warning("place", said, "That is tight", **facts)
@@ -88,7 +88,7 @@ def _device(site: Site) -> Finding:
     )
     if min(free, share * total) < LEAST_GPU_BYTES:
         return warning(
-            "place", said, "That is little: end what else runs there", device=str(device), free_bytes=free
+            "place", said, "That is little: stop other programs there", device=str(device), free_bytes=free
         )
     return ok("place", said, device=str(device), free_bytes=free)
 
@@ -99,7 +99,7 @@ def _memory() -> Finding:
         return ok("place", "How much memory is free is not known here")
     said = f"{free / GB:.1f} GB of memory are free"
     if free < LEAST_MEMORY_BYTES:
-        return warning("place", said, "That is little: end what else runs here", free_bytes=free)
+        return warning("place", said, "That is little: stop other programs here", free_bytes=free)
     return ok("place", said, free_bytes=free)
 
 

@@ -58,7 +58,7 @@ def choose(site: Site, given: Settings | None) -> Chosen:
 
 
 def _listed(site: Site) -> Mapping[str, State]:
-    """The campaigns; none where what was decided about one cannot be read, which is told elsewhere."""
+    """The campaigns; none if a decision about one cannot be read, which is reported elsewhere."""
     try:
         return decisions.listed(site)
     except SynofedError:

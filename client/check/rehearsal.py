@@ -26,6 +26,7 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
+from common.methods.rounds import network_rounds, stage_rounds
 from common.methods.settings import StageSettings
 from common.methods.stages import Stage, method
 from common.networks import build
@@ -97,7 +98,7 @@ def rehearse(
         )
     return Rehearsal(
         stage=stage.name,
-        rounds=stage.networks[0].rounds or settings.federation.rounds,
+        rounds=stage_rounds(stage.networks, settings),
         exams=int((few.fold != MISSING).sum()),
         device=str(device),
         shapes=shapes,
@@ -152,13 +153,13 @@ def _rehearsed(
     request = _request(spec, settings)
     step_s, other_s, reply = _timed(rehearsing, request, settings, device)
     learnt = reply.networks[spec.name].num_examples > 0
-    packed = wire.encode_train_reply(_withheld(reply, spec, site, store), encoding=request.encoding)
+    packed = wire.encode(_withheld(reply, spec, site, store), encoding=request.encoding)
     return Rehearsed(
         network=spec.name,
         networks=len(members),
         seconds=other_s + _steps(spec, settings, site, store) * step_s if learnt else math.nan,
         up_bytes=wire.contents(packed).size_bytes,
-        down_bytes=wire.contents(wire.encode_train_request(replace(request, attached={}))).size_bytes,
+        down_bytes=wire.contents(wire.encode(replace(request, attached={}))).size_bytes,
         sent=tuple(_sent(packed)),
         tensors=build.layout(spec, settings.network).entries,
     )
@@ -192,7 +193,7 @@ def campaign_up_bytes(settings: Settings) -> int:
         for spec in stage.networks:
             layout = build.layout(spec, settings.network)
             a_round = width * layout.size + further * layout.trained_size
-            total += a_round * (spec.rounds or settings.federation.rounds)
+            total += a_round * network_rounds(spec, settings)
     return total
 
 

@@ -17,7 +17,7 @@ from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
 from client.data.tables.tables import Reading, read_tables
 from client.site.site import Site
-from common.errors import PolicyError, StorageError, SynofedError, refusal
+from common.errors import StorageError, SynofedError, refusal
 from common.extensions import is_object_path
 from common.machine import atomic
 from common.settings import Settings
@@ -162,10 +162,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _refused(site: Site, settings: Settings) -> PolicyError | None:
+def _refused(site: Site, settings: Settings) -> SynofedError | None:
     try:
         site.policy.check_plan(settings)
-    except PolicyError as error:
+    except SynofedError as error:
         return error
     return None
 

@@ -10,6 +10,7 @@ import typer
 
 from client.cli.cli_options import AsJson, Folder
 from client.site import officer, policy_file
+from client.site.policy import NEWEST
 from client.site.site import Site
 from common.errors import DataError, SynofedError
 
@@ -73,6 +74,11 @@ def sign(
     if as_json:
         typer.echo(signature.model_dump_json(exclude={"signature"}))
         return
+    if site.policy.version != NEWEST:
+        typer.echo(
+            f"Added version = {NEWEST} to [policy] in site.toml: maximum_rounds = {site.policy.maximum_rounds} now "
+            f"limits the rounds of all stages of a campaign together, not of each."
+        )
     typer.echo(
         f"Signed the policy of {site.name}, serial {signature.serial}, with key "
         f"{officer.spoken(signature.public_key)}. It counts from the next request on."

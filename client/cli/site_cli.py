@@ -40,5 +40,5 @@ site.command("status")(status_cli.status)
 
 @site.callback()
 def _site() -> None:
-    """What a site's commands write is for its own account alone."""
+    """Make everything that the site's commands write readable by its own account only."""
     os.umask(0o077)

@@ -11,6 +11,7 @@ from client.site.site import Site
 from client.state import approved_budget, decisions
 from client.state.decisions import State
 from common.errors import SynofedError
+from common.methods.rounds import rounds_by_stage
 from common.methods.stages import networks
 from common.privacy.planning import notice
 from common.settings import Settings
@@ -30,7 +31,8 @@ class Page:
         purpose: what the networks are for, as the centre says.
         recipients: who gets the networks, as the centre says.
         method: the published system.
-        rounds: of each stage, the largest.
+        rounds: of all stages together, one that scores in each not counted.
+        stages: stage -> rounds; empty if the policy forbids the campaign, whose code is not run then.
         images: that are read.
         measurements: graded columns -> number of grades.
         networks: kind -> number of networks.
@@ -51,6 +53,7 @@ class Page:
     recipients: tuple[str, ...]
     method: str
     rounds: int
+    stages: dict[str, int]
     images: tuple[str, ...]
     measurements: dict[str, int]
     networks: dict[str, int]
@@ -73,6 +76,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
     settings = decisions.plan(site, plan_hash, name=state.names[-1])
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
+    stages = {} if objection else rounds_by_stage(settings)
     leaves, stays = _private(settings) if settings.private else _metrics(site)
     if settings.federation.secure is not None:
         leaves = (*_summed(settings), *leaves)
@@ -84,7 +88,8 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         purpose=settings.campaign.purpose,
         recipients=settings.campaign.recipients,
         method=settings.method,
-        rounds=settings.federation.rounds,
+        rounds=sum(stages.values()),
+        stages=stages,
         images=tuple(settings.images),
         measurements={name: measured.grades for name, measured in settings.measurements.items()},
         networks=found,
@@ -107,7 +112,9 @@ def text(page: Page) -> str:
         "Purpose": page.purpose or "not stated",
         "Recipients": ", ".join(page.recipients) or "not stated",
         "Method": page.method,
-        "Rounds": str(page.rounds),
+        "Rounds": f"{page.rounds} in all: {', '.join(f'{name} {count}' for name, count in page.stages.items())}"
+        if page.stages
+        else "not looked at",
         "Reads": f"images {', '.join(page.images)}; "
         + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
@@ -141,7 +148,7 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
         lines = sum_tasks.participation_lines(site, settings, state.without)
     except SynofedError as error:
         return (f"not known: {error}",)
-    return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
+    return (*lines, "the centre learns this, and it stays fixed for the campaign (`approve --without`)")
 
 
 def _again(site: Site, settings: Settings, objection: str) -> str:
@@ -150,9 +157,9 @@ def _again(site: Site, settings: Settings, objection: str) -> str:
         return ""
     budget = approved_budget.of(site, settings, after=0)
     return (
-        f"An approval is worth epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
+        f"An approval covers epsilon {budget.epsilon:.3f} (delta {budget.delta:g}): {budget.steps} private "
         f"steps, and "
-        f"{budget.again} of them drawn a second time; a second run needs another."
+        f"{budget.again} of them drawn a second time; a second run needs a second approval."
     )
 
 

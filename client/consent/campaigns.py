@@ -98,7 +98,7 @@ def settings_of_approved(site: Site, plan_hash: str, *, name: str) -> Settings:
 
 
 def find(site: Site, prefix: str) -> str:
-    """The plan hash that begins so.
+    """The plan hash that begins with these digits.
 
     Raises:
         DataError: if none or several do.

@@ -68,7 +68,7 @@ def note(site: Site, context: Context, networks: Sequence[str]) -> None:
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:
-    """Begin anew: the campaign was approved again, for another run than those before.
+    """Start over: the campaign was approved again, for a new run.
 
     Raises:
         StorageError: if what was opened before cannot be kept; then it is not forgotten.

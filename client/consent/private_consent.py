@@ -10,6 +10,7 @@ from client.data.site_store import site_store
 from client.data.store import eligible
 from client.ledger import ledger
 from client.site.site import Site
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.accounting.spending import PrivateRelease
 from common.privacy.planning import private_steps
 from common.settings import Settings
@@ -36,7 +37,7 @@ def _forecast(settings: Settings, steps: int) -> PrivateRelease:
         campaign=settings.name,
         plan_hash=settings.plan_hash(),
         request_id="",
-        server_round=settings.federation.rounds,
+        server_round=longest_stage_rounds(settings),
         group="",
         version=VERSION,
         steps=privacy.steps(steps),

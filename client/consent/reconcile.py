@@ -11,6 +11,7 @@ from client.ledger import behind, ledger
 from client.ledger.behind import Owed
 from client.site.site import Site
 from common.errors import DataError
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.accounting.spending import PrivateRelease, UnboundedRelease
 from common.receipts import RECONCILED, Kept
 from common.settings import Settings
@@ -64,7 +65,7 @@ def _lost(one: Owed, settings: Settings) -> PrivateRelease | UnboundedRelease:
         campaign=receipt.campaign,
         plan_hash=receipt.plan_hash,
         request_id="",
-        server_round=settings.federation.rounds,
+        server_round=longest_stage_rounds(settings),
         group="",
         version=VERSION,
         steps=privacy.steps(one.debits),

@@ -1,4 +1,4 @@
-"""How long the site's rounds took lately, so that the centre's deadlines can follow."""
+"""How long the site's recent rounds took, so that the centre's deadlines can adapt."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATELY = 9
 
 
 def add(site_folder: Path, plan_hash: str, seconds: float) -> None:
-    """Keep what a round of a group took, in ``campaigns/<plan hash>/timing.json``.
+    """Record how long a round of a group took, in ``campaigns/<plan hash>/timing.json``.
 
     Raises:
         StorageError: if it cannot be written.
@@ -24,7 +24,7 @@ def add(site_folder: Path, plan_hash: str, seconds: float) -> None:
 
 
 def typical(site_folder: Path, plan_hash: str) -> float:
-    """The median of the last few; NaN where there is none."""
+    """The median of the last few rounds in seconds; NaN if there are none."""
     found = _read(site_folder, plan_hash)
     return float(median(found)) if found else math.nan
 

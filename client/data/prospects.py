@@ -59,7 +59,8 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
     import torch  # noqa: PLC0415
 
     from client.data.tables.folds import folds  # noqa: PLC0415  scikit-learn
-    from common.training.data import MISSING, ExamTensors  # noqa: PLC0415
+    from common.exam import MISSING  # noqa: PLC0415
+    from common.training.data import ExamTensors  # noqa: PLC0415
 
     assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
     _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)

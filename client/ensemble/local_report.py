@@ -1,6 +1,6 @@
 """How the ensemble that came back grades this site's own patients, beside its own readers; nothing of it leaves.
 
-Patients that were held out are a test; those that the networks were trained on are not, and are told apart.
+Patients that were held out are a test; those that the networks were trained on are not, and are kept apart.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from client.data.site_store import site_store
 from client.data.store import Store
 from client.ensemble import delivery
+from client.site import training_device
 from client.site.site import Site
 from common.ensemble.committee import BATCH, Committee
 from common.ensemble.statement import Statement
@@ -118,7 +119,9 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
     statement, committee = delivery.opened(site, plan_hash)
     settings = committee.settings
     store = site_store(site, settings)
-    graded, contested = _graded(committee.on(_device(site)), store, progress)
+    graded, contested = _graded(
+        committee.on(training_device.found(site.file.compute.device)), store, progress
+    )
     opinions = {"ensemble": graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
     held_out = store.tensors.fold.numpy() == MISSING
     parts = [
@@ -148,13 +151,6 @@ def as_json(report: Report) -> dict[str, object]:
         "parts": [_finite(asdict(part)) for part in report.parts],
         "notice": list(report.notices),
     }
-
-
-def _device(site: Site) -> torch.device:
-    wanted = site.file.compute.device
-    if wanted == "auto":
-        wanted = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(wanted)
 
 
 def _graded(

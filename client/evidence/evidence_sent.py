@@ -15,8 +15,9 @@ from client.log.outbox import Kept
 from client.site.site import Site
 from common import bfloat16
 from common.errors import VerificationError
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.audit import sent as allow_list
-from common.privacy.audit.claims import planned_rounds, released, some
+from common.privacy.audit.claims import released, some
 from common.privacy.audit.evidence import Answer, Check, Sent
 from common.privacy.audit.sent import Noise
 from common.settings import Settings
@@ -143,7 +144,7 @@ def _noise(
 
 def _by_size(answer: Answer, sizes: Mapping[str, int], settings: Settings) -> Iterator[str]:
     """The log keeps the size of every reply: one tensor more shows in it."""
-    if answer.server_round > planned_rounds(settings):
+    if answer.server_round > longest_stage_rounds(settings):
         return  # told by the check of the rounds
     width = WIDTH[settings.federation.encoding] if settings.federation.secure is None else 8
     most = sum(sizes.values()) * width

@@ -11,7 +11,7 @@ NUMBER = re.compile(r"([0-9]+)(?:[.,]0+)?")
 
 
 def padded(identifier: str, digits: int) -> str:
-    """A number with zeros in front, so many digits long; any other id, and every one where ``digits`` is 0, stays."""
+    """Pad a numeric ID with zeros to ``digits`` digits; other IDs, and all IDs if ``digits`` is 0, stay."""
     found = NUMBER.fullmatch(identifier)
     return found[1].zfill(digits) if digits and found else identifier
 

@@ -91,7 +91,7 @@ class Ledger:
         return found.entries
 
     def _catch_up(self, descriptor: int) -> bool:
-        """Read what others added since; ``False``: what was read is not there any more."""
+        """Read what others have added since; ``False``: what was read before is gone."""
         state = os.fstat(descriptor)
         if state.st_ino != self._inode or state.st_size < self._size_bytes:
             return False

@@ -128,7 +128,7 @@ def head(path: Path) -> Head:
 
 
 def newest(path: Path, name: str, value: str) -> Iterator[Entry]:
-    """Entries with a field of this value, the newest first; reads no more of the log than is asked for.
+    """Entries with a field of this value, the newest first; reads only as much of the log as is consumed.
 
     Raises:
         VerificationError: if one of them is no entry.

@@ -88,7 +88,7 @@ class Draft:
             atomic.sync(self._place.parent)
 
     def discard(self) -> None:
-        """Leave nothing of it."""
+        """Remove the draft."""
         with contextlib.suppress(OSError):
             self._draft.unlink(missing_ok=True)
 

@@ -66,12 +66,12 @@ def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
 
     def answer(site: Site, request: PlanRequest, asked: Asked) -> RecordDict:
         audit.find_answer(site.folder, asked)
-        packed = wire.encode_plan_reply(consent.consider_plan(site, request))
+        packed = wire.encode(consent.consider_plan(site, request))
         return sent(
             site, asked, packed, lambda contents: issued_receipts.of_consent(site, request, contents, asked)
         )
 
-    return handled(folder, record, wire.decode_plan_request, answer)
+    return handled(folder, record, PlanRequest, answer)
 
 
 def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDict:
@@ -96,13 +96,13 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
         if isinstance(reply, MissingWeights):
             policy_hash = policy_file.policy_hash(site)
             audit.missing(site.folder, asked, weights=len(reply.hashes), policy_hash=policy_hash)
-            return wire.encode_missing_weights(reply)
-        packed = wire.encode_train_reply(reply, encoding=request.encoding)
+            return wire.encode(reply)
+        packed = wire.encode(reply, encoding=request.encoding)
         return sent(
             site, asked, packed, lambda contents: issued_receipts.of_reply(site, request, contents, asked)
         )
 
-    return handled(folder, record, wire.decode_train_request, answer)
+    return handled(folder, record, TrainRequest, answer)
 
 
 def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
@@ -113,18 +113,18 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
 
         settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
         audit.find_answer(site.folder, asked)
-        packed = wire.encode_ensemble_reply(delivery.take(site, request, settings))
+        packed = wire.encode(delivery.take(site, request, settings))
         return sent(
             site, asked, packed, lambda contents: issued_receipts.of_ensemble(site, request, contents, asked)
         )
 
-    return handled(folder, record, wire.decode_ensemble_request, answer)
+    return handled(folder, record, EnsembleRequest, answer)
 
 
 def handled(
     folder: Path,
     record: RecordDict,
-    decode: Callable[[RecordDict], Request],
+    kind: type[Request],
     answer: Callable[[Site, Request, Asked], RecordDict],
 ) -> RecordDict:
     """The answer to one request, or the code of what kept it from being given; never an exception.
@@ -132,12 +132,12 @@ def handled(
     Args:
         folder: of the site.
         record: what came.
-        decode: makes a request of it.
+        kind: of request.
         answer: is asked for what leaves, with its receipt, once the request is in the log.
     """
     name, asked = folder.name, None
     try:
-        request, asked = _received(record, decode)
+        request, asked = _received(record, kind)
         site = Site.open(folder)
         name = site.name
         with busy.working(folder) if policy_file.enrolled(site) else nullcontext():
@@ -158,14 +158,14 @@ def _refusal(folder: Path, name: str, asked: Asked | None, code: str) -> RecordD
         audit.refused(folder, asked, code=code)
     except SynofedError as error:
         site_log(folder, logging.ERROR, str(error))
-    return wire.encode_refusal(Refusal(site=name, code=code))
+    return wire.encode(Refusal(site=name, code=code))
 
 
-def _received(record: RecordDict, decode: Callable[[RecordDict], Request]) -> tuple[Request, Asked]:
+def _received(record: RecordDict, kind: type[Request]) -> tuple[Request, Asked]:
     """A request and its facts, once it was found to be no larger than any that is meant."""
     _check_size(record)
     try:
-        request = decode(record)
+        request = wire.decode(kind, record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UpdateError(f"Expected a readable request, got {type(error).__name__}") from None
     if outbox.REQUEST_ID.fullmatch(request.request_id) is None:

@@ -39,8 +39,8 @@ def within(site: Site, device: torch.device, work: Callable[[torch.device, int],
         ):  # outside of the except clause: the error holds the tensors of the failed work
             torch.cuda.empty_cache()
     raise MemoryLimitError(
-        f"{device} has too little memory for this campaign: free some, or set policy.out_of_memory in site.toml to "
-        f"smaller_batch or cpu (now {site.policy.out_of_memory!r})"
+        f"{device} has too little memory for this campaign: free some memory, or set policy.out_of_memory "
+        f"in site.toml to smaller_batch or cpu (now {site.policy.out_of_memory!r})"
     )
 
 

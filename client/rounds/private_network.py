@@ -106,7 +106,7 @@ class _Round:
         self._booking = partial(booking, request, privacy, kind=PRIVATE_STEP)
 
     def check(self, steps: int) -> None:
-        """Whether so many steps are permitted, so that nothing is spent on half a round."""
+        """Whether this many steps are permitted, so that nothing is spent on half a round."""
         ledger.check(self._site, self._booking(steps=steps), self._patients)
 
     def update(self, local: LocalSettings) -> np.ndarray:

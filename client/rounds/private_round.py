@@ -37,6 +37,7 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError, UpdateError
 from common.exam import MISSING
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.methods.rounds import stage_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
@@ -169,7 +170,7 @@ def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -
             site, request, settings, work.planned, patients=work.patients, device=work.device
         )
         return allow_list.checked(reply, request)
-    if request.server_round > settings.federation.rounds:
+    if request.server_round > stage_rounds(work.planned.values(), settings):
         return allow_list.checked(_reply(site, request, dict.fromkeys(work.planned)), request)
     weights = torch.cat([torch.from_numpy(np.array(request.weights[name])) for name in work.order])
     if privacy.mechanism == "none":

@@ -20,6 +20,7 @@ from client.rounds.booking import PRIVATE_SUM, booking
 from client.site.site import Site
 from common.errors import PolicyError
 from common.messages import MissingWeights, TrainRequest
+from common.methods.rounds import stage_rounds
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import clipped_each, sample
 from common.secure_aggregation.private_sum import PrivateSum
@@ -59,10 +60,11 @@ def vector(
     work = private_round.prepare(site, request, settings, device=device)
     if isinstance(work, MissingWeights):
         return work
-    if request.server_round > settings.federation.rounds:
+    rounds = stage_rounds(work.planned.values(), settings)
+    if request.server_round > rounds:
         raise PolicyError(
-            f"Expected a round from 1 to {settings.federation.rounds}, got {request.server_round}: a secure sum that "
-            f"is private is never scored"
+            f"Expected a round from 1 to {rounds}, got {request.server_round}: a secure sum that is private is never "
+            f"scored"
         )
     claim()
     release = booking(request, privacy, kind=PRIVATE_SUM)

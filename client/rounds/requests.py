@@ -8,6 +8,7 @@ import torch
 from common.aggregation.federated import FederatedAlgorithm, check_sent
 from common.errors import PolicyError, UpdateError
 from common.messages import TrainRequest
+from common.methods.rounds import network_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
@@ -53,7 +54,7 @@ def checked(
 
 
 def _check_round(server_round: int, spec: NetworkSpec, settings: Settings) -> None:
-    rounds = spec.rounds or settings.federation.rounds
+    rounds = network_rounds(spec, settings)
     if not 1 <= server_round <= rounds + 1:  # one more scores the final weights
         raise PolicyError(
             f"Expected a round from 1 to {rounds + 1} of the plan for {spec.name}, got {server_round}"

@@ -61,10 +61,10 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
                 if missing is not None:
                     policy_hash = policy_file.policy_hash(site)
                     audit.missing(site.folder, asked, weights=len(missing.hashes), policy_hash=policy_hash)
-                    return wire.encode_missing_weights(missing)
+                    return wire.encode(missing)
             return _kept(site, request, asked, file)
 
-    return handled(folder, record, wire.decode_sum_request, answer)
+    return handled(folder, record, SumRequest, answer)
 
 
 def _answer(
@@ -86,7 +86,7 @@ def _answer(
     if asks.phase == "unmask":
         opened_sums.note(site, asks.context, request.networks)
     reply = SumReply(site=site.name, request_id=request.request_id, says=says)
-    packed = wire.encode_sum_reply(sum_allow_list.checked(reply, request, state))
+    packed = wire.encode(sum_allow_list.checked(reply, request, state))
     file.answer(asks.phase, packed, state, request.networks)
     return None
 

@@ -1,6 +1,6 @@
 """Books training without differential privacy: of whom something leaves that nothing bounds.
 
-One booking a campaign says it, however many rounds follow, so that only the first reply of a campaign writes one.
+One booking per campaign says it, however many rounds follow, so that only the first reply of a campaign writes one.
 """
 
 from __future__ import annotations

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from typing import Literal
+from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import field_validator
+from pydantic import field_validator, model_serializer
 
 from client.site.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_object_path
-from common.methods.settings import StageSettings
 from common.section import Bytes, Count, Positive, Rate, Section, Share
 from common.secure_aggregation.settings import SecureSettings
 from common.settings import Settings
 
+NEWEST: Literal[2] = 2
+"""Version of a policy that is signed now."""
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""
 Metric = Literal["counts", "losses", "score_histograms", "timings"]
@@ -25,6 +26,9 @@ Metric = Literal["counts", "losses", "score_histograms", "timings"]
 class Policy(Section):
     """The ``[policy]`` section of ``site.toml``. What it does not name is not permitted."""
 
+    version: Literal[1, 2] = 1
+    """What the other settings mean. `synofed site policy sign` writes the newest; a policy that was signed before
+    there was any has none and keeps the meaning that it had: see ``maximum_rounds``."""
     allow_unprotected: bool = False
     """Permit training without differential privacy and without secure aggregation."""
     allow_secure_only: bool = False
@@ -38,6 +42,7 @@ class Policy(Section):
     """Methods, backbones and algorithms that are not built in and may run, as ``package.module:Name``; what they
     name has to be installed at the site. ``*`` stands for anything that is installed: for simulations."""
     maximum_rounds: Positive = 1000
+    """Of a campaign, the rounds of all stages together; in version 1, those of each stage."""
     hours: tuple[str, ...] = ()
     """When the site trains, for example ``["mon-fri 19:00-07:00", "sat-sun"]``; none: always."""
     time_zone: str = ""
@@ -58,9 +63,9 @@ class Policy(Section):
     differential privacy runs."""
     maximum_delta: Share = 1e-5
     minimum_peers: Positive = 2
-    """In a secure sum: so many other sites whose keys are in ``[peers]``."""
+    """In a secure sum: how many other sites must have their keys in ``[peers]``."""
     colluders: Count = 0
-    """In a secure sum: against so many sites that work together with the centre the plan has to protect."""
+    """In a secure sum: how many sites colluding with the centre the plan must protect against."""
     few_peers: Literal["refuse", "full_noise"] = "refuse"
     """What happens where a plan asks for less than these two: no part is taken, or, in a campaign with differential
     privacy, this site adds all the noise itself and relies on nobody."""
@@ -68,6 +73,14 @@ class Policy(Section):
     """What happens when the training device has too little memory."""
     keep_outbox_days: Count = 90
     """How long the exact bytes of replies stay in ``outbox/``; 0: they are not kept."""
+
+    @model_serializer(mode="wrap")
+    def _without_version_where_it_is_the_first(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """A policy that was signed before there was a version still has the bytes that were signed."""
+        fields: dict[str, Any] = handler(self)
+        if self.version == 1:
+            fields.pop("version", None)
+        return fields
 
     @field_validator("hours")
     @classmethod
@@ -108,6 +121,7 @@ class Policy(Section):
 
         Raises:
             PolicyError: naming the line of ``site.toml`` that forbids it.
+            ConfigurationError: if its method cannot be used.
         """
         if settings.private and self.maximum_epsilon is None:
             raise PolicyError(
@@ -127,18 +141,13 @@ class Policy(Section):
                 f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
                 f"permit it"
             )
-        rounds = max(_rounds(settings))
-        if rounds > self.maximum_rounds:
-            raise PolicyError(
-                f"The campaign has {rounds} rounds, policy.maximum_rounds in site.toml "
-                f"is {self.maximum_rounds}: raise it there to permit that"
-            )
         weighed = settings.federation.rule not in UNWEIGHTED and settings.privacy is None
         if weighed and not self.permits("counts"):
             raise PolicyError(
                 "The campaign weighs each site's update by its number of exams: add 'counts' to policy.metrics in "
                 "site.toml to permit that"
             )
+        self._check_rounds(settings)
 
     def relies(self, settings: Settings) -> Literal["peers", "nobody"]:
         """Whether this site's protection in a secure sum may rest on other sites too."""
@@ -171,6 +180,19 @@ class Policy(Section):
                 f'"full_noise", to permit that'
             )
 
+    def _check_rounds(self, settings: Settings) -> None:
+        """Whether the plan has too many rounds; asked once its code and method are permitted, which say how many."""
+        from common.methods import rounds  # noqa: PLC0415  NumPy: only where a plan is looked at
+
+        by_stage = rounds.rounds_by_stage(settings)
+        most = max(by_stage.values(), default=0) if self.version == 1 else sum(by_stage.values())
+        if most > self.maximum_rounds:
+            stages = ", ".join(f"{name} {count}" for name, count in by_stage.items())
+            raise PolicyError(
+                f"The campaign has {most} rounds{' in one stage' if self.version == 1 else ''} ({stages}), "
+                f"policy.maximum_rounds in site.toml is {self.maximum_rounds}: raise it there to permit that"
+            )
+
     def _check_code(self, settings: Settings) -> None:
         """Whether everything that is not built in may run: asked before any of it is imported."""
         if "*" in self.code:
@@ -185,13 +207,6 @@ class Policy(Section):
 
 def _zone(name: str) -> tzinfo | None:
     return ZoneInfo(name) if name else None
-
-
-def _rounds(settings: Settings) -> Iterator[int]:
-    """The rounds of every stage."""
-    stages: tuple[StageSettings, ...] = (settings.rating.jigsaw, settings.rating.head)
-    yield settings.federation.rounds
-    yield from (stage.rounds for stage in stages if stage.rounds is not None)
 
 
 def _code(settings: Settings) -> dict[str, str]:

@@ -18,7 +18,8 @@ from pydantic import Field, ValidationError
 from client.files import atomic
 from client.log import chain
 from client.log.audit import OFFICER, POLICY
-from client.site import keys, officer
+from client.site import keys, officer, site_toml
+from client.site.policy import NEWEST
 from client.site.site import Site
 from common import signed_json
 from common.errors import PolicyError
@@ -93,6 +94,9 @@ def check(site: Site) -> Signature:
 def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Signature:
     """Sign the policy as it stands in ``site.toml`` and enter it in the log.
 
+    A policy of an older version is given the newest, in ``site.toml`` too; from then on its settings mean what they
+    mean there.
+
     Args:
         site: the site.
         key: of its privacy officer; the first one is the site's from then on.
@@ -100,6 +104,7 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
 
     Raises:
         PolicyError: if another key is the officer's.
+        ConfigurationError: if the policy's version cannot be written into ``site.toml``.
         StorageError: if the signature cannot be written.
     """
     public_key = key.public_key().public_bytes_raw().hex()
@@ -107,6 +112,7 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
         officer.pin(site.folder, public_key)
         chain.append_new(site.folder / chain.NAME, OFFICER, {"public_key": public_key})
     _check_officer(site, public_key)
+    site = _renewed(site)
     entered = _entered(site)
     serial = (entered[0] if entered is not None else 0) + 1
     signed = datetime.now(UTC).isoformat(timespec="seconds")
@@ -117,6 +123,14 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
     atomic.write(site.folder / NAME, (signature.model_dump_json(indent=2) + "\n").encode())
     _enter(site, serial=serial)
     return signature
+
+
+def _renewed(site: Site) -> Site:
+    if site.policy.version == NEWEST:
+        return site
+    policy = site.policy.model_copy(update={"version": NEWEST})
+    expected = site.file.model_copy(update={"policy": policy})
+    return site_toml.add_line(site, "policy", f"version = {NEWEST}", expected=expected)
 
 
 def _payload(site: Site, signature: Signature) -> bytes:

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     import torch
 
 
+def gpu_count() -> int:
+    """GPUs of this machine that torch can use."""
+    import torch  # noqa: PLC0415
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def found(name: str) -> torch.device:
     """The device of a name: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
 
@@ -19,7 +26,7 @@ def found(name: str) -> torch.device:
     """
     import torch  # noqa: PLC0415
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    gpus = gpu_count()
     device = torch.device(("cuda" if gpus else "cpu") if name == "auto" else name)
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise ConfigurationError(

@@ -13,6 +13,7 @@ from typing import Annotated
 from pydantic import Field
 
 from client.site.site import Site
+from common.methods.rounds import total_rounds
 from common.section import Positive, Section
 from common.settings import Settings
 
@@ -49,7 +50,7 @@ def of(site: Site, settings: Settings, *, after: int) -> ApprovedBudget:
     privacy = settings.privacy
     assert privacy is not None, "asked for campaigns with privacy alone"
     steps, delta = private_steps.steps(settings), site.policy.maximum_delta
-    rounds = settings.federation.rounds
+    rounds = total_rounds(settings)
     again = math.ceil(steps / rounds) * math.ceil(SHARE_AGAIN * rounds)
     return ApprovedBudget(
         steps=steps,

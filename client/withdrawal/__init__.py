@@ -1,1 +1,1 @@
-"""A patient withdraws: what is deleted, and what is told."""
+"""A patient withdraws: what is deleted, and what the patient is told."""

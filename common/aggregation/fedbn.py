@@ -20,11 +20,10 @@ from typing import ClassVar
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from common.aggregation.federated import WEIGHTS, FedAvg, Received, SiteState
+from common.aggregation.federated import WEIGHTS, FedAvg, LocalRound, Received, SiteState
 from common.errors import UpdateError
-from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
-from common.training.local import LocalUpdate, train_network
+from common.training.local import LocalUpdate
 from common.training.local_settings import LocalSettings
 
 NORMS = "norms"
@@ -42,22 +41,14 @@ class FedBN(FedAvg):
         """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
         return with_norms(received[WEIGHTS], site_state, settings)
 
-    def local_update(
-        self,
-        received: Received,
-        site_state: SiteState,
-        data: ExamTensors,
-        settings: LocalSettings,
-        server_round: int,
-        seed: int,
-    ) -> tuple[LocalUpdate, SiteState]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        start = with_norms(received[WEIGHTS], site_state, settings)
-        answer, _ = train_network(start, {}, data, settings, server_round, seed)
-        norms = _norms(settings)
+    def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
+        """See :meth:`common.aggregation.federated.FedAvg.trained`."""
+        start = with_norms(local.received[WEIGHTS], local.site_state, local.settings)
+        answer, _ = local.train(start, {})
+        norms = _norms(local.settings)
         trained = (start + answer.update)[norms]
         update = answer.update.clone()
-        update[norms] = trained - received[WEIGHTS][norms]
+        update[norms] = trained - local.received[WEIGHTS][norms]
         return replace(answer, update=update), {NORMS: trained}
 
 

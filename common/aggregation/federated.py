@@ -17,7 +17,7 @@ from torch import Tensor
 from common.errors import UpdateError
 from common.networks.layout import Layout
 from common.training.data import ExamTensors
-from common.training.local import LocalUpdate, train_network
+from common.training.local import GradientTerm, LocalUpdate, train_network
 from common.training.local_settings import LocalSettings
 
 WEIGHTS = "weights"
@@ -106,6 +106,26 @@ class FederatedAlgorithm(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LocalRound:
+    """What a site has for its round; see :meth:`FederatedAlgorithm.local_update`."""
+
+    received: Received
+    site_state: SiteState
+    data: ExamTensors
+    settings: LocalSettings
+    server_round: int
+    seed: int
+
+    def train(
+        self, weights: Float32[Tensor, " size"], site_state: SiteState, *, term: GradientTerm | None = None
+    ) -> tuple[LocalUpdate, SiteState]:
+        """See :func:`common.training.local.train_network`."""
+        return train_network(
+            weights, site_state, self.data, self.settings, self.server_round, self.seed, term=term
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FedAvg:
     """Federated averaging (McMahan et al. 2017, algorithm 1).
 
@@ -142,7 +162,20 @@ class FedAvg:
         seed: int,
     ) -> tuple[LocalUpdate, SiteState]:
         """See :class:`FederatedAlgorithm`."""
-        return train_network(received[WEIGHTS], site_state, data, settings, server_round, seed)
+        return self.trained(
+            LocalRound(
+                received=received,
+                site_state=site_state,
+                data=data,
+                settings=settings,
+                server_round=server_round,
+                seed=seed,
+            )
+        )
+
+    def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
+        """As :meth:`local_update`, with all that it is given in one."""
+        return local.train(local.received[WEIGHTS], local.site_state)
 
     def aggregate(
         self, state: ServerState, means: Mapping[str, Flat], *, participation: float

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float32
 from torch import Tensor
 
-from common.aggregation.federated import WEIGHTS, FedAvg, Received, SiteState
-from common.training.data import ExamTensors
+from common.aggregation.federated import WEIGHTS, FedAvg, LocalRound, SiteState
 from common.training.flat_network import flat_network
-from common.training.local import LocalUpdate, train_network
-from common.training.local_settings import LocalSettings
+from common.training.local import LocalUpdate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +46,9 @@ class FedProx(FedAvg):
 
     mu: float
 
-    def local_update(
-        self,
-        received: Received,
-        site_state: SiteState,
-        data: ExamTensors,
-        settings: LocalSettings,
-        server_round: int,
-        seed: int,
-    ) -> tuple[LocalUpdate, SiteState]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        weights = received[WEIGHTS]
+    def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
+        """See :meth:`common.aggregation.federated.FedAvg.trained`."""
+        weights, settings = local.received[WEIGHTS], local.settings
         layout = flat_network(settings.spec, settings.network, settings.device).layout
         term = ProximalTerm(mu=self.mu, received=weights[: layout.trained_size].to(settings.device))
-        return train_network(weights, site_state, data, settings, server_round, seed, term=term)
+        return local.train(weights, local.site_state, term=term)

@@ -64,7 +64,7 @@ def rule(settings: FederationSettings) -> AggregationRule:
 
 
 def check_sites(settings: FederationSettings, *, sites: int) -> None:
-    """Whether a rule can do with so many sites: found before anything is trained.
+    """Whether a rule works with this number of sites, checked before anything is trained.
 
     Raises:
         ConfigurationError: if it cannot.

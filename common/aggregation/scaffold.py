@@ -28,11 +28,17 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
+from common.aggregation.federated import (
+    UPDATE,
+    WEIGHTS,
+    FedAvg,
+    Flat,
+    LocalRound,
+    ServerState,
+    SiteState,
+)
 from common.networks.layout import Layout
-from common.training.data import ExamTensors
-from common.training.local import LocalUpdate, train_network
-from common.training.local_settings import LocalSettings
+from common.training.local import LocalUpdate
 
 CONTROL = "control"
 
@@ -87,20 +93,12 @@ class Scaffold(FedAvg):
         """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
         return state.arrays
 
-    def local_update(
-        self,
-        received: Received,
-        site_state: SiteState,
-        data: ExamTensors,
-        settings: LocalSettings,
-        server_round: int,
-        seed: int,
-    ) -> tuple[LocalUpdate, SiteState]:
-        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
-        everyones = received[CONTROL]
-        own = site_state.get(CONTROL, torch.zeros_like(everyones))
-        term = CorrectionTerm(correction=(everyones - own).to(settings.device))
-        answer, _ = train_network(received[WEIGHTS], {}, data, settings, server_round, seed, term=term)
+    def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
+        """See :meth:`common.aggregation.federated.FedAvg.trained`."""
+        everyones = local.received[CONTROL]
+        own = local.site_state.get(CONTROL, torch.zeros_like(everyones))
+        term = CorrectionTerm(correction=(everyones - own).to(local.settings.device))
+        answer, _ = local.train(local.received[WEIGHTS], {}, term=term)
         new = term.mean_gradient() if answer.num_examples else own
         return replace(answer, extra={CONTROL: new - own}), {CONTROL: new}
 

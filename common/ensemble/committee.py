@@ -86,7 +86,7 @@ class Committee:
     at_once: Ensemble | None = None
 
     def fastest(self) -> Committee:
-        """The same ensemble for a scoring service: asked in the way that is fastest here for so many pictures.
+        """The same ensemble for a scoring service: in whichever way is fastest here for this many pictures.
 
         That is measured, so the last bits of probabilities may differ from one process to the next.
         """

@@ -46,7 +46,7 @@ TRIALS, TRIAL_S = 7, 0.5
 """A trial compares the two ways this often, or for this long if that is over first, but once at least."""
 
 TRIED = (1, 8, 64)
-"""Trials are made with so many pictures; another number does as the largest of these that it reaches."""
+"""Batch sizes that are tried; any other number of pictures uses the largest of these that it reaches."""
 
 TOLERANCE: Mapping[Precision, float] = {"float32": 1e-3, "bfloat16": 5e-2}
 """Largest difference of the two ways over the largest logit that is still rounding (with TF32, in float32)."""
@@ -142,7 +142,7 @@ class Stack:
         return torch.cat([stacked_logits(self.merged, part, count) for part in parts], dim=1)
 
     def fastest(self, pictures: Sequence[Float[Tensor, "n _ _ _"]]) -> Way:
-        """The faster way for so many pictures on so many threads; found by trial once per process.
+        """The faster way for this number of pictures and threads; found by trial, once per process.
 
         Where stacking does not pay for few pictures it does not for more, so these are tried first; and where one
         network takes long by itself, that alone is tried.

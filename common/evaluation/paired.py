@@ -115,7 +115,7 @@ def swap_test(
         first: see :func:`compare`.
         second: see :func:`compare`.
         generator: draws the permutations; not used if all can be enumerated.
-        permutations: all are enumerated if there are no more than this, else so many are drawn.
+        permutations: all are enumerated if there are no more than this, otherwise this many are drawn.
 
     Returns:
         The share of permutations whose difference is at least as far from zero as the study's, which is

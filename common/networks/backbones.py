@@ -118,7 +118,7 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from one generator: He et al. 2015 for convolutions, PyTorch's own rule for the rest.
 
     Convolutions: N(0, 2 / fan_out), bias 0. Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
-    weight 1, bias 0. Other layers, of a backbone of one's own: their ``reset_parameters``.
+    weight 1, bias 0. Other layers, of a user's backbone: their ``reset_parameters``.
 
     Raises:
         ConfigurationError: if such a layer has none: a network is built without memory, so what its ``__init__``

@@ -6,7 +6,7 @@ import hashlib
 from typing import Literal, TypeAlias
 
 from common.methods.settings import JigsawSettings
-from common.section import Section
+from common.section import Positive, Section
 from common.settings import TrainingSettings
 
 COMBINED = "combined"
@@ -108,7 +108,7 @@ class NetworkSpec(Section):
     probe: Probe | None = None
     pieces: tuple[Piece, ...] = ()
     training: TrainingSettings | None = None
-    rounds: int | None = None
+    rounds: Positive | None = None
     scoring: bool = True
 
     @property

@@ -29,7 +29,7 @@ class PrivacySettings(Section):
     patients: Positive
     """A public number near that of a site's training patients (N); the noised sum is divided by it."""
     images: Positive = 8
-    """At most so many of a patient's exams enter (k)."""
+    """The most of a patient's exams that enter (k)."""
     class_weights: dict[Name, tuple[Rate, ...]] = Field(default_factory=dict)
     """Measurement -> weight of each grade in a patient's loss: public constants, never computed from private data."""
     delta: Share = 1e-5
@@ -44,7 +44,7 @@ class PrivacySettings(Section):
         return self
 
     def steps(self, count: int) -> PrivateSteps:
-        """So many steps, as they are accounted.
+        """This many steps, as they are accounted for.
 
         Raises:
             ConfigurationError: if there is no noise.

@@ -21,8 +21,8 @@ class Identity:
         site: its name.
         key: its receipt key.
         peers: name -> Ed25519 public key in hex, as pinned in ``[peers]`` of site.toml.
-        minimum_peers: so many other known sites it wants in every sum, at least 1.
-        colluders: against so many colluding sites it wants to be protected.
+        minimum_peers: how many other known sites it requires in every sum, at least 1.
+        colluders: how many colluding sites it wants protection from.
 
     Raises:
         ConfigurationError: if a peer's key is malformed or stands twice, or the site's own entry has another key.

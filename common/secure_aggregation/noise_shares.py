@@ -38,7 +38,7 @@ from common.privacy.mechanism.discrete_gaussian import LARGEST_VARIANCE, REACH, 
 from common.privacy.mechanism.noise import KeyStream
 
 LEAST_STEPS = 100
-"""A site's standard deviation is at least so many grid steps."""
+"""The fewest grid steps in a site's standard deviation."""
 SMOOTHING = 10
 """Variance in grid steps squared that is added to a share for step 2 of the guarantee."""
 

@@ -26,7 +26,7 @@ from common.secure_aggregation.fixed_point import needed_bits, quantise
 from common.secure_aggregation.terms import Terms
 
 ROOM = 16
-"""So many times the stated number of patients may a site have before its numbers could leave the ring."""
+"""How many times the stated number of patients a site may have before its numbers could leave the ring."""
 
 
 LEAST_STEPS = 8
@@ -113,7 +113,7 @@ class PrivateSum:
             entropy: 32 fresh bytes from the operating system, for this attempt only.
 
         Raises:
-            ConfigurationError: for so many patients that the ring could overflow, or entropy that is none.
+            ConfigurationError: for more patients than the ring can hold, or entropy that is none.
         """
         total = np.zeros(self.length, np.int64)
         for gradient in gradients:

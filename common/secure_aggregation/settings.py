@@ -20,10 +20,10 @@ class SecureSettings(Section):
     sites: Annotated[int, Field(ge=2, le=1000)]
     """How many sites take part at most (S)."""
     survivors: Annotated[int, Field(ge=2, le=1000)]
-    """The fewest whose sum is opened (U); with [privacy] the noise of so many is enough."""
+    """The fewest sites whose sum is opened (U); with [privacy] their noise is enough."""
     colluders: Count = 0
-    """So many sites may work together with the centre, and learn nothing of the others (t). With [privacy] at least
-    1: a site that takes part knows its own share of the noise."""
+    """How many sites may collude with the centre and still learn nothing about the others (t). With [privacy] at
+    least 1: a site that takes part knows its own share of the noise."""
     largest_update: Rate = 1.0
     """Without [privacy]: each number of an update is clipped to this range."""
     most_examples: Positive = 100_000

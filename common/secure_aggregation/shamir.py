@@ -17,7 +17,7 @@ PRIME = 2**256 + 297
 SECRET_BYTES = 32
 SHARE_BYTES = 33
 COEFFICIENT_BYTES = 48
-"""Reduced modulo the prime, so many uniform bytes are uniform to 2^-127."""
+"""Reduced modulo the prime, this many uniform bytes are uniform to within 2^-127."""
 DOMAIN = b"synofed shares 1\n"
 
 Weights = NewType("Weights", Mapping[int, int])

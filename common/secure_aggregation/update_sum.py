@@ -65,7 +65,7 @@ class UpdateSum:
         secure: of the plan.
 
     Raises:
-        ConfigurationError: if the ring is too small for so many examples.
+        ConfigurationError: if the ring is too small for that many examples.
     """
 
     networks: Mapping[str, Summed]

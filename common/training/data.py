@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-MISSING = -1
-"""A grade that was not given, and the fold of a held-out exam."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExamTensors:

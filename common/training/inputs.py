@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from common.exam import MISSING
 from common.imaging import augment, jigsaw
 from common.imaging.prepare import picture
 from common.networks.spec import COMBINED, NetworkSpec
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.local_settings import LocalSettings
 
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from common.methods.rounds import network_rounds
 from common.networks.spec import NetworkSpec
 from common.settings import ImageSettings, NetworkSettings, Settings, TrainingSettings
 
@@ -51,7 +52,7 @@ def local_settings(
         images=settings.images,
         network=settings.network,
         training=spec.training or settings.training,
-        rounds=spec.rounds or settings.federation.rounds,
+        rounds=network_rounds(spec, settings),
         frozen=frozen or {},
         device=device,
     )

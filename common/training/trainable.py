@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from common.exam import MISSING
 from common.networks.spec import NetworkSpec
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams
 
 

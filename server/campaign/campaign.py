@@ -91,7 +91,7 @@ def run(
         kept: where sites' highest receipts of all runs are kept; none: of this run alone.
 
     Raises:
-        ConfigurationError: if the aggregation rule cannot do with so many sites.
+        ConfigurationError: if the aggregation rule does not work with that number of sites.
         PolicyError: if sites decline and the quorum cannot do without them.
         BudgetError: if all that decline do so because of their patients' privacy budget.
         CampaignError: if too few sites agree in time, a round falls short of its quorum, or no site can train one of

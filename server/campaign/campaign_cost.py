@@ -10,6 +10,7 @@ from common.aggregation.algorithms import algorithm
 from common.evaluation.histograms import BINS
 from common.methods import groups
 from common.methods.groups import Group
+from common.methods.rounds import stage_rounds
 from common.methods.stages import Stage, method
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
@@ -141,7 +142,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
     its_groups = groups.of_stage(stage, settings)
     requests = [_request_bytes(group, settings) for group in its_groups]
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in its_groups]
-    rounds = stage.networks[0].rounds or settings.federation.rounds
+    rounds = stage_rounds(stage.networks, settings)
     down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
     # a site asks for frozen weights, and the request comes a second time with them
     twice = [

@@ -1,4 +1,4 @@
-"""What an observer of a campaign is told."""
+"""The events that an observer of a campaign receives."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ def _step(
     if node[1] != ask.activated:  # what a restarted site was doing is lost
         ask.activated, ask.next = node[1], 0.0
     if time.monotonic() >= ask.next:
-        content = wire.encode_ensemble_request(ensemble.request(ask.request_id, ask.hashes))
+        content = wire.encode(ensemble.request(ask.request_id, ask.hashes))
         message = Message(content, node[0], wire.ENSEMBLE, ttl=MESSAGE_TTL_S)
         ask.messages |= {message_id for message_id in grid.push_messages([message]) if message_id}
         ask.next = time.monotonic() + pace.silence * 2.0 ** min(ask.tries, 10)
@@ -256,7 +256,7 @@ def _take(
         if message.has_error():
             reason = explained(message.error)
         else:
-            answer = wire.decode_ensemble_reply(message.content)
+            answer = wire.decode_reply(EnsembleReply, message.content)
             if not isinstance(answer, Refusal):
                 return _acknowledged(ensemble, ask, answer, receipts)
             reason = f"refused: {answer.code}; its own log says why"

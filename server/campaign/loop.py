@@ -73,7 +73,7 @@ class Loop:
         observer: told of every round and of every change of a site.
         federation: deadlines.
         pace: how often to ask.
-        patient: whether what may pass is waited for; a simulation is told at once.
+        patient: whether to wait for what may pass; a simulation is told at once.
     """
 
     def __init__(
@@ -317,5 +317,7 @@ class Loop:
         if not self._waiting_for_disk:
             self._waiting_for_disk = True
             self._observer(
-                CentreNews(reason=f"the disk is full: {error.strerror}; free some, it goes on by itself")
+                CentreNews(
+                    reason=f"the disk is full: {error.strerror}; free some space, it continues by itself"
+                )
             )

@@ -237,7 +237,7 @@ class Members:
             run=self._run,
             known=self._receipts.known(node.name),
         )
-        message = Message(wire.encode_plan_request(request), node.node, wire.PLAN, ttl=PLAN_TTL_S)
+        message = Message(wire.encode(request), node.node, wire.PLAN, ttl=PLAN_TTL_S)
         (message_id,) = self._grid.push_messages([message])
         node.tries += 1
         if message_id:
@@ -260,7 +260,7 @@ class Members:
                     self._become(node, "waiting", flower_errors.explained(message.error))
                 return
             try:
-                answer = wire.decode_plan_reply(message.content)
+                answer = wire.decode_reply(PlanReply, message.content)
             except (UpdateError, VerificationError, ValueError, TypeError) as error:
                 self._decline(node, f"answers what cannot be read: {type(error).__name__}")
                 return

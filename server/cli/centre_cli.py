@@ -1,4 +1,4 @@
-"""The commands of the coordinating centre; each lies with what it commands."""
+"""The commands of the coordinating centre."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ run = typer.Typer(
 
 @federation.callback()
 def _federation() -> None:
-    """Keeps every command a command of its own while it is the only one."""
+    """Keep subcommands even when there is only one."""
 
 
 @run.callback()
 def _run() -> None:
-    """Keeps every command a command of its own while it is the only one."""
+    """Keep subcommands even when there is only one."""
 
 
 federation_cli.register(federation)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from flwr.app import RecordDict
 
 from common import wire
 from common.machine.network_files import TrainedNetwork
-from common.messages import MissingWeights, Refusal, Signed, SumRequest, TrainRequest
+from common.messages import (
+    MissingWeights,
+    Refusal,
+    RoundReply,
+    Signed,
+    SumReply,
+    SumRequest,
+    TrainReply,
+    TrainRequest,
+)
 from server.rounds.journal import RoundRecord
 
 Request = TrainRequest | SumRequest
@@ -48,7 +57,7 @@ class Rounds(Protocol):
         """Whether every site of the exchange has answered or was dropped."""
         ...
 
-    def requests(self) -> Any:
+    def requests(self) -> Sequence[tuple[Request, Sequence[str]]]:
         """Begin the next exchange: pairs of a request and the sites that get it."""
         ...
 
@@ -60,7 +69,7 @@ class Rounds(Protocol):
         """The same request with weights that a site lacks."""
         ...
 
-    def accept(self, site: str, reply: Any) -> None:
+    def accept(self, site: str, reply: RoundReply | Refusal) -> None:
         """Take one site's answer."""
         ...
 
@@ -79,16 +88,16 @@ class Rounds(Protocol):
 
 def packed(request: Request) -> tuple[str, RecordDict]:
     """Type and contents of the message that brings a request."""
-    if isinstance(request, SumRequest):
-        return wire.SUM, wire.encode_sum_request(request)
-    return wire.TRAIN, wire.encode_train_request(request)
+    return wire.SUM if isinstance(request, SumRequest) else wire.TRAIN, wire.encode(request)
 
 
-def unpacked(record: RecordDict, *, kind: str) -> Signed[Any] | MissingWeights | Refusal:
+def unpacked(record: RecordDict, *, kind: str) -> Signed[RoundReply] | MissingWeights | Refusal:
     """What a reply to a message of that type says.
 
     Raises:
         UpdateError: if a field is missing, unknown or of another type.
         VerificationError: the same of its receipt.
     """
-    return wire.decode_sum_reply(record) if kind == wire.SUM else wire.decode_train_reply(record)
+    if kind == wire.SUM:
+        return wire.decode_round_reply(SumReply, record)
+    return wire.decode_round_reply(TrainReply, record)

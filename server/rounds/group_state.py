@@ -12,6 +12,7 @@ from common.evaluation.histograms import ScoreHistograms
 from common.machine.network_files import TrainedNetwork
 from common.messages import TrainRequest, Weights, WeightsRef
 from common.methods.groups import Group
+from common.methods.rounds import stage_rounds
 from common.methods.stages import NetworkResult
 from common.settings import Settings
 from server.rounds.journal import Best, Entry, Journal, RoundRecord
@@ -49,7 +50,7 @@ class GroupState:
         journal: Journal,
     ) -> None:
         self.group = group
-        self.rounds = group.networks[0].rounds or settings.federation.rounds
+        self.rounds = stage_rounds(group.networks, settings)
         self._settings = settings
         self._algorithm = algorithm
         self._journal = journal

@@ -66,7 +66,7 @@ def check_prospects(settings: Settings, usable: Mapping[str, Mapping[str, int]],
 
 
 def check_quorum(federation: FederationSettings, *, sites: int) -> None:
-    """Whether so many sites can reach the quorum, and are enough for the rule that aggregates.
+    """Whether this number of sites can reach the quorum, and is enough for the aggregation rule.
 
     Raises:
         ConfigurationError: if they cannot, or are not.

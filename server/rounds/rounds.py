@@ -23,6 +23,7 @@ from common.messages import (
     MissingWeights,
     NetworkReply,
     Refusal,
+    RoundReply,
     TrainReply,
     TrainRequest,
     Weights,
@@ -192,7 +193,7 @@ class GroupRounds:
             attached=attached,
         )
 
-    def accept(self, site: str, reply: TrainReply | Refusal) -> None:
+    def accept(self, site: str, reply: RoundReply | Refusal) -> None:
         """Take one site's answer; a malformed, non-finite, late or second one is dropped with its reason."""
         current = self._current()
         if site not in current.waiting:
@@ -201,6 +202,8 @@ class GroupRounds:
             self.drop(site, REFUSED + reply.code)
             return
         try:
+            if not isinstance(reply, TrainReply):
+                raise UpdateError(f"Expected what {site} trained, got a phase of a secure sum")
             self._check(reply, site=site)
         except UpdateError as error:
             self.drop(site, str(error))
@@ -323,7 +326,7 @@ class GroupRounds:
                 raise nothing_trained(untrained, where=f"Round {current.server_round} of {self.group.name}")
 
     def _check_quorum(self, current: _Round) -> None:
-        """Of ``"all"`` sites each has to answer; of a number of sites, so many have to train."""
+        """With ``"all"`` every site must answer; with a number, that many sites must train."""
         federation = self._settings.federation
         needed = federation.needed(len(self._sites))
         idle = [] if federation.quorum == "all" else self._idle(current)

@@ -30,7 +30,15 @@ from common import wire
 from common.aggregation.algorithms import FederatedAlgorithm
 from common.errors import BudgetError, CampaignError, UpdateError, VerificationError
 from common.machine.network_files import TrainedNetwork
-from common.messages import MissingWeights, Refusal, SumReply, SumRequest, TrainRequest, sum_request_id
+from common.messages import (
+    MissingWeights,
+    Refusal,
+    RoundReply,
+    SumReply,
+    SumRequest,
+    TrainRequest,
+    sum_request_id,
+)
 from common.methods.groups import Group
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.messages import PHASES, Phase, Request
@@ -195,7 +203,7 @@ class SumRounds:
         current.supplied.add(site)
         return replace(request, train=replace(request.train, attached=attached))
 
-    def accept(self, site: str, reply: SumReply | Refusal) -> None:
+    def accept(self, site: str, reply: RoundReply | Refusal) -> None:
         """Take one site's answer; one that does not fit is dropped with its reason, a second one changes nothing."""
         current = self._current()
         attempt = self._attempt(current)
@@ -206,6 +214,8 @@ class SumRounds:
             return
         request_id = sum_request_id(current.context, self._phase(current))
         try:
+            if not isinstance(reply, SumReply):
+                raise UpdateError(f"Expected a phase of a secure sum of {site}, got what it trained")
             if reply.request_id != request_id or reply.site != site:
                 raise UpdateError(
                     f"Expected the reply of {site} to request {request_id}, got a reply to a different one"

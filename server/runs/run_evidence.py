@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +11,12 @@ from typing import Any
 
 from common import receipts
 from common.errors import SynofedError, VerificationError
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.accounting import chain
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.spending import Book, PrivateRelease, UnboundedRelease
-from common.privacy.audit.claims import planned_rounds, some
+from common.privacy.audit.claims import some
 from common.privacy.audit.evidence import Answer, Check, Evidence
 from common.privacy.planning.private_steps import steps_per_round
 from common.privacy.settings import PrivacySettings
@@ -165,11 +167,12 @@ def _advanced(ordered: Sequence[Kept], settings: Settings) -> Check:
     if not ordered:
         return Check(name="debits", claim=claim, verdict="holds", found="Nothing was answered.")
     private = settings.private
+    last = longest_stage_rounds(settings) if private else math.inf
     start = next((one.receipt.ledger_sequence for one in ordered if not one.receipt.server_round), 0)
     answered: set[str] = set()
     for one in ordered:
         receipt = one.receipt
-        if not receipt.server_round or (private and receipt.server_round > planned_rounds(settings)):
+        if not 1 <= receipt.server_round <= last:
             continue
         answered.add(receipt.reply_hash)
         due = start + len(answered) if private else 1
@@ -188,10 +191,10 @@ def _advanced(ordered: Sequence[Kept], settings: Settings) -> Check:
 def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
     """What must stand in the ledger of a site for one patient who took part in all of it."""
     planned, seen = settings.privacy, set[str]()
+    last = longest_stage_rounds(settings) if settings.private else math.inf
     new = ["a patient who took part in everything"]
     for answer in answers:
-        closing = answer.server_round > planned_rounds(settings)
-        if answer.reply_hash in seen or (settings.private and closing):
+        if answer.reply_hash in seen or answer.server_round > last:
             continue
         if not settings.private and seen:
             continue  # one booking per campaign

@@ -100,7 +100,7 @@ class Attempts(Section):
     run_id: int = 0
     """Flower's number of the run; 0: none was started."""
     tries: int = 0
-    """In a row that brought no round."""
+    """Attempts in a row that completed no round."""
     rounds: int = 0
     """Lines of ``rounds.jsonl`` when it was last started."""
     not_before: float = 0.0

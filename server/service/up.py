@@ -205,7 +205,7 @@ class _Tended:
         if attempts.run_id and not attempts.not_before:
             wait = min(LAST_TRY_S, FIRST_TRY_S * 2.0**attempts.tries)
             if attempts.tries >= MOST_TRIES:
-                reason = f"{MOST_TRIES} tries in a row brought no round. {status.reason}"
+                reason = f"{MOST_TRIES} attempts in a row completed no round. {status.reason}"
                 self.run.write_status(status.model_copy(update={"state": "FAILED", "reason": reason}))
                 self.say(f"{self.run.name} has failed: {reason}")
                 return

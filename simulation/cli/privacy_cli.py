@@ -1,4 +1,4 @@
-"""The commands of ``synofed privacy``; each lies in a module of its own."""
+"""The commands of ``synofed privacy``, one module each."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def by_assignment(patients: Sequence[Patient], assignment: Mapping[str, str]) ->
 
 @runtime_checkable
 class OwnPartition(Protocol):
-    """A partition of one's own, as ``by = "package.module:Name"`` names it."""
+    """A user's partition, as ``by = "package.module:Name"`` names it."""
 
     def __call__(self, patients: Sequence[Patient], *, sites: int, rng: np.random.Generator) -> Partition:
         """Site name -> its patients; each patient once.
@@ -154,7 +154,7 @@ class OwnPartition(Protocol):
 def by_own(
     patients: Sequence[Patient], rule: OwnPartition, *, sites: int, rng: np.random.Generator
 ) -> Partition:
-    """Sites as a rule of one's own says.
+    """Sites as a user's rule divides them.
 
     Raises:
         ConfigurationError: if it leaves a patient out, or has one twice or one that does not exist.

@@ -12,8 +12,8 @@ import tomli_w
 from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
+from common.exam import MISSING
 from common.settings import Settings
-from common.training.data import MISSING
 from simulation.cohorts.cohort import CohortSite
 from simulation.cohorts.collection import write_table
 

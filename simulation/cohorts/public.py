@@ -106,7 +106,7 @@ def split_collection(
     Args:
         collection: what is split.
         by: ``device`` or ``column:NAME`` (a patient's most frequent value decides), ``dirichlet``, ``size``,
-            ``file:ASSIGNMENT.csv`` (columns ``patient_id, site``) or ``package.module:Name`` of one's own.
+            ``file:ASSIGNMENT.csv`` (columns ``patient_id, site``) or your own ``package.module:Name``.
         sites: how many; ``None``: as many as there are groups, weights or sites in the file.
         seed: the same seed gives the same folders.
         out: folder to be made; must not exist.

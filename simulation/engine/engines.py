@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from client.app import app as client_app
+from client.site import training_device
 from common.errors import CampaignError, ConfigurationError
 from common.machine.flower_environment import FLOWER_ENVIRONMENT
 from common.settings import ComputeSettings, Settings
@@ -40,8 +40,9 @@ def devices(compute: ComputeSettings) -> tuple[str, ...]:
     """
     if compute.devices != ("auto",):
         return _named(compute.devices)
-    if torch.cuda.is_available():
-        return tuple(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+    there = training_device.gpu_count()
+    if there:
+        return tuple(f"cuda:{index}" for index in range(there))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return ("cpu",) * max(1, cores // compute.threads)
 
@@ -54,7 +55,7 @@ def _named(names: Sequence[str]) -> tuple[str, ...]:
             f'Expected names of devices in compute.devices: "auto" alone, or for each worker "cpu", "cuda" or '
             f"a GPU's number; got {list(names)}: {', '.join(map(repr, unknown)) or 'nothing'} is none of them"
         )
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    there = training_device.gpu_count()
     missing = [device for device in found if device != "cpu" and _number(device) >= there]
     if missing:
         has = f"{there} CUDA devices, numbered from 0" if there else "no CUDA device"
@@ -133,7 +134,7 @@ def _run_on_ray(
 
     threads = settings.compute.threads
     sites = _Simulated(tuple(str(folder.resolve()) for folder in folders), threads)
-    gpus = torch.cuda.device_count()
+    gpus = training_device.gpu_count()
     strict = ServerApp()
 
     @strict.main()

@@ -31,7 +31,7 @@ class Workers:
     """One thread per device; each works on one site's message at a time.
 
     Attributes:
-        stopped: set once nobody waits any more for what they do: campaigns over them end.
+        stopped: set once nobody waits for their work any more: campaigns over them end.
     """
 
     def __init__(self, devices: Sequence[str], *, threads: int) -> None:

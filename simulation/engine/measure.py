@@ -41,7 +41,7 @@ class Measured:
         step_s: one training step of a whole batch.
         exam_s: scoring one exam.
         batch_size: exams per step, for which ``step_s`` holds.
-        measured_batch_size: exams a step that was measured; where it is smaller, ``step_s`` is scaled up.
+        measured_batch_size: exams per measured step; where it is smaller, ``step_s`` is scaled up.
         steps: that were measured, after a warm-up.
         device: where.
         threads: of each worker.
@@ -120,7 +120,7 @@ def measure_all(
 
 
 def _fitting(batch_size: int, exam_s: float, budget_s: float) -> int:
-    """Exams a step that fit into a time."""
+    """Exams per step that fit into a time budget."""
     return max(min(PROBE_EXAMS, batch_size), min(batch_size, int(budget_s / exam_s)))
 
 
@@ -131,7 +131,7 @@ def _steps(step_s: float, budget_s: float) -> int:
 
 
 def _train_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exams: int, steps: int) -> float:
-    """Seconds of a round of so many steps."""
+    """Seconds of a round with this many steps."""
     torch.set_num_threads(settings.compute.threads)
     local, data, weights = _local(spec, settings, device, exams, steps)
     started = time.perf_counter()
@@ -140,7 +140,7 @@ def _train_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exa
 
 
 def _score_s(spec: NetworkSpec, settings: Settings, device: torch.device, *, exams: int) -> float:
-    """Seconds of scoring so many exams."""
+    """Seconds to score this many exams."""
     torch.set_num_threads(settings.compute.threads)
     local, data, weights = _local(spec, settings, device, exams, 1)
     started = time.perf_counter()

@@ -22,9 +22,9 @@ import pandas as pd
 
 from common.errors import DataError
 from common.evaluation import mistakes
+from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from common.training.data import MISSING
 from simulation.evaluation import own_patients
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 
@@ -32,7 +32,7 @@ COLOUR = "counted_colour"
 SOURCES = {"majority": "majority", "commonest": "commonest", COLOUR: "colour"}
 """Answers that stand in the run's own table: name among the baselines -> prefix of their columns."""
 EXAMPLES = 20
-"""Of errors of two grades and more, so many are named for each score."""
+"""How many errors of two grades or more are named for each score."""
 _REQUIRED = ("exam_id", "patient_id", "site", "device", "trained_site")
 
 

@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike
 
 from common.evaluation import bootstrap, roc, tasks
 from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
+from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
-from common.training.data import MISSING
 
 METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
     "accuracy": accuracy,

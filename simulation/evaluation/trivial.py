@@ -18,11 +18,11 @@ from client.data.site_store import site_store
 from client.data.store import Store
 from client.site.site import Site
 from common.evaluation import trivial
+from common.exam import MISSING
 from common.imaging.augment import central_cut
 from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
-from common.training.data import MISSING
 from simulation.cohorts.cohort import Cohort
 
 FLOW = "flow_"

@@ -12,6 +12,7 @@ from client.evidence import site_evidence
 from client.evidence.evidence_sent import sizes_of
 from client.ledger import issued_receipts
 from common.errors import DataError, SynofedError
+from common.methods.rounds import total_rounds
 from common.methods.stages import networks
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.accounting.costs import Affected, CampaignCost, affected, spending
@@ -253,7 +254,7 @@ def _rehearsed(
         entropy=os.urandom(32),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return found, f"Rehearsed: {settings.name}, {settings.federation.rounds} rounds, {canaries} canaries."
+    return found, f"Rehearsed: {settings.name}, {total_rounds(settings)} rounds, {canaries} canaries."
 
 
 def _fold_membership(folder: Path, run: RunEvidence | None, given: Given) -> Iterator[tuple[str, str]]:
@@ -275,7 +276,7 @@ def _secure(sites: Sequence[SiteAudit]) -> Iterator[tuple[str, str]]:
             continue
         plan = planned_sum(settings, networks(settings), sizes_of(settings))
         assert isinstance(plan, PrivateSum)
-        more = plan.delta_correction(one.cost.epsilon, rounds=settings.federation.rounds)
+        more = plan.delta_correction(one.cost.epsilon, rounds=total_rounds(settings))
         yield (
             f"Secure aggregation of {one.campaign}",
             f"The noise is that of the sum over at least {secure.survivors} of {secure.sites} sites. "
@@ -306,7 +307,7 @@ def _rehearsal_parameters(settings: Settings) -> RehearsalParameters:
     sizes = sizes_of(settings)
     classes = {name: spec.target.classes for name, spec in networks(settings).items()}
     return RehearsalParameters(
-        steps=privacy.steps(settings.federation.rounds),
+        steps=privacy.steps(total_rounds(settings)),
         max_grad_norm=privacy.max_grad_norm,
         patients=privacy.patients,
         images=privacy.images,

@@ -11,8 +11,8 @@ from common.errors import DataError
 from common.evaluation import bootstrap
 from common.evaluation import readers as evaluation
 from common.evaluation.readers import ReaderMetric
+from common.exam import MISSING
 from common.scoring import eoss
-from common.training.data import MISSING
 from simulation.readers.readings import Readings
 
 REPLICATES = 1000

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from client.data.tables.rows import Table, grade, read_rows, refuse
 from common.errors import DataError
 from common.evaluation.readers import CONDITIONS
+from common.exam import MISSING
 from common.scoring import eoss
-from common.training.data import MISSING
 
 COMBINED = "combined"
 PAIR = ("hypertrophy", "vascularity")

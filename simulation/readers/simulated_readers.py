@@ -17,7 +17,7 @@ import pandas as pd
 
 from common.errors import DataError
 from common.evaluation.readers import WITH, WITHOUT
-from common.training.data import MISSING
+from common.exam import MISSING
 from simulation.phantom.random import stream
 from simulation.phantom.readers import (
     ALONE,

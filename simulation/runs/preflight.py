@@ -17,13 +17,13 @@ from common.aggregation.algorithms import algorithm
 from common.cohort_settings import PhantomSettings, PublicSettings
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
-from common.exam import Exam
+from common.exam import MISSING, Exam
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 from common.training import trainable
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
 from server.rounds.quorum import check_quorum
 from simulation.cohorts import public as publics
@@ -326,7 +326,7 @@ def _unseen(phantom: PhantomSettings, settings: Settings, device: str) -> SiteEx
 
 
 def _at_best(patients: int, phantom: PhantomSettings, settings: Settings) -> ExamTensors:
-    """So many patients, each with every grade: what cannot be trained of them cannot be of any such cohort.
+    """This many patients, each with every grade: what cannot be trained of them cannot be of any such cohort.
 
     Raises:
         DataError: if there are fewer training patients than folds, as the site's store would.

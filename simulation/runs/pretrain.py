@@ -30,6 +30,7 @@ from client.site.site import Site
 from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError, DataError, refusal
 from common.evaluation import agreement
+from common.exam import MISSING
 from common.machine import encoder_files
 from common.machine.encoder_files import About
 from common.networks import build
@@ -37,7 +38,7 @@ from common.networks.backbones import backbone
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.settings import Settings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.inputs import inputs, labels, training_exams
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
@@ -52,7 +53,7 @@ from simulation.runs.projection import projection
 PICTURES = 128
 """Exams whose features are computed together."""
 MANY_PATIENTS = 100
-"""From so many phantoms on, processes that make them side by side are worth starting."""
+"""The fewest phantoms for which making them in parallel processes pays off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from flwr.proto.node_pb2 import NodeInfo
 
 from client.app import app as client_app
 from common import wire
+from common.messages import Refusal
 from simulation.engine.grid import App, LocalGrid, arrive
 
 processes = multiprocessing.get_context("forkserver")
@@ -158,7 +159,7 @@ def replay(rounds: Iterable[tuple[str, int, Iterable[str]]]) -> App:
         site = Path(str(context.node_config["site-folder"])).name
         group, _, number = message.metadata.group_id.rpartition("/")
         if message.metadata.message_type == wire.TRAIN and (group, int(number), site) not in took_part:
-            return Message(wire.encode_refusal(wire.Refusal(site=site, code="away")), reply_to=message)
+            return Message(wire.encode(Refusal(site=site, code="away")), reply_to=message)
         return client_app(message, context)
 
     return app

@@ -14,6 +14,7 @@ from client.app import app as client_app
 from client.state import site_state
 from common import wire
 from common.errors import CampaignError, ConfigurationError
+from common.messages import NetworkReply, Refusal, TrainReply, TrainRequest
 from common.settings import Settings
 from server.campaign import campaign
 from server.campaign.campaign import Event, Status
@@ -104,16 +105,16 @@ def test_a_site_that_missed_a_round_goes_on_from_its_last_one_that_counted(
 
     def listening(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN:
-            request = wire.decode_train_request(message.content)
+            request = wire.decode(TrainRequest, message.content)
             site = Path(str(context.node_config["site-folder"])).name
             state_rounds.setdefault(site, []).append(request.state_round)
         return late(message, context)
 
     def absent(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN:
-            request = wire.decode_train_request(message.content)
+            request = wire.decode(TrainRequest, message.content)
             if request.server_round == 2 and "south" in str(context.node_config["site-folder"]):
-                refusal = wire.encode_refusal(wire.Refusal(site="south", code="away"))
+                refusal = wire.encode(Refusal(site="south", code="away"))
                 return Message(refusal, reply_to=message)
         return client_app(message, context)
 
@@ -124,10 +125,10 @@ def test_a_site_that_missed_a_round_goes_on_from_its_last_one_that_counted(
         np.testing.assert_array_equal(values, _final(tmp_path / "absent")[key])
 
 
-def _spoilt_in_round(server_round: int) -> Callable[[wire.TrainReply], wire.TrainReply]:
+def _spoilt_in_round(server_round: int) -> Callable[[TrainReply], TrainReply]:
     calls: list[str] = []
 
-    def change(reply: wire.TrainReply) -> wire.TrainReply:
+    def change(reply: TrainReply) -> TrainReply:
         calls.append(reply.request_id)
         if len(set(calls)) != server_round:
             return reply
@@ -212,10 +213,10 @@ def test_with_one_site_it_is_fedavg(tmp_path: Path, name: str) -> None:
         np.testing.assert_allclose(finals[name][key], values, atol=1e-6)
 
 
-def _far_off(reply: wire.TrainReply) -> wire.TrainReply:
+def _far_off(reply: TrainReply) -> TrainReply:
     """Finite, and large."""
 
-    def thrown(network: wire.NetworkReply) -> wire.NetworkReply:
+    def thrown(network: NetworkReply) -> NetworkReply:
         return replace(network, update=network.update * np.float32(-1000))  # type: ignore[operator]
 
     return replace(
@@ -262,7 +263,7 @@ def test_an_outlying_update_is_refused_with_the_sites_name_and_leaves_no_trace(
         np.testing.assert_array_equal(values, _final(tmp_path / "b")[key])
 
 
-def _spoilt_always(reply: wire.TrainReply) -> wire.TrainReply:
+def _spoilt_always(reply: TrainReply) -> TrainReply:
     return _spoilt_in_round(1)(reply)
 
 
@@ -296,9 +297,9 @@ def test_a_centre_that_sends_a_control_of_another_size_is_refused(
 ) -> None:
     def short(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN:
-            request = wire.decode_train_request(message.content)
+            request = wire.decode(TrainRequest, message.content)
             cut = {n: {k: v[:-1] for k, v in arrays.items()} for n, arrays in request.extra.items()}
-            message.content = wire.encode_train_request(replace(request, extra=cut))
+            message.content = wire.encode(replace(request, extra=cut))
         return client_app(message, context)
 
     with pytest.raises(CampaignError, match="refused: update"):

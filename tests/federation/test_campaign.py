@@ -19,6 +19,7 @@ from common import wire
 from common.errors import CampaignError, PolicyError
 from common.imaging.prepare import picture
 from common.machine import network_files
+from common.messages import NetworkReply, Signed, TrainReply, TrainRequest
 from common.methods.rating import Rating
 from common.methods.stages import NetworkResult, Stage, networks
 from common.networks import build, layout
@@ -103,20 +104,20 @@ def assert_same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values, second[name])
 
 
-def hostile(site: str, change: Callable[[wire.TrainReply], wire.TrainReply]) -> App:
+def hostile(site: str, change: Callable[[TrainReply], TrainReply]) -> App:
     """The real client, but one site changes its replies before it signs them."""
 
     def app(message: Message, context: Context) -> Message:
         answer = client_app(message, context)
         if message.metadata.message_type != wire.TRAIN:
             return answer
-        answered = wire.decode_train_reply(answer.content)
-        if not isinstance(answered, wire.Signed) or answered.reply.site != site:
+        answered = wire.decode_round_reply(TrainReply, answer.content)
+        if not isinstance(answered, Signed) or answered.reply.site != site:
             return answer
-        record = wire.encode_train_reply(change(answered.reply), encoding="float32")
+        record = wire.encode(change(answered.reply), encoding="float32")
         receipt = issued_receipts.of_reply(
             Site.open(Path(str(context.node_config["site-folder"]))),
-            wire.decode_train_request(message.content),
+            wire.decode(TrainRequest, message.content),
             wire.contents(record),
         )
         return Message(wire.with_receipt(record, receipt), reply_to=message)
@@ -124,8 +125,8 @@ def hostile(site: str, change: Callable[[wire.TrainReply], wire.TrainReply]) -> 
     return app
 
 
-def with_nan(reply: wire.TrainReply) -> wire.TrainReply:
-    def broken(network: wire.NetworkReply) -> wire.NetworkReply:
+def with_nan(reply: TrainReply) -> TrainReply:
+    def broken(network: NetworkReply) -> NetworkReply:
         assert network.update is not None
         return replace(network, update=np.where(np.arange(network.update.size) == 5, np.nan, network.update))
 

@@ -150,10 +150,10 @@ class Federation:
     def ask(self, request: EnsembleRequest, *, site: int = 0) -> Signed[EnsembleReply] | Refusal:
         """What a site answers."""
         answer = in_process(client_app)
-        message = Message(wire.encode_ensemble_request(request), 100, wire.ENSEMBLE)
+        message = Message(wire.encode(request), 100, wire.ENSEMBLE)
         message.metadata.__dict__["_message_id"] = "1"
         grid(self.folders)  # names this process to Flower
-        return wire.decode_ensemble_reply(answer(self.folders[site], message).content)
+        return wire.decode_reply(EnsembleReply, answer(self.folders[site], message).content)
 
     def request(self, count: int | None = None, *, request_id: str = "one") -> EnsembleRequest:
         sent = self.ensemble

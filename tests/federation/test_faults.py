@@ -20,6 +20,7 @@ from common import wire
 from common.errors import CampaignError, PolicyError
 from common.fab import refusal
 from common.machine import atomic
+from common.messages import Refusal
 from common.settings import Settings
 from common.version import VERSION
 from server.campaign import campaign, loop
@@ -288,8 +289,8 @@ def answering(site: str, code: str, *, until: int, version: str = VERSION) -> Ap
         if Path(str(context.node_config["site-folder"])).name == site:
             asked += 1
             if asked <= until:
-                refusal = wire.Refusal(site=site, code=code, version=version)
-                return Message(wire.encode_refusal(refusal), reply_to=message)
+                refusal = Refusal(site=site, code=code, version=version)
+                return Message(wire.encode(refusal), reply_to=message)
         return client_app(message, context)
 
     return app

@@ -19,6 +19,7 @@ from common import wire
 from common.errors import BudgetError, PolicyError
 from common.imaging.prepare import picture
 from common.machine import network_files, pretrained
+from common.messages import PlanReply, Signed, TrainReply
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.probe import ProbeNetwork
@@ -92,13 +93,13 @@ def spent(folder: Path) -> float:
 
 def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, folders: list[Path]) -> None:
     settings = configured(encoders=tmp_path / "encoders")
-    left: list[wire.TrainReply] = []
+    left: list[TrainReply] = []
 
     def watched(message: Message, context: Context) -> Message:
         answer = client_app(message, context)
         if message.metadata.message_type == wire.TRAIN:
-            reply = wire.decode_train_reply(answer.content)
-            if isinstance(reply, wire.Signed):
+            reply = wire.decode_round_reply(TrainReply, answer.content)
+            if isinstance(reply, Signed):
                 left.append(reply.reply)
         return answer
 
@@ -273,13 +274,13 @@ def test_the_answer_to_a_private_plan_says_nothing_of_the_patients(
     tmp_path: Path, folders: list[Path]
 ) -> None:
     settings = configured(encoders=tmp_path / "encoders")
-    said: list[wire.PlanReply] = []
+    said: list[PlanReply] = []
 
     def watched(message: Message, context: Context) -> Message:
         answer = client_app(message, context)
         if message.metadata.message_type == wire.PLAN:
-            reply = wire.decode_plan_reply(answer.content)
-            assert isinstance(reply, wire.Signed)
+            reply = wire.decode_reply(PlanReply, answer.content)
+            assert isinstance(reply, Signed)
             said.append(reply.reply)
         return answer
 

@@ -22,7 +22,7 @@ from common import wire
 from common.errors import CampaignError, ConfigurationError, PolicyError
 from common.hash_chain import START
 from common.machine import network_files, pretrained, tensor_file
-from common.messages import SumRequest
+from common.messages import Signed, SumReply, SumRequest
 from common.privacy.accounting import spending
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.mechanism.noise import KeyStream
@@ -205,12 +205,12 @@ def final(folder: Path) -> np.ndarray:
 def asked(message: Message) -> SumRequest | None:
     if message.metadata.message_type != wire.SUM:
         return None
-    return wire.decode_sum_request(message.content)
+    return wire.decode(SumRequest, message.content)
 
 
 def said(answer: Message) -> Reply | None:
-    reply = wire.decode_sum_reply(answer.content)
-    return reply.reply.says if isinstance(reply, wire.Signed) else None
+    reply = wire.decode_round_reply(SumReply, answer.content)
+    return reply.reply.says if isinstance(reply, Signed) else None
 
 
 def folder_of(context: Context) -> Path:
@@ -246,7 +246,7 @@ def changing(change: Callable[[SumRequest], SumRequest | None]) -> App:
         request = asked(message)
         changed = change(request) if request is not None else None
         if changed is not None:
-            message.content = wire.encode_sum_request(changed)
+            message.content = wire.encode(changed)
         return client_app(message, context)
 
     return app
@@ -406,9 +406,9 @@ def test_a_second_question_in_a_phase_and_a_single_update_are_refused(
         assert request.train is not None
         fewer = replace(request.asks, sharers=request.asks.sharers[:2])
         tries = [
-            (wire.SUM, wire.encode_sum_request(replace(request, asks=fewer))),
-            (wire.SUM, wire.encode_sum_request(replace(request, request_id="f" * 32))),
-            (wire.TRAIN, wire.encode_train_request(replace(request.train, request_id="a" * 32))),
+            (wire.SUM, wire.encode(replace(request, asks=fewer))),
+            (wire.SUM, wire.encode(replace(request, request_id="f" * 32))),
+            (wire.TRAIN, wire.encode(replace(request.train, request_id="a" * 32))),
         ]
         for kind, content in tries:
             other = Message(content, message.metadata.dst_node_id, kind)

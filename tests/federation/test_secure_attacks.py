@@ -25,7 +25,17 @@ from common import wire
 from common.aggregation.algorithms import algorithm
 from common.errors import CampaignError
 from common.machine import network_files
-from common.messages import MissingWeights, PlanRequest, Refusal, SumRequest, TrainRequest, sum_request_id
+from common.messages import (
+    MissingWeights,
+    PlanReply,
+    PlanRequest,
+    Refusal,
+    SumReply,
+    SumRequest,
+    TrainRequest,
+    WeightsRef,
+    sum_request_id,
+)
 from common.methods import groups
 from common.methods.stages import method, networks
 from common.secure_aggregation.centre import Attempt
@@ -93,7 +103,7 @@ class Centre:
                 plan=self.settings.plan_json(),
                 plan_hash=self.settings.plan_hash(),
             )
-            answer = wire.decode_plan_reply(answer_plan(folder, wire.encode_plan_request(plan)))
+            answer = wire.decode_reply(PlanReply, answer_plan(folder, wire.encode(plan)))
             codes.append(answer.code if isinstance(answer, Refusal) else "")
         return codes
 
@@ -161,8 +171,8 @@ class Centre:
         return attempt.sum() if until is None else np.zeros(0)
 
     def ask(self, name: str, request: SumRequest) -> Reply:
-        answer = wire.decode_sum_reply(
-            answer_sum(self.sites[name], wire.encode_sum_request(request), COMPUTE)
+        answer = wire.decode_round_reply(
+            SumReply, answer_sum(self.sites[name], wire.encode(request), COMPUTE)
         )
         if isinstance(answer, MissingWeights):
             assert request.train is not None
@@ -329,7 +339,7 @@ def test_all_that_steers_what_is_summed_is_the_same_at_every_site(open_centre: C
         lambda asked: replace(asked, state_round=1),
         lambda asked: replace(asked, encoding="bfloat16"),
         lambda asked: replace(asked, extra={name: {"moment": asked.weights[name]}}),
-        lambda asked: replace(asked, frozen={name: {"backbone": wire.WeightsRef("0" * 64)}}),
+        lambda asked: replace(asked, frozen={name: {"backbone": WeightsRef("0" * 64)}}),
     ]
     for changed in changes:
         with pytest.raises(RefusedError, match="verification in masked"):
@@ -339,11 +349,11 @@ def test_all_that_steers_what_is_summed_is_the_same_at_every_site(open_centre: C
 def test_weights_are_written_as_the_request_says(open_centre: Centre) -> None:
     """Else a site could be sent finer numbers than those whose hash it was told."""
     asked = open_centre.state.request(campaign="test", request_id="0" * 32, server_round=1)
-    record = wire.encode_train_request(replace(asked, encoding="bfloat16"))
-    record["weights"] = wire.encode_train_request(asked)["weights"]
+    record = wire.encode(replace(asked, encoding="bfloat16"))
+    record["weights"] = wire.encode(asked)["weights"]
     with pytest.raises(Exception, match="written otherwise"):
-        wire.decode_train_request(record)
-    there = wire.decode_train_request(wire.encode_train_request(replace(asked, encoding="bfloat16")))
+        wire.decode(TrainRequest, record)
+    there = wire.decode(TrainRequest, wire.encode(replace(asked, encoding="bfloat16")))
     assert wire.content_hash(there) == wire.content_hash(replace(asked, encoding="bfloat16"))
     assert wire.content_hash(there) != wire.content_hash(asked)
 

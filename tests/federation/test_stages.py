@@ -13,6 +13,7 @@ from client.state import weights_cache
 from common import wire
 from common.errors import CampaignError
 from common.machine import network_files
+from common.messages import MissingWeights, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.settings import Settings
 from server.campaign import campaign
@@ -93,12 +94,12 @@ def assert_same(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(network.weights, second[name].weights)
 
 
-def recording(requests: list[wire.TrainRequest], replies: list[str]) -> App:
+def recording(requests: list[TrainRequest], replies: list[str]) -> App:
     """The real client; keeps what it was sent and what kind of answer it gave."""
 
     def app(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN:
-            requests.append(wire.decode_train_request(message.content))
+            requests.append(wire.decode(TrainRequest, message.content))
         reply = client_app(message, context)
         if message.metadata.message_type == wire.TRAIN:
             replies.append("missing" if "missing-weights" in reply.content else "reply")
@@ -108,7 +109,7 @@ def recording(requests: list[wire.TrainRequest], replies: list[str]) -> App:
 
 
 def test_all_stages_run_and_the_head_alone_travels(folders: list[Path], tmp_path: Path) -> None:
-    requests: list[wire.TrainRequest] = []
+    requests: list[TrainRequest] = []
     replies: list[str] = []
     stages: list[str] = []
 
@@ -130,7 +131,7 @@ def test_all_stages_run_and_the_head_alone_travels(folders: list[Path], tmp_path
 
 
 def test_each_stage_starts_from_what_came_before(folders: list[Path], tmp_path: Path) -> None:
-    requests: list[wire.TrainRequest] = []
+    requests: list[TrainRequest] = []
     run(folders, configured(), tmp_path, app=recording(requests, []))
     networks_ = trained(tmp_path)
     puzzle = networks_["rating/jigsaw"].weights
@@ -172,11 +173,11 @@ def test_a_site_that_loses_its_cache_asks_again(folders: list[Path], tmp_path: P
 def test_a_site_that_asks_without_end_is_dropped(folders: list[Path], tmp_path: Path) -> None:
     def greedy(message: Message, context: Context) -> Message:
         if message.metadata.message_type == wire.TRAIN:
-            request = wire.decode_train_request(message.content)
+            request = wire.decode(TrainRequest, message.content)
             hashes = tuple(ref.hash for parts in request.frozen.values() for ref in parts.values())
             if hashes:
-                missing = wire.MissingWeights(site="north", request_id=request.request_id, hashes=hashes)
-                return Message(wire.encode_missing_weights(missing), reply_to=message)
+                missing = MissingWeights(site="north", request_id=request.request_id, hashes=hashes)
+                return Message(wire.encode(missing), reply_to=message)
         return client_app(message, context)
 
     with pytest.raises(CampaignError, match="ask once"):
@@ -234,8 +235,8 @@ def test_changed_weights_in_the_cache_are_noticed(folders: list[Path], tmp_path:
     cached = next(weights_cache.folder(folders[0], plan_hash=settings.plan_hash()).rglob("*.f32"))
     values = np.fromfile(cached, dtype="<f4")
     cache = weights_cache.WeightsCache(folders[0], plan_hash=settings.plan_hash(), run=cached.parent.name)
-    assert torch.equal(cache.get(wire.WeightsRef(cached.stem)), torch.from_numpy(values))
+    assert torch.equal(cache.get(WeightsRef(cached.stem)), torch.from_numpy(values))
     (values + 1).tofile(cached)
     with pytest.raises(Exception, match="damaged"):
-        cache.get(wire.WeightsRef(cached.stem))
+        cache.get(WeightsRef(cached.stem))
     assert not cached.exists()

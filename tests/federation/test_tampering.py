@@ -10,7 +10,7 @@ from client.ledger import issued_receipts as site_receipts
 from client.log import chain
 from common import wire
 from common.errors import VerificationError
-from common.messages import TrainReply
+from common.messages import Signed, TrainReply
 from common.receipts import parse
 from server.campaign.campaign import Event, StageStarted, Status
 from server.rounds.journal import RoundRecord
@@ -37,15 +37,15 @@ def folders(tmp_path: Path) -> list[Path]:
     ]
 
 
-def on_the_way(change: Callable[[RecordDict, wire.Signed[TrainReply]], RecordDict]) -> App:
+def on_the_way(change: Callable[[RecordDict, Signed[TrainReply]], RecordDict]) -> App:
     """The real client, and somebody between it and the centre who can write to every reply of a round."""
 
     def app(message: Message, context: Context) -> Message:
         answer = client_app(message, context)
         if message.metadata.message_type != wire.TRAIN:
             return answer
-        signed = wire.decode_train_reply(answer.content)
-        assert isinstance(signed, wire.Signed)
+        signed = wire.decode_round_reply(TrainReply, answer.content)
+        assert isinstance(signed, Signed)
         return Message(change(answer.content, signed), reply_to=message)
 
     return app
@@ -79,7 +79,7 @@ def test_every_reply_is_in_the_sites_log_and_its_receipt_at_the_centre(
 
 
 def test_an_update_changed_on_the_way_is_dropped(folders: list[Path], tmp_path: Path) -> None:
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         updates = record.array_records["updates"]
         if signed.reply.site != "south" or not updates:
             return record
@@ -98,7 +98,7 @@ def test_an_update_changed_on_the_way_is_dropped(folders: list[Path], tmp_path: 
 
 
 def test_a_number_or_a_receipt_changed_on_the_way_is_dropped(folders: list[Path], tmp_path: Path) -> None:
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         if signed.reply.site == "south":
             counts = record.config_records["reply"]["num-examples"]
             assert isinstance(counts, list)
@@ -113,7 +113,7 @@ def test_a_number_or_a_receipt_changed_on_the_way_is_dropped(folders: list[Path]
 
 
 def test_a_reply_without_a_receipt_is_dropped(folders: list[Path], tmp_path: Path) -> None:
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         if signed.reply.site == "south":
             del record["receipt"]
         return record
@@ -128,9 +128,9 @@ def test_a_reply_without_a_receipt_is_dropped(folders: list[Path], tmp_path: Pat
 def test_receipts_of_two_sites_or_two_groups_cannot_be_exchanged(
     folders: list[Path], tmp_path: Path, site: str, same_group: bool, says: str
 ) -> None:
-    seen: list[tuple[wire.Signed[TrainReply], RecordDict]] = []
+    seen: list[tuple[Signed[TrainReply], RecordDict]] = []
 
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         seen.append((signed, record))
         if signed.reply.site != "south":
             return record
@@ -149,7 +149,7 @@ def test_receipts_of_two_sites_or_two_groups_cannot_be_exchanged(
 def test_a_reply_of_an_earlier_round_sent_again_is_dropped(folders: list[Path], tmp_path: Path) -> None:
     first_round: dict[str, RecordDict] = {}
 
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         if signed.reply.site != "south":
             return record
         return first_round.setdefault("south", record)
@@ -164,7 +164,7 @@ def test_a_reply_from_before_an_interruption_is_used_after_it(folders: list[Path
     before: dict[int, RecordDict] = {}
     interrupted = False
 
-    def change(record: RecordDict, signed: wire.Signed[TrainReply]) -> RecordDict:
+    def change(record: RecordDict, signed: Signed[TrainReply]) -> RecordDict:
         if signed.reply.site != "south":
             return record
         if interrupted:

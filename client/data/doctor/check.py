@@ -25,7 +25,7 @@ Rows = Sequence[tuple[int, Mapping[str, str]]]
 
 
 def check(folder: Path, *, progress: Progress | None = None) -> Report:
-    """Look a folder over.
+    """Check a folder.
 
     Args:
         folder: a data folder with ``manifest.csv``, or a site's folder, whose ``site.toml`` names it.

@@ -78,7 +78,7 @@ class Report:
         return sum(finding.problem for finding in self.findings)
 
     def rows(self) -> tuple[CheckCount, ...]:
-        """A row a check, those without findings too."""
+        """One row per check, including those without findings."""
         return tuple(CheckCount(title=title, **self.count(check)) for check, title in TITLES.items())
 
     def count(self, check: Kind) -> dict[str, int]:

@@ -190,7 +190,7 @@ class Mapping(Section):
     patients: Path | None = None
     """Link table, columns ``patient_id, person``: the ids that one person has on several machines."""
     patient_id_digits: Annotated[int, Field(ge=0, le=64)] = 0
-    """Patient ids that are numbers get zeros in front up to so many digits, wherever they stand; 0: none."""
+    """Numeric patient IDs are padded with leading zeros to this many digits, everywhere; 0: not padded."""
     visit: VisitSection = VisitSection()
     pair: PairSection = PairSection()
     roi: RoiSection = RoiSection()

@@ -59,7 +59,7 @@ class Pseudonyms:
         return day - timedelta(days=1 + number % LONGEST_SHIFT_DAYS)
 
     def _person(self, patient_id: str) -> str:
-        """A person of the link table is told from an id that happens to be spelled the same."""
+        """Tell a person of the link table from an ID that happens to be spelled the same."""
         patient_id = padded(patient_id, self.digits)
         person = self.persons.get(patient_id)
         return f"id:{patient_id}" if person is None else f"person:{person}"
@@ -70,7 +70,7 @@ class Pseudonyms:
 
 
 def read_persons(path: Path, *, digits: int = 0) -> dict[str, str]:
-    """The link table: columns ``patient_id, person``, one row an id of a machine, padded to so many digits.
+    """The link table: columns ``patient_id, person``, one row per ID of a machine, padded to this many digits.
 
     Raises:
         DataError: if it cannot be read, a cell is empty, or an id stands for two persons.

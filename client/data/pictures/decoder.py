@@ -140,7 +140,7 @@ def depth(largest: int, *, declared: int | None = None) -> tuple[int, str]:
 
 
 def eight_bit(values: NDArray[np.generic], *, bits: int) -> NDArray[np.uint8]:
-    """The upper 8 of so many bits; of fewer than 8, scaled up.
+    """The upper 8 of this many bits; fewer than 8 are scaled up.
 
     Args:
         values: from 0 to ``2**bits - 1``.

@@ -21,7 +21,7 @@ class FileRows:
         Args:
             table: of the hospital.
             column: where it has the file's name.
-            names: paths of all files, so that a name that several have is told.
+            names: paths of all files, so that a name shared by several is reported.
         """
         self._rows: dict[str, list[tuple[int, Row]]] = {}
         for line, row in table.rows:

@@ -73,7 +73,7 @@ def read_rows(path: Path, needed: Sequence[str], *, sheet: str = "", header_row:
 
 
 def read_table(path: Path, needed: Sequence[str], *, sheet: str = "", header_row: int = 0) -> Table:
-    """Read a hospital's own list: as :func:`read_rows`, but only what is needed must be right, and faults are told.
+    """Read a hospital's own list: as :func:`read_rows`, but only needed columns must be right; faults are reported.
 
     Raises:
         DataError: if the file cannot be read, lacks a column, names a needed one twice, or has no rows.

@@ -63,7 +63,7 @@ def read_lines(content: bytes, *, needed: Sequence[str] = (), sheet: str = "") -
 
     Args:
         content: of a CSV or XLSX file.
-        needed: columns that its header should have, by which the delimiter is told.
+        needed: columns that its header should have, which decide the delimiter.
         sheet: of an XLSX file; the first where empty.
 
     Raises:

@@ -34,7 +34,7 @@ class PrivateRelease:
         steps: sample rate (q), noise multiplier (sigma) and how many steps (T) this release takes.
         max_grad_norm: the clipping norm (C).
         patients: the public number that the sum is divided by (N), which stays when somebody withdraws.
-        images: at most so many of a patient's exams enter (k).
+        images: the most of a patient's exams that enter (k).
     """
 
     kind: str

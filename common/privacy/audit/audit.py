@@ -113,7 +113,7 @@ def best_lower_bound(
 
 
 def ceiling(*, canaries: int, delta: float | int, confidence: float | int = 0.95) -> float:
-    """The bound of a perfect attack: no audit with so many canaries can show more.
+    """The bound of a perfect attack: no audit with this many canaries can show more.
 
     Raises:
         ConfigurationError: for values out of range.

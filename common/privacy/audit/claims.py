@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
+from common.methods.rounds import longest_stage_rounds
 from common.privacy.accounting import accounting, chain
 from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.costs import worst_of
 from common.privacy.accounting.spending import Book, Booked, PrivateRelease, UnboundedRelease
 from common.privacy.audit.evidence import Answer, Cap, Check, Evidence
-from common.privacy.planning.private_steps import steps as planned_steps
-from common.privacy.planning.private_steps import steps_per_round
+from common.privacy.planning.private_steps import steps_of_round, steps_per_round
 from common.receipts import RECONCILED
 from common.settings import Settings
 
@@ -124,7 +124,7 @@ def rounds(answers: Sequence[Answer], plans: Mapping[str, Settings]) -> Check:
             wrong.append(f"entry {answer.sequence} of the log: a repeated answer was not the same bytes")
         if settings is None or not settings.private:
             continue
-        last = planned_rounds(settings)
+        last = longest_stage_rounds(settings)
         if not 1 <= answer.server_round <= last + 1:
             wrong.append(
                 f"entry {answer.sequence} of the log: round {answer.server_round} is none of the plan's"
@@ -184,11 +184,11 @@ def _again(evidence: Evidence) -> Iterator[str]:
     for plan_hash, settings in evidence.plans.items():
         if not settings.private:
             continue
-        once = max(1, planned_steps(settings) // settings.federation.rounds)
         drawn: Counter[int] = Counter()
         for _, release in _private(evidence, plan_hash):
             drawn[release.server_round] += release.steps.count
         for server_round, steps in sorted(drawn.items()):
+            once = max(1, steps_of_round(settings, server_round))
             if steps > once:
                 yield f"round {server_round} of {plan_hash[:12]}, {steps} debits where one draw has {once}"
 
@@ -256,15 +256,11 @@ def withdrawals(entries: Sequence[Entry], book: Book) -> Check:
     )
 
 
-def planned_rounds(settings: Settings) -> int:
-    """The most rounds of any stage; one more closes it, in which nothing is computed from private data."""
-    stages = (settings.rating.jigsaw, settings.rating.head) if settings.method == "rating" else ()
-    return max((settings.federation.rounds, *(stage.rounds or 0 for stage in stages)))
-
-
 def released(answer: Answer, settings: Settings) -> bool:
     """Whether a reply of a private campaign had anything in it that a debit must stand for."""
-    return settings.private and answer.server_round <= planned_rounds(settings) and answer.reply_bytes != 0
+    return (
+        settings.private and answer.server_round <= longest_stage_rounds(settings) and answer.reply_bytes != 0
+    )
 
 
 def some(wrong: Sequence[str]) -> str:
@@ -333,8 +329,8 @@ def _differing(one: Booked, release: PrivateRelease, settings: Settings) -> Iter
     for name, (booked, agreed) in pairs.items():
         if booked != agreed:
             yield f"{where}: {name} {booked:g}, the plan has {agreed:g}"
-    if not 1 <= release.server_round <= planned_rounds(settings):
-        yield f"{where}: round {release.server_round} is none of the plan's {planned_rounds(settings)}"
+    if not 1 <= release.server_round <= longest_stage_rounds(settings):
+        yield f"{where}: round {release.server_round} is none of the plan's {longest_stage_rounds(settings)}"
 
 
 def _beyond(evidence: Evidence, held: Cap, last: int) -> str:

@@ -20,7 +20,7 @@ from common.privacy.mechanism.noise import KeyStream
 LARGEST_VARIANCE = 2**24
 """Numerators and denominators of all probabilities then fit into 64 bits."""
 REACH = 40
-"""Candidates beyond so many standard deviations are rejected; exp(-800) of the mass lies there."""
+"""Candidates beyond this many standard deviations are rejected; exp(-800) of the mass lies there."""
 
 
 def discrete_gaussian(stream: KeyStream, count: int, *, variance: int) -> Int64[np.ndarray, " count"]:

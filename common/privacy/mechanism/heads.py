@@ -29,8 +29,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.errors import ConfigurationError
-
-NO_GRADE = -1
+from common.exam import MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +150,7 @@ def patient_rows(
     heads, _, views, size = features.shape
     padded = torch.zeros(heads, patients, images, views, size)
     padded[:, owner, rank] = features[:, order]
-    padded_grades = torch.full((heads, patients, images), NO_GRADE)
+    padded_grades = torch.full((heads, patients, images), MISSING)
     padded_grades[:, owner, rank] = grades[:, order]
     rows = padded.flatten(2, 3)
     finite = rows.isfinite().all(dim=-1).all(dim=-1)[..., None, None]
@@ -169,7 +168,7 @@ def logits(
     """Answers of heads of one shape.
 
     Raises:
-        ConfigurationError: if the weights are not those of so many heads.
+        ConfigurationError: if the number of weights does not match the number of heads.
     """
     *hidden, last = layers(weights, shape, heads=len(features))
     for layer in hidden:

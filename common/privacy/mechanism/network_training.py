@@ -19,12 +19,13 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 
 from common.errors import ConfigurationError
+from common.exam import MISSING
 from common.networks import build
 from common.networks.jigsaw import TILES
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.mechanism.network_step import PictureGradients, Pictures, private_network_gradient
 from common.privacy.mechanism.patient_step import StepSettings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels
 from common.training.local import LocalUpdate, fresh_optimiser
@@ -53,7 +54,7 @@ def private_network_steps(
         data: the site's exams.
         local: what to train and how; ``sampling`` must be ``all``, for patients are drawn by ``sample_rate``.
         settings: clipping, noise, rate and denominator of each step; public.
-        images: at most so many of a patient's exams enter (k).
+        images: the most of a patient's exams that enter (k).
         class_weights: public constants of the loss, one per class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.

@@ -233,7 +233,7 @@ def after_dropouts(
     dropped: int,
     delta: float | int,
 ) -> float:
-    """Epsilon where each of so many sites added sigma^2 / (sites - colluders), and some of them dropped out.
+    """Epsilon if each of the sites added sigma^2 / (sites - colluders), and some of them dropped out.
 
     Raises:
         ConfigurationError: if no honest site would be left.

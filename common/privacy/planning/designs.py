@@ -18,8 +18,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from common.methods.rounds import stage_rounds
 from common.methods.stages import method
 from common.networks.spec import NetworkSpec, Probe, Target
+from common.privacy.planning.private_steps import network_steps
 from common.settings import NetworkSettings, Settings
 
 Key: TypeAlias = Literal["networks", "published", "folds", "head_folds", "heads"]
@@ -75,7 +77,7 @@ def designs(settings: Settings) -> tuple[Design, ...]:
     """
     if settings.method == "probe":
         heads = [spec for stage in method("probe").stages(settings, {}) for spec in stage.networks]
-        return (*_published(settings.federation.rounds), *_heads(heads, settings))
+        return (*_published(stage_rounds(heads, settings)), *_heads(heads, settings))
     own = tuple(_whole(settings))
     fewer = own[0].networks < PUBLISHED_NETWORKS
     published = _published(settings.federation.rounds * settings.training.local_steps)[:1] if fewer else ()
@@ -140,8 +142,8 @@ def _whole(settings: Settings) -> Iterator[Design]:
         title=f"{len(specs)} whole networks, each alone" if len(specs) > 1 else "1 whole network",
         networks=len(specs),
         weights=max(_sizes(specs, settings.network)),
-        steps=max(_steps(spec, settings) for spec in specs),
-        charged=sum(_steps(spec, settings) for spec in specs),
+        steps=max(network_steps(spec, settings) for spec in specs),
+        charged=sum(network_steps(spec, settings) for spec in specs),
         share=1,
         heads=False,
         cost=WHOLE_COST,
@@ -155,7 +157,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
     if len({spec.fold for spec in specs if spec.fold >= 0}) < 2:
         return
     charged = max(
-        sum(_steps(vector[0], settings) for vector in vectors if vector[0].fold != own)
+        sum(network_steps(vector[0], settings) for vector in vectors if vector[0].fold != own)
         for own in range(folds)
     )
     yield Design(
@@ -163,7 +165,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
         title=f"whole networks, a fold clipped as one, {folds} folds",
         networks=len(specs),
         weights=max(sum(_sizes(vector, settings.network)) for vector in vectors),
-        steps=max(_steps(vector[0], settings) for vector in vectors),
+        steps=max(network_steps(vector[0], settings) for vector in vectors),
         charged=charged,
         share=(folds - 1) / folds,
         heads=False,
@@ -172,7 +174,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
 
 
 def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]:
-    rounds = settings.federation.rounds
+    rounds = stage_rounds(specs, settings)
     weights = sum(_sizes(specs, settings.network))
     yield Design(
         key="head_folds",
@@ -207,11 +209,6 @@ def _reference_heads(settings: Settings) -> Iterator[NetworkSpec]:
                 target=Target(measurement=measurement, kind="nominal", threshold=None, classes=graded.grades),
                 probe=Probe(neck=NECK),
             )
-
-
-def _steps(spec: NetworkSpec, settings: Settings) -> int:
-    training = spec.training or settings.training
-    return (spec.rounds or settings.federation.rounds) * training.local_steps
 
 
 def _size(spec: NetworkSpec, settings: NetworkSettings) -> int:

@@ -16,6 +16,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
 from common.errors import ConfigurationError
+from common.methods.rounds import total_rounds
 from common.privacy.planning.budget_plan import Plan, odds
 from common.privacy.planning.noise_ratio import MEANING
 from common.privacy.planning.promise import Promise, SitePromise
@@ -114,7 +115,7 @@ def promise(
         noise_multiplier=row.noise_multiplier,
         max_grad_norm=privacy.max_grad_norm,
         sample_rate=privacy.sample_rate,
-        rounds=settings.federation.rounds,
+        rounds=total_rounds(settings),
         steps=row.design.charged,
         secure_aggregation=row.secure_aggregation,
         images=privacy.images,

@@ -67,7 +67,7 @@ def a_step(
 
 
 def campaign(step: float | int, *, steps: int) -> float:
-    """The same over so many steps."""
+    """The same over this many steps."""
     return step / math.sqrt(steps)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from common.methods.rounds import network_rounds, total_rounds
 from common.methods.stages import networks
+from common.networks.spec import NetworkSpec
 from common.settings import Settings
 
 
@@ -13,10 +15,27 @@ def steps(settings: Settings) -> int:
         ConfigurationError: if the method cannot be used.
     """
     if settings.method == "probe":
-        return settings.federation.rounds
+        return total_rounds(settings)
+    return sum(network_steps(spec, settings) for spec in networks(settings).values())
+
+
+def network_steps(spec: NetworkSpec, settings: Settings) -> int:
+    """Of a network that is trained whole, in all its rounds."""
+    return network_rounds(spec, settings) * (spec.training or settings.training).local_steps
+
+
+def steps_of_round(settings: Settings, server_round: int) -> int:
+    """Of all replies to the round of a number, each drawn once, whichever stages have it.
+
+    Raises:
+        ConfigurationError: if the method cannot be used.
+    """
+    if settings.method == "probe":
+        return 1
     return sum(
-        (spec.rounds or settings.federation.rounds) * (spec.training or settings.training).local_steps
+        (spec.training or settings.training).local_steps
         for spec in networks(settings).values()
+        if server_round <= network_rounds(spec, settings)
     )
 
 

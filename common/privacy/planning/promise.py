@@ -54,7 +54,7 @@ class Promise(Section):
     """Private steps that are debited to the patient who takes part in most."""
     secure_aggregation: bool
     images: Positive
-    """Of a patient, at most so many enter."""
+    """The most of a patient's that enter."""
     patients: Positive
     """The public number that the sum is divided by, a site."""
     planned_patients: Positive

@@ -240,7 +240,8 @@ def test_disk(folder: Path) -> None:
 
 
 def test_the_policy_in_one_line(folder: Path) -> None:
-    assert "Permits * for at most 1000 rounds; approval automatic" in consent.permits(Site.open(folder)).found
+    said = consent.permits(Site.open(folder)).found
+    assert "Permits * for at most 1000 rounds per stage; approval automatic" in said
     closed = policy(folder, 'methods = ["*"]\ncode = ["*"]', "methods = []")
     assert "policy.methods is empty" in consent.permits(closed).found
     none = policy(folder, "allow_unprotected = true", "allow_unprotected = false")
@@ -257,8 +258,21 @@ def test_a_policy_that_nobody_signed_is_a_problem_and_a_signed_one_is_not(folder
     ) and "Every request is refused" in unsigned.found
     assert content(folder) == before
     policy_file.sign(Site.open(folder), Ed25519PrivateKey.generate())
-    (signed, _) = consent.policy(Site.open(folder))
+    (signed, permits) = consent.policy(Site.open(folder))
     assert signed.state == "ok" and signed.facts["serial"] == 1
+    assert "for at most 1000 rounds; approval" in permits.found
+
+
+def test_a_policy_that_was_signed_before_it_had_a_version_is_told_with_what_to_do(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "federation.json").write_text("{}")
+    with monkeypatch.context() as earlier:
+        earlier.setattr(policy_file, "NEWEST", 1)
+        policy_file.sign(Site.open(folder), Ed25519PrivateKey.generate())
+    (told, _) = consent.policy(Site.open(folder))
+    assert told.state == "warning" and "maximum_rounds = 1000 limits each stage of a campaign" in told.found
+    assert "synofed site policy sign" in told.advice
 
 
 def asked(folder: Path, settings: Settings) -> str:
@@ -367,7 +381,7 @@ def test_bytes_of_a_dry_round_are_those_of_a_real_reply(folder: Path) -> None:
     spec = next(one for one in rehearsal.first_stage(settings).networks if one.name == shape.network)
     reply = node.train(site, rehearsal._request(spec, settings), settings, device=CPU)
     assert isinstance(reply, TrainReply)
-    real = wire.contents(wire.encode_train_reply(reply, encoding="float32")).size_bytes
+    real = wire.contents(wire.encode(reply, encoding="float32")).size_bytes
     assert abs(shape.up_bytes - real) < 10  # a count or a loss may have another digit
 
 

@@ -17,7 +17,7 @@ import torch
 import synofed
 from client.consent import campaigns, timing
 from client.rounds import node
-from client.site.policy import Policy
+from client.site.policy import NEWEST, Policy
 from client.site.site import Site
 from client.state import busy, decisions
 from client.state.decisions import Status
@@ -165,7 +165,7 @@ from client.rounds import exchange
 plan = PlanRequest(
     campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
 )
-answer = exchange.answer_plan(Path(sys.argv[1]), wire.encode_plan_request(plan))
+answer = exchange.answer_plan(Path(sys.argv[1]), wire.encode(plan))
 print(answer["refusal"]["code"], "torch" in sys.modules, "pandas" in sys.modules)
 """
 
@@ -393,7 +393,7 @@ def test_policy_commands(tmp_path: Path, command: Command) -> None:
 def test_the_example_is_the_policy_that_permits_nothing() -> None:
     root = Path(synofed.__file__).parent
     example = tomllib.loads((root / "configs" / "site.example.toml").read_text(encoding="utf-8"))
-    assert Policy.model_validate(example["policy"]) == Policy()
+    assert Policy.model_validate(example["policy"]) == Policy(version=NEWEST)
     assert set(example["policy"]) | {"maximum_epsilon", "maximum_delta", "hours", "time_zone"} == set(
         Policy.model_fields
     )

@@ -257,6 +257,6 @@ def test_the_page_says_what_an_approval_is_worth(centre: Centre) -> None:
     site = Site.open(centre.folder)
     page = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
     assert (
-        f"worth epsilon {cost(centre.settings, ROUNDS + 1):.3f} (delta 1e-05): 3 private steps, and 1"
+        f"covers epsilon {cost(centre.settings, ROUNDS + 1):.3f} (delta 1e-05): 3 private steps, and 1"
         in page.guarantee
     )

@@ -136,7 +136,7 @@ def test_a_noised_sum_alone_may_leave(tmp_path: Path) -> None:
     assert lets_out(honest)
     site = Campaign.begin(tmp_path / "north")
     site.debit(1)
-    site.send(1, wire.encode_train_reply(replied(honest), encoding="float32"))
+    site.send(1, wire.encode(replied(honest), encoding="float32"))
     assert audited(site)["allow-list"] == "holds"
 
 
@@ -149,7 +149,7 @@ def test_nothing_leaves_beside_the_noised_sum(bug: Bug) -> None:
 def test_what_left_past_the_allow_list_is_found_in_the_bytes(bug: Bug, tmp_path: Path) -> None:
     site = Campaign.begin(tmp_path / "north")
     site.debit(1)
-    site.send(1, wire.encode_train_reply(replied(bug), encoding="float32"))
+    site.send(1, wire.encode(replied(bug), encoding="float32"))
     assert audited(site)["allow-list"] == "fails"
 
 

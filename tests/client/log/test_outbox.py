@@ -15,7 +15,7 @@ from client.log.audit import Asked
 from client.site.site import Site
 from common import wire
 from common.errors import DataError, StorageError, VerificationError
-from common.messages import NetworkReply, TrainReply, TrainRequest
+from common.messages import Encoding, NetworkReply, Signed, TrainReply, TrainRequest
 from common.receipts import Contents
 from tests.full_disk import limited_files
 from tests.site_folders import make_site_folder
@@ -38,7 +38,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     return Site.open(make_site_folder(tmp_path_factory.mktemp("sites") / "north", name="north", patients=1))
 
 
-def packed(size: int, *, encoding: wire.Encoding = "bfloat16") -> RecordDict:
+def packed(size: int, *, encoding: Encoding = "bfloat16") -> RecordDict:
     generator = np.random.default_rng(size)
     network = NetworkReply(
         update=generator.normal(size=size).astype(np.float32),
@@ -49,7 +49,7 @@ def packed(size: int, *, encoding: wire.Encoding = "bfloat16") -> RecordDict:
     )
     nothing = NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=None)
     reply = TrainReply(site="north", request_id="r1", networks={"a/b": network, "c": nothing})
-    return wire.encode_train_reply(reply, encoding=encoding)
+    return wire.encode(reply, encoding=encoding)
 
 
 def keep(site: Site, record: RecordDict, asked: Asked = ASKED) -> Path:
@@ -59,7 +59,7 @@ def keep(site: Site, record: RecordDict, asked: Asked = ASKED) -> Path:
 
 
 @given(st.integers(0, 40), st.sampled_from(["float32", "bfloat16"]))
-def test_what_is_kept_is_what_left_to_the_last_bit(site: Site, size: int, encoding: wire.Encoding) -> None:
+def test_what_is_kept_is_what_left_to_the_last_bit(site: Site, size: int, encoding: Encoding) -> None:
     record = packed(size, encoding=encoding)
     place = keep(site, record)
     kept = outbox.find(site.folder, "r1")
@@ -68,10 +68,11 @@ def test_what_is_kept_is_what_left_to_the_last_bit(site: Site, size: int, encodi
     assert wire.contents(kept.record) == wire.contents(record)
     assert kept.receipt.reply_hash == wire.contents(record).hash
     sent, first = (
-        wire.decode_train_reply(wire.with_receipt(one, kept.receipt)) for one in (kept.record, record)
+        wire.decode_round_reply(TrainReply, wire.with_receipt(one, kept.receipt))
+        for one in (kept.record, record)
     )
-    assert isinstance(sent, wire.Signed)
-    assert isinstance(first, wire.Signed)
+    assert isinstance(sent, Signed)
+    assert isinstance(first, Signed)
     assert sent.contents_hash == first.contents_hash
     assert place.stat().st_mode & 0o777 == 0o600
     assert place.parent.stat().st_mode & 0o777 == 0o700

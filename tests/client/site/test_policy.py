@@ -1,10 +1,15 @@
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import ValidationError
 
 from client.site.policy import Policy
-from common.errors import HoursError, PolicyError
+from common.errors import ConfigurationError, HoursError, PolicyError
+from common.methods.christensen import Christensen
+from common.methods.stages import NetworkResult, Stage
+from common.networks.spec import NetworkSpec, Target
+from common.settings import Settings
 from tests.site_folders import make_settings
 
 OPEN = Policy(allow_unprotected=True, methods=("*",), metrics=("counts",))
@@ -48,7 +53,14 @@ def test_a_star_of_methods_does_not_permit_somebody_elses_code(section: str | No
     with pytest.raises(PolicyError, match=r"policy\.code"):
         OPEN.model_copy(update={"code": ("their.package:Other",)}).check_plan(foreign)
     for code in (OWN, "*"):
-        OPEN.model_copy(update={"code": (code,)}).check_plan(foreign)
+        permitted = OPEN.model_copy(update={"code": (code,)})
+        if field == "method":  # only now is it asked what it trains
+            with pytest.raises(
+                ConfigurationError, match=r"method = 'their\.package:Thing' cannot be imported"
+            ):
+                permitted.check_plan(foreign)
+        else:
+            permitted.check_plan(foreign)
 
 
 def test_a_rule_of_ones_own_runs_at_the_centre_and_needs_no_permission() -> None:
@@ -57,15 +69,49 @@ def test_a_rule_of_ones_own_runs_at_the_centre_and_needs_no_permission() -> None
     OPEN.check_plan(settings.model_copy(update={"federation": federation}))
 
 
-def test_more_rounds_than_permitted_are_refused() -> None:
-    with pytest.raises(PolicyError, match=r"has 10 rounds, policy.maximum_rounds"):
-        OPEN.model_copy(update={"maximum_rounds": 9}).check_plan(make_settings())
+STAGES = make_settings(text='pretraining = "jigsaw"\n[rating.jigsaw]\nrounds = 12')
+"""Jigsaw 12, features 10, fusion 10."""
 
 
-def test_the_rounds_of_every_stage_are_looked_at() -> None:
-    settings = make_settings(text='pretraining = "jigsaw"\n[rating.jigsaw]\nrounds = 12')
-    with pytest.raises(PolicyError, match=r"has 12 rounds, policy.maximum_rounds"):
-        OPEN.model_copy(update={"maximum_rounds": 11}).check_plan(settings)
+class Greedy(Christensen):
+    """One stage, which may choose a network that asks for more rounds than the campaign has."""
+
+    def stages(self, settings: Settings, results: Mapping[str, NetworkResult]) -> Iterator[Stage]:
+        target = Target(measurement="hypertrophy")
+        yield Stage(
+            name="all",
+            networks=(NetworkSpec(name="few", images=("gs",), target=target),),
+            alternatives=(NetworkSpec(name="many", images=("gs",), target=target, rounds=50_000),),
+        )
+
+
+def test_the_policy_limits_the_rounds_of_all_stages_together() -> None:
+    newest = OPEN.model_copy(update={"version": 2})
+    newest.model_copy(update={"maximum_rounds": 32}).check_plan(STAGES)
+    with pytest.raises(
+        PolicyError,
+        match=r"has 32 rounds \(jigsaw 12, features 10, fusion 10\), policy.maximum_rounds .* is 31",
+    ):
+        newest.model_copy(update={"maximum_rounds": 31}).check_plan(STAGES)
+
+
+def test_a_policy_of_the_first_version_limits_each_stage() -> None:
+    OPEN.model_copy(update={"maximum_rounds": 12}).check_plan(STAGES)
+    with pytest.raises(PolicyError, match=r"has 12 rounds in one stage .*policy.maximum_rounds .* is 11"):
+        OPEN.model_copy(update={"maximum_rounds": 11}).check_plan(STAGES)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_the_rounds_that_a_method_gives_its_networks_are_looked_at(version: int) -> None:
+    greedy = make_settings().model_copy(update={"method": f"{__name__}:Greedy"})
+    policy = OPEN.model_copy(update={"version": version, "code": ("*",), "maximum_rounds": 20})
+    with pytest.raises(PolicyError, match="has 50000 rounds"):
+        policy.check_plan(greedy)
+
+
+def test_a_version_that_is_not_known_is_refused() -> None:
+    with pytest.raises(ValidationError, match="version"):
+        Policy.model_validate({"version": 3})
 
 
 def test_updates_that_are_weighed_by_counts_need_counts() -> None:

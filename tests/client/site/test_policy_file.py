@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from client.log import chain
 from client.site import officer, policy_file
 from client.site.site import Site
-from common.errors import DataError, PolicyError, VerificationError
+from common.errors import ConfigurationError, DataError, PolicyError, VerificationError
 from common.messages import Signed
 from tests import asking
 from tests.site_folders import make_site_folder
@@ -169,6 +169,58 @@ def test_through_the_app_everything_is_refused_until_the_policy_is_signed(tmp_pa
     assert isinstance(centre.plan(centre.plan_request()), Signed)
     asking.change_policy(centre.folder, "maximum_rounds = 20", "maximum_rounds = 21")
     centre.refused(centre.train(centre.train_request()), "policy", says="is not the one that was signed")
+
+
+EARLIER = 'name = "north"\n\n[policy]  # ours\nmethods = ["rating"]\nmaximum_rounds = 20\n'
+"""A policy as it was signed before there was a version."""
+EARLIER_SIGNATURE = (
+    '{"site":"north","serial":1,"signed":"2026-11-29T06:37:23+00:00",'
+    '"public_key":"c86d01ad8b2fb694b22ff60e3c9d9e7ed90db5604772b74450d40913b9a9cbaf",'
+    '"signature":"d17a408351d0072b21e674811aaea055f0fb623b6f812c10ed57a9ed3cff8753'
+    'd53f3fddf6ac9bd8bd890282148b48f8cfa753baad299b1bc3440c195ef3be0d"}'
+)
+"""Of it by :data:`OFFICER`, as `site policy sign` of commit 3f4dde5 wrote it."""
+
+
+def test_a_policy_that_was_signed_before_there_was_a_version_counts_as_it_was(folder: Path) -> None:
+    (folder / "site.toml").write_text(EARLIER, encoding="utf-8")
+    (folder / policy_file.NAME).write_text(EARLIER_SIGNATURE, encoding="utf-8")
+    admit(folder)
+    policy = Site.open(folder).policy
+    assert policy.version == 1
+    assert "version" not in policy.model_dump()
+    last = chain.last(folder / chain.NAME)
+    assert last is not None
+    assert last.content["policy"] == policy.model_dump(mode="json")
+
+
+def test_signed_again_it_has_the_newest_version_and_nothing_else_is_changed(folder: Path) -> None:
+    (folder / "site.toml").write_text(EARLIER, encoding="utf-8")
+    (folder / policy_file.NAME).write_text(EARLIER_SIGNATURE, encoding="utf-8")
+    admit(folder)
+    with pytest.raises(PolicyError, match="signed with the officer's key"):
+        sign(folder, OTHER)
+    assert (folder / "site.toml").read_text(encoding="utf-8") == EARLIER
+    before = policy_file.policy_hash(Site.open(folder))
+    assert sign(folder) == 2
+    text = (folder / "site.toml").read_text(encoding="utf-8")
+    assert text == EARLIER.replace("# ours\n", "# ours\nversion = 2\n")
+    admit(folder)
+    assert policy_file.policy_hash(Site.open(folder)) != before
+    assert sign(folder) == 3
+    assert (folder / "site.toml").read_text(encoding="utf-8") == text
+    (folder / "site.toml").write_text(EARLIER, encoding="utf-8")
+    with pytest.raises(PolicyError, match="is not the one that was signed"):
+        admit(folder)
+
+
+def test_a_policy_that_cannot_be_given_a_version_is_not_signed(folder: Path) -> None:
+    text = 'name = "north"\npolicy.methods = ["rating"]\n'
+    (folder / "site.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"add version = 2 there by hand"):
+        sign(folder)
+    assert (folder / "site.toml").read_text(encoding="utf-8") == text
+    assert not (folder / policy_file.NAME).exists()
 
 
 def test_the_officers_key_is_made_once_and_opens_with_its_passphrase(tmp_path: Path) -> None:

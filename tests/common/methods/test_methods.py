@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike
 
 from common.ensemble.committee import Scores, decided
 from common.errors import ConfigurationError
+from common.exam import MISSING
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
 from common.methods.stages import NetworkResult, Output, Stage, method, networks
 from common.networks.spec import COMBINED, NetworkSpec
 from common.settings import Settings, TrainingSettings, load
-from common.training.data import MISSING
 from common.training.inputs import labels, training_exams, validation_exams
 from tests.exam_tensors import make_exams
 

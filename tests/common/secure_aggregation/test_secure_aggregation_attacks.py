@@ -281,10 +281,10 @@ def test_signatures_of_strangers_or_counted_twice_are_refused() -> None:
     assert isinstance(request, UnmaskRequest)
     strange = sign_survivors(signing_key("Zenith"), lists="")
     for signers, signatures, message in (
-        ((*NAMES[:4], "Zenith"), (*request.signatures[:4], strange), "of some survivors"),
+        ((*NAMES[:4], "Zenith"), (*request.signatures[:4], strange), "of survivors"),
         ((*NAMES[:4], NAMES[3]), (*request.signatures[:4], request.signatures[3]), "in order, each once"),
         (NAMES[:5], (*request.signatures[:4], request.signatures[3]), "Espoo did not sign"),
-        (NAMES[:5], request.signatures[:4], "of some survivors"),
+        (NAMES[:5], request.signatures[:4], "of survivors"),
     ):
         changed = UnmaskRequest(context=context(), signers=signers, signatures=signatures)
         round_.refuses(changed, message)

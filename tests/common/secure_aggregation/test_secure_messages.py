@@ -11,13 +11,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord
 from common import wire
 from common.errors import UpdateError
 from common.evaluation.histograms import BINS
-from common.messages import NetworkReply, SumReply, SumRequest, sum_request_id
+from common.messages import NetworkReply, Signed, SumReply, SumRequest, TrainRequest, sum_request_id
 from common.receipts import Receipt
 from common.secure_aggregation import messages as sums
 from common.secure_aggregation.messages import Reply, Request
 from common.secure_aggregation.settings import SecureSettings
 from common.secure_aggregation.update_sum import Summed, UpdateSum
-from common.wire import TrainRequest
 from tests import summing
 from tests.receipts import make_receipt
 
@@ -70,7 +69,7 @@ def request(asks: Request) -> SumRequest:
 @pytest.mark.parametrize("asks", REQUESTS, ids=lambda asks: asks.phase)
 def test_requests_come_as_they_were_sent(asks: Request) -> None:
     sent = request(asks)
-    came = wire.decode_sum_request(wire.encode_sum_request(sent))
+    came = wire.decode(SumRequest, wire.encode(sent))
     assert came.asks == asks
     assert (came.campaign, came.request_id, came.networks) == (sent.campaign, sent.request_id, ("n",))
     if sent.train is not None:
@@ -82,9 +81,9 @@ def test_requests_come_as_they_were_sent(asks: Request) -> None:
 
 @pytest.mark.parametrize("says", REPLIES, ids=lambda says: says.phase)
 def test_replies_come_as_they_were_sent(says: Reply) -> None:
-    record = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=says))
-    came = wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
-    assert isinstance(came, wire.Signed)
+    record = wire.encode(SumReply(site="a", request_id="r", says=says))
+    came = wire.decode_round_reply(SumReply, wire.with_receipt(record, RECEIPT))
+    assert isinstance(came, Signed)
     assert came.reply == SumReply(site="a", request_id="r", says=says)
     assert came.contents_hash == wire.contents(record).hash
 
@@ -93,34 +92,34 @@ def test_replies_come_as_they_were_sent(says: Reply) -> None:
 def test_vectors_come_as_they_were_sent(kind: type[np.unsignedinteger]) -> None:
     vector = np.array([0, 1, 2**32 - 1], kind)
     says = sums.MaskedReply(site="a", vector=vector)
-    record = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=says))
-    came = wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
-    assert isinstance(came, wire.Signed)
+    record = wire.encode(SumReply(site="a", request_id="r", says=says))
+    came = wire.decode_round_reply(SumReply, wire.with_receipt(record, RECEIPT))
+    assert isinstance(came, Signed)
     assert isinstance(came.reply.says, sums.MaskedReply)
     assert came.reply.says.vector.dtype == kind
     np.testing.assert_array_equal(came.reply.says.vector, vector)
     record["vector"] = ArrayRecord({"masked": Array("float32", (3,), "raw", b"\0" * 12)})
     with pytest.raises(UpdateError, match="uint32 or uint64"):
-        wire.decode_sum_reply(wire.with_receipt(record, RECEIPT))
+        wire.decode_round_reply(SumReply, wire.with_receipt(record, RECEIPT))
 
 
 def test_what_is_none_of_the_protocol_is_refused() -> None:
-    record = wire.encode_sum_request(request(REQUESTS[0]))
+    record = wire.encode(request(REQUESTS[0]))
     record["sum"] = ConfigRecord({**record.config_records["sum"], "more": 1})
     with pytest.raises(UpdateError, match="more"):
-        wire.decode_sum_request(record)
-    record = wire.encode_sum_request(request(REQUESTS[1]))
+        wire.decode(SumRequest, record)
+    record = wire.encode(request(REQUESTS[1]))
     record["sum"] = ConfigRecord({**record.config_records["sum"], "signatures": ["zz", "00"]})
     with pytest.raises(UpdateError, match="hex"):
-        wire.decode_sum_request(record)
-    record = wire.encode_sum_request(request(REQUESTS[2]))
+        wire.decode(SumRequest, record)
+    record = wire.encode(request(REQUESTS[2]))
     del record["train"]
     with pytest.raises(UpdateError, match="in phase masked alone"):
-        wire.decode_sum_request(record)
-    reply = wire.encode_sum_reply(SumReply(site="a", request_id="r", says=REPLIES[0]))
+        wire.decode(SumRequest, record)
+    reply = wire.encode(SumReply(site="a", request_id="r", says=REPLIES[0]))
     reply["losses"] = ConfigRecord({"loss": 0.5})
     with pytest.raises(UpdateError, match="losses"):
-        wire.decode_sum_reply(wire.with_receipt(reply, RECEIPT))
+        wire.decode_round_reply(SumReply, wire.with_receipt(reply, RECEIPT))
 
 
 def test_ids_tell_phases_and_attempts_apart() -> None:

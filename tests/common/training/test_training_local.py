@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from common.aggregation.fedprox import ProximalTerm
 from common.errors import UpdateError
+from common.exam import MISSING
 from common.imaging import augment
 from common.imaging.prepare import picture
 from common.imaging.roi import stored_px
@@ -18,7 +19,7 @@ from common.networks import build
 from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec, Target
 from common.settings import NetworkSettings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams, validation_exams
 from common.training.local import LocalUpdate, score, train_network
 from common.training.local_settings import LocalSettings

@@ -9,6 +9,7 @@ from hypothesis.extra.numpy import arrays
 
 from common import wire
 from common.errors import UpdateError, VerificationError
+from common.messages import Encoding, NetworkReply, PlanReply, Refusal, Signed, TrainReply, TrainRequest
 from tests.receipts import make_receipt
 
 FLOATS = arrays(
@@ -16,8 +17,8 @@ FLOATS = arrays(
 )
 
 
-def _request(weights: np.ndarray, encoding: wire.Encoding = "float32") -> wire.TrainRequest:
-    return wire.TrainRequest(
+def _request(weights: np.ndarray, encoding: Encoding = "float32") -> TrainRequest:
+    return TrainRequest(
         campaign="c",
         plan_hash="p",
         request_id="r",
@@ -31,7 +32,7 @@ def _request(weights: np.ndarray, encoding: wire.Encoding = "float32") -> wire.T
 
 @given(FLOATS)
 def test_request_round_trip_is_exact_in_float32(weights: np.ndarray) -> None:
-    decoded = wire.decode_train_request(wire.encode_train_request(_request(weights)))
+    decoded = wire.decode(TrainRequest, wire.encode(_request(weights)))
     assert decoded.server_round == 3
     assert decoded.layouts == {"a/b": "h"}
     np.testing.assert_array_equal(decoded.weights["a/b"], weights)
@@ -39,34 +40,34 @@ def test_request_round_trip_is_exact_in_float32(weights: np.ndarray) -> None:
 
 @given(FLOATS)
 def test_bfloat16_rounds_as_torch_does(weights: np.ndarray) -> None:
-    decoded = wire.decode_train_request(wire.encode_train_request(_request(weights, "bfloat16")))
+    decoded = wire.decode(TrainRequest, wire.encode(_request(weights, "bfloat16")))
     expected = torch.from_numpy(weights.copy()).bfloat16().float().numpy()
     np.testing.assert_array_equal(decoded.weights["a/b"], expected)
 
 
 def test_bfloat16_keeps_nan_and_halves_the_bytes() -> None:
-    record = wire.encode_train_request(_request(np.array([1.0, np.nan], dtype=np.float32), "bfloat16"))
+    record = wire.encode(_request(np.array([1.0, np.nan], dtype=np.float32), "bfloat16"))
     array = record.array_records["weights"]["a/b"]
     assert len(array.data) == 4
-    assert np.isnan(wire.decode_train_request(record).weights["a/b"][1])
+    assert np.isnan(wire.decode(TrainRequest, record).weights["a/b"][1])
 
 
 def test_reply_round_trip_with_and_without_update_and_histograms() -> None:
     histograms = np.arange(512, dtype=np.int64).reshape(2, 256)
-    reply = wire.TrainReply(
+    reply = TrainReply(
         site="s",
         request_id="r",
         networks={
-            "a": wire.NetworkReply(
+            "a": NetworkReply(
                 update=np.ones(3, dtype=np.float32), num_examples=7, loss=0.5, histograms=histograms
             ),
-            "b": wire.NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=None),
+            "b": NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=None),
         },
     )
-    record = wire.encode_train_reply(reply, encoding="float32")
+    record = wire.encode(reply, encoding="float32")
     receipt = make_receipt(reply_hash=wire.contents(record).hash)
-    signed = wire.decode_train_reply(wire.with_receipt(record, receipt))
-    assert isinstance(signed, wire.Signed)
+    signed = wire.decode_round_reply(TrainReply, wire.with_receipt(record, receipt))
+    assert isinstance(signed, Signed)
     assert signed.receipt == receipt
     assert signed.contents_hash == receipt.reply_hash
     decoded = signed.reply
@@ -77,15 +78,15 @@ def test_reply_round_trip_with_and_without_update_and_histograms() -> None:
 
 
 def test_refusal_carries_a_code_and_the_version_and_nothing_else() -> None:
-    refusal = wire.Refusal(site="s", code="data", version="0.9")
-    record = wire.encode_refusal(refusal)
+    refusal = Refusal(site="s", code="data", version="0.9")
+    record = wire.encode(refusal)
     assert dict(record.config_records["refusal"]) == {"site": "s", "code": "data", "version": "0.9"}
-    assert wire.decode_train_reply(record) == refusal
-    assert wire.decode_plan_reply(record) == refusal
+    assert wire.decode_round_reply(TrainReply, record) == refusal
+    assert wire.decode_reply(PlanReply, record) == refusal
 
 
-def _consent(hours: tuple[tuple[int, int], ...], round_seconds: float) -> wire.PlanReply:
-    return wire.PlanReply(
+def _consent(hours: tuple[tuple[int, int], ...], round_seconds: float) -> PlanReply:
+    return PlanReply(
         site="s",
         version="1",
         plan_hash="p",
@@ -98,24 +99,24 @@ def _consent(hours: tuple[tuple[int, int], ...], round_seconds: float) -> wire.P
 
 def test_consent_announces_hours_and_pace() -> None:
     reply = _consent(((0, 420), (1140, 1860)), 12.5)
-    record = wire.encode_plan_reply(reply)
+    record = wire.encode(reply)
     receipt = make_receipt(reply_hash=wire.contents(record).hash)
-    signed = wire.decode_plan_reply(wire.with_receipt(record, receipt))
-    assert isinstance(signed, wire.Signed)
+    signed = wire.decode_reply(PlanReply, wire.with_receipt(record, receipt))
+    assert isinstance(signed, Signed)
     assert signed.reply == reply
 
 
 @pytest.mark.parametrize("hours", ["3", "[[3]]", "[[5, 4]]", "[[0, 10081]]", '[["a", "b"]]'])
 def test_hours_outside_a_week_are_refused(hours: str) -> None:
-    record = wire.encode_plan_reply(_consent((), 1.0))
+    record = wire.encode(_consent((), 1.0))
     record.config_records["reply"]["hours"] = hours
     with pytest.raises(UpdateError, match="hours"):
-        wire.decode_plan_reply(record)
+        wire.decode_reply(PlanReply, record)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "type"])
 def test_a_request_with_other_fields_is_refused(change: str) -> None:
-    record = wire.encode_train_request(_request(np.ones(2, dtype=np.float32)))
+    record = wire.encode(_request(np.ones(2, dtype=np.float32)))
     config = record.config_records["request"]
     if change == "missing":
         del config["group"]
@@ -124,11 +125,11 @@ def test_a_request_with_other_fields_is_refused(change: str) -> None:
     else:
         config["server-round"] = "3"
     with pytest.raises(UpdateError, match="Expected"):
-        wire.decode_train_request(record)
+        wire.decode(TrainRequest, record)
 
 
 def test_arrays_of_another_length_type_or_name_are_refused() -> None:
-    good = wire.encode_train_request(_request(np.ones(2, dtype=np.float32)))
+    good = wire.encode(_request(np.ones(2, dtype=np.float32)))
     for array in (
         Array("float32", (3,), "raw", b"1234"),
         Array("float64", (1,), "raw", b"12345678"),
@@ -138,7 +139,7 @@ def test_arrays_of_another_length_type_or_name_are_refused() -> None:
             {"request": good.config_records["request"], "weights": ArrayRecord({"a/b": array})}
         )
         with pytest.raises(UpdateError, match="Expected raw"):
-            wire.decode_train_request(record)
+            wire.decode(TrainRequest, record)
     record = RecordDict(
         {
             "request": ConfigRecord(dict(good.config_records["request"])),
@@ -146,7 +147,7 @@ def test_arrays_of_another_length_type_or_name_are_refused() -> None:
         }
     )
     with pytest.raises(UpdateError, match="Expected weights of"):
-        wire.decode_train_request(record)
+        wire.decode(TrainRequest, record)
 
 
 def _reply(**changes: object) -> RecordDict:
@@ -160,8 +161,8 @@ def _reply(**changes: object) -> RecordDict:
     reply |= {name: str(value) for name, value in changes.items() if name in reply}
     network |= {name: value for name, value in changes.items() if name in network}
     name = reply.pop("name")
-    networks = {name: wire.NetworkReply(**network)}  # type: ignore[arg-type]
-    return wire.encode_train_reply(wire.TrainReply(**reply, networks=networks), encoding="float32")
+    networks = {name: NetworkReply(**network)}  # type: ignore[arg-type]
+    return wire.encode(TrainReply(**reply, networks=networks), encoding="float32")
 
 
 @pytest.mark.parametrize(
@@ -189,8 +190,8 @@ def test_the_hash_is_the_same_after_a_true_passage_over_the_wire() -> None:
     passed = recorddict_from_proto(recorddict_to_proto(record))
     assert wire.contents(passed) == wire.contents(record) == wire.contents(_reply())
     assert wire.contents(record).size_bytes == 3 * 4 + 2 * 256 * 8
-    arrived = wire.decode_train_reply(passed)
-    assert isinstance(arrived, wire.Signed)
+    arrived = wire.decode_round_reply(TrainReply, passed)
+    assert isinstance(arrived, Signed)
     assert arrived.receipt == make_receipt()
 
 
@@ -204,6 +205,54 @@ def test_a_receipt_with_other_fields_is_refused(change: dict[str, object]) -> No
         else:
             config[name] = str(value)
     with pytest.raises(VerificationError, match="receipt"):
-        wire.decode_train_reply(record)
+        wire.decode_round_reply(TrainReply, record)
     with pytest.raises(VerificationError, match="receipt"):
-        wire.decode_train_reply(_reply())
+        wire.decode_round_reply(TrainReply, _reply())
+
+
+@pytest.mark.parametrize(
+    ("part", "entry", "value"),
+    [
+        ("reply", "num-examples", [7.0]),
+        ("reply", "num-examples", [True]),
+        ("reply", "num-examples", []),
+        ("reply", "loss", [1]),
+        ("reply", "networks", [1]),
+        ("reply", "site", 1),
+    ],
+)
+def test_nothing_of_another_type_is_converted(part: str, entry: str, value: list[int] | int) -> None:
+    record = wire.with_receipt(_reply(), make_receipt())
+    record.config_records[part][entry] = value
+    with pytest.raises(UpdateError, match=f"{part}.{entry}"):
+        wire.decode_round_reply(TrainReply, record)
+
+
+@pytest.mark.parametrize(
+    "usable", ['{"a": 1.5}', '{"a": true}', '{"a": NaN}', '{"a": "3"}', "[1]", "no JSON", "[" * 10_000]
+)
+def test_counts_that_are_none_are_refused(usable: str) -> None:
+    record = wire.encode(_consent((), 1.0))
+    record.config_records["reply"]["usable"] = usable
+    with pytest.raises(UpdateError, match=r"reply\.usable"):
+        wire.decode_reply(PlanReply, record)
+
+
+def test_a_part_that_no_message_has_is_refused() -> None:
+    record = wire.with_receipt(_reply(), make_receipt())
+    record["losses"] = ConfigRecord({"loss": 0.5})
+    with pytest.raises(UpdateError, match="losses"):
+        wire.decode_round_reply(TrainReply, record)
+    record = wire.encode(_request(np.ones(2, dtype=np.float32)))
+    record["extra"] = ArrayRecord({"moment:b": Array("float32", (1,), "raw", b"1234")})
+    with pytest.raises(UpdateError, match="further arrays"):
+        wire.decode(TrainRequest, record)
+
+
+def test_a_network_named_twice_is_refused() -> None:
+    record = wire.with_receipt(_reply(), make_receipt())
+    record.config_records["reply"].update(
+        {"networks": ["a", "a"], "num-examples": [1, 2], "loss": [0.1, 0.2]}
+    )
+    with pytest.raises(UpdateError, match="once"):
+        wire.decode_round_reply(TrainReply, record)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from common.errors import CampaignError
-from common.wire import Refusal, TrainReply
+from common.messages import Refusal, SumReply, TrainReply
+from common.secure_aggregation.messages import KeysReply
 from server.rounds.quorum import NOTHING
 from server.rounds.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
@@ -252,3 +253,13 @@ def _size(r: TrainReply) -> int:
 
 def _with_update(r: TrainReply, update: np.ndarray) -> TrainReply:
     return replace(r, networks={name: replace(n, update=update) for name, n in r.networks.items()})
+
+
+def test_a_phase_of_a_sum_is_no_answer_to_a_request_to_train(tmp_path: Path) -> None:
+    rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1"))
+    request = rounds.request()
+    says = KeysReply(site="north", mask_key=b"1" * 32, share_key=b"2" * 32, signature=b"3" * 64)
+    rounds.accept("north", SumReply(site="north", request_id=request.request_id, says=says))
+    for site in SITES[1:]:
+        rounds.accept(site, reply(request, site))
+    assert "secure sum" in rounds.close().dropped["north"]

@@ -20,9 +20,10 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset, WeightedRandomSampler
 
+from common.exam import MISSING
 from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from common.privacy.mechanism.gaussian_release import release
-from common.privacy.mechanism.heads import NO_GRADE, Heads, HeadShape, patient_gradients, patient_rows
+from common.privacy.mechanism.heads import Heads, HeadShape, patient_gradients, patient_rows
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient, sample
 from tests.private_heads import FEATURES, PATIENTS, VIEWS, cohort, entropy, start
@@ -244,7 +245,7 @@ def exclusions_that_depend_on_others(
     for some in heads:
         read = (torch.arange(some.rows.grades.shape[2]) + some.rows.patients) % 3 > 0
         changed.append(
-            replace(some, rows=replace(some.rows, grades=torch.where(read, some.rows.grades, NO_GRADE)))
+            replace(some, rows=replace(some.rows, grades=torch.where(read, some.rows.grades, MISSING)))
         )
     return ours(weights, changed, settings, fresh)
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import BudgetError, ConfigurationError
+from common.exam import MISSING
 from common.methods.settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import load
@@ -23,7 +24,7 @@ from common.privacy.mechanism.network_step import PictureGradients, clipped_sum,
 from common.privacy.mechanism.network_training import patients_exams, private_network_steps
 from common.privacy.mechanism.patient_step import StepSettings
 from common.settings import NetworkSettings
-from common.training.data import MISSING, ExamTensors
+from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels
 from common.training.local import LocalUpdate

@@ -13,17 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import ConfigurationError
+from common.exam import MISSING
 from common.privacy.mechanism import patient_step
 from common.privacy.mechanism.gaussian_release import clipping_norm
-from common.privacy.mechanism.heads import (
-    NO_GRADE,
-    Heads,
-    HeadShape,
-    PatientRows,
-    layers,
-    logits,
-    patient_rows,
-)
+from common.privacy.mechanism.heads import Heads, HeadShape, PatientRows, layers, logits, patient_rows
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import (
     NoisedGradient,
@@ -57,7 +50,7 @@ def autograd_gradients(weights: Tensor, heads: list[Heads]) -> Tensor:
         leaf = weights.double().requires_grad_()
         loss = 0 * leaf.sum()
         for part, shape, features, grades, class_weights in single(leaf, heads):
-            graded = grades[patient] != NO_GRADE
+            graded = grades[patient] != MISSING
             if graded.any():
                 hidden = features[patient][graded].double()
                 views = part.split([n for i, o in shape.layers for n in (i * o, o)])
@@ -102,7 +95,7 @@ def opacus_gradients(weights: Tensor, heads: list[Heads]) -> Tensor:
                 one.bias.copy_(bias[0])
         modules = [m for one in linear for m in (one, nn.ReLU())][:-1]
         hooked = GradSampleModule(nn.Sequential(*modules), loss_reduction="sum")
-        graded = grades != NO_GRADE
+        graded = grades != MISSING
         truth = grades[graded]
         losses = F.cross_entropy(hooked(features[graded].requires_grad_()), truth, reduction="none")
         (losses * class_weights[truth]).sum().backward()
@@ -238,7 +231,7 @@ def test_weights_that_break_everything_give_noise(value: float) -> None:
 
 def test_a_patient_without_a_grade_gives_nothing() -> None:
     heads = [
-        replace(h, rows=replace(h.rows, grades=torch.full_like(h.rows.grades, NO_GRADE))) for h in cohort()
+        replace(h, rows=replace(h.rows, grades=torch.full_like(h.rows.grades, MISSING))) for h in cohort()
     ]
     summed = clipped_sum(start(heads), heads, max_norm=0.5)
     assert summed.total.count_nonzero() == 0

@@ -1,0 +1,70 @@
+"""Arrays as raw little-endian bytes, by what they are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+from flwr.app import Array
+
+from common import bfloat16
+from common.errors import UpdateError
+from common.evaluation.histograms import BINS
+from common.messages import Encoding, Histograms, Rounded, Weights
+from common.secure_aggregation.masks import Ring
+
+ARRAYS = (Weights, Rounded, Histograms, Ring)
+"""Types of arrays that messages have."""
+_WIDTHS = {"float32": 4, "bfloat16": 2, "int64": 8, "uint32": 4, "uint64": 8}
+
+
+def pack(values: np.ndarray, hint: object, encoding: Encoding) -> Array:
+    """An array as bytes.
+
+    Args:
+        values: the array.
+        hint: its type, one of :data:`ARRAYS`.
+        encoding: how it is written, if it may be rounded.
+    """
+    if hint == Rounded and encoding == "bfloat16":
+        return Array("bfloat16", values.shape, "raw", bfloat16.encode(values).tobytes())
+    kind = values.dtype.name if hint == Ring else "int64" if hint == Histograms else "float32"
+    raw = values.astype(np.dtype(kind).newbyteorder("<"), copy=False).tobytes()
+    return Array(kind, values.shape, "raw", raw)
+
+
+def unpack(array: Array, hint: object, encodings: Sequence[Encoding]) -> np.ndarray:
+    """Undo :func:`pack`; numbers are read where they lie.
+
+    Args:
+        array: as it came.
+        hint: its type, one of :data:`ARRAYS`.
+        encodings: how it may be written, if it may be rounded.
+
+    Raises:
+        UpdateError: if type, shape and bytes do not fit.
+    """
+    kinds: Sequence[str] = ("float32",)
+    if hint == Rounded:
+        kinds = get_args(Encoding)
+    elif hint == Histograms:
+        kinds = ("int64",)
+    elif hint == Ring:
+        kinds = ("uint32", "uint64")
+    shape = tuple(array.shape)
+    fits = len(shape) == 2 and shape[1] == BINS if hint == Histograms else len(shape) == 1
+    size = _WIDTHS.get(array.dtype, 0) * math.prod(shape)
+    if array.stype != "raw" or array.dtype not in kinds or not fits or len(array.data) != size:
+        wanted = f"(classes, {BINS})" if hint == Histograms else "(numbers,)"
+        raise UpdateError(
+            f"Expected raw {' or '.join(kinds)} of the stated shape, {wanted}, got {array.dtype} {array.stype} "
+            f"{shape}, {len(array.data)} bytes"
+        )
+    if hint == Rounded and array.dtype not in encodings:  # else a request's hash is not of what is computed
+        raise UpdateError(f"Expected weights as {' or '.join(encodings)}, got them written otherwise")
+    if array.dtype == "bfloat16":
+        return bfloat16.decode(np.frombuffer(array.data, dtype="<u2"))
+    found = np.frombuffer(array.data, dtype=np.dtype(array.dtype).newbyteorder("<")).reshape(shape)
+    return found.astype(array.dtype, copy=False)
