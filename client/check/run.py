@@ -13,13 +13,13 @@ from client.check import clock_and_certificate, consent, data, place
 from client.check.plan_choice import Chosen, choose
 from client.check.report import DetailRow, Finding, Report, ok, problem, warning
 from client.data.ingest.placing import table
-from client.data.ingest.pseudonyms import write_private
 from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
 from client.data.tables.tables import Reading, read_tables
 from client.site.site import Site
 from common.errors import StorageError, SynofedError, refusal
 from common.extensions import is_object_path
+from common.machine import atomic
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def write(checked: Checked, site: Site) -> tuple[Path, ...]:
         texts[site.folder / SENT] = table(("network", "tensor", "shape"), tensors)
     try:
         for path, content in texts.items():
-            write_private(path, content)
+            atomic.write(path, content, mode=0o600)
     except OSError as error:
         raise StorageError(f"{site.folder} cannot be written: {refusal(error)}") from None
     return tuple(texts)

@@ -26,7 +26,7 @@ from client.connection.tls import explain_tls, failure
 from client.site import keys
 from client.site.site import Site, proxy_objection
 from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError, explained
-from common.machine import file_lock
+from common.machine import atomic, file_lock
 from common.machine.file_lock import LockedError
 from common.machine.processes import Backoff, Service, until_signalled
 
@@ -205,14 +205,8 @@ class Joined:
             "pid": os.getpid(),
             "address": self._address,
         }
-        place = state_file(self.folder)
-        draft = place.with_name(f".{place.name}.{os.getpid()}")
         with suppress(OSError):
-            draft.write_text(json.dumps(content) + "\n", encoding="utf-8")
-            draft.replace(place)
-            return
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
+            atomic.write(state_file(self.folder), (json.dumps(content) + "\n").encode())
 
 
 def state_file(folder: Path) -> Path:

@@ -31,7 +31,7 @@ from client.data.tables.tables import Reading, Tables, read_tables
 from client.site.keys import site_secret
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
-from common.machine import file_lock
+from common.machine import atomic, file_lock
 from common.settings import Settings
 from common.training.data import ExamTensors
 
@@ -261,10 +261,8 @@ def _build(
             "pictures": before,
             "images": list(settings.images),
         }
-        with (building / "index.json").open("w", encoding="utf-8") as file:
-            json.dump(index, file)
-            file.flush()
-            os.fsync(file.fileno())
+        (building / "index.json").write_text(json.dumps(index), encoding="utf-8")
+        atomic.sync_tree(building)
         shutil.rmtree(path, ignore_errors=True)
         building.rename(path)
     finally:

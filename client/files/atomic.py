@@ -13,7 +13,7 @@ from common.machine.atomic import sync
 __all__ = ["create", "sync", "write"]
 
 
-def write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+def write(path: Path, content: bytes | memoryview, *, mode: int = 0o600) -> None:
     """Write a file so that a reader, after a crash at any instant, finds the old or the new content.
 
     Args:
@@ -39,7 +39,7 @@ def create(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def _drafted(path: Path, content: bytes, *, mode: int) -> Iterator[Path]:
+def _drafted(path: Path, content: bytes | memoryview, *, mode: int) -> Iterator[Path]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic.drafted(path, content, mode=mode) as draft:

@@ -7,7 +7,6 @@ of a last line is removed by the next entry, which says so: nothing can have lef
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -17,14 +16,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from client.files import atomic
 from client.ledger.ledger_head import FOLDER, NAME, secret_path, site_secret
 from client.log import chain as log
 from client.log.audit import REPLY
 from client.site import keys
 from common import hash_chain
 from common.errors import StorageError, VerificationError
-from common.machine import file_lock
+from common.machine import atomic, file_lock
 from common.privacy.accounting import chain
 from common.privacy.accounting.chain import START, Chain, Entry, Head
 from common.privacy.accounting.spending import Book
@@ -73,13 +71,7 @@ class Ledger:
     def _write(self, written: bytes) -> None:
         try:
             os.ftruncate(self._descriptor, self._size_bytes)
-            try:
-                if os.write(self._descriptor, written) != len(written):
-                    raise OSError(errno.ENOSPC, "is the disk full?")
-                os.fsync(self._descriptor)
-            except OSError:
-                os.ftruncate(self._descriptor, self._size_bytes)  # no half of an entry stays
-                raise
+            atomic.append(self._descriptor, written)
             if self._size_bytes == 0:
                 atomic.sync(self.folder)
         except OSError as error:

@@ -8,7 +8,6 @@ What a crash left of a last line is removed by the next entry, which says so: no
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -220,14 +219,7 @@ def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, 
         lines += line
     line, new = _line(last, event, details)
     lines += line
-    try:
-        if os.write(log, lines) != len(lines):
-            raise OSError(errno.ENOSPC, "is the disk full?")
-        if durable:
-            os.fsync(log)
-    except OSError:
-        os.ftruncate(log, length)  # no half of an entry stays
-        raise
+    atomic.append(log, lines, durable=durable)
     if last.sequence == 0:
         atomic.sync(path.parent)
     return new

@@ -19,10 +19,10 @@ from typing import Any, cast
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from client.files import atomic
 from client.log.audit import Asked
 from common import wire
 from common.errors import DataError, StorageError, VerificationError
+from common.machine import atomic
 from common.receipts import Receipt, from_fields
 
 MAGIC = b"synofed reply 1\n"
@@ -67,8 +67,7 @@ class Draft:
                 file.write(len(part).to_bytes(8, "big"))
                 file.write(part)
             file.write(b" " * RECEIPT_BYTES)
-            file.flush()
-            os.fsync(file.fileno())
+            atomic.to_disk(file)
 
     def complete(self, receipt: Receipt) -> None:
         """Add the receipt; the reply is in the outbox when this returns.
@@ -84,8 +83,7 @@ class Draft:
             with self._draft.open("r+b") as file:
                 file.seek(-RECEIPT_BYTES, os.SEEK_END)
                 file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
+                atomic.to_disk(file)
             self._draft.replace(self._place)
             atomic.sync(self._place.parent)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from client.files import atomic
 from common.errors import DataError, VerificationError, refusal
+from common.machine.atomic import write_new
 
 MINIMUM_PASSPHRASE = 12
 
@@ -42,8 +42,7 @@ def make(place: Path, *, passphrase: str) -> str:
     encryption = BestAvailableEncryption(passphrase.encode())
     pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
     try:
-        with os.fdopen(os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(pem)
+        write_new(place, pem, mode=0o600)
     except FileExistsError:
         raise DataError(
             f"Expected no file at {place}: a key is never replaced, choose another name"

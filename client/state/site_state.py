@@ -8,9 +8,7 @@ state and ends with the same bytes; a reply that came too late leaves no trace. 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
-import secrets
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from client.files import atomic
 from common.errors import SiteStateError, UpdateError
 from common.text.file_names import file_name
 
@@ -55,15 +54,12 @@ class SiteState:
         """Write the state after a round; of earlier ones only that of round ``keep`` stays.
 
         Later ones stay too: a round that the centre has given up may end after the next one.
+
+        Raises:
+            StorageError: if it cannot be written.
         """
         path = self._path(network, server_round)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-        with draft.open("wb") as file:
-            file.write(save({name: values.contiguous() for name, values in state.items()}))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+        atomic.write(path, save({name: values.contiguous() for name, values in state.items()}))
         kept = self._path(network, keep).name
         for other in path.parent.glob("round_*.safetensors"):
             if other.name < path.name and other.name != kept:

@@ -6,7 +6,6 @@ removed between two requests; a run that ends removes its own alone, for another
 
 from __future__ import annotations
 
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from client.files import atomic
 from client.state.site_state import RUN
 from common.errors import UpdateError
 from common.messages import Weights, WeightsRef
@@ -35,16 +35,13 @@ class WeightsCache:
         """Keep weights that came with a request.
 
         Raises:
+            StorageError: if they cannot be written.
             UpdateError: if weights are not what their hash says.
         """
         for name, weights in attached.items():
             if WeightsRef.of(weights).hash != name:
                 raise UpdateError("Expected attached weights that match their hash, got different ones")
-            path = self._path(WeightsRef(name))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft = path.with_name(f".{name}-{secrets.token_hex(4)}")
-            np.ascontiguousarray(weights, dtype="<f4").tofile(draft)
-            draft.replace(path)
+            atomic.write(self._path(WeightsRef(name)), np.ascontiguousarray(weights, dtype="<f4").data)
 
     def missing(self, refs: Iterable[WeightsRef]) -> tuple[str, ...]:
         """Hashes of those that are not here."""

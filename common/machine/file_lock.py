@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
+from typing import BinaryIO
 
 NAME = ".lock"
 WAITS_S = (0.05, 0.1, 0.2)
@@ -42,11 +43,16 @@ def hold(place: Path, *, mode: int = 0o600, wait: bool = True) -> FileIO:
     """
     file = _opened(place, mode)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        take(file, wait=wait)
     except BaseException:
         file.close()
         raise
     return file
+
+
+def take(file: BinaryIO | FileIO, *, wait: bool = True) -> None:
+    """Lock an open file until it is closed; arguments and errors as of :func:`hold`."""
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def is_held(place: Path) -> bool:
@@ -83,7 +89,7 @@ def alone(folder: Path, *, name: str = NAME, wait: Callable[[str], None] | None 
     with _opened(folder / name, 0o666) as file:
         for again_s in (*WAITS_S, None):
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                take(file, wait=False)
                 break
             except BlockingIOError:
                 if again_s is not None:
@@ -92,7 +98,7 @@ def alone(folder: Path, *, name: str = NAME, wait: Callable[[str], None] | None 
                 if wait is None:
                     raise LockedError(_held_by(file)) from None
                 wait(_held_by(file))
-                fcntl.flock(file, fcntl.LOCK_EX)
+                take(file)
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
         file.write(f"{os.getpid()} on {socket.gethostname()} since {since}\n".encode())

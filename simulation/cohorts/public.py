@@ -37,27 +37,12 @@ from simulation.cohorts.collection import (
     write_folder,
 )
 from simulation.cohorts.partition import Partition, Patient
+from simulation.phantom.folders import NO_BUDGET, SITE_TOML
 
 VERSION = 3
 """Of the layout: a cohort of another version is not taken for the same."""
 MINIMUM_COHORT = 1
 """The pictures are public: counts need no crowd to hide in."""
-SITE_TOML = """\
-name = "{name}"
-
-[data]
-consensus = "median"
-
-[policy]
-allow_unprotected = true
-approval = "automatic"
-methods = ["*"]
-code = ["*"]
-metrics = ["counts", "losses", "score_histograms"]
-minimum_cohort = {minimum_cohort}
-maximum_update_bytes = 100_000_000_000
-keep_outbox_days = 0
-"""
 __all__ = [
     "DESCRIPTIVE",
     "Collection",
@@ -461,7 +446,7 @@ def _write_site(folder: Path, name: str, collection: Collection, chosen: Mapping
     rows = [index for index, row in enumerate(collection.manifest) if row["patient_id"] in chosen]
     folder.mkdir()
     (folder / "site.toml").write_text(
-        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT), encoding="utf-8"
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=NO_BUDGET), encoding="utf-8"
     )
     write_folder(folder, collection, rows, splits=chosen)
 

@@ -7,6 +7,7 @@ secrets, salts, pictures and tables.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import sys
 import zipfile
@@ -109,17 +110,14 @@ def write(path: Path, files: Mapping[str, bytes]) -> None:
     Raises:
         DataError: if it cannot be written.
     """
-    draft = path.with_name(f".{path.name}.draft")
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), files[name])
     try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name in sorted(files):
-                archive.writestr(zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0)), files[name])
-        draft.replace(path)
-        atomic.sync(path.parent)
+        atomic.write(path, content.getbuffer())
     except OSError as error:
         raise DataError(f"Expected to write {path}: {refusal(error)}") from None
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _finished(files: dict[str, bytes], report: Report, *, what: str) -> dict[str, bytes]:

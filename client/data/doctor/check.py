@@ -11,12 +11,12 @@ from client.data.doctor.findings import TITLES, Finding, Report
 from client.data.doctor.looks import Look, Place, look
 from client.data.doctor.row_checks import row_findings
 from client.data.ingest.placing import table
-from client.data.ingest.pseudonyms import write_private
 from client.data.tables.manifest import image_problems
 from client.data.tables.rows import Table, read_rows
 from client.site.site import Site
 from common.errors import DataError, refusal
 from common.exam import Roi
+from common.machine import atomic
 
 PATH = "_path"
 DETAIL = ("check", "severity", "table", "line", "exam_id", "what")
@@ -87,7 +87,7 @@ def write(report: Report, path: Path) -> None:
         for f in report.findings
     ]
     try:
-        write_private(path, table(DETAIL, rows))
+        atomic.write(path, table(DETAIL, rows), mode=0o600)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {refusal(error)}") from None
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from client.data.ingest import placing, private_files, scans
 from client.data.ingest.importing import QUARANTINE, Import, Progress, counted
 from client.data.ingest.mapping import Mapping as Meaning
-from client.data.ingest.pseudonyms import Pseudonyms, read_persons, site_key, write_private
+from client.data.ingest.pseudonyms import Pseudonyms, read_persons, site_key
 from common.errors import DataError
+from common.machine import atomic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,16 +92,17 @@ def ingest(
             run.read(progress)
             run.write()
         except DataError as error:
-            write_private(failed, placing.table(QUARANTINE, run.quarantine()))
+            atomic.write(failed, placing.table(QUARANTINE, run.quarantine()), mode=0o600)
             raise DataError(
                 f"{error}\n  Why each file was left out: {failed}; their names: {problems}"
             ) from None
         finally:
-            write_private(problems, placing.table(private_files.PROBLEMS, private_files.problems(run)))
-        write_private(
-            private / f"{out.name}-links.csv", placing.table(private_files.LINKS, private_files.links(run))
-        )
-        write_private(private / f"{out.name}-contact-sheet.png", private_files.sheet(run))
+            atomic.write(
+                problems, placing.table(private_files.PROBLEMS, private_files.problems(run)), mode=0o600
+            )
+        links = placing.table(private_files.LINKS, private_files.links(run))
+        atomic.write(private / f"{out.name}-links.csv", links, mode=0o600)
+        atomic.write(private / f"{out.name}-contact-sheet.png", private_files.sheet(run), mode=0o600)
         shutil.rmtree(run.prep.target)
         placing.put(building, out)
         failed.unlink(missing_ok=True)  # of an earlier try

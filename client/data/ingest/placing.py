@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import DataError, refusal
-from common.machine import file_lock
+from common.machine import atomic, file_lock
 from common.text import csv_text
 
 
@@ -69,12 +68,7 @@ def building_folder(out: Path) -> Iterator[Path]:
 
 def put(building: Path, out: Path) -> None:
     """Rename to the place; everything is on the disk before, and a former folder is moved aside."""
-    for path in (*building.rglob("*"), building):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    atomic.sync_tree(building)
     if out.exists():
         if any(out.iterdir()):
             number = 1
@@ -84,3 +78,4 @@ def put(building: Path, out: Path) -> None:
         else:
             out.rmdir()
     building.rename(out)
+    atomic.sync(out.parent)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from client.data.tables.rows import read_rows, refuse
 from client.ledger.identifiers import padded
 from common.errors import DataError
+from common.machine import atomic
 
 KEY_BYTES = 32
 LONGEST_SHIFT_DAYS = 365
@@ -95,7 +95,7 @@ def site_key(folder: Path) -> bytes:
     """
     path = folder / "key"
     if not path.exists():
-        write_private(path, secrets.token_bytes(KEY_BYTES))
+        atomic.write(path, secrets.token_bytes(KEY_BYTES), mode=0o600)
     status = path.stat()
     if status.st_mode & 0o077:
         raise DataError(f"Expected {path} to be readable by its owner only: chmod 600 {path}")
@@ -103,13 +103,3 @@ def site_key(folder: Path) -> bytes:
     if len(key) != KEY_BYTES:
         raise DataError(f"Expected {KEY_BYTES} bytes in {path}, got {len(key)}: restore it from a backup")
     return key
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file, readable by its owner only, that is there whole or as it was before."""
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -45,7 +44,8 @@ def write_arrays(
 ) -> Written:
     """Write ``<image>.npy`` for each image of the settings: ``uint8 (exams, channels, side, side)``.
 
-    The files are written in sequence, not through a memory map: a full disk is then an error and no crash.
+    The files are written in sequence, not through a memory map: a full disk is then an error and no crash. Who builds
+    their folder brings them to the disk.
 
     Args:
         target: folder of the arrays.
@@ -84,8 +84,6 @@ def write_arrays(
         for name, file in files.items():
             file.seek(0)
             _write_header(file, (len(kept), *shapes[name]))
-            file.flush()
-            os.fsync(file.fileno())
     return Written(
         kept=tuple(kept),
         digests=tuple(digests),
