@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,11 +17,11 @@ from common.machine.flower_environment import FLOWER_ENVIRONMENT
 from server.federation.enrolment import accept, invite
 from server.federation.provision import provision
 from tests.forward_proxy import ForwardProxy, forward_proxy
+from tests.patience import PATIENCE_S, wait_for
 from tests.proxy_parties import free_port
 
 ADDRESS = "centre.invalid:443"  # no resolver ever knows this name (RFC 6761)
 LOGIN = "site:pass%word"
-WAIT_S = 90.0
 NOW = datetime.now(UTC)
 
 
@@ -51,10 +50,11 @@ def command(log: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until(found: Callable[[], bool], log: Path, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not found():
-        assert time.monotonic() < end and process.poll() is None, log.read_text()
-        time.sleep(0.1)
+    def ended_or_found() -> bool:
+        return process.poll() is not None or found()
+
+    wait_for(ended_or_found, told=log.read_text)
+    assert found(), log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +123,7 @@ def test_says_what_the_forward_proxy_refused(
         use(site, f"http://site:pass%25word@127.0.0.1:{proxy.port}")
         log = site.parent / "refused.txt"
         with command(log, "site", "join", site, "--once") as joined:
-            assert joined.wait(WAIT_S) == 9, log.read_text()
+            assert joined.wait(PATIENCE_S) == 9, log.read_text()
         assert _refused(proxy)
     text = " ".join(log.read_text().split())
     assert says in text and ADDRESS in text and "word" not in text.replace("PASSWORD", "")

@@ -22,6 +22,7 @@ from server.federation import file_lock
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, public
 from simulation.studies import study as studies
+from tests.patience import PATIENCE_S
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder, read_table, write_table
 
@@ -59,7 +60,7 @@ def started(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
 
 
 def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    said = [process.communicate(timeout=300)[0] for process in processes]
+    said = [process.communicate(timeout=PATIENCE_S)[0] for process in processes]
     return [(process.returncode, text) for process, text in zip(processes, said, strict=True)]
 
 

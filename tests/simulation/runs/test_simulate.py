@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import synofed
 from common.errors import CampaignError, ConfigurationError, DataError
 from common.machine import network_files
 from common.scoring import eoss
+from tests.patience import PATIENCE_S, wait_for
 from tests.site_folders import make_site_folder
 
 CONFIG = """
@@ -173,12 +173,11 @@ def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tm
 
 
 def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    def reached() -> bool:
         numbers = [int(path.stem[-6:]) for path in journal.glob("*/round_*.safetensors")]
-        if sum(numbers) > more_than:
-            return
-        time.sleep(0.01)
+        return sum(numbers) > more_than or process.poll() is not None
+
+    wait_for(reached, every_s=0.01)
 
 
 @pytest.mark.slow
@@ -231,7 +230,13 @@ def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_pa
     command += ["--set", "evaluate.baselines=false", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": f"{Path(synofed.__file__).parent}{os.pathsep}{tmp_path}"}
     done = subprocess.run(
-        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        command,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1, done.stderr
     assert "worker broke" in done.stderr
