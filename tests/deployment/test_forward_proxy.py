@@ -58,22 +58,29 @@ def wait_until(found: Callable[[], bool], log: Path, process: subprocess.Popen[b
 
 
 @pytest.fixture(scope="module")
-def centre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A running centre, its home and the port of its proxy."""
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A centre's home and the port of its proxy."""
     home = tmp_path_factory.mktemp("centre") / "federation"
     port = free_port()
     listen = f"127.0.0.1:{port}"
     provision(home, name="test", address=ADDRESS, listen=listen, superlink_port=free_port(), now=NOW)
-    log = home.parent / "up.txt"
-    with command(log, "federation", "up", "--home", home) as up:
-        wait_until(lambda: "the SuperLink answers" in log.read_text(), log, up)
-        yield home, port
+    return home, port
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, centre: tuple[Path, int]) -> Path:
+def running_port(provisioned: tuple[Path, int], site: Path) -> Iterator[int]:
+    """The port of the proxy of the centre, which runs and knows the site."""
+    home, port = provisioned
+    log = home.parent / "up.txt"
+    with command(log, "federation", "up", "--home", home) as up:
+        wait_until(lambda: "the SuperLink answers" in log.read_text(), log, up)
+        yield port
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, provisioned: tuple[Path, int]) -> Path:
     """An accepted site."""
-    home, _ = centre
+    home, _ = provisioned
     folder = tmp_path_factory.mktemp("north") / "north"
     enrol(folder, invite(home, "north", now=NOW), now=NOW)
     accept(home, request_file(folder).read_text(), now=NOW)
@@ -88,9 +95,11 @@ def use(site: Path, proxy: str) -> None:
     (site / "site.toml").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.slow
-def test_a_site_joins_through_a_forward_proxy_alone(centre: tuple[Path, int], site: Path) -> None:
-    with forward_proxy(LOGIN, {ADDRESS: ("127.0.0.1", centre[1])}) as proxy:
+@pytest.mark.soak
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_a_site_joins_through_a_forward_proxy_alone(running_port: int, site: Path) -> None:
+    with forward_proxy(LOGIN, {ADDRESS: ("127.0.0.1", running_port)}) as proxy:
         use(site, f"http://site:pass%25word@127.0.0.1:{proxy.port}")
         log = site.parent / "join.txt"
         with command(log, "site", "join", site) as joined:

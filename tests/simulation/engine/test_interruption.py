@@ -48,9 +48,23 @@ def left_over(mark: str) -> list[str]:
 @pytest.mark.parametrize(
     ("config", "number", "times", "options", "seen"),
     [
-        ("small", signal.SIGINT, 1, ["--engine", "ray", "--set", "training.local_steps=2"], "rounds.jsonl"),
+        pytest.param(
+            "small",
+            signal.SIGINT,
+            1,
+            ["--engine", "ray", "--set", "training.local_steps=2"],
+            "rounds.jsonl",
+            marks=[pytest.mark.soak, pytest.mark.ci],
+        ),
         ("small", signal.SIGINT, 2, ["--engine", "ray", "--set", ENDLESS], "journal"),
-        ("small", signal.SIGTERM, 1, ["--engine", "ray", "--set", ENDLESS], "journal"),
+        pytest.param(
+            "small",
+            signal.SIGTERM,
+            1,
+            ["--engine", "ray", "--set", ENDLESS],
+            "journal",
+            marks=pytest.mark.soak,
+        ),
         ("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal"),
         ("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal"),
         ("phantom", signal.SIGINT, 1, [], ""),

@@ -150,12 +150,15 @@ def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=[pytest.mark.soak, pytest.mark.ci])])
+def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(
+    config: Path, tmp_path: Path, kills: int
+) -> None:
     whole = synofed.simulate(config, out=tmp_path / "whole")
     command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config)]
     command += ["--out", str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
-    for attempt in range(3):
+    for attempt in range(kills):
         resume = ["--resume"] if attempt else []
         process = subprocess.Popen(
             [*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
@@ -199,7 +202,8 @@ def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
     _assert_same_networks(ours.path, rays.path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_path: Path) -> None:
     module = tmp_path / "deadly.py"
     module.write_text(
