@@ -174,7 +174,7 @@ def _commands(first: str) -> typer.Typer:
     from server.cli import centre_cli as server_cli  # noqa: PLC0415
 
     app = typer.Typer(
-        help="Whole multi-centre studies on one machine; a hospital's site; the coordinating centre.",
+        help="Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre.",
         no_args_is_help=True,
     )
     groups = {"site": client_cli.site, "federation": server_cli.federation, "run": server_cli.run}

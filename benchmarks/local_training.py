@@ -1,4 +1,4 @@
-"""Steps a second of ``train_network`` beside a plain PyTorch loop over the same pictures, as JSON.
+"""Steps per second of ``train_network`` beside a plain PyTorch loop over the same pictures, as JSON.
 
     python benchmarks/local_training.py [STEPS] [REPEATS]
     python benchmarks/local_training.py 20 5 --device cuda --backbone resnet18 --image-px 224 --batch 64

@@ -1,4 +1,4 @@
-"""Phantom pairs a second at 224 px on two processes, without and with writing PNG files."""
+"""Phantom pairs per second at 224 px on two processes, without and with writing PNG files."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ processor time.
 
 * ``plain``: the mean loss, ``backward``, no clipping, no noise;
 * ``private``: what a site does: clipped by patient over all heads, noised from ChaCha20, on the grid;
-* ``opacus``: a gradient a row by Opacus's hooks (``GradSampleModule``), averaged by patient, clipped, noised by
+* ``opacus``: one gradient per row by Opacus's hooks (``GradSampleModule``), averaged by patient, clipped, noised by
   ``torch.normal``.
 
 ``largest_difference`` is between the sums of private and Opacus before noise, relative to their norm.
@@ -150,7 +150,7 @@ def measure(arguments: argparse.Namespace, hidden: int | None) -> dict[str, obje
 
 
 def noise_rate(count: int = 200_000) -> dict[str, float]:
-    """Millions of values a second, and how many times faster torch's seeded generator is."""
+    """Millions of values per second, and how many times faster torch's seeded generator is."""
     seconds = compare(
         {
             "private": lambda: torch.from_numpy(KeyStream(os.urandom(32), "noise").gaussian(count)),

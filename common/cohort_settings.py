@@ -18,8 +18,9 @@ class ShiftSettings(Section):
     """
 
     devices: Literal["own", "one", "drawn"] = "own"
-    """``own``: a measured machine a site; ``one``: all sites that train have the first; ``drawn``: a machine a site
-    that nobody measured, from the cohort's seed (for public encoders, which must not know the sites' machines)."""
+    """``own``: one measured machine per site; ``one``: all sites that train have the first; ``drawn``: one machine
+    per site that nobody measured, from the cohort's seed (for public encoders, which must not know the sites'
+    machines)."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""
@@ -34,7 +35,7 @@ class PhantomSettings(Section):
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
     patients: Positive = 40
-    """Patients a site."""
+    """Patients per site."""
     exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
     held_out: Share = 0.5
     unseen_device: bool = True

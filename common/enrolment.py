@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_public_key
 from pydantic import AwareDatetime, Field, PlainSerializer, SecretStr, ValidationError
 
+from common import signed_json
 from common.errors import ConfigurationError, VerificationError
 from common.section import Section, secret
 
@@ -42,7 +43,7 @@ class _Document(Section):
 
     def dump(self) -> str:
         """The file's text."""
-        return _canonical(self.model_dump(mode="json")) + "\n"
+        return signed_json.canonical(self.model_dump(mode="json")) + "\n"
 
 
 def _code_objection(code: str) -> str | None:
@@ -185,7 +186,7 @@ def certificate_fingerprint(pem: str) -> str:
 
 def keys_fingerprint(node_key: str, receipt_key: str) -> str:
     """SHA-256 over a site's two public keys, in hex."""
-    return hashlib.sha256(_canonical([node_key, receipt_key]).encode()).hexdigest()
+    return hashlib.sha256(signed_json.canonical([node_key, receipt_key]).encode()).hexdigest()
 
 
 def spoken(fingerprint: str) -> str:
@@ -211,11 +212,9 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def _proof(rest: object, code: str) -> str:
-    return hmac.new(bytes.fromhex(code), DOMAIN + _canonical(rest).encode(), hashlib.sha256).hexdigest()
-
-
-def _canonical(content: object) -> str:
-    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hmac.new(
+        bytes.fromhex(code), DOMAIN + signed_json.canonical(rest).encode(), hashlib.sha256
+    ).hexdigest()
 
 
 def _is_node_key(text: str) -> bool:

@@ -18,9 +18,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+from common import signed_json
 from common.errors import UpdateError, VerificationError
 from common.hash_chain import Entry
 
@@ -143,7 +141,7 @@ def payload(receipt: Receipt) -> bytes:
     del content["signature"]
     if receipt.format == 1:
         del content["format"]
-    return DOMAINS[receipt.format] + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return DOMAINS[receipt.format] + signed_json.canonical(content).encode()
 
 
 def verify(receipt: Receipt, public_key: str) -> None:
@@ -156,14 +154,11 @@ def verify(receipt: Receipt, public_key: str) -> None:
     Raises:
         VerificationError: if it was not signed with that key, or was changed since.
     """
-    try:
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_key))
-        key.verify(bytes.fromhex(receipt.signature), payload(receipt))
-    except (InvalidSignature, ValueError):
+    if not signed_json.fits(receipt.signature, payload(receipt), public_key):
         raise VerificationError(
             f"Expected receipt {receipt.sequence} of {receipt.site} to be signed with key {public_key:.16}, its "
             f"signature does not fit: it was changed, or signed by somebody else"
-        ) from None
+        )
 
 
 def from_fields(content: Mapping[str, object]) -> Receipt:
@@ -197,7 +192,7 @@ def parse(line: str) -> Kept:
         VerificationError: if the line is not a receipt that was kept.
     """
     try:
-        content = json.loads(line)
+        content = signed_json.parse(line)
         received, public_key = str(content["received"]), str(content["public_key"])
         return Kept(received=received, public_key=public_key, receipt=from_fields(content["receipt"]))
     except (ValueError, KeyError, TypeError):

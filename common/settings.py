@@ -9,13 +9,13 @@ held out.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 
+from common import signed_json
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
 from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
@@ -180,7 +180,7 @@ class EvaluateSettings(Section):
     """What is computed after training."""
 
     baselines: bool = False
-    """Also train each site alone and all sites pooled, with the same number of networks, and of steps a network."""
+    """Also train each site alone and all sites pooled, with the same number of networks, and of steps per network."""
     baseline_models: Positive | None = None
     """Scoring models (folds) that the baselines train; ``None``: as many as the federation. Where they train fewer,
     it is compared with them cut down to as many."""
@@ -195,7 +195,7 @@ class ComputeSettings(Section):
     """Speed only; never part of the plan."""
 
     devices: tuple[str, ...] = ("auto",)
-    """One worker a device; ``auto``: every CUDA device, or else one CPU worker for each ``threads`` cores."""
+    """One worker per device; ``auto``: every CUDA device, or else one CPU worker for each ``threads`` cores."""
     threads: Threads = 1
     """CPU threads of one site. The same number gives the same bits in every engine."""
     engine: Literal["in-process", "ray"] = "in-process"
@@ -260,7 +260,9 @@ class Settings(Section):
         weighed = {name: len(weights) for name, weights in self.privacy.class_weights.items()}
         wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]
         if wrong:
-            raise ValueError(f"privacy.class_weights.{wrong[0]} needs one weight a grade of that measurement")
+            raise ValueError(
+                f"privacy.class_weights.{wrong[0]} needs one weight per grade of that measurement"
+            )
         federation = self.federation
         if federation.algorithm not in PRIVATE_ALGORITHMS or federation.rule != "mean":
             raise ValueError(
@@ -321,7 +323,7 @@ class Settings(Section):
 
     def plan_json(self) -> str:
         """Canonical JSON of :meth:`plan`, the text that is hashed and sent."""
-        return json.dumps(self.plan(), sort_keys=True, separators=(",", ":"))
+        return signed_json.canonical(self.plan())
 
     def plan_hash(self) -> str:
         """SHA-256 of the canonical JSON of :meth:`plan`, in hex."""
@@ -381,7 +383,7 @@ def _set(document: dict[str, Any], override: str) -> None:
 
 
 def describe(error: ValidationError, *, source: str) -> str:
-    """Every unknown key and every value out of range, a line each."""
+    """Every unknown key and every value out of range, one line each."""
     lines = [_describe(detail) for detail in error.errors()]
     return redacted(f"{source} cannot be used:\n" + "\n".join(lines))
 

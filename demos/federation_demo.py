@@ -118,7 +118,7 @@ class Demo:
             self._process(site.name, "site", "join", str(site))
         for site in sites:
             self._wait(partial(self._has_said, site.name, "connected to"), f"{site.name}, connected")
-        self._say("The centre is up and all hospitals are connected: TLS, a key each, one open port")
+        self._say("The centre is up and all hospitals are connected: TLS, one key per site, one open port")
 
     def _submit(self) -> Run:
         self._typed(f"run submit {CONFIG.name} --home {self.home.path}")

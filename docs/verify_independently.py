@@ -183,7 +183,7 @@ def receipts_of(files, name, key, log, ledger):
     """Places of a file's receipts, which log and ledger hold; None: of a part that was lost, and settled since."""
     for number, kept in enumerate(map(json.loads, lines(files[name])), start=1):
         where = f"{name}, line {number}"
-        receipt, key = kept["receipt"], key or kept["public_key"]  # of a run: one key a file
+        receipt, key = kept["receipt"], key or kept["public_key"]  # of a run: one key per file
         version = receipt.get("format", 1)
         need(version in (1, 2), f"{where}: is of format {version}, which is not known here")
         signed(key, receipt.pop("signature"), b"synofed receipt %d\n" % version + canonical(receipt), where)

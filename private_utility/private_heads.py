@@ -98,7 +98,7 @@ class Campaign:
     exams: pd.DataFrame
 
     def first(self, patients: int) -> Campaign:
-        """The same with so many training patients a site, the first of each."""
+        """The same with so many training patients per site, the first of each."""
         chosen = torch.arange(patients)
         sites = tuple(tuple(replace(some, rows=some.rows.of(chosen)) for some in site) for site in self.sites)
         return replace(self, sites=sites)

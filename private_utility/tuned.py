@@ -46,7 +46,7 @@ def answers(
         campaign: the cohort as its heads see it.
         cohort: its folders.
         heads: weights of the campaign's heads, trained without privacy.
-        patients: training patients a site, the first of each.
+        patients: training patients per site, the first of each.
         rounds: of ``LOCAL_STEPS`` steps each.
     """
     settings = campaign.settings

@@ -35,7 +35,7 @@ from common.settings import Settings
 from common.text.terminal import Console
 from private_utility import private_heads, tuned, utility_view
 from private_utility.private_heads import Campaign, Release, noise_of
-from private_utility.utility_view import Measure, Row, Study
+from private_utility.utility_view import CellResult, Measure, Study
 from simulation.cohorts import cohort, disjoint
 from simulation.cohorts.cohort import Cohort
 from simulation.evaluation.metrics import scorer_of
@@ -57,7 +57,7 @@ class Size:
         patients: training patients of all sites, several numbers.
         held_out: patients a site who are tested on.
         epsilons: budgets.
-        draws: campaigns a cell.
+        draws: campaigns per cell.
         rehearsals: campaigns a rate in the rehearsal.
         rates: from which the rehearsal chooses.
         open_rates: the same without privacy.
@@ -278,7 +278,7 @@ def study(
     desk = Desk(settings, size, cohorts)
     say("cohorts and features are there")
     every = list(cells(size))
-    rows: list[Row] = []
+    rows: list[CellResult] = []
     references: dict[tuple[int, int], tuple[float, list[Tally]]] = {}
     with _pool(workers, (settings, size, cohorts)) as pool:
         for cell, (rate, tallies) in zip(every, pool.map(_trained, every), strict=True):
@@ -319,7 +319,7 @@ def _pool(workers: int, made_of: tuple[Settings, Size, Path]) -> ProcessPoolExec
 
 
 def _start_worker(settings: Settings, size: Size, cohorts: Path) -> None:
-    global _desk  # noqa: PLW0603  one a process
+    global _desk  # noqa: PLW0603  one per process
     _desk = Desk(settings, size, cohorts)
 
 
@@ -344,9 +344,9 @@ def _bench(settings: Settings, size: Size, *, cohorts: Path, rehearsal: bool) ->
     return Bench(campaign, made, size, max_grad_norm=settings.privacy.max_grad_norm)
 
 
-def _row(cell: Cell, bench: Bench, *, rate: float, scores: dict[str, Measure], size: Size) -> Row:
+def _row(cell: Cell, bench: Bench, *, rate: float, scores: dict[str, Measure], size: Size) -> CellResult:
     release = bench.release(cell, rate=rate)
-    return Row(
+    return CellResult(
         patients=cell.patients,
         sites=cell.sites,
         epsilon=cell.epsilon,

@@ -47,7 +47,7 @@ class Measure:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CellResult:
     """A cell.
 
     Attributes:
@@ -86,7 +86,7 @@ class Study:
         encoders: hash of their weights.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[CellResult, ...]
     exams: int
     patients: int
     weights: int
@@ -102,7 +102,7 @@ def write(found: Study, folder: Path) -> None:
     (folder / f"{NAME}.svg").write_text(chart(found), encoding="utf-8")
 
 
-def line(row: Row) -> str:
+def line(row: CellResult) -> str:
     """A cell in a line."""
     kappas = ", ".join(
         f"{name} {m.kappa.value:.3f} (loss {m.loss.value:+.3f})" for name, m in row.scores.items()
@@ -110,7 +110,7 @@ def line(row: Row) -> str:
     return f"{name_of(row)}: rate {row.rate:g}, {kappas}"
 
 
-def name_of(row: Row) -> str:
+def name_of(row: CellResult) -> str:
     """Of a cell, for the plan's table."""
     budget = "open" if row.epsilon is None else f"eps{row.epsilon:g}"
     kind = "" if row.epsilon is None else ("-secure" if row.secure else "-own")
@@ -144,7 +144,7 @@ def numbers(found: Study) -> str:
 
 
 def table(found: Study) -> str:
-    """The table of :mod:`common.privacy.planning.utility`: a private cell a row, the loss of its worst score."""
+    """The table of :mod:`common.privacy.planning.utility`: one private cell per row, the loss of its worst score."""
     lines = [
         (
             f"{row.epsilon:g}", _short(found.delta), row.patients, row.sites, "yes" if row.secure else "no",
@@ -156,7 +156,7 @@ def table(found: Study) -> str:
     return figures.table(utility.COLUMNS, lines)
 
 
-def worst(row: Row) -> Estimate:
+def worst(row: CellResult) -> Estimate:
     """The largest loss among a cell's scores."""
     return max((m.loss for m in row.scores.values()), key=lambda loss: loss.value)
 
@@ -225,7 +225,7 @@ def text(found: Study) -> Iterator[str]:
     )
 
 
-def _goals(rows: Sequence[Row]) -> Iterator[str]:
+def _goals(rows: Sequence[CellResult]) -> Iterator[str]:
     for epsilon, least in MUST:
         for secure in (True, False):
             asked = [r for r in rows if r.epsilon == epsilon and r.patients >= least and r.secure is secure]
@@ -250,12 +250,12 @@ def _goals(rows: Sequence[Row]) -> Iterator[str]:
             yield f"* Where no goal was set, these {said} {GOAL}: {'; '.join(map(_brief, found))}."
 
 
-def _brief(row: Row) -> str:
+def _brief(row: CellResult) -> str:
     how = "secure" if row.secure else "own noise"
     return f"epsilon {row.epsilon:g}, {row.patients:,}, {how} ({worst(row).value:+.3f})"
 
 
-def _alone(rows: Sequence[Row]) -> Iterator[str]:
+def _alone(rows: Sequence[CellResult]) -> Iterator[str]:
     private = [row for row in rows if row.epsilon is not None]
     if private:
         parts = ", ".join(f"{_interval(worst(row))} at epsilon {row.epsilon:g}" for row in private)
@@ -280,7 +280,7 @@ def _gap(found: Study) -> Iterator[str]:
             )
 
 
-def _markdown(rows: Sequence[Row]) -> Iterator[str]:
+def _markdown(rows: Sequence[CellResult]) -> Iterator[str]:
     scores = list(rows[0].scores)
     header = [
         "patients",
@@ -318,7 +318,7 @@ def _markdown(rows: Sequence[Row]) -> Iterator[str]:
         )
 
 
-def _whole(rows: Sequence[Row]) -> Iterator[str]:
+def _whole(rows: Sequence[CellResult]) -> Iterator[str]:
     scores = list(rows[0].scores)
     header = ["patients", *scores, *(f"trained - frozen, {score}" for score in scores)]
     yield f"| {' | '.join(header)} |"
@@ -340,7 +340,7 @@ def _interval(found: Estimate) -> str:
 
 
 def chart(found: Study) -> str:
-    """Loss against epsilon as SVG, a panel a score, a line a number of patients."""
+    """Loss against epsilon as SVG, one panel per score, one line per number of patients."""
     rows = [row for row in found.rows if row.frozen and row.sites > 1 and row.epsilon is not None]
     scores = list(rows[0].scores)
     with mpl.rc_context(_STYLE):
@@ -354,7 +354,7 @@ def chart(found: Study) -> str:
         return svg(figure)
 
 
-def _keys(rows: Sequence[Row]) -> list[Line2D]:
+def _keys(rows: Sequence[CellResult]) -> list[Line2D]:
     """Colours stand for patients, dashes for who adds noise."""
     counts = sorted({row.patients for row in rows})
     shown = [
@@ -378,7 +378,7 @@ def _keys(rows: Sequence[Row]) -> list[Line2D]:
     ]
 
 
-def _panel(axes: Axes, rows: Sequence[Row], score: str) -> None:
+def _panel(axes: Axes, rows: Sequence[CellResult], score: str) -> None:
     epsilons = sorted({row.epsilon for row in rows if row.epsilon is not None})
     counts = sorted({row.patients for row in rows})
     axes.axhline(0, color=LINE, linewidth=0.8)

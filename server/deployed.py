@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 
 from common.ensemble.statement import RECIPIENT
 from common.errors import ConfigurationError, SynofedError
+from common.machine import file_lock
 from common.settings import Settings
 from server.campaign import campaign, hand_out
 from server.campaign.campaign import Outcome
@@ -22,7 +23,6 @@ from server.campaign.events import CentreNews, Event, SiteNews, StageStarted
 from server.campaign.hand_out import Ensemble
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
-from server.federation import file_lock
 from server.federation.home import Home
 from server.federation.registry import Registry
 from server.rounds import journal

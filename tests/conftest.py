@@ -33,7 +33,7 @@ def _room(item: pytest.Item) -> str:
     return item.path.relative_to(Path(__file__).parent).parts[0]
 
 
-class FileByFile(LoadScopeScheduling):
+class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
     """A file's tests share a worker, and so their fixtures; those of the one real federation too."""
 
     def _split_scope(self, nodeid: str) -> str:

@@ -76,9 +76,9 @@ def main() -> None:
             continue
         code = 70
         try:
-            file = os.open(out / f"{'-'.join(path)}.txt", os.O_CREAT | os.O_WRONLY)
-            os.dup2(file, 1)
-            os.dup2(file, 2)
+            descriptor = os.open(out / f"{'-'.join(path)}.txt", os.O_CREAT | os.O_WRONLY)
+            os.dup2(descriptor, 1)
+            os.dup2(descriptor, 2)
             fails(how)
             sys.argv = ["synofed", *arguments]
             try:

@@ -66,7 +66,7 @@ def make_site_folder(
         roi: the ROI of every picture; ``None``: no such column.
         suffix: of the pictures' files.
         consensus: rule written into ``site.toml``.
-        extra: further columns of the manifest, one value an exam.
+        extra: further columns of the manifest, one value per exam.
 
     Returns:
         ``path``.

@@ -1,10 +1,11 @@
+import inspect
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import typer
+from typer.utils import get_params_from_function
 
 import synofed
 from tests.failing_commands import PLANTED, every_command
@@ -67,7 +68,8 @@ def test_help_shows_what_was_written(
     assert not raised.value.code
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
     command = dict(every_command())[path]
-    written = typer.main.get_params_from_function(command.callback.__wrapped__)  # type: ignore[union-attr]
+    assert command.callback is not None
+    written = get_params_from_function(inspect.unwrap(command.callback))
     for name, parameter in written.items():
         said = getattr(parameter.default, "help", None)
         if said:

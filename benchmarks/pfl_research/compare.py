@@ -1,4 +1,4 @@
-"""Seconds a round of synofed's simulation and of pfl-research on the same work, as JSON: `make bench-pfl`.
+"""Seconds per round of synofed's simulation and of pfl-research on the same work, as JSON: `make bench-pfl`.
 
     python benchmarks/pfl_research/compare.py [--rounds 3] [--models 1] [--repeats 3] [--pfl PYTHON]
 

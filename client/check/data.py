@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
-from client.check.report import Finding, Row, ok, problem, warning
+from client.check.report import DetailRow, Finding, ok, problem, warning
 from client.site.site import Site
 from common.errors import DataError, SynofedError
 from common.settings import Settings
@@ -79,7 +79,7 @@ def would_train(site: Site, store: Store, settings: Settings) -> Iterator[Findin
             yield ok("data", said, **facts)
 
 
-def unusable(error: SynofedError) -> tuple[Finding, list[Row]]:
+def unusable(error: SynofedError) -> tuple[Finding, list[DetailRow]]:
     """Tables or pictures that cannot be used: the count for the screen, the rows for the file."""
     first, *rows = str(error).splitlines()
     return problem("data", error, found=first.rstrip(":")), [
@@ -87,18 +87,18 @@ def unusable(error: SynofedError) -> tuple[Finding, list[Row]]:
     ]
 
 
-def details(store: Store) -> list[Row]:
-    """The exams that are left out, one a row."""
+def details(store: Store) -> list[DetailRow]:
+    """The exams left out, one per row."""
     return [("left out", "manifest", str(e.line), e.exam_id, e.reason) for e in store.quarantined]
 
 
-def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Finding], list[Row]]:
-    """How well readers agree: one line a measurement, the pairs of readers for the file."""
+def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Finding], list[DetailRow]]:
+    """How well readers agree: one line per measurement, the pairs of readers for the file."""
     from client.data.tables.agreement import reader_agreement  # noqa: PLC0415  torch
 
     pairs = reader_agreement(readings, settings)
     said = [_agreed(name, [p for p in pairs if p.measurement == name]) for name in settings.measurements]
-    rows: list[Row] = [
+    rows: list[DetailRow] = [
         (
             "agreement",
             "grades",

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from client.check.report import Finding, Row, ok, problem, warning
+from client.check.report import DetailRow, Finding, ok, problem, warning
 from client.site import file_permissions
 from client.site import training_device as training
 from client.site.site import Site
@@ -23,7 +23,7 @@ LEAST_DISK_BYTES = 1e9
 LEAST_GPU_BYTES = 2e9
 
 
-def findings(site: Site) -> tuple[list[Finding], list[Row]]:
+def findings(site: Site) -> tuple[list[Finding], list[DetailRow]]:
     """Everything but the disk, which depends on the plan; and the rows behind it."""
     found = [_device(site), _memory()]
     open_to_others = file_permissions.check(site.folder)

@@ -14,7 +14,7 @@ from common.text.terminal import LAYOUT, Table, visible
 Section = Literal["site", "data", "place", "policy", "connection", "versions", "campaigns", "dry round"]
 State = Literal["ok", "warning", "problem"]
 SECTIONS: tuple[Section, ...] = get_args(Section)
-Row = tuple[str, str, str, str, str]
+DetailRow = tuple[str, str, str, str, str]
 """Of the file that stays at the site: kind, table, line, exam, what."""
 COLOURS: Mapping[State, str] = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -88,7 +88,7 @@ class Report:
 
     site: str
     findings: Sequence[Finding]
-    detail: Sequence[Row] = ()
+    detail: Sequence[DetailRow] = ()
 
     @property
     def exit_code(self) -> int:

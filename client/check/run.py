@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from client.check import clock_and_certificate, consent, data, place
 from client.check.plan_choice import Chosen, choose
-from client.check.report import Finding, Report, Row, ok, problem, warning
+from client.check.report import DetailRow, Finding, Report, ok, problem, warning
 from client.data.ingest.placing import table
 from client.data.ingest.pseudonyms import write_private
 from client.data.site_store import site_store
@@ -53,7 +53,7 @@ def check(
         progress: told of exams read, out of all.
     """
     findings: list[Finding] = [one for one in [consent.ready(site)] if one is not None]
-    rows: list[Row] = []
+    rows: list[DetailRow] = []
     chosen, store = None, None
     try:
         chosen = choose(site, given)
@@ -195,7 +195,7 @@ def _readings(site: Site, settings: Settings) -> tuple[Reading, ...]:
     ).readings
 
 
-def _doctor(site: Site) -> tuple[Finding, list[Row]]:
+def _doctor(site: Site) -> tuple[Finding, list[DetailRow]]:
     """What the doctor says of a folder that is small enough."""
     manifest = read_rows(site.data_folder / site.file.data.manifest, ["exam_id"])
     images = [column for column in manifest.columns if column.endswith("_path")]
@@ -205,5 +205,7 @@ def _doctor(site: Site) -> tuple[Finding, list[Row]]:
     from client.data.doctor.check import check as examine  # noqa: PLC0415  numpy, pillow
 
     report: DoctorReport = examine(site.folder)
-    rows: list[Row] = [(f.check, f.table, str(f.line or ""), f.exam_id, f.what) for f in report.findings]
+    rows: list[DetailRow] = [
+        (f.check, f.table, str(f.line or ""), f.exam_id, f.what) for f in report.findings
+    ]
     return data.doctor(report, pictures=pictures), rows

@@ -17,29 +17,29 @@ from client.state.decisions import State, Status, listed
 from common.errors import PolicyError
 from common.text.terminal import Console, Table
 
-campaigns = typer.Typer(help="Campaigns that the centre asked this site to join.", no_args_is_help=True)
+campaigns = typer.Typer(help="Campaigns that the centre has asked this site to join.", no_args_is_help=True)
 AGAIN = (
     " It was run under an approval before: this is a second one, under which the centre may ask for every round once "
     "more, also over other sites, and may spend as much again. If nobody wanted a second run, pause it."
 )
 Prefix = Annotated[
-    str, typer.Argument(metavar="ID", help="The first 6 or more digits of the campaign's hash.")
+    str, typer.Argument(metavar="ID", help="At least the first 6 digits of the campaign's hash.")
 ]
-By = Annotated[str | None, typer.Option("--by", help="Who decides; your account's name if not given.")]
+By = Annotated[str | None, typer.Option("--by", help="Who decides; default: the name of your account.")]
 Without = Annotated[
     list[str] | None,
     typer.Option(
         "--without",
         metavar="MEASUREMENT",
-        help="In sums without noise: take no part in this measurement, or in one of its thresholds "
-        "(`vascularity>2`); may be given several times. It stays so for the whole campaign.",
+        help="In sums without noise: take no part in this measurement, or in one of its thresholds, "
+        "such as `vascularity>2`, for the whole campaign; repeatable.",
     ),
 ]
 
 
 @campaigns.command("list")
 def list_(folder: Folder, as_json: AsJson = False) -> None:
-    """List all campaigns, the newest first."""
+    """List all campaigns, newest first."""
     found = listed(Site.open(folder))
     if as_json:
         typer.echo(
@@ -54,7 +54,7 @@ def list_(folder: Folder, as_json: AsJson = False) -> None:
 
 @campaigns.command("show")
 def show(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
-    """Show all that a campaign asks for, on one page."""
+    """Show everything that a campaign asks for, on one page."""
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
     page = campaign_page.page(site, plan_hash, listed(site)[plan_hash])
@@ -65,19 +65,19 @@ def show(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
 def approve(
     folder: Folder, prefix: Prefix, by: By = None, without: Without = None, as_json: AsJson = False
 ) -> None:
-    """Permit a campaign: this plan, and no other. Read `show` before."""
+    """Approve a campaign: exactly this plan. Read `show` first."""
     _decide(folder, prefix, Status.APPROVED, by, as_json=as_json, without=without or [])
 
 
 @campaigns.command("pause")
 def pause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
-    """Answer no more requests of a campaign until `unpause`."""
+    """Stop answering a campaign's requests until `unpause`."""
     _decide(folder, prefix, Status.PAUSED, by, as_json=as_json)
 
 
 @campaigns.command("unpause")
 def unpause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
-    """Go on with a campaign that was paused."""
+    """Resume a paused campaign."""
     site = Site.open(folder)
     state = listed(site)[decisions.find(site, prefix)]
     if state.status is not Status.PAUSED:
@@ -87,7 +87,7 @@ def unpause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = Fal
 
 @campaigns.command("leave")
 def leave(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
-    """Leave a campaign: nothing more is answered. What has left before cannot be called back."""
+    """Leave a campaign: answer no more requests. What has already left cannot be recalled."""
     _decide(folder, prefix, Status.LEFT, by, as_json=as_json)
 
 

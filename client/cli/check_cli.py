@@ -23,15 +23,17 @@ def check(
     folder: Folder,
     plan: Annotated[
         Path | None,
-        typer.Option("--plan", help="Configuration of a run; default: the newest campaign's plan."),
+        typer.Option(
+            "--plan", help="Run configuration to check against; default: the newest campaign's plan."
+        ),
     ] = None,
     rehearse: Annotated[
         bool,
-        typer.Option("--rehearse/--no-rehearse", help="Train a few steps on a few exams; nothing is sent."),
+        typer.Option("--rehearse/--no-rehearse", help="Train a few steps on a few exams. Nothing is sent."),
     ] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Look at data, machine, policy, connection and clock; rehearse a round. Exits with the worst problem's code."""
+    """Check data, machine, policy, connection and clock; rehearse a round. Exits with the worst problem's code."""
     from client.check import run  # noqa: PLC0415  what reads pictures
 
     site = Site.open(folder)

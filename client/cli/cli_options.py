@@ -11,9 +11,11 @@ Folder = Annotated[Path, typer.Argument(metavar="SITE_FOLDER", help="The site's 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Noted = Annotated[
     list[str] | None,
-    typer.Option("--noted", help="A code of `site ledger head` from the paper file; repeatable."),
+    typer.Option(
+        "--noted", help="A code that `site ledger head` printed and somebody wrote down; repeatable."
+    ),
 ]
 KeptReceipts = Annotated[
     list[Path] | None,
-    typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
+    typer.Option("--receipts", help="A run's receipts/SITE.jsonl, from the centre; repeatable."),
 ]

@@ -19,27 +19,32 @@ if TYPE_CHECKING:
     from client.data.doctor.findings import Report
     from client.data.ingest.ingest import Ingested
 
-data = typer.Typer(help="A hospital's scans: bring them in, look them over.", no_args_is_help=True)
+data = typer.Typer(
+    help="A hospital's scans: import and check them, or withdraw a patient.", no_args_is_help=True
+)
 data.command("withdraw")(withdraw_cli.withdraw)
 
 
 @data.command("ingest")
 def ingest(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, PNG, JPEG or TIFF files.")],
-    out: Annotated[Path, typer.Option(help="The data folder to be made.")],
+    out: Annotated[Path, typer.Option(help="Data folder to create.")],
     mapping: Annotated[
-        Path | None, typer.Option(help="What files, tags and tables mean; see configs/mapping.example.toml.")
+        Path | None,
+        typer.Option(
+            help="Mapping file: what files, tags and tables mean; see configs/mapping.example.toml."
+        ),
     ] = None,
     private: Annotated[
         Path | None,
-        typer.Option(help="Folder of the key, link file and contact sheet; default OUT.private."),
+        typer.Option(help="Folder for the key, link file and contact sheet; default: OUT.private."),
     ] = None,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move a folder that is there aside, as OUT.before-1.")
+        bool, typer.Option("--replace", help="Move an existing folder aside, to OUT.before-1.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring an export in: regions cut, text masked, pseudonyms given, pictures paired."""
+    """Import an export: crop regions, mask text, assign pseudonyms, pair pictures."""
     from client.data.ingest import ingest as importing  # noqa: PLC0415
     from client.data.ingest import mapping as meanings  # noqa: PLC0415
 
@@ -67,11 +72,11 @@ def ingest(
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A data folder, or a site's folder.")],
     detail: Annotated[
-        Path | None, typer.Option(help="Where each row goes that has a problem; default DIR/check.csv.")
+        Path | None, typer.Option(help="Where to list the rows with problems; default: DIR/check.csv.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Look for what is wrong with the data; counts here, rows in a file that stays at the site."""
+    """Find problems in the data. Prints counts; the rows go into a file that stays at the site."""
     from client.data.doctor import check as doctor  # noqa: PLC0415
 
     with _bar("pictures", quiet=as_json) as progress:

@@ -19,17 +19,19 @@ from common.errors import DataError
 
 
 def init(
-    invitation: Annotated[Path, typer.Argument(metavar="INVITATION", help="The file from the centre.")],
+    invitation: Annotated[
+        Path, typer.Argument(metavar="INVITATION", help="The invitation file from the centre.")
+    ],
     folder: Annotated[
-        Path | None, typer.Option(help="The site's folder; one of the site's name if not given.")
+        Path | None, typer.Option(help="The site's folder; default: one named after the site.")
     ] = None,
     systemd: Annotated[
-        bool, typer.Option("--systemd", help="Also: start with this machine, by systemd.")
+        bool, typer.Option("--systemd", help="Also start the site at boot, with systemd.")
     ] = False,
-    cron: Annotated[bool, typer.Option("--cron", help="Also: start with this machine, by cron.")] = False,
+    cron: Annotated[bool, typer.Option("--cron", help="Also start the site at boot, with cron.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make the site's folder and keys here, and the request that the centre accepts; keys are never replaced."""
+    """Create the site's folder, its keys and the request to send to the centre. Existing keys are kept."""
     if systemd and cron:
         raise typer.BadParameter("Expected one of --systemd and --cron.")
     invited = Invitation.parse(_read(invitation))
@@ -83,4 +85,4 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"Expected an invitation at {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"Expected an invitation in {path}, got something that is no text") from None
+        raise DataError(f"Expected an invitation in {path}, got a file that is not text") from None

@@ -20,10 +20,12 @@ from common.text.terminal import LAYOUT, visible
 
 def join(
     folder: Folder,
-    once: Annotated[bool, typer.Option("--once", help="Do not connect again after an end.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Exit when the connection ends instead of reconnecting.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Stay connected to the centre until SIGTERM or Ctrl-C; what the site permits is asked at every request."""
+    """Connect to the centre and stay connected until SIGTERM or Ctrl-C. The policy is checked at every request."""
     start = joining(folder)
 
     def say(text: str) -> None:

@@ -24,13 +24,14 @@ if TYPE_CHECKING:
 BAR_WIDTH = 40
 Plans = Annotated[
     list[Path] | None,
-    typer.Option("--plan", help="The file of a plan that the older copy does not know; can be given again."),
+    typer.Option("--plan", help="The file of a plan that the restored copy does not know; repeatable."),
 ]
 Whole = Annotated[
     bool,
     typer.Option(
         "--whole",
-        help="The site released between backup and now: nothing that it has booked counts as part of what is owed.",
+        help="Debit everything that the receipts prove, on top of what is booked: for a site that has released "
+        "again since the backup was restored.",
     ),
 ]
 
@@ -45,13 +46,13 @@ class _ShowsByDefault(TyperGroup):
 
 
 commands = typer.Typer(
-    cls=_ShowsByDefault, help="What patients have spent of their privacy budget.", no_args_is_help=True
+    cls=_ShowsByDefault, help="How much of their privacy budget patients have spent.", no_args_is_help=True
 )
 
 
 @commands.command("show")
 def show(folder: Folder, as_json: AsJson = False) -> None:
-    """Show what the patient who has spent most has spent and left, by campaign; the default command."""
+    """Show, by campaign, what the patient who has spent most has spent and has left. The default command."""
     from client.ledger.ledger_spent import spent  # noqa: PLC0415  accounting: seconds
 
     site = Site.open(folder)
@@ -68,7 +69,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
 
 @commands.command("head")
 def head(folder: Folder, as_json: AsJson = False) -> None:
-    """Print a short code of where the ledger ends, to be noted on paper."""
+    """Print a short code for the ledger's last entry, to write down on paper."""
     from client.ledger import ledger_file  # noqa: PLC0415
     from common.privacy.accounting import chain  # noqa: PLC0415
 
@@ -87,7 +88,7 @@ def verify(
     noted: Noted = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that no entry was edited, dropped or moved, and that the ledger holds all that others know of it."""
+    """Check that no entry was edited, dropped or moved, and that nothing known from elsewhere is missing."""
     from client.ledger import ledger_check  # noqa: PLC0415
     from common.privacy.accounting import chain  # noqa: PLC0415
 
@@ -124,7 +125,7 @@ def reconcile(
     whole: Whole = False,
     as_json: AsJson = False,
 ) -> None:
-    """After a backup was put back: debit what this site's own receipts prove and the ledger has lost, and go on."""
+    """After restoring a backup, debit what this site's own receipts prove and the ledger has lost, then go on."""
     from client.consent import reconcile as reconciling  # noqa: PLC0415  accounting: seconds
 
     site = Site.open(folder)

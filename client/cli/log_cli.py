@@ -15,7 +15,7 @@ from client.log import chain
 from client.site.site import Site
 from common.hash_chain import Entry
 
-log = typer.Typer(help="The site's audit log of all that came and left.", no_args_is_help=True)
+log = typer.Typer(help="The site's audit log of everything that came in and left.", no_args_is_help=True)
 
 
 @log.command("verify")
@@ -24,7 +24,7 @@ def verify(
     kept: KeptReceipts = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check that no entry was edited, dropped or moved; with receipts also that none was cut off the end."""
+    """Check that no entry was edited, dropped or moved and, with receipts, that the end was not cut off."""
     name = Site.open(folder).name
     found = issued_receipts.check(folder, [one for path in kept or [] for one in issued_receipts.read(path)])
     if as_json:
@@ -36,10 +36,12 @@ def verify(
 @log.command("show")
 def show(
     folder: Folder,
-    last: Annotated[int, typer.Option("--last", min=1, help="So many entries from the end.")] = 20,
+    last: Annotated[
+        int, typer.Option("--last", min=1, help="Number of entries to print, counted from the end.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Print the last entries; all are checked on the way."""
+    """Print the last entries, after checking the whole log."""
     site = Site.open(folder)
     entries = list(chain.entries(site.folder / chain.NAME))[-last:]
     if as_json:

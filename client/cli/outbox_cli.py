@@ -40,7 +40,7 @@ class Tensor:
 
 @outbox.command("list")
 def list_(folder: Folder, as_json: AsJson = False) -> None:
-    """List the replies that are kept, the newest first."""
+    """List the replies that are kept, newest first."""
     site = Site.open(folder)
     found = [(request_id, _found(site, request_id)) for request_id in kept_replies.ids(site.folder)]
     rows = [_row(request_id, kept) for request_id, kept in found]
@@ -56,10 +56,10 @@ def list_(folder: Folder, as_json: AsJson = False) -> None:
 @outbox.command("show")
 def show(
     folder: Folder,
-    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's id.")],
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request's ID.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show one reply: its fields, its tensors with their norms, and how it fits log and receipt."""
+    """Show one reply: its fields, its tensors with their norms, and whether it matches log and receipt."""
     site = Site.open(folder)
     kept = kept_replies.find(site.folder, request_id)
     if kept is None:

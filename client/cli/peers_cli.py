@@ -13,16 +13,16 @@ from client.site import keys, officer, policy_file
 from client.site.site import Site
 
 peers = typer.Typer(
-    help="The sites with which this one makes sums (secure aggregation), and their keys.",
+    help="The sites that this one computes secure sums with, and their keys.",
     no_args_is_help=True,
 )
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The other site's name, as the centre knows it.")]
-Key = Annotated[str, typer.Argument(metavar="KEY", help="What `peers own` printed there: 64 hex digits.")]
+Key = Annotated[str, typer.Argument(metavar="KEY", help="The 64 hex digits that `peers own` printed there.")]
 
 
 @peers.command("own")
 def own(folder: Folder, as_json: AsJson = False) -> None:
-    """Show this site's key, to be handed to the people of the other sites, never through the centre."""
+    """Show this site's key. Give it to the people at the other sites directly, never through the centre."""
     site = Site.open(folder)
     key = keys.public_key(folder)
     if as_json:
@@ -46,7 +46,7 @@ def list_(folder: Folder, as_json: AsJson = False) -> None:
 
 @peers.command("add")
 def add(folder: Folder, name: Name, key: Key, as_json: AsJson = False) -> None:
-    """Pin the key of another site, as its own people gave it."""
+    """Pin another site's key, as its own people gave it to you."""
     site = Site.open(folder)
     pinned.add(site, name, key.lower())
     if as_json:

@@ -16,13 +16,15 @@ from common.errors import DataError, SynofedError
 policy = typer.Typer(help="What the site permits, signed by its privacy officer.", no_args_is_help=True)
 PassphraseFile = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="Read the passphrase from its first line instead of asking."),
+    typer.Option(
+        "--passphrase-file", help="Read the passphrase from the first line of this file instead of prompting."
+    ),
 ]
 
 
 @policy.command("show")
 def show(folder: Folder, as_json: AsJson = False) -> None:
-    """Show the policy as it is understood, and whether it counts."""
+    """Show the policy as it is read, and whether its signature is valid."""
     site = Site.open(folder)
     values = site.policy.model_dump(mode="json")
     state = _state(site)
@@ -36,11 +38,11 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
 
 @policy.command("officer-key")
 def officer_key(
-    out: Annotated[Path, typer.Argument(metavar="OFFICER.PEM", help="File to be made.")],
+    out: Annotated[Path, typer.Argument(metavar="OFFICER.PEM", help="File to create.")],
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make the privacy officer's key, protected by a passphrase. It is for the officer alone to keep."""
+    """Create the privacy officer's key, protected by a passphrase. Only the officer should keep it."""
     public_key = officer.make(out, passphrase=_passphrase(passphrase_file, confirm=True))
     if as_json:
         typer.echo(json.dumps({"key": str(out), "public_key": public_key}))
@@ -54,9 +56,12 @@ def officer_key(
 @policy.command("sign")
 def sign(
     folder: Folder,
-    key: Annotated[Path, typer.Option("--key", help="The officer's key.")],
+    key: Annotated[Path, typer.Option("--key", help="The officer's key file.")],
     new_officer: Annotated[
-        bool, typer.Option("--new-officer", help="The key takes the place of another's; the log tells it.")
+        bool,
+        typer.Option(
+            "--new-officer", help="Accept a key other than the current officer's; recorded in the log."
+        ),
     ] = False,
     passphrase_file: PassphraseFile = None,
     as_json: AsJson = False,

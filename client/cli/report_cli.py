@@ -15,7 +15,7 @@ from common.text.terminal import Console, Table
 
 
 def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
-    """Compare a campaign's ensemble with this site's readers on its own patients. Nothing of it leaves."""
+    """Compare a campaign's ensemble with this site's readers, on its own patients. The results stay here."""
     from client.ensemble import delivery, local_report, local_report_page  # noqa: PLC0415  torch, matplotlib
 
     site = Site.open(folder)

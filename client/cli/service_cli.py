@@ -15,12 +15,16 @@ from client.connection.service import Installed
 
 def command(
     folder: Folder,
-    systemd: Annotated[bool, typer.Option("--systemd", help="By a systemd user unit.")] = False,
-    cron: Annotated[bool, typer.Option("--cron", help="By cron, where there is no systemd.")] = False,
-    remove: Annotated[bool, typer.Option("--remove", help="Not any more.")] = False,
+    systemd: Annotated[bool, typer.Option("--systemd", help="Start it with a systemd user unit.")] = False,
+    cron: Annotated[
+        bool, typer.Option("--cron", help="Start it with cron, where there is no systemd.")
+    ] = False,
+    remove: Annotated[
+        bool, typer.Option("--remove", help="Stop starting the site with this machine.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Start the site when this machine starts, as this user; no administrator is needed but for lingering."""
+    """Start the site whenever this machine boots, as this user. Only enabling lingering may need an administrator."""
     if systemd + cron + remove != 1:
         raise typer.BadParameter("Expected one of --systemd, --cron and --remove.")
     if remove:

@@ -21,7 +21,9 @@ from client.cli import (
     status_cli,
 )
 
-site = typer.Typer(help="A hospital's own site.", no_args_is_help=True)
+site = typer.Typer(
+    help="A hospital's site: join, check, approve campaigns, and see what left.", no_args_is_help=True
+)
 site.add_typer(campaigns_cli.campaigns, name="campaigns")
 site.add_typer(policy_cli.policy, name="policy")
 site.add_typer(ledger_cli.commands, name="ledger")

@@ -59,7 +59,7 @@ def find(site: Site) -> SiteStatus:
 
 
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Say whether the site is connected, and which campaigns wait for its people."""
+    """Show whether the site is connected, and which campaigns await a decision."""
     found = find(Site.open(folder))
     if as_json:
         typer.echo(json.dumps(asdict(found)))

@@ -14,11 +14,11 @@ from client.site.site import Site
 def withdraw(
     folder: Folder,
     patient: Annotated[
-        str, typer.Argument(metavar="PATIENT", help="The patient's identifier in the manifest.")
+        str, typer.Argument(metavar="PATIENT", help="The patient's identifier, as in the manifest.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Withdraw a patient: refused from now on, data deleted here, and a signed statement. It cannot be undone."""
+    """Withdraw a patient: never train on them again, delete their data here, sign a statement. Cannot be undone."""
     from client.withdrawal import withdrawal  # noqa: PLC0415  accounting: seconds
     from client.withdrawal.withdrawal_statement import text  # noqa: PLC0415
 

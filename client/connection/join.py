@@ -6,7 +6,6 @@ Only outbound connections are made. Why a connection ended is said in one line, 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import math
 import os
@@ -27,6 +26,8 @@ from client.connection.tls import explain_tls, failure
 from client.site import keys
 from client.site.site import Site, proxy_objection
 from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError, explained
+from common.machine import file_lock
+from common.machine.file_lock import LockedError
 from common.machine.processes import Backoff, Service, until_signalled
 
 LOOK_S = 0.5
@@ -283,30 +284,18 @@ def locked(folder: Path) -> Iterator[None]:
     """
     place = folder / "flower"
     place.mkdir(mode=0o700, exist_ok=True)
-    with (place / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigurationError(
-                f"This site is joined already, by process {file.read().strip() or 'unknown'}: end that one first"
-            ) from None
-        file.truncate(0)
-        os.write(file.fileno(), f"{os.getpid()}\n".encode())
-        yield
+    try:
+        with file_lock.alone(place):
+            yield
+    except LockedError as error:
+        raise ConfigurationError(
+            f"This site is joined already, by process {str(error) or 'unknown'}: end that one first"
+        ) from None
 
 
 def runs(folder: Path) -> bool:
     """Whether a process has joined this site."""
-    place = folder / "flower" / ".lock"
-    if not place.exists():
-        return False
-    with place.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            return True
-    return False
+    return file_lock.is_held(folder / "flower" / file_lock.NAME)
 
 
 def _check_key(key: Path) -> None:

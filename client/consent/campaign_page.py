@@ -37,8 +37,8 @@ class Page:
         reply_bytes: all updates of one round, at most.
         leaves: what leaves the site.
         stays: what the policy keeps, of what the centre could ask for.
-        trains: what this site's exams would train, a line a measurement, and why not all; empty under differential
-            privacy, where who is eligible is not decided by the policy's cohort, and of secure sums.
+        trains: what this site's exams would train, one line per measurement, and why not all; empty under
+            differential privacy, where who is eligible is not decided by the policy's cohort, and of secure sums.
         takes_part: of sums without noise: in which tasks the site takes part, and what it has for each.
         guarantee: of differential privacy.
         objection: why the policy forbids the campaign; empty if it does not.
@@ -113,7 +113,7 @@ def text(page: Page) -> str:
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
         "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),
-        "": f"at most {page.reply_bytes / 1e6:.1f} MB a round, through the whole campaign"
+        "": f"at most {page.reply_bytes / 1e6:.1f} MB per round, through the whole campaign"
         if page.networks
         else "",
         "Stays here": "\n".join(page.stays),
@@ -138,7 +138,7 @@ def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]
     if not settings.sums_tasks:
         return ()
     try:
-        lines = sum_tasks.told(site, settings, state.without)
+        lines = sum_tasks.participation_lines(site, settings, state.without)
     except SynofedError as error:
         return (f"not known: {error}",)
     return (*lines, "the centre learns in what; it stays so for the campaign (`approve --without`)")
@@ -217,9 +217,9 @@ def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
     told = {
-        "counts": f"number of exams a network was trained on, training exams a measurement, {crowd}",
-        "losses": "mean training loss a network and round",
-        "score_histograms": f"validation scores a network as counts in 256 bins a class, {crowd}",
+        "counts": f"number of exams a network was trained on, training exams per measurement, {crowd}",
+        "losses": "mean training loss per network and round",
+        "score_histograms": f"validation scores per network as counts in 256 bins per class, {crowd}",
         "timings": "seconds that a round takes",
     }
     updates = "updates: how this site's exams changed the networks' weights"

@@ -44,7 +44,7 @@ def consider(site: Site, request: PlanRequest) -> Settings:
     """
     plan = request.plan.encode()
     if hashlib.sha256(plan).hexdigest() != request.plan_hash:
-        raise PolicyError("Expected a plan that fits its hash, got another")
+        raise PolicyError("Expected a plan that matches its hash, got a different one")
     settings = decisions.understood(plan, name=request.campaign)
     if settings.plan_hash() != request.plan_hash:
         raise PolicyError("Expected a plan as this version writes it, got one that says more or less")
@@ -55,10 +55,10 @@ def consider(site: Site, request: PlanRequest) -> Settings:
         _keep(site, request, plan)
     elif known.names[-1] != request.campaign:
         _name(place, request.campaign)
-    return permitted(site, request.plan_hash, name=request.campaign)
+    return settings_of_approved(site, request.plan_hash, name=request.campaign)
 
 
-def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
+def settings_of_approved(site: Site, plan_hash: str, *, name: str) -> Settings:
     """The settings of a campaign that may run here now.
 
     Raises:
@@ -69,7 +69,9 @@ def permitted(site: Site, plan_hash: str, *, name: str) -> Settings:
     place = decisions.folder(site.folder, plan_hash)
     state = decisions.read(place)
     if state is None:
-        raise PolicyError("Expected a campaign whose plan this site was asked about, got another")
+        raise PolicyError(
+            "Expected a campaign whose plan this site has been asked about, got a different one"
+        )
     approved = state.status is Status.APPROVED
     if state.status is Status.LEFT:
         raise PolicyError(f"The site has left campaign {plan_hash[:12]}: {_decided(state)}")
@@ -142,7 +144,7 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
                 f"(without: {', '.join(state.without) or 'nothing'}): go on with `unpause`, or leave it"
             )
         if state.status is not Status.PAUSED or state.without is None:
-            declared = sum_tasks.declared(site, settings, without=without)
+            declared = sum_tasks.exclude(site, settings, without=without)
             state = state.model_copy(update={"without": declared})
         goes_on = state.status is Status.PAUSED and state.budget is not None
         if settings.private and site.policy.approval == "each" and not goes_on:
@@ -219,7 +221,7 @@ def _keep(site: Site, request: PlanRequest, text: bytes) -> None:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     state = State(names=(request.campaign,), status=Status.WAITING, asked=now)
     if automatic:
-        declared = sum_tasks.declared(site, decisions.understood(text, name=request.campaign))
+        declared = sum_tasks.exclude(site, decisions.understood(text, name=request.campaign))
         state = state.model_copy(update={"without": declared})
         _set(site, request.plan_hash, state, Status.APPROVED, by=AUTOMATIC, automatic=True)
         return

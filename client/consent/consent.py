@@ -56,7 +56,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
 
 
 def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
-    """Training exams a measurement, 0 where the site would train nothing for it; nothing if counts stay here."""
+    """Training exams per measurement, 0 where the site would train nothing for it; nothing if counts stay here."""
     data = site_store(site, settings).tensors
     if not site.policy.permits("counts") or settings.private:
         return {}

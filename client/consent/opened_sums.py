@@ -6,7 +6,7 @@ is opened without this site: those who have given no shares are fewer than a sum
 (:class:`~common.secure_aggregation.terms.Terms`).
 
 Runs are named by the centre: where people approve campaigns, an approval is worth one opening of each round over all
-runs. Where the policy approves them (simulations), it is one a run. A second approval is for another run: what was
+runs. Where the policy approves them (simulations), it is one per run. A second approval is for another run: what was
 opened under the first stays closed to the run that opened it, or one site that approves again, with one that was
 never asked for shares, would be enough for a second sum.
 

@@ -65,7 +65,7 @@ def tasks(site: Site, settings: Settings) -> tuple[Task, ...]:
     return tuple(found.values())
 
 
-def declared(site: Site, settings: Settings, *, without: Sequence[str] = ()) -> tuple[str, ...]:
+def exclude(site: Site, settings: Settings, *, without: Sequence[str] = ()) -> tuple[str, ...]:
     """The tasks in which the site takes no part: those it has nothing for, and those that its people name.
 
     Args:
@@ -98,8 +98,8 @@ def declared(site: Site, settings: Settings, *, without: Sequence[str] = ()) -> 
     return tuple(left)
 
 
-def told(site: Site, settings: Settings, without: Iterable[str] | None) -> tuple[str, ...]:
-    """A line a task, for the approval page; ``without`` as decided, ``None`` before.
+def participation_lines(site: Site, settings: Settings, without: Iterable[str] | None) -> tuple[str, ...]:
+    """One line per task, for the approval page; ``without`` as decided, ``None`` before.
 
     Raises:
         DataError: if the data cannot be read.

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from client.data.tables.spreadsheets import SEARCHED, Line, is_workbook, read_li
 from client.files import atomic
 from client.site.site import Site
 from common.errors import DataError, StorageError
+from common.machine import file_lock
 
 IDENTIFIERS = frozenset({"patient_id", "exam_id"})
 
@@ -114,8 +114,7 @@ def _clear_stores(folder: Path) -> None:
     """Remove everything that was derived from pictures; the site's secret and lock stay."""
     if not folder.exists():
         return
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # nobody builds meanwhile
+    with file_lock.hold(folder / file_lock.NAME):  # nobody builds meanwhile
         for place in folder.iterdir():
             if place.is_dir():
                 shutil.rmtree(place)
@@ -180,20 +179,3 @@ def _lines(table: Path) -> list[Line]:
         raise DataError(f"Expected a table at {table}: {error.strerror}") from None
     except DataError as error:
         raise DataError(f"{table} {error}") from None
-
-
-@contextlib.contextmanager
-def alone(place: Path) -> Iterator[None]:
-    """One deletion at a time: two would write the same tables.
-
-    Raises:
-        StorageError: if there can be no lock.
-    """
-    try:
-        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = place.open("w")
-        fcntl.flock(lock, fcntl.LOCK_EX)
-    except OSError as error:
-        raise StorageError(f"{place} cannot be locked: {error.strerror}") from None
-    with lock:
-        yield

@@ -1,13 +1,12 @@
 """The site's store: every exam decoded once, cut, masked, and laid out as memory-mapped bytes.
 
-``<site folder>/store/<key>/`` holds one ``.npy`` an image and ``index.json``. The key stands for all settings
+``<site folder>/store/<key>/`` holds one ``.npy`` per image and ``index.json``. The key stands for all settings
 that shapes the store; a change of a table or picture makes it anew. It is built beside its place and renamed
 there, so it is whole or absent; a lock lets one process build while others wait for it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -32,6 +31,7 @@ from client.data.tables.tables import Reading, Tables, read_tables
 from client.site.keys import site_secret
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
+from common.machine import file_lock
 from common.settings import Settings
 from common.training.data import ExamTensors
 
@@ -66,9 +66,9 @@ class Store:
 
     Attributes:
         tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them.
-        exams: one row an exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
+        exams: one row per exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
             fold`` (-1: held out).
-        reader_grades: one row a reading: ``exam_id, reader`` and a column a measurement (NaN: a gap).
+        reader_grades: one row per reading: ``exam_id, reader`` and one column per measurement (NaN: a gap).
         fingerprint: HMAC-SHA256 over tables and pictures with the site's secret; says nothing to others.
         quarantined: exams that are left out, with reasons.
         notes: what else deserves a look.
@@ -216,8 +216,7 @@ def _locked(folder: Path) -> Iterator[None]:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.stat().st_uid == os.geteuid():
         folder.chmod(0o700)  # pictures and patients' ids: not for other accounts of this machine
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with file_lock.hold(folder / file_lock.NAME):
         for left_over in folder.glob(".building-*"):
             shutil.rmtree(left_over, ignore_errors=True)
         yield

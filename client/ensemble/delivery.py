@@ -86,7 +86,9 @@ def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleRe
     letter = Letter(statement=request.statement, signature=request.signature, certificate=request.certificate)
     statement = _verified(site, letter, now=datetime.now(UTC))
     if (statement.campaign, statement.plan_hash) != (request.campaign, request.plan_hash):
-        raise UpdateError("Expected an ensemble of the campaign that the request names, got another's")
+        raise UpdateError(
+            "Expected the ensemble of the campaign that the request names, got a different campaign's"
+        )
     planned = _planned(statement, settings)
     if _letter(folder(site.folder, request.plan_hash)) == letter.statement:
         return EnsembleReply(site=site.name, request_id=request.request_id, missing=())
@@ -147,7 +149,7 @@ class _Draft:
         sizes = dict(self._sizes(settings))
         for digest, values in weights.items():
             if digest not in sizes or WeightsRef.of(values).hash != digest:
-                raise UpdateError("Expected weights that the statement names, got others")
+                raise UpdateError("Expected only weights that the statement names, got different ones")
             if values.shape != (sizes[digest],) or not np.isfinite(values).all():
                 raise UpdateError(
                     f"Expected {sizes[digest]} finite weights, got {values.shape} or NaN or infinity"

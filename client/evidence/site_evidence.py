@@ -249,7 +249,9 @@ def _statements(folder: Path) -> int:
             raise VerificationError(f"Expected a statement in {place}, got something else") from None
         statement.verify()
         if statement.public_key != _public_key(folder):
-            raise VerificationError(f"Expected {place} to be signed with this site's key, got another's")
+            raise VerificationError(
+                f"Expected {place} to be signed with this site's key, got a different one"
+            )
     return len(found)
 
 

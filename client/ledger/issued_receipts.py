@@ -12,6 +12,7 @@ from client.log.audit import CONSENT, ENSEMBLE, REPLY, SUM, Asked
 from client.site import keys
 from client.site.policy_file import policy_hash
 from client.site.site import Site
+from common import signed_json
 from common.errors import DataError, VerificationError
 from common.hash_chain import Entry, Head
 from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
@@ -221,7 +222,7 @@ def _issue(site: Site, event: str, receipt: Receipt, contents: Contents, asked: 
     )
     salt = ledger_head.salt(site.folder, receipt.plan_hash)
     numbered = replace(receipt, sequence=number, log_head=salted(salt, head.hash))
-    return replace(numbered, signature=key.sign(payload(numbered)).hex())
+    return replace(numbered, signature=signed_json.sign(payload(numbered), key))
 
 
 def _by_sequence(given: Iterable[Receipt]) -> dict[int, Receipt]:

@@ -1,6 +1,6 @@
 """The site's privacy ledger: every release is debited to its patients before it leaves.
 
-One ledger a site, over all campaigns, networks and runs. :func:`reserve` is called once for every draw of noise: a
+One ledger per site, over all campaigns, networks and runs. :func:`reserve` is called once for every draw of noise: a
 step that is computed again draws again and is charged again. A request that comes twice is looked up with
 :func:`find` and gets the stored bytes, for nothing; where these are lost, it is a draw like any other.
 
@@ -201,7 +201,7 @@ def _check_identifiers(patients: Collection[str]) -> None:
     if groups:
         named = ", ".join(" and ".join(repr(one) for one in group) for group in groups[:NAMED])
         raise DataError(
-            f"Expected one identifier a patient: {named} look like one patient's, who would spend twice; of "
+            f"Expected one identifier per patient: {named} look like one patient's, who would spend twice; of "
             f"{len(groups)} such groups. Give each patient one identifier in the manifest, and patients who differ "
             f"identifiers that differ in more than case, blanks and leading zeros"
         )
@@ -217,7 +217,7 @@ def _check_cap(site: Site, release: PrivateRelease, *, cap: float, what: str) ->
     alone = spending.worst([History().then(release)], delta=delta)
     if alone > cap:
         raise BudgetError(
-            f"Expected to stay within epsilon {cap:g} (delta {delta:g}) a patient, policy.maximum_epsilon in "
+            f"Expected to stay within epsilon {cap:g} (delta {delta:g}) per patient, policy.maximum_epsilon in "
             f"site.toml: {what} alone would cost {alone:.3f}. Nothing is booked and nothing leaves"
         )
 

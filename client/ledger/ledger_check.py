@@ -84,7 +84,8 @@ def _check_secret(folder: Path, book: Book) -> None:
     place = folder / ledger_file.FOLDER / "secret"
     if not place.exists() or ledger_file.secret_hash(place.read_bytes()) != book.opened["secret"]:
         raise VerificationError(
-            f"Expected the secret of the ledger in {place}, got another or none: without it no patient can be found "
+            f"Expected the secret of the ledger in {place}, got a different one or none: without it no "
+            "patient can be found "
             f"again; restore it from a backup"
         )
 

@@ -8,7 +8,6 @@ of a last line is removed by the next entry, which says so: nothing can have lef
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import secrets
@@ -23,7 +22,9 @@ from client.ledger.ledger_head import FOLDER, NAME, secret_path, site_secret
 from client.log import chain as log
 from client.log.audit import REPLY
 from client.site import keys
+from common import hash_chain
 from common.errors import StorageError, VerificationError
+from common.machine import file_lock
 from common.privacy.accounting import chain
 from common.privacy.accounting.chain import START, Chain, Entry, Head
 from common.privacy.accounting.spending import Book
@@ -61,9 +62,9 @@ class Ledger:
         last = self.head
         if last.torn_bytes and last.sequence:  # of a first line that was cut short there is nothing to tell
             torn = os.pread(self._descriptor, last.torn_bytes, self._size_bytes)
-            found = {"torn_bytes": len(torn), "torn_hash": hashlib.sha256(torn).hexdigest()}
+            found = hash_chain.torn_facts(torn)
             lines.append(chain.line(chain.REPAIRED, found, last=last, time=_now(), key=key))
-            last = Head(sequence=last.sequence + 1, hash=hashlib.sha256(lines[0]).hexdigest())
+            last = last.after(lines[0])
         lines.append(chain.line(event, facts, last=last, time=_now(), key=key))
         written = b"".join(line + b"\n" for line in lines)
         self._write(written)
@@ -143,14 +144,13 @@ def opened(folder: Path) -> Iterator[Ledger]:
     folder = folder.resolve()
     place = folder / NAME
     try:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = file_lock.hold(place)
     except OSError as error:
-        raise StorageError(f"The privacy ledger {place} cannot be opened: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # released by close, or by the end of the process
-        except OSError as error:
-            raise StorageError(f"The privacy ledger {place} cannot be locked: {error.strerror}") from None
+        raise StorageError(
+            f"The privacy ledger {place} cannot be opened and locked: {error.strerror}"
+        ) from None
+    with file:
+        descriptor = file.fileno()
         ledger = _known.pop(folder, None)
         if ledger is None or not ledger._catch_up(descriptor):
             before = ledger.head if ledger is not None else START
@@ -159,8 +159,6 @@ def opened(folder: Path) -> Iterator[Ledger]:
         ledger._descriptor = descriptor
         yield ledger
         _known[folder] = ledger
-    finally:
-        os.close(descriptor)
 
 
 def read(folder: Path) -> Chain:
@@ -186,27 +184,19 @@ def probe(folder: Path) -> None:
         StorageError: if not: two processes could both spend the last of a budget, or a crash forget what was spent.
     """
     place = folder / f".{FOLDER}-{secrets.token_hex(4)}"
-    descriptors: list[int] = []
     try:
-        descriptors.append(os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        descriptors.append(os.open(place, os.O_RDWR))
-        place.unlink()
-        fcntl.flock(descriptors[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.fsync(descriptors[0])
-        atomic.sync(folder)
-        excludes = False
-        try:
-            fcntl.flock(descriptors[1], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            excludes = True
+        with file_lock.hold(place, wait=False) as file:
+            try:
+                excludes = file_lock.is_held(place)
+            finally:
+                place.unlink()
+            os.fsync(file.fileno())
+            atomic.sync(folder)
     except OSError as error:
         raise StorageError(
             f"Expected {folder} to be on a disk that locks files and keeps them (fsync): {error.strerror}. Move the "
             f"site's folder to a local disk"
         ) from None
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
     if not excludes:
         raise StorageError(
             f"Expected a lock in {folder} to keep others out, it does not: two processes could both spend the last "

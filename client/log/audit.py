@@ -119,7 +119,7 @@ def find_answer(folder: Path, asked: Asked) -> Entry | None:
     """The entry of the answer that a request of this id has got, the newest one.
 
     Raises:
-        UpdateError: if the id stood for another request.
+        UpdateError: if the ID was used for a different request before.
         VerificationError: if the log is damaged where it was looked at.
     """
     for entry in chain.newest(folder / chain.NAME, "request_id", asked.request_id):

@@ -1,4 +1,4 @@
-"""The site's audit log: one JSON line an event, each with the hash of the line before.
+"""The site's audit log: one JSON line per event, each with the hash of the line before.
 
 ``<site folder>/audit.jsonl`` is only ever appended to, under a lock that processes and threads share, and is on
 disk before the reply that it tells of leaves. It holds hashes, sizes and names of requests, nothing of patients.
@@ -9,7 +9,6 @@ What a crash left of a last line is removed by the next entry, which says so: no
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -18,9 +17,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from common import hash_chain, signed_json
 from common.errors import StorageError, VerificationError
 from common.hash_chain import START, Entry, Head
-from common.machine import atomic
+from common.machine import atomic, file_lock
 
 NAME = "audit.jsonl"
 BLOCK_BYTES = 8192
@@ -205,12 +205,8 @@ def verify(path: Path) -> Head:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        fcntl.flock(log, fcntl.LOCK_EX)  # released by close
-        yield log
-    finally:
-        os.close(log)
+    with file_lock.hold(path) as log:
+        yield log.fileno()
 
 
 def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, durable: bool) -> Head:
@@ -220,8 +216,7 @@ def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, 
     if last.torn_bytes:
         torn = os.pread(log, last.torn_bytes, length)
         os.ftruncate(log, length)
-        facts = {"torn_bytes": len(torn), "torn_hash": hashlib.sha256(torn).hexdigest()}
-        line, last = _line(last, "repaired", facts)
+        line, last = _line(last, "repaired", hash_chain.torn_facts(torn))
         lines += line
     line, new = _line(last, event, details)
     lines += line
@@ -239,15 +234,8 @@ def _append(log: int, path: Path, event: str, details: Mapping[str, object], *, 
 
 
 def _line(last: Head, event: str, details: Mapping[str, object]) -> tuple[bytes, Head]:
-    content = {
-        "seq": last.sequence + 1,
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "event": event,
-        **details,
-        "prev": last.hash,
-    }
-    line = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-    return line + b"\n", Head(sequence=last.sequence + 1, hash=hashlib.sha256(line).hexdigest())
+    line = hash_chain.line(event, details, last=last, time=datetime.now(UTC).isoformat(timespec="seconds"))
+    return line + b"\n", last.after(line)
 
 
 def _head(log: int, path: Path) -> Head:
@@ -300,7 +288,7 @@ def _lines_with(text: bytes, wanted: bytes, start: int) -> list[bytes]:
 
 def _entry(line: bytes, path: Path, number: int | None) -> Entry:
     try:
-        content = json.loads(line)
+        content = signed_json.parse(line)
         sequence, _ = int(content["seq"]), content["prev"]
     except (ValueError, KeyError, TypeError):
         where = f"line {number}" if number is not None else "last line"

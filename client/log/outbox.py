@@ -117,7 +117,7 @@ def path(site_folder: Path, request_id: str) -> Path:
         DataError: if the id cannot be a file's name.
     """
     if REQUEST_ID.fullmatch(request_id) is None:
-        raise DataError("Expected a request's id of letters, digits, - and _, got something else")
+        raise DataError("Expected a request ID of letters, digits, - and _, got something else")
     return site_folder / "outbox" / f"{request_id}{SUFFIX}"
 
 
@@ -138,7 +138,7 @@ def find(site_folder: Path, request_id: str) -> Kept | None:
     try:
         kept = _put_together(content, written)
     except (ValueError, KeyError, TypeError, IndexError, StopIteration, VerificationError):
-        raise VerificationError(f"{place} is no reply any more: it was changed or damaged") from None
+        raise VerificationError(f"{place} is no longer a reply: it was changed or damaged") from None
     if kept.asked.request_id != request_id or wire.contents(kept.record).hash != kept.receipt.reply_hash:
         raise VerificationError(f"{place} does not hold what its receipt says: it was changed or damaged")
     return kept

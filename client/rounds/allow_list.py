@@ -32,7 +32,7 @@ def checked(reply: TrainReply, request: TrainRequest) -> TrainReply:
     """
     if reply.request_id != request.request_id or list(reply.networks) != list(request.weights):
         raise PolicyError(
-            "Expected a private reply to its own request and networks, got another: nothing leaves"
+            "Expected a private reply to its own request and networks, got a different one: nothing leaves"
         )
     for name, network in reply.networks.items():
         _check(name, network, size=len(request.weights[name]))
@@ -46,7 +46,9 @@ def _check(name: str, network: NetworkReply, *, size: int) -> None:
             f"Expected {size} numbers of {name} in a private reply, got {update.shape}: nothing leaves"
         )
     if update is not None and not np.isfinite(update).all():
-        raise PolicyError(f"Expected finite numbers of {name} in a private reply, got others: nothing leaves")
+        raise PolicyError(
+            f"Expected finite numbers of {name} in a private reply, got NaN or infinity: nothing leaves"
+        )
     beside = {
         "a number of examples": network.num_examples != NUM_EXAMPLES,
         "a loss": not math.isnan(network.loss),

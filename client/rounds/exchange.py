@@ -78,7 +78,7 @@ def answer_train(folder: Path, record: RecordDict, compute: Compute) -> RecordDi
     """A site's answer to a request to train, or its refusal."""
 
     def answer(site: Site, request: TrainRequest, asked: Asked) -> RecordDict:
-        settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
+        settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
         again = _repeated(site, asked)
         if again is not None:
             return again
@@ -111,7 +111,7 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
     def answer(site: Site, request: EnsembleRequest, asked: Asked) -> RecordDict:
         from client.ensemble import delivery  # noqa: PLC0415  torch: the networks are looked at
 
-        settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
+        settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
         audit.find_answer(site.folder, asked)
         packed = wire.encode_ensemble_reply(delivery.take(site, request, settings))
         return sent(
@@ -167,13 +167,15 @@ def _received(record: RecordDict, decode: Callable[[RecordDict], Request]) -> tu
     try:
         request = decode(record)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UpdateError(f"Expected a request that can be read, got {type(error).__name__}") from None
+        raise UpdateError(f"Expected a readable request, got {type(error).__name__}") from None
     if outbox.REQUEST_ID.fullmatch(request.request_id) is None:
-        raise UpdateError("Expected a request's id of letters, digits, - and _, got something else")
+        raise UpdateError("Expected a request ID of letters, digits, - and _, got something else")
     if len(request.campaign) > 100 or decisions.HASH.fullmatch(request.plan_hash) is None:
-        raise UpdateError("Expected a campaign's name of at most 100 letters and its plan's hash, got others")
+        raise UpdateError(
+            "Expected a campaign name of at most 100 characters and the hash of its plan, got something else"
+        )
     if isinstance(request, TrainRequest | SumRequest) and len(request.group) > 300:
-        raise UpdateError("Expected a group's name of at most 300 letters, got a longer one")
+        raise UpdateError("Expected a group name of at most 300 characters, got a longer one")
     lasting = RecordDict({name: part for name, part in record.items() if name != "attached"})
     return request, Asked.of(request, wire.contents(lasting))
 
@@ -203,7 +205,7 @@ def _repeated(site: Site, asked: Asked) -> RecordDict | None:
     """The reply that a request of this id has got, if it is kept.
 
     Raises:
-        UpdateError: if the id stood for another request.
+        UpdateError: if the ID was used for a different request before.
         VerificationError: if the log is damaged where it was looked at.
     """
     audit.find_answer(site.folder, asked)

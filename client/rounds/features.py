@@ -39,11 +39,11 @@ import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
 
-from client.data import patient_data
 from client.data.site_store import site_store
 from client.data.store import FORMAT as STORE_FORMAT
 from client.data.store import Store
 from client.files import atomic
+from client.files.lock import locked
 from client.ledger import ledger_file, ledger_patients
 from client.log.log import site_log
 from client.site.site import Site
@@ -190,7 +190,7 @@ def _from_file_or_now(site: Site, path: Path, store: Store, work: Work, device: 
 @contextmanager
 def _alone(site: Site, store: Store) -> Iterator[None]:
     """While no withdrawal deletes, and only if none has since the store was opened."""
-    with patient_data.alone(site.folder / "store" / ".lock"):
+    with locked(site.folder / "store" / ".lock"):
         if _withdrawn(site, store):
             raise DataError(
                 "A patient has withdrawn while the exams were read: the next request goes on without"
@@ -270,7 +270,7 @@ def _pictures(
     settings, image_px = work.settings, work.settings.network.image_px
     pictures = []
     for name in work.spec.images:
-        stored = data.images[name][exams].to(device)
+        stored = data.images[name].index_select(0, exams).to(device)
         drawn = None
         if view is not None:
             stored_px = stored.shape[-1]

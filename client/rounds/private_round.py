@@ -153,7 +153,7 @@ def ready(
 
 
 def release(site: Site, request: TrainRequest, settings: Settings, work: Work) -> TrainReply:
-    """Book one release (of whole networks: one a step) to all eligible patients, draw it, make the reply of it.
+    """Book one release (of whole networks: one per step) to all eligible patients, draw it, make the reply of it.
 
     Raises:
         BudgetError: if the release is beyond the policy's cap, or beyond what was approved; nothing is drawn.

@@ -37,10 +37,10 @@ def checked(
         raise UpdateError(f"Expected encoding {settings.federation.encoding}, got {request.encoding}")
     if not set(request.frozen) | set(request.extra) <= set(request.weights):
         raise UpdateError(
-            "Expected frozen parts and further arrays of the request's own networks, got others'"
+            "Expected frozen parts and further arrays of the request's own networks only, got some of other networks"
         )
     if not set(request.attached) <= {ref.hash for parts in request.frozen.values() for ref in parts.values()}:
-        raise UpdateError("Expected attached weights that the request refers to, got others")
+        raise UpdateError("Expected only attached weights that the request refers to, got different ones")
     if federated.keeps_state and not 0 <= request.state_round < request.server_round:
         raise UpdateError(
             f"Expected state of a round before {request.server_round}, got {request.state_round}"
@@ -71,7 +71,7 @@ def _check_network(
     name = spec.name
     layout = flat_network(spec, settings.network, device).layout
     if request.layouts[name] != layout.hash:
-        raise UpdateError(f"Expected the layout of {name} as the plan has it, got another")
+        raise UpdateError(f"Expected the layout of {name} as in the plan, got a different one")
     weights = request.weights[name]
     if weights.shape != (layout.size,):
         raise UpdateError(f"Expected {layout.size} values of {name}, got {weights.shape}")
@@ -79,5 +79,5 @@ def _check_network(
         raise UpdateError(f"Expected finite weights of {name}, got NaN or infinity")
     parts = sorted(piece.part for piece in spec.frozen)
     if sorted(request.frozen.get(name, {})) != parts:
-        raise UpdateError(f"Expected references to the frozen parts {parts} of {name}, got others")
+        raise UpdateError(f"Expected references to the frozen parts {parts} of {name}, got different ones")
     check_sent(request.extra.get(name, {}), federated, trained=layout.trained_size)

@@ -60,18 +60,20 @@ def check(request: SumRequest, settings: Settings) -> None:
         )
     context = request.asks.context
     if not all(TOKEN.fullmatch(name) for name in (context.run, context.attempt)):
-        raise UpdateError("Expected a run and an attempt of 32 hex digits each, got others")
+        raise UpdateError("Expected run and attempt IDs of 32 hex digits each, got something else")
     if CONTENT.fullmatch(context.content) is None:
         raise UpdateError("Expected the hash of what is to be summed, got something else")
     if request.request_id != sum_request_id(context, request.asks.phase):
-        raise UpdateError(f"Expected the id of phase {request.asks.phase} of its attempt, got another")
+        raise UpdateError(
+            f"Expected the ID of phase {request.asks.phase} of this attempt, got a different one"
+        )
     train = request.train
     if train is not None and (
         (train.campaign, train.plan_hash, train.request_id, train.group, train.server_round)
         != (request.campaign, request.plan_hash, request.request_id, request.group, request.server_round)
         or list(train.weights) != list(request.networks)
     ):
-        raise UpdateError("Expected training of the sum's own networks and round, got another")
+        raise UpdateError("Expected training of the sum's own networks and round, got different ones")
     if train is not None and wire.content_hash(train) != context.content:
         raise VerificationError(
             f"Expected what all sites were told that they would be asked for ({context.content:.16}), got something "
@@ -139,7 +141,7 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
 
     known = networks(settings)
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
-        raise UpdateError("Expected networks of the plan, each once, got others")
+        raise UpdateError("Expected networks of the plan, each once, got unknown or repeated ones")
     specs = {name: known[name] for name in names}
     shapes = {spec.shape: spec for spec in specs.values()}
     of_shape = {shape: layout(spec, settings.network).size for shape, spec in shapes.items()}
@@ -163,7 +165,7 @@ def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:
 
 
 def _groups(plan_hash: str, settings: Settings) -> Groups:
-    """The plan's groups; packed once a process, for all sizes are looked at."""
+    """The plan's groups; packed once per process, for all sizes are looked at."""
     from common.methods import groups  # noqa: PLC0415  torch
 
     if plan_hash not in _packed:

@@ -50,7 +50,9 @@ def checked(reply: SumReply, request: SumRequest, state: State) -> SumReply:
     says = reply.says
     same = (reply.request_id, says.site, says.phase) == (request.request_id, state.site, request.asks.phase)
     if not same or type(says) is not REPLIES[request.asks.phase]:
-        raise PolicyError(f"Expected the reply of phase {request.asks.phase}, got another: nothing leaves")
+        raise PolicyError(
+            f"Expected the reply of phase {request.asks.phase}, got a different one: nothing leaves"
+        )
     if isinstance(says, MaskedReply):
         expected = ((state.terms.length,), dtype(state.terms.bits))
         if (says.vector.shape, says.vector.dtype) != expected:

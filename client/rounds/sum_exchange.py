@@ -46,7 +46,7 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
     """A site's answer in a phase of a secure sum, or its refusal."""
 
     def answer(site: Site, request: SumRequest, asked: Asked) -> RecordDict:
-        settings = campaigns.permitted(site, request.plan_hash, name=request.campaign)
+        settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
         secure_sum.check(request, settings)
         before = audit.find_answer(site.folder, asked)
         with sum_state.opened(site.folder, request.asks.context) as file:

@@ -43,9 +43,9 @@ class Policy(Section):
     time_zone: str = ""
     """Whose clock ``hours`` follows, for example ``Europe/Copenhagen``; empty: this machine's."""
     metrics: tuple[Metric, ...] = ()
-    """What may leave beside updates: ``counts`` (exams a network was trained on, training exams a measurement),
-    ``losses`` (mean training loss a network and round), ``score_histograms`` (validation scores, 256 bins a class
-    and network), ``timings`` (seconds a round)."""
+    """What may leave beside updates: ``counts`` (exams a network was trained on, training exams per measurement),
+    ``losses`` (mean training loss per network and round), ``score_histograms`` (validation scores, 256 bins per class
+    and network), ``timings`` (seconds per round)."""
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
     With it noise stands for them: a rule that looks at their number would itself be a release."""

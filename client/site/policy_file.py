@@ -12,8 +12,7 @@ import json
 from datetime import UTC, datetime
 from typing import Annotated
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field, ValidationError
 
 from client.files import atomic
@@ -21,6 +20,7 @@ from client.log import chain
 from client.log.audit import OFFICER, POLICY
 from client.site import keys, officer
 from client.site.site import Site
+from common import signed_json
 from common.errors import PolicyError
 from common.section import Section
 
@@ -113,7 +113,7 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
     unsigned = Signature(
         site=site.name, serial=serial, signed=signed, public_key=public_key, signature="0" * 128
     )
-    signature = unsigned.model_copy(update={"signature": key.sign(_payload(site, unsigned)).hex()})
+    signature = unsigned.model_copy(update={"signature": signed_json.sign(_payload(site, unsigned), key)})
     atomic.write(site.folder / NAME, (signature.model_dump_json(indent=2) + "\n").encode())
     _enter(site, serial=serial)
     return signature
@@ -122,7 +122,7 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
 def _payload(site: Site, signature: Signature) -> bytes:
     own = {"policy": _signed(site), "site": site.name}
     content = signature.model_dump(exclude={"signature"}) | own
-    return DOMAIN + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+    return DOMAIN + signed_json.canonical(content).encode()
 
 
 def _read(site: Site) -> Signature:
@@ -138,16 +138,12 @@ def _read(site: Site) -> Signature:
 
 
 def _verify(site: Site, signature: Signature) -> None:
-    try:
-        if signature.site != site.name:
-            raise ValueError("another site's")
-        key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(signature.public_key))
-        key.verify(bytes.fromhex(signature.signature), _payload(site, signature))
-    except (InvalidSignature, ValueError):
+    signed = signed_json.fits(signature.signature, _payload(site, signature), signature.public_key)
+    if signature.site != site.name or not signed:
         raise PolicyError(
             f"The policy of {site.name} is not the one that was signed at {signature.signed}: undo the change in "
             f"site.toml, or {SIGN}"
-        ) from None
+        )
 
 
 def _check_officer(site: Site, public_key: str) -> None:

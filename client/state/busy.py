@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from common.errors import BusyError, StorageError
+from common.machine import file_lock
 
 
 @dataclass(slots=True)
 class _Lock:
-    descriptor: int
+    file: FileIO
     holders: int = 0
 
 
@@ -42,22 +42,16 @@ def working(site_folder: Path) -> Iterator[None]:
         with _guard:
             lock.holders -= 1
             if lock.holders == 0:
-                os.close(_held.pop(place).descriptor)
+                _held.pop(place).file.close()
 
 
 def _taken(place: Path) -> _Lock:
     try:
-        descriptor = os.open(place, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise StorageError(f"{place} cannot be written: {error.strerror}") from None
-    try:
-        fcntl.flock(
-            descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB
-        )  # released by close, or by the end of the process
-    except OSError:
-        os.close(descriptor)
+        return _Lock(file_lock.hold(place, wait=False))
+    except BlockingIOError:
         raise BusyError(
             f"Another process works for the site in {place.parent}: `synofed site join` runs twice, or a check is on "
             f"its way"
         ) from None
-    return _Lock(descriptor)
+    except OSError as error:
+        raise StorageError(f"{place} cannot be locked: {error.strerror}") from None

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from contextlib import AbstractContextManager
 from enum import StrEnum
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from client.files import atomic, lock
 from client.site.site import Site
 from client.state.approved_budget import ApprovedBudget
+from common import signed_json
 from common.errors import DataError, PolicyError
 from common.section import Section
 from common.settings import Settings
@@ -94,9 +94,7 @@ def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
     except OSError as error:
         raise PolicyError(f"Expected the plan of campaign {plan_hash[:12]}: {error.strerror}") from None
     if hashlib.sha256(text).hexdigest() != plan_hash:
-        raise PolicyError(
-            f"The plan of campaign {plan_hash[:12]} was changed: it does not fit its hash any more"
-        )
+        raise PolicyError(f"The plan of campaign {plan_hash[:12]} was changed: it no longer matches its hash")
     return understood(text, name=name)
 
 
@@ -109,7 +107,7 @@ def understood(text: bytes, *, name: str) -> Settings:
     if len(text) > MAXIMUM_PLAN_BYTES:
         raise DataError(f"Expected a plan of at most {MAXIMUM_PLAN_BYTES} bytes, got {len(text)}")
     try:
-        return Settings.model_validate({**json.loads(text), "name": name})
+        return Settings.model_validate({**signed_json.parse(text), "name": name})
     except (ValidationError, ValueError, TypeError, RecursionError) as error:
         raise DataError(f"Expected a plan that this version understands: {error!s:.2000}") from None
 

@@ -93,7 +93,7 @@ class SumFile:
         repeated = state.is_repeated(request)
         assert self.kept is not None
         if tuple(networks) != self.kept.networks:
-            raise VerificationError("Expected the networks that the attempt began with, got others")
+            raise VerificationError("Expected the networks that the attempt began with, got different ones")
         return repeated
 
     def answer(self, phase: Phase, record: RecordDict, state: State, networks: Sequence[str]) -> None:

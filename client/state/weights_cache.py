@@ -39,7 +39,7 @@ class WeightsCache:
         """
         for name, weights in attached.items():
             if WeightsRef.of(weights).hash != name:
-                raise UpdateError("Expected attached weights that fit their hash, got others")
+                raise UpdateError("Expected attached weights that match their hash, got different ones")
             path = self._path(WeightsRef(name))
             path.parent.mkdir(parents=True, exist_ok=True)
             draft = path.with_name(f".{name}-{secrets.token_hex(4)}")
@@ -60,7 +60,7 @@ class WeightsCache:
         weights = np.fromfile(path, dtype="<f4")
         if WeightsRef.of(weights) != ref:
             path.unlink(missing_ok=True)
-            raise UpdateError("Expected cached weights that fit their hash, got damaged ones")
+            raise UpdateError("Expected cached weights that match their hash, got damaged ones")
         return torch.from_numpy(weights)
 
     def _path(self, ref: WeightsRef) -> Path:

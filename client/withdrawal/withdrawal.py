@@ -15,12 +15,14 @@ from pathlib import Path
 from client.data import patient_data
 from client.data.patient_data import Found
 from client.files import atomic
+from client.files.lock import locked
 from client.ledger import ledger_file, ledger_patients
 from client.log import chain as log
 from client.log.audit import REPLY
 from client.site import keys
 from client.site.site import Site
 from client.withdrawal.withdrawal_statement import CampaignOfPatient, Statement, text
+from common import signed_json
 from common.errors import DataError, VerificationError
 from common.privacy.accounting import chain, spending
 from common.privacy.accounting.spending import Book, PrivateRelease
@@ -57,7 +59,7 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
         VerificationError: if the ledger was changed.
     """
     folder = site.folder
-    with patient_data.alone(folder / FOLDER / ".lock"):
+    with locked(folder / FOLDER / ".lock"):
         secret = ledger_file.site_secret(folder)
         tags = ledger_patients.read(folder, ledger_patients.WITHDRAWN)
         tag = ledger_patients.tag_of(secret, tags, patient)
@@ -147,7 +149,7 @@ def _statement(site: Site, patient: str, found: Found) -> Statement:
         version=VERSION,
         public_key=keys.public_key(folder),
     )
-    signature = keys.signing_key(folder).sign(unsigned.payload()).hex()
+    signature = signed_json.sign(unsigned.payload(), keys.signing_key(folder))
     return unsigned.model_copy(update={"signature": signature})
 
 

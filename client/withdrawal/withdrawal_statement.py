@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
+from common import signed_json
 from common.errors import VerificationError
 from common.privacy.accounting.chain import to_ranges
 from common.section import Section
@@ -69,7 +65,7 @@ class Statement(Section):
     def payload(self) -> bytes:
         """The bytes that are signed: all fields but the signature, as canonical JSON."""
         content = self.model_dump(mode="json", exclude={"signature"})
-        return DOMAIN + json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+        return DOMAIN + signed_json.canonical(content).encode()
 
     def verify(self) -> None:
         """Check the signature with the key that the statement names.
@@ -77,14 +73,11 @@ class Statement(Section):
         Raises:
             VerificationError: if it does not fit.
         """
-        try:
-            key = Ed25519PublicKey.from_public_bytes(bytes.fromhex(self.public_key))
-            key.verify(bytes.fromhex(self.signature), self.payload())
-        except (InvalidSignature, ValueError):
+        if not signed_json.fits(self.signature, self.payload(), self.public_key):
             raise VerificationError(
                 f"Expected the statement of {self.withdrawn} to be signed by {self.site}, its signature does not "
                 f"fit: it was changed"
-            ) from None
+            )
 
 
 def text(statement: Statement) -> str:

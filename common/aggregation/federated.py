@@ -48,7 +48,7 @@ class FederatedAlgorithm(Protocol):
     """A federated algorithm for one network.
 
     Attributes:
-        kept: further arrays of the centre's state, float32, one value a trained parameter each.
+        kept: further arrays of the centre's state, float32, one value per trained parameter each.
         sent: further arrays of the same size that travel down with the weights and up with the update.
         keeps_state: whether a site keeps something from round to round.
     """

@@ -18,7 +18,7 @@ Krum, f given    n >= 2 f + 3         is that of one update, which is honest if 
 None of them notices an attacker who stays among the honest. And where sites differ honestly (devices, grades),
 the odd one is what these rules leave out: robustness is paid for with what rare sites know.
 
-Updates are read by chunks, so memory is the result plus one chunk a site.
+Updates are read by chunks, so memory is the result plus one chunk per site.
 """
 
 from __future__ import annotations

@@ -81,5 +81,5 @@ def _checked(
 ) -> Float32[np.ndarray, " size"]:
     result = np.asarray(own_rule(updates, size=size), dtype=np.float32)
     if result.shape != (size,) or not np.isfinite(result).all():
-        raise CampaignError(f"Expected {size} finite values of one's own federation.rule, got {result.shape}")
+        raise CampaignError(f"Expected {size} finite values from your federation.rule, got {result.shape}")
     return result

@@ -72,7 +72,7 @@ class CorrectionTerm:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scaffold(FedAvg):
-    """SCAFFOLD, option II. A site keeps and sends one number a parameter more than in FedAvg."""
+    """SCAFFOLD, option II. A site keeps and sends one number per parameter more than in FedAvg."""
 
     kept: ClassVar[tuple[str, ...]] = (CONTROL,)
     sent: ClassVar[tuple[str, ...]] = (CONTROL,)

@@ -158,7 +158,7 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
     """What an ensemble makes of its networks' outputs: votes, and by them a decision.
 
     Args:
-        outputs: one a network that scores, all of the same exams.
+        outputs: one per network that scores, all of the same exams.
         settings: of the run that trained them.
     """
     chosen = method(settings.method)

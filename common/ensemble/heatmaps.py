@@ -148,7 +148,7 @@ def attributions(
                     progress(exam * len(modules) + number, exams * len(modules))
     if not all(total.isfinite().all() for total in sums):
         raise DataError(
-            "Expected finite attributions, got others: a network's weights or pictures are not finite"
+            "Expected finite attributions, got NaN or infinity: a network's weights or pictures are not finite"
         )
     return sums
 

@@ -3,7 +3,7 @@
 An ensemble is built once and asked many times. Where a network is small or the device fast, starting its
 operations costs more than computing them, and :mod:`common.ensemble.stacking` starts each once for all networks;
 where networks are large, that only costs cache. What is faster depends on the architecture, the number of
-pictures, the device and its threads, so both ways are tried once a process and the choice is kept. Their
+pictures, the device and its threads, so both ways are tried once per process and the choice is kept. Their
 answers differ by rounding only (at most 1e-4 in float32).
 
 Weights are kept once, for both ways: layer by layer they are copied into one tensor for all networks of an
@@ -142,7 +142,7 @@ class Stack:
         return torch.cat([stacked_logits(self.merged, part, count) for part in parts], dim=1)
 
     def fastest(self, pictures: Sequence[Float[Tensor, "n _ _ _"]]) -> Way:
-        """The faster way for so many pictures on so many threads; found by trial once a process.
+        """The faster way for so many pictures on so many threads; found by trial once per process.
 
         Where stacking does not pay for few pictures it does not for more, so these are tried first; and where one
         network takes long by itself, that alone is tried.

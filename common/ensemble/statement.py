@@ -5,7 +5,6 @@ The key is that of the centre's own certificate, the one that every site's conne
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,8 +14,9 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from pydantic import Field, ValidationError
+from pydantic import Field
 
+from common import signed_json
 from common.errors import VerificationError
 from common.methods.stages import NetworkResult
 from common.section import Section
@@ -68,7 +68,7 @@ class Statement(Section):
 
     def dump(self) -> str:
         """Canonical JSON: the text that is signed."""
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return signed_json.canonical(self.model_dump(mode="json"))
 
     @property
     def hashes(self) -> tuple[str, ...]:
@@ -102,7 +102,8 @@ def verified(
         centre.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
         raise VerificationError(
-            "Expected the certificate of this federation's centre under an ensemble, got another: it was exchanged "
+            "Expected the certificate of this federation's centre under an ensemble, got a different one: "
+            "it was replaced "
             "on its way, or comes from another federation"
         ) from None
     if now is not None and not centre.not_valid_before_utc <= now <= centre.not_valid_after_utc:
@@ -121,9 +122,10 @@ def verified(
             "Expected the centre's signature under an ensemble, it does not fit: something was changed since"
         ) from None
     try:
-        return Statement.model_validate_json(text)
-    except ValidationError:
+        return Statement.model_validate(signed_json.parse(text))
+    except ValueError:
         raise VerificationError(
-            "Expected a statement as this version of synofed writes it, got another: bring site and centre to one "
+            "Expected a statement as this version of synofed writes it, got a different one: bring site and "
+            "centre to the same "
             "version"
         ) from None

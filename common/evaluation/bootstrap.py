@@ -1,6 +1,6 @@
 """Intervals by resampling **patients**, without a loop over replicates.
 
-Exams of one patient are alike, so they are drawn together. Counting exams into one confusion matrix a patient
+Exams of one patient are alike, so they are drawn together. Counting exams into one confusion matrix per patient
 turns a bootstrap replicate into a weighted sum: with ``weights (replicates, patients)``, all replicates are
 one matrix product. Two systems that are weighted alike give a paired difference.
 
@@ -53,7 +53,7 @@ def patient_confusions(
     grades: int,
     patients: int,
 ) -> Int64[np.ndarray, "patients grades grades"]:
-    """One confusion matrix a patient (rows the reference); all zero for a patient without exams.
+    """One confusion matrix per patient (rows the reference); all zero for a patient without exams.
 
     Args:
         truth: reference grades 0 .. ``grades`` - 1, ``(exams,)``.
@@ -67,7 +67,7 @@ def patient_confusions(
     """
     rows, columns = checked_pair(truth, predicted, grades)
     if patient.shape != rows.shape or (patient.size and not 0 <= patient.min() <= patient.max() < patients):
-        raise DataError(f"Expected one patient index in 0..{patients - 1} an exam, got {patient.shape}.")
+        raise DataError(f"Expected one patient index in 0..{patients - 1} per exam, got {patient.shape}.")
     cells = (patient.astype(np.int64) * grades + rows) * grades + columns
     counts = np.bincount(cells, minlength=patients * grades * grades)
     return counts.astype(np.int64).reshape(patients, grades, grades)

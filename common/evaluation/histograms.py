@@ -1,6 +1,6 @@
 """Histograms of scores: all that a site tells about a network's validation.
 
-One histogram a class, in 256 equal bins: for a binary network of the predicted probability of class 1, for one
+One histogram per class, in 256 equal bins: for a binary network of the predicted probability of class 1, for one
 that tells all grades apart of the expected grade over the highest. Sites' histograms add up, and from the sum the
 centre reads the AUC (which round is best) and a threshold (Youden's index), without any exam's score leaving
 its site.

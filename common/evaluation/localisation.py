@@ -59,7 +59,7 @@ def localisation(
         DataError: for negative or non-finite heatmaps.
     """
     if not (np.isfinite(heatmaps).all() and (heatmaps >= 0).all()):
-        raise DataError("Expected finite heatmaps that are nowhere negative, got others")
+        raise DataError("Expected finite, non-negative heatmaps, got negative or non-finite values")
     flat = heatmaps.reshape(len(heatmaps), -1).astype(np.float64)
     used = flat.sum(axis=1) > 0
     share = flat[used] / flat[used].sum(axis=1, keepdims=True)

@@ -36,7 +36,7 @@ class Site:
     """One site's held-out exams, answered by two systems.
 
     Attributes:
-        alone: by the system that the site trained alone, a confusion matrix a patient
+        alone: by the system that the site trained alone, one confusion matrix per patient
             (``bootstrap.patient_confusions``).
         federated: by the federation, the same exams.
         draws: of the site's patients (``bootstrap.resamples``), as many replicates at every site.

@@ -35,7 +35,7 @@ Counts: TypeAlias = Int64[np.ndarray, "readers patients grades grades"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class ReaderMetric:
     """One metric of one reader, or its mean over the readers.
 
     Attributes:
@@ -92,7 +92,7 @@ def reader_confusions(
         for index, count in ((reader, readers), (patient, patients))
     ):
         raise DataError(
-            f"Expected a reader in 0..{readers - 1} and a patient in 0..{patients - 1} a reading."
+            f"Expected a reader in 0..{readers - 1} and a patient in 0..{patients - 1} for each reading."
         )
     each = bootstrap.patient_confusions(
         truth, graded, reader * patients + patient, grades=grades, patients=readers * patients
@@ -106,7 +106,7 @@ def rows(
     weights: Int64[np.ndarray, "replicates patients"],
     generator: np.random.Generator,
     permutations: int = paired.PERMUTATIONS,
-) -> list[Row]:
+) -> list[ReaderMetric]:
     """Every metric of every reader, and before them its mean over the readers.
 
     Args:
@@ -119,7 +119,7 @@ def rows(
     Raises:
         DataError: if a reader did not read the same exams in both conditions.
     """
-    table: list[Row] = []
+    table: list[ReaderMetric] = []
     for name, metric in metrics(next(iter(counts.values())).shape[-1]).items():
         score = partial(_row, name, metric, weights=weights, generator=generator, permutations=permutations)
         mean = score(None, counts)
@@ -140,7 +140,7 @@ def _row(
     weights: Int64[np.ndarray, "replicates patients"],
     generator: np.random.Generator,
     permutations: int,
-) -> Row:
+) -> ReaderMetric:
     difference = None
     if set(CONDITIONS) <= set(counts):
         difference = paired.compare(
@@ -151,7 +151,7 @@ def _row(
             generator=generator,
             permutations=permutations,
         )
-    return Row(
+    return ReaderMetric(
         metric=name,
         reader=reader,
         conditions={c: paired.estimate(metric, counts[c], weights) for c in CONDITIONS if c in counts},
@@ -159,7 +159,7 @@ def _row(
     )
 
 
-def _corrected(each: list[Row]) -> Iterator[Row]:
+def _corrected(each: list[ReaderMetric]) -> Iterator[ReaderMetric]:
     p = paired.holm([np.nan if row.difference is None else row.difference.p for row in each])
     for row, corrected in zip(each, p, strict=True):
         yield row if row.difference is None else replace(row, p_holm=float(corrected))

@@ -39,7 +39,7 @@ def weighted_auc(
     """
     p, y = np.asarray(scores, dtype=np.float64), np.asarray(labels).astype(bool)
     if p.ndim != 1 or p.shape != y.shape or p.shape != weights.shape[1:]:
-        raise DataError(f"Expected one score, label and weight an exam, got {p.shape}, {y.shape}.")
+        raise DataError(f"Expected one score, label and weight per exam, got {p.shape}, {y.shape}.")
     if not np.isfinite(p).all():
         raise DataError("Expected finite scores, got nan or infinity: leave out exams without a score.")
     if not p.size:

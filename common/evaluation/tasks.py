@@ -49,7 +49,7 @@ def task(probabilities: ArrayLike, labels: ArrayLike, thresholds: ArrayLike) -> 
     Args:
         probabilities: of class 1, ``(exams, networks)``.
         labels: 0/1 or boolean, ``(exams,)``.
-        thresholds: one a network; a probability **>=** threshold answers 1.
+        thresholds: one per network; a probability **>=** threshold answers 1.
 
     Raises:
         DataError: for shapes that do not fit, a number that is not finite, a label that is not 0 or 1.
@@ -90,7 +90,7 @@ def over_networks(values: ArrayLike) -> NetworkMean:
     """Mean over networks +- 1.96 sigma / sqrt(networks), with sigma the sample's (divided by networks - 1).
 
     Args:
-        values: one a network, ``(networks,)``; those that are nan are left out, and not counted.
+        values: one per network, ``(networks,)``; those that are nan are left out, and not counted.
     """
     given = np.asarray(values, dtype=np.float64)
     finite = given[np.isfinite(given)]
@@ -132,8 +132,8 @@ def _checked(
     y = np.asarray(labels)
     if p.ndim != 2 or (*y.shape, *cuts.shape) != p.shape:
         raise DataError(
-            "Expected probabilities (exams, networks) with a label an exam and a threshold a network, got shapes "
-            f"{p.shape}, {y.shape} and {cuts.shape}."
+            "Expected probabilities (exams, networks) with one label per exam and one threshold per network, got "
+            f"shapes {p.shape}, {y.shape} and {cuts.shape}."
         )
     if not (np.isfinite(p).all() and np.isfinite(cuts).all()):
         raise DataError("Expected finite numbers, got nan or infinity: leave out exams without a score.")

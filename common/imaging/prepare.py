@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -46,12 +48,18 @@ def picture(
     else:
         grey, mask = _split(cut(stored.float() / 255, parameters, image_px=image_px), image)
         grey = relight(grey, parameters)  # before painting: the flow's colour stays what it is
-    scale, offset, flow = torch.tensor(_CONSTANTS, device=stored.device)
+    scale, offset, flow = _constants(stored.device)
     if mask is not None:
         grey = grey * (1 - mask)
         offset = torch.addcmul(offset, mask.permute(0, 2, 3, 1), flow - offset)
     rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale).permute(0, 3, 1, 2)
     return rgb.contiguous(memory_format=torch.channels_last)  # which grey, once broadcast, already is
+
+
+@lru_cache
+def _constants(device: torch.device) -> Float[Tensor, "3 3"]:
+    with torch.inference_mode(False):  # scoring may ask first; training multiplies by them later
+        return torch.tensor(_CONSTANTS, device=device)
 
 
 def _split(values: Tensor, image: ImageSettings) -> tuple[Tensor, Tensor | None]:

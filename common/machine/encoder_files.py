@@ -158,7 +158,8 @@ def _tensors(path: Path, sha256: str, size_bytes: int, changed_ns: int) -> Mappi
     content = path.read_bytes()
     if hashlib.sha256(content).hexdigest() != sha256:
         raise VerificationError(
-            f"Expected {path} with the SHA-256 that {ABOUT} says, got another: restore both files or make them anew"
+            f"Expected {path} with the SHA-256 that {ABOUT} states, got a different one: restore both "
+            "files, or make them again"
         )
     return safetensors.torch.load(content)
 

@@ -1,6 +1,6 @@
 """RATING (Zhou et al., Patterns 2022): scoring models of binary networks, ECOC and MULTITUDE.
 
-One scoring model a fold: the fold's patients validate it, the others train it. In a scoring model each
+One scoring model per fold: the fold's patients validate it, the others train it. In a scoring model each
 measurement of g grades has g - 1 binary tasks (grade > 0, > 1, ...), each learnt by ``replicas`` networks that
 differ in their seed only. Published: 5 folds x 2 measurements x 3 tasks x 2 replicas = 60 networks.
 

@@ -41,11 +41,11 @@ class JigsawSettings(StageSettings):
 
 
 class RatingSettings(Section):
-    """RATING's ensemble (Zhou et al. 2022): one scoring model a fold, thresholds x replicas bits a measurement."""
+    """RATING's ensemble (Zhou et al. 2022): a scoring model per fold, thresholds x replicas bits per measurement."""
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     models: Positive | None = None
-    """Scoring models that are trained, one each for the first folds; ``None``: one a fold."""
+    """Scoring models that are trained, one each for the first folds; ``None``: one per fold."""
     replicas: Annotated[int, Field(ge=1, le=26)] = 2
     fusion: Literal["staged", "joint"] = "staged"
     """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""
@@ -76,7 +76,7 @@ class AndersenSettings(Section):
     """``frozen``: classifiers on ImageNet's features (published; needs ``network.weights``); ``trained``: the
     encoder is trained with each of them."""
     layers: Annotated[int, Field(ge=1, le=11)] = 11
-    """Candidates for the layer whose features are classified: the first so many of the backbone."""
+    """Candidates for the layer whose features are classified: the first N layers of the backbone."""
     learning_rates: Annotated[tuple[Rate, ...], Field(min_length=1)] = (
         1e-3, 7e-4, 5e-4, 3e-4, 2e-4,
     )  # fmt: skip
@@ -90,7 +90,7 @@ class ProbeSettings(Section):
     source: Literal["encoders", "torchvision"] = "encoders"
     """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
     encoders: Positive = 1
-    """Of the folder, the first so many."""
+    """How many encoders to use: the first ones of the folder."""
     augmentations: Positive = 1
     """Sets of augmented pictures; members of another set see other pictures."""
     initialisations: Positive = 3

@@ -146,7 +146,7 @@ def _initialise_otherwise(module: nn.Module, generator: torch.Generator) -> None
     reset = getattr(module, "reset_parameters", None)
     if reset is None:
         raise ConfigurationError(
-            f"Expected layers with reset_parameters() in a backbone of one's own, {type(module).__name__} has "
+            f"Expected layers with reset_parameters() in your backbone, {type(module).__name__} has "
             f"weights and none: write one that sets all of them"
         )
     with torch.random.fork_rng(devices=[]):  # such layers draw from the global generator only

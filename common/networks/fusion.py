@@ -1,4 +1,4 @@
-"""RATING's networks: one backbone an image, and a head over their features."""
+"""RATING's networks: one backbone per image, and a head over their features."""
 
 from __future__ import annotations
 

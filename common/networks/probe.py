@@ -14,7 +14,7 @@ from common.settings import NetworkSettings
 
 
 class ProbeNetwork(nn.Module):
-    """One backbone an image, a public projection ("neck") of their features, and a linear head.
+    """One backbone per image, a public projection ("neck") of their features, and a linear head.
 
     The features of a picture are scaled to unit length, by nothing but themselves: a head's gradient over one picture
     is then at most 2 long, whatever the picture (softmax minus one-hot is at most sqrt(2), the input with its bias

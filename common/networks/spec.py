@@ -21,7 +21,7 @@ class Target(Section):
 
     Attributes:
         measurement: the graded column, for example ``hypertrophy``, or ``combined``.
-        kind: ``binary`` (grade > ``threshold``), ``nominal`` (one class a grade), or ``permutation`` (of an
+        kind: ``binary`` (grade > ``threshold``), ``nominal`` (one class per grade), or ``permutation`` (of an
             image's tiles; needs no grade).
         threshold: for ``binary``, the grade that is exceeded, 0 .. grades - 2.
         classes: the number of output classes; 2 for ``binary``.

@@ -56,7 +56,7 @@ def decide(votes: Numbers, *, values: Sequence[int], is_valid: Callable[[tuple[i
     Args:
         votes: grades voted, whole numbers of shape ``(exams, models, measurements)``.
         values: the number of grades of each measurement; for RATING ``(4, 4)``.
-        is_valid: whether a combination, one grade a measurement, can be; called once for each of them.
+        is_valid: whether a combination, one grade per measurement, can be; called once for each of them.
 
     Raises:
         GradeError: for votes of another shape or out of range, or if no combination is valid.

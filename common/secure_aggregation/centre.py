@@ -249,7 +249,9 @@ class Attempt:
 
     def _fits(self, reply: Reply, fits: bool) -> None:
         if not fits:
-            raise UpdateError(f"Expected {reply.site}'s reply for the sites of this attempt, got another")
+            raise UpdateError(
+                f"Expected {reply.site}'s reply for the sites of this attempt, got one for different sites"
+            )
 
     def _self_key(self, site: str, seed: bytes) -> bytes:
         said = cast(SharesReply, self._replies["shares"][site]).commitment

@@ -44,7 +44,7 @@ def quantise(
     """Clipped vectors on a grid of ``norm / norm_steps``, each rounded to nearest, then clipped on the integers.
 
     Args:
-        rows: one vector a patient, clipped to ``norm``; what is not will be.
+        rows: one vector per patient, clipped to ``norm``; what is not will be.
         norm: the clipping norm, > 0.
         norm_steps: the same in grid steps, 1 .. 2^30.
 

@@ -38,7 +38,8 @@ class Identity:
         own = self.key.public_key().public_bytes_raw().hex()
         if self.peers.get(self.site, own) != own:
             raise ConfigurationError(
-                f"Expected {self.site} in [peers] with this site's own key {own:.16}, got another: correct site.toml"
+                f"Expected {self.site} in [peers] with this site's own key {own:.16}, got a different one: "
+                "correct site.toml"
             )
         known = self.known
         for name, key in known.items():

@@ -168,7 +168,7 @@ def delta_correction(epsilon: float | int, *, rounds: int, length: int, shares: 
         epsilon: of all the rounds.
         rounds: how many sums are released.
         length: numbers in a sum.
-        shares: draws in a sum, at most; one a site, more for a site that bears all the noise.
+        shares: draws in a sum, at most; one per site, more for a site that bears all the noise.
         variance: the smallest one of a share.
     """
     logarithm = log10_delta_correction(

@@ -108,7 +108,7 @@ class PrivateSum:
         """What a site puts under its masks.
 
         Args:
-            gradients: one a patient who takes part, clipped to ``max_grad_norm``; none is as good as any.
+            gradients: one per patient who takes part, clipped to ``max_grad_norm``; none is as good as any.
             noise: a share, or all of it where too few peers are known.
             entropy: 32 fresh bytes from the operating system, for this attempt only.
 

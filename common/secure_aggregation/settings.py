@@ -74,7 +74,7 @@ def objection(
         )
     if noise == "gaussian" and method != "probe":
         return (
-            f'[federation.secure] with [privacy] needs method "probe", one clipped sum a round; got {method!r}: '
+            f'[federation.secure] with [privacy] needs method "probe", one clipped sum per round; got {method!r}: '
             f"remove one of the two sections"
         )
     return None

@@ -230,7 +230,7 @@ def check_masked(state: State, request: MaskedRequest) -> None:
     if request.senders != tuple(name for name in request.sharers if name != state.site) or len(
         request.ciphertexts
     ) != len(request.senders):
-        raise VerificationError("Expected the shares of every other site that made some, got others")
+        raise VerificationError("Expected the shares of every other site that made some, got different ones")
     _opened(state, request)
 
 
@@ -257,7 +257,7 @@ def unmask(state: State, request: UnmaskRequest, *, identity: Identity) -> tuple
     _expect(state, request)
     _check_order(request.signers, what="signers")
     if len(request.signers) != len(request.signatures) or not set(request.signers) <= set(state.survivors):
-        raise VerificationError("Expected a signature of each of some survivors, got others")
+        raise VerificationError("Expected signatures of survivors, one each, got different ones")
     for signer, signature in zip(request.signers, request.signatures, strict=True):
         check_survivors(signer, signature, lists=_lists(state), known=identity.known)
     if len(request.signers) < state.terms.threshold:

@@ -7,9 +7,9 @@ key, so sites with other terms, or another round, have nothing in common.
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import asdict, dataclass
 
+from common import signed_json
 from common.errors import ConfigurationError
 
 PROTOCOL = 2
@@ -100,5 +100,4 @@ def digest(kind: str, content: object) -> str:
 
 def statement(kind: str, content: object) -> bytes:
     """The bytes that are signed or hashed: a domain, the kind, and canonical JSON."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return DOMAIN + kind.encode() + b"\n" + text.encode()
+    return DOMAIN + kind.encode() + b"\n" + signed_json.canonical(content).encode()

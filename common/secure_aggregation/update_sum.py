@@ -128,7 +128,7 @@ class UpdateSum:
             histograms = reply.histograms
         if histograms.size and not 0 <= histograms.min() <= histograms.max() <= self.secure.most_examples:
             raise UpdateError(
-                f"Expected 0..{self.secure.most_examples} scores in a bin of {name}, got others"
+                f"Expected 0..{self.secure.most_examples} scores in a bin of {name}, got a value outside"
             )
         yield histograms.reshape(-1)
 

@@ -85,7 +85,7 @@ def _pictures(
     image_px = settings.network.image_px
     ranges = settings.training.augmentation
     for name in settings.spec.images:
-        stored = data.images[name][exams].to(settings.device, non_blocking=True)
+        stored = data.images[name].index_select(0, exams).to(settings.device, non_blocking=True)
         parameters = None
         if generator is not None and ranges is not None:
             parameters = augment.draw(

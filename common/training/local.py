@@ -33,7 +33,7 @@ class LocalUpdate:
         update: trained minus received weights, on the CPU.
         num_examples: training exams before resampling; 0 where a class was missing and nothing was trained.
         loss: mean over the steps; NaN if there was none.
-        extra: further arrays that an algorithm sends, by name, one value a parameter each.
+        extra: further arrays that an algorithm sends, by name, one value per parameter each.
     """
 
     update: Float32[Tensor, " size"]
@@ -117,7 +117,7 @@ def accuracy(
     exams: Int[Tensor, " n"],
     settings: LocalSettings,
 ) -> float:
-    """Share of exams (for a jigsaw network: of puzzles, one an exam) whose most probable class is right."""
+    """Share of exams (for a jigsaw network: of puzzles, one per exam) whose most probable class is right."""
     scores, classes = _scored(weights, data, exams, settings)
     return float((scores.argmax(dim=1) == classes).float().mean())
 

@@ -113,5 +113,5 @@ def _hours(text: str) -> tuple[tuple[int, int], ...]:
     except (ValueError, TypeError):
         raise UpdateError("Expected hours as pairs of minutes of the week, got something else") from None
     if any(not 0 <= start < end <= WEEK_MINUTES for start, end in windows):
-        raise UpdateError(f"Expected hours within the {WEEK_MINUTES} minutes of a week, got others")
+        raise UpdateError(f"Expected hours within the {WEEK_MINUTES} minutes of a week, got values outside")
     return windows

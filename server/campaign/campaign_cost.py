@@ -45,13 +45,13 @@ class StageCost:
     """A stage of a campaign.
 
     Bytes are those of weights, updates, what else the algorithm sends, and histograms. Names, hashes and
-    signatures, less than a kilobyte a network, are not counted; nor is the one round of handshakes. Histograms are
+    signatures, less than a kilobyte per network, are not counted; nor is the one round of handshakes. Histograms are
     counted as if every site permitted them.
 
     Attributes:
         after: stages that its networks start from.
         networks: of the stage.
-        groups: requests a round and site, each with one reply.
+        groups: requests per round and site, each with one reply.
         parameters: of all networks.
         rounds: that train; one more scores the final weights.
         request_bytes: the largest message to a site.

@@ -1,7 +1,7 @@
 """Gives a finished campaign's ensemble to the sites that trained it, signed with the centre's key.
 
-A site says which arrays it lacks, and gets them, so many a message as ``federation.group_bytes`` allows, until it has
-all. The networks are read from their files for each message: nothing of them stays in memory.
+A site says which arrays it lacks, and gets them, as many per message as ``federation.group_bytes`` allows, until it
+has all. The networks are read from their files for each message: nothing of them stays in memory.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ def _acknowledged(
     if not reply.missing:
         return RECEIVED
     if not set(reply.missing) <= set(ensemble.sizes):
-        raise UpdateError("Expected hashes of the ensemble's arrays, got others")
+        raise UpdateError("Expected hashes of the ensemble's arrays, got different ones")
     progress = not set(reply.missing) & set(ask.hashes)
     ask.hashes, ask.request_id = ensemble.chunk(reply.missing), secrets.token_hex(16)
     ask.messages.clear()

@@ -21,7 +21,7 @@ class NetworkLibrary:
     """A folder of trained networks, shared by runs over the same sites.
 
     Args:
-        folder: of the files, one a network, named by its key.
+        folder: of the files, one per network, named by its key.
         fingerprints: of the data of each site that trains.
     """
 

@@ -9,7 +9,9 @@ from server.cli import federation_cli, run_cli, up_cli
 federation = typer.Typer(
     help="The coordinating centre: certificates, sites, and the running service.", no_args_is_help=True
 )
-run = typer.Typer(help="Campaigns of the coordinating centre.", no_args_is_help=True)
+run = typer.Typer(
+    help="The coordinating centre's campaigns: submit, watch, stop, resume.", no_args_is_help=True
+)
 
 
 @federation.callback()

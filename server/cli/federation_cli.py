@@ -41,17 +41,20 @@ def register(federation: typer.Typer) -> None:
 
 
 def provision(
-    name: Annotated[str, typer.Option(help="What sites and their officers see.")],
-    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="What hospitals connect to.")],
+    name: Annotated[str, typer.Option(help="The federation's name, as sites and their officers see it.")],
+    address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address that hospitals connect to.")],
     home: HomeOption = DEFAULT_HOME,
     listen: Annotated[
         str,
-        typer.Option(metavar="HOST:PORT", help="What the proxy binds, if not the address's port everywhere."),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where the proxy listens; default: the address's port on all interfaces.",
+        ),
     ] = "",
-    superlink_port: Annotated[int, typer.Option(help="Of the SuperLink, on loopback only.")] = 28000,
+    superlink_port: Annotated[int, typer.Option(help="The SuperLink's port, on loopback only.")] = 28000,
     as_json: JsonOption = False,
 ) -> None:
-    """Make the certificate authority, the server's certificate and the registry; what exists is kept."""
+    """Create the certificate authority, the server's certificate and the registry. Existing ones are kept."""
     now = _now()
     done = provisioning.provision(
         home, name=name, address=address, listen=listen, superlink_port=superlink_port, now=now
@@ -84,12 +87,12 @@ def provision(
 def invite(
     site: Annotated[str, typer.Argument(metavar="SITE", help="The site's name in the federation.")],
     out: Annotated[
-        Path | None, typer.Option(help="The file to write; SITE.invitation.json if not given.")
+        Path | None, typer.Option(help="Invitation file to write; default: SITE.invitation.json.")
     ] = None,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the one file that a site needs to join; inviting it again makes the former one useless."""
+    """Write the one file that a site needs to join. Inviting a site again invalidates its previous invitation."""
     now = _now()
     path = out or Path(f"{site}.invitation.json")
     _check_replaceable(path)
@@ -119,12 +122,12 @@ def invite(
 def accept(
     request: Annotated[Path, typer.Argument(metavar="REQUEST", help="The site's request.json.")],
     fingerprint: Annotated[
-        str, typer.Option(help="Of the site's keys, as the site read it out; another is refused.")
+        str, typer.Option(help="Fingerprint of the site's keys, as the site read it out; refuse any other.")
     ] = "",
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a site with the keys of its request; accepted once, a request changes nothing again."""
+    """Register a site with the keys in its request. Accepting the same request again changes nothing."""
     now = _now()
     site = enrolment.accept(home, _read(request), fingerprint=fingerprint, now=now)
     validity = provisioning.validity(home, now=now)
@@ -145,7 +148,7 @@ def revoke(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Shut a site out, and its keys for ever; no other site notices."""
+    """Shut a site out and bar its keys for good. Other sites are not affected."""
     now = _now()
     revoked = enrolment.revoke(home, site, now=now)
     validity = provisioning.validity(home, now=now)
@@ -159,7 +162,7 @@ def revoke(
 
 
 def sites(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Show the sites, and how long the certificates can be used."""
+    """List the sites, and how long the certificates remain valid."""
     validity = provisioning.validity(home, now=_now())
     known = Registry.open(home).sites()
     if as_json:
@@ -177,7 +180,7 @@ def sites(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
 
 
 def renew(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Renew the server's certificate; sites need do nothing, and a running service takes it up."""
+    """Renew the server's certificate. Sites need do nothing; a running service picks it up."""
     validity = provisioning.renew(home, now=_now())
     if as_json:
         _print_json({"home": str(home)}, validity)
@@ -211,7 +214,7 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise DataError(f"Expected a site's request at {path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise DataError(f"Expected a site's request.json in {path}, got something that is no text") from None
+        raise DataError(f"Expected a site's request.json in {path}, got a file that is not text") from None
 
 
 def _check_replaceable(path: Path) -> None:

@@ -19,7 +19,7 @@ from server.runs import submit as submitting
 from server.runs.runs import ENDED, EXIT_CODES, Run, all_of, find
 
 LOOK_S = 1.0
-Name = Annotated[str, typer.Argument(metavar="CAMPAIGN")]
+Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The campaign's name.")]
 
 
 def register(run: typer.Typer) -> None:
@@ -32,16 +32,22 @@ def register(run: typer.Typer) -> None:
 
 
 def submit(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML, as in configs/.")],
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG", help="TOML configuration, for example configs/federation.toml."),
+    ],
     home: HomeOption = DEFAULT_HOME,
-    sites: Annotated[str, typer.Option(help="Registered sites, with commas; all by default.")] = "",
+    sites: Annotated[str, typer.Option(help="Registered sites, comma-separated; default: all.")] = "",
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Replace a setting; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended, and exit as it ended.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for its end and exit with its exit code, as `watch` does.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Submit a campaign; the running centre starts it."""
+    """Submit a campaign. The running centre starts it."""
     settings = configuration.load(config, overrides=overrides or ())
     chosen = [name for name in sites.split(",") if name]
     run = submitting.submit(Home(home), settings, sites=chosen)
@@ -64,10 +70,10 @@ def submit(
 def watch(
     campaign: Name,
     home: HomeOption = DEFAULT_HOME,
-    once: Annotated[bool, typer.Option("--once", help="Show how it stands, and leave.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Show its current state and exit.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Watch a campaign until it has ended; exits with 0 (all sites), 7 (a subset) or 1 (failed or stopped)."""
+    """Watch a campaign until it ends. Exits with 0 (all sites), 7 (a subset of them) or 1 (failed or stopped)."""
     run = find(Home(home), campaign)
     if not once:
         _wait(run, as_json=as_json)
@@ -78,7 +84,7 @@ def watch(
 
 
 def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """All campaigns and how they stand."""
+    """List all campaigns and their state."""
     runs = all_of(Home(home))
     if as_json:
         typer.echo(json.dumps([run_view.facts(run) for run in runs]))
@@ -87,12 +93,12 @@ def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> N
 
 
 def stop(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Stop a campaign; resume goes on from its last aggregated round."""
+    """Stop a campaign. `resume` continues from its last aggregated round."""
     _said(submitting.stop(Home(home), campaign), "will be stopped", as_json=as_json)
 
 
 def resume(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Go on with a campaign that was stopped or failed, or do not wait for its next try."""
+    """Resume a campaign that was stopped or failed, or retry now one that is waiting to be retried."""
     _said(submitting.resume(Home(home), campaign), "will go on", as_json=as_json)
 
 

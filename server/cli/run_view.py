@@ -54,7 +54,7 @@ def line(run: Run) -> str:
 
 
 def overview(runs: Sequence[Run]) -> RenderableType:
-    """A table, a row a campaign."""
+    """A table with one row per campaign."""
     if not runs:
         return Text("No campaign yet: synofed run submit CONFIG")
     table = Table(box=box.SIMPLE)

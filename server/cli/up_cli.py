@@ -32,10 +32,12 @@ def register(federation: typer.Typer) -> None:
 
 def up(
     home: HomeOption = DEFAULT_HOME,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Without TLS; never for hospitals.")] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Serve without TLS, for trials on one machine only.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the centre until SIGTERM or Ctrl-C: proxy, SuperLink, and the campaigns that were submitted."""
+    """Run the centre until SIGTERM or Ctrl-C: the proxy, the SuperLink and all submitted campaigns."""
     from server.service.up import Centre  # noqa: PLC0415  flwr
 
     paths = Home(home)
@@ -53,7 +55,7 @@ def up(
 
 
 def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
-    """Whether the centre is up, which sites are connected, and how its campaigns stand."""
+    """Show whether the centre is up, which sites are connected, and how its campaigns are doing."""
     paths = Home(home)
     federation = paths.federation()
     process, seen, runs = presence.up_by(paths), presence.read(paths), all_of(paths)

@@ -74,7 +74,7 @@ class Home:
 
     @property
     def receipts(self) -> Path:
-        """The highest receipt of each site and campaign, over all runs: a folder a site."""
+        """The highest receipt of each site and campaign, over all runs: one folder per site."""
         return self.path / "receipts"
 
     @property
@@ -109,7 +109,7 @@ class Home:
 
     @property
     def runs(self) -> Path:
-        """A folder a campaign."""
+        """One folder per campaign."""
         return self.path / "runs"
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from common.errors import ConfigurationError
-from common.machine import atomic
+from common.machine import atomic, file_lock
 from common.section import Section
 from common.settings import describe
 from server.federation.home import Home
@@ -125,8 +124,7 @@ def lock(home: Path) -> Iterator[None]:
     """
     path = Home(home).registry.with_name(".registry.lock")
     try:
-        with path.open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released by close
+        with file_lock.hold(path, mode=0o666):
             yield
     except OSError as error:
         raise ConfigurationError(

@@ -15,7 +15,7 @@ SHARE = "accuracy"
 
 
 def rows(content: Content) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
-    """A row an image; none where heatmaps were not compared with the truth."""
+    """One row per image; none where heatmaps were not compared with the truth."""
     for name, block in ((content.metrics.get("heatmaps") or {}).get("images") or {}).items():
         empty = f"\n{block['empty']} exams without a heatmap left out" if block["empty"] else ""
         shares = [_share(block[key]) for key in ("inside", "chance")]

@@ -16,7 +16,7 @@ Request = TrainRequest | SumRequest
 
 
 class Rounds(Protocol):
-    """One group: :meth:`requests` -> :meth:`accept` or :meth:`drop` once a site -> :meth:`close`, until ``done``."""
+    """One group: :meth:`requests`, :meth:`accept` or :meth:`drop` once per site, :meth:`close`, until ``done``."""
 
     @property
     def name(self) -> str:

@@ -73,7 +73,7 @@ class Entry:
 
 
 class Journal:
-    """The rounds of one group, one file a round: ``<folder>/<group>/round_0007.safetensors``.
+    """The rounds of one group, one file per round: ``<folder>/<group>/round_0007.safetensors``.
 
     A file holds weights and entry together, so one rename commits both. Kept are the last round and the rounds
     that are the best of some network. What an algorithm keeps beside the weights (moments, control variates) is

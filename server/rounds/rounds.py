@@ -71,7 +71,7 @@ class _Round:
 class GroupRounds:
     """One group from its journal's last round to its selected weights.
 
-    ``request`` -> ``accept`` or ``drop`` once a site -> ``close``, until ``done``. Round ``rounds + 1`` trains
+    ``request`` -> ``accept`` or ``drop`` once per site -> ``close``, until ``done``. Round ``rounds + 1`` trains
     nothing: it scores the final weights, so that the last round can be selected too.
     """
 
@@ -264,7 +264,9 @@ class GroupRounds:
     def _check(self, reply: TrainReply, *, site: str) -> None:
         current = self._current()
         if reply.request_id != current.request_id or reply.site != site:
-            raise UpdateError(f"Expected the reply of {site} to request {current.request_id}, got another's")
+            raise UpdateError(
+                f"Expected the reply of {site} to request {current.request_id}, got a reply to a different one"
+            )
         if set(reply.networks) != set(self.group.layouts):
             raise UpdateError(
                 f"Expected updates of {sorted(self.group.layouts)}, got {sorted(reply.networks)}"

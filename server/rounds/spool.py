@@ -26,7 +26,7 @@ class SpooledUpdate:
 
 
 class Spool:
-    """The replies of one group's current round, one file a site."""
+    """The replies of one group's current round, one file per site."""
 
     def __init__(self, folder: Path, group: str) -> None:
         self._folder = folder / group

@@ -1,4 +1,4 @@
-"""The rounds of one group under secure aggregation: five exchanges a round, of which the centre learns one sum.
+"""The rounds of one group under secure aggregation: five exchanges per round, of which the centre learns one sum.
 
 The same face towards the loop as :class:`server.rounds.rounds.GroupRounds`: an exchange is asked, answered and
 closed like a round there, but only the last one commits a round.
@@ -207,7 +207,9 @@ class SumRounds:
         request_id = sum_request_id(current.context, self._phase(current))
         try:
             if reply.request_id != request_id or reply.site != site:
-                raise UpdateError(f"Expected the reply of {site} to request {request_id}, got another's")
+                raise UpdateError(
+                    f"Expected the reply of {site} to request {request_id}, got a reply to a different one"
+                )
             attempt.accept(site, reply.says)
         except (UpdateError, VerificationError) as error:
             self.drop(site, str(error))

@@ -101,7 +101,9 @@ def _receipts(path: Path, plan_hash: str) -> tuple[list[Kept], Check]:
 def _fits(one: Kept, before: Sequence[Kept], *, plan_hash: str, site: str, where: str) -> None:
     receipt = one.receipt
     if receipt.site != site or receipt.plan_hash != plan_hash:
-        raise VerificationError(f"{where}: expected a receipt of {site} for this run's plan, got another's")
+        raise VerificationError(
+            f"{where}: expected a receipt of {site} for this run's plan, got one for a different plan"
+        )
     for other in before:
         if other.public_key != one.public_key:
             raise VerificationError(f"{where}: another key signed it than the lines before")
@@ -192,7 +194,7 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
         if answer.reply_hash in seen or (settings.private and closing):
             continue
         if not settings.private and seen:
-            continue  # one booking a campaign
+            continue  # one booking per campaign
         seen.add(answer.reply_hash)
         event, facts = chain.UNBOUNDED, _unbounded(answer)
         if planned is not None and settings.private:

@@ -16,12 +16,11 @@ import tomli_w
 
 from common import settings as configuration
 from common.errors import BusyError, CampaignError, ConfigurationError
-from common.machine import atomic
+from common.machine import atomic, file_lock
+from common.machine.file_lock import LockedError
 from common.privacy.planning import notice
 from common.settings import Settings
 from common.version import VERSION
-from server.federation import file_lock
-from server.federation.file_lock import LockedError
 from server.rounds.journal import RoundRecord
 
 PACKAGES = ("torch", "flwr", "numpy", "scikit-learn")

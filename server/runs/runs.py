@@ -130,7 +130,7 @@ class Run:
 
     @property
     def log(self) -> Path:
-        """What happened, a line an event; sites stand in it by their registered names."""
+        """What happened, one line per event; sites stand in it by their registered names."""
         return self.path / "log.txt"
 
     def settings(self) -> Settings:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
-from common.machine import atomic
+from common.machine import atomic, file_lock
 from common.section import Section
-from server.federation import file_lock
 from server.federation.home import Home
 from server.runs.runs import now
 

@@ -48,7 +48,7 @@ def services(home: Home, *, port: int) -> tuple[Service, Service]:
         Service(
             name="superlink",
             command=lambda: superlink,
-            environment={**flower, "FLWR_LOG_LEVEL": "WARNING"},  # else a line a request
+            environment={**flower, "FLWR_LOG_LEVEL": "WARNING"},  # else a line per request
             log=made.folder / "superlink.log",
         ),
         Service(

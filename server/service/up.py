@@ -15,10 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from common.errors import ConfigurationError, ConnectionLostError, SynofedError
-from common.machine import loopback
+from common.machine import file_lock, loopback
+from common.machine.file_lock import LockedError
 from common.machine.processes import Backoff, Service, until_signalled
-from server.federation import file_lock
-from server.federation.file_lock import LockedError
 from server.federation.home import Federation, Home
 from server.federation.registry import Registry
 from server.runs.runs import ENDED, Attempts, CampaignStatus, Run, all_of

@@ -18,13 +18,14 @@ FOLDER = Path("encoders")
 
 def pretrain(
     config: Annotated[Path, typer.Argument(help="A TOML file, for example configs/pretrain.toml.")],
-    out: Annotated[Path | None, typer.Option(help="Folder to be made; default encoders/<name>.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to create; default: encoders/<name>.")] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, replaces a setting; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Train public encoders on phantoms, for private campaigns to build on: they cost no privacy."""
+    """Train public encoders on phantoms, for private campaigns to build on. They cost no privacy."""
     settings = configuration.load(config, overrides=overrides or [])
     with Display(Console(stderr=True, quiet=as_json)) as display:
         made = encoders.pretrain(settings, out=out or FOLDER / settings.name, display=display)
@@ -34,7 +35,7 @@ def pretrain(
         typer.echo(json.dumps({"folder": str(made.folder), "reused": made.reused, **facts}))
         return
     table = Table(title=f"Public encoders in {made.folder}{', made before' if made.reused else ''}")
-    for title in ("reads", "encoder", "numbers an exam", "its own kappa on phantoms held out"):
+    for title in ("reads", "encoder", "numbers per exam", "its own kappa on phantoms held out"):
         table.add_column(title, justify="right" if title != "reads" else "left")
     for name, kappas in about.kappa.items():
         for number, kappa in enumerate(kappas):

@@ -25,22 +25,29 @@ def audit(
     folder: Annotated[Path, typer.Argument(metavar="RUN|SITE_FOLDER", help="A run's folder, or a site's.")],
     sites: Annotated[
         list[Path] | None,
-        typer.Option("--site", help="A further site's folder; of a run, one of its own. Repeatable."),
+        typer.Option(
+            "--site", help="Another site's folder or, with a run, one of the run's sites; repeatable."
+        ),
     ] = None,
     kept: KeptReceipts = None,
     noted: Noted = None,
     promise: Annotated[
-        Path | None, typer.Option(help="JSON that `privacy plan --dpia` wrote: promised beside done.")
+        Path | None,
+        typer.Option(help="JSON that `privacy plan --dpia` wrote, to compare with what was done."),
     ] = None,
     empirical: Annotated[
-        bool, typer.Option("--empirical", help="Also rehearse the private step, with canaries.")
+        bool, typer.Option("--empirical", help="Also attack a rehearsal of the private step, with canaries.")
     ] = False,
-    canaries: Annotated[int, typer.Option(min=10, max=1_000_000, help="Of the rehearsal.")] = 1000,
+    canaries: Annotated[
+        int, typer.Option(min=10, max=1_000_000, help="Number of canaries in the rehearsal.")
+    ] = 1000,
     affected_by: Annotated[
         str | None,
-        typer.Option(metavar="VERSION", help="List what this version released, and stop there."),
+        typer.Option(metavar="VERSION", help="Only list what this version of synofed released."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the report; default: the audited one.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; default: the audited folder.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute every claim about privacy from ledger, receipts and plan, and write a report."""

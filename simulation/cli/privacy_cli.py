@@ -7,7 +7,7 @@ import typer
 from simulation.cli import privacy_audit_cli, privacy_export_cli, privacy_plan_cli, privacy_verify_cli
 
 privacy = typer.Typer(
-    help="What differential privacy costs, and whether what was claimed of it holds.", no_args_is_help=True
+    help="Differential privacy: plan what it costs, check that its claims hold.", no_args_is_help=True
 )
 privacy.command("plan")(privacy_plan_cli.plan)
 privacy.command("audit")(privacy_audit_cli.audit)

@@ -11,14 +11,14 @@ import typer
 
 def export(
     folder: Annotated[Path, typer.Argument(metavar="RUN|SITE_FOLDER", help="A run's folder, or a site's.")],
-    out: Annotated[Path, typer.Option(help="The bundle to be written, .zip.")],
+    out: Annotated[Path, typer.Option(help="Bundle to write, a .zip file.")],
     kept: Annotated[
         list[Path] | None,
-        typer.Option("--receipts", help="The centre's receipts/SITE.jsonl of a run; repeatable."),
+        typer.Option("--receipts", help="A run's receipts/SITE.jsonl, from the centre; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Pack ledger, keys, receipts, policy, plans and report; no patient, no picture, no secret."""
+    """Pack ledger, public keys, receipts, policy, plans and report: no patients, no pictures, no secrets."""
     from client.ledger import issued_receipts  # noqa: PLC0415
     from simulation.privacy import evidence_bundle, privacy_audit  # noqa: PLC0415  accounting: seconds
 

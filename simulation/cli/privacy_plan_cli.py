@@ -33,30 +33,35 @@ USUAL_DELTA = 1e-5
 
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    patients: Annotated[int, typer.Option(max=10**9, help="Training patients of all sites together.")],
-    sites: Annotated[int, typer.Option(max=10**6, help="Sites that they are spread over.")],
+    patients: Annotated[
+        int, typer.Option(max=10**9, help="Number of training patients, all sites together.")
+    ],
+    sites: Annotated[int, typer.Option(max=10**6, help="Number of sites they are spread over.")],
     epsilon: Annotated[
-        float | None, typer.Option(help="That no patient shall exceed: finds the noise.")
+        float | None, typer.Option(help="Epsilon that no patient may exceed; the plan finds the noise.")
     ] = None,
-    noise_multiplier: Annotated[float | None, typer.Option(help="Of each step: finds epsilon.")] = None,
+    noise_multiplier: Annotated[
+        float | None, typer.Option(help="Noise multiplier of each step; the plan finds epsilon.")
+    ] = None,
     delta: Annotated[
-        float | None, typer.Option(help="Default: privacy.delta of the configuration, or 1e-5.")
+        float | None, typer.Option(help="Delta; default: the configuration's privacy.delta, or 1e-5.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
     ] = None,
     annex: Annotated[
         Path | None,
         typer.Option(
-            "--dpia", metavar="FILE.html", help="Write the annex to be signed, and .json beside it."
+            "--dpia", metavar="FILE.html", help="Write the annex to be signed, and its .json next to it."
         ),
     ] = None,
     site_folder: Annotated[
-        Path | None, typer.Option(help="Of the site whose annex it is: takes up its policy.")
+        Path | None, typer.Option(help="Folder of the site that signs the annex, to include its policy.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Say what differential privacy costs, design by design, before anything is spent."""
+    """Show what differential privacy would cost, design by design, before anything is spent."""
     if epsilon is not None and noise_multiplier is not None:
         raise typer.BadParameter("Expected --epsilon or --noise-multiplier, not both")
     if site_folder is not None and annex is None:

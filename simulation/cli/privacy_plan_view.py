@@ -8,7 +8,7 @@ from itertools import groupby
 
 from rich.text import Text
 
-from common.privacy.planning.budget_plan import Plan, Row
+from common.privacy.planning.budget_plan import DesignCost, Plan
 from common.privacy.planning.dpia import odds_in_words, section
 from common.privacy.planning.noise_ratio import MEANING
 from common.settings import Settings
@@ -94,7 +94,7 @@ def lines(settings: Settings, plan: Plan) -> Iterator[str]:
     privacy = settings.privacy
     if privacy is not None and privacy.patients != round(plan.cohort.a_site):
         yield (
-            f"The configuration divides by {privacy.patients} patients a site, this plan has "
+            f"The configuration divides by {privacy.patients} patients per site, this plan has "
             f"{plan.cohort.a_site:.4g}: that scales the steps, not the privacy."
         )
     if not settings.private or (privacy is not None and row.noise_multiplier != privacy.noise_multiplier):
@@ -130,10 +130,10 @@ def as_json(settings: Settings, plan: Plan) -> dict[str, object]:
     }
 
 
-def _cells(rows: Sequence[Row], plan: Plan) -> Iterator[str | Text]:
+def _cells(rows: Sequence[DesignCost], plan: Plan) -> Iterator[str | Text]:
     """A design, with one line for each way to add noise."""
     row = rows[0]
-    steps = f"{row.design.weights:,} numbers as one, {row.design.charged:,} steps a patient"
+    steps = f"{row.design.weights:,} numbers as one, {row.design.charged:,} steps per patient"
     configured = ("\nas configured", "bold") if row.design == plan.chosen.design else ""
     yield Text.assemble(row.design.title, (f"\n{steps}", "dim"), configured)
     yield f"{row.noise_multiplier:.4g}"

@@ -13,12 +13,14 @@ from client.cli.cli_options import AsJson, KeptReceipts, Noted
 
 
 def verify(
-    place: Annotated[Path, typer.Argument(metavar="FOLDER|BUNDLE", help="A site's, a run's, or a bundle.")],
+    place: Annotated[
+        Path, typer.Argument(metavar="FOLDER|BUNDLE", help="A site's or run's folder, or a bundle.")
+    ],
     kept: KeptReceipts = None,
     noted: Noted = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify on the files alone; exit code 8 names the first bad line."""
+    """Verify chain, signatures, debits and totals offline. Exits with 8 and names the first bad line."""
     from simulation.privacy import privacy_audit, privacy_verify  # noqa: PLC0415  accounting: seconds
 
     given = privacy_audit.Given(receipts=tuple(kept or ()), noted=tuple(noted or ()))

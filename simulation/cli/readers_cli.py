@@ -24,18 +24,18 @@ READINGS = "simulated_readings.csv"
 def readers(
     table: Annotated[
         Path | None,
-        typer.Argument(metavar="CSV", help="exam_id, reader, condition, grades; a row a reading."),
+        typer.Argument(metavar="CSV", help="Readings, one row each: exam_id, reader, condition, grades."),
     ] = None,
     truth: Annotated[
-        Path | None, typer.Option(help="CSV with exam_id and truth_<measurement>, if not in the first.")
+        Path | None, typer.Option(help="CSV with exam_id and truth_<measurement>, if the readings lack them.")
     ] = None,
     simulate: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Draw simulated readers of a run's phantoms; needs --out."),
+        typer.Option(metavar="RUN", help="Simulate readers of a run's phantoms instead; needs --out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the figures as CSV and a chart.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all figures as CSV, and a chart.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=LAST_SEED, help="Of bootstrap, permutations, simulated readers.")
+        int, typer.Option(min=0, max=LAST_SEED, help="Seed of bootstrap, permutations and simulated readers.")
     ] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:

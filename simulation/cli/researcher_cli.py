@@ -40,22 +40,26 @@ from simulation.studies import study as studies
 
 app = typer.Typer()
 """The commands that belong to no group."""
-cohort = typer.Typer(help="Phantom or public data laid out as site folders.", no_args_is_help=True)
+cohort = typer.Typer(help="Phantom or public data, laid out as site folders.", no_args_is_help=True)
 
 
 @app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="in-process or ray.")] = None,
-    devices: Annotated[str | None, typer.Option(help="One worker each: 0,1,... or cpu,cpu.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="in-process or ray; default: the configuration's.")
+    ] = None,
+    devices: Annotated[str | None, typer.Option(help="Devices, one worker each: 0,1,... or cpu,cpu.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--cohort", help="Folder of site folders, in place of [cohort].")
+        Path | None,
+        typer.Option("--cohort", help="Folder of site folders, instead of the configuration's [cohort]."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; default runs/<name>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/<name>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json and nothing else.")] = False,
 ) -> None:
     """Run a whole study: sites, federated rounds, evaluation, report."""
@@ -87,11 +91,12 @@ def simulate(
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", help="section.key=value, repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
-    """Say what a study will cost, before anybody trains: bytes, disk, memory, hours, epsilon."""
+    """Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon."""
     if studies.is_study(config):
         study_cli.plan(config, overrides or [], as_json=as_json)
         return
@@ -106,7 +111,7 @@ def plan(
 
 @app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
-    """Write a run's report anew."""
+    """Rewrite a run's report."""
     typer.echo(reports.write(run))
 
 
@@ -116,7 +121,8 @@ def score(
     gs: Annotated[Path | None, typer.Option(help="Short for --image gs=PATH.")] = None,
     doppler: Annotated[Path | None, typer.Option(help="Short for --image doppler=PATH.")] = None,
     images: Annotated[
-        list[str] | None, typer.Option("--image", help="name=path, one for each image of the run.")
+        list[str] | None,
+        typer.Option("--image", help="name=path, one for each image that the run's networks read."),
     ] = None,
     rois: Annotated[
         list[str] | None,
@@ -125,15 +131,17 @@ def score(
     manifest: Annotated[
         Path | None, typer.Option(help="CSV with exam_id and <image>_path, optionally <image>_roi.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="CSV to be written for --manifest.")] = None,
+    out: Annotated[Path | None, typer.Option(help="CSV to write, with --manifest.")] = None,
     device: Annotated[
-        str | None, typer.Option(help="auto, cpu or a GPU's number; default: the run's.")
+        str | None, typer.Option(help="auto, cpu or a GPU's number; default: the run's setting.")
     ] = None,
     heatmap: Annotated[
-        Path | None, typer.Option(help="Folder for heatmaps: where the networks looked.")
+        Path | None, typer.Option(help="Folder for heatmaps of where the networks looked.")
     ] = None,
-    heatmap_steps: Annotated[int, typer.Option(help="Points of the integral from black to picture.")] = 50,
-    heatmap_copies: Annotated[int, typer.Option(help="Noisy copies that are averaged.")] = 8,
+    heatmap_steps: Annotated[
+        int, typer.Option(help="Steps of the integral from a black picture to this one.")
+    ] = 50,
+    heatmap_copies: Annotated[int, typer.Option(help="Number of noisy copies to average over.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score one exam's pictures, or a manifest's, with a finished run's ensemble."""
@@ -228,15 +236,15 @@ def _named(pairs: list[str], form: str) -> dict[str, str]:
 
 @cohort.command("make")
 def make_cohort(
-    out: Annotated[Path, typer.Option(help="Folder to be made.")],
-    sites: Annotated[int, typer.Option(help="Sites that train.")] = 5,
-    patients: Annotated[int, typer.Option(help="Patients a site.")] = 40,
-    exams: Annotated[int, typer.Option(help="Joint exams a patient.")] = 8,
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sites: Annotated[int, typer.Option(help="Number of sites that train.")] = 5,
+    patients: Annotated[int, typer.Option(help="Patients per site.")] = 40,
+    exams: Annotated[int, typer.Option(help="Joint exams per patient.")] = 8,
     image_px: Annotated[int, typer.Option(help="Side of the region of interest.")] = 224,
     unseen: Annotated[bool, typer.Option(help="Add a site whose device is never trained on.")] = True,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
 ) -> None:
-    """Make phantom patients, laid out as site folders."""
+    """Create phantom patients, laid out as site folders."""
     try:
         settings = PhantomSettings(
             sites=sites, patients=patients, exams_per_patient=exams, image_px=image_px, unseen_device=unseen
@@ -244,9 +252,7 @@ def make_cohort(
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source="The cohort")) from None
     if out.exists():
-        raise ConfigurationError(
-            f"Expected a folder that is not there yet, {out} is: remove it or name another"
-        )
+        raise ConfigurationError(f"Expected a new folder, {out} exists already: remove it or choose another")
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
@@ -255,10 +261,10 @@ def make_cohort(
 @cohort.command("show")
 def show_cohort(
     folder: Annotated[Path, typer.Argument(help="A cohort's folder.")],
-    out: Annotated[Path, typer.Option(help="PNG to be written.")] = Path("cohort.png"),
-    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Chooses the examples.")] = 0,
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("cohort.png"),
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed that chooses the examples.")] = 0,
 ) -> None:
-    """Draw a contact sheet: grades by devices."""
+    """Draw a contact sheet of grades by device."""
     cohorts.show(folder, out, seed=seed)
     typer.echo(out)
 
@@ -266,17 +272,22 @@ def show_cohort(
 @cohort.command("split")
 def split_cohort(
     manifest: Annotated[Path, typer.Argument(help="manifest.csv, with grades.csv and pictures beside it.")],
-    out: Annotated[Path, typer.Option(help="Folder to be made.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
     sites: Annotated[int, typer.Option(help="Number of sites.")] = 3,
     by: Annotated[
         str, typer.Option(help="device, dirichlet, size, column:NAME or file:ASSIGNMENT.csv.")
     ] = "device",
-    alpha: Annotated[float, typer.Option(help="Of the Dirichlet distribution over grades.")] = 1.0,
-    weights: Annotated[list[float] | None, typer.Option(help="Relative sizes of the sites.")] = None,
-    held_out: Annotated[float, typer.Option(help="Share of patients for testing.")] = 0.3,
+    alpha: Annotated[
+        float,
+        typer.Option(help="Alpha of the Dirichlet distribution over grades; smaller: sites differ more."),
+    ] = 1.0,
+    weights: Annotated[
+        list[float] | None, typer.Option(help="Relative size of a site; repeat for each site.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of patients held out for testing.")] = 0.3,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same split.")] = 0,
 ) -> None:
-    """Turn a manifest into site folders; patients are never split."""
+    """Split a manifest into site folders, each patient at one site."""
     try:
         asked = PublicSettings(
             images=manifest.parent,
@@ -308,34 +319,35 @@ def split_cohort(
 @cohort.command("import")
 def import_cohort(
     images: Annotated[Path, typer.Option(help="Folder of pictures.")],
-    labels: Annotated[Path, typer.Option(help="CSV or XLSX with a row a picture.")],
-    out: Annotated[Path, typer.Option(help="Folder to be made: manifest.csv, grades.csv, pictures.")],
+    labels: Annotated[Path, typer.Option(help="Table of labels, CSV or XLSX, one row per picture.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, with manifest.csv, grades.csv and pictures.")],
     columns: Annotated[
-        list[str], typer.Option("--column", help="ours=theirs, for example image_path=file, steatosis=label.")
+        list[str], typer.Option("--column", help="ours=theirs, for example image_path=file; repeatable.")
     ],
     measurements: Annotated[
         list[str] | None,
         typer.Option(
             "--measurement",
-            help="Which columns are grades, ours or ours=theirs; all others pass through to the manifest.",
+            help="Column of grades: ours or ours=theirs; repeatable. Other columns are copied to the manifest.",
         ),
     ] = None,
     words: Annotated[
-        list[str] | None, typer.Option("--grades", help="What words mean: normal=0,benign=1,malignant=2.")
+        list[str] | None,
+        typer.Option("--grades", help="Grades that words stand for: normal=0,benign=1,malignant=2."),
     ] = None,
     patient: Annotated[
         str,
-        typer.Option(help="Column of the patients, or each-picture: each picture is a patient of its own."),
+        typer.Option(help="Column of patient IDs, or each-picture: every picture is a patient of its own."),
     ] = "",
-    sheet: Annotated[str, typer.Option(help="Of an XLSX file; default: the first.")] = "",
+    sheet: Annotated[str, typer.Option(help="Sheet of an XLSX file; default: the first.")] = "",
     header_row: Annotated[
         int,
         typer.Option(
-            min=0, max=1_000_000, help="Line of the header; default: the first that has the columns."
+            min=0, max=1_000_000, help="Line of the header; default: the first line that has the columns."
         ),
     ] = 0,
 ) -> None:
-    """Make a manifest from a folder of pictures and a table of labels."""
+    """Create a manifest from a folder of pictures and a table of labels."""
     named = _pairs(columns, "--column ours=theirs")
     graded = {name: theirs for name, _, theirs in (one.partition("=") for one in measurements or [])}
     how = public.Labels(

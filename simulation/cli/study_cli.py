@@ -34,16 +34,16 @@ def study(
     action: Annotated[
         Action,
         typer.Argument(
-            help="all: every run, then the table; expand: list the runs; run: one of them; table."
+            help="all: every run, then the table; expand: list the runs; run: one run; table: the table."
         ),
     ] = Action.ALL,
-    index: Annotated[int | None, typer.Option(help="Of the run, as expand lists it.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The study's folder; default runs/<name>.")] = None,
+    index: Annotated[int | None, typer.Option(help="Index of the run, as `expand` lists it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The study's folder; default: runs/<name>.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Compare systems, settings or conditions: many runs over the same patients, and their table.
 
-    Runs that are done are not done again, and one that was interrupted goes on.
+    Finished runs are not repeated; interrupted ones continue.
     """
     if (action is Action.RUN) != (index is not None):
         raise ConfigurationError("Expected --index with run, and with run only")

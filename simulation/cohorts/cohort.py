@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from client.data.tables.rows import read_rows
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
-from server.federation import file_lock
+from common.machine import file_lock
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
@@ -200,7 +200,7 @@ def ensure(
     wanted = _identity(settings, seed)
     if any(found.get(key) != value for key, value in wanted.items()):
         raise DataError(
-            f"Expected a cohort of seed {seed} and the same settings at {out}, got another: remove it"
+            f"Expected a cohort of seed {seed} and the same settings at {out}, got a different one: remove it"
         )
     return discover(out)
 

@@ -91,7 +91,7 @@ class Collection:
 
     Attributes:
         root: folder that the paths in the manifest start from.
-        manifest: one row an exam.
+        manifest: one row per exam.
         readings: of each row of the manifest, its rows of grades: ``exam_id, reader, session`` and a column a
             measurement. They belong to the row, not to the id: other hospitals may use the same ids.
         lines: of the manifest's rows in the table that they are from.
@@ -134,7 +134,7 @@ def read_labels(images: Path, labels: Path, columns: Mapping[str, str] | Labels)
 
     Args:
         images: folder that the paths in the table start from.
-        labels: CSV or XLSX with one row an exam.
+        labels: CSV or XLSX with one row per exam.
         columns: how it is read; a mapping alone stands for its columns. A row without any grade is left out.
 
     Raises:
@@ -370,7 +370,7 @@ def _images(columns: Mapping[str, str]) -> list[str]:
 def _unknown_words(
     table: Table, columns: Mapping[str, str], words: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Measurements whose cells are words that nobody explained, as a whole: not an error a row."""
+    """Measurements whose cells are words that nobody explained, as a whole: rather than one error per row."""
     for name, column in columns.items():
         cells = [row[column] for _, row in table.rows if row[column]]
         unknown = Counter(cell for cell in cells if cell.casefold() not in words and not _is_grade(cell))
@@ -429,7 +429,7 @@ def _pictures_twice(rows: Sequence[Row], lines: Sequence[int]) -> Iterator[str]:
         shown = (row[name] for name in row if name == "patient_id" or name.endswith(("_path", "_roi")))
         earlier = first.setdefault(tuple(shown), line)
         if earlier != line:
-            yield f"  line {line}: has the pictures of line {earlier}, expected a row an exam"
+            yield f"  line {line}: has the pictures of line {earlier}, expected one row per exam"
 
 
 def _exams_twice(rows: Sequence[Row], lines: Sequence[int]) -> Iterator[str]:

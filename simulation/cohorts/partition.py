@@ -43,7 +43,7 @@ def by_group(patients: Sequence[Patient], *, sites: int | None, names: Mapping[s
 
     Args:
         patients: with their groups.
-        sites: how many; ``None``: one a group.
+        sites: how many; ``None``: one per group.
         names: group -> site name, used where each site has one group.
 
     Raises:
@@ -67,7 +67,7 @@ def by_group(patients: Sequence[Patient], *, sites: int | None, names: Mapping[s
 
 
 def by_size(patients: Sequence[Patient], *, weights: Sequence[float], rng: np.random.Generator) -> Partition:
-    """Random patients, as many a site as its weight says (largest remainders)."""
+    """Random patients, as many per site as its weight says (largest remainders)."""
     home = _cut(rng.permutation(len(patients)), np.asarray(weights, dtype=np.float64))
     return _collect(patients, home.tolist(), site_names(len(weights)))
 
@@ -163,7 +163,7 @@ def by_own(
     placed = sorted(patient.patient_id for members in parts.values() for patient in members)
     if placed != sorted(patient.patient_id for patient in patients):
         raise ConfigurationError(
-            f"Expected each of {len(patients)} patients at exactly one site of one's own partition, got "
+            f"Expected each of {len(patients)} patients at exactly one site in your partition, got "
             f"{len(placed)} places for {len(set(placed))} patients"
         )
     return parts

@@ -126,7 +126,7 @@ def split_collection(
         seed: the same seed gives the same folders.
         out: folder to be made; must not exist.
         alpha: for ``dirichlet``.
-        weights: for ``size``: one positive number a site; none: all alike.
+        weights: for ``size``: one positive number per site; none: all alike.
         held_out: share of patients held out.
         least_patients: training patients that every site needs; a site may have none if all its patients are
             in the ``split`` column's ``test``: it is then never trained on.
@@ -311,7 +311,7 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
         highest[patient] = max(highest.get(patient, 0), _exam_grade(readings, collection.measurements))
     both = [patient for patient, rows in exams.items() if len({row.get("split", "") for row in rows}) > 1]
     if both:
-        raise DataError(f"Expected one split a patient; {len(both)} have several: {both[:10]}")
+        raise DataError(f"Expected one split per patient; {len(both)} have several: {both[:10]}")
     if len({bool(rows[0].get("split")) for rows in exams.values()}) > 1:
         raise DataError("Expected split to be train or test in every row, or in none")
     return [
@@ -403,7 +403,7 @@ def _weights(weights: Sequence[float], sites: int | None) -> Sequence[float]:
     count = sites if sites is not None else len(weights) or 2
     shares = list(weights) or [1.0] * count
     if len(shares) != count or not all(np.isfinite(w) and w > 0 for w in shares):
-        raise ConfigurationError(f"Expected {count} positive weights, one a site, got {list(weights)}")
+        raise ConfigurationError(f"Expected {count} positive weights, one per site, got {list(weights)}")
     return shares
 
 

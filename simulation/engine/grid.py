@@ -28,7 +28,7 @@ POLL_S = 0.01
 
 
 class Workers:
-    """One thread a device; each works on one site's message at a time.
+    """One thread per device; each works on one site's message at a time.
 
     Attributes:
         stopped: set once nobody waits any more for what they do: campaigns over them end.

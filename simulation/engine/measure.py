@@ -40,7 +40,7 @@ class Measured:
         key: networks of equal key cost the same.
         step_s: one training step of a whole batch.
         exam_s: scoring one exam.
-        batch_size: exams a step, for which ``step_s`` holds.
+        batch_size: exams per step, for which ``step_s`` holds.
         measured_batch_size: exams a step that was measured; where it is smaller, ``step_s`` is scaled up.
         steps: that were measured, after a warm-up.
         device: where.
@@ -66,8 +66,8 @@ def measure(spec: NetworkSpec, settings: Settings, *, batch_size: int, budget_s:
     Args:
         spec: one of the networks of its shape.
         settings: the configuration; its devices and threads are used as the simulation uses them.
-        batch_size: exams a step.
-        budget_s: about how long it may take: first a few exams are tried, then as many exams a step, up to the
+        batch_size: exams per step.
+        budget_s: about how long it may take: first a few exams are tried, then as many exams per step, up to the
             batch size, as fit into a quarter of it, then a warm-up, and as many steps as fit.
     """
     devices = engines.devices(settings.compute)

@@ -114,7 +114,7 @@ class Cost:
         pictures = "1 picture" if self.images == 1 else f"{self.images} pictures"
         return (
             f"Heatmaps: {self.networks} networks x {self.steps} steps x {self.copies} copies = {self.passes:,} "
-            f"passes of {pictures} an exam; {exams} about {_duration(self.seconds)} on {self.device} (measured now)"
+            f"passes of {pictures} per exam; {exams} about {_duration(self.seconds)} on {self.device} (measured now)"
         )
 
 

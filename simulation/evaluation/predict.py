@@ -1,4 +1,4 @@
-"""Scores the held-out exams of simulated sites with a trained ensemble, one row an exam."""
+"""Scores the held-out exams of simulated sites with a trained ensemble, one row per exam."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def predictions(
         devices: a worker scores one site on each.
 
     Returns:
-        One row an exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
+        One row per exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
         ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
         (flow pixels of a Doppler image from which alone something is graded), ``vote_<m>_<k>``,
         ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and

@@ -129,7 +129,7 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
         progress: told of exams done, out of all.
 
     Returns:
-        One row an exam, in the order of the manifest: ``exam_id, reason``, ``decision_<m>`` and ``combined``
+        One row per exam, in the order of the manifest: ``exam_id, reason``, ``decision_<m>`` and ``combined``
         (where there is such a score), then the other columns of :func:`score_columns`, and ``note``, what was
         guessed of its pictures. An exam with a picture that cannot be used has its reason and no scores.
 
@@ -161,7 +161,7 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
 
 
 def score_columns(scores: Scores) -> dict[str, object]:
-    """Columns of a table of scores, a value an exam.
+    """Columns of a table of scores, one value per exam.
 
     ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, then ``contested, tie, weight,
     runner_up_weight``.

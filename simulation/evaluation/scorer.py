@@ -28,7 +28,7 @@ METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
 
 Block: TypeAlias = dict[str, object]
 Tally: TypeAlias = Mapping[str, Int64[np.ndarray, "patients grades grades"]]
-"""Measurement -> one confusion matrix a patient."""
+"""Measurement -> one confusion matrix per patient."""
 Draws: TypeAlias = Int64[np.ndarray, "replicates patients"]
 """How often each patient is drawn in each bootstrap replicate."""
 
@@ -248,7 +248,7 @@ def _cut(
 
 
 def _networks(frame: pd.DataFrame, score: str, cut: int) -> pd.DataFrame:
-    """Probability that the grade is above a cut, a column a network that says so, found by its name's parts.
+    """Probability that the grade is above a cut, a column per network that says so, found by its name's parts.
 
     A network that tells all grades apart says it by the sum of the grades above.
     """

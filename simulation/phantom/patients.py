@@ -56,7 +56,7 @@ class Patient:
         index: within the site.
         visit: day of the visit.
         diagnosis: one of ``DIAGNOSES``.
-        joints: one an exam.
+        joints: one per exam.
         exams: the pictures and what is true of them.
         hypertrophy: grades of the readers, ``(readers, exams)``.
         vascularity: the same.

@@ -46,7 +46,7 @@ def fold_membership(
     folds = sorted({spec.fold for spec in ensemble.specs})
     if len(folds) < 2 or folds != list(range(len(folds))):
         raise DataError(
-            "Expected networks of at least two folds, got others: where all patients trained all networks, nobody "
+            "Expected networks of at least two folds, got fewer: where all patients trained all networks, nobody "
             "was left out of one, and there is no fold membership audit"
         )
     stores = (site_store(Site.open(folder), settings) for folder in sites)

@@ -10,7 +10,7 @@ import pandas as pd
 from common.errors import DataError
 from common.evaluation import bootstrap
 from common.evaluation import readers as evaluation
-from common.evaluation.readers import Row
+from common.evaluation.readers import ReaderMetric
 from common.scoring import eoss
 from common.training.data import MISSING
 from simulation.readers.readings import Readings
@@ -24,7 +24,7 @@ class Measured:
     """What is found for one measurement.
 
     Attributes:
-        readers: names, to which ``Row.reader`` points.
+        readers: names, to which ``ReaderMetric.reader`` points.
         exams: of each reader: those that he graded in every condition.
         patients: of all of them together; exams where patients are not named.
         rows: the figures.
@@ -34,7 +34,7 @@ class Measured:
     readers: tuple[str, ...]
     exams: tuple[int, ...]
     patients: int
-    rows: tuple[Row, ...]
+    rows: tuple[ReaderMetric, ...]
     unpaired: dict[str, tuple[str, ...]]
 
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import PERMUTATIONS, Comparison
-from common.evaluation.readers import CONDITIONS, Row
+from common.evaluation.readers import CONDITIONS, ReaderMetric
 from server.report import figures
 from server.report.figures import Figure
 from server.report.tables import Cell
@@ -50,7 +50,7 @@ def content(readings: Readings, study: Mapping[str, Measured]) -> dict[str, obje
 
 
 def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
-    """A row a measurement, metric and reader; the first of each metric is the average."""
+    """One row per measurement, metric and reader; the first of each metric is the average."""
     return figures.table(
         _COLUMNS,
         (
@@ -62,7 +62,7 @@ def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
 
 
 def figure(readings: Readings, study: Mapping[str, Measured]) -> Figure:
-    """Accuracy of each reader without and with assistance, a panel a measurement."""
+    """Accuracy of each reader without and with assistance, one panel per measurement."""
     with mpl.rc_context(figures._STYLE):
         canvas, whole = figures._canvas(1.9 * len(study) + 0.9, 3.0)
         whole.remove()
@@ -128,7 +128,7 @@ def _block(measured: Measured) -> dict[str, object]:
     return {"patients": measured.patients, "exams": exams, "average": average, "readers": each}
 
 
-def _entry(row: Row) -> dict[str, object]:
+def _entry(row: ReaderMetric) -> dict[str, object]:
     entry: dict[str, object] = {condition: _json(value) for condition, value in row.conditions.items()}
     if row.difference is None:
         return entry
@@ -140,7 +140,7 @@ def _json(estimate: Estimate | Comparison) -> dict[str, object]:
     return {"value": _plain(estimate.value), "ci95": [_plain(estimate.low), _plain(estimate.high)]}
 
 
-def _cells(row: Row, measured: Measured) -> tuple[Cell, ...]:
+def _cells(row: ReaderMetric, measured: Measured) -> tuple[Cell, ...]:
     exams = sum(measured.exams) if row.reader is None else measured.exams[row.reader]
     parts = (*(row.conditions.get(condition) for condition in CONDITIONS), row.difference)
     p = None if row.difference is None else row.difference.p
@@ -158,11 +158,11 @@ def _numbers(estimate: Estimate | Comparison | None) -> tuple[float | None, ...]
     return (None,) * 3 if estimate is None else (estimate.value, estimate.low, estimate.high)
 
 
-def _reader(row: Row, measured: Measured) -> str:
+def _reader(row: ReaderMetric, measured: Measured) -> str:
     return AVERAGE if row.reader is None else measured.readers[row.reader]
 
 
-def _value(row: Row, condition: str) -> float | None:
+def _value(row: ReaderMetric, condition: str) -> float | None:
     return _plain(row.conditions[condition].value) if condition in row.conditions else None
 
 

@@ -46,7 +46,7 @@ def lines(readings: Readings, study: Mapping[str, Measured]) -> Iterator[str]:
         for reader, exams in measured.unpaired.items():
             yield f"Left out, {name} read in one condition only by {reader}: {', '.join(exams)}"
     for name, measured in study.items():
-        yield f"Scored, {name}: {measured.patients} {readings.unit}s, {_span(measured.exams)} exams a reader"
+        yield f"Scored, {name}: {measured.patients} {readings.unit}s, {_span(measured.exams)} exams per reader"
     yield f"Intervals: 95 %, {REPLICATES} bootstrap draws of {readings.unit}s; readers are taken as they are"
     if len(readings.conditions) > 1:
         yield (

@@ -1,4 +1,4 @@
-"""A reader study's table: a row a reading.
+"""A reader study's table: one row per reading.
 
 Columns ``exam_id, reader, condition`` (``without`` or ``with`` assistance), the grades, optionally ``patient_id``,
 and the reference in columns ``truth_<measurement>``, here or in a table of its own. Grades and reference are either
@@ -38,7 +38,7 @@ class Readings:
     """Readings that can be used.
 
     Attributes:
-        table: a row a reading: ``exam_id, patient, reader, condition``, and for each measurement m ``m`` and
+        table: one row per reading: ``exam_id, patient, reader, condition``, and for each measurement m ``m`` and
             ``truth_m``, ``MISSING`` where not graded.
         measurements: ``combined``, or all three.
         unit: what is drawn and swapped as a whole: the patient, or the exam where patients are not named.

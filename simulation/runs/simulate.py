@@ -267,7 +267,7 @@ def _tidy(*systems: System) -> None:
 
 
 def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> tuple[System, ...]:
-    """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps a network.
+    """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps per network.
 
     Where ``evaluate.baseline_models`` asks for fewer scoring models, the federation is cut down alike when they are
     compared (:func:`simulation.evaluation.metrics.metrics`).

@@ -25,7 +25,7 @@ class RowCost:
     Attributes:
         row: its name.
         column: the condition's; empty where there is one only.
-        runs: one a seed.
+        runs: one per seed.
         networks: of one run.
         trained: networks that all its runs train themselves.
         hours: of training and evaluation on this machine.

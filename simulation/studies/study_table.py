@@ -53,7 +53,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class StudyRow:
     """A row under one condition.
 
     Attributes:
@@ -88,11 +88,11 @@ class Table:
     Attributes:
         rows: that have a run, in the study's order.
         missing: runs that are not done.
-        exams: place -> held-out exams a run.
+        exams: place -> held-out exams per run.
         patients: place -> their patients.
     """
 
-    rows: tuple[Row, ...]
+    rows: tuple[StudyRow, ...]
     missing: tuple[StudyRun, ...]
     exams: Mapping[str, int]
     patients: Mapping[str, int]
@@ -138,7 +138,7 @@ def _read(study: Study, run: StudyRun) -> _Done:
 
 
 def budget(settings: Settings) -> str:
-    """Fingerprint of what every row of a study has alike: rounds, steps, exams a step, folds, held-out patients."""
+    """Fingerprint of what every row of a study has alike: rounds, steps, exams per step, folds, held-out patients."""
     training = settings.training
     alike = [
         settings.federation.rounds,
@@ -171,7 +171,7 @@ def _places(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return {"seen": frame[trained], "unseen": frame[~trained]}
 
 
-def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
+def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[StudyRow]:
     """The rows of one condition; p is corrected over them."""
     by_row = {
         row: [one for one in done if (one.run.row, one.run.column) == (row, column)]
@@ -186,7 +186,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[Row]:
     for row, cells in _corrected(found).items():
         runs = by_row[row]
         title = study.file.rows[row].title or row
-        yield Row(
+        yield StudyRow(
             row=row,
             column=column,
             title=title,

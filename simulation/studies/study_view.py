@@ -17,7 +17,7 @@ from server.report import figures
 from server.report.tables import Interval
 from simulation.studies.study import Study
 from simulation.studies.study_cost import RowCost
-from simulation.studies.study_table import SHOWN, Cell, Row, Table
+from simulation.studies.study_table import SHOWN, Cell, StudyRow, Table
 
 PLACES = {
     "seen": "held-out patients of the sites that trained",
@@ -56,7 +56,7 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
 def plan_table(study: Study, rows: Sequence[RowCost]) -> RichTable:
     """What each row costs."""
     shown = RichTable(title=f"What {study.file.name} will cost: {len(study.runs)} runs")
-    for title in ("row", "runs", "networks a run", "trained anew", "hours", "disk"):
+    for title in ("row", "runs", "networks per run", "trained anew", "hours", "disk"):
         shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
     for row in rows:
         label = (study.file.rows[row.row].title or row.row) + (f", {row.column}" if row.column else "")
@@ -135,7 +135,7 @@ def _reference_title(study: Study) -> str:
     return study.file.rows[study.file.reference].title or study.file.reference
 
 
-def _scores(rows: Sequence[Row], place: str) -> list[str]:
+def _scores(rows: Sequence[StudyRow], place: str) -> list[str]:
     return list(dict.fromkeys(score for row in rows for score in row.cells[place]))
 
 
@@ -202,7 +202,7 @@ def _csv(study: Study, table: Table) -> str:
     return figures.table(header, lines)
 
 
-def _cells(table: Table) -> Iterator[tuple[Row, str, str, str, Cell]]:
+def _cells(table: Table) -> Iterator[tuple[StudyRow, str, str, str, Cell]]:
     for row in table.rows:
         for place, scores in row.cells.items():
             for score, metrics in scores.items():
@@ -241,7 +241,7 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     for row in table.rows:
         note = study.file.rows[row.row].note
         voters = f"{row.models} model{'' if row.models == 1 else 's'} that vote"
-        steps = f"{voters}, {row.networks} networks that score; {row.steps:,} local steps a site and run"
+        steps = f"{voters}, {row.networks} networks that score; {row.steps:,} local steps per site and run"
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
 
 
@@ -277,7 +277,7 @@ def _condition_matrix(study: Study, table: Table, names: Sequence[str]) -> Itera
             yield f"| {' | '.join([title, *(_main_accuracy(row, place) for row in rows)])} |"
 
 
-def _main_accuracy(row: Row | None, place: str) -> str:
+def _main_accuracy(row: StudyRow | None, place: str) -> str:
     if row is None or place not in row.cells:
         return "missing"
     cell = row.cells[place].get(_main(_scores([row], place)), {}).get("accuracy")
@@ -288,7 +288,7 @@ def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def _markdown_table(study: Study, rows: Sequence[Row], place: str, metric: str) -> Iterator[str]:
+def _markdown_table(study: Study, rows: Sequence[StudyRow], place: str, metric: str) -> Iterator[str]:
     scores = _scores(rows, place)
     main = _main(scores)
     header = [

@@ -33,8 +33,9 @@ def test_aggregation_tells_memory_and_rate_of_each_size(tmp_path: Path) -> None:
     assert [size["sites"] for size in _measured(result)] == [2, 5]
     for size in _measured(result):
         for field in ("increase_mb", "reduce_gb_per_s", "numpy_add_gb_per_s", "ratio_to_numpy_add"):
-            assert isinstance(size[field], float)
-            assert size[field] >= 0
+            value = size[field]
+            assert isinstance(value, float)
+            assert value >= 0
     assert list(tmp_path.iterdir()) == []
 
 

@@ -18,7 +18,7 @@ def test_every_way_is_compared_on_the_same_networks(
     backbone: str, replicas: int, batches: tuple[int, ...]
 ) -> None:
     asked = ["--backbones", backbone, "--replicas", str(replicas), "--batches", *map(str, batches)]
-    command = [sys.executable, ROOT / "benchmarks" / "committee.py", *asked, *TINY]
+    command = [sys.executable, str(ROOT / "benchmarks" / "committee.py"), *asked, *TINY]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     cases = json.loads(done.stdout)["cases"]
     assert [case["batch"] for case in cases] == list(batches)

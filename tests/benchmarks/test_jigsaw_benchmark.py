@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_starts_are_compared_on_the_same_seeds() -> None:
-    command = [sys.executable, ROOT / "benchmarks" / "jigsaw.py", "--small"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "jigsaw.py"), "--small"]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     result = json.loads(done.stdout)
     assert (result["training_patients"], result["held_out_patients"], result["seeds"]) == (16, 16, 2)

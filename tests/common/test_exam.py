@@ -11,7 +11,7 @@ GRADES = st.integers(0, 3)
 EOSS = {"hypertrophy": 4, "vascularity": 4}
 
 
-def test_an_roi_is_read():
+def test_an_roi_is_read() -> None:
     assert Roi.parse(" 1 2  30 16 ") == Roi(x=1, y=2, width=30, height=16)
 
 
@@ -39,7 +39,7 @@ def test_an_roi_is_read():
         ("30 17 224 15", "narrower or lower than 16 pixels"),
     ],
 )
-def test_an_roi_that_is_none_is_refused_and_its_fault_named(text, fault):
+def test_an_roi_that_is_none_is_refused_and_its_fault_named(text: str, fault: str) -> None:
     with pytest.raises(ValueError, match=fault):
         Roi.parse(text)
 
@@ -55,19 +55,21 @@ def test_an_roi_that_is_none_is_refused_and_its_fault_named(text, fault):
         ([], None, None),
     ],
 )
-def test_consensus_of_several_readers(grades, median, majority):
+def test_consensus_of_several_readers(grades: list[int], median: int | None, majority: int | None) -> None:
     readings = [(f"r{i}", grade) for i, grade in enumerate(grades)]
     assert consensus(readings, "median") == median
     assert consensus(readings, "majority") == majority
 
 
-def test_consensus_of_one_reader():
+def test_consensus_of_one_reader() -> None:
     assert consensus([("a", 1), ("b", 3)], "reader:b") == 3
     assert consensus([("a", 1)], "reader:b") is None
 
 
 @given(grades=st.lists(GRADES, min_size=1, max_size=7), rule=st.sampled_from(["median", "majority"]))
-def test_consensus_is_some_readers_grade_and_does_not_depend_on_their_order(grades, rule):
+def test_consensus_is_some_readers_grade_and_does_not_depend_on_their_order(
+    grades: list[int], rule: str
+) -> None:
     readings = [(f"r{i}", grade) for i, grade in enumerate(grades)]
     chosen = consensus(readings, rule)
     assert chosen in grades
@@ -75,17 +77,18 @@ def test_consensus_is_some_readers_grade_and_does_not_depend_on_their_order(grad
 
 
 @given(h=GRADES, v=GRADES)
-def test_repair_gives_the_nearest_valid_pair(h, v):
+def test_repair_gives_the_nearest_valid_pair(h: int, v: int) -> None:
     fixed = repair({"hypertrophy": h, "vascularity": v}, grades=EOSS, is_valid=is_valid_pair)
     pair = fixed["hypertrophy"], fixed["vascularity"]
-    assert is_valid_pair(pair)
+    assert pair[0] is not None and pair[1] is not None
+    assert is_valid_pair((pair[0], pair[1]))
     valid = [p for p in itertools.product(range(4), range(4)) if is_valid_pair(p)]
     assert abs(pair[0] - h) + abs(pair[1] - v) == min(abs(a - h) + abs(b - v) for a, b in valid)
     if is_valid_pair((h, v)):
         assert pair == (h, v)
 
 
-def test_repair_takes_the_lower_of_two_and_leaves_gaps():
+def test_repair_takes_the_lower_of_two_and_leaves_gaps() -> None:
     def fixed(h: int | None, v: int | None) -> dict[str, int | None]:
         return repair({"hypertrophy": h, "vascularity": v}, grades=EOSS, is_valid=is_valid_pair)
 

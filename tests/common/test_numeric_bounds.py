@@ -22,6 +22,10 @@ UNBOUNDED: Mapping[str, str] = {}
 Wrap = Callable[[Any], Any]
 
 
+def _at(place: int, count: int, wrap: Wrap) -> Wrap:
+    return lambda value: wrap([value if i == place else 1 for i in range(count)])
+
+
 def numbers(annotation: Any, wrap: Wrap = lambda value: value, limits: tuple[Any, ...] = ()) -> Iterator[Any]:
     """Every number in a type: its kind, its limits, and how a value of it stands in the whole."""
     if annotation in (int, float):
@@ -42,10 +46,7 @@ def numbers(annotation: Any, wrap: Wrap = lambda value: value, limits: tuple[Any
     elif origin is tuple:
         parts = arguments[:1] if Ellipsis in arguments else arguments
         for place, inner in enumerate(parts):
-            yield from numbers(
-                inner,
-                lambda value, place=place: wrap([value if i == place else 1 for i in range(len(parts))]),
-            )
+            yield from numbers(inner, _at(place, len(parts), wrap))
     elif origin is not Literal and len(arguments) == 2:
         yield from numbers(arguments[1], lambda value: wrap({"a": value}))
 

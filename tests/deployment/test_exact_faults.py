@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from client.log import audit, chain
-from server.federation import file_lock
+from common.machine import file_lock
 from server.federation.home import Home
 from server.runs import submit
 from server.runs.runs import Run

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from server.federation import file_lock
+from common.machine import file_lock
 from server.rounds.journal import RoundRecord
 from server.runs import submit
 from server.runs.runs import Run

@@ -41,7 +41,7 @@ batch_size = 2
 rounds = 3
 """
 LARGE = CONFIG.replace("grades = 2", "grades = 6").replace("rounds = 3", "rounds = 1")
-"""Five networks of 45 MB in one group, 224 MB a message."""
+"""Five networks of 45 MB in one group, 224 MB per message."""
 PATIENCE_S = 1500.0
 TABLE = os.environ.get("SYNOFED_SCALE_TABLE")
 

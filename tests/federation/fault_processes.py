@@ -7,6 +7,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from flwr.app import Message
@@ -15,8 +16,10 @@ from client.app import app
 from common import wire
 from common.aggregation import federated
 from common.settings import Settings
+from common.training.local import train_network
 from server.campaign import campaign
 from server.campaign.events import Event
+from server.campaign.members import Pace
 from server.campaign.roster import Roster
 from server.rounds.rounds import GroupRounds
 from tests.federation.faults import Fault, FaultyGrid, die, in_process
@@ -35,15 +38,14 @@ def serve(folder: Path, link: Connection, death: str | None) -> None:
     answer = in_process(app)
     doomed = False
     if death == "training":
-        train = federated.train_network
 
         def train_or_die(*args: Any, **kwargs: Any) -> Any:
-            trained = train(*args, **kwargs)
+            trained = train_network(*args, **kwargs)
             if doomed:
                 die()
             return trained
 
-        federated.train_network = train_or_die
+        patch.object(federated, "train_network", train_or_die).start()
     while True:
         try:
             message: Message = pickle.loads(link.recv_bytes())
@@ -78,7 +80,7 @@ def centre(settings: Settings, folders: list[Path], folder: Path, keys: dict[str
         folder=folder,
         campaign="test",
         observer=_deaf,
-        pace=campaign.Pace(look=0.01),
+        pace=Pace(look=0.01),
     )
 
 
@@ -109,7 +111,7 @@ def _doom(grid: FaultyGrid, death: str) -> None:
 
         GroupRounds._aggregate = aggregate_or_die  # type: ignore[method-assign]
     else:
-        Path.replace = _dying(Path.replace, before=death == "writing")  # type: ignore[method-assign]
+        patch.object(Path, "replace", _dying(Path.replace, before=death == "writing")).start()
 
 
 def _dying(replace: Callable[[Path, Any], Path], *, before: bool) -> Callable[[Path, Any], Path]:

@@ -205,7 +205,7 @@ def test_one_full_batch_step_in_the_federation_is_the_centralised_step(
         module = build.network(spec, settings.network)
         layout.load(module, start)
         pooled, targets = _pooled(folders, settings, name)
-        F.cross_entropy(module(pooled), targets).backward()  # type: ignore[no-untyped-call]
+        F.cross_entropy(module(pooled), targets).backward()
         with torch.no_grad():
             for parameter in module.parameters():
                 assert parameter.grad is not None
@@ -306,7 +306,7 @@ def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
     assert "PATIENT-NAME" in (folder / "log.txt").read_text(encoding="utf-8")
 
 
-def below_cohort(path: Path, name: str, *, metrics: str = '["counts"]', **rest: int) -> Path:
+def below_cohort(path: Path, name: str, *, metrics: str = '["counts"]', seed: int = 0) -> Path:
     """A site whose training patients are fewer than its policy asks for."""
     made = make_site_folder(
         path / name,
@@ -315,7 +315,7 @@ def below_cohort(path: Path, name: str, *, metrics: str = '["counts"]', **rest: 
         measurements=("hypertrophy",),
         grades=3,
         held_out_patients=2,
-        **rest,
+        seed=seed,
     )
     toml = made / "site.toml"
     text = toml.read_text(encoding="utf-8").replace("minimum_cohort = 1", "minimum_cohort = 5")

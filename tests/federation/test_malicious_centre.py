@@ -47,7 +47,7 @@ def test_an_honest_request_is_answered(centre: Centre) -> None:
 
 def test_a_plan_that_differs_from_the_approved_hash(centre: Centre) -> None:
     plan = asking.relabelled(centre.plan_request(), seed=5)
-    centre.refused(centre.plan(plan), "policy", says="a plan that fits its hash")
+    centre.refused(centre.plan(plan), "policy", says="a plan that matches its hash")
     more = centre.settings.model_copy(
         update={"federation": centre.settings.federation.model_copy(update={"rounds": 4})}
     )
@@ -61,7 +61,9 @@ def test_a_plan_that_differs_from_the_approved_hash(centre: Centre) -> None:
 def test_an_approved_plan_whose_file_was_changed(centre: Centre) -> None:
     place = decisions.folder(centre.folder, centre.settings.plan_hash()) / "plan.json"
     place.write_text(place.read_text().replace('"rounds":3', '"rounds":9'))
-    centre.refused(centre.train(centre.train_request(server_round=7)), "policy", says="does not fit its hash")
+    centre.refused(
+        centre.train(centre.train_request(server_round=7)), "policy", says="no longer matches its hash"
+    )
 
 
 def test_a_plan_written_otherwise_than_this_version_writes_it(centre: Centre) -> None:

@@ -227,9 +227,9 @@ def test_one_round_is_not_opened_under_another_name_without_one_of_the_sites(ope
     with pytest.raises(RefusedError, match="policy in keys"):
         open_centre.open(group="g-one")
     assert np.any(open_centre.open())
-    for changed in ({}, {"group": "g-two"}, {"group": "scoring-001"}):
+    for group in ("", "g-two", "scoring-001"):
         with pytest.raises(RefusedError, match="policy in keys"):
-            open_centre.open(NAMES[:2], **changed)
+            open_centre.open(NAMES[:2], group=group)
     assert "not helped to open" in log(open_centre.sites["east"])
 
 

@@ -28,7 +28,7 @@ from common.settings import Settings
 from private_utility import private_heads, utility_study, utility_view
 from private_utility.private_heads import Campaign, Release
 from private_utility.utility_study import Cell, Size
-from private_utility.utility_view import GOAL, Measure, Row, Study
+from private_utility.utility_view import GOAL, CellResult, Measure, Study
 from simulation.cohorts import disjoint
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import engines
@@ -201,7 +201,7 @@ def measure(loss: float) -> Measure:
 
 def made(losses: dict[Cell, float]) -> Study:
     rows = tuple(
-        Row(
+        CellResult(
             patients=cell.patients,
             sites=cell.sites,
             epsilon=cell.epsilon,

@@ -54,7 +54,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CheckCount:
     """The counts of one check."""
 
     title: str
@@ -77,9 +77,9 @@ class Report:
         """How many findings must be corrected."""
         return sum(finding.problem for finding in self.findings)
 
-    def rows(self) -> tuple[Row, ...]:
+    def rows(self) -> tuple[CheckCount, ...]:
         """A row a check, those without findings too."""
-        return tuple(Row(title=title, **self.count(check)) for check, title in TITLES.items())
+        return tuple(CheckCount(title=title, **self.count(check)) for check, title in TITLES.items())
 
     def count(self, check: Kind) -> dict[str, int]:
         """Problems and warnings of one check."""

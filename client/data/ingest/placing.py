@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import DataError, refusal
+from common.machine import file_lock
 from common.text import csv_text
 
 
@@ -48,8 +48,7 @@ def private_folder(folder: Path) -> Iterator[None]:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o077:
             raise DataError(f"Expected {folder} to be open to its owner only: chmod 700 {folder}")
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with file_lock.hold(folder / file_lock.NAME):
             yield
     except OSError as error:
         raise DataError(f"The import cannot be written: {refusal(error)}") from None

@@ -1,4 +1,4 @@
-"""Decodes every picture of a site once, in parallel, into one ``.npy`` file an image."""
+"""Decodes every picture of a site once, in parallel, into one ``.npy`` file per image."""
 
 from __future__ import annotations
 

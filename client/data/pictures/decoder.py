@@ -1,6 +1,6 @@
-"""The one decoder of PNG, JPEG and TIFF: upright, 8 bits a channel, and what had to be guessed said in words.
+"""The one decoder of PNG, JPEG and TIFF: upright, 8 bits per channel, and what had to be guessed said in words.
 
-**Depth.** A file with 16 bits a channel seldom says how many of them it uses. Of each picture by itself, and so
+**Depth.** A file with 16 bits per channel seldom says how many of them it uses. Of each picture by itself, and so
 the same wherever it is read:
 
 | the file | read as |
@@ -136,7 +136,7 @@ def depth(largest: int, *, declared: int | None = None) -> tuple[int, str]:
     bits = next(bits for bits in DEPTHS if largest < 2**bits)
     if bits == DEPTHS[-1] or not largest:
         return DEPTHS[-1], ""
-    return bits, f"16 bits a channel of which {bits} are used, read as {bits} bits (a guess)"
+    return bits, f"16 bits per channel, of which {bits} are used, read as {bits} bits (a guess)"
 
 
 def eight_bit(values: NDArray[np.generic], *, bits: int) -> NDArray[np.uint8]:
@@ -229,13 +229,13 @@ def _in_eight_bits(
 ) -> tuple[Image.Image, list[str]]:
     if opened.mode == "F":
         raise DataError(
-            "expected 8 or 16 bits a channel, its pixels are floating-point numbers, whose range is not known"
+            "expected 8 or 16 bits per channel, its pixels are floating-point numbers, whose range is not known"
         )
     if ";16" in rawmode and opened.mode in ("RGB", "RGBA"):
         upper = np.asarray(opened)[..., :3].astype(np.int64)
         if low is None and upper.max() * 256 < 2 ** DEPTHS[-2]:
             raise DataError(
-                "expected 8 bits, or no transparency: of its 16 bits a channel few are used, and which is not known"
+                "expected 8 bits, or no transparency: of its 16 bits per channel few are used, and which is not known"
             )
         values = upper * 256 + (0 if low is None else low[..., :3])
     elif opened.mode.startswith("I"):
@@ -244,7 +244,7 @@ def _in_eight_bits(
         return opened, []
     if values.min() < 0 or values.max() >= 2 ** DEPTHS[-1]:
         raise DataError(
-            "expected 8 or 16 bits a channel, its pixels have 32 or a sign, so that their range is not known"
+            "expected 8 or 16 bits per channel, its pixels have 32 or a sign, so that their range is not known"
         )
     bits, note = depth(int(values.max()), declared=_declared_bits(opened, content))
     if isinstance(opened, TiffImageFile) and opened.tag_v2.get(_TAG_PHOTOMETRIC) == 0:

@@ -1,4 +1,4 @@
-"""Reads a site's two tables: exams with one grade a measurement, and those that are left out."""
+"""Reads a site's two tables: exams with one grade per measurement, and those that are left out."""
 
 from __future__ import annotations
 

@@ -19,13 +19,13 @@ needs something that was noted elsewhere: a receipt, or the code of :func:`spoke
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from common import hash_chain, signed_json
 from common.errors import VerificationError
 from common.hash_chain import START, Entry, Head
 
@@ -100,12 +100,11 @@ def line(event: str, facts: Mapping[str, object], *, last: Head, time: str, key:
     """
     if event not in EVENTS:
         raise VerificationError(f"Expected an event of {sorted(EVENTS)}, got {event!r:.40}")
-    content = {"seq": last.sequence + 1, "time": time, "event": event, **facts, "prev": last.hash}
     try:
-        text = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+        text = hash_chain.line(event, facts, last=last, time=time)
     except (TypeError, ValueError) as error:
-        raise VerificationError(f"Expected facts for a ledger, got others: {error}") from None
-    return text[:-1] + SIGNATURE + key.sign(DOMAIN + text).hex().encode() + b'"}'
+        raise VerificationError(f"Expected facts for a ledger entry, got something else: {error}") from None
+    return text[:-1] + SIGNATURE + signed_json.sign(DOMAIN + text, key).encode() + b'"}'
 
 
 def check(data: bytes, *, public_key: str, after: Head = START, name: str = NAME) -> Chain:
@@ -182,7 +181,7 @@ def _entry(text: bytes, *, last: Head, key: Ed25519PublicKey, name: str) -> Entr
     try:
         if not mark or len(signature) != SIGNATURE_HEX + 2 or not signature.endswith(b'"}'):
             raise ValueError("no signature")
-        content = json.loads(body + b"}")
+        content = signed_json.parse(body + b"}")
         sequence, previous, event = int(content["seq"]), content["prev"], content["event"]
         signed = bytes.fromhex(signature[:SIGNATURE_HEX].decode("ascii"))
     except (ValueError, KeyError, TypeError):

@@ -93,7 +93,7 @@ def best_lower_bound(
     """
     if not np.isfinite(scores).all() or scores.shape != included.shape:
         raise ConfigurationError(
-            "Expected one finite score a canary: a release that is not finite was scored"
+            "Expected one finite score per canary: a release that is not finite was scored"
         )
     if not guesses or any(choice < 2 or choice % 2 or choice > len(scores) for choice in guesses):
         raise ConfigurationError(f"Expected even numbers of guesses in 2..{len(scores)}, got {list(guesses)}")

@@ -43,7 +43,7 @@ class Membership:
 
     Attributes:
         patients: who trained.
-        folds: attacks that were made, one a fold.
+        folds: attacks that were made, one per fold.
         bound: lower bound on epsilon of one fold's networks, for one patient; the best attack's.
         ceiling: the bound, if every guess were right.
         area: under the ROC curve of "in" against "out", mean over the attacks; 0.5 is chance.

@@ -94,7 +94,7 @@ class Heads:
     Attributes:
         shape: the layers of each.
         rows: what they read; patients in the same order for every head of a release.
-        class_weights: public constants, one a class.
+        class_weights: public constants, one per class.
     """
 
     shape: HeadShape

@@ -150,7 +150,7 @@ def clipped_sum(
     """Sum over patients of their gradients, each clipped to ``max_norm``; one at a time is in memory.
 
     Args:
-        gradients: one a patient who takes part.
+        gradients: one per patient who takes part.
         size: of each, also where there is none.
         max_norm: what each is clipped to.
     """
@@ -235,7 +235,8 @@ def _reference(network: FlatNetwork, example: Pictures) -> _Reference:
         again = network.module(example)
     if not torch.equal(answers.detach().nan_to_num(), again.nan_to_num()):
         raise ConfigurationError(
-            "Expected a network that gives the same answer twice, got another: remove dropout, its chance has a seed"
+            "Expected a network that gives the same answer twice, got two different answers: remove "
+            "dropout, which draws at random"
         )
     classes = torch.arange(len(answers), device=answers.device) % answers.shape[1]
     class_weights = torch.ones(answers.shape[1], device=answers.device)

@@ -54,12 +54,12 @@ def private_network_steps(
         local: what to train and how; ``sampling`` must be ``all``, for patients are drawn by ``sample_rate``.
         settings: clipping, noise, rate and denominator of each step; public.
         images: at most so many of a patient's exams enter (k).
-        class_weights: public constants of the loss, one a class.
+        class_weights: public constants of the loss, one per class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.
         reserve: books a step, and says which patients take part in it, by their numbers in ``data.patient``;
             ``None``: all. Called before each step, and what it raises ends the round with nothing released.
-        entropy_of: 32 fresh bytes from the operating system; called once a step, after it was booked.
+        entropy_of: 32 fresh bytes from the operating system; called once per step, after it was booked.
 
     Returns:
         The update, which may leave. Example count and loss are constants.
@@ -164,8 +164,8 @@ def _check(local: LocalSettings, images: int, class_weights: Tensor) -> None:
     _check_sampling(local)
     if images < 1 or len(class_weights) != local.spec.target.classes:
         raise ConfigurationError(
-            f"Expected at least one image a patient and {local.spec.target.classes} class weights, got {images} and "
-            f"{len(class_weights)}"
+            f"Expected at least one image per patient and {local.spec.target.classes} class weights, got {images} "
+            f"and {len(class_weights)}"
         )
 
 

@@ -114,7 +114,7 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class DesignCost:
     """A design under a budget.
 
     Attributes:
@@ -175,8 +175,8 @@ class Plan:
 
     cohort: Cohort
     budget: Budget
-    rows: tuple[Row, ...]
-    chosen: Row
+    rows: tuple[DesignCost, ...]
+    chosen: DesignCost
     consequences: Consequences
     patients_for_goal: int
 
@@ -266,7 +266,7 @@ def rounded_up(value: float | int) -> float:
 
 def _row(
     design: Design, secure_aggregation: bool, *, cohort: Cohort, budget: Budget, table: Sequence[Measured]
-) -> Row:
+) -> DesignCost:
     sigma = budget.noise_multiplier
     if sigma is None:
         assert budget.epsilon is not None, "one of the two is given"
@@ -281,7 +281,7 @@ def _row(
     )
     campaign = noise_ratio.campaign(step, steps=design.steps)
     loss = utility.expected(table, campaign) if design.heads else None
-    return Row(
+    return DesignCost(
         design=design,
         secure_aggregation=secure_aggregation,
         noise_multiplier=sigma,
@@ -295,7 +295,7 @@ def _row(
     )
 
 
-def _consequences(row: Row, cohort: Cohort, budget: Budget, steps_per_round: int) -> Consequences:
+def _consequences(row: DesignCost, cohort: Cohort, budget: Budget, steps_per_round: int) -> Consequences:
     count, sigma, delta = row.design.charged, row.noise_multiplier, budget.delta
     vectors = 1 if row.design.heads else row.design.networks
     again = _epsilon(_steps(budget, sigma, 2 * count), delta)

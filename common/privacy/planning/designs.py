@@ -32,7 +32,7 @@ FOLDS = 5
 MEMBERS = 3
 NECK = 32
 WHOLE_COST = (
-    "a gradient a patient of the whole network: 4 (large) to 24 (small) times the time of plain training"
+    "one gradient per patient of the whole network: 4 (large) to 24 (small) times the time of plain training"
 )
 HEAD_COST = "1.6 times the time of plain training of the heads, the same memory; features are computed once"
 

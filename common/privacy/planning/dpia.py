@@ -185,7 +185,7 @@ def measures(promised: Promise) -> Iterator[Measure]:
     )
     yield Measure(
         what=f"Every patient's influence on a reply is limited to a length of {promised.max_grad_norm:g}"
-        f"{', over all networks together' if joint else ' a step and network'}, whatever is in the pictures",
+        f"{', over all networks together' if joint else ' per step and network'}, whatever is in the pictures",
         where="at the site, before anything is added up",
         check="`synofed privacy audit` tests the computation on artificial data",
     )

@@ -12,7 +12,7 @@ def label(settings: Settings) -> str:
     """A few words: ``no differential privacy``, or epsilon with its unit and delta."""
     if not settings.private:
         return "no differential privacy"
-    return f"epsilon {_epsilon(settings):.2f} a patient (delta {_delta(settings):g})"
+    return f"epsilon {_epsilon(settings):.2f} per patient (delta {_delta(settings):g})"
 
 
 def sentence(settings: Settings) -> str:

@@ -7,7 +7,7 @@ from common.settings import Settings
 
 
 def steps(settings: Settings) -> int:
-    """Of a whole campaign: one a round for probes, whose heads are one vector; else those of every network.
+    """Of a whole campaign: one per round for probes, whose heads are one vector; else those of every network.
 
     Raises:
         ConfigurationError: if the method cannot be used.

@@ -26,7 +26,7 @@ from client.cli.site_cli import site as site_commands
 from client.consent import campaigns
 from client.data.site_store import site_store
 from client.rounds import node
-from client.site import policy_file
+from client.site import file_permissions, policy_file
 from client.site.site import Site
 from client.state.decisions import Status
 from common import wire

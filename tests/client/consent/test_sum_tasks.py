@@ -59,24 +59,24 @@ def test_a_task_for_which_a_site_has_nothing_is_none_of_its(tmp_path: Path) -> N
     assert list(found) == ALL
     assert found["vascularity>1"].lacks == found["vascularity>2"].lacks == "all exams on one side"
     assert [name for name, task in found.items() if not task.lacks] == [*ALL[:3], "vascularity>0"]
-    assert sum_tasks.declared(site, settings()) == ("vascularity>1", "vascularity>2")
+    assert sum_tasks.exclude(site, settings()) == ("vascularity>1", "vascularity>2")
 
 
 def test_people_may_leave_more_out_and_nothing_unknown(tmp_path: Path) -> None:
     site = Site.open(folder_of(tmp_path))
-    assert sum_tasks.declared(site, settings(), without=["vascularity"]) == tuple(ALL[3:])
-    assert sum_tasks.declared(site, settings(), without=["hypertrophy>1"]) == (ALL[1], *ALL[4:])
+    assert sum_tasks.exclude(site, settings(), without=["vascularity"]) == tuple(ALL[3:])
+    assert sum_tasks.exclude(site, settings(), without=["hypertrophy>1"]) == (ALL[1], *ALL[4:])
     for wrong in (["vascularit"], ["hypertrophy>3"], [""], ["vascularity", "[x]"], [">"]):
         with pytest.raises(PolicyError, match="Expected --without of hypertrophy>0"):
-            sum_tasks.declared(site, settings(), without=wrong)
+            sum_tasks.exclude(site, settings(), without=wrong)
     with pytest.raises(DataError, match=r"leave it .*hypertrophy>0: left out"):
-        sum_tasks.declared(site, settings(), without=["hypertrophy", "vascularity"])
+        sum_tasks.exclude(site, settings(), without=["hypertrophy", "vascularity"])
 
 
 def test_too_few_patients_are_none(tmp_path: Path) -> None:
     site = Site.open(folder_of(tmp_path, minimum_cohort=11))
     with pytest.raises(DataError, match="fewer than 11 patients to train on"):
-        sum_tasks.declared(site, settings())
+        sum_tasks.exclude(site, settings())
 
 
 def test_campaigns_without_sums_or_with_noise_ask_for_all_or_nothing(tmp_path: Path) -> None:
@@ -88,9 +88,9 @@ def test_campaigns_without_sums_or_with_noise_ask_for_all_or_nothing(tmp_path: P
         + SECURE.replace("survivors = 2", "survivors = 3\ncolluders = 1"),
     )
     for plan in (settings(""), noised):
-        assert sum_tasks.declared(site, plan) == ()
+        assert sum_tasks.exclude(site, plan) == ()
         with pytest.raises(PolicyError, match="takes part in all of it, or leaves it"):
-            sum_tasks.declared(site, plan, without=["vascularity"])
+            sum_tasks.exclude(site, plan, without=["vascularity"])
 
 
 def test_what_was_declared_is_shown_told_to_the_centre_and_stays(tmp_path: Path) -> None:
@@ -137,15 +137,15 @@ def test_an_approval_of_before_has_to_be_given_again(tmp_path: Path) -> None:
     plan_hash = asked(folder, settings())
     site = Site.open(folder)
     campaigns.decide(site, plan_hash, decisions.Status.APPROVED, by="officer")
-    campaigns.permitted(site, plan_hash, name="study")
+    campaigns.settings_of_approved(site, plan_hash, name="study")
     place = decisions.folder(folder, plan_hash) / "state.json"
     state = json.loads(place.read_text())
     del state["without"]
     place.write_text(json.dumps(state))
     with pytest.raises(UnapprovedError, match="approve it again"):
-        campaigns.permitted(site, plan_hash, name="study")
+        campaigns.settings_of_approved(site, plan_hash, name="study")
     campaigns.decide(site, plan_hash, decisions.Status.APPROVED, by="officer")
-    campaigns.permitted(site, plan_hash, name="study")
+    campaigns.settings_of_approved(site, plan_hash, name="study")
 
 
 def test_heads_without_noise_are_one_group_and_take_who_has_something_for_all(tmp_path: Path) -> None:
@@ -153,10 +153,10 @@ def test_heads_without_noise_are_one_group_and_take_who_has_something_for_all(tm
         method="probe", weights="imagenet", text='[privacy]\npatients = 9\nmechanism = "none"\n' + SECURE
     )
     folder = folder_of(tmp_path)
-    assert sum_tasks.declared(Site.open(folder), heads) == ()
+    assert sum_tasks.exclude(Site.open(folder), heads) == ()
     with pytest.raises(DataError, match=r"leave it .*vascularity: left out"):
-        sum_tasks.declared(Site.open(folder), heads, without=["vascularity"])
+        sum_tasks.exclude(Site.open(folder), heads, without=["vascularity"])
     rows = read_table(folder / "grades.csv")
     write_table(folder / "grades.csv", [{**row, "vascularity": ""} for row in rows])
     with pytest.raises(DataError, match="vascularity: fewer than 2 patients"):
-        sum_tasks.declared(Site.open(folder), heads)
+        sum_tasks.exclude(Site.open(folder), heads)

@@ -20,7 +20,7 @@ def png16(
     chunks: Mapping[bytes, bytes] | None = None,
     claimed: tuple[int, int] | None = None,
 ) -> bytes:
-    """A PNG of 16 bits a channel.
+    """A PNG of 16 bits per channel.
 
     Args:
         values: ``(h, w)`` or ``(h, w, channels)``: grey, grey with alpha, RGB, RGBA.
@@ -53,7 +53,7 @@ def tiff(
     Args:
         pixels: as they are stored.
         size: width and height.
-        bits: a channel.
+        bits: per channel.
         channels: 1 or 3.
         order: ``<`` or ``>``.
         tags: further short ones, or others in place of the usual.

@@ -58,7 +58,7 @@ def run_python(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_a_store_has_the_exams_as_tensors(site):
+def test_a_store_has_the_exams_as_tensors(site: Path) -> None:
     opened = open_anew(site)
     side = stored_px(SETTINGS.network.image_px)
     assert opened.tensors.images["gs"].shape == (12, 1, side, side)
@@ -74,14 +74,14 @@ def test_a_store_has_the_exams_as_tensors(site):
     assert list(opened.reader_grades) == ["exam_id", "reader", "hypertrophy", "vascularity"]
 
 
-def test_grades_are_the_consensus_of_the_readers(site):
+def test_grades_are_the_consensus_of_the_readers(site: Path) -> None:
     opened = open_anew(site)
     for name, stored in opened.tensors.grades.items():
         median = opened.reader_grades.groupby("exam_id", sort=False)[name].median()
         assert stored.tolist() == median.loc[opened.exams["exam_id"]].tolist()
 
 
-def test_a_gap_is_missing_and_not_counted(site):
+def test_a_gap_is_missing_and_not_counted(site: Path) -> None:
     rows = read_table(site / "grades.csv")
     write_table(
         site / "grades.csv", [row | {"vascularity": ""} if i < 3 else row for i, row in enumerate(rows)]
@@ -91,7 +91,7 @@ def test_a_gap_is_missing_and_not_counted(site):
     assert opened.usable == {"hypertrophy": 12, "vascularity": 11}
 
 
-def test_bad_pictures_are_quarantined_and_the_rest_goes_on(site):
+def test_bad_pictures_are_quarantined_and_the_rest_goes_on(site: Path) -> None:
     picture(site, 1).write_bytes(picture(site, 1).read_bytes()[:100])
     picture(site, 3, "doppler").write_bytes(b"")
     picture(site, 4).unlink()
@@ -114,7 +114,7 @@ def test_bad_pictures_are_quarantined_and_the_rest_goes_on(site):
     assert torch.equal(opened.tensors.images["doppler"], open_anew(whole).tensors.images["doppler"][kept])
 
 
-def test_a_picture_that_comes_back_is_taken_up(site):
+def test_a_picture_that_comes_back_is_taken_up(site: Path) -> None:
     content = picture(site, 0).read_bytes()
     picture(site, 0).unlink()
     assert len(open_anew(site).tensors) == 11
@@ -122,7 +122,7 @@ def test_a_picture_that_comes_back_is_taken_up(site):
     assert len(open_anew(site).tensors) == 12
 
 
-def test_a_site_without_any_usable_exam_is_refused_with_reasons(site):
+def test_a_site_without_any_usable_exam_is_refused_with_reasons(site: Path) -> None:
     for path in (site / "images").iterdir():
         path.write_bytes(b"x")
     with pytest.raises(DataError, match="all 12 are quarantined, for example:\n  line 2: gs_path"):
@@ -131,7 +131,7 @@ def test_a_site_without_any_usable_exam_is_refused_with_reasons(site):
     assert not list((site / "store").glob(".building*"))
 
 
-def test_a_store_is_built_once_and_then_opened(site):
+def test_a_store_is_built_once_and_then_opened(site: Path) -> None:
     told: list[tuple[int, int]] = []
     store_module._opened.clear()
     first = site_store(Site.open(site), SETTINGS, progress=lambda done, of: told.append((done, of)))
@@ -145,7 +145,7 @@ def test_a_store_is_built_once_and_then_opened(site):
     assert second.exams.equals(first.exams)
 
 
-def test_a_changed_picture_or_table_makes_it_anew_with_another_fingerprint(site):
+def test_a_changed_picture_or_table_makes_it_anew_with_another_fingerprint(site: Path) -> None:
     first = open_anew(site)
     Image.new("L", (48, 40), 200).save(picture(site, 0))
     second = open_anew(site)
@@ -158,7 +158,7 @@ def test_a_changed_picture_or_table_makes_it_anew_with_another_fingerprint(site)
     assert len(stores(site)) == 1
 
 
-def test_settings_that_shape_the_store_give_another_and_others_do_not(site):
+def test_settings_that_shape_the_store_give_another_and_others_do_not(site: Path) -> None:
     open_anew(site)
     open_anew(site, make_settings(text="replicas = 1\n[training]\nbatch_size = 3"))
     assert len(stores(site)) == 1
@@ -167,7 +167,7 @@ def test_settings_that_shape_the_store_give_another_and_others_do_not(site):
     assert len(stores(site)) == 3
 
 
-def test_the_fingerprint_is_keyed_by_the_sites_secret(tmp_path):
+def test_the_fingerprint_is_keyed_by_the_sites_secret(tmp_path: Path) -> None:
     twins = [
         make_site_folder(tmp_path / name, patients=6, seed=4, held_out_patients=2) for name in ("one", "two")
     ]
@@ -180,7 +180,7 @@ def test_the_fingerprint_is_keyed_by_the_sites_secret(tmp_path):
     assert sorted(path.name for path in secret.parent.iterdir() if path.name.startswith(".")) == [".lock"]
 
 
-def test_a_damaged_secret_is_not_replaced(site):
+def test_a_damaged_secret_is_not_replaced(site: Path) -> None:
     (site / "store").mkdir()
     (site / "store" / "secret").write_bytes(b"short")
     with pytest.raises(DataError, match="restore it from a backup"):
@@ -188,7 +188,7 @@ def test_a_damaged_secret_is_not_replaced(site):
 
 
 @pytest.mark.parametrize("damage", ["index", "half index", "array", "half array", "other array"])
-def test_a_damaged_store_is_built_again(site, damage):
+def test_a_damaged_store_is_built_again(site: Path, damage: str) -> None:
     first = open_anew(site)
     before = first.tensors.images["gs"].clone()
     folder = stores(site)[0]
@@ -206,7 +206,7 @@ def test_a_damaged_store_is_built_again(site, damage):
     assert torch.equal(open_anew(site).tensors.images["gs"], before)
 
 
-def test_data_may_lie_in_another_folder(site, tmp_path):
+def test_data_may_lie_in_another_folder(site: Path, tmp_path: Path) -> None:
     desk = tmp_path / "desk"
     desk.mkdir()
     toml = (site / "site.toml").read_text().replace("[data]", f'[data]\nfolder = "{site}"')
@@ -216,7 +216,7 @@ def test_data_may_lie_in_another_folder(site, tmp_path):
     assert not (site / "store").exists()
 
 
-def test_one_image_and_one_measurement_of_three_grades(tmp_path):
+def test_one_image_and_one_measurement_of_three_grades(tmp_path: Path) -> None:
     folder = make_site_folder(
         tmp_path / "liver", images=["us"], measurements=["steatosis"], grades=3, roi=None, suffix=".jpg"
     )
@@ -226,12 +226,12 @@ def test_one_image_and_one_measurement_of_three_grades(tmp_path):
     assert opened.usable == {"steatosis": 30}
 
 
-def test_the_truth_is_never_opened(site):
+def test_the_truth_is_never_opened(site: Path) -> None:
     (site / "truth.csv").mkdir()  # cannot be read as a file
     assert len(open_anew(site).tensors) == 12
 
 
-def test_threads_share_one_store(site):
+def test_threads_share_one_store(site: Path) -> None:
     store_module._opened.clear()
     with ThreadPoolExecutor(4) as pool:
         opened = list(pool.map(lambda _: site_store(Site.open(site), SETTINGS), range(8)))
@@ -260,7 +260,7 @@ KILLED = """
 """
 
 
-def test_processes_that_build_at_once_get_the_same_store(site):
+def test_processes_that_build_at_once_get_the_same_store(site: Path) -> None:
     running = [run_python(OPEN, site) for _ in range(2)]
     results = [process.communicate(timeout=PATIENCE_S) for process in running]
     assert [process.returncode for process in running] == [0, 0], results
@@ -268,7 +268,7 @@ def test_processes_that_build_at_once_get_the_same_store(site):
     assert len(stores(site)) == 1
 
 
-def test_a_builder_that_is_killed_leaves_nothing_half(site):
+def test_a_builder_that_is_killed_leaves_nothing_half(site: Path) -> None:
     process = run_python(KILLED, site)
     process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL
@@ -278,13 +278,13 @@ def test_a_builder_that_is_killed_leaves_nothing_half(site):
     assert not list((site / "store").glob(".building*"))
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_of_data(site):
+def test_a_folder_that_cannot_be_written_is_an_error_of_data(site: Path) -> None:
     (site / "store").write_bytes(b"in the way")
     with pytest.raises(DataError, match="cannot be written"):
         open_anew(site)
 
 
-def test_what_is_stored_says_nothing_of_the_truth_or_secret(site):
+def test_what_is_stored_says_nothing_of_the_truth_or_secret(site: Path) -> None:
     open_anew(site)
     index = json.loads((stores(site)[0] / "index.json").read_text())
     assert site_secret(site).hex() not in json.dumps(index)

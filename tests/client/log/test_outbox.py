@@ -141,5 +141,5 @@ def test_old_replies_and_left_drafts_go(site: Site) -> None:
 
 @pytest.mark.parametrize("request_id", ["", "../x", "/x", ".x", "a/b", "x" * 65, "a\x00"])
 def test_an_id_that_is_no_name_is_refused(site: Site, request_id: str) -> None:
-    with pytest.raises(DataError, match="request's id"):
+    with pytest.raises(DataError, match="request ID"):
         outbox.path(site.folder, request_id)

@@ -9,6 +9,7 @@ from client.log import chain
 from client.site import officer, policy_file
 from client.site.site import Site
 from common.errors import DataError, PolicyError, VerificationError
+from common.messages import Signed
 from tests import asking
 from tests.site_folders import make_site_folder
 
@@ -165,7 +166,7 @@ def test_through_the_app_everything_is_refused_until_the_policy_is_signed(tmp_pa
     (centre.folder / "federation.json").write_text("{}", encoding="utf-8")
     centre.refused(centre.plan(centre.plan_request()), "policy", says="there is no")
     sign(centre.folder)
-    assert isinstance(centre.plan(centre.plan_request()), asking.Signed)
+    assert isinstance(centre.plan(centre.plan_request()), Signed)
     asking.change_policy(centre.folder, "maximum_rounds = 20", "maximum_rounds = 21")
     centre.refused(centre.train(centre.train_request()), "policy", says="is not the one that was signed")
 

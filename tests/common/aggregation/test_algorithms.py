@@ -1,15 +1,27 @@
 """Federated algorithms beside what their papers say, on tensors."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from common.aggregation.adaptive import Adaptive
 from common.aggregation.algorithms import algorithm
 from common.aggregation.fedbn import NORMS, FedBN
-from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, FederatedAlgorithm, check_sent
+from common.aggregation.federated import (
+    UPDATE,
+    WEIGHTS,
+    FedAvg,
+    FederatedAlgorithm,
+    Received,
+    ServerState,
+    SiteState,
+    check_sent,
+)
 from common.aggregation.fedprox import FedProx
 from common.aggregation.mean import InMemory, Weighted
 from common.aggregation.rules import check_sites, rule
@@ -19,22 +31,34 @@ from common.errors import ConfigurationError, UpdateError
 from common.networks import build
 from common.networks.layout import layout_of, norm_positions
 from common.settings import FederationSettings, NetworkSettings
+from common.training.data import ExamTensors
+from common.training.local import LocalUpdate
+from common.training.local_settings import LocalSettings
 from tests.exam_tensors import FUSION, SINGLE, local_settings, make_exams
 
 DATA = (make_exams(32, seed=0), make_exams(48, seed=1))
 PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
 SGD = {"optimiser": "sgd", "sampling": "all", "learning_rate": 0.05, "local_steps": 4, **PLAIN}
 
+Round: TypeAlias = tuple[Received, ServerState, list[SiteState], list[tuple[LocalUpdate, SiteState]]]
 
-def start(settings, seed=1):
+
+def start(settings: LocalSettings, seed: int = 1) -> Tensor:
     return build.initial_weights(settings.spec, settings.network, seed=seed)
 
 
-def rounds(federated, settings, *, data=DATA, count=3, seeds=None):
+def rounds(
+    federated: FederatedAlgorithm,
+    settings: LocalSettings,
+    *,
+    data: Sequence[ExamTensors] = DATA,
+    count: int = 3,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[Round]:
     """A whole federation in memory; the centre's states and the sites', round after round."""
     layout = build.layout(settings.spec, settings.network)
     state = federated.init(start(settings).numpy(), layout)
-    kept = [{} for _ in data]
+    kept: list[SiteState] = [{} for _ in data]
     for server_round in range(1, count + 1):
         received = {k: torch.from_numpy(v.copy()) for k, v in federated.broadcast(state).items()}
         answers = [
@@ -53,12 +77,18 @@ def rounds(federated, settings, *, data=DATA, count=3, seeds=None):
         yield received, state, kept, answers
 
 
-def last(*arguments, **keywords):
-    return list(rounds(*arguments, **keywords))[-1]
+def last(
+    federated: FederatedAlgorithm,
+    settings: LocalSettings,
+    *,
+    data: Sequence[ExamTensors] = DATA,
+    count: int = 3,
+) -> Round:
+    return list(rounds(federated, settings, data=data, count=count))[-1]
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedbn", "fedadam", "fedyogi"])
-def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name):
+def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name: str) -> None:
     mu = {"proximal_mu": 0.1} if name == "fedprox" else {}
     federated = algorithm(FederationSettings(algorithm=name, **mu))
     assert isinstance(federated, FederatedAlgorithm)
@@ -73,19 +103,20 @@ def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name):
         check_sent({k: v.numpy() for k, v in answer.extra.items()}, federated, trained=trained)
 
 
-def test_what_was_received_and_kept_is_not_changed():
+def test_what_was_received_and_kept_is_not_changed() -> None:
     settings = local_settings(SINGLE)
     for federated in (Scaffold(), FedBN(), FedProx(mu=1.0)):
         received, _, kept, _ = next(rounds(federated, settings, count=2))
-        before = {k: v.clone() for k, v in (received | kept[0]).items()}
+        given = {**received, **kept[0]}
+        before = {k: v.clone() for k, v in given.items()}
         federated.local_update(received, kept[0], DATA[0], settings, 2, 5)
-        assert all(torch.equal(v, before[k]) for k, v in (received | kept[0]).items())
+        assert all(torch.equal(v, before[k]) for k, v in given.items())
 
 
-def test_a_new_control_variate_is_the_papers_option_two():
+def test_a_new_control_variate_is_the_papers_option_two() -> None:
     # c_i - c + (x - y_i) / (K eta), Karimireddy et al. 2020, equation 4
     settings = local_settings(SINGLE, **SGD)
-    previous = None
+    previous: list[SiteState] | None = None
     for received, _, kept, answers in rounds(Scaffold(), settings):
         if previous is not None:
             for own, (answer, _), new in zip(previous, answers, kept, strict=True):
@@ -95,17 +126,18 @@ def test_a_new_control_variate_is_the_papers_option_two():
                 torch.testing.assert_close(new[CONTROL], expected, rtol=1e-3, atol=1e-4)
                 torch.testing.assert_close(answer.extra[CONTROL], new[CONTROL] - own[CONTROL])
         previous = kept
+    assert previous is not None
     assert previous[0][CONTROL].abs().max() > 1e-3
 
 
-def test_the_centres_control_is_the_weighted_mean_of_the_sites():
+def test_the_centres_control_is_the_weighted_mean_of_the_sites() -> None:
     for _, state, kept, answers in rounds(Scaffold(), local_settings(SINGLE, **SGD)):
         counts = [answer.num_examples for answer, _ in answers]
-        mean = sum(n * own[CONTROL].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
-        np.testing.assert_allclose(state.arrays[CONTROL], mean.numpy(), atol=1e-6)
+        total = torch.stack([n * own[CONTROL].double() for n, own in zip(counts, kept, strict=True)]).sum(0)
+        np.testing.assert_allclose(state.arrays[CONTROL], total.numpy() / sum(counts), atol=1e-6)
 
 
-def test_the_correction_is_added_to_every_gradient():
+def test_the_correction_is_added_to_every_gradient() -> None:
     settings = local_settings(SINGLE, **(SGD | {"local_steps": 1}))
     weights = start(settings)
     trained = build.layout(SINGLE, settings.network).trained_size
@@ -118,7 +150,7 @@ def test_the_correction_is_added_to_every_gradient():
     torch.testing.assert_close(step, torch.full_like(step, 0.05 * 0.3), rtol=1e-4, atol=1e-6)
 
 
-def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_fedavg():
+def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_fedavg() -> None:
     """Two quadratic-like sites that pull apart: full batches, many local steps, label shares that differ."""
     pooled = make_exams(96, seed=3)
     grades = pooled.grades["vascularity"]
@@ -132,7 +164,7 @@ def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_feda
     assert gaps["scaffold"] < gaps["fedavg"]
 
 
-def _part(data, exams):
+def _part(data: ExamTensors, exams: slice | Tensor) -> ExamTensors:
     return replace(
         data,
         images={name: pixels[exams] for name, pixels in data.images.items()},
@@ -142,17 +174,18 @@ def _part(data, exams):
     )
 
 
-def _pooled_gradient(weights, parts, settings):
+def _pooled_gradient(weights: np.ndarray, parts: Sequence[ExamTensors], settings: LocalSettings) -> float:
     """Length of the gradient of all sites' loss, from one small step at each."""
     one = replace(settings, training=settings.training.model_copy(update={"local_steps": 1}))
     answers = [
         FedAvg().local_update({WEIGHTS: torch.from_numpy(weights)}, {}, part, one, 1, 1)[0] for part in parts
     ]
     total = sum(answer.num_examples for answer in answers)
-    return float(sum(answer.update * answer.num_examples for answer in answers).norm()) / total
+    gradient = torch.stack([answer.update * answer.num_examples for answer in answers]).sum(0)
+    return float(gradient.norm()) / total
 
 
-def test_a_site_of_one_class_keeps_its_control_and_sends_no_change():
+def test_a_site_of_one_class_keeps_its_control_and_sends_no_change() -> None:
     none = replace(DATA[0], grades={name: values * 0 for name, values in DATA[0].grades.items()})
     settings = local_settings(SINGLE)
     trained = build.layout(SINGLE, settings.network).trained_size
@@ -164,7 +197,7 @@ def test_a_site_of_one_class_keeps_its_control_and_sends_no_change():
     assert torch.equal(kept[CONTROL], own[CONTROL])
 
 
-def test_norms_are_told_by_their_type():
+def test_norms_are_told_by_their_type() -> None:
     for settings, buffers in (
         (NetworkSettings(width=4, image_px=32), 0),
         (NetworkSettings(backbone="resnet18"), 20),
@@ -181,18 +214,22 @@ def test_norms_are_told_by_their_type():
 
 
 @pytest.mark.parametrize("network", [None, NetworkSettings(backbone="resnet18", image_px=32)])
-def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(network):
+def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(
+    network: NetworkSettings | None,
+) -> None:
     settings = local_settings(FUSION, local_steps=2)
     settings = settings if network is None else replace(settings, network=network)
     norms = norm_positions(build.network(FUSION, settings.network), build.layout(FUSION, settings.network))
     for _, state, kept, answers in rounds(FedBN(), settings, count=2):
         assert not torch.equal(kept[0][NORMS], kept[1][NORMS])
         counts = [answer.num_examples for answer, _ in answers]
-        mean = sum(n * own[NORMS].double() for n, own in zip(counts, kept, strict=True)) / sum(counts)
-        np.testing.assert_allclose(state.weights[norms.numpy()], mean.numpy(), rtol=1e-4, atol=1e-6)
+        total = torch.stack([n * own[NORMS].double() for n, own in zip(counts, kept, strict=True)]).sum(0)
+        np.testing.assert_allclose(
+            state.weights[norms.numpy()], total.numpy() / sum(counts), rtol=1e-4, atol=1e-6
+        )
 
 
-def test_fedbn_trains_and_scores_with_the_sites_own_norms():
+def test_fedbn_trains_and_scores_with_the_sites_own_norms() -> None:
     settings = local_settings(SINGLE)
     weights = start(settings)
     norms = norm_positions(build.network(SINGLE, settings.network), build.layout(SINGLE, settings.network))
@@ -208,14 +245,14 @@ def test_fedbn_trains_and_scores_with_the_sites_own_norms():
         FedBN().scored_weights({WEIGHTS: weights}, {NORMS: torch.zeros(1)}, settings)
 
 
-def test_fedbn_of_sites_with_equal_data_is_fedavg():
+def test_fedbn_of_sites_with_equal_data_is_fedavg() -> None:
     settings = local_settings(FUSION, **SGD)
     twins = (DATA[0], DATA[0])
     plain = last(FedAvg(), settings, data=twins)[1].weights
     np.testing.assert_allclose(last(FedBN(), settings, data=twins)[1].weights, plain, atol=1e-6)
 
 
-def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign():
+def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign() -> None:
     # beta1 = beta2 = 0: m = D, v = D^2, so an update far above tau moves the weight by eta, whatever its size
     optimiser = AdaptiveOptimiser(second_moment=adam, learning_rate=0.1, beta1=0.0, beta2=0.0, tau=1e-8)
     federated = Adaptive(optimiser=optimiser)
@@ -227,7 +264,7 @@ def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign():
     np.testing.assert_allclose(after.weights, 0.1 * np.sign(mean), atol=1e-4)
 
 
-def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays():
+def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays() -> None:
     settings = local_settings(SINGLE, **SGD)
     plain = last(FedAvg(), settings, count=1)[1].weights
     np.testing.assert_allclose(last(FedProx(mu=1e-6), settings, count=1)[1].weights, plain, atol=1e-6)
@@ -255,40 +292,43 @@ def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays():
         ),
     ],
 )
-def test_settings_that_do_not_go_together_are_refused_with_what_to_do(given, says):
+def test_settings_that_do_not_go_together_are_refused_with_what_to_do(
+    given: dict[str, object], says: str
+) -> None:
     settings = FederationSettings.model_construct(**(FederationSettings().model_dump() | given))
     with pytest.raises(ConfigurationError, match=says):
         algorithm(settings)
 
 
-def nothing(settings):
+def nothing(settings: FederationSettings) -> FederationSettings:
     return settings
 
 
-def test_the_adaptive_settings_reach_the_optimiser():
+def test_the_adaptive_settings_reach_the_optimiser() -> None:
     federated = algorithm(
         FederationSettings(algorithm="fedyogi", server_learning_rate=0.5, beta1=0.1, beta2=0.2, tau=0.3)
     )
+    assert isinstance(federated, Adaptive)
     made = federated.optimiser
     assert (made.learning_rate, made.beta1, made.beta2, made.tau) == (0.5, 0.1, 0.2, 0.3)
-    assert (
-        made.second_moment is not algorithm(FederationSettings(algorithm="fedadam")).optimiser.second_moment
-    )
+    other = algorithm(FederationSettings(algorithm="fedadam"))
+    assert isinstance(other, Adaptive)
+    assert made.second_moment is not other.optimiser.second_moment
 
 
-def _three(values):
+def _three(values: Sequence[float]) -> list[Weighted]:
     return [
         Weighted(source=InMemory(np.array([v], dtype=np.float32)), num_examples=n)
         for v, n in zip(values, (1, 1, 8), strict=True)
     ]
 
 
-def largest(updates, *, size):
+def largest(updates: Sequence[Weighted], *, size: int) -> np.ndarray:
     """A rule of one's own."""
-    return np.max([update.source.read(0, size) for update in updates], axis=0)
+    return np.asarray(np.max([update.source.read(0, size) for update in updates], axis=0))
 
 
-def wrong(updates, *, size):
+def wrong(updates: Sequence[Weighted], *, size: int) -> np.ndarray:
     return np.full(size, np.nan)
 
 
@@ -302,12 +342,12 @@ def wrong(updates, *, size):
         ({"rule": "tests.common.aggregation.test_algorithms:largest"}, 10.0),
     ],
 )
-def test_each_rule_by_its_name(given, expected):
+def test_each_rule_by_its_name(given: dict[str, object], expected: float) -> None:
     settings = FederationSettings(**given)
     check_sites(settings, sites=3)
     assert rule(settings)(_three((1.0, 2.0, 10.0)), size=1) == pytest.approx([expected])
 
 
-def test_a_rule_of_ones_own_that_gives_nonsense_is_found_at_once():
+def test_a_rule_of_ones_own_that_gives_nonsense_is_found_at_once() -> None:
     with pytest.raises(ConfigurationError, match="1 finite values"):
         check_sites(FederationSettings(rule="tests.common.aggregation.test_algorithms:wrong"), sites=3)

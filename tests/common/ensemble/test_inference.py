@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeAlias
 
 import pytest
 import torch
@@ -201,7 +202,8 @@ class Clocked(nn.Module):
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
         Clocked.now += 1e-3 * (self.stacked if isinstance(self.conv.weight, Weights) else self.alone)
-        return self.conv(pictures[0]).mean((2, 3))
+        found: Tensor = self.conv(pictures[0]).mean((2, 3))
+        return found
 
 
 def now() -> float:
@@ -251,7 +253,8 @@ class Own(nn.Module):
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
         x = self.conv(pictures[0]).permute(0, 2, 3, 1)
-        return self.head(self.does(self.norm(x)).mean((1, 2)))
+        logits: Tensor = self.head(self.does(self.norm(x)).mean((1, 2)))
+        return logits
 
 
 class Listed(nn.Module):
@@ -264,7 +267,8 @@ class Listed(nn.Module):
         self.lock = threading.Lock()
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
-        return self.layers[0](pictures[0]).mean((2, 3))
+        found: Tensor = self.layers[0](pictures[0]).mean((2, 3))
+        return found
 
 
 OWN: dict[str, Callable[[], nn.Module]] = {
@@ -289,22 +293,26 @@ def test_stacking_what_cannot_be_stacked_is_an_error() -> None:
         ensemble(members).logits(pictures(1), way="stacked")
 
 
+Factor: TypeAlias = float | str | Tensor
+
+
 class Scaled(nn.Module):
     """Two of these with different factors are different functions, though their weights have the same shapes."""
 
-    def __init__(self, factor: object) -> None:
+    def __init__(self, factor: Factor) -> None:
         super().__init__()
         self.factor = factor
         self.conv = nn.Conv2d(3, 2, 5)
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
-        return self.conv(pictures[0]).mean((2, 3)) * float(self.factor)
+        found: Tensor = self.conv(pictures[0]).mean((2, 3))
+        return found * float(self.factor)
 
 
 @pytest.mark.parametrize(
     "factors", [(1, 2), (1, 1.0, True), (torch.tensor(1.0), torch.tensor(2.0)), ("1", 1)]
 )
-def test_networks_that_differ_in_an_attribute_are_not_stacked(factors: tuple[object, ...]) -> None:
+def test_networks_that_differ_in_an_attribute_are_not_stacked(factors: tuple[Factor, ...]) -> None:
     networks = [Scaled(factor) for factor in factors]
     assert len({architecture(network) for network in networks}) == len(networks)
     members = [
@@ -324,8 +332,9 @@ def test_a_network_with_a_hook_is_like_no_other() -> None:
 
 def test_networks_may_share_a_part() -> None:
     members = mixed(SMALL, 6)
-    members[3].network.backbones[1] = members[0].network.backbones[1]
-    members[4].network.backbone = members[0].network.backbones[1]
+    part = members[0].network.get_submodule("backbones.1")
+    members[3].network.set_submodule("backbones.1", part)
+    members[4].network.set_submodule("backbone", part)
     read = pictures(2)
     expected = one_by_one(members, read)
     built = ensemble(members)

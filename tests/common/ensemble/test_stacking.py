@@ -28,7 +28,8 @@ class Reader(nn.Module):
         found = [
             layers(picture).mean((2, 3)) for layers, picture in zip(self.backbones, pictures, strict=True)
         ]
-        return self.head(torch.cat(found, 1))
+        logits: Tensor = self.head(torch.cat(found, 1))
+        return logits
 
 
 class Does(nn.Module):
@@ -161,7 +162,8 @@ def test_what_has_no_rule_is_refused(then: str) -> None:
 def test_weights_outside_of_layers_are_refused() -> None:
     class Scaled(Does):
         def forward(self, x: Tensor) -> Tensor:
-            return self.conv(x) * self.scale
+            scaled: Tensor = self.conv(x) * self.scale
+            return scaled
 
     networks = [randomised(Reader(lambda: Scaled(F.relu)), seed) for seed in range(2)]
     with pytest.raises(UnstackableError):
@@ -175,11 +177,12 @@ def test_batch_statistics_are_refused() -> None:
 
 
 def test_an_answer_that_is_not_logits_is_refused() -> None:
-    class Maps(Does):
+    class Maps(Reader):
         def forward(self, pictures: Sequence[Tensor]) -> Tensor:
-            return self.conv(pictures[0])
+            maps: Tensor = self.backbones[0](pictures[0])
+            return maps
 
-    networks = [randomised(Maps(F.relu), seed) for seed in range(2)]
+    networks = [randomised(Maps(lambda: Does(F.relu)), seed) for seed in range(2)]
     with pytest.raises(UnstackableError, match="axes"):
         logits(merge(networks), [torch.randn(2, 3, 16, 16)], 2)
 

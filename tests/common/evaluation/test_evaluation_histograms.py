@@ -8,7 +8,7 @@ from common.errors import DataError, UpdateError
 from common.evaluation.histograms import BINS, ScoreHistograms
 
 
-def drawn(seed, exams=60):
+def drawn(seed: int, exams: int = 60) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
     labels = generator.integers(0, 2, size=exams)
     labels[:2] = 0, 1
@@ -17,14 +17,14 @@ def drawn(seed, exams=60):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_auc_is_sklearns_on_binned_scores(seed):
+def test_auc_is_sklearns_on_binned_scores(seed: int) -> None:
     scores, labels = drawn(seed)
     binned = np.minimum(np.floor(scores * BINS), BINS - 1)
     assert ScoreHistograms.from_scores(scores, labels).auc() == pytest.approx(roc_auc_score(labels, binned))
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_histograms_of_parts_add_up_to_the_whole(seed):
+def test_histograms_of_parts_add_up_to_the_whole(seed: int) -> None:
     scores, labels = drawn(seed)
     parts = ScoreHistograms.from_scores(scores[:20], labels[:20]) + ScoreHistograms.from_scores(
         scores[20:], labels[20:]
@@ -34,12 +34,12 @@ def test_histograms_of_parts_add_up_to_the_whole(seed):
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_threshold_is_the_best_edge_and_means_at_least(seed):
+def test_threshold_is_the_best_edge_and_means_at_least(seed: int) -> None:
     scores, labels = drawn(seed)
     histograms = ScoreHistograms.from_scores(scores, labels)
     positives, negatives = labels.sum(), (1 - labels).sum()
 
-    def youden(k):
+    def youden(k: int) -> int:
         bit = scores >= k / BINS
         return int((bit & (labels == 1)).sum() * negatives - (bit & (labels == 0)).sum() * positives)
 
@@ -47,26 +47,26 @@ def test_threshold_is_the_best_edge_and_means_at_least(seed):
     assert histograms.youden_threshold() == best / BINS
 
 
-def test_scores_at_an_edge_and_at_one():
+def test_scores_at_an_edge_and_at_one() -> None:
     counts = ScoreHistograms.from_scores([0.0, 0.5, 1.0], [0, 1, 1]).counts
     assert counts[0, 0] == counts[1, 128] == counts[1, 255] == 1
     assert counts.sum() == 3
 
 
-def test_separated_classes_take_the_edge_nearest_to_one_half():
+def test_separated_classes_take_the_edge_nearest_to_one_half() -> None:
     assert ScoreHistograms.from_scores([0.1, 0.9], [0, 1]).youden_threshold() == 0.5
     assert ScoreHistograms.from_scores([0.1, 0.25], [0, 1]).youden_threshold() == 0.25
     assert ScoreHistograms.from_scores([0.75, 0.9], [0, 1]).youden_threshold() == 0.75 + 1 / BINS
 
 
 @pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.2, 0.9], [1, 1]), ([0.3], [0])])
-def test_a_missing_class_gives_no_auc_and_one_half(scores, labels):
+def test_a_missing_class_gives_no_auc_and_one_half(scores: list[float], labels: list[int]) -> None:
     histograms = ScoreHistograms.from_scores(np.array(scores), np.array(labels, dtype=int))
     assert np.isnan(histograms.auc())
     assert histograms.youden_threshold() == 0.5
 
 
-def test_boolean_labels_and_float32_scores():
+def test_boolean_labels_and_float32_scores() -> None:
     histograms = ScoreHistograms.from_scores(np.array([0.1, 0.9], dtype=np.float32), np.array([False, True]))
     assert histograms.exams == (1, 1)
     assert histograms.auc() == 1.0
@@ -81,12 +81,12 @@ def test_boolean_labels_and_float32_scores():
         ([0.5], [-1], "labels 0 .. 1"),
     ],
 )
-def test_other_scores_and_labels_are_refused(scores, labels, message):
+def test_other_scores_and_labels_are_refused(scores: list[float], labels: list[int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ScoreHistograms.from_scores(scores, labels)
 
 
-def test_negative_counts_are_refused():
+def test_negative_counts_are_refused() -> None:
     counts = np.zeros((2, BINS), dtype=np.int64)
     counts[1, 7] = -1
     with pytest.raises(UpdateError, match="non-negative int64"):

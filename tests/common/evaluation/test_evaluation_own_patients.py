@@ -1,8 +1,10 @@
 import math
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 import pytest
+from numpy.typing import ArrayLike
 
 from common.errors import DataError
 from common.evaluation import bootstrap
@@ -13,26 +15,31 @@ REPLICATES = 150
 KAPPA = partial(kappa, weights="linear")
 
 
-def exams(seed, *, patients, right_alone, right_federated, grades=3):
+ExamRow: TypeAlias = tuple[int, int, int, int]
+
+
+def exams(
+    seed: int, *, patients: int, right_alone: float, right_federated: float, grades: int = 3
+) -> list[ExamRow]:
     """(patient, truth, alone, federated) of each exam; patients have 1 to 5 exams."""
     generator = np.random.default_rng(seed)
     rows = []
     for patient in range(patients):
         for _ in range(generator.integers(1, 6)):
             truth = int(generator.integers(0, grades))
-            answers = [
+            alone, federated = (
                 truth if generator.random() < right else int(generator.integers(0, grades))
                 for right in (right_alone, right_federated)
-            ]
-            rows.append((patient, truth, *answers))
+            )
+            rows.append((patient, truth, alone, federated))
     return rows
 
 
-def draws(seed, patients):
+def draws(seed: int, patients: int) -> np.ndarray:
     return bootstrap.resamples(patients, replicates=REPLICATES, generator=np.random.default_rng(seed))
 
 
-def site(rows, drawn, grades=3):
+def site(rows: list[ExamRow], drawn: np.ndarray, grades: int = 3) -> Site:
     patient, truth, alone, federated = np.array(rows).T
     tally = partial(
         bootstrap.patient_confusions, truth, patient=patient, grades=grades, patients=drawn.shape[1]
@@ -40,13 +47,13 @@ def site(rows, drawn, grades=3):
     return Site(alone=tally(alone), federated=tally(federated), draws=drawn)
 
 
-def brute_accuracy(rows, column, times):
+def brute_accuracy(rows: list[ExamRow], column: int, times: np.ndarray) -> float:
     weight = [times[row[0]] for row in rows]
     right = sum(w for w, row in zip(weight, rows, strict=True) if row[1] == row[column])
-    return right / sum(weight)
+    return float(right / sum(weight))
 
 
-def brute_gains(rows, drawn):
+def brute_gains(rows: list[ExamRow], drawn: np.ndarray) -> np.ndarray:
     """Of the exams as they are, then of each replicate, exam by exam."""
     once = np.ones(drawn.shape[1], dtype=int)
     return np.array(
@@ -55,16 +62,18 @@ def brute_gains(rows, drawn):
 
 
 @pytest.fixture(scope="module")
-def north():
+def north() -> list[ExamRow]:
     return exams(1, patients=9, right_alone=0.9, right_federated=0.0)
 
 
 @pytest.fixture(scope="module")
-def south():
+def south() -> list[ExamRow]:
     return exams(2, patients=14, right_alone=0.2, right_federated=0.9)
 
 
-def test_gains_and_their_mean_against_counting_exam_by_exam(north, south):
+def test_gains_and_their_mean_against_counting_exam_by_exam(
+    north: list[ExamRow], south: list[ExamRow]
+) -> None:
     drawn = {"north": draws(11, 9), "south": draws(12, 14)}
     rows = {"north": north, "south": south}
     found = own_patients({name: site(rows[name], drawn[name]) for name in rows}, accuracy)
@@ -82,7 +91,7 @@ def test_gains_and_their_mean_against_counting_exam_by_exam(north, south):
     assert found.mean.gain.value == pytest.approx(found.mean.federated.value - found.mean.alone.value)
 
 
-def test_sites_that_lose_are_counted(north, south):
+def test_sites_that_lose_are_counted(north: list[ExamRow], south: list[ExamRow]) -> None:
     sites = {
         "loses": site(north, draws(1, 9)),
         "gains": site(south, draws(2, 14)),
@@ -94,30 +103,30 @@ def test_sites_that_lose_are_counted(north, south):
     assert found.sites["the same"].gain.value == 0
 
 
-def test_a_small_loss_is_not_clear():
+def test_a_small_loss_is_not_clear() -> None:
     one_worse = [(p, 0, 0, int(p == 0)) for p in range(10)]
     found = own_patients({"one": site(one_worse, draws(0, 10))}, accuracy)
     assert (found.losing, found.losing_clearly) == (1, 0)
 
 
-def test_a_metric_that_differs_in_its_last_bits_is_no_loss(north):
+def test_a_metric_that_differs_in_its_last_bits_is_no_loss(north: list[ExamRow]) -> None:
     same = site([(p, t, a, a) for p, t, a, _ in north], draws(3, 9))
     calls = iter([0.0, -1e-16])  # alone, then federated
 
-    def noisy(confusions):
+    def noisy(confusions: ArrayLike) -> np.ndarray:
         return np.asarray(accuracy(confusions)) + next(calls)
 
     found = own_patients({"north": same}, noisy)
     assert (found.losing, found.losing_clearly) == (0, 0)
 
 
-def test_pairing_makes_the_interval_of_equal_systems_nothing(north):
+def test_pairing_makes_the_interval_of_equal_systems_nothing(north: list[ExamRow]) -> None:
     same = [(p, t, a, a) for p, t, a, _ in north]
     gain = own_patients({"north": site(same, draws(5, 9))}, accuracy).mean.gain
     assert (gain.value, gain.low, gain.high) == (0, 0, 0)
 
 
-def test_a_site_that_cannot_be_judged_is_left_out_of_mean_and_counts(north):
+def test_a_site_that_cannot_be_judged_is_left_out_of_mean_and_counts(north: list[ExamRow]) -> None:
     nobody = Site(
         alone=np.zeros((3, 3, 3), dtype=np.int64),
         federated=np.zeros((3, 3, 3), dtype=np.int64),
@@ -131,13 +140,13 @@ def test_a_site_that_cannot_be_judged_is_left_out_of_mean_and_counts(north):
     assert own_patients({"one": one_grade}, KAPPA).judged == 0
 
 
-def test_no_sites_no_numbers():
+def test_no_sites_no_numbers() -> None:
     found = own_patients({}, accuracy)
     assert (found.judged, found.losing) == (0, 0)
     assert math.isnan(found.mean.gain.value)
 
 
-def test_exams_that_only_one_system_answered_are_refused(north):
+def test_exams_that_only_one_system_answered_are_refused(north: list[ExamRow]) -> None:
     whole = site(north, draws(1, 9))
     short = site(north[1:], draws(1, 9))
     with pytest.raises(DataError, match="the same exams of the same patients"):

@@ -4,54 +4,69 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired
-from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.agreement import Values, accuracy, kappa
+from common.evaluation.paired import Metric
 from common.evaluation.roc import youden
 
 
-def linear(confusion):
+def linear(confusion: ArrayLike) -> Values:
     return kappa(confusion, weights="linear")
 
 
-def answers(generator, truth, patient, right, spread):
+def answers(
+    generator: np.random.Generator, truth: np.ndarray, patient: np.ndarray, right: float, spread: float
+) -> np.ndarray:
     """Grades of a system: each patient has a chance of being answered rightly, the same for all his exams."""
     chance = np.clip(generator.normal(right, spread, patient.max() + 1), 0, 1)[patient]
     return np.where(generator.random(len(truth)) < chance, truth, (truth + 1) % 4)
 
 
-def study(seed, *, patients, exams=8, right=(0.7, 0.7), spread=0.2):
+def study(
+    seed: int, *, patients: int, exams: int = 8, right: tuple[float, ...] = (0.7, 0.7), spread: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     generator = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), exams)
     truth = generator.integers(0, 4, len(patient))
     return truth, patient, [answers(generator, truth, patient, r, spread) for r in right]
 
 
-def matrices(seed, *, patients, **settings):
-    truth, patient, systems = study(seed, patients=patients, **settings)
+def matrices(
+    seed: int, *, patients: int, exams: int = 8, right: tuple[float, ...] = (0.7, 0.7)
+) -> list[np.ndarray]:
+    truth, patient, systems = study(seed, patients=patients, exams=exams, right=right)
     return [
         bootstrap.patient_confusions(truth, system, patient, grades=4, patients=patients)
         for system in systems
     ]
 
 
-def p_value(metric, first, second, *, seed=0, permutations=paired.PERMUTATIONS):
+def p_value(
+    metric: Metric,
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    seed: int = 0,
+    permutations: int = paired.PERMUTATIONS,
+) -> float:
     generator = np.random.default_rng(seed)
     return paired.swap_test(metric, first, second, generator=generator, permutations=permutations)
 
 
 @pytest.mark.parametrize("metric", [accuracy, linear])
-def test_few_patients_are_enumerated(metric):
+def test_few_patients_are_enumerated(metric: Metric) -> None:
     first, second = matrices(3, patients=6, right=(0.8, 0.6))
-    value = metric(first.sum(axis=0)) - metric(second.sum(axis=0))
+    value = float(metric(first.sum(axis=0)) - metric(second.sum(axis=0)))
     drawn = []
     for swap in product([False, True], repeat=6):
         s = np.array(swap)[:, None, None]
         a, b = np.where(s, second, first), np.where(s, first, second)
-        drawn.append(metric(a.sum(axis=0)) - metric(b.sum(axis=0)))
+        drawn.append(float(metric(a.sum(axis=0)) - metric(b.sum(axis=0))))
     expected = np.mean(np.abs(drawn) >= abs(value) - 1e-12)
     assert 0 < expected < 1
     assert p_value(metric, first, second) == expected
@@ -59,14 +74,14 @@ def test_few_patients_are_enumerated(metric):
     assert p_value(metric, first, second, permutations=50) == pytest.approx(expected, abs=0.2)
 
 
-def test_drawn_permutations_come_near_all_of_them():
+def test_drawn_permutations_come_near_all_of_them() -> None:
     first, second = matrices(8, patients=11, right=(0.75, 0.65))
     exact = p_value(linear, first, second)
     drawn = [p_value(linear, first, second, permutations=2000, seed=seed) for seed in range(3)]
     assert drawn == pytest.approx([exact] * 3, abs=4 * np.sqrt(0.25 / 2000))
 
 
-def test_p_is_never_zero_and_counts_the_study_itself():
+def test_p_is_never_zero_and_counts_the_study_itself() -> None:
     truth, patient, _ = study(0, patients=30)
     first, second = (
         bootstrap.patient_confusions(truth, answer, patient, grades=4, patients=30)
@@ -75,7 +90,7 @@ def test_p_is_never_zero_and_counts_the_study_itself():
     assert p_value(accuracy, first, second, permutations=999) == 1 / 1000
 
 
-def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what_is_not_there():
+def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what_is_not_there() -> None:
     # Both systems are equally good, but each has patients whom it gets wrong throughout.
     swap, naive = [], []
     for seed in range(300):
@@ -93,7 +108,7 @@ def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what
     assert np.mean(np.array(naive) <= 0.05) > 0.2
 
 
-def test_systems_that_trade_sensitivity_for_specificity_are_not_told_apart_by_youden():
+def test_systems_that_trade_sensitivity_for_specificity_are_not_told_apart_by_youden() -> None:
     found = []
     for seed in range(200):
         generator = np.random.default_rng(seed)
@@ -115,7 +130,7 @@ def test_systems_that_trade_sensitivity_for_specificity_are_not_told_apart_by_yo
 
 
 @pytest.mark.parametrize("metric", [accuracy, linear])
-def test_a_difference_is_found(metric):
+def test_a_difference_is_found(metric: Metric) -> None:
     found = [
         p_value(metric, *matrices(seed, patients=60, right=(0.8, 0.6)), permutations=199) < 0.05
         for seed in range(20)
@@ -124,7 +139,7 @@ def test_a_difference_is_found(metric):
 
 
 @given(st.integers(0, 1000))
-def test_symmetries(seed):
+def test_symmetries(seed: int) -> None:
     first, second = matrices(seed, patients=5, exams=4)
     p = p_value(linear, first, second)
     assert 2 / 2**5 <= p <= 1
@@ -134,14 +149,14 @@ def test_symmetries(seed):
 
 
 @given(st.integers(0, 1000))
-def test_patients_on_whom_both_agree_do_not_count(seed):
+def test_patients_on_whom_both_agree_do_not_count(seed: int) -> None:
     first, second = matrices(seed, patients=5, exams=4)
     same = matrices(seed + 1, patients=40)[0]
     with_them = [np.concatenate([system, same]) for system in (first, second)]
     assert p_value(accuracy, *with_them) == p_value(accuracy, first, second)
 
 
-def test_readers_are_swapped_together():
+def test_readers_are_swapped_together() -> None:
     first, second = matrices(1, patients=8, right=(0.8, 0.6))
     one = p_value(accuracy, first, second)
     # A reader who is there twice is no new evidence.
@@ -163,7 +178,7 @@ def test_readers_are_swapped_together():
     assert both.p < one
 
 
-def test_the_comparison_of_one_pair_has_the_interval_of_the_paired_bootstrap():
+def test_the_comparison_of_one_pair_has_the_interval_of_the_paired_bootstrap() -> None:
     first, second = matrices(4, patients=30)
     weights = bootstrap.resamples(30, replicates=300, generator=np.random.default_rng(1))
     got = paired.compare(linear, first, second, weights=weights, generator=np.random.default_rng(2))
@@ -172,7 +187,7 @@ def test_the_comparison_of_one_pair_has_the_interval_of_the_paired_bootstrap():
     assert got.p == p_value(linear, first, second, seed=2)
 
 
-def test_edges():
+def test_edges() -> None:
     first, second = matrices(5, patients=1)
     assert p_value(accuracy, first, second) == 1
     assert p_value(accuracy, first, first) == 1
@@ -184,13 +199,13 @@ def test_edges():
     assert np.isnan(p_value(linear, alike, alike))
 
 
-def test_a_permutation_without_a_metric_counts_as_extreme():
-    def precision(confusion):
+def test_a_permutation_without_a_metric_counts_as_extreme() -> None:
+    def precision(confusion: ArrayLike) -> np.ndarray:
         matrix = np.asarray(confusion, dtype=np.float64)
         with np.errstate(invalid="ignore"):
-            return matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1)
+            return np.asarray(matrix[..., 1, 1] / matrix[..., 1].sum(axis=-1))
 
-    # A patient an exam; the first system answers 1 once and rightly, the second twice and once rightly.
+    # A patient per exam; the first system answers 1 once and rightly, the second twice and once rightly.
     first, second = (
         bootstrap.patient_confusions([1, 1, 0, 0], grades, np.arange(4), grades=2, patients=4)
         for grades in ([1, 0, 0, 0], [0, 1, 1, 0])
@@ -200,12 +215,12 @@ def test_a_permutation_without_a_metric_counts_as_extreme():
     for swap in product([False, True], repeat=3):
         s = np.array([*swap, False])[:, None, None]
         a, b = np.where(s, second, first), np.where(s, first, second)
-        values.append(precision(a.sum(axis=0)) - precision(b.sum(axis=0)))
+        values.append(float(precision(a.sum(axis=0)) - precision(b.sum(axis=0))))
     assert np.isnan(values).sum() == 2
     assert p_value(precision, first, second) == np.mean(np.isnan(values) | (np.abs(values) >= 0.5))
 
 
-def test_other_exams_are_refused():
+def test_other_exams_are_refused() -> None:
     first, second = matrices(0, patients=4)
     with pytest.raises(DataError, match="same exams"):
         p_value(accuracy, first, second[::-1].copy())
@@ -214,12 +229,12 @@ def test_other_exams_are_refused():
 
 
 @pytest.mark.parametrize("tests", [1, 2, 12])
-def test_holm_is_that_of_statsmodels(tests):
+def test_holm_is_that_of_statsmodels(tests: int) -> None:
     p_values = np.random.default_rng(tests).random(tests) ** 4
     np.testing.assert_allclose(paired.holm(p_values), multipletests(p_values, method="holm")[1])
 
 
-def test_holm():
+def test_holm() -> None:
     # Holm 1979: sorted p times the number of tests that are left, made monotone.
     np.testing.assert_allclose(paired.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
     np.testing.assert_allclose(paired.holm([0.01, np.nan, 0.6]), [0.02, np.nan, 0.6])

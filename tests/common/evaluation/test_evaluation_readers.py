@@ -1,3 +1,5 @@
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, cohen_kappa_score
@@ -5,8 +7,8 @@ from statsmodels.stats.inter_rater import cohens_kappa
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired, readers
-from common.evaluation.agreement import accuracy, confusion, kappa
-from common.evaluation.readers import WITH, WITHOUT
+from common.evaluation.agreement import Weights, accuracy, confusion, kappa
+from common.evaluation.readers import WITH, WITHOUT, ReaderMetric
 
 # Andersen et al. 2019, test set: golden values in test_evaluation_agreement.
 ANDERSEN = np.array([[39, 4, 1, 0], [5, 28, 11, 0], [0, 11, 29, 4], [0, 0, 8, 36]])
@@ -14,13 +16,13 @@ PATIENTS, EXAMS = 20, 6
 
 
 @pytest.mark.parametrize(("weights", "golden"), [(None, 0.667), ("linear", 0.794), ("quadratic", 0.891)])
-def test_statsmodels_and_scikit_learn_agree_on_andersens_matrix(weights, golden):
+def test_statsmodels_and_scikit_learn_agree_on_andersens_matrix(weights: Weights, golden: float) -> None:
     truth, graded = (index.repeat(ANDERSEN.ravel()) for index in np.divmod(np.arange(16), 4))
     assert (confusion(truth, graded, 4) == ANDERSEN).all()
     ours = kappa(ANDERSEN, weights=weights)
-    assert round(ours, 3) == golden
+    assert round(float(ours), 3) == golden
     # statsmodels raises the distance to a power, 1 if linear.
-    powers = {
+    powers: dict[Weights, dict[str, object]] = {
         None: {},
         "linear": {"wt": "toeplitz", "weights": np.arange(4)},
         "quadratic": {"wt": "quadratic"},
@@ -30,7 +32,9 @@ def test_statsmodels_and_scikit_learn_agree_on_andersens_matrix(weights, golden)
     assert accuracy(ANDERSEN) == accuracy_score(truth, graded) == 0.75
 
 
-def readings(seed, right, *, count=3):
+def readings(
+    seed: int, right: float | Sequence[float], *, count: int = 3
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Long columns: each reader's grades of the same exams."""
     generator = np.random.default_rng(seed)
     exams = PATIENTS * EXAMS
@@ -42,18 +46,20 @@ def readings(seed, right, *, count=3):
     return truth, graded, reader, patient
 
 
-def counts(seed, right, *, count=3):
+def counts(seed: int, right: float | Sequence[float], *, count: int = 3) -> np.ndarray:
     truth, graded, reader, patient = readings(seed, right, count=count)
     return readers.reader_confusions(
         truth, graded, reader=reader, patient=patient, grades=4, readers=count, patients=PATIENTS
     )
 
 
-def draws(replicates=200):
+def draws(replicates: int = 200) -> np.ndarray:
     return bootstrap.resamples(PATIENTS, replicates=replicates, generator=np.random.default_rng(1))
 
 
-def table(given, *, permutations=999):
+def table(
+    given: Mapping[str, np.ndarray], *, permutations: int = 999
+) -> dict[tuple[str, int | None], ReaderMetric]:
     generator = np.random.default_rng(2)
     return {
         (row.metric, row.reader): row
@@ -61,7 +67,12 @@ def table(given, *, permutations=999):
     }
 
 
-def test_counts_of_a_reader_are_those_of_his_readings():
+def difference(row: ReaderMetric) -> paired.Comparison:
+    assert row.difference is not None
+    return row.difference
+
+
+def test_counts_of_a_reader_are_those_of_his_readings() -> None:
     truth, graded, reader, patient = readings(0, 0.6)
     got = counts(0, 0.6)
     assert got.shape == (3, PATIENTS, 4, 4)
@@ -69,7 +80,7 @@ def test_counts_of_a_reader_are_those_of_his_readings():
     assert (got[1, 7] == confusion(truth[use], graded[use], 4)).all()
 
 
-def test_each_reader_and_their_mean():
+def test_each_reader_and_their_mean() -> None:
     given = {WITHOUT: counts(0, 0.4), WITH: counts(1, 0.7)}
     got = table(given)
     assert list(readers.metrics(4)) == [
@@ -86,18 +97,19 @@ def test_each_reader_and_their_mean():
         assert got["youden_01|23", r].conditions[WITHOUT].value == pytest.approx(youden)
     mean = got["accuracy", None]
     assert mean.conditions[WITHOUT].value == pytest.approx(np.mean(each))
-    assert mean.difference.value == pytest.approx(
+    assert difference(mean).value == pytest.approx(
         mean.conditions[WITH].value - mean.conditions[WITHOUT].value
     )
     for row in got.values():
-        for estimate in (*row.conditions.values(), row.difference):
-            assert estimate.low < estimate.value < estimate.high
+        gain = difference(row)
+        assert gain.low < gain.value < gain.high
+        assert all(one.low < one.value < one.high for one in row.conditions.values())
 
 
-def test_the_mean_is_tested_with_the_readers_swapped_together_and_readers_by_holm():
+def test_the_mean_is_tested_with_the_readers_swapped_together_and_readers_by_holm() -> None:
     given = {WITHOUT: counts(3, 0.5), WITH: counts(4, (0.5, 0.62, 0.9))}
     got = table(given)
-    p = [got["accuracy", r].difference.p for r in range(3)]
+    p = [difference(got["accuracy", r]).p for r in range(3)]
     assert [got["accuracy", r].p_holm for r in range(3)] == pytest.approx(paired.holm(p))
     assert got["accuracy", None].p_holm is None
     assert p[2] == 1 / 1000
@@ -105,16 +117,16 @@ def test_the_mean_is_tested_with_the_readers_swapped_together_and_readers_by_hol
     expected = paired.swap_test(
         accuracy, given[WITH], given[WITHOUT], generator=np.random.default_rng(7), permutations=999
     )
-    assert got["accuracy", None].difference.p == pytest.approx(expected, abs=0.05)
+    assert difference(got["accuracy", None]).p == pytest.approx(expected, abs=0.05)
 
 
-def test_readers_who_gain_alike_are_clearer_together_than_alone():
+def test_readers_who_gain_alike_are_clearer_together_than_alone() -> None:
     got = table({WITHOUT: counts(5, 0.5, count=6), WITH: counts(6, 0.62, count=6)})
-    each = [got["accuracy", r].difference.p for r in range(6)]
-    assert got["accuracy", None].difference.p < np.median(each)
+    each = [difference(got["accuracy", r]).p for r in range(6)]
+    assert difference(got["accuracy", None]).p < np.median(each)
 
 
-def test_assistance_that_changes_nothing_is_rarely_found():
+def test_assistance_that_changes_nothing_is_rarely_found() -> None:
     found = []
     for seed in range(100):
         given = {WITHOUT: counts(2 * seed, 0.5, count=2), WITH: counts(2 * seed + 1, 0.5, count=2)}
@@ -125,7 +137,7 @@ def test_assistance_that_changes_nothing_is_rarely_found():
     assert np.mean(found) < 0.11
 
 
-def test_one_condition_has_no_difference():
+def test_one_condition_has_no_difference() -> None:
     got = table({WITHOUT: counts(0, 0.6)})
     for row in got.values():
         assert row.difference is None
@@ -133,12 +145,12 @@ def test_one_condition_has_no_difference():
         assert list(row.conditions) == [WITHOUT]
 
 
-def test_other_exams_in_the_second_condition_are_refused():
+def test_other_exams_in_the_second_condition_are_refused() -> None:
     with pytest.raises(DataError, match="same exams"):
         table({WITHOUT: counts(0, 0.6), WITH: counts(0, 0.6)[:, ::-1].copy()})
 
 
-def test_indices_out_of_range_are_refused():
+def test_indices_out_of_range_are_refused() -> None:
     for reader, patient in ((2, 0), (0, 5), (-1, 0)):
         with pytest.raises(DataError, match=r"reader in 0\.\.1 and a patient in 0\.\.4"):
             readers.reader_confusions(

@@ -1,9 +1,11 @@
 import math
+from typing import Literal, TypeAlias
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from common.imaging import augment
 from common.imaging.augment import AugmentParameters
@@ -17,7 +19,10 @@ KINDS = {"grey": 1, "doppler": 2, "colour": 3}
 RATING = AugmentationSettings()
 
 
-def stored(kind, count=4, seed=0):
+Kind: TypeAlias = Literal["grey", "doppler", "colour"]
+
+
+def stored(kind: Kind, count: int = 4, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randint(0, 256, (count, KINDS[kind], SIDE, SIDE), generator=generator, dtype=torch.uint8)
     if kind == "doppler":
@@ -25,7 +30,9 @@ def stored(kind, count=4, seed=0):
     return pixels
 
 
-def drawn(kind, count=4, seed=0, ranges=RATING):
+def drawn(
+    kind: Kind, count: int = 4, seed: int = 0, ranges: AugmentationSettings = RATING
+) -> AugmentParameters:
     return augment.draw(
         count,
         image=ImageSettings(kind=kind),
@@ -36,7 +43,9 @@ def drawn(kind, count=4, seed=0, ranges=RATING):
     )
 
 
-def unchanged(count=1, *, right=0.0, down=0.0, scale=1.0):
+def unchanged(
+    count: int = 1, *, right: float = 0.0, down: float = 0.0, scale: float = 1.0
+) -> AugmentParameters:
     ratio = PX / SIDE
     theta = torch.tensor([[scale * ratio, 0, 2 * ratio * right], [0, scale * ratio, 2 * ratio * down]])
     one = torch.ones(count)
@@ -44,7 +53,7 @@ def unchanged(count=1, *, right=0.0, down=0.0, scale=1.0):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_without_changes_the_picture_is_the_centre(kind):
+def test_without_changes_the_picture_is_the_centre(kind: Kind) -> None:
     margin = (SIDE - PX) // 2
     centre = stored(kind)[..., margin : margin + PX, margin : margin + PX].float() / 255
     mean, std, flow = (torch.tensor(c).view(3, 1, 1) for c in (MEAN, STD, FLOW_COLOUR))
@@ -57,7 +66,7 @@ def test_without_changes_the_picture_is_the_centre(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_identity_drawn_is_the_identity(kind):
+def test_the_identity_drawn_is_the_identity(kind: Kind) -> None:
     image = ImageSettings(kind=kind)
     plain = picture(stored(kind), image, image_px=PX)
     resampled = picture(stored(kind), image, image_px=PX, parameters=unchanged(4))
@@ -65,7 +74,7 @@ def test_the_identity_drawn_is_the_identity(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_batched_equals_per_element(kind):
+def test_batched_equals_per_element(kind: Kind) -> None:
     image, pixels, parameters = ImageSettings(kind=kind), stored(kind), drawn(kind)
     batched = picture(pixels, image, image_px=PX, parameters=parameters)
     for i in range(len(pixels)):
@@ -78,14 +87,14 @@ def test_batched_equals_per_element(kind):
         torch.testing.assert_close(batched[i : i + 1], alone, rtol=0, atol=1e-5)
 
 
-def test_nothing_is_changed_in_place():
+def test_nothing_is_changed_in_place() -> None:
     pixels = stored("doppler")
     before = pixels.clone()
     picture(pixels, ImageSettings(kind="doppler"), image_px=PX, parameters=drawn("doppler"))
     assert torch.equal(pixels, before)
 
 
-def test_a_shift_moves_the_roi_by_a_fraction_of_its_side():
+def test_a_shift_moves_the_roi_by_a_fraction_of_its_side() -> None:
     ramp = torch.arange(SIDE).float().expand(1, 1, SIDE, SIDE)
     still = augment.cut(ramp, unchanged(), image_px=PX)
     moved = augment.cut(ramp, unchanged(right=0.1), image_px=PX)
@@ -94,7 +103,7 @@ def test_a_shift_moves_the_roi_by_a_fraction_of_its_side():
     torch.testing.assert_close(sunk, still.mT + 0.1 * PX)
 
 
-def test_a_scale_above_one_shows_more():
+def test_a_scale_above_one_shows_more() -> None:
     ramp = torch.arange(SIDE).float().expand(1, 1, SIDE, SIDE)
     wide = augment.cut(ramp, unchanged(scale=1.1), image_px=PX)
     steps = wide.diff(dim=-1)
@@ -103,7 +112,7 @@ def test_a_scale_above_one_shows_more():
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**32), st.sampled_from(sorted(KINDS)))
-def test_draws_stay_in_the_published_ranges(seed, kind):
+def test_draws_stay_in_the_published_ranges(seed: int, kind: Kind) -> None:
     parameters = drawn(kind, count=64, seed=seed)
     ratio = PX / SIDE
     matrix = parameters.theta[:, :, :2] / ratio
@@ -118,13 +127,13 @@ def test_draws_stay_in_the_published_ranges(seed, kind):
         assert ((factor >= 0.75 - 1e-6) & (factor <= 1.25 + 1e-6)).all()
 
 
-def test_unrotated_rois_lie_within_the_stored_margin():
+def test_unrotated_rois_lie_within_the_stored_margin() -> None:
     parameters = drawn("grey", 1000, ranges=RATING.model_copy(update={"rotation_degrees": 0.0}))
     reach = parameters.theta[:, :, :2].abs().sum(2) + parameters.theta[:, :, 2].abs()
     assert reach.max() <= 1.0
 
 
-def test_draws_depend_on_their_generator_alone():
+def test_draws_depend_on_their_generator_alone() -> None:
     state = torch.get_rng_state()
     first, again, other = drawn("grey"), drawn("grey"), drawn("grey", seed=1)
     assert torch.equal(torch.get_rng_state(), state)
@@ -132,7 +141,7 @@ def test_draws_depend_on_their_generator_alone():
     assert not torch.equal(first.theta, other.theta)
 
 
-def test_light_changes_as_said():
+def test_light_changes_as_said() -> None:
     pixels = torch.tensor([[[[0.2, 0.4], [0.4, 0.2]]]])
     parameters = AugmentParameters(
         theta=torch.zeros(1, 2, 3), brightness=torch.tensor([1.2]), contrast=torch.tensor([0.5])
@@ -143,7 +152,7 @@ def test_light_changes_as_said():
     )
 
 
-def test_light_stays_between_black_and_white():
+def test_light_stays_between_black_and_white() -> None:
     bright = AugmentParameters(
         theta=torch.zeros(1, 2, 3), brightness=torch.tensor([1.25]), contrast=torch.tensor([1.25])
     )
@@ -152,7 +161,7 @@ def test_light_stays_between_black_and_white():
     assert relit.max() <= 1
 
 
-def test_flow_has_one_colour_in_any_light():
+def test_flow_has_one_colour_in_any_light() -> None:
     pixels = stored("doppler", 2)
     pixels[:, 1] = 255
     flow = picture(pixels, ImageSettings(kind="doppler"), image_px=PX, parameters=drawn("doppler", 2))

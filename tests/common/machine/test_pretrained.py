@@ -168,7 +168,7 @@ def test_a_head_on_frozen_parts_takes_nothing_from_the_file(file: Path) -> None:
 
 
 def encoders_at(folder: Path, *, width: int = 4) -> Path:
-    """Two encoders a measurement, of random numbers."""
+    """Two encoders per measurement, of random numbers."""
     settings = probe_settings(folder)
     network = settings.network.model_copy(update={"width": width})
     return make_encoders(folder, settings.model_copy(update={"network": network}))

@@ -1,20 +1,22 @@
 import itertools
 import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike
 
-from common.ensemble.committee import decided
+from common.ensemble.committee import Scores, decided
 from common.errors import ConfigurationError
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
-from common.methods.stages import NetworkResult, Output, method, networks
-from common.networks.spec import COMBINED
-from common.settings import load
+from common.methods.stages import NetworkResult, Output, Stage, method, networks
+from common.networks.spec import COMBINED, NetworkSpec
+from common.settings import Settings, TrainingSettings, load
 from common.training.data import MISSING
 from common.training.inputs import labels, training_exams, validation_exams
 from tests.exam_tensors import make_exams
@@ -24,15 +26,17 @@ MEASUREMENTS = ("hypertrophy", "vascularity")
 TRAINED = ("andersen.encoder=trained", "andersen.backbone=small", "andersen.binary_backbone=small")
 
 
-def configured(name="rating", *overrides):
+def configured(name: str = "rating", *overrides: str) -> Settings:
     return load(CONFIGS / f"{name}.toml", overrides=overrides)
 
 
-def stages(settings, results=None):
+def stages(settings: Settings, results: Mapping[str, NetworkResult] | None = None) -> list[Stage]:
     return list(method(settings.method).stages(settings, results or {}))
 
 
-def answers(specs, probabilities, *, threshold=0.5):
+def answers(
+    specs: Iterable[NetworkSpec], probabilities: Callable[[NetworkSpec], ArrayLike], *, threshold: float = 0.5
+) -> list[Output]:
     """Outputs of binary networks: ``probabilities(spec)`` gives that of class 1 for each exam."""
     found = []
     for spec in specs:
@@ -43,12 +47,22 @@ def answers(specs, probabilities, *, threshold=0.5):
     return found
 
 
-def scoring(settings):
+def training(spec: NetworkSpec) -> TrainingSettings:
+    assert spec.training is not None
+    return spec.training
+
+
+def threshold(spec: NetworkSpec) -> int:
+    assert spec.target.threshold is not None
+    return spec.target.threshold
+
+
+def scoring(settings: Settings) -> list[NetworkSpec]:
     return [spec for spec in networks(settings).values() if spec.scoring]
 
 
 class TestRatingStages:
-    def test_as_published_60_networks_score_on_90_backbones(self):
+    def test_as_published_60_networks_score_on_90_backbones(self) -> None:
         found = stages(configured())
         assert [(stage.name, len(stage.networks)) for stage in found] == [
             ("jigsaw", 1),
@@ -65,7 +79,7 @@ class TestRatingStages:
         assert {spec.name for stage in found for spec in stage.networks if spec.scoring} == names
         assert all(stage.alternatives == () for stage in found)
 
-    def test_names_are_unique_and_folds_targets_and_replicas_are_what_they_say(self):
+    def test_names_are_unique_and_folds_targets_and_replicas_are_what_they_say(self) -> None:
         specs = [spec for stage in stages(configured()) for spec in stage.networks]
         assert len({spec.name for spec in specs}) == len({spec.identity for spec in specs}) == 121
         for spec in specs:
@@ -73,27 +87,29 @@ class TestRatingStages:
                 place = f"rating/fold{spec.fold}/{spec.target.measurement}/gt{spec.target.threshold}"
                 assert spec.name.startswith(f"{place}/{'ab'[spec.replica]}")
 
-    def test_the_published_puzzles(self):
+    def test_the_published_puzzles(self) -> None:
         (puzzle,) = stages(configured())[0].networks
         assert (puzzle.name, puzzle.images, puzzle.scoring, puzzle.fold) == (JIGSAW, ("gs",), False, -1)
         assert (puzzle.target.kind, puzzle.target.classes) == ("permutation", 1000)
+        assert puzzle.jigsaw is not None
         assert (puzzle.jigsaw.image_px, puzzle.jigsaw.tile_px) == (225, 64)
-        assert puzzle.training.sampling == "shuffled"  # a puzzle has no class to balance
+        assert training(puzzle).sampling == "shuffled"  # a puzzle has no class to balance
 
-    def test_f_and_g_start_from_the_puzzles_and_vascularity_does_not(self):
+    def test_f_and_g_start_from_the_puzzles_and_vascularity_does_not(self) -> None:
         features = stages(configured())[1].networks
         for spec in features:
             sources = [piece.network for piece in spec.pieces]
             assert sources == ([JIGSAW] if spec.target.measurement == "hypertrophy" else [])
             assert spec.frozen == ()
 
-    def test_h_stands_on_its_own_frozen_f_and_g(self):
+    def test_h_stands_on_its_own_frozen_f_and_g(self) -> None:
         _, features, fusion = stages(configured())
         known = {spec.name: spec for spec in features.networks}
         for head in fusion.networks:
             assert head.target.measurement == "hypertrophy"
             assert [piece.part for piece in head.frozen] == ["backbones.0", "backbones.1"]
             for piece, image in zip(head.frozen, ("gs", "doppler"), strict=True):
+                assert piece.network is not None
                 extractor = known[piece.network]
                 assert extractor.images == (image,)
                 assert (extractor.fold, extractor.replica, extractor.target) == (
@@ -103,42 +119,42 @@ class TestRatingStages:
                 )
 
     @pytest.mark.parametrize("image", ["gs", "doppler"])
-    def test_f_and_g_are_the_networks_of_the_ablations_with_one_image(self, image):
+    def test_f_and_g_are_the_networks_of_the_ablations_with_one_image(self, image: str) -> None:
         ours = {spec.identity for spec in stages(configured())[1].networks}
         alone = scoring(configured("rating", f'measurements.hypertrophy.images=["{image}"]'))
         assert len(alone) == 60
         assert {spec.identity for spec in alone} <= ours
 
-    def test_vascularity_from_both_images_is_fused_too(self):
+    def test_vascularity_from_both_images_is_fused_too(self) -> None:
         found = stages(configured("rating", 'measurements.vascularity.images=["gs", "doppler"]'))
         assert [len(stage.networks) for stage in found] == [1, 120, 60]
 
-    def test_trained_jointly_there_is_one_stage_of_grades(self):
+    def test_trained_jointly_there_is_one_stage_of_grades(self) -> None:
         (puzzles, grades) = stages(configured("rating", "rating.fusion=joint"))
         assert (puzzles.name, grades.name, len(grades.networks)) == ("jigsaw", "scoring", 60)
         fused = [spec for spec in grades.networks if len(spec.images) == 2]
         assert [piece.part for piece in fused[0].pieces] == ["backbones.0", "backbones.1"]
 
-    def test_without_pretraining_nothing_starts_from_puzzles(self):
+    def test_without_pretraining_nothing_starts_from_puzzles(self) -> None:
         found = stages(configured("rating", "rating.pretraining=none"))
         assert [stage.name for stage in found] == ["features", "fusion"]
         assert all(spec.pieces == () for spec in found[0].networks)
 
-    def test_fewer_models_are_the_first_folds(self):
+    def test_fewer_models_are_the_first_folds(self) -> None:
         few = stages(configured("rating", "rating.models=2"))
         assert {spec.fold for spec in few[-1].networks} == {0, 1}
 
-    def test_all_networks_of_a_stage_have_the_same_rounds(self):
+    def test_all_networks_of_a_stage_have_the_same_rounds(self) -> None:
         for stage in stages(configured("rating_small")):
             assert len({spec.rounds for spec in stage.networks}) == 1
 
-    def test_a_stage_trains_as_its_section_says(self):
+    def test_a_stage_trains_as_its_section_says(self) -> None:
         puzzles, features, fusion = stages(configured("rating_small"))
         settings = configured("rating_small")
-        assert puzzles.networks[0].training.learning_rate == settings.rating.jigsaw.learning_rate
+        assert training(puzzles.networks[0]).learning_rate == settings.rating.jigsaw.learning_rate
         assert puzzles.networks[0].rounds == settings.rating.jigsaw.rounds
         assert {spec.training for spec in features.networks} == {None}
-        assert {spec.training.learning_rate for spec in fusion.networks} == {
+        assert {training(spec).learning_rate for spec in fusion.networks} == {
             settings.rating.head.learning_rate
         }
         assert {spec.rounds for spec in fusion.networks} == {settings.rating.head.rounds}
@@ -147,69 +163,69 @@ class TestRatingStages:
 class TestTies:
     """An answer is a tie where a rule about ties chose it: between weights, or between code words."""
 
-    def decided(self, yes, *overrides):
+    def decided(self, yes: Callable[[NetworkSpec], float], *overrides: str) -> Scores:
         settings = configured("rating", *overrides)
         return decided(answers(scoring(settings), lambda s: [yes(s)]), settings)
 
-    def test_two_models_that_disagree(self):
-        scores = self.decided(lambda s: s.target.threshold <= s.fold, "rating.models=2")
+    def test_two_models_that_disagree(self) -> None:
+        scores = self.decided(lambda s: threshold(s) <= s.fold, "rating.models=2")
         assert scores.votes.tolist() == [[[1, 1], [2, 2]]]
         assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [True])
 
-    def test_two_models_that_agree(self):
+    def test_two_models_that_agree(self) -> None:
         scores = self.decided(lambda s: s.target.threshold == 0, "rating.models=2")
         assert (scores.decision.tolist(), scores.tie.tolist()) == ([[1, 1]], [False])
 
-    def test_a_code_word_half_way_between_two_in_the_only_model(self):
+    def test_a_code_word_half_way_between_two_in_the_only_model(self) -> None:
         scores = self.decided(lambda s: s.replica == 0 and s.target.threshold == 0, "rating.models=1")
         assert (scores.decision.tolist(), scores.weight.tolist()) == ([[0, 0]], [1])
         assert scores.runner_up_weight.tolist() == [0]
         assert scores.tie.tolist() == [True]
 
-    def test_a_code_word_half_way_that_is_outvoted_is_none(self):
+    def test_a_code_word_half_way_that_is_outvoted_is_none(self) -> None:
         """Of three models one is half-way between 0 and 1, and two say 0."""
         scores = self.decided(
             lambda s: s.fold == 0 and s.replica == 0 and s.target.threshold == 0, "rating.models=3"
         )
         assert (scores.decision.tolist(), scores.tie.tolist()) == ([[0, 0]], [False])
 
-    def test_of_a_majority(self):
+    def test_of_a_majority(self) -> None:
         disagree = self.decided(
-            lambda s: s.target.threshold <= s.fold, "rating.models=2", "rating.decision=majority"
+            lambda s: threshold(s) <= s.fold, "rating.models=2", "rating.decision=majority"
         )
         agree = self.decided(lambda s: True, "rating.models=2", "rating.decision=majority")
         assert (disagree.tie.tolist(), agree.tie.tolist()) == ([True], [False])
 
-    def test_votes_that_have_no_rule_about_ties(self):
+    def test_votes_that_have_no_rule_about_ties(self) -> None:
         settings = configured("christensen")
         outputs = answers(scoring(settings), lambda s: [0.9, 0.1])
         assert decided(outputs, settings).tie.tolist() == [False, False]
 
 
 class TestRatingVotes:
-    def test_votes_are_the_grades_that_the_bits_encode_in_any_order(self):
+    def test_votes_are_the_grades_that_the_bits_encode_in_any_order(self) -> None:
         settings = configured()
         generator = np.random.default_rng(0)
         grades = generator.integers(0, 4, size=(20, 5, 2))
         outputs = answers(
             scoring(settings),
-            lambda s: grades[:, s.fold, MEASUREMENTS.index(s.target.measurement)] > s.target.threshold,
+            lambda s: grades[:, s.fold, MEASUREMENTS.index(s.target.measurement)] > threshold(s),
         )
         generator.shuffle(outputs)
         np.testing.assert_array_equal(Rating().votes(outputs, settings), grades)
 
-    def test_all_answers_of_one_model_as_by_hand(self):
+    def test_all_answers_of_one_model_as_by_hand(self) -> None:
         """Nearest of 000, 100, 110, 111, twice each, a tie to the lower (Zhou et al. 2022)."""
         settings = configured("rating", "rating.models=1", "measurements.hypertrophy.grades=4")
         bits = np.array(list(itertools.product([0, 1], repeat=6)))
         words = np.tile(np.tri(4, 3, -1), 2)
         nearest = np.abs(bits[:, None] - words).sum(axis=2).argmin(axis=1)
-        outputs = answers(scoring(settings), lambda s: bits[:, 3 * s.replica + s.target.threshold])
+        outputs = answers(scoring(settings), lambda s: bits[:, 3 * s.replica + threshold(s)])
         votes = Rating().votes(outputs, settings)
         np.testing.assert_array_equal(votes[:, 0, 0], nearest)
         np.testing.assert_array_equal(votes[:, 0, 1], nearest)
 
-    def test_a_single_yes_of_one_replica_ties_to_the_lower_grade(self):
+    def test_a_single_yes_of_one_replica_ties_to_the_lower_grade(self) -> None:
         settings = configured("rating", "rating.models=1")
         outputs = answers(scoring(settings), lambda s: [s.replica == 0 and s.target.threshold == 0])
         assert Rating().votes(outputs, settings).tolist() == [[[0, 0]]]
@@ -217,13 +233,13 @@ class TestRatingVotes:
         assert Rating().votes_upwards(outputs, settings).tolist() == [[[1, 1]]]
 
     @pytest.mark.parametrize("threshold", [0.1, 0.3, 0.5, 0.9])
-    def test_a_probability_at_its_threshold_is_a_yes(self, threshold):
+    def test_a_probability_at_its_threshold_is_a_yes(self, threshold: float) -> None:
         settings = configured("rating", "rating.models=1", "rating.replicas=1")
         below = np.nextafter(np.float32(threshold), np.float32(0))
         outputs = answers(scoring(settings), lambda s: [threshold, below], threshold=threshold)
         assert Rating().votes(outputs, settings).tolist() == [[[3, 3]], [[0, 0]]]
 
-    def test_each_network_has_its_own_threshold(self):
+    def test_each_network_has_its_own_threshold(self) -> None:
         settings = configured("rating", "rating.models=1", "rating.replicas=1")
         outputs = answers(scoring(settings), lambda s: [0.4])
         strict = [
@@ -231,7 +247,7 @@ class TestRatingVotes:
         ]
         assert Rating().votes(strict, settings).tolist() == [[[3, 0]]]
 
-    def test_without_codes_the_most_probable_grade_of_the_replicas_mean_is_voted(self):
+    def test_without_codes_the_most_probable_grade_of_the_replicas_mean_is_voted(self) -> None:
         settings = configured("rating", "rating.codes=classes", "rating.models=1")
         specs = scoring(settings)
         assert {spec.name for spec in specs} == {
@@ -242,20 +258,20 @@ class TestRatingVotes:
         outputs = [Output(spec=s, probabilities=either[s.replica], threshold=0.5) for s in specs]
         assert Rating().votes(outputs, settings).tolist() == [[[2, 2]]]
 
-    def test_no_exams_no_votes(self):
+    def test_no_exams_no_votes(self) -> None:
         settings = configured("rating", "rating.models=2")
         outputs = answers(scoring(settings), lambda s: np.zeros(0))
         scores = decided(outputs, settings)
         assert (scores.votes.shape, scores.tie.shape) == ((0, 2, 2), (0,))
 
-    def test_a_measurement_without_networks_is_an_error(self):
+    def test_a_measurement_without_networks_is_an_error(self) -> None:
         settings = configured("rating", "rating.models=2")
         outputs = answers(scoring(settings), lambda s: [1.0])
         kept = [o for o in outputs if (o.spec.fold, o.spec.target.measurement) != (1, "vascularity")]
         with pytest.raises(ConfigurationError, match="model 1 for vascularity"):
             Rating().votes(kept, settings)
 
-    def test_a_measurement_of_two_grades_needs_one_bit(self):
+    def test_a_measurement_of_two_grades_needs_one_bit(self) -> None:
         settings = configured(
             "rating", "validity=any", "measurements={flow={grades=2, images=['doppler']}}",
             "rating.models=1", "rating.replicas=1", "rating.jigsaw.measurements=[]",
@@ -266,7 +282,7 @@ class TestRatingVotes:
 
 
 class TestAndersen:
-    def test_as_published_a_logistic_regression_on_vgg16_and_a_classifier_on_each_mixed_layer(self):
+    def test_as_published_a_logistic_regression_on_vgg16_and_a_classifier_on_each_mixed_layer(self) -> None:
         layers, ensemble = stages(configured("andersen"))
         binary, *candidates = layers.networks
         assert (binary.backbone, binary.target.threshold, binary.target.measurement) == ("vgg16", 1, COMBINED)
@@ -280,14 +296,15 @@ class TestAndersen:
         for spec in (*layers.networks, *ensemble.networks):
             assert [(p.part, p.network, p.frozen) for p in spec.pieces] == [("backbone", None, True)]
 
-    def test_the_ensemble_differs_in_its_training_alone(self):
+    def test_the_ensemble_differs_in_its_training_alone(self) -> None:
         _, ensemble = stages(configured("andersen"))
-        trainings = {(spec.training.learning_rate, spec.training.batch_size) for spec in ensemble.networks}
+        trained = [training(spec) for spec in ensemble.networks]
+        trainings = {(settings.learning_rate, settings.batch_size) for settings in trained}
         assert len(trainings) == len({spec.replica for spec in ensemble.networks}) == 10
         assert {spec.layer for spec in ensemble.networks} == {ensemble.networks[0].layer}
 
     @pytest.mark.parametrize("best", [0, 4, 10])
-    def test_the_layer_whose_classifier_validates_best_is_kept(self, best):
+    def test_the_layer_whose_classifier_validates_best_is_kept(self, best: int) -> None:
         settings = configured("andersen")
         results = {
             f"andersen/combined/layer{i}": NetworkResult(
@@ -299,7 +316,7 @@ class TestAndersen:
         assert {spec.layer for spec in ensemble.networks} == {best}
         assert {spec.layer for spec in ensemble.alternatives} == set(range(11)) - {best}
 
-    def test_without_any_validation_the_first_layer_is_kept(self):
+    def test_without_any_validation_the_first_layer_is_kept(self) -> None:
         settings = configured("andersen")
         results = {
             f"andersen/combined/layer{i}": NetworkResult(best_round=1, auc=math.nan, threshold=0.5)
@@ -307,7 +324,7 @@ class TestAndersen:
         }
         assert {spec.layer for spec in stages(settings, results)[1].networks} == {0}
 
-    def test_a_site_that_agrees_to_the_plan_knows_every_network_that_may_be_asked_for(self):
+    def test_a_site_that_agrees_to_the_plan_knows_every_network_that_may_be_asked_for(self) -> None:
         settings = configured("andersen")
         known = networks(settings)
         assert len(known) == 1 + 11 + 110
@@ -316,16 +333,16 @@ class TestAndersen:
             asked = [spec for stage in stages(settings, result) for spec in stage.networks]
             assert all(known[spec.name] == spec for spec in asked)
 
-    def test_features_of_a_random_network_are_refused(self):
+    def test_features_of_a_random_network_are_refused(self) -> None:
         with pytest.raises(ConfigurationError, match=r"imagenet.*trained"):
             stages(configured("andersen", "network.weights=none"))
 
-    def test_trained_encoders_need_no_pretrained_weights_and_small_ones_have_three_layers(self):
+    def test_trained_encoders_need_no_pretrained_weights_and_small_ones_have_three_layers(self) -> None:
         layers, ensemble = stages(configured("andersen", "network.weights=none", *TRAINED))
         assert [spec.layer for spec in layers.networks] == [None, 0, 1, 2]
         assert all(spec.pieces == () for spec in (*layers.networks, *ensemble.networks))
 
-    def test_each_classifier_votes_and_the_binary_network_does_not(self):
+    def test_each_classifier_votes_and_the_binary_network_does_not(self) -> None:
         settings = configured("andersen")
         layers, ensemble = stages(settings)
         grades = np.random.default_rng(0).integers(0, 4, size=(10, 6))
@@ -339,7 +356,7 @@ class TestAndersen:
 
 
 class TestChristensen:
-    def test_one_network_a_step_from_the_doppler_image(self):
+    def test_one_network_a_step_from_the_doppler_image(self) -> None:
         (cascade,) = stages(configured("christensen"))
         assert [(s.name, s.target.threshold, s.target.at_least) for s in cascade.networks] == [
             ("christensen/combined/gt0", 0, 0),
@@ -348,7 +365,7 @@ class TestChristensen:
         ]
         assert {spec.images for spec in cascade.networks} == {("doppler",)}
 
-    def test_the_grade_is_the_number_of_steps_that_say_more_before_one_does_not(self):
+    def test_the_grade_is_the_number_of_steps_that_say_more_before_one_does_not(self) -> None:
         settings = configured("christensen")
         bits = np.array(list(itertools.product([0, 1], repeat=3)))
         outputs = answers(scoring(settings), lambda s: bits[:, s.target.threshold])
@@ -357,14 +374,14 @@ class TestChristensen:
         assert votes[:, 0, 0].tolist() == expected
         assert votes.shape == (8, 1, 1)
 
-    def test_each_step_has_its_own_threshold_and_reaching_it_is_more(self):
+    def test_each_step_has_its_own_threshold_and_reaching_it_is_more(self) -> None:
         settings = configured("christensen")
         outputs = answers(scoring(settings), lambda s: [0.3], threshold=0.3)
         assert Christensen().votes(outputs, settings).tolist() == [[[3]]]
         later = [replace(o, threshold=0.4) if o.spec.target.threshold == 1 else o for o in outputs]
         assert Christensen().votes(later, settings).tolist() == [[[1]]]
 
-    def test_a_later_step_learns_from_exams_of_at_least_its_grade(self):
+    def test_a_later_step_learns_from_exams_of_at_least_its_grade(self) -> None:
         data = make_exams()
         hypertrophy = data.grades["hypertrophy"].clone()
         hypertrophy[:8] = MISSING
@@ -384,7 +401,7 @@ class TestChristensen:
                 assert len(exams)
                 assert taken[exams].all()
 
-    def test_any_other_examination_is_graded_by_its_first_measurement(self):
+    def test_any_other_examination_is_graded_by_its_first_measurement(self) -> None:
         settings = configured(
             "christensen", "validity=any", "measurements={steatosis={grades=3, images=['gs']}}"
         )
@@ -395,6 +412,6 @@ class TestChristensen:
         assert Christensen().scores(settings) == {"steatosis": 3}
 
 
-def test_a_method_that_there_is_not_is_an_error():
+def test_a_method_that_there_is_not_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="'schlereht'"):
         method("schlereht")

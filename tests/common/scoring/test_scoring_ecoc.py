@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import ArrayLike
 
 from common.errors import DataError
 from common.scoring import ecoc
@@ -12,14 +13,14 @@ from common.scoring import ecoc
 SIZES = st.tuples(st.integers(1, 4), st.integers(2, 6))
 
 
-def brute_force(bits):
+def brute_force(bits: np.ndarray) -> int:
     replicas, thresholds = bits.shape
     words = [[int(grade > k) for k in range(thresholds)] * replicas for grade in range(thresholds + 1)]
     distances = [sum(a != b for a, b in zip(word, bits.ravel(), strict=True)) for word in words]
     return distances.index(min(distances))
 
 
-def test_code_words_of_rating():
+def test_code_words_of_rating() -> None:
     words = ecoc.encode(np.arange(4))
     assert words.shape == (4, 2, 3)
     assert words[:, 0].tolist() == [[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]]
@@ -27,7 +28,7 @@ def test_code_words_of_rating():
 
 
 @given(SIZES, st.data())
-def test_round_trip(size, data):
+def test_round_trip(size: tuple[int, int], data: st.DataObject) -> None:
     replicas, grades_count = size
     shape = data.draw(hnp.array_shapes(min_dims=0, max_dims=3, max_side=4))
     grades = data.draw(hnp.arrays(np.int64, shape, elements=st.integers(0, grades_count - 1)))
@@ -37,26 +38,28 @@ def test_round_trip(size, data):
 
 
 @given(SIZES, st.data())
-def test_decode_is_the_nearest_code_word_ties_to_the_lower_grade(size, data):
+def test_decode_is_the_nearest_code_word_ties_to_the_lower_grade(
+    size: tuple[int, int], data: st.DataObject
+) -> None:
     replicas, grades_count = size
     bits = data.draw(hnp.arrays(np.uint8, (3, replicas, grades_count - 1), elements=st.integers(0, 1)))
     assert ecoc.decode(bits).tolist() == [brute_force(word) for word in bits]
 
 
-def test_all_64_words_of_rating():
+def test_all_64_words_of_rating() -> None:
     bits = np.array(list(product([0, 1], repeat=6))).reshape(64, 2, 3)
     assert ecoc.decode(bits).tolist() == [brute_force(word) for word in bits]
 
 
 @pytest.mark.parametrize("replicas", [3, 4, 5])
-def test_three_replicas_correct_any_single_error(replicas):
+def test_three_replicas_correct_any_single_error(replicas: int) -> None:
     for grade, replica, threshold in product(range(4), range(replicas), range(3)):
         bits = ecoc.encode(grade, replicas=replicas)
         bits[replica, threshold] ^= 1
         assert ecoc.decode(bits) == grade
 
 
-def test_with_two_replicas_a_single_error_is_corrected_or_a_tie_that_lowers_by_one():
+def test_with_two_replicas_a_single_error_is_corrected_or_a_tie_that_lowers_by_one() -> None:
     lowered = 0
     for grade, replica, threshold in product(range(4), range(2), range(3)):
         bits = ecoc.encode(grade)
@@ -69,7 +72,7 @@ def test_with_two_replicas_a_single_error_is_corrected_or_a_tie_that_lowers_by_o
     assert lowered == 6
 
 
-def test_boolean_bits_and_a_leading_shape():
+def test_boolean_bits_and_a_leading_shape() -> None:
     bits = np.array([[[True, True, False], [True, False, False]]] * 5).reshape(5, 1, 2, 3)
     assert ecoc.decode(bits).tolist() == [[1]] * 5
 
@@ -84,12 +87,12 @@ def test_boolean_bits_and_a_leading_shape():
         (np.zeros((4, 0, 3), dtype=int), "got"),
     ],
 )
-def test_other_bits_are_refused(bits, message):
+def test_other_bits_are_refused(bits: ArrayLike, message: str) -> None:
     with pytest.raises(DataError, match=message):
         ecoc.decode(bits)
 
 
-def test_encode_refuses_what_has_no_code_word():
+def test_encode_refuses_what_has_no_code_word() -> None:
     with pytest.raises(DataError, match=r"grades in 0\.\.2, got 3"):
         ecoc.encode([0, 3], grades_count=3)
     with pytest.raises(DataError, match="replicas >= 1"):
@@ -97,7 +100,9 @@ def test_encode_refuses_what_has_no_code_word():
 
 
 @given(SIZES, st.data())
-def test_decoded_upwards_a_tie_goes_to_the_highest_of_the_nearest(size, data):
+def test_decoded_upwards_a_tie_goes_to_the_highest_of_the_nearest(
+    size: tuple[int, int], data: st.DataObject
+) -> None:
     replicas, grades_count = size
     bits = data.draw(hnp.arrays(np.uint8, (3, replicas, grades_count - 1), elements=st.integers(0, 1)))
     words = ecoc.encode(np.arange(grades_count), replicas=replicas, grades_count=grades_count)

@@ -1,10 +1,12 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from common.aggregation.fedprox import ProximalTerm
@@ -14,11 +16,12 @@ from common.imaging.prepare import picture
 from common.imaging.roi import stored_px
 from common.networks import build
 from common.networks.layout import flatten, load
-from common.networks.spec import Target
+from common.networks.spec import NetworkSpec, Target
 from common.settings import NetworkSettings
-from common.training.data import MISSING
+from common.training.data import MISSING, ExamTensors
 from common.training.inputs import labels, training_exams, validation_exams
-from common.training.local import score, train_network
+from common.training.local import LocalUpdate, score, train_network
+from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 from tests.exam_tensors import FUSION, IMAGES, NETWORK, SINGLE, local_settings, make_exams
@@ -27,17 +30,27 @@ DATA = make_exams()
 PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
 
 
-def start(settings, seed=1):
+def start(settings: LocalSettings, seed: int = 1) -> Tensor:
     return build.initial_weights(settings.spec, settings.network, seed=seed)
 
 
-def train(settings, *, data=DATA, weights=None, server_round=1, seed=7, mu=0.0):
+def train(
+    settings: LocalSettings,
+    *,
+    data: ExamTensors = DATA,
+    weights: Tensor | None = None,
+    server_round: int = 1,
+    seed: int = 7,
+    mu: float = 0.0,
+) -> LocalUpdate:
     received = start(settings) if weights is None else weights
     term = ProximalTerm(mu=mu, received=received) if mu else None
     return train_network(received, {}, data, settings, server_round, seed, term=term)[0]
 
 
-def plain_loop(settings, weights, data, server_round, seed):
+def plain_loop(
+    settings: LocalSettings, weights: Tensor, data: ExamTensors, server_round: int, seed: int
+) -> Tensor:
     """The same training as an ordinary PyTorch loop over separate parameters."""
     network = build.network(settings.spec, settings.network).train()
     load(network, weights)
@@ -74,7 +87,7 @@ def plain_loop(settings, weights, data, server_round, seed):
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 @pytest.mark.parametrize("spec", [FUSION, SINGLE])
-def test_it_is_an_ordinary_training_loop(spec, optimiser):
+def test_it_is_an_ordinary_training_loop(spec: NetworkSpec, optimiser: str) -> None:
     settings = local_settings(spec, optimiser=optimiser, local_steps=4)
     weights = start(settings)
     expected = plain_loop(settings, weights, DATA, 2, 7)
@@ -83,7 +96,7 @@ def test_it_is_an_ordinary_training_loop(spec, optimiser):
     )
 
 
-def test_batchnorm_statistics_come_back_in_the_update():
+def test_batchnorm_statistics_come_back_in_the_update() -> None:
     settings = replace(local_settings(SINGLE), network=NetworkSettings(backbone="resnet18", image_px=32))
     settings = replace(settings, training=settings.training.model_copy(update={"local_steps": 1}))
     weights = start(settings)
@@ -94,7 +107,7 @@ def test_batchnorm_statistics_come_back_in_the_update():
     torch.testing.assert_close(got[trained:], expected[trained:], rtol=1e-3, atol=1e-5)
 
 
-def test_a_full_batch_step_is_gradient_descent_on_all_training_exams():
+def test_a_full_batch_step_is_gradient_descent_on_all_training_exams() -> None:
     settings = local_settings(FUSION, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
     weights = start(settings)
     network = build.network(FUSION, NETWORK)
@@ -102,25 +115,25 @@ def test_a_full_batch_step_is_gradient_descent_on_all_training_exams():
     exams = training_exams(DATA, FUSION)
     pictures = [picture(DATA.images[n][exams], IMAGES[n], image_px=32) for n in FUSION.images]
     F.cross_entropy(network(pictures), labels(DATA, FUSION)[exams]).backward()
-    gradient = torch.cat([p.grad.flatten() for p in network.parameters()])
+    gradient = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
     update = train(settings, weights=weights).update
     torch.testing.assert_close(update, -settings.training.learning_rate * gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_full_batch_steps_of_two_sites_average_to_the_pooled_step():
+def test_full_batch_steps_of_two_sites_average_to_the_pooled_step() -> None:
     settings = local_settings(FUSION, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
     weights = start(settings)
     order = torch.arange(len(DATA))
     parts = [train(settings, data=subset(DATA, order[:17]), weights=weights)]
     parts.append(train(settings, data=subset(DATA, order[17:]), weights=weights))
     counts = [part.num_examples for part in parts]
-    mean = sum(part.update.double() * part.num_examples for part in parts) / sum(counts)
+    mean = torch.stack([p.update.double() * p.num_examples for p in parts]).sum(0) / sum(counts)
     pooled = train(settings, weights=weights)
     assert sum(counts) == pooled.num_examples
     torch.testing.assert_close(mean.float(), pooled.update, rtol=1e-4, atol=1e-7)
 
 
-def subset(data, exams):
+def subset(data: ExamTensors, exams: Tensor) -> ExamTensors:
     return replace(
         data,
         images={name: pixels[exams] for name, pixels in data.images.items()},
@@ -130,10 +143,10 @@ def subset(data, exams):
     )
 
 
-def test_same_inputs_same_bits_also_in_concurrent_threads():
+def test_same_inputs_same_bits_also_in_concurrent_threads() -> None:
     jobs = [(spec, seed) for spec in (FUSION, SINGLE) for seed in (1, 2)] * 3
 
-    def run(job):
+    def run(job: tuple[NetworkSpec, int]) -> Tensor:
         spec, seed = job
         return train(local_settings(spec), seed=seed).update
 
@@ -144,7 +157,7 @@ def test_same_inputs_same_bits_also_in_concurrent_threads():
         )
 
 
-def test_what_was_trained_before_leaves_no_trace():
+def test_what_was_trained_before_leaves_no_trace() -> None:
     settings = local_settings(FUSION)
     first = train(settings).update
     train(settings, weights=start(settings, seed=9), seed=3)
@@ -152,7 +165,7 @@ def test_what_was_trained_before_leaves_no_trace():
     assert torch.equal(train(settings).update, first)
 
 
-def test_inputs_and_the_global_generator_are_left_alone():
+def test_inputs_and_the_global_generator_are_left_alone() -> None:
     settings = local_settings(FUSION)
     weights = start(settings)
     state = {"control": torch.ones(3)}
@@ -164,7 +177,7 @@ def test_inputs_and_the_global_generator_are_left_alone():
     assert kept == state
 
 
-def test_memory_mapped_read_only_images_can_be_trained_on(tmp_path):
+def test_memory_mapped_read_only_images_can_be_trained_on(tmp_path: Path) -> None:
     mapped = {}
     for name, pixels in DATA.images.items():
         np.save(tmp_path / f"{name}.npy", pixels.numpy())
@@ -174,20 +187,21 @@ def test_memory_mapped_read_only_images_can_be_trained_on(tmp_path):
     assert torch.equal(train(settings, data=replace(DATA, images=mapped)).update, train(settings).update)
 
 
-@pytest.mark.parametrize("change", [{"seed": 8}, {"server_round": 2}])
-def test_seed_and_round_matter(change):
+@pytest.mark.parametrize(("seed", "server_round"), [(8, 1), (7, 2)])
+def test_seed_and_round_matter(seed: int, server_round: int) -> None:
     settings = local_settings(FUSION)
-    assert not torch.equal(train(settings, **change).update, train(settings).update)
+    changed = train(settings, seed=seed, server_round=server_round)
+    assert not torch.equal(changed.update, train(settings).update)
 
 
-def test_num_examples_counts_exams_before_resampling():
+def test_num_examples_counts_exams_before_resampling() -> None:
     settings = local_settings(FUSION)
     expected = int(((DATA.fold != FUSION.fold) & (DATA.fold != MISSING)).sum())
     assert train(settings).num_examples == expected
 
 
 @pytest.mark.parametrize("grade", [0, 3, MISSING])
-def test_a_site_of_one_class_or_no_grade_answers_with_nothing(grade):
+def test_a_site_of_one_class_or_no_grade_answers_with_nothing(grade: int) -> None:
     grades = {name: torch.full_like(values, grade) for name, values in DATA.grades.items()}
     answer = train(local_settings(FUSION), data=replace(DATA, grades=grades))
     assert not answer.update.any()
@@ -195,7 +209,7 @@ def test_a_site_of_one_class_or_no_grade_answers_with_nothing(grade):
     assert np.isnan(answer.loss)
 
 
-def test_neither_the_own_fold_nor_held_out_nor_ungraded_exams_are_read():
+def test_neither_the_own_fold_nor_held_out_nor_ungraded_exams_are_read() -> None:
     grades = DATA.grades["hypertrophy"].clone()
     grades[:6] = MISSING
     data = replace(DATA, grades={"hypertrophy": grades})
@@ -213,7 +227,7 @@ def test_neither_the_own_fold_nor_held_out_nor_ungraded_exams_are_read():
     )
 
 
-def test_validation_exams_are_the_graded_exams_of_the_own_fold():
+def test_validation_exams_are_the_graded_exams_of_the_own_fold() -> None:
     grades = DATA.grades["hypertrophy"].clone()
     grades[1] = MISSING
     data = replace(DATA, grades={"hypertrophy": grades})
@@ -230,20 +244,20 @@ def test_validation_exams_are_the_graded_exams_of_the_own_fold():
         (Target(measurement="m", kind="nominal", threshold=None, classes=4), [0, 1, 2, 3, MISSING]),
     ],
 )
-def test_labels_follow_the_target(target, expected):
+def test_labels_follow_the_target(target: Target, expected: list[int]) -> None:
     grades = torch.tensor([0, 1, 2, 3, MISSING], dtype=torch.int8)
     data = replace(subset(DATA, torch.arange(5)), grades={"m": grades})
     assert labels(data, SINGLE.model_copy(update={"target": target})).tolist() == expected
 
 
-def test_the_proximal_term_pulls_towards_the_received_weights():
+def test_the_proximal_term_pulls_towards_the_received_weights() -> None:
     settings = local_settings(FUSION, local_steps=12)
     distances = [train(settings, mu=mu).update.norm() for mu in (0.0, 10.0, 100.0)]
     assert distances == sorted(distances, reverse=True)
     assert distances[2] < 0.9 * distances[0]
 
 
-def test_the_proximal_gradient_is_mu_times_the_distance():
+def test_the_proximal_gradient_is_mu_times_the_distance() -> None:
     # two SGD steps on w: the second one's gradient differs by mu * (w1 - w0) alone
     one = local_settings(SINGLE, optimiser="sgd", sampling="all", local_steps=1, **PLAIN)
     two = replace(one, training=one.training.model_copy(update={"local_steps": 2}))
@@ -252,7 +266,7 @@ def test_the_proximal_gradient_is_mu_times_the_distance():
     torch.testing.assert_close(free - bound, one.training.learning_rate * 0.5 * first, rtol=1e-2, atol=1e-6)
 
 
-def test_a_simple_task_is_learnt_in_few_steps():
+def test_a_simple_task_is_learnt_in_few_steps() -> None:
     settings = local_settings(FUSION, local_steps=40, batch_size=16, learning_rate=1e-2)
     settings = replace(settings, rounds=1)
     weights = start(settings)
@@ -263,7 +277,7 @@ def test_a_simple_task_is_learnt_in_few_steps():
     assert right.float().mean() > 0.9
 
 
-def test_grades_can_be_learnt_as_classes():
+def test_grades_can_be_learnt_as_classes() -> None:
     target = Target(measurement="vascularity", kind="nominal", threshold=None, classes=4)
     settings = local_settings(
         SINGLE.model_copy(update={"target": target}), local_steps=60, batch_size=16, learning_rate=1e-2
@@ -278,7 +292,7 @@ def test_grades_can_be_learnt_as_classes():
 
 
 @pytest.mark.parametrize("settings", [NETWORK, NetworkSettings(backbone="resnet18", image_px=32)])
-def test_scores_of_a_batch_are_the_scores_of_each(settings):
+def test_scores_of_a_batch_are_the_scores_of_each(settings: NetworkSettings) -> None:
     local = replace(local_settings(FUSION), network=settings)
     weights = start(local)
     exams = torch.tensor([3, 0, 11])
@@ -288,18 +302,18 @@ def test_scores_of_a_batch_are_the_scores_of_each(settings):
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
-def test_no_exams_no_scores():
+def test_no_exams_no_scores() -> None:
     settings = local_settings(FUSION)
     assert score(start(settings), DATA, torch.empty(0, dtype=torch.long), settings).shape == (0, 2)
 
 
-def test_weights_of_another_length_are_refused():
+def test_weights_of_another_length_are_refused() -> None:
     settings = local_settings(FUSION)
     with pytest.raises(UpdateError, match="Expected"):
         train(settings, weights=torch.zeros(1))
 
 
-def test_resnet18_takes_a_step_at_full_size():
+def test_resnet18_takes_a_step_at_full_size() -> None:
     data = make_exams(8, image_px=224)
     assert data.images["gs"].shape[-1] == stored_px(224)
     settings = replace(

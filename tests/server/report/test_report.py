@@ -3,8 +3,10 @@ import io
 import json
 import re
 from base64 import b64decode
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from html.parser import HTMLParser
 from itertools import product
+from pathlib import Path
 from xml.etree import ElementTree
 
 import numpy as np
@@ -15,13 +17,14 @@ from PIL import Image
 from common.errors import DataError
 from common.settings import Settings
 from server.report import Example, write, write_examples
+from server.report.content import Json
 from simulation.evaluation.metrics import metrics
 
 SITES = {"site-a": ("ge", True), "site-b": ("mindray", True), "site-c": ("samsung", False)}
 IMAGES = {"gs": {"kind": "grey"}}
 
 
-def settings(names=("hypertrophy", "vascularity"), grades=4):
+def settings(names: Sequence[str] = ("hypertrophy", "vascularity"), grades: int = 4) -> Settings:
     return Settings.model_validate(
         {
             "name": "test",
@@ -33,7 +36,15 @@ def settings(names=("hypertrophy", "vascularity"), grades=4):
     )
 
 
-def table(chosen, *, right, seed, truth=True, sites=SITES, models=1):
+def table(
+    chosen: Settings,
+    *,
+    right: float,
+    seed: int,
+    truth: bool = True,
+    sites: Mapping[str, tuple[str, bool]] = SITES,
+    models: int = 1,
+) -> pd.DataFrame:
     base, generator = np.random.default_rng(5), np.random.default_rng(seed)
     parts = []
     for site, (device, trained) in sites.items():
@@ -62,7 +73,7 @@ def table(chosen, *, right, seed, truth=True, sites=SITES, models=1):
     return pd.concat(parts, ignore_index=True)
 
 
-def rounds():
+def rounds() -> Iterator[Json]:
     for system, group, number in product(
         ("federated", "centralised", "alone:site-a"), ("g0", "g1"), (1, 2, 3)
     ):
@@ -77,7 +88,7 @@ def rounds():
         }
 
 
-def examples():
+def examples() -> Iterator[Example]:
     grey = np.linspace(0, 255, 32 * 32).reshape(32, 32).astype(np.uint8)
     colour = np.repeat(grey[..., None], 3, axis=2)
     for number, decided in enumerate((2, 3)):
@@ -90,7 +101,15 @@ def examples():
         )
 
 
-def make(folder, *, scores=None, config="", manifest=None, lines=(), shown=()):
+def make(
+    folder: Path,
+    *,
+    scores: Json | None = None,
+    config: str = "",
+    manifest: Json | None = None,
+    lines: Iterable[Json] = (),
+    shown: Iterable[Example] = (),
+) -> Path:
     folder.mkdir()
     (folder / "config.toml").write_text(config)
     facts = {"name": "trial", "status": "COMPLETE_ALL_SITES", "seed": 3, "packages": {"torch": "2.13"}}
@@ -104,7 +123,7 @@ def make(folder, *, scores=None, config="", manifest=None, lines=(), shown=()):
     return folder
 
 
-def full_scores(*, models=2):
+def full_scores(*, models: int = 2) -> Json:
     """A run of some scoring models, beside systems of one."""
     chosen = settings()
     others = {
@@ -118,57 +137,59 @@ def full_scores(*, models=2):
     return metrics(table(chosen, right=0.75, seed=0, models=models), settings=chosen, baselines=others)
 
 
-def make_full(folder, *, models=2):
+def make_full(folder: Path, *, models: int = 2) -> Path:
     config = f"[rating]\nmodels = {models}\n"
     config = 'validity = "eoss"\n[cohort.phantom]\nsites = 2\n' + config
     config += "[evaluate]\nbootstrap = 100\nbaseline_models = 1\n"
     return make(folder, scores=full_scores(models=models), config=config, lines=rounds(), shown=examples())
 
 
-def data_of(folder, name):
+def data_of(folder: Path, name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO((folder / "figures" / f"{name}.csv").read_text(encoding="utf-8"))))
 
 
 class Page(HTMLParser):
     """Collects what a test asks about."""
 
-    def __init__(self, text):
+    def __init__(self, text: str) -> None:
         super().__init__()
-        self.tags, self.links, self.words, self.open = [], [], [], []
+        self.tags: list[str] = []
+        self.links: list[str] = []
+        self.words: list[str] = []
         self.feed(text)
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value for key, value in attrs if key in ("src", "href", "xlink:href")]
+        self.links += [value or "" for key, value in attrs if key in ("src", "href", "xlink:href")]
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.words.append(data)
 
     @property
-    def text(self):
+    def text(self) -> str:
         return re.sub(r"\s+", " ", " ".join(self.words))
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_full(tmp_path_factory.mktemp("report") / "run")
     assert write(folder) == folder / "report.html"
     return folder
 
 
 @pytest.fixture(scope="module")
-def page(run):
+def page(run: Path) -> Page:
     return Page((run / "report.html").read_text(encoding="utf-8"))
 
 
-def test_the_page_is_whole_in_itself(page):
+def test_the_page_is_whole_in_itself(page: Page) -> None:
     assert "script" not in page.tags
     assert "link" not in page.tags
     assert page.links
     assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
 
 
-def test_the_page_says_what_it_is_about(page):
+def test_the_page_says_what_it_is_about(page: Page) -> None:
     for words in ("What this does not show", "How to read it", "No patient is in it", "site-b alone"):
         assert words in page.text
     scored = json.loads(json.dumps(full_scores()))
@@ -177,7 +198,7 @@ def test_the_page_says_what_it_is_about(page):
     assert page.text.count("no differential privacy") >= 7
 
 
-def test_every_figure_is_an_svg_with_its_data(run):
+def test_every_figure_is_an_svg_with_its_data(run: Path) -> None:
     names = {path.stem for path in (run / "figures").glob("*.svg")}
     assert names == {
         "confusion_hypertrophy", "confusion_vascularity", "confusion_combined", "confusion_combined_unseen",
@@ -192,7 +213,7 @@ def test_every_figure_is_an_svg_with_its_data(run):
         assert {len(row) for row in rows} == {len(rows[0])}
 
 
-def test_the_csv_holds_the_numbers_of_metrics_json(run):
+def test_the_csv_holds_the_numbers_of_metrics_json(run: Path) -> None:
     scored = json.loads((run / "metrics.json").read_text())
     counts = [int(row["exams"]) for row in data_of(run, "confusion_combined")]
     assert counts == [n for row in scored["combined"]["confusion"] for n in row]
@@ -202,11 +223,11 @@ def test_the_csv_holds_the_numbers_of_metrics_json(run):
     assert float(rows["All data in one place"]["ci95_low"]) == entry["ci95"][0]
 
 
-def words(estimate):
+def words(estimate: Json) -> str:
     return f"{100 * estimate['value']:+.1f}"
 
 
-def test_cards_and_tables_compare_as_many_models_and_say_so(run, page):
+def test_cards_and_tables_compare_as_many_models_and_say_so(run: Path, page: Page) -> None:
     scored = json.loads((run / "metrics.json").read_text())
     each = "with 1 of 2 scoring models each"
     for name, text in (
@@ -229,7 +250,7 @@ def test_cards_and_tables_compare_as_many_models_and_say_so(run, page):
     assert lines == {"Federated", "g0", "g1"}  # the mean over other models is no curve beside this one
 
 
-def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path):
+def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path: Path) -> None:
     folder = make_full(tmp_path / "run", models=1)
     page = Page(write(folder).read_text(encoding="utf-8"))
     scored = json.loads((folder / "metrics.json").read_text())
@@ -240,7 +261,7 @@ def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path):
     assert "Sites alone, mean" in {row["line"] for row in data_of(folder, "learning_loss")}
 
 
-def test_own_patients_are_shown_by_site_with_the_mean(run, page):
+def test_own_patients_are_shown_by_site_with_the_mean(run: Path, page: Page) -> None:
     scored = json.loads((run / "metrics.json").read_text())["own_patients"]
     rows = {row["row"]: row for row in data_of(run, "own_patients")}
     assert list(rows) == ["site-a", "site-b", "Mean over sites"]
@@ -250,7 +271,7 @@ def test_own_patients_are_shown_by_site_with_the_mean(run, page):
         assert words(gain) in page.text
 
 
-def test_trivial_answers_ties_and_far_errors_are_shown(run, page):
+def test_trivial_answers_ties_and_far_errors_are_shown(run: Path, page: Page) -> None:
     scored = json.loads((run / "metrics.json").read_text())
     colour = scored["baselines"]["counted_colour"]["vascularity"]["accuracy"]["value"]
     assert f"Counted colour n/a {100 * colour:.1f} %" in page.text
@@ -266,7 +287,7 @@ def test_trivial_answers_ties_and_far_errors_are_shown(run, page):
     )
 
 
-def test_a_run_whose_differences_mixed_numbers_of_models_shows_none_of_them(tmp_path):
+def test_a_run_whose_differences_mixed_numbers_of_models_shows_none_of_them(tmp_path: Path) -> None:
     """As version 0.1.0 wrote them: no entry says with how many models it was computed."""
     scores = full_scores()
     scores["baselines"]["federated_same_models"] = scores["baselines"].pop("federated")
@@ -281,14 +302,14 @@ def test_a_run_whose_differences_mixed_numbers_of_models_shows_none_of_them(tmp_
     assert "Federated, majority vote" in page.text
 
 
-def test_the_same_run_gives_the_same_bytes(run, tmp_path):
+def test_the_same_run_gives_the_same_bytes(run: Path, tmp_path: Path) -> None:
     again = make_full(tmp_path / "run")
     write(again)
     for path in [run / "report.html", *sorted((run / "figures").glob("*.*"))]:
         assert path.read_bytes() == (again / path.relative_to(run)).read_bytes(), path.name
 
 
-def test_examples_are_shown_right_and_wrong(page):
+def test_examples_are_shown_right_and_wrong(page: Page) -> None:
     assert "Right" in page.text
     assert "Wrong" in page.text
     pictures = [link for link in page.links if link.startswith("data:")]
@@ -297,7 +318,7 @@ def test_examples_are_shown_right_and_wrong(page):
         assert (image.size, image.mode) == ((32, 32), "RGB")
 
 
-def test_one_measurement_of_three_grades_without_truth_or_baselines(tmp_path):
+def test_one_measurement_of_three_grades_without_truth_or_baselines(tmp_path: Path) -> None:
     chosen = settings(names=("steatosis",), grades=3)
     sites = {"one": ("x", True), "two": ("y", True)}
     scores = metrics(table(chosen, right=0.6, seed=0, truth=False, sites=sites), settings=chosen)
@@ -309,7 +330,7 @@ def test_one_measurement_of_three_grades_without_truth_or_baselines(tmp_path):
     assert (tmp_path / "run" / "figures" / "confusion_steatosis.svg").exists()
 
 
-def test_numbers_that_cannot_be_computed(tmp_path):
+def test_numbers_that_cannot_be_computed(tmp_path: Path) -> None:
     chosen = settings()
     predictions = table(chosen, right=0.6, seed=0)
     predictions[["truth_hypertrophy", "truth_vascularity"]] = predictions[
@@ -321,7 +342,7 @@ def test_numbers_that_cannot_be_computed(tmp_path):
     assert "nan" not in page.text
 
 
-def test_a_failed_run_still_has_a_page(tmp_path):
+def test_a_failed_run_still_has_a_page(tmp_path: Path) -> None:
     facts = {"status": "FAILED", "error": "site-b has no manifest.csv"}
     page = Page(write(make(tmp_path / "run", manifest=facts)).read_text(encoding="utf-8"))
     assert "This run is not complete" in page.text
@@ -329,7 +350,7 @@ def test_a_failed_run_still_has_a_page(tmp_path):
     assert "There are no metrics" in page.text
 
 
-def test_missing_sites_and_networks_are_named(tmp_path):
+def test_missing_sites_and_networks_are_named(tmp_path: Path) -> None:
     network = {"best_round": 4, "auc": 0.8123, "threshold": 0.25}
     facts = {"status": "COMPLETE_SUBSET", "missing": {"site-c": 3}, "networks": {"rating/fold0/a": network}}
     page = Page(write(make(tmp_path / "run", manifest=facts)).read_text(encoding="utf-8"))
@@ -337,7 +358,7 @@ def test_missing_sites_and_networks_are_named(tmp_path):
     assert "rating/fold0/a 4 0.8123 0.25" in page.text
 
 
-def test_names_from_outside_are_escaped(tmp_path):
+def test_names_from_outside_are_escaped(tmp_path: Path) -> None:
     chosen = settings()
     hostile = "<script>alert(1)</script>"
     sites = {hostile: ("<img src=x onerror=y>", True)}
@@ -351,7 +372,7 @@ def test_names_from_outside_are_escaped(tmp_path):
     assert hostile in page.text
 
 
-def test_a_folder_that_is_no_run_is_refused(tmp_path):
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Expected a run's folder"):
         write(tmp_path / "nowhere")
     broken = make(tmp_path / "run")
@@ -360,7 +381,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
         write(broken)
 
 
-def test_a_picture_of_another_type_is_refused(tmp_path):
+def test_a_picture_of_another_type_is_refused(tmp_path: Path) -> None:
     example = Example(
         exam_id="e", site="s", pictures={"gs": np.zeros((4, 4))}, reference={"a": 0}, decision={"a": 0}
     )

@@ -1,8 +1,12 @@
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from server.report import Example, write, write_examples
+from server.report.content import Json
 from tests.server.report.test_report import Page, full_scores, make
 
 CONFIG = (
@@ -11,11 +15,14 @@ CONFIG = (
 )
 
 
-def estimate(value, low, high):
+Interval: TypeAlias = tuple[float | None, float | None, float | None]
+
+
+def estimate(value: float | None, low: float | None, high: float | None) -> Json:
     return {"value": value, "ci95": [low, high]}
 
 
-def compared(*, empty=0, shuffled=(0.03, 0.02, 0.04)):
+def compared(*, empty: int = 0, shuffled: Interval = (0.03, 0.02, 0.04)) -> Json:
     image = {
         "exams": 30,
         "empty": empty,
@@ -32,14 +39,14 @@ def compared(*, empty=0, shuffled=(0.03, 0.02, 0.04)):
     }  # fmt: skip
 
 
-def page_of(folder, heatmaps, *, shown=()):
+def page_of(folder: Path, heatmaps: Json, *, shown: Sequence[Example] = ()) -> str:
     run = make(folder, scores=full_scores() | {"heatmaps": heatmaps}, config=CONFIG)
     if shown:
         write_examples(run / "figures" / "heatmaps", shown)
     return write(run).read_text(encoding="utf-8")
 
 
-def test_the_share_inside_is_shown_beside_chance_and_other_patients(tmp_path):
+def test_the_share_inside_is_shown_beside_chance_and_other_patients(tmp_path: Path) -> None:
     text = Page(page_of(tmp_path / "run", compared())).text
     assert "Where the networks look" in text
     assert "speak for hypertrophy > 0" in text
@@ -53,7 +60,7 @@ def test_the_share_inside_is_shown_beside_chance_and_other_patients(tmp_path):
     )
 
 
-def test_examples_have_a_text_for_those_who_cannot_see_them(tmp_path):
+def test_examples_have_a_text_for_those_who_cannot_see_them(tmp_path: Path) -> None:
     picture = np.zeros((8, 8, 3), dtype=np.uint8)
     grades = {"hypertrophy": 2, "vascularity": 1}
     shown = [
@@ -64,7 +71,7 @@ def test_examples_have_a_text_for_those_who_cannot_see_them(tmp_path):
     assert "Examples: heatmap in yellow" in Page(html).text
 
 
-def test_what_cannot_be_computed_and_empty_heatmaps_are_said(tmp_path):
+def test_what_cannot_be_computed_and_empty_heatmaps_are_said(tmp_path: Path) -> None:
     heatmaps = compared(empty=2, shuffled=(None, None, None))
     heatmaps["images"]["gs"]["inside_minus_shuffled"] = estimate(None, None, None)
     text = Page(page_of(tmp_path / "run", json.loads(json.dumps(heatmaps)))).text
@@ -73,6 +80,6 @@ def test_what_cannot_be_computed_and_empty_heatmaps_are_said(tmp_path):
     assert "None" not in text
 
 
-def test_a_run_without_heatmaps_has_no_such_section(tmp_path):
+def test_a_run_without_heatmaps_has_no_such_section(tmp_path: Path) -> None:
     page = write(make(tmp_path / "run", scores=full_scores(), config=CONFIG))
     assert "Where the networks look" not in page.read_text(encoding="utf-8")

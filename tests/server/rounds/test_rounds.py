@@ -1,5 +1,6 @@
 import itertools
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,7 +103,9 @@ def test_the_same_request_has_the_same_id_and_another_round_another(tmp_path: Pa
         (lambda r: Refusal(site=r.site, code="data"), "refused: data"),
     ],
 )
-def test_a_bad_reply_is_dropped_with_its_reason(tmp_path: Path, wrong, reason: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_bad_reply_is_dropped_with_its_reason(
+    tmp_path: Path, wrong: Callable[[TrainReply], TrainReply | Refusal], reason: str
+) -> None:
     rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1\nquorum = 2"))
     request = rounds.request()
     rounds.accept(SITES[0], wrong(reply(request, SITES[0])))
@@ -128,7 +131,7 @@ def test_a_dropped_update_leaves_no_trace(tmp_path: Path) -> None:
         rounds.close()
         _run(rounds)
         results.append(_weights(rounds))
-    np.testing.assert_array_equal(*results)
+    np.testing.assert_array_equal(results[0], results[1])
 
 
 def test_a_second_reply_changes_nothing(tmp_path: Path) -> None:

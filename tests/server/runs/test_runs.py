@@ -13,10 +13,11 @@ from typer.testing import CliRunner
 
 import synofed
 from common.errors import CampaignError, ConfigurationError
+from common.machine import file_lock
 from common.settings import Settings
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
-from server.federation import enrolment, file_lock, provision
+from server.federation import enrolment, provision
 from server.federation.home import Home
 from server.federation.registry import RegisteredSite, Registry
 from server.rounds.journal import RoundRecord

@@ -56,7 +56,7 @@ def site_patients(folder: Path) -> dict[str, set[str]]:
 
 
 @pytest.mark.parametrize("by", ["dirichlet", "size", "device", "column:device"])
-def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by):
+def test_each_patient_is_at_one_site_and_every_site_opens(pictures: Path, tmp_path: Path, by: str) -> None:
     cohort = public.split_collection(
         collection(pictures), by=by, sites=3, seed=1, out=tmp_path / "c", held_out=0.25, least_patients=3
     )
@@ -75,7 +75,7 @@ def test_each_patient_is_at_one_site_and_every_site_opens(pictures, tmp_path, by
         assert set(store.tensors.fold.tolist()) == {-1, 0, 1, 2}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures: Path, tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         public.split_collection(collection(pictures), by="dirichlet", sites=3, seed=seed, out=tmp_path / name)
     tables = {
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_does_not(pictures, tmp_p
     assert tables["a"] != tables["c"]
 
 
-def test_pictures_are_copies_and_grades_have_one_reader(pictures, tmp_path):
+def test_pictures_are_copies_and_grades_have_one_reader(pictures: Path, tmp_path: Path) -> None:
     cohort = public.split_collection(collection(pictures), by="size", sites=2, seed=1, out=tmp_path / "c")
     row = read_table(cohort.sites[0].folder / "manifest.csv")[0]
     copy = cohort.sites[0].folder / row["gs_path"]
@@ -95,7 +95,9 @@ def test_pictures_are_copies_and_grades_have_one_reader(pictures, tmp_path):
     assert {g["reader"] for g in read_table(cohort.sites[0].folder / "grades.csv")} == {"consensus"}
 
 
-def test_device_split_names_sites_after_devices_and_joins_the_smallest(pictures, tmp_path):
+def test_device_split_names_sites_after_devices_and_joins_the_smallest(
+    pictures: Path, tmp_path: Path
+) -> None:
     public.split_collection(collection(pictures), by="device", sites=None, seed=1, out=tmp_path / "three")
     assert list(site_patients(tmp_path / "three")) == ["a", "b", "c"]
     public.split_collection(collection(pictures), by="device", sites=2, seed=1, out=tmp_path / "two")
@@ -104,7 +106,7 @@ def test_device_split_names_sites_after_devices_and_joins_the_smallest(pictures,
         public.split_collection(collection(pictures), by="device", sites=4, seed=1, out=tmp_path / "four")
 
 
-def test_size_split_follows_the_weights(pictures, tmp_path):
+def test_size_split_follows_the_weights(pictures: Path, tmp_path: Path) -> None:
     public.split_collection(
         collection(pictures), by="size", sites=3, weights=(1, 2, 3), seed=1, out=tmp_path / "c", held_out=0.1
     )
@@ -115,7 +117,7 @@ def test_size_split_follows_the_weights(pictures, tmp_path):
         )
 
 
-def test_file_split_follows_the_table(pictures, tmp_path):
+def test_file_split_follows_the_table(pictures: Path, tmp_path: Path) -> None:
     table = [{"patient_id": f"p{i}", "site": "north" if i < 10 else "south"} for i in range(24)]
     write_table(tmp_path / "who.csv", table)
     by = f"file:{tmp_path / 'who.csv'}"
@@ -130,7 +132,7 @@ def test_file_split_follows_the_table(pictures, tmp_path):
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_split_column_is_honoured(tmp_path):
+def test_a_split_column_is_honoured(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "public", split=True)
     public.split_collection(
         collection(folder, split="split"), by="dirichlet", sites=2, seed=3, out=tmp_path / "c"
@@ -140,7 +142,7 @@ def test_a_split_column_is_honoured(tmp_path):
             assert row["split"] == ("test" if int(row["patient_id"][1:]) % 3 == 0 else "train")
 
 
-def test_a_site_whose_patients_are_all_held_out_does_not_train(tmp_path):
+def test_a_site_whose_patients_are_all_held_out_does_not_train(tmp_path: Path) -> None:
     folder = make_pictures(tmp_path / "public", split=True)  # device A has the patients that are held out
     cohort = public.split_collection(
         collection(folder, split="split"), by="device", sites=3, seed=3, out=tmp_path / "c"
@@ -148,7 +150,7 @@ def test_a_site_whose_patients_are_all_held_out_does_not_train(tmp_path):
     assert {site.name: site.trains for site in cohort.sites} == {"a": False, "b": True, "c": True}
 
 
-def test_held_out_patients_are_a_share_of_each_grade():
+def test_held_out_patients_are_a_share_of_each_grade() -> None:
     patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(80)]
     chosen = partition.choose_held_out(patients, share=0.3, rng=np.random.default_rng(0))
     tested = Counter(patient.grade for patient in patients if chosen[patient.patient_id] == "test")
@@ -156,7 +158,7 @@ def test_held_out_patients_are_a_share_of_each_grade():
 
 
 @given(n=st.integers(1, 60), share=st.floats(0.05, 0.95), seed=st.integers(0, 99))
-def test_training_patients_foresees_what_is_held_out(n, share, seed):
+def test_training_patients_foresees_what_is_held_out(n: int, share: float, seed: int) -> None:
     patients = [Patient(patient_id=str(i), grade=i % 3) for i in range(n)]
     chosen = partition.choose_held_out(patients, share=share, rng=np.random.default_rng(seed))
     training = sum(where == "train" for where in chosen.values())
@@ -164,7 +166,9 @@ def test_training_patients_foresees_what_is_held_out(n, share, seed):
 
 
 @given(n=st.integers(30, 80), sites=st.integers(1, 4), alpha=st.floats(0.3, 10), seed=st.integers(0, 10))
-def test_dirichlet_keeps_everyone_and_leaves_enough_to_train_on(n, sites, alpha, seed):
+def test_dirichlet_keeps_everyone_and_leaves_enough_to_train_on(
+    n: int, sites: int, alpha: float, seed: int
+) -> None:
     patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(n)]
     parts = partition.by_dirichlet(
         patients,
@@ -178,7 +182,7 @@ def test_dirichlet_keeps_everyone_and_leaves_enough_to_train_on(n, sites, alpha,
     assert all(partition.training_patients(part, held_out=0.3) >= 2 for part in parts.values())
 
 
-def test_small_alpha_makes_sites_differ_more():
+def test_small_alpha_makes_sites_differ_more() -> None:
     patients = [Patient(patient_id=str(i), grade=i % 4) for i in range(400)]
 
     def unlikeness(alpha: float) -> float:
@@ -196,7 +200,7 @@ def test_small_alpha_makes_sites_differ_more():
     assert unlikeness(0.2) > 2 * unlikeness(50.0)
 
 
-def test_too_many_sites_are_refused_with_advice(pictures, tmp_path):
+def test_too_many_sites_are_refused_with_advice(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="raise alpha, or lower sites"):
         public.split_collection(
             collection(pictures), by="dirichlet", sites=8, seed=0, out=tmp_path / "c", least_patients=5
@@ -210,7 +214,7 @@ def test_too_many_sites_are_refused_with_advice(pictures, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_import_makes_a_collection_that_can_be_split(pictures, tmp_path):
+def test_import_makes_a_collection_that_can_be_split(pictures: Path, tmp_path: Path) -> None:
     assert collection(pictures).ungraded == 1
     manifest = public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "set")
     again = public.read_collection(manifest)
@@ -222,14 +226,14 @@ def test_import_makes_a_collection_that_can_be_split(pictures, tmp_path):
         public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "set")
 
 
-def test_a_site_folder_can_be_split_with_all_its_readers(tmp_path):
+def test_a_site_folder_can_be_split_with_all_its_readers(tmp_path: Path) -> None:
     make_site_folder(tmp_path / "whole", patients=12, readers=3)
     cohort = public.split(tmp_path / "whole/manifest.csv", by="size", sites=2, seed=0, out=tmp_path / "c")
     for site in cohort.sites:
         assert {row["reader"] for row in read_table(site.folder / "grades.csv")} == {"r1", "r2", "r3"}
 
 
-def test_all_errors_of_the_labels_at_once(pictures, tmp_path):
+def test_all_errors_of_the_labels_at_once(pictures: Path, tmp_path: Path) -> None:
     rows = read_table(pictures / "labels.csv")[:6]
     rows[1]["label"] = "mild"
     rows[2]["path"] = "../labels.csv"
@@ -250,7 +254,7 @@ def test_all_errors_of_the_labels_at_once(pictures, tmp_path):
         assert f"line {line}: {text}" in str(caught.value)
 
 
-def test_labels_without_a_column_or_a_file(pictures, tmp_path):
+def test_labels_without_a_column_or_a_file(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="missing: score"):
         public.read_labels(pictures, pictures / "labels.csv", COLUMNS | {"steatosis": "score"})
     with pytest.raises(DataError, match="Expected a table"):
@@ -259,7 +263,7 @@ def test_labels_without_a_column_or_a_file(pictures, tmp_path):
         public.read_labels(pictures, pictures / "labels.csv", {"gs_path": "path", "patient_id": "group"})
 
 
-def test_ensure_makes_a_cohort_once(pictures, tmp_path):
+def test_ensure_makes_a_cohort_once(pictures: Path, tmp_path: Path) -> None:
     settings = parse(
         'name="t"\n[images.gs]\nkind="grey"\n[measurements.steatosis]\nimages=["gs"]\n[rating]\nfolds=3\n'
         f'[cohort.public]\nimages="{pictures}"\nlabels="{pictures}/labels.csv"\nsites=2\n'
@@ -279,7 +283,7 @@ def test_ensure_makes_a_cohort_once(pictures, tmp_path):
     assert public.ensure(other, settings=settings, folder=tmp_path).folder != first.folder
 
 
-def test_tables_with_a_byte_order_mark_and_crlf_are_read(pictures, tmp_path):
+def test_tables_with_a_byte_order_mark_and_crlf_are_read(pictures: Path, tmp_path: Path) -> None:
     with (pictures / "labels.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     text = "\r\n".join(",".join(row) for row in rows)
@@ -576,6 +580,6 @@ def test_a_picture_that_stands_twice_is_refused(pictures: Path, tmp_path: Path) 
     rows = read_table(pictures / "labels.csv")
     write_table(tmp_path / "labels.csv", [*rows, rows[0], rows[1] | {"label": "3"}])
     with pytest.raises(
-        DataError, match=r"(?s)has 2 errors.*line 75: has the pictures of line 2, expected a row an exam"
+        DataError, match=r"(?s)has 2 errors.*line 75: has the pictures of line 2, expected one row per exam"
     ):
         public.read_labels(pictures, tmp_path / "labels.csv", COLUMNS)

@@ -107,7 +107,7 @@ def test_an_exam_gets_a_picture_an_image_and_the_reading_panel(
     assert shown["reading.png"].shape[1] > 2 * 400
     # Two folds, one replica: two networks for hypertrophy > 0, said before they are asked.
     assert log.getvalue().startswith(
-        "Heatmaps: 2 networks x 3 steps x 2 copies = 12 passes of 2 pictures an exam"
+        "Heatmaps: 2 networks x 3 steps x 2 copies = 12 passes of 2 pictures per exam"
     )
 
 
@@ -173,7 +173,7 @@ def test_cost_grows_with_exams_networks_steps_and_copies(site: Path) -> None:
     paper = heatmaps.cost(networks_of, pictures, HeatmapSettings(), exams=3)
     assert paper.passes == 2 * 50 * 8
     assert 0 < paper.seconds < 600
-    assert "800 passes of 2 pictures an exam; 3 exams take about" in str(paper)
+    assert "800 passes of 2 pictures per exam; 3 exams take about" in str(paper)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 
 from common.errors import DataError
 from common.settings import MeasurementSettings, Settings, parse
+from server.report.content import Json
 from simulation.evaluation.metrics import metrics
 
 RATING = parse(
@@ -40,18 +41,22 @@ LIVER = parse(
 SITES = {"site-a": ("ge", True), "site-b": ("mindray", True), "site-c": ("samsung", False)}
 
 
-def pairs(generator, exams):
+def pairs(generator: np.random.Generator, exams: int) -> tuple[np.ndarray, np.ndarray]:
     h = generator.integers(0, 4, size=exams)
     return h, np.where(h > 0, generator.integers(0, 4, size=exams), 0)
 
 
-def noisy(generator, h, v, right):
+def noisy(
+    generator: np.random.Generator, h: np.ndarray, v: np.ndarray, right: float
+) -> tuple[np.ndarray, np.ndarray]:
     other = pairs(generator, len(h))
     keep = generator.random(len(h)) < right
     return np.where(keep, h, other[0]), np.where(keep, v, other[1])
 
 
-def frame(*, right=0.8, seed=0, patients=12, exams=5, models=1):
+def frame(
+    *, right: float = 0.8, seed: int = 0, patients: int = 12, exams: int = 5, models: int = 1
+) -> pd.DataFrame:
     """A table of predictions; the exams and their truth do not depend on ``seed``, ``right`` and ``models``."""
     base, generator = np.random.default_rng(99), np.random.default_rng(seed)
     parts = []
@@ -95,7 +100,7 @@ def frame(*, right=0.8, seed=0, patients=12, exams=5, models=1):
     return pd.concat(parts, ignore_index=True)
 
 
-def others():
+def others() -> dict[str, pd.DataFrame]:
     """Systems of one scoring model each; the federation is cut down to as many."""
     return {
         "centralised": frame(right=0.85, seed=1),
@@ -106,23 +111,23 @@ def others():
 
 
 @pytest.fixture(scope="module")
-def result():
+def result() -> Json:
     return metrics(
         frame(models=2), settings=RATING, baselines=others(), cuts={"vascularity": [1.5]}, generator_seed=7
     )
 
 
-def combined(table, source):
+def combined(table: pd.DataFrame, source: str) -> pd.Series:
     return table[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1)
 
 
-def share_right(table, source="decision", site=None):
+def share_right(table: pd.DataFrame, source: str = "decision", site: str | None = None) -> float:
     """Of combined scores, on the exams of a site, or of all that trained."""
     part = table[table["trained_site"]] if site is None else table[table["site"] == site]
-    return (combined(part, source) == combined(part, "truth")).mean()
+    return float((combined(part, source) == combined(part, "truth")).mean())
 
 
-def test_headline_is_the_held_out_exams_of_training_sites(result):
+def test_headline_is_the_held_out_exams_of_training_sites(result: Json) -> None:
     seen = frame().query("trained_site")
     truth = seen[["truth_hypertrophy", "truth_vascularity"]].max(axis=1)
     answer = seen[["decision_hypertrophy", "decision_vascularity"]].max(axis=1)
@@ -140,7 +145,7 @@ def test_headline_is_the_held_out_exams_of_training_sites(result):
     assert low < combined["accuracy"]["value"] < high
 
 
-def test_sites_devices_and_pools(result):
+def test_sites_devices_and_pools(result: Json) -> None:
     assert set(result["sites"]) == set(SITES)
     assert set(result["devices"]) == {"ge", "mindray", "samsung"}
     assert result["sites"]["site-a"]["exams"] == 60
@@ -150,11 +155,11 @@ def test_sites_devices_and_pools(result):
     assert result["unseen"]["combined"] == result["devices"]["samsung"]["combined"]
 
 
-def test_patients_of_two_sites_with_one_name_are_two_patients(result):
+def test_patients_of_two_sites_with_one_name_are_two_patients(result: Json) -> None:
     assert result["patients"] == sum(result["sites"][site]["patients"] for site in ("site-a", "site-b"))
 
 
-def test_auc_is_the_mean_over_the_tasks_networks(result):
+def test_auc_is_the_mean_over_the_tasks_networks(result: Json) -> None:
     seen = frame().query("trained_site")
     task = result["binary"]["vascularity"]["gt1"]
     expected = [
@@ -167,13 +172,13 @@ def test_auc_is_the_mean_over_the_tasks_networks(result):
     assert set(task["decision"]) == {"sensitivity", "specificity", "youden"}
 
 
-def test_invalid_pairs_and_contested(result):
+def test_invalid_pairs_and_contested(result: Json) -> None:
     assert result["invalid_pairs"] == 0
     assert result["baselines"]["majority"]["invalid_pairs"] == 2
     assert result["contested"] == pytest.approx(0.1)
 
 
-def test_baselines_and_their_means(result):
+def test_baselines_and_their_means(result: Json) -> None:
     baselines = result["baselines"]
     assert set(baselines) == {
         "centralised", "federated", "alone", "alone_mean", "majority", "readers", "commonest", "counted_colour"
@@ -186,13 +191,13 @@ def test_baselines_and_their_means(result):
     assert "unseen" in baselines["alone_mean"]
 
 
-def test_differences_are_paired(result):
+def test_differences_are_paired(result: Json) -> None:
     difference = result["differences"]["federated_minus_majority"]["combined"]["accuracy"]
     assert difference["value"] == pytest.approx(share_right(frame()) - share_right(frame(), "majority"))
     assert -0.1 <= difference["ci95"][0] <= difference["value"] <= difference["ci95"][1] <= 0.1
 
 
-def test_trained_systems_are_compared_with_as_many_models_on_both_sides(result):
+def test_trained_systems_are_compared_with_as_many_models_on_both_sides(result: Json) -> None:
     """The run has two models, the others one: the federation that is compared is the one that was cut down."""
     each = {name: share_right(table) for name, table in others().items()}
     alone = (each["alone:site-a"] + each["alone:site-b"]) / 2
@@ -212,24 +217,24 @@ def test_trained_systems_are_compared_with_as_many_models_on_both_sides(result):
         assert result["baselines"][name]["models"] == 1
 
 
-def test_systems_with_other_numbers_of_models_are_not_compared():
+def test_systems_with_other_numbers_of_models_are_not_compared() -> None:
     tables = others()
     del tables["federated"]
     with pytest.raises(DataError, match=r"as many scoring models .* federated 2, centralised 1"):
         metrics(frame(models=2), settings=RATING, baselines=tables)
 
 
-def test_with_as_many_models_the_run_itself_is_compared():
+def test_with_as_many_models_the_run_itself_is_compared() -> None:
     tables = others()
     del tables["federated"]
-    result = metrics(frame(), settings=RATING, baselines=tables)
+    result: Json = metrics(frame(), settings=RATING, baselines=tables)
     assert result["baselines"]["federated"]["combined"] == result["combined"]
     difference = result["differences"]["centralised_minus_federated"]
     expected = share_right(tables["centralised"]) - share_right(frame())
     assert difference["combined"]["accuracy"]["value"] == pytest.approx(expected)
 
 
-def test_own_patients_are_each_sites_own(result):
+def test_own_patients_are_each_sites_own(result: Json) -> None:
     own, tables = result["own_patients"], others()
     gains = {}
     for site in ("site-a", "site-b"):
@@ -249,13 +254,13 @@ def test_own_patients_are_each_sites_own(result):
     assert set(own["sites"]) == {"site-a", "site-b"}  # nobody trained alone at the third
 
 
-def test_no_system_of_a_sites_own_no_own_patients():
+def test_no_system_of_a_sites_own_no_own_patients() -> None:
     assert metrics(frame(), settings=RATING)["own_patients"] is None
     pooled = metrics(frame(), settings=RATING, baselines={"centralised": frame(right=0.9)})
     assert pooled["own_patients"] is None
 
 
-def test_trivial_answers_stand_beside_the_run(result):
+def test_trivial_answers_stand_beside_the_run(result: Json) -> None:
     seen = frame().query("trained_site")
     baselines = result["baselines"]
     commonest = baselines["commonest"]
@@ -273,7 +278,7 @@ def test_trivial_answers_stand_beside_the_run(result):
     assert "combined" not in difference
 
 
-def test_ties_and_how_many_are_right(result):
+def test_ties_and_how_many_are_right(result: Json) -> None:
     tied = frame().query("trained_site and tie")
     ties = result["ties"]
     assert (ties["exams"], ties["share"]) == (len(tied), pytest.approx(0.25))
@@ -282,7 +287,7 @@ def test_ties_and_how_many_are_right(result):
     assert ties["equal_weights"] == (tied["runner_up_weight"] == 2).sum() == 16
 
 
-def test_errors_of_two_grades_are_counted_and_named(result):
+def test_errors_of_two_grades_are_counted_and_named(result: Json) -> None:
     seen = frame().query("trained_site").reset_index(drop=True)
     far = [
         (abs(row.truth_hypertrophy - row.decision_hypertrophy), row.site, row.exam_id)
@@ -298,22 +303,22 @@ def test_errors_of_two_grades_are_counted_and_named(result):
     assert [distance for distance, _, _ in named] == sorted((d for d, _, _ in far), reverse=True)[:20]
 
 
-def test_the_same_table_gives_the_same_json():
+def test_the_same_table_gives_the_same_json() -> None:
     one, two = (json.dumps(metrics(frame(), settings=RATING, generator_seed=3)) for _ in range(2))
     assert one == two
 
 
-def test_without_truth_the_consensus_is_the_reference():
+def test_without_truth_the_consensus_is_the_reference() -> None:
     table = frame().drop(columns=["truth_hypertrophy", "truth_vascularity"])
-    got = metrics(table, settings=RATING)
+    got: Json = metrics(table, settings=RATING)
     assert got["reference"] == "consensus"
     assert "against_consensus" not in got
     assert "readers" not in got["baselines"]
-    full = metrics(frame(), settings=RATING)
+    full: Json = metrics(frame(), settings=RATING)
     assert got["combined"] == full["against_consensus"]["combined"]
 
 
-def test_one_measurement_of_three_grades_with_gaps():
+def test_one_measurement_of_three_grades_with_gaps() -> None:
     generator = np.random.default_rng(0)
     truth = generator.integers(0, 3, size=40)
     table = pd.DataFrame(
@@ -327,7 +332,7 @@ def test_one_measurement_of_three_grades_with_gaps():
             "decision_steatosis": truth,
         }
     )
-    got = metrics(table, settings=LIVER)
+    got: Json = metrics(table, settings=LIVER)
     assert got["steatosis"]["exams"] == 35
     assert got["steatosis"]["accuracy"] == {"value": 1.0, "ci95": [1.0, 1.0]}
     assert got["unseen"] is None
@@ -336,36 +341,36 @@ def test_one_measurement_of_three_grades_with_gaps():
     json.dumps(got, allow_nan=False)
 
 
-def test_a_site_without_graded_exams_gives_null_not_nan():
+def test_a_site_without_graded_exams_gives_null_not_nan() -> None:
     table = frame()
     table.loc[table["site"] == "site-b", ["truth_hypertrophy", "truth_vascularity"]] = -1
-    got = metrics(table, settings=RATING)
+    got: Json = metrics(table, settings=RATING)
     assert got["sites"]["site-b"]["combined"]["accuracy"] == {"value": None, "ci95": [None, None]}
     json.dumps(got, allow_nan=False)
 
 
-def test_a_missing_column_is_named():
+def test_a_missing_column_is_named() -> None:
     with pytest.raises(DataError, match=r"\['label_vascularity'\] are missing"):
         metrics(frame().drop(columns="label_vascularity"), settings=RATING)
     with pytest.raises(DataError, match=r"decision_<score>"):
         metrics(frame().drop(columns=["decision_hypertrophy", "decision_vascularity"]), settings=RATING)
 
 
-def test_a_method_with_one_score_of_its_own_is_measured_on_that_score():
+def test_a_method_with_one_score_of_its_own_is_measured_on_that_score() -> None:
     table = frame()
     combined = np.maximum(table["decision_hypertrophy"], table["decision_vascularity"])
     single = table.drop(columns=["decision_hypertrophy", "decision_vascularity"])
-    result = metrics(single.assign(decision_combined=combined), settings=RATING)
+    result: Json = metrics(single.assign(decision_combined=combined), settings=RATING)
     assert list(result["grades"]) == ["combined"]
     assert result["combined"] == metrics(table, settings=RATING)["combined"]
 
 
-def test_a_baseline_on_other_exams_is_refused():
+def test_a_baseline_on_other_exams_is_refused() -> None:
     with pytest.raises(DataError, match=r"baseline 'centralised'.* 1 of them are missing"):
         metrics(frame(), settings=RATING, baselines={"centralised": frame().iloc[1:]})
 
 
-def test_measurements_of_any_name():
+def test_measurements_of_any_name() -> None:
     settings = Settings(
         name="one", images=LIVER.images, measurements={"a": MeasurementSettings(grades=2, images=("gs",))}
     )
@@ -375,4 +380,5 @@ def test_measurements_of_any_name():
             "label_a": [0, 1], "decision_a": [0, 0],
         }
     )  # fmt: skip
-    assert metrics(table, settings=settings)["a"]["confusion"] == [[1, 0], [1, 0]]
+    got: Json = metrics(table, settings=settings)
+    assert got["a"]["confusion"] == [[1, 0], [1, 0]]

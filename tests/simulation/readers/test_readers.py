@@ -190,7 +190,7 @@ def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
     for expected in (
         "combined: readers, without → with assistance",
         "combined: average of readers",
-        "Scored, combined: 12 patients, 48 exams a reader",
+        "Scored, combined: 12 patients, 48 exams per reader",
         "1000 bootstrap draws of patients",
     ):
         assert expected in shown
@@ -215,7 +215,7 @@ def test_combined_scores_with_the_reference_in_a_table_of_its_own(tmp_path: Path
     }
     readings = [
         {key: row[key] for key in ("exam_id", "reader", "condition")}
-        | {"combined": max(row["hypertrophy"], row["vascularity"])}
+        | {"combined": max(int(str(row[name])) for name in PAIR)}
         for row in rows
     ]
     whole = json.loads(command(write(tmp_path / "whole.csv", rows), "--json"))
@@ -322,7 +322,7 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="exam_id is 'e47', expected an exam of the reference's table"):
         read(without, truth=truth)
     for row in rows:
-        row["condition"] = "with" if row["exam_id"] < "e3" else "without"
+        row["condition"] = "with" if str(row["exam_id"]) < "e3" else "without"
     with pytest.raises(DataError, match="graded in every condition"):
         measure(read(write(tmp_path / "unpaired.csv", rows[:48])), seed=0)
 

@@ -1,4 +1,4 @@
-"""Several processes at once: one cohort for all, one writer a folder, none stopped by what a killed one left."""
+"""Several processes at once: one cohort for all, one writer per folder, none stopped by what a killed one left."""
 
 import json
 import os
@@ -17,8 +17,7 @@ import synofed
 from common import settings
 from common.cohort_settings import PhantomSettings
 from common.errors import BusyError, DataError
-from common.machine import network_files
-from server.federation import file_lock
+from common.machine import file_lock, network_files
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, public
 from simulation.studies import study as studies
@@ -118,13 +117,15 @@ def test_a_lock_that_cannot_be_is_no_lock_that_is_held(
     def fail(*_: object) -> None:
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(file_lock.fcntl, "flock", fail)
+    monkeypatch.setattr("fcntl.flock", fail)
     with pytest.raises(OSError, match="No locks"), file_lock.alone(tmp_path):
         pass
 
 
 def test_who_needs_a_cohort_that_is_being_made_says_so_and_waits(tmp_path: Path) -> None:
-    out, said, found = tmp_path / "cohort", [], []
+    out = tmp_path / "cohort"
+    said: list[str] = []
+    found: list[cohort.Cohort] = []
     with file_lock.alone_beside(out):
         thread = threading.Thread(
             target=lambda: found.append(cohort.ensure(TINY, seed=1, out=out, workers=1, say=said.append))
@@ -144,13 +145,14 @@ def test_threads_that_need_one_cohort_share_it(folder: Path, monkeypatch: pytest
     monkeypatch.chdir(folder)
     configured = settings.load(folder / "public.toml")
     assert configured.cohort is not None and configured.cohort.public is not None
+    wanted = configured.cohort.public
     found: list[object] = []
     barrier = threading.Barrier(3)
 
     def ensure() -> None:
         barrier.wait()
         try:
-            found.append(public.ensure(configured.cohort.public, settings=configured, folder=Path("cohorts")))
+            found.append(public.ensure(wanted, settings=configured, folder=Path("cohorts")))
         except BaseException as error:
             found.append(error)
 

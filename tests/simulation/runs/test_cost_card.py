@@ -50,7 +50,7 @@ def measured(images: tuple[str, ...], step_s: float) -> Measured:
 
 
 def configured(*overrides: str, cohort: str = 'cohort = {folder = "nowhere"}') -> Settings:
-    """RATING's two measurements: three fusion and three Doppler networks a model, two models; one stage."""
+    """RATING's two measurements: three fusion and three Doppler networks per model, two models; one stage."""
     text = CONFIG.split("[cohort]", maxsplit=1)[0]
     return configuration.parse(f"{cohort}\n{text}", overrides=["rating.fusion=joint", *overrides])
 

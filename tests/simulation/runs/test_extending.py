@@ -1,5 +1,6 @@
 """The examples of docs/extending.md, as a user runs them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -89,8 +90,8 @@ def test_by_severity_puts_the_mild_first(tmp_path: Path) -> None:
     assert grades == [{0}, {1}, {2}, {3}]
 
 
-def forgetful(patients, *, sites, rng):  # type: ignore[no-untyped-def]
-    return {"site-1": patients[1:], "site-2": []}
+def forgetful(patients: Sequence[Patient], *, sites: int, rng: np.random.Generator) -> partition.Partition:
+    return {"site-1": list(patients[1:]), "site-2": []}
 
 
 def test_a_partition_that_forgets_a_patient_is_refused() -> None:

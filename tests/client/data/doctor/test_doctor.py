@@ -313,7 +313,7 @@ def test_an_id_that_lost_its_zeros_is_named_with_the_exam_that_it_is(folder: Fol
 
 
 def _deep(folder: Folder, exam: str, shift: int) -> None:
-    values = speckle(int(exam[1:]))[..., 0].astype(np.uint16) << shift
+    values = (speckle(int(exam[1:]))[..., 0].astype(np.uint16) << shift).astype(np.uint16)
     (folder.path / "images" / f"{exam}_gs.png").write_bytes(png16(values))
 
 
@@ -336,7 +336,7 @@ def _deep(folder: Folder, exam: str, shift: int) -> None:
             False,
             "drawn out downwards",
         ),
-        (lambda f: _deep(f, "x3", 4), "guess", False, "images/x3_gs.png: 16 bits a channel of which 12"),
+        (lambda f: _deep(f, "x3", 4), "guess", False, "images/x3_gs.png: 16 bits per channel, of which 12"),
     ],
 )
 def test_black_flat_turned_and_guessed_pictures_are_found(

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pytest
@@ -222,7 +223,8 @@ def test_a_profile_goes_before_the_tag_and_fits_by_maker_model_size_and_name(tmp
         assert _panels(path, (DeviceSection.model_validate(profile | other),))[0].by == "region tag"
 
 
-SEGMENTED = {
+Segment: TypeAlias = tuple[int, list[int]] | tuple[int, int, int]
+SEGMENTED: dict[str, list[Segment]] = {
     "red": [(0, [0, 3000]), (1, 126, 65535), (0, [9]), (2, 2, 0)],
     "green": [(0, [65535]), (1, 256, 0)],
     "blue": [(0, [7, 7, 7]), (1, 254, 7)],
@@ -230,33 +232,32 @@ SEGMENTED = {
 """Segments of each colour: 0 discrete values, 1 a line of so many to a value, 2 so many segments again."""
 
 
-def _words(segments: list[tuple]) -> list[int]:  # type: ignore[type-arg]
+def _words(segments: list[Segment]) -> list[int]:
     words: list[int] = []
-    for kind, *rest in segments:
-        match kind:
-            case 0:
-                words += [0, len(rest[0]), *rest[0]]
-            case 1:
-                words += [1, *rest]
-            case _:
-                words += [2, rest[0], rest[1] & 0xFFFF, rest[1] >> 16]
+    for segment in segments:
+        match segment:
+            case kind, values:
+                words += [kind, len(values), *values]
+            case 1, count, end:
+                words += [1, count, end]
+            case kind, count, start:
+                words += [kind, count, start & 0xFFFF, start >> 16]
     return words
 
 
-def _expanded(segments: list[tuple], before: int | None = None) -> list[int]:  # type: ignore[type-arg]
+def _expanded(segments: list[Segment], before: int | None = None) -> list[int]:
     """PS3.3 C.7.9.2, one value after the other."""
     table: list[int] = []
-    for kind, *rest in segments:
-        match kind:
-            case 0:
-                table += rest[0]
-            case 1:
-                count, end = rest
+    for segment in segments:
+        match segment:
+            case _, values:
+                table += values
+            case 1, count, end:
                 start = table[-1] if table else before
                 assert start is not None
                 table += [round(start + (end - start) * (i + 1) / count) for i in range(count)]
-            case _:
-                table += _expanded(segments[: rest[0]], table[-1])
+            case _, count, _:
+                table += _expanded(segments[:count], table[-1])
     return table
 
 
@@ -268,12 +269,12 @@ def _segmented(path: Path, depth: int) -> tuple[np.ndarray, np.ndarray]:
     for colour in ("Red", "Green", "Blue"):
         delattr(data, f"{colour}PaletteColorLookupTableData")
         segments = [
-            (kind, [value >> shift for value in rest[0]])
-            if kind == 0
-            else (kind, rest[0], rest[1] >> shift)
-            if kind == 1
-            else (kind, *rest)
-            for kind, *rest in SEGMENTED[colour.lower()]
+            (part[0], [value >> shift for value in part[1]])
+            if len(part) == 2
+            else (*part[:2], part[2] >> shift)
+            if part[0] == 1
+            else part
+            for part in SEGMENTED[colour.lower()]
         ]
         table = _expanded(segments)
         tables.append(table)

@@ -127,7 +127,7 @@ def test_an_import_whose_grades_fit_nothing_lists_what_it_left_out_too(tmp_path:
 
 def test_guesses_are_counted_on_the_screen_and_named_in_private(export: Path, tmp_path: Path) -> None:
     grey = speckle(1)[..., 0].astype(np.uint16)
-    (export / "deep.png").write_bytes(png16(grey << 4))
+    (export / "deep.png").write_bytes(png16((grey << 4).astype(np.uint16)))
     Image.fromarray(speckle(2)).save(
         export / "pages.tif", save_all=True, append_images=[Image.fromarray(speckle(3))]
     )

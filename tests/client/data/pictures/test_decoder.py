@@ -69,7 +69,7 @@ def test_so_many_bits_in_sixteen_are_scaled_and_said(tmp_path: Path, kind: str, 
     }[kind]()
     values, notes = read(tmp_path, content)
     assert np.array_equal(values, EIGHT)
-    guess = f"16 bits a channel of which {bits} are used, read as {bits} bits (a guess)"
+    guess = f"16 bits per channel, of which {bits} are used, read as {bits} bits (a guess)"
     assert notes == (() if bits == 16 else (guess,))
 
 
@@ -103,7 +103,9 @@ def test_where_white_is_zero_sixteen_bits_are_turned_too(tmp_path: Path, bits: i
 def test_a_dark_picture_of_sixteen_bits_is_never_brightened_in_silence(tmp_path: Path) -> None:
     dark = np.random.default_rng(1).integers(0, 300, (20, 24), dtype=np.uint16)
     assert read(tmp_path, png16(dark))[1]
-    assert read(tmp_path, png16(np.zeros((20, 24), np.uint16))) == (pytest.approx(np.zeros((20, 24))), ())
+    values, notes = read(tmp_path, png16(np.zeros((20, 24), np.uint16)))
+    assert not values.any()
+    assert notes == ()
 
 
 @given(largest=st.integers(0, 2**16 - 1))

@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +27,9 @@ def smooth(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
-def cut(folder, name, image=GREY, *, roi=None, px=PX):
+def cut(
+    folder: Path, name: str, image: ImageSettings = GREY, *, roi: Roi | None = None, px: int = PX
+) -> np.ndarray:
     return read_cut(folder, ImageRef(path=name, roi=roi), image, image_px=px).pixels
 
 
@@ -36,7 +39,13 @@ def cut(folder, name, image=GREY, *, roi=None, px=PX):
     inset=st.tuples(*[st.floats(0, 0.3)] * 4),
     px=st.sampled_from([16, 32, 50]),
 )
-def test_the_centre_of_a_stored_picture_is_the_roi_resized(tmp_path_factory, width, height, inset, px):
+def test_the_centre_of_a_stored_picture_is_the_roi_resized(
+    tmp_path_factory: pytest.TempPathFactory,
+    width: int,
+    height: int,
+    inset: tuple[float, float, float, float],
+    px: int,
+) -> None:
     folder = tmp_path_factory.mktemp("roi")
     picture = smooth(width, height)
     picture.save(folder / "a.png")
@@ -53,7 +62,7 @@ def test_the_centre_of_a_stored_picture_is_the_roi_resized(tmp_path_factory, wid
     assert np.abs(centre - direct).mean() <= 2
 
 
-def test_the_margin_shows_what_lies_around_and_repeats_the_edge_beyond(tmp_path):
+def test_the_margin_shows_what_lies_around_and_repeats_the_edge_beyond(tmp_path: Path) -> None:
     ramp = np.repeat(np.arange(100, dtype=np.uint8)[None] * 2, 100, axis=0)
     Image.fromarray(ramp).save(tmp_path / "a.png")
     stored = cut(tmp_path, "a.png", roi=Roi(x=0, y=30, width=40, height=40))[0]
@@ -64,7 +73,7 @@ def test_the_margin_shows_what_lies_around_and_repeats_the_edge_beyond(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.tiff"])
-def test_sixteen_bits_keep_their_upper_eight(tmp_path, name):
+def test_sixteen_bits_keep_their_upper_eight(tmp_path: Path, name: str) -> None:
     values = np.random.default_rng(0).integers(0, 255, (PX, PX), dtype=np.uint16)
     Image.fromarray(values * 256 + 17).save(tmp_path / name)
     Image.fromarray(values.astype(np.uint8)).save(tmp_path / "8.png")
@@ -72,7 +81,7 @@ def test_sixteen_bits_keep_their_upper_eight(tmp_path, name):
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "1", "LA"])
-def test_any_mode_of_a_picture_is_read(tmp_path, mode):
+def test_any_mode_of_a_picture_is_read(tmp_path: Path, mode: str) -> None:
     smooth(50, 40).convert("RGB").convert(mode if mode != "LA" else "L").convert(mode).save(
         tmp_path / "a.png"
     )
@@ -80,14 +89,14 @@ def test_any_mode_of_a_picture_is_read(tmp_path, mode):
     assert cut(tmp_path, "a.png", COLOUR).shape == (3, stored_px(PX), stored_px(PX))
 
 
-def test_a_grey_picture_is_a_doppler_picture_without_flow(tmp_path):
+def test_a_grey_picture_is_a_doppler_picture_without_flow(tmp_path: Path) -> None:
     smooth(50, 40).save(tmp_path / "a.png")
     grey, mask = cut(tmp_path, "a.png", DOPPLER)
     assert not mask.any()
     assert np.array_equal(grey, cut(tmp_path, "a.png")[0])
 
 
-def test_flow_is_masked_at_full_resolution_and_stays_binary(tmp_path):
+def test_flow_is_masked_at_full_resolution_and_stays_binary(tmp_path: Path) -> None:
     rgb = np.full((80, 80, 3), 60, dtype=np.uint8)
     rgb[20:40, 20:60] = (220, 40, 30)
     Image.fromarray(rgb).save(tmp_path / "a.png")
@@ -106,13 +115,13 @@ def test_flow_is_masked_at_full_resolution_and_stays_binary(tmp_path):
         Roi(x=0, y=40, width=1, height=1),
     ],
 )
-def test_an_roi_outside_the_picture_is_refused_with_both_sizes(tmp_path, roi):
+def test_an_roi_outside_the_picture_is_refused_with_both_sizes(tmp_path: Path, roi: Roi) -> None:
     smooth(50, 40).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="expected an ROI inside 50 x 40 pixels, got"):
         cut(tmp_path, "a.png", roi=roi)
 
 
-def test_an_roi_of_one_pixel_works(tmp_path):
+def test_an_roi_of_one_pixel_works(tmp_path: Path) -> None:
     smooth(50, 40).save(tmp_path / "a.png")
     assert cut(tmp_path, "a.png", roi=Roi(x=49, y=39, width=1, height=1)).shape[1] == stored_px(PX)
 
@@ -124,7 +133,7 @@ def encoded(suffix: str) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_a_truncated_picture_is_refused(tmp_path, suffix):
+def test_a_truncated_picture_is_refused(tmp_path: Path, suffix: str) -> None:
     content = encoded(suffix)
     for size in (0, 3, 30, len(content) // 2):
         (tmp_path / f"a.{suffix}").write_bytes(content[:size])
@@ -133,7 +142,7 @@ def test_a_truncated_picture_is_refused(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_damaged_bytes_give_a_picture_or_a_data_error(tmp_path, suffix):
+def test_damaged_bytes_give_a_picture_or_a_data_error(tmp_path: Path, suffix: str) -> None:
     content = np.frombuffer(encoded(suffix), dtype=np.uint8)
     rng = np.random.default_rng(0)
     for _ in range(60):
@@ -147,7 +156,7 @@ def test_damaged_bytes_give_a_picture_or_a_data_error(tmp_path, suffix):
             assert "expected" in str(error)
 
 
-def test_another_format_a_missing_file_and_a_folder_are_refused(tmp_path):
+def test_another_format_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
     smooth(40, 40).save(tmp_path / "a.bmp")
     with pytest.raises(DataError, match="is BMP, expected DICOM, PNG, JPEG or TIFF"):
         cut(tmp_path, "a.bmp")
@@ -156,13 +165,13 @@ def test_another_format_a_missing_file_and_a_folder_are_refused(tmp_path):
             cut(tmp_path, name)
 
 
-def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path):
+def test_a_picture_that_claims_to_be_huge_is_refused(tmp_path: Path) -> None:
     Image.new("1", (8000, 7000)).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="expected at most 50 million pixels"):
         cut(tmp_path, "a.png")
 
 
-def test_the_message_names_no_path(tmp_path):
+def test_the_message_names_no_path(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         cut(tmp_path, "mueller-hand.png")
     assert "mueller" not in str(caught.value)

@@ -12,7 +12,9 @@ from common.exam import Exam
 SECRET = b"s" * 32
 
 
-def exam(patient: int, *, device="a", grade: int | None = 0, split="train", fold: int | None = None) -> Exam:
+def exam(
+    patient: int, *, device: str = "a", grade: int | None = 0, split: str = "train", fold: int | None = None
+) -> Exam:
     return Exam(
         line=2,
         exam_id="x",
@@ -30,7 +32,7 @@ def exam(patient: int, *, device="a", grade: int | None = 0, split="train", fold
     count=st.integers(2, 5),
     diseased=st.integers(0, 20),
 )
-def test_patients_are_whole_and_every_fold_has_some(sizes, count, diseased):
+def test_patients_are_whole_and_every_fold_has_some(sizes: list[int], count: int, diseased: int) -> None:
     exams = [
         exam(p, grade=int(p < diseased), device="ab"[p % 2])
         for p, size in enumerate(sizes)
@@ -43,7 +45,7 @@ def test_patients_are_whole_and_every_fold_has_some(sizes, count, diseased):
     assert np.array_equal(assigned, folds(exams, secret=b"other", held_out=0.3, count=count))
 
 
-def test_folds_are_balanced_by_device_and_disease():
+def test_folds_are_balanced_by_device_and_disease() -> None:
     exams = [
         exam(10 * p + d, device=device, grade=2 * disease)
         for p in range(10)
@@ -58,17 +60,17 @@ def test_folds_are_balanced_by_device_and_disease():
     assert set(strata.values()) == {6}
 
 
-def test_held_out_patients_have_no_fold():
+def test_held_out_patients_have_no_fold() -> None:
     exams = [exam(p, split="test" if p % 3 == 0 else "train") for p in range(12)]
     assigned = folds(exams, secret=SECRET, held_out=0.3, count=2)
     assert [fold == -1 for fold in assigned] == [p % 3 == 0 for p in range(12)]
 
 
-def test_a_site_that_is_only_tested_on_needs_no_folds():
+def test_a_site_that_is_only_tested_on_needs_no_folds() -> None:
     assert (folds([exam(0, split="test")], secret=SECRET, held_out=0.3, count=5) == -1).all()
 
 
-def test_without_a_split_the_secret_and_the_patient_alone_decide():
+def test_without_a_split_the_secret_and_the_patient_alone_decide() -> None:
     everyone = [exam(p, split="") for p in range(2000)]
     chosen = [is_held_out(e, secret=SECRET, share=0.3) for e in everyone]
     assert 0.26 < np.mean(chosen) < 0.34
@@ -79,13 +81,13 @@ def test_without_a_split_the_secret_and_the_patient_alone_decide():
     )
 
 
-def test_given_folds_are_taken_as_they_are():
+def test_given_folds_are_taken_as_they_are() -> None:
     exams = [exam(p, fold=p % 2) for p in range(6)] + [exam(9, split="test")]
     assert folds(exams, secret=SECRET, held_out=0.3, count=2).tolist() == [0, 1, 0, 1, 0, 1, -1]
     with pytest.raises(DataError, match="a fold for every training exam"):
         folds([*exams, exam(7)], secret=SECRET, held_out=0.3, count=2)
 
 
-def test_too_few_patients_are_refused_with_advice():
+def test_too_few_patients_are_refused_with_advice() -> None:
     with pytest.raises(DataError, match="at least 5 training patients for 5 folds, got 4"):
         folds([exam(p) for p in range(4)], secret=SECRET, held_out=0.3, count=5)

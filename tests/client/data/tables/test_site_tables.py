@@ -1,5 +1,7 @@
 import csv
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import openpyxl
 import pytest
@@ -8,32 +10,33 @@ from client.data.tables.agreement import reader_agreement
 from client.data.tables.tables import Tables, read_tables
 from client.site.site import Site
 from common.errors import ConfigurationError, DataError
+from common.settings import Settings
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
 SETTINGS = make_settings()
 
 
 @pytest.fixture
-def site(tmp_path):
+def site(tmp_path: Path) -> Path:
     return make_site_folder(tmp_path / "site", patients=4, exams_per_patient=2, readers=3)
 
 
-def tables(folder, *, rule="median", settings=SETTINGS) -> Tables:
+def tables(folder: Path, *, rule: str = "median", settings: Settings = SETTINGS) -> Tables:
     return read_tables(folder, manifest="manifest.csv", grades="grades.csv", rule=rule, settings=settings)
 
 
-def edit(path, change):
+def edit(path: Path, change: Callable[[list[dict[str, str]]], object]) -> None:
     """Let ``change`` alter the list of rows of a table."""
     rows = read_table(path)
     change(rows)
     write_table(path, rows)
 
 
-def regrade(folder, index, **grades):
+def regrade(folder: Path, index: int, **grades: str) -> None:
     """Give all readings of the manifest's ``index``-th exam these grades."""
     exam = read_table(folder / "manifest.csv")[index]["exam_id"]
 
-    def change(rows):
+    def change(rows: list[dict[str, str]]) -> None:
         for row in rows:
             if row["exam_id"] == exam:
                 row.update(grades)
@@ -41,7 +44,7 @@ def regrade(folder, index, **grades):
     edit(folder / "grades.csv", change)
 
 
-def test_a_valid_folder_is_read_in_the_manifests_order(site):
+def test_a_valid_folder_is_read_in_the_manifests_order(site: Path) -> None:
     read = tables(site)
     assert [exam.exam_id for exam in read.exams] == [r["exam_id"] for r in read_table(site / "manifest.csv")]
     assert len(read.readings) == 24
@@ -50,8 +53,8 @@ def test_a_valid_folder_is_read_in_the_manifests_order(site):
     assert read.exams[0].device == "Resona 7"
 
 
-def test_all_errors_of_the_manifest_at_once_with_line_column_value_and_what_is_allowed(site):
-    def change(rows):
+def test_all_errors_of_the_manifest_at_once_with_line_column_value_and_what_is_allowed(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         rows[0]["patient_id"] = ""
         rows[1]["gs_path"] = "../secret.png"
         rows[2]["doppler_path"] = "/etc/passwd"
@@ -78,8 +81,8 @@ def test_all_errors_of_the_manifest_at_once_with_line_column_value_and_what_is_a
         assert expected in str(caught.value)
 
 
-def test_a_patient_in_two_splits_or_folds_is_an_error(site):
-    def change(rows):
+def test_a_patient_in_two_splits_or_folds_is_an_error(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         for index, row in enumerate(rows):
             row["split"] = "test" if index == 1 else "train"
             row["fold"] = "1" if index == 3 else "0"
@@ -91,7 +94,7 @@ def test_a_patient_in_two_splits_or_folds_is_an_error(site):
     assert "line 5: fold is 1, but 0 in line 4 for the same patient_id" in str(caught.value)
 
 
-def test_a_link_that_leads_out_of_the_folder_is_an_error(site, tmp_path):
+def test_a_link_that_leads_out_of_the_folder_is_an_error(site: Path, tmp_path: Path) -> None:
     (tmp_path / "outside.png").write_bytes(b"x")
     link = site / read_table(site / "manifest.csv")[0]["gs_path"]
     link.unlink()
@@ -100,7 +103,7 @@ def test_a_link_that_leads_out_of_the_folder_is_an_error(site, tmp_path):
         tables(site)
 
 
-def test_many_errors_are_counted_and_cut(tmp_path):
+def test_many_errors_are_counted_and_cut(tmp_path: Path) -> None:
     site = make_site_folder(tmp_path / "s", patients=60, exams_per_patient=1, images=["gs"])
     edit(site / "manifest.csv", lambda rows: [row.update(gs_path="") for row in rows])
     with pytest.raises(DataError, match=r"has 60 errors(?s:.*)and 10 more"):
@@ -119,13 +122,13 @@ def test_many_errors_are_counted_and_cut(tmp_path):
         (b'exam_id,patient_id,gs_path,doppler_path\n"1,2,3,4\n', "not a table"),
     ],
 )
-def test_a_table_that_is_none_stops(site, content, message):
+def test_a_table_that_is_none_stops(site: Path, content: bytes, message: str) -> None:
     (site / "manifest.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         tables(site)
 
 
-def test_missing_tables_stop(site):
+def test_missing_tables_stop(site: Path) -> None:
     (site / "grades.csv").unlink()
     with pytest.raises(DataError, match=r"Expected a table at .*grades"):
         tables(site)
@@ -134,7 +137,7 @@ def test_missing_tables_stop(site):
         tables(site)
 
 
-def test_a_byte_order_mark_crlf_and_blank_lines_are_fine(site):
+def test_a_byte_order_mark_crlf_and_blank_lines_are_fine(site: Path) -> None:
     before = tables(site)
     for name in ("manifest.csv", "grades.csv"):
         text = (site / name).read_text().replace("\n", "\r\n") + "\r\n\r\n"
@@ -143,7 +146,7 @@ def test_a_byte_order_mark_crlf_and_blank_lines_are_fine(site):
     assert [e.targets for e in after.exams] == [e.targets for e in before.exams]
 
 
-def test_unknown_columns_and_stray_grades_are_noted(site):
+def test_unknown_columns_and_stray_grades_are_noted(site: Path) -> None:
     edit(site / "manifest.csv", lambda rows: [row.update(probe="L23-15", visit="1") for row in rows])
     edit(site / "grades.csv", lambda rows: rows.append({**rows[0], "exam_id": "elsewhere"}))
     assert tables(site).notes == (
@@ -152,7 +155,7 @@ def test_unknown_columns_and_stray_grades_are_noted(site):
     )
 
 
-def test_an_exam_with_an_impossible_pair_or_a_grade_that_is_none_is_quarantined(site):
+def test_an_exam_with_an_impossible_pair_or_a_grade_that_is_none_is_quarantined(site: Path) -> None:
     regrade(site, 0, hypertrophy="0", vascularity="2")
     regrade(site, 1, hypertrophy="4")
     regrade(site, 2, hypertrophy="mild")
@@ -167,27 +170,27 @@ def test_an_exam_with_an_impossible_pair_or_a_grade_that_is_none_is_quarantined(
     assert len(read.exams) == 4
 
 
-def test_one_impossible_pair_among_several_readers_quarantines(site):
-    def change(rows):
+def test_one_impossible_pair_among_several_readers_quarantines(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         rows[1].update(hypertrophy="0", vascularity="1")
 
     edit(site / "grades.csv", change)
     assert [q.line for q in tables(site).quarantined] == [2]
 
 
-def test_an_exam_without_any_row_of_grades_is_quarantined(site):
+def test_an_exam_without_any_row_of_grades_is_quarantined(site: Path) -> None:
     edit(site / "grades.csv", lambda rows: rows.__delitem__(slice(0, 3)))
     assert [(q.line, q.reason) for q in tables(site).quarantined] == [(2, "no reader gave a grade")]
 
 
-def test_a_gap_leaves_the_exam_for_the_other_measurement(site):
+def test_a_gap_leaves_the_exam_for_the_other_measurement(site: Path) -> None:
     regrade(site, 0, hypertrophy="2", vascularity="")
     read = tables(site)
     assert read.exams[0].targets == {"hypertrophy": 2, "vascularity": None}
     assert read.quarantined == ()
 
 
-def test_grades_of_a_spreadsheet_with_gaps_are_whole_numbers(site):
+def test_grades_of_a_spreadsheet_with_gaps_are_whole_numbers(site: Path) -> None:
     regrade(site, 0, hypertrophy="2.0", vascularity="1.0")
     regrade(site, 1, hypertrophy="1.5")
     read = tables(site)
@@ -195,10 +198,10 @@ def test_grades_of_a_spreadsheet_with_gaps_are_whole_numbers(site):
     assert [q.line for q in read.quarantined] == [3]
 
 
-def test_a_consensus_that_cannot_be_is_repaired(site):
+def test_a_consensus_that_cannot_be_is_repaired(site: Path) -> None:
     """The medians, each over the readers who graded it, are hypertrophy 0 and vascularity 1."""
 
-    def change(rows):
+    def change(rows: list[dict[str, str]]) -> None:
         for row, (h, v) in zip(rows, [("0", ""), ("0", ""), ("1", "1")], strict=False):
             row.update(hypertrophy=h, vascularity=v)
 
@@ -206,8 +209,8 @@ def test_a_consensus_that_cannot_be_is_repaired(site):
     assert tables(site).exams[0].targets == {"hypertrophy": 0, "vascularity": 0}
 
 
-def test_the_rule_decides_between_readers(site):
-    def change(rows):
+def test_the_rule_decides_between_readers(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         for row, h in zip(rows, "133", strict=False):
             row.update(hypertrophy=h, vascularity="0")
 
@@ -220,8 +223,8 @@ def test_the_rule_decides_between_readers(site):
         tables(site, rule="reader:r9")
 
 
-def test_a_readers_second_session_does_not_count_twice(site):
-    def change(rows):
+def test_a_readers_second_session_does_not_count_twice(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         for row, h in zip(rows, "133", strict=False):
             row.update(hypertrophy=h, vascularity="0")
         rows += [{**rows[0], "session": str(session)} for session in range(2, 9)]
@@ -230,7 +233,7 @@ def test_a_readers_second_session_does_not_count_twice(site):
     assert tables(site).exams[0].targets["hypertrophy"] == 3
 
 
-def test_kappa_between_readers(site):
+def test_kappa_between_readers(site: Path) -> None:
     found = reader_agreement(tables(site).readings, SETTINGS)
     assert [(a.measurement, a.readers) for a in found[:3]] == [
         ("hypertrophy", ("r1", "r2")),
@@ -243,8 +246,8 @@ def test_kappa_between_readers(site):
     assert reader_agreement((), SETTINGS) == ()
 
 
-def test_readers_without_a_common_exam_have_no_kappa(site):
-    def change(rows):
+def test_readers_without_a_common_exam_have_no_kappa(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         rows[:] = [row for i, row in enumerate(rows) if (row["reader"] == "r1") == (i < 12)]
 
     edit(site / "grades.csv", change)
@@ -266,18 +269,20 @@ def test_readers_without_a_common_exam_have_no_kappa(site):
         ('name = "a"\n[policy]\nminimum_cohort = 0', ConfigurationError, "policy.minimum_cohort"),
     ],
 )
-def test_a_site_file_that_cannot_be_used(tmp_path, text, error, message):
+def test_a_site_file_that_cannot_be_used(
+    tmp_path: Path, text: str, error: type[Exception], message: str
+) -> None:
     (tmp_path / "site.toml").write_text(text)
     with pytest.raises(error, match=message):
         Site.open(tmp_path)
 
 
-def test_a_folder_that_is_no_sites(tmp_path):
+def test_a_folder_that_is_no_sites(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Expected a site's folder with site.toml"):
         Site.open(tmp_path / "nowhere")
 
 
-def rewrite(path, encoding, separator):
+def rewrite(path: Path, encoding: str, separator: str) -> None:
     """Write a table anew as another program would."""
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
@@ -288,7 +293,9 @@ def rewrite(path, encoding, separator):
     ("encoding", "separator"),
     [("cp1252", ";"), ("utf-16", "\t"), ("utf-16-le", ","), ("utf-8-sig", ";"), ("cp1252", ",")],
 )
-def test_a_sites_tables_are_read_whatever_program_wrote_them(site, encoding, separator):
+def test_a_sites_tables_are_read_whatever_program_wrote_them(
+    site: Path, encoding: str, separator: str
+) -> None:
     edit(
         site / "manifest.csv",
         lambda rows: [row.update(diagnosis="Spondyloarthritis \u2013 müde") for row in rows],
@@ -302,7 +309,7 @@ def test_a_sites_tables_are_read_whatever_program_wrote_them(site, encoding, sep
     assert after.exams[0].diagnosis == "Spondyloarthritis \u2013 müde"
 
 
-def test_a_workbook_may_be_a_sites_table(site):
+def test_a_workbook_may_be_a_sites_table(site: Path) -> None:
     before = tables(site)
     book = openpyxl.Workbook()
     for row in csv.reader((site / "manifest.csv").read_text(encoding="utf-8").splitlines()):
@@ -323,13 +330,13 @@ def test_a_workbook_may_be_a_sites_table(site):
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is an old Excel file"),
     ],
 )
-def test_a_table_that_would_be_read_wrongly_stops(site, content, message):
+def test_a_table_that_would_be_read_wrongly_stops(site: Path, content: bytes, message: str) -> None:
     (site / "manifest.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
         tables(site)
 
 
-def test_separators_at_the_end_of_rows_are_no_cells(site):
+def test_separators_at_the_end_of_rows_are_no_cells(site: Path) -> None:
     before = tables(site)
     for name in ("manifest.csv", "grades.csv"):
         text = (site / name).read_text(encoding="utf-8")
@@ -337,8 +344,8 @@ def test_separators_at_the_end_of_rows_are_no_cells(site):
     assert tables(site).exams == before.exams
 
 
-def test_a_reader_who_contradicts_himself_quarantines(site):
-    def change(rows):
+def test_a_reader_who_contradicts_himself_quarantines(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
         rows[0].update(hypertrophy="1", vascularity="1")
         rows.append({**rows[0], "hypertrophy": "3"})
         rows.append(dict(rows[4]))
@@ -349,27 +356,24 @@ def test_a_reader_who_contradicts_himself_quarantines(site):
     ]
 
 
-def test_zeros_that_a_spreadsheet_dropped_are_suspected(site):
+def test_zeros_that_a_spreadsheet_dropped_are_suspected(site: Path) -> None:
     for name in ("manifest.csv", "grades.csv"):
         edit(site / name, lambda rows: [row.update(exam_id=f"00{row['exam_id'][-6:]}") for row in rows])
     for table, form in (("manifest.csv", "{:05d}"), ("grades.csv", "{}")):
-        numbers = {}
-        edit(
-            site / table,
-            lambda rows, form=form, numbers=numbers: [
-                row.update(exam_id=form.format(numbers.setdefault(row["exam_id"], len(numbers))))
-                for row in rows
-            ],
-        )
+        numbers: dict[str, int] = {}
+        rows = read_table(site / table)
+        for row in rows:
+            row["exam_id"] = form.format(numbers.setdefault(row["exam_id"], len(numbers)))
+        write_table(site / table, rows)
     (note,) = tables(site).notes
     assert note.startswith("8 graded exams are not in the manifest; 8 of them would be, but for zeros")
 
 
-def test_folds_of_a_column_with_gaps_are_whole_numbers(site):
+def test_folds_of_a_column_with_gaps_are_whole_numbers(site: Path) -> None:
     edit(site / "manifest.csv", lambda rows: [row.update(fold="1.0", split="train") for row in rows])
     assert {exam.fold for exam in tables(site).exams} == {1}
 
 
-def test_text_that_a_spreadsheet_would_run_is_read_back(site):
+def test_text_that_a_spreadsheet_would_run_is_read_back(site: Path) -> None:
     edit(site / "manifest.csv", lambda rows: [row.update(device="'=HYPERLINK(1)") for row in rows])
     assert {exam.device for exam in tables(site).exams} == {"=HYPERLINK(1)"}

@@ -92,7 +92,7 @@ def test_the_sum_is_that_of_the_definition(seed: int, max_norm: float, scale: fl
 
 
 def opacus_gradients(weights: Tensor, heads: list[Heads]) -> Tensor:
-    """The same from Opacus: a gradient a row by its hooks, averaged over each patient's graded rows."""
+    """The same from Opacus: one gradient per row by its hooks, averaged over each patient's graded rows."""
     collected = []
     for part, shape, features, grades, class_weights in single(weights, heads):
         linear = [nn.Linear(i, o) for i, o in shape.layers]

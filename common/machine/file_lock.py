@@ -1,4 +1,8 @@
-"""A lock that one process holds while it lives: the operating system lets go of it whatever way the process ends."""
+"""Locks on files: the operating system lets go of one whatever way its holder ends, even when it is killed.
+
+All are ``flock`` on an open file. Who opens the same file waits for it, in this process or another; a child that was
+forked while it is held shares it; a program that is started does not.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
-from typing import TextIO
 
 NAME = ".lock"
 WAITS_S = (0.05, 0.1, 0.2)
@@ -21,9 +25,49 @@ class LockedError(Exception):
     """Another process holds the lock: its number, its machine, and since when."""
 
 
+def hold(place: Path, *, mode: int = 0o600, wait: bool = True) -> FileIO:
+    """Open a file, made where it is not there, and lock it: nobody else holds it until it is closed.
+
+    Args:
+        place: the file; its own folder has to be there. What is written goes to its end.
+        mode: of the file if it is made, less the process's umask.
+        wait: for whoever holds it.
+
+    Returns:
+        The open file, not buffered, to read and write: what it is read for may be the file itself.
+
+    Raises:
+        BlockingIOError: if somebody else holds it and is not waited for.
+        OSError: if it cannot be opened or locked; network file systems often cannot lock.
+    """
+    file = _opened(place, mode)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def is_held(place: Path) -> bool:
+    """Whether somebody holds a lock; its file is neither made nor written.
+
+    Raises:
+        OSError: if it cannot be opened, or it cannot be told.
+    """
+    try:
+        with place.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
+
+
 @contextmanager
 def alone(folder: Path, *, name: str = NAME, wait: Callable[[str], None] | None = None) -> Iterator[None]:
-    """Hold a lock that lies in a folder.
+    """Hold a lock that lies in a folder, and say in it who holds it.
 
     The file stays when the lock is let go: a lock of its own would be needed to remove it.
 
@@ -34,8 +78,9 @@ def alone(folder: Path, *, name: str = NAME, wait: Callable[[str], None] | None 
 
     Raises:
         LockedError: if another process holds it.
+        OSError: if it cannot be locked.
     """
-    with (folder / name).open("a+") as file:
+    with _opened(folder / name, 0o666) as file:
         for again_s in (*WAITS_S, None):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,8 +95,7 @@ def alone(folder: Path, *, name: str = NAME, wait: Callable[[str], None] | None 
                 fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        file.write(f"{os.getpid()} on {socket.gethostname()} since {since}\n")
-        file.flush()
+        file.write(f"{os.getpid()} on {socket.gethostname()} since {since}\n".encode())
         yield
 
 
@@ -77,6 +121,10 @@ def holder(folder: Path) -> int | None:
         return int((str(error).split() or ["0"])[0])
 
 
-def _held_by(file: TextIO) -> str:
+def _opened(place: Path, mode: int) -> FileIO:
+    return FileIO(os.open(place, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode), "r+")
+
+
+def _held_by(file: FileIO) -> str:
     file.seek(0)
-    return file.read().strip()
+    return file.read().decode(errors="replace").strip()
