@@ -80,6 +80,7 @@ class FaultyGrid(LocalGrid):
         self._fault = fault
         self._lock = threading.Lock()
         self._arrived: dict[str, list[tuple[float, Message]]] = {}
+        self._delivering: list[threading.Thread] = []
         self._sent: dict[int, int] = dict.fromkeys(self._folders, 0)
         self.activated: dict[int, int] = dict.fromkeys(self._folders, 0)
         self.asked: list[tuple[str, str]] = []
@@ -101,7 +102,9 @@ class FaultyGrid(LocalGrid):
             message_id = arrive(message)
             ids.append(message_id)
             self._arrived[message_id] = []
-            threading.Thread(target=self._deliver, args=(message_id, message), daemon=True).start()
+            thread = threading.Thread(target=self._deliver, args=(message_id, message), daemon=True)
+            self._delivering.append(thread)
+            thread.start()
         return ids
 
     def _deliver(self, message_id: str, message: Message) -> None:
@@ -129,6 +132,11 @@ class FaultyGrid(LocalGrid):
         with self._lock:
             if message_id in self._arrived:
                 self._arrived[message_id].append((time.monotonic() + delay, reply))
+
+    def settle(self) -> None:
+        """Wait until no site has a message in hand: a thread that trains when Python ends aborts it."""
+        for thread in self._delivering:
+            thread.join()
 
     def forget(self) -> None:
         """Everything in flight is lost."""

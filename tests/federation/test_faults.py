@@ -290,8 +290,13 @@ def test_a_late_site_is_dropped_at_the_deadline(
             late.over.set()
 
     settings = configured(SUBSET.replace("rounds = 2", "rounds = 1"))
-    outcome = run(grid_with(late, folders), keys, tmp_path / "run", settings=settings, observer=observer)
-    assert late.over.is_set()
+    grid = grid_with(late, folders)
+    try:
+        outcome = run(grid, keys, tmp_path / "run", settings=settings, observer=observer)
+        assert late.over.is_set()
+    finally:
+        late.over.set()
+        grid.settle()
     assert outcome.missing == {"south": 2}
 
 
