@@ -27,6 +27,7 @@ from common.version import VERSION
 from tests import asking
 from tests.asking import Centre
 from tests.full_disk import limited_files
+from tests.patience import PATIENCE_S
 
 Command = Callable[..., tuple[int, str]]
 
@@ -162,7 +163,6 @@ from common import wire
 from common.messages import PlanRequest
 from common.version import VERSION
 from client.rounds import exchange
-from tests.patience import PATIENCE_S
 plan = PlanRequest(
     campaign="test", request_id="1" * 32, version=VERSION, plan=sys.argv[2], plan_hash=sys.argv[3]
 )
