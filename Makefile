@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo federation-demo privacy-demo test soak bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo test soak soak-ci bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -21,6 +21,10 @@ test: .venv/installed check
 # What needs minutes, or what not every machine has; it lists what it had to skip.
 soak: .venv/installed
 	$(BIN)/python -m pytest -n 0 -m soak -rs
+
+# The part of it that runs with every change: a real SuperLink, Ray, many processes at once.
+soak-ci: .venv/installed
+	$(BIN)/python -m pytest -n 0 -m "soak and ci" -rs
 
 # What a site without internet installs from: dist/synofed-VERSION-MACHINE.tar.
 bundle: .venv/installed

@@ -9,7 +9,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +22,8 @@ from cryptography.x509.oid import NameOID
 
 from common.machine.flower_environment import FLOWER_ENVIRONMENT
 from server.service.proxy_app import Receive, Send
+from tests.patience import PATIENCE_S, wait_for
 
-START_S = 60.0
 PROTOBUF = b"Content-Type: application/protobuf\r\nAccept: application/protobuf\r\n"
 HIDDEN = b"POST /v1/control/list-runs HTTP/1.1\r\nHost: a\r\n" + PROTOBUF + b"Content-Length: 0\r\n\r\n"
 """A request that hides in another one's body."""
@@ -199,10 +198,10 @@ def superlink(folder: Path, pair: tuple[Path, Path]) -> Iterator[tuple[str, Path
     command += ["--database", folder / "link.db", "--isolation", "process"]
     out = folder / "superlink.out"
     with process(["sh", "-c", 'exec "$0" "$@" >"$LOG"', *command], out, FLWR_HOME=str(folder), LOG=str(log)):
-        end = time.monotonic() + START_S
-        while exchange(port, pair[0], request(b"/health", method=b"GET")) is None:
-            assert time.monotonic() < end, log.read_text() + out.read_text()
-            time.sleep(0.1)
+        wait_for(
+            lambda: exchange(port, pair[0], request(b"/health", method=b"GET")) is not None,
+            told=lambda: log.read_text() + out.read_text(),
+        )
         yield f"https://127.0.0.1:{port}", log
 
 
@@ -217,7 +216,7 @@ def plain_upstream() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(START_S)
+        thread.join(PATIENCE_S)
         listener.close()
 
 

@@ -20,6 +20,7 @@ from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.accounting.accounting import epsilon as accounted
 from common.receipts import RECONCILED, from_fields, payload
 from simulation.cli.privacy_cli import privacy
+from tests.patience import PATIENCE_S
 from tests.privacy_evidence import ROUNDS, Campaign
 
 SCRIPT = Path(__file__).parent.parent / "docs" / "verify_independently.py"
@@ -52,7 +53,7 @@ def verify(*arguments: object) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=PATIENCE_S,
     )
     assert not done.stderr, done.stderr
     return done.returncode, done.stdout

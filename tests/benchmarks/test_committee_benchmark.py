@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--image-px", "32", "--width", "4", "--models", "1", "--threads", "1", "--repeats", "1")
 
@@ -17,7 +19,7 @@ def test_every_way_is_compared_on_the_same_networks(
 ) -> None:
     asked = ["--backbones", backbone, "--replicas", str(replicas), "--batches", *map(str, batches)]
     command = [sys.executable, str(ROOT / "benchmarks" / "committee.py"), *asked, *TINY]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     cases = json.loads(done.stdout)["cases"]
     assert [case["batch"] for case in cases] == list(batches)
     for case in cases:

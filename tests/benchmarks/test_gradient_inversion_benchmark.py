@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "gradient_inversion.py"
 
 
@@ -16,7 +18,7 @@ def test_a_gradient_shows_a_picture_and_noise_hides_it(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     result = json.loads(done.stdout)
     measured = {one["gradient"]: one for one in result["measured"]}

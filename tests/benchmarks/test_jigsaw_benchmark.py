@@ -5,12 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_both_starts_are_compared_on_the_same_seeds() -> None:
     command = [sys.executable, str(ROOT / "benchmarks" / "jigsaw.py"), "--small"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, timeout=PATIENCE_S)
     result = json.loads(done.stdout)
     assert (result["training_patients"], result["held_out_patients"], result["seeds"]) == (16, 16, 2)
     (measured,) = result["measured"]

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.patience import PATIENCE_S
+
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "private_step.py"
 
 
@@ -15,7 +17,7 @@ def test_private_and_opacus_sum_the_same() -> None:
         check=True,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=300,
+        timeout=PATIENCE_S,
     )
     result = json.loads(done.stdout)
     assert [measured["hidden"] for measured in result["measured"]] == [None, 4]

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,10 +26,8 @@ from server.runs.runs import ENDED, Run
 from server.service import superlink
 from server.service.control import Control, connect
 from simulation.cohorts import peers
+from tests.patience import PATIENCE_S, wait_for
 from tests.site_folders import make_site_folder
-
-PATIENCE_S = 500.0
-"""How long anything is waited for; how fast it is decides nothing."""
 
 
 def simulated_sites(federation: Federation, names: Sequence[str], out: Path) -> list[Path]:
@@ -158,12 +155,12 @@ class Federation:
 
     def wait(self, holds: Callable[[], bool], *, what: str) -> None:
         """Wait until something holds; what everybody printed is shown if it never does."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not holds():
-            if time.monotonic() > deadline:
-                told = "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self._logs())
-                raise AssertionError(f"Expected {what} within {PATIENCE_S:g} s\n{told}")
-            time.sleep(0.2)
+
+        def told() -> str:
+            logs = "\n".join(f"== {path.name}\n{path.read_text()[-3000:]}" for path in self._logs())
+            return f"Expected {what} within {PATIENCE_S:g} s\n{logs}"
+
+        wait_for(holds, every_s=0.2, told=told)
 
     def _logs(self) -> list[Path]:
         return sorted(

@@ -20,10 +20,11 @@ from server.runs import submit
 from server.runs.runs import Run
 from tests.deployment import instants
 from tests.deployment.conftest import SITES
-from tests.deployment.federation import PATIENCE_S, Federation, simulated_sites
+from tests.deployment.federation import Federation, simulated_sites
 from tests.deployment.processes import send
 from tests.deployment.test_end_to_end import assert_same_bits, configured, in_process
 from tests.deployment.test_faults import TABLE
+from tests.patience import PATIENCE_S
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(3000)]
 

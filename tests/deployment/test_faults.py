@@ -111,7 +111,8 @@ def disturb(federation: Federation, folder: Path, name: str, faults: Mapping[str
     assert_same_bits(run.path, in_process(settings, sites, folder / "alone"))
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 @pytest.mark.timeout(900)
 def test_four_outages_in_one_campaign_change_no_bit(federation: Federation, tmp_path: Path) -> None:
     disturb(

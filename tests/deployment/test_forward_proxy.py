@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,11 +17,11 @@ from common.machine.flower_environment import FLOWER_ENVIRONMENT
 from server.federation.enrolment import accept, invite
 from server.federation.provision import provision
 from tests.forward_proxy import ForwardProxy, forward_proxy
+from tests.patience import PATIENCE_S, wait_for
 from tests.proxy_parties import free_port
 
 ADDRESS = "centre.invalid:443"  # no resolver ever knows this name (RFC 6761)
 LOGIN = "site:pass%word"
-WAIT_S = 90.0
 NOW = datetime.now(UTC)
 
 
@@ -51,29 +50,37 @@ def command(log: Path, *arguments: object) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def wait_until(found: Callable[[], bool], log: Path, process: subprocess.Popen[bytes]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not found():
-        assert time.monotonic() < end and process.poll() is None, log.read_text()
-        time.sleep(0.1)
+    def ended_or_found() -> bool:
+        return process.poll() is not None or found()
+
+    wait_for(ended_or_found, told=log.read_text)
+    assert found(), log.read_text()
 
 
 @pytest.fixture(scope="module")
-def centre(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, int]]:
-    """A running centre, its home and the port of its proxy."""
+def provisioned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """A centre's home and the port of its proxy."""
     home = tmp_path_factory.mktemp("centre") / "federation"
     port = free_port()
     listen = f"127.0.0.1:{port}"
     provision(home, name="test", address=ADDRESS, listen=listen, superlink_port=free_port(), now=NOW)
-    log = home.parent / "up.txt"
-    with command(log, "federation", "up", "--home", home) as up:
-        wait_until(lambda: "the SuperLink answers" in log.read_text(), log, up)
-        yield home, port
+    return home, port
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory, centre: tuple[Path, int]) -> Path:
+def running_port(provisioned: tuple[Path, int], site: Path) -> Iterator[int]:
+    """The port of the proxy of the centre, which runs and knows the site."""
+    home, port = provisioned
+    log = home.parent / "up.txt"
+    with command(log, "federation", "up", "--home", home) as up:
+        wait_until(lambda: "the SuperLink answers" in log.read_text(), log, up)
+        yield port
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory, provisioned: tuple[Path, int]) -> Path:
     """An accepted site."""
-    home, _ = centre
+    home, _ = provisioned
     folder = tmp_path_factory.mktemp("north") / "north"
     enrol(folder, invite(home, "north", now=NOW), now=NOW)
     accept(home, request_file(folder).read_text(), now=NOW)
@@ -88,9 +95,11 @@ def use(site: Path, proxy: str) -> None:
     (site / "site.toml").write_text("\n".join(lines) + "\n")
 
 
-@pytest.mark.slow
-def test_a_site_joins_through_a_forward_proxy_alone(centre: tuple[Path, int], site: Path) -> None:
-    with forward_proxy(LOGIN, {ADDRESS: ("127.0.0.1", centre[1])}) as proxy:
+@pytest.mark.soak
+@pytest.mark.ci
+@pytest.mark.timeout(900)
+def test_a_site_joins_through_a_forward_proxy_alone(running_port: int, site: Path) -> None:
+    with forward_proxy(LOGIN, {ADDRESS: ("127.0.0.1", running_port)}) as proxy:
         use(site, f"http://site:pass%25word@127.0.0.1:{proxy.port}")
         log = site.parent / "join.txt"
         with command(log, "site", "join", site) as joined:
@@ -123,7 +132,7 @@ def test_says_what_the_forward_proxy_refused(
         use(site, f"http://site:pass%25word@127.0.0.1:{proxy.port}")
         log = site.parent / "refused.txt"
         with command(log, "site", "join", site, "--once") as joined:
-            assert joined.wait(WAIT_S) == 9, log.read_text()
+            assert joined.wait(PATIENCE_S) == 9, log.read_text()
         assert _refused(proxy)
     text = " ".join(log.read_text().split())
     assert says in text and ADDRESS in text and "word" not in text.replace("PASSWORD", "")

@@ -60,6 +60,14 @@ def serve(folder: Path, link: Connection, death: str | None) -> None:
             die()
 
 
+def never_answers(folder: Path, link: Connection, death: str | None) -> None:
+    """Say that a message has come, in the site's folder, and nothing else."""
+    del death
+    link.recv_bytes()
+    (folder / "asked").touch()
+    link.recv_bytes()
+
+
 def centre(settings: Settings, folders: list[Path], folder: Path, keys: dict[str, str], death: str) -> None:
     """Run a campaign; die in ``broadcast``, ``aggregation``, ``writing`` the journal or when it is ``written``."""
     torch.set_num_threads(1)

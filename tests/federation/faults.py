@@ -30,6 +30,25 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["client.app", "server.campaign.campaign", "simulation.engine.grid"])
 
 
+class Clock:
+    """Stands in for a module's ``time``: flies ahead when it is told to."""
+
+    def __init__(self) -> None:
+        self.ahead_s = 0.0
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return time.time() + self.ahead_s
+
+    def monotonic(self) -> float:
+        """Seconds since some instant."""
+        return time.monotonic() + self.ahead_s
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, really."""
+        time.sleep(seconds)
+
+
 class Fault(Protocol):
     """What goes wrong, and when; the default does nothing."""
 
@@ -62,6 +81,7 @@ class FaultyGrid(LocalGrid):
         self._fault = fault
         self._lock = threading.Lock()
         self._arrived: dict[str, list[tuple[float, Message]]] = {}
+        self._delivering: list[threading.Thread] = []
         self._sent: dict[int, int] = dict.fromkeys(self._folders, 0)
         self.activated: dict[int, int] = dict.fromkeys(self._folders, 0)
         self.asked: list[tuple[str, str]] = []
@@ -83,7 +103,9 @@ class FaultyGrid(LocalGrid):
             message_id = arrive(message)
             ids.append(message_id)
             self._arrived[message_id] = []
-            threading.Thread(target=self._deliver, args=(message_id, message), daemon=True).start()
+            thread = threading.Thread(target=self._deliver, args=(message_id, message), daemon=True)
+            self._delivering.append(thread)
+            thread.start()
         return ids
 
     def _deliver(self, message_id: str, message: Message) -> None:
@@ -111,6 +133,11 @@ class FaultyGrid(LocalGrid):
         with self._lock:
             if message_id in self._arrived:
                 self._arrived[message_id].append((time.monotonic() + delay, reply))
+
+    def settle(self) -> None:
+        """Wait until no site has a message in hand: a thread that trains when Python ends aborts it."""
+        for thread in self._delivering:
+            thread.join()
 
     def forget(self) -> None:
         """Everything in flight is lost."""
@@ -180,39 +207,48 @@ class Sites:
         self._plan = dict(plan)
         self._links: dict[Path, tuple[multiprocessing.process.BaseProcess, Connection]] = {}
         self._locks: dict[Path, threading.Lock] = {}
+        self._processes = threading.Lock()  # two threads that ask for one exit code: the second gets another
+        self._closed = False
         self.deaths: list[str] = []
 
     def answer(self, folder: Path, message: Message) -> Message:
-        """A reply, or :class:`ConnectionError` if the site died of the message."""
+        """A reply, or :class:`ConnectionError` if the site died of the message or all have been ended."""
         with self._locks.setdefault(folder, threading.Lock()):
             process, link = self._links.get(folder) or self._start(folder)
             try:
                 link.send_bytes(pickle.dumps(message))
                 reply: Message = pickle.loads(link.recv_bytes())
             except (EOFError, OSError):
-                process.join()
-                assert process.exitcode == -signal.SIGKILL
-                self.deaths.append(folder.name)
-                self._plan.pop(folder.name, None)
-                del self._links[folder]
+                with self._processes:
+                    if not self._closed:
+                        process.join()
+                        assert process.exitcode == -signal.SIGKILL
+                        self.deaths.append(folder.name)
+                        self._plan.pop(folder.name, None)
+                        del self._links[folder]
                 raise ConnectionError(folder.name) from None
             return reply
 
     def _start(self, folder: Path) -> tuple[multiprocessing.process.BaseProcess, Connection]:
-        ours, theirs = processes.Pipe()
-        process = processes.Process(
-            target=self._serve, args=(folder, theirs, self._plan.get(folder.name)), daemon=True
-        )
-        process.start()
-        theirs.close()
-        self._links[folder] = (process, ours)
-        return self._links[folder]
+        with self._processes:
+            if self._closed:
+                raise ConnectionError(folder.name)
+            ours, theirs = processes.Pipe()
+            process = processes.Process(
+                target=self._serve, args=(folder, theirs, self._plan.get(folder.name)), daemon=True
+            )
+            process.start()
+            theirs.close()
+            self._links[folder] = (process, ours)
+            return self._links[folder]
 
     def close(self) -> None:
         """End all processes."""
-        for process, _ in list(self._links.values()):
-            process.kill()
-            process.join()
+        with self._processes:
+            self._closed = True
+            for process, _ in self._links.values():
+                process.kill()
+                process.join()
 
 
 def die() -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -60,28 +61,37 @@ def stop_after(rounds: int) -> Callable[[Event], None]:
     return observe
 
 
+@pytest.fixture(scope="module")
+def whole(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """An algorithm's undisturbed campaign of two rounds, run once."""
+    base = tmp_path_factory.mktemp("whole")
+
+    @cache
+    def once(name: str) -> Path:
+        outcome = run(folders, of(name, rounds=2), base / name)
+        assert outcome.status is Status.COMPLETE_ALL_SITES
+        return base / name
+
+    return once
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_it_resumes_after_any_round_and_in_any_order_to_the_same_bits(
-    folders: list[Path], tmp_path: Path, name: str
+    folders: list[Path], whole: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
-    outcome = run(folders, of(name), tmp_path / "whole")
-    assert outcome.status is Status.COMPLETE_ALL_SITES
-    assert all(np.isfinite(values).all() for values in trained(tmp_path / "whole").values())
-    for _ in range(20):  # a new process after every single round, other workers and order each time
+    assert all(np.isfinite(values).all() for values in trained(whole(name)).values())
+    for _ in range(20):  # begun anew after every single round, other workers and order each time
         try:
-            run(folders[::-1], of(name), tmp_path / "parts", workers=3, observer=stop_after(1))
+            run(folders[::-1], of(name, rounds=2), tmp_path / "parts", workers=3, observer=stop_after(1))
         except KeyboardInterrupt:
             continue
         break
-    assert_same(tmp_path / "whole", tmp_path / "parts")
-    assert not list((tmp_path / "whole" / "journal").rglob("state_*"))  # nothing is left to train
+    assert_same(whole(name), tmp_path / "parts")
+    assert not list((whole(name) / "journal").rglob("state_*"))  # nothing is left to train
 
 
-def test_all_of_them_are_different(folders: list[Path], tmp_path: Path) -> None:
-    results = {}
-    for name in ALGORITHMS:
-        run(folders, of(name, rounds=2), tmp_path / name)
-        results[name] = np.concatenate(list(_final(tmp_path / name).values()))
+def test_all_of_them_are_different(whole: Callable[[str], Path]) -> None:
+    results = {name: np.concatenate(list(_final(whole(name)).values())) for name in ALGORITHMS}
     names = list(results)
     for i, one in enumerate(names):
         for other in names[i + 1 :]:

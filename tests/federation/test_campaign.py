@@ -390,23 +390,6 @@ def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: 
     assert "allow_unprotected" in (wary / "log.txt").read_text(encoding="utf-8")
 
 
-def test_a_late_site_is_dropped_at_the_deadline(folders: list[Path], tmp_path: Path) -> None:
-    over = threading.Event()
-
-    def late(message: Message, context: Context) -> Message:
-        if "south" in str(context.node_config["site-folder"]) and message.metadata.message_type == wire.TRAIN:
-            over.wait(timeout=300)
-        return client_app(message, context)
-
-    def observer(event: Event) -> None:
-        if isinstance(event, RoundRecord) and event.round == 2:
-            over.set()
-
-    settings = configured("[federation]\nrounds = 1\nquorum = 2\ndeadline_s = 12.0")
-    outcome = run(folders, settings, tmp_path, app=late, workers=6, observer=observer)
-    assert outcome.missing == {"south": 2}
-
-
 def test_two_sites_of_one_name_are_refused(tmp_path: Path, folders: list[Path]) -> None:
     twin = make_site_folder(
         tmp_path / "twin",

@@ -56,8 +56,9 @@ from simulation.cli import researcher_cli as simulation_cli
 from tests import enrolling
 from tests.asking import Centre
 from tests.federation.fault_processes import NoFault
-from tests.federation.faults import Fault, FaultyGrid, in_process
+from tests.federation.faults import Clock, Fault, FaultyGrid, in_process
 from tests.full_disk import limited_files
+from tests.patience import PATIENCE_S
 from tests.site_folders import make_settings, make_site_folder, read_table
 
 NAMES = ("north", "south")
@@ -131,21 +132,39 @@ class Federation:
         *,
         fault: Fault | None = None,
         sites: Sequence[str] = NAMES,
-        patience_s: float = 60.0,
         sent: Ensemble | None = None,
+        over: tuple[str, str] | None = None,
     ) -> tuple[dict[str, str], list[tuple[str, str]]]:
+        """Who is left and what was told; patience is over when it is told that ``over[0]`` has ``over[1]``."""
         told: list[tuple[str, str]] = []
-        left = hand_out.hand_out(
+        clock = Clock()
+
+        def tell(site: str, reason: str) -> None:
+            told.append((site, reason))
+            if over is not None and over[0] == site and reason.startswith(over[1]):
+                clock.ahead_s = 2 * PATIENCE_S
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(hand_out, "time", clock)
+            return self._handed_out(fault, sites, sent, tell), told
+
+    def _handed_out(
+        self,
+        fault: Fault | None,
+        sites: Sequence[str],
+        sent: Ensemble | None,
+        tell: Callable[[str, str], None],
+    ) -> dict[str, str]:
+        return hand_out.hand_out(
             grid(self.folders, fault or NoFault()),
             sent or self.ensemble,
             sites=sites,
             keys=lambda: {folder.name: keys.public_key(folder) for folder in self.folders},
             receipts=Receipts(self.run),
-            told=lambda site, reason: told.append((site, reason)),
-            patience_s=patience_s,
+            told=tell,
+            patience_s=PATIENCE_S,
             pace=PACE,
         )
-        return left, told
 
     def ask(self, request: EnsembleRequest, *, site: int = 0) -> Signed[EnsembleReply] | Refusal:
         """What a site answers."""
@@ -269,7 +288,7 @@ def test_what_is_lost_on_the_way_is_sent_again(federation: Federation, loses: st
         keys=lambda: {folder.name: keys.public_key(folder) for folder in federation.folders},
         receipts=Receipts(federation.run),
         told=lambda site, reason: told.append((site, reason)),
-        patience_s=60.0,
+        patience_s=PATIENCE_S,
         pace=quick,
     )
     assert left == {}
@@ -282,7 +301,7 @@ def test_a_site_that_is_away_is_named_and_the_others_get_theirs(federation: Fede
         def online(self, site: str) -> bool:
             return site != "south"
 
-    left, told = federation.hand_out(fault=Away(), patience_s=3.0)
+    left, told = federation.hand_out(fault=Away(), over=("north", RECEIVED))
     assert left == {"south": "has not connected"}
     assert ("north", RECEIVED) in told
     assert federation.place("north").exists()
@@ -293,7 +312,7 @@ def test_a_site_that_left_is_not_asked_again_and_one_that_paused_is(federation: 
     north, plan_hash = Site.open(federation.folders[0]), federation.settings.plan_hash()
     campaigns.decide(north, plan_hash, Status.PAUSED, by="test")
     try:
-        left, _ = federation.hand_out(sites=["north"], patience_s=1.0)
+        left, _ = federation.hand_out(sites=["north"], over=("north", "refused: paused"))
         assert left["north"].startswith("refused: paused")
         campaigns.decide(north, plan_hash, Status.LEFT, by="test")
         left, _ = federation.hand_out(sites=["north"])

@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,7 +33,7 @@ from server.rounds.journal import RoundRecord
 from simulation.engine.grid import App
 from tests.federation import fault_processes
 from tests.federation.fault_processes import NoFault
-from tests.federation.faults import Fault, FaultyGrid, Sites, in_process, processes, replay
+from tests.federation.faults import Clock, Fault, FaultyGrid, Sites, in_process, processes, replay
 from tests.federation.test_campaign import assert_same, configured, folders
 from tests.federation.test_campaign import run as run_undisturbed
 
@@ -213,18 +214,9 @@ class Away(Fault):
     """A site does not get the messages of round 1; once the others have answered, time flies past its deadline."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._ahead_s = 0.0
+        self._clock = Clock()
         self._answered: set[str] = set()
-        monkeypatch.setattr(loop, "time", self)
-
-    def time(self) -> float:
-        return time.time() + self._ahead_s
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    def sleep(self, seconds: float) -> None:
-        time.sleep(seconds)
+        monkeypatch.setattr(loop, "time", self._clock)
 
     def sending(self, site: str, message: Message, number: int) -> bool:
         return not (site == "south" and message.metadata.group_id.endswith("/1"))
@@ -233,7 +225,7 @@ class Away(Fault):
         if reply.metadata.group_id.endswith("/1"):
             self._answered.add(site)
             if self._answered == {"north", "west"}:
-                self._ahead_s = 2000.0
+                self._clock.ahead_s = 2000.0
 
 
 def rounds_of(events: Sequence[Event]) -> list[RoundRecord]:
@@ -262,6 +254,51 @@ def test_a_site_away_past_its_deadline_is_named_and_used_again(
         app=replay((r.group, r.round, r.participants) for r in records),
     )
     assert_same(tmp_path / "run", tmp_path / "replay")
+
+
+class Late(Away):
+    """All get their messages; a site's replies to training lie with it until all rounds are over."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, late: str) -> None:
+        super().__init__(monkeypatch)
+        self.over = threading.Event()
+        self._late = late
+        self._counted: dict[str, set[str]] = {}
+
+    def sending(self, site: str, message: Message, number: int) -> bool:
+        return True
+
+    def replying(self, site: str, reply: Message, number: int) -> Sequence[float]:
+        if site == self._late and reply.metadata.message_type == wire.TRAIN:
+            self.over.wait()
+        return (0.0,)
+
+    def pulled(self, site: str, reply: Message) -> None:
+        if reply.metadata.message_type == wire.TRAIN:
+            counted = self._counted.setdefault(reply.metadata.group_id, set())
+            if site not in counted and len(counted | {site}) == len(NAMES) - 1:
+                self._clock.ahead_s += 2000.0
+            counted.add(site)
+
+
+def test_a_late_site_is_dropped_at_the_deadline(
+    folders: list[Path], keys: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Late(monkeypatch, "south")
+
+    def observer(event: Event) -> None:
+        if isinstance(event, RoundRecord) and event.round == 2:
+            late.over.set()
+
+    settings = configured(SUBSET.replace("rounds = 2", "rounds = 1"))
+    grid = grid_with(late, folders)
+    try:
+        outcome = run(grid, keys, tmp_path / "run", settings=settings, observer=observer)
+        assert late.over.is_set()
+    finally:
+        late.over.set()
+        grid.settle()
+    assert outcome.missing == {"south": 2}
 
 
 def test_where_the_quorum_cannot_do_without_a_site_the_campaign_stops_and_can_be_resumed(

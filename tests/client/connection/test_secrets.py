@@ -7,8 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from common.errors import ConfigurationError, ConnectionLostError
 from common.text.redaction import redacted
 from server.federation import enrolment
 from tests.enrolling import holds, join, make_home, secrets_of_site
+from tests.patience import PATIENCE_S, wait_for
 
 ROOT = Path(__file__).parents[3]
 PASSWORD = "s3cret-planted"
@@ -49,13 +49,6 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **more}
 
 
-def wait(until: Callable[[], bool], *, seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def started(parent: int) -> Iterator[int]:
     """The processes that a process started, and theirs."""
     for entry in Path("/proc").iterdir():
@@ -77,7 +70,7 @@ def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: 
         )
     logs = site / "flower" / "supernode.log"
     try:
-        wait(lambda: b"goes on trying" in printed.read_bytes() or b"next try" in printed.read_bytes())
+        wait_for(lambda: b"goes on trying" in printed.read_bytes() or b"next try" in printed.read_bytes())
         arguments = b"".join(
             (Path("/proc") / str(pid) / "cmdline").read_bytes()
             for pid in [process.pid, *started(process.pid)]
@@ -85,7 +78,7 @@ def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: 
         assert b"guarded_supernode" in arguments or b"next try" in printed.read_bytes()
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.wait(timeout=PATIENCE_S)
     assert logs.exists()
     told = [printed.read_bytes(), arguments]
     told += [path.read_bytes() for path in site.rglob("*") if path.suffix in (".log", ".txt", ".json", ".toml")
@@ -125,7 +118,7 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(site: Path,
         check=False,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 3
     assert "HTTPS_PROXY" in done.stderr
@@ -240,8 +233,8 @@ def test_a_site_joins_when_there_is_room_on_the_disk_again(site: Path, tmp_path:
         assert process.poll() is None
         resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         state = site / "flower" / "state.json"
-        wait(lambda: state.exists() and (site / "flower" / "supernode.log").exists())
+        wait_for(lambda: state.exists() and (site / "flower" / "supernode.log").exists())
         assert json.loads(state.read_text())["state"] in ("connecting", "waiting")
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)

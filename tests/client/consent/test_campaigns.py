@@ -27,6 +27,7 @@ from common.version import VERSION
 from tests import asking
 from tests.asking import Centre
 from tests.full_disk import limited_files
+from tests.patience import PATIENCE_S
 
 Command = Callable[..., tuple[int, str]]
 
@@ -282,7 +283,7 @@ def _hold(folder: Path, held: object, done: object) -> None:
     descriptor = os.open(folder / ".working", os.O_RDWR | os.O_CREAT)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     held.set()  # type: ignore[attr-defined]
-    done.wait(60)  # type: ignore[attr-defined]
+    done.wait(PATIENCE_S)  # type: ignore[attr-defined]
 
 
 def test_while_another_process_works_for_the_site_it_is_busy(tmp_path: Path) -> None:
@@ -292,7 +293,7 @@ def test_while_another_process_works_for_the_site_it_is_busy(tmp_path: Path) -> 
     other = spawn.Process(target=_hold, args=(centre.folder, held, done))
     other.start()
     try:
-        assert held.wait(60)
+        assert held.wait(PATIENCE_S)
         (centre.folder / "federation.json").write_text("{}", encoding="utf-8")
         centre.refused(centre.plan(centre.plan_request()), "busy", says="Another process works for the site")
     finally:

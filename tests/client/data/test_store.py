@@ -20,6 +20,7 @@ from client.site.site import Site
 from common.errors import DataError
 from common.imaging.roi import stored_px
 from common.settings import Settings
+from tests.patience import PATIENCE_S
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
 SETTINGS = make_settings()
@@ -261,7 +262,7 @@ KILLED = """
 
 def test_processes_that_build_at_once_get_the_same_store(site: Path) -> None:
     running = [run_python(OPEN, site) for _ in range(2)]
-    results = [process.communicate(timeout=120) for process in running]
+    results = [process.communicate(timeout=PATIENCE_S) for process in running]
     assert [process.returncode for process in running] == [0, 0], results
     assert len({out for out, _ in results}) == 1
     assert len(stores(site)) == 1
@@ -269,7 +270,7 @@ def test_processes_that_build_at_once_get_the_same_store(site: Path) -> None:
 
 def test_a_builder_that_is_killed_leaves_nothing_half(site: Path) -> None:
     process = run_python(KILLED, site)
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL
     assert stores(site) == []
     assert len(list((site / "store").glob(".building*"))) == 1

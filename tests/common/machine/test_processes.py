@@ -2,11 +2,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from common.machine.processes import Backoff, Service, until_signalled
+from tests.patience import wait_for
 
 
 def service(tmp_path: Path, script: str) -> Service:
@@ -18,13 +17,6 @@ def service(tmp_path: Path, script: str) -> Service:
         log=tmp_path / "one.log",
         backoff=Backoff(first_s=0.01, longest_s=0.01),
     )
-
-
-def wait(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -46,10 +38,10 @@ def test_waits_double_are_jittered_and_begin_anew_after_a_long_life() -> None:
 def test_a_child_that_ends_is_found_with_what_it_printed_and_started_again(tmp_path: Path) -> None:
     one = service(tmp_path, "print('the reason')")
     one.tend()
-    wait(lambda: not one.running)
+    wait_for(lambda: not one.running)
     assert one.tend() == "the reason\n"
     assert one.process is None
-    wait(lambda: one.tend() is None and one.process is not None)
+    wait_for(lambda: one.tend() is None and one.process is not None)
     one.stop()
     assert (tmp_path / "one.log").stat().st_mode & 0o777 == 0o600
 
@@ -66,9 +58,9 @@ def test_stopping_ends_the_whole_group_even_if_it_does_not_listen(tmp_path: Path
     )
     one = service(tmp_path, script)
     one.start()
-    wait(pids.exists)
+    wait_for(pids.exists)
     one.stop(grace_s=0.1)
-    wait(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
+    wait_for(lambda: all(gone(int(pid)) for pid in pids.read_text().split()))
 
 
 def test_a_child_does_not_outlive_its_parent_that_was_killed(tmp_path: Path) -> None:
@@ -87,7 +79,7 @@ def test_a_child_does_not_outlive_its_parent_that_was_killed(tmp_path: Path) -> 
     finally:
         parent.kill()
         parent.communicate()
-    wait(lambda: gone(child))
+    wait_for(lambda: gone(child))
 
 
 def test_a_signal_is_noted_and_the_former_handler_comes_back() -> None:

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from server.service.proxy_app import Limits
 from server.service.proxy_routes import CALLS, ROUTES
 from tests import proxy_parties as parties
+from tests.patience import wait_for
 from tests.proxy_parties import TARGETS, exchange, request, status
 
 CONFIGURATION = Path(__file__).parents[3] / "deploy" / "nginx" / "synofed.conf"
@@ -49,10 +49,10 @@ def running(tmp_path: Path) -> Iterator[tuple[int, Path, Path]]:
         file = _adapted(tmp_path, pair, port=port, inner=inner)
         command = [NGINX, "-c", file, "-p", tmp_path, "-g", "daemon off;"]
         with parties.process(command, tmp_path / "nginx.err"):
-            end = time.monotonic() + parties.START_S
-            while exchange(port, pair[0], request(b"/health", method=b"GET")) is None:
-                assert time.monotonic() < end, (tmp_path / "nginx.err").read_text()
-                time.sleep(0.1)
+            wait_for(
+                lambda: exchange(port, pair[0], request(b"/health", method=b"GET")) is not None,
+                told=(tmp_path / "nginx.err").read_text,
+            )
             yield port, pair[0], link_log
 
 

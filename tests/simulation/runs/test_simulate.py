@@ -4,7 +4,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ import synofed
 from common.errors import CampaignError, ConfigurationError, DataError
 from common.machine import network_files
 from common.scoring import eoss
+from tests.patience import PATIENCE_S, wait_for
 from tests.site_folders import make_site_folder
 
 CONFIG = """
@@ -150,12 +150,15 @@ def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=[pytest.mark.soak, pytest.mark.ci])])
+def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(
+    config: Path, tmp_path: Path, kills: int
+) -> None:
     whole = synofed.simulate(config, out=tmp_path / "whole")
     command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config)]
     command += ["--out", str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
-    for attempt in range(3):
+    for attempt in range(kills):
         resume = ["--resume"] if attempt else []
         process = subprocess.Popen(
             [*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
@@ -173,12 +176,11 @@ def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(config: Path, tm
 
 
 def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen[bytes]) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
+    def reached() -> bool:
         numbers = [int(path.stem[-6:]) for path in journal.glob("*/round_*.safetensors")]
-        if sum(numbers) > more_than:
-            return
-        time.sleep(0.01)
+        return sum(numbers) > more_than or process.poll() is not None
+
+    wait_for(reached, every_s=0.01)
 
 
 @pytest.mark.slow
@@ -200,7 +202,8 @@ def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
     _assert_same_networks(ours.path, rays.path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_path: Path) -> None:
     module = tmp_path / "deadly.py"
     module.write_text(
@@ -231,7 +234,13 @@ def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_pa
     command += ["--set", "evaluate.baselines=false", "--out", str(tmp_path / "run")]
     environment = os.environ | {"PYTHONPATH": f"{Path(synofed.__file__).parent}{os.pathsep}{tmp_path}"}
     done = subprocess.run(
-        command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        command,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 1, done.stderr
     assert "worker broke" in done.stderr
