@@ -38,8 +38,9 @@ class Block(nn.Module):
     def forward(self, x: Float[Tensor, "n c_in h w"]) -> Float[Tensor, "n c_out h2 w2"]:
         """Residual of two convolutions.
 
-        The shortcut's stride is that of a pooling of single pixels: oneDNN 3.12 writes out of bounds in the backward pass of a 1 x 1
-        convolution with a stride, channels last, of fewer than 8 channels, on a CPU with AVX2 but not AVX-512.
+        The shortcut's stride is that of a pooling of single pixels: oneDNN 3.12 writes out of bounds in the backward
+        pass of a 1 x 1 convolution with a stride, channels last, of fewer than 8 channels, on a CPU with AVX2 but not
+        AVX-512.
         """
         y = F.relu(self.norm1(self.conv1(x)), inplace=True)
         skipped = self.shortcut(F.avg_pool2d(x, 1, self.stride) if self.stride > 1 else x)
