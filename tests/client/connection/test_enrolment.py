@@ -325,6 +325,6 @@ def test_a_site_is_enrolled_from_the_command_line(tmp_path: Path, monkeypatch: p
 
 def test_invitations_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name, says in (("nowhere", "Expected an invitation at"), ("binary", "no text")):
+    for name, says in (("nowhere", "Expected an invitation at"), ("binary", "not text")):
         with pytest.raises(DataError, match=says):
             _init(tmp_path / name)

@@ -228,7 +228,7 @@ def test_changed_encoders_are_refused(tmp_path: Path) -> None:
     content = bytearray((tmp_path / "e" / encoder_files.TENSORS).read_bytes())
     content[-1] ^= 1
     (tmp_path / "e" / encoder_files.TENSORS).write_bytes(bytes(content))
-    with pytest.raises(VerificationError, match=r"SHA-256 that about.json says"):
+    with pytest.raises(VerificationError, match=r"SHA-256 that about.json states"):
         pretrained.resolved(probe_settings(tmp_path / "e"))
 
 

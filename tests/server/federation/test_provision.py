@@ -285,6 +285,6 @@ def test_an_invitation_never_replaces_another_file(tmp_path: Path) -> None:
 def test_requests_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     home = make_home(tmp_path / "centre")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    for name, says in (("nowhere", "Expected a site's request at"), ("binary", "no text")):
+    for name, says in (("nowhere", "Expected a site's request at"), ("binary", "not text")):
         with pytest.raises(DataError, match=says):
             _run("accept", tmp_path / name, "--home", home.path)
