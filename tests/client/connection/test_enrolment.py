@@ -121,8 +121,8 @@ def test_flower_takes_the_keys(folder: Path) -> None:
 def test_a_new_site_permits_nothing(folder: Path) -> None:
     site = Site.open(folder)
     assert site.name == "north"
-    assert site.policy == Policy()
-    assert site.file == SiteFile(name="north")
+    assert site.policy == Policy(version=2)
+    assert site.file == SiteFile(name="north", policy=Policy(version=2))
 
 
 def test_the_template_names_every_setting_and_is_the_example() -> None:
@@ -135,7 +135,7 @@ def test_the_template_names_every_setting_and_is_the_example() -> None:
         section = field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             assert set(tomllib.loads(commented)[name]) == set(section.model_fields), name
-    assert SiteFile.model_validate(document) == SiteFile(name="hospital-a")
+    assert SiteFile.model_validate(document) == SiteFile(name="hospital-a", policy=Policy(version=2))
     SiteFile.model_validate(tomllib.loads(commented))
 
 
