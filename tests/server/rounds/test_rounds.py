@@ -256,7 +256,7 @@ def _with_update(r: TrainReply, update: np.ndarray) -> TrainReply:
 
 
 def test_a_phase_of_a_sum_is_no_answer_to_a_request_to_train(tmp_path: Path) -> None:
-    rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1"))
+    rounds = group_rounds(tmp_path, settings("[federation]\nrounds = 1\nquorum = 2"))
     request = rounds.request()
     says = KeysReply(site="north", mask_key=b"1" * 32, share_key=b"2" * 32, signature=b"3" * 64)
     rounds.accept("north", SumReply(site="north", request_id=request.request_id, says=says))
