@@ -4,16 +4,17 @@ import hashlib
 import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from flwr.app import RecordDict
 
 from common.secure_aggregation import site
 from common.secure_aggregation.centre import Attempt
 from common.secure_aggregation.identity import Identity
 from common.secure_aggregation.messages import (
     KeysRequest,
-    MaskedReply,
     MaskedRequest,
     Phase,
     Reply,
@@ -21,13 +22,12 @@ from common.secure_aggregation.messages import (
     SharesRequest,
     SurvivorsRequest,
     UnmaskRequest,
-    reply_from_fields,
-    request_from_fields,
-    to_fields,
 )
 from common.secure_aggregation.site_state import State
 from common.secure_aggregation.terms import Context, Terms
+from common.wire import codec
 
+PART = "sum"
 NAMES = ("Aachen", "Bergen", "Cork", "Dresden", "Espoo", "Faro", "Gent")
 
 
@@ -116,11 +116,20 @@ def sites(vectors: Mapping[str, np.ndarray], terms: Terms, *, label: str = "") -
     }
 
 
-def sent(reply: Reply) -> Reply:
-    """A reply after its way through flat fields."""
-    return reply_from_fields(
-        to_fields(reply), vector=reply.vector if isinstance(reply, MaskedReply) else None
-    )
+def packed(message: Request | Reply) -> RecordDict:
+    record = RecordDict()
+    codec.put(message, PART, record, encoding="float32")
+    return record
+
+
+def request_of(record: RecordDict) -> Request:
+    found: Request = codec.take(list(get_args(Request)), PART, dict(record.items()))
+    return found
+
+
+def reply_of(record: RecordDict) -> Reply:
+    found: Reply = codec.take(list(get_args(Reply)), PART, dict(record.items()))
+    return found
 
 
 def play(
@@ -139,7 +148,7 @@ def play(
             if name in gone:
                 attempt.drop(name)
                 continue
-            reply = sent(sites[name].answer(request_from_fields(to_fields(request))))
+            reply = reply_of(packed(sites[name].answer(request_of(packed(request)))))
             if seen is not None:
                 seen(name, reply)
             attempt.accept(name, reply)

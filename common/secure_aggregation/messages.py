@@ -10,8 +10,7 @@ survivors     whose vectors are in the sum                 that list, signed
 unmask        the signatures of the survivors              a share of one secret of each peer
 ============  ===========================================  ====================================================
 
-Every message is one flat mapping of names to text, bytes, whole numbers or lists of these
-(:func:`to_fields`, :func:`from_fields`); a masked vector travels beside it as one array.
+How they travel follows from the types of their fields (:mod:`common.wire.codec`).
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias, get_args, get_type_hints
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 import numpy as np
 
-from common.errors import UpdateError
 from common.secure_aggregation.masks import Ring
 from common.secure_aggregation.terms import Context, digest
 
@@ -184,7 +182,6 @@ class UnmaskReply:
 
 Request: TypeAlias = KeysRequest | SharesRequest | MaskedRequest | SurvivorsRequest | UnmaskRequest
 Reply: TypeAlias = KeysReply | SharesReply | MaskedReply | SurvivorsReply | UnmaskReply
-REQUESTS: Mapping[Phase, type[Request]] = {kind.phase: kind for kind in get_args(Request)}
 REPLIES: Mapping[Phase, type[Reply]] = {kind.phase: kind for kind in get_args(Reply)}
 
 _CONTEXT = tuple(field.name for field in dataclasses.fields(Context))
@@ -202,65 +199,9 @@ def to_fields(message: Request | Reply) -> dict[str, Field]:
     return found
 
 
-def request_from_fields(fields: Mapping[str, object]) -> Request:
-    """Undo :func:`to_fields` of a request.
-
-    Raises:
-        UpdateError: if a field is missing, unknown or of another type.
-    """
-    kind = REQUESTS[_phase(fields)]
-    found = _checked(Context, {name: fields.get(name) for name in _CONTEXT})
-    context = Context(**found)  # type: ignore[arg-type]
-    rest = {name: value for name, value in fields.items() if name not in _CONTEXT and name != "phase"}
-    return kind(**_checked(kind, {**rest, "context": context}))  # type: ignore[arg-type]
-
-
-def reply_from_fields(fields: Mapping[str, object], *, vector: np.ndarray | None = None) -> Reply:
-    """Undo :func:`to_fields` of a reply.
-
-    Args:
-        fields: as they came.
-        vector: the array that came beside them.
-
-    Raises:
-        UpdateError: if a field is missing, unknown or of another type.
-    """
-    kind = REPLIES[_phase(fields)]
-    rest = {name: value for name, value in fields.items() if name != "phase"}
-    found = _checked(kind, rest if vector is None else {**rest, "vector": vector})
-    return kind(**found)  # type: ignore[arg-type]
-
-
 def request_digest(request: Request) -> str:
     """SHA-256 over all of a request, in hex: whether it is the same again."""
     return digest("request", {name: _readable(value) for name, value in to_fields(request).items()})
-
-
-def _phase(fields: Mapping[str, object]) -> Phase:
-    phase = fields.get("phase")
-    if phase not in PHASES:
-        raise UpdateError(f"Expected a phase of {', '.join(PHASES)}, got {phase!r:.40}")
-    return phase
-
-
-def _checked(kind: type, fields: Mapping[str, object]) -> dict[str, object]:
-    hints = {name: hint for name, hint in get_type_hints(kind).items() if name != "phase"}
-    if set(fields) != set(hints):
-        raise UpdateError(f"Expected {kind.__name__} with {sorted(hints)}, got {sorted(fields)}")
-    return {name: _value(f"{kind.__name__}.{name}", fields[name], hint) for name, hint in hints.items()}
-
-
-def _value(name: str, value: object, hint: object) -> object:
-    inner = get_args(hint)
-    if hint == Ring:
-        if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype in (np.uint32, np.uint64):
-            return value
-    elif inner:
-        if isinstance(value, list | tuple) and all(type(part) is inner[0] for part in value):
-            return tuple(value)
-    elif type(value) is hint:
-        return value
-    raise UpdateError(f"Expected {name} to be {hint}, got {type(value).__name__}")
 
 
 def _readable(value: Field) -> object:

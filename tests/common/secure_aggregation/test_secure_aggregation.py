@@ -2,9 +2,11 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
@@ -20,15 +22,26 @@ from common.secure_aggregation.messages import (
     MaskedReply,
     Phase,
     Reply,
+    Request,
     SharesReply,
     UnmaskReply,
-    reply_from_fields,
-    request_from_fields,
     to_fields,
 )
 from common.secure_aggregation.site_state import State
 from common.secure_aggregation.terms import Terms
-from tests.summing import NAMES, context, fresh, play, registered, sites, terms
+from tests.summing import (
+    NAMES,
+    PART,
+    context,
+    fresh,
+    packed,
+    play,
+    registered,
+    reply_of,
+    request_of,
+    sites,
+    terms,
+)
 
 
 def vectors(count: int, length: int = 8) -> dict[str, np.ndarray]:
@@ -195,30 +208,38 @@ def test_a_request_again_gets_the_same_reply() -> None:
     assert asked.sum().tolist() == added(vectors(3), NAMES[:3])
 
 
-def test_messages_survive_their_fields_and_refuse_others() -> None:
+def changed(message: Request | Reply, **fields: object) -> RecordDict:
+    """A message on its way, with fields changed; ``None``: left out."""
+    record = packed(message)
+    found = {**record.config_records[PART], **fields}
+    record[PART] = ConfigRecord({name: value for name, value in found.items() if value is not None})  # type: ignore[misc]
+    return record
+
+
+def test_messages_survive_their_way_and_others_are_refused() -> None:
     request = attempt(3, terms(3)).requests()["Aachen"]
-    assert request_from_fields(to_fields(request)) == request
+    assert request_of(packed(request)) == request
     reply = KeysReply(site="Aachen", mask_key=b"1", share_key=b"2", signature=b"3")
-    assert reply_from_fields(to_fields(reply)) == reply
+    assert reply_of(packed(reply)) == reply
     wrong: Mapping[str, object]
-    for wrong in (
-        {**to_fields(request), "phase": "opened"},
-        {**to_fields(request), "server_round": "3"},
-        {**to_fields(request), "more": 1},
-        {name: value for name, value in to_fields(request).items() if name != "run"},
-    ):
+    for wrong in ({"phase": "opened"}, {"server_round": "3"}, {"more": 1}, {"run": None}):
         with pytest.raises(UpdateError, match="Expected"):
-            request_from_fields(wrong)
-    for wrong in ({**to_fields(reply), "mask_key": "1"}, {"phase": "masked", "site": "Aachen"}):
-        with pytest.raises(UpdateError, match="Expected"):
-            reply_from_fields(wrong)
-    with pytest.raises(UpdateError, match=r"Expected MaskedReply\.vector"):
-        reply_from_fields({"phase": "masked", "site": "Aachen"}, vector=np.zeros(3))
+            request_of(changed(request, **wrong))
+    with pytest.raises(UpdateError, match="Expected"):
+        reply_of(changed(reply, mask_key="1"))
+    sum_ = packed(MaskedReply(site="Aachen", vector=np.zeros(3, np.uint64)))
+    (arrays,) = (name for name in sum_ if name != PART)
+    without = RecordDict({PART: sum_[PART]})
+    with pytest.raises(UpdateError, match="Expected"):
+        reply_of(without)
+    sum_[arrays] = ArrayRecord({"masked": Array("float64", (3,), "raw", np.zeros(3).tobytes())})
+    with pytest.raises(UpdateError, match="Expected raw uint32 or uint64"):
+        reply_of(sum_)
 
 
 def test_a_changed_share_is_found_at_the_centre() -> None:
     agreed = terms(4, survivors=3)
-    for changed in ("seed_shares", "key_shares"):
+    for kind in ("seed_shares", "key_shares"):
         playing = sites(vectors(4), agreed)
         asked = attempt(4, agreed)
         play(asked, playing, absent={"masked": ["Dresden"]}, until="unmask")
@@ -226,11 +247,11 @@ def test_a_changed_share_is_found_at_the_centre() -> None:
             reply = playing[name].answer(asked.requests()[name])
             assert isinstance(reply, UnmaskReply)
             if name == "Bergen":
-                fields = to_fields(reply)
-                shares = fields[changed]
-                assert isinstance(shares, list)
-                fields[changed] = [bytes([0]) + fresh("changed"), *shares[1:]]
-                reply = reply_from_fields(fields)
+                other = bytes([0]) + fresh("changed")
+                if kind == "seed_shares":
+                    reply = replace(reply, seed_shares=(other, *reply.seed_shares[1:]))
+                else:
+                    reply = replace(reply, key_shares=(other, *reply.key_shares[1:]))
             asked.accept(name, reply)
         asked.next()
         with pytest.raises(VerificationError, match="secret do not give what it committed to"):
