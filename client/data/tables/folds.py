@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from common.errors import DataError
 from common.exam import MISSING, Exam
@@ -31,8 +31,8 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
     """The fold of each exam, ``MISSING`` where it is held out.
 
     Training patients are kept whole and balanced over device and disease (any grade > 0), by scikit-learn's
-    StratifiedGroupKFold; a ``fold`` column in the manifest is taken as it is. One fold is all of them, whatever the
-    manifest says: then nobody's place depends on anybody else.
+    StratifiedGroupKFold; by its GroupKFold where that would leave a fold empty. A ``fold`` column in the manifest is
+    taken as it is. One fold is all of them, whatever the manifest says: then nobody's place depends on anybody else.
 
     Args:
         exams: all usable exams.
@@ -64,12 +64,20 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
     strata = [f"{exams[i].device}|{_diseased(exams[i])}" for i in training]
     if max(Counter(strata).values()) < count:  # scikit-learn refuses where nothing can be balanced
         strata = [""] * len(training)
-    splitter = StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0)
+    parts = _parts(StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0), strata, patients)
+    if not all(map(len, parts)):  # with few patients the best balance may leave a fold empty
+        parts = _parts(GroupKFold(n_splits=count), strata, patients)
+    for fold, members in enumerate(parts):
+        assigned[np.array(training)[members]] = fold
+    return assigned
+
+
+def _parts(
+    splitter: StratifiedGroupKFold | GroupKFold, strata: Sequence[str], patients: Sequence[str]
+) -> list[NDArray[np.int64]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a stratum smaller than the number of folds is fine
-        for fold, (_, members) in enumerate(splitter.split(np.zeros(len(training)), strata, patients)):
-            assigned[np.array(training)[members]] = fold
-    return assigned
+        return [members for _, members in splitter.split(np.zeros(len(strata)), strata, patients)]
 
 
 def _diseased(exam: Exam) -> bool:

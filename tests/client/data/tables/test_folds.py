@@ -45,6 +45,16 @@ def test_patients_are_whole_and_every_fold_has_some(sizes: list[int], count: int
     assert np.array_equal(assigned, folds(exams, secret=b"other", held_out=0.3, count=count))
 
 
+def test_with_few_patients_balance_leaves_no_fold_empty() -> None:
+    sizes = [1, 1, 3, 1, 3]
+    exams = [
+        exam(p, grade=int(p < 2), device="ab"[p % 2]) for p, size in enumerate(sizes) for _ in range(size)
+    ]
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=5)
+    assert len(set(zip(assigned.tolist(), (e.patient_id for e in exams), strict=True))) == 5
+    assert set(assigned.tolist()) == set(range(5))
+
+
 def test_folds_are_balanced_by_device_and_disease() -> None:
     exams = [
         exam(10 * p + d, device=device, grade=2 * disease)
