@@ -389,7 +389,7 @@ FORGED: Mapping[str, tuple[Callable[[Federation], EnsembleRequest], str, str]] =
     "another campaign's": (
         lambda f: changed_statement(f, lambda s: s.model_copy(update={"plan_hash": "0" * 64})),
         "update",
-        "another's",
+        "a different campaign's",
     ),
     "a network that the plan does not have": (
         lambda f: changed_statement(f, other_network),

@@ -154,12 +154,17 @@ def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_feda
     """Two quadratic-like sites that pull apart: full batches, many local steps, label shares that differ."""
     pooled = make_exams(96, seed=3)
     grades = pooled.grades["vascularity"]
-    low, high = torch.nonzero(grades < 2).flatten(), torch.nonzero(grades >= 1).flatten()
-    parts = (_part(pooled, low), _part(pooled, high))
+    healthy, inflamed = torch.nonzero(grades == 0).flatten(), torch.nonzero(grades > 0).flatten()
+    some, few = len(healthy) // 4, len(inflamed) // 4
+    parts = (
+        _part(pooled, torch.cat([healthy[some:], inflamed[:few]])),
+        _part(pooled, torch.cat([healthy[:some], inflamed[few:]])),
+    )
     settings = replace(local_settings(SINGLE, **(SGD | {"local_steps": 20})), rounds=12)
     gaps = {}
     for name, federated in {"fedavg": FedAvg(), "scaffold": Scaffold()}.items():
-        *_, (_, state, _, _) = rounds(federated, settings, data=parts, count=12)
+        *_, (_, state, _, answers) = rounds(federated, settings, data=parts, count=12)
+        assert all(answer.num_examples > 0 for answer, _ in answers)
         gaps[name] = _pooled_gradient(state.weights, parts, settings)
     assert gaps["scaffold"] < gaps["fedavg"]
 

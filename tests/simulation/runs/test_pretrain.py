@@ -75,7 +75,7 @@ def test_changed_tensors_are_not_taken_for_the_encoders(made: Made, tmp_path: Pa
     with (copy / encoder_files.TENSORS).open("r+b") as file:
         file.seek(-1, 2)
         file.write(b"\x7f")
-    with pytest.raises(VerificationError, match=r"SHA-256 that about.json says"):
+    with pytest.raises(VerificationError, match=r"SHA-256 that about.json states"):
         made_at(copy, encoder_settings())
 
 
