@@ -18,8 +18,8 @@ from pydantic import Field, ValidationError, model_serializer, model_validator
 from common import signed_json
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
-from common.methods.settings import AndersenSettings, ProbeSettings, RatingSettings
-from common.privacy.settings import PrivacySettings
+from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
+from common.privacy_settings import PrivacySettings
 from common.section import (
     Backbone,
     Bytes,
@@ -34,7 +34,7 @@ from common.section import (
     Share,
     Threads,
 )
-from common.secure_aggregation.settings import SecureSettings, objection, overstated
+from common.secure_settings import SecureSettings, objection, overstated
 from common.text import toml_text
 from common.text.redaction import redacted
 

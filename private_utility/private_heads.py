@@ -12,7 +12,7 @@ no epsilon                          exact: no clipping, no noise
 own noise                           the mean of :func:`~common.privacy.mechanism.patient_step.private_gradient` at
 each site secure aggregation                  clipped sums of all sites, with each site's share of the noise in
 whole numbers,
-                                    drawn by :class:`~common.secure_aggregation.private_sum.PrivateSum`
+                                    drawn by :class:`~common.privacy.mechanism.private_sum.PrivateSum`
 ==================================  ==================================================================================
 
 A patient's gradient is not rounded to the grid of the secure sum: at random, that would move a number of the sum by a
@@ -44,7 +44,7 @@ from common.networks.spec import NetworkSpec
 from common.privacy.mechanism import gaussian_release
 from common.privacy.mechanism.heads import Heads, HeadShape, logits
 from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
-from common.secure_aggregation.private_sum import PrivateSum
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.settings import Settings
 from server.rounds.weights import StartWeights
 from simulation.cohorts.cohort import Cohort

@@ -19,8 +19,9 @@ from client.state import decisions
 from client.state.decisions import Status
 from common import wire
 from common.messages import NetworkReply, PlanRequest, TrainReply, TrainRequest
+from common.privacy.accounting import of_plan
 from common.privacy.accounting.spending import PrivateRelease
-from common.privacy.settings import PrivacySettings
+from common.privacy_settings import PrivacySettings
 from common.receipts import Contents, Kept
 from common.settings import Settings, parse
 from common.version import VERSION
@@ -105,7 +106,7 @@ class Campaign:
 
     def debit(self, server_round: int, *, sigma: float | None = None, patients: Sequence[str] = IDS) -> None:
         """Enter a round in the ledger."""
-        steps = self.privacy.steps(1)
+        steps = of_plan.steps(self.privacy, 1)
         ledger.reserve(
             self.site,
             PrivateRelease(

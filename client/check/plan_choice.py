@@ -10,7 +10,7 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import State, Status
 from common.errors import DataError, SynofedError
-from common.methods.settings import RatingSettings
+from common.method_settings import RatingSettings
 from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings
 
 PATH = "_path"

@@ -26,8 +26,8 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
+from common.method_settings import StageSettings
 from common.methods.rounds import network_rounds, stage_rounds
-from common.methods.settings import StageSettings
 from common.methods.stages import Stage, method
 from common.networks import build
 from common.networks.build import initial_weights

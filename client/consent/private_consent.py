@@ -11,6 +11,7 @@ from client.data.store import eligible
 from client.ledger import ledger
 from client.site.site import Site
 from common.methods.rounds import longest_stage_rounds
+from common.privacy.accounting import of_plan
 from common.privacy.planning import private_steps
 from common.settings import Settings
 
@@ -25,7 +26,8 @@ def check(site: Site, settings: Settings) -> None:
     """
     privacy = settings.privacy
     assert privacy is not None, "asked for campaigns with privacy alone"
-    whole = privacy.release(
+    whole = of_plan.release(
+        privacy,
         private_steps.steps(settings),
         kind="forecast",
         campaign=settings.name,

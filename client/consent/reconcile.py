@@ -13,6 +13,7 @@ from client.ledger.behind import Owed
 from client.site.site import Site
 from common.errors import DataError
 from common.methods.rounds import longest_stage_rounds
+from common.privacy.accounting import of_plan
 from common.privacy.accounting.spending import PrivateRelease, UnboundedRelease
 from common.receipts import RECONCILED, Kept
 from common.settings import Settings
@@ -60,7 +61,8 @@ def _lost(one: Owed, settings: Settings) -> PrivateRelease | UnboundedRelease:
             server_round=1,
             version=VERSION,
         )
-    return privacy.release(
+    return of_plan.release(
+        privacy,
         one.debits,
         kind=RECONCILED,
         campaign=receipt.campaign,

@@ -22,6 +22,7 @@ from client.consent import answered_rounds
 from client.ledger import ledger
 from client.site.site import Site
 from common.messages import TrainRequest
+from common.privacy.accounting import of_plan
 from common.privacy.accounting.spending import PrivateRelease
 from common.privacy.mechanism.patient_step import StepSettings
 from common.privacy.planning import private_steps
@@ -102,7 +103,8 @@ def begin(
     privacy = settings.privacy
     assert privacy is not None, "a campaign without [privacy] trains elsewhere"
     answered_rounds.claim_at(site, request, asker=asker)
-    release = privacy.release(
+    release = of_plan.release(
+        privacy,
         1,
         kind=private_steps.kind(settings),
         campaign=request.campaign,

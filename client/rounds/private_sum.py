@@ -20,7 +20,7 @@ from common.messages import MissingWeights, TrainRequest
 from common.methods.rounds import stage_rounds
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import clipped_each, sample
-from common.secure_aggregation.private_sum import PrivateSum
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.settings import Settings
 
 

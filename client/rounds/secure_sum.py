@@ -19,8 +19,10 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.sum_state import SumFile
 from common import wire
+from common.aggregation.update_sum import UpdateSum
 from common.errors import PolicyError, UpdateError, VerificationError
 from common.messages import SumRequest, sum_request_id
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.secure_aggregation import site as protocol
 from common.secure_aggregation.identity import Identity
 from common.secure_aggregation.messages import (
@@ -32,10 +34,8 @@ from common.secure_aggregation.messages import (
     SurvivorsRequest,
     UnmaskRequest,
 )
-from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.site_state import State
 from common.secure_aggregation.terms import Terms
-from common.secure_aggregation.update_sum import UpdateSum
 from common.settings import Settings
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -135,9 +135,9 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
         UpdateError: if they are not the plan's.
         ConfigurationError: if its numbers do not fit.
     """
+    from common.aggregation.sum_of_plan import planned_sum  # noqa: PLC0415
     from common.methods.stages import networks  # noqa: PLC0415  torch: the networks are looked at
     from common.networks.build import layout  # noqa: PLC0415
-    from common.secure_aggregation.sum_of_plan import planned_sum  # noqa: PLC0415
 
     known = networks(settings)
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):

@@ -31,12 +31,12 @@ from client.site.site import Site
 from client.state import sum_state
 from client.state.sum_state import SumFile
 from common import wire
+from common.aggregation.update_sum import UpdateSum
 from common.errors import SiteStateError
 from common.messages import MissingWeights, SumReply, SumRequest, TrainRequest
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.receipts import Contents, Receipt
 from common.secure_aggregation.messages import Reply
-from common.secure_aggregation.private_sum import PrivateSum
-from common.secure_aggregation.update_sum import UpdateSum
 from common.settings import Settings
 
 

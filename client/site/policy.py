@@ -13,7 +13,7 @@ from client.site.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_object_path
 from common.section import Bytes, Count, Positive, Rate, Section, Share
-from common.secure_aggregation.settings import SecureSettings
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 
 NEWEST: Literal[2] = 2

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from client.site.site import Site
 from common.methods.rounds import total_rounds
+from common.privacy.accounting import of_plan
 from common.section import Positive, Section
 from common.settings import Settings
 
@@ -55,7 +56,7 @@ def of(site: Site, settings: Settings, *, after: int) -> ApprovedBudget:
     return ApprovedBudget(
         steps=steps,
         again=again,
-        epsilon=accounting.epsilon([privacy.steps(steps + again)], delta=delta),
+        epsilon=accounting.epsilon([of_plan.steps(privacy, steps + again)], delta=delta),
         delta=delta,
         after=after,
     )

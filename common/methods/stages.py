@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int
 
 from common.errors import ConfigurationError
 from common.extensions import is_object_path, load_object
-from common.methods.settings import StageSettings
+from common.method_settings import StageSettings
 from common.networks.spec import NetworkSpec
 from common.settings import Settings, TrainingSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal, TypeAlias
 
-from common.methods.settings import JigsawSettings
+from common.method_settings import JigsawSettings
 from common.section import Positive, Section
 from common.settings import TrainingSettings
 

@@ -75,7 +75,7 @@ def needed_bits(*, sites: int, largest: int) -> int:
     """The ring for a sum over ``sites`` sites of numbers from ``-largest`` to ``largest``: 32 or 64.
 
     ``largest`` is the bound of one site's numbers: for a private sum ``patients * norm_steps`` and the largest noise
-    (:func:`common.secure_aggregation.noise_shares.largest_noise`), for a weighted one :attr:`Weighted.largest`.
+    (:func:`common.privacy.mechanism.noise_shares.largest_noise`), for a weighted one :attr:`Weighted.largest`.
 
     Raises:
         ConfigurationError: if neither is enough.

@@ -9,11 +9,11 @@ from jaxtyping import Int64
 
 from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.federated import UPDATE
+from common.aggregation.sum_of_plan import planned_sum
 from common.evaluation.histograms import ScoreHistograms
 from common.messages import Weights
 from common.methods.groups import Group
-from common.secure_aggregation.private_sum import PrivateSum
-from common.secure_aggregation.sum_of_plan import planned_sum
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.secure_aggregation.terms import Terms
 from common.settings import Settings
 

@@ -12,13 +12,13 @@ from typing import Any
 from common import receipts
 from common.errors import SynofedError, VerificationError
 from common.methods.rounds import longest_stage_rounds
-from common.privacy.accounting import chain
+from common.privacy.accounting import chain, of_plan
 from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.spending import Book, UnboundedRelease
 from common.privacy.audit.claims import some
 from common.privacy.audit.evidence import Answer, Check, Evidence
 from common.privacy.planning.private_steps import kind, steps_per_round
-from common.privacy.settings import PrivacySettings
+from common.privacy_settings import PrivacySettings
 from common.receipts import Kept, Receipt
 from common.settings import Settings
 from server.runs.run_folder import RunFolder
@@ -207,7 +207,8 @@ def _entries(answers: Sequence[Answer], settings: Settings) -> Iterator[Entry]:
 
 
 def _private(answer: Answer, settings: Settings, planned: PrivacySettings) -> dict[str, object]:
-    return planned.release(
+    return of_plan.release(
+        planned,
         steps_per_round(settings),
         kind=kind(settings),
         campaign=answer.campaign,

@@ -11,9 +11,11 @@ from pathlib import Path
 from client.evidence import site_evidence
 from client.evidence.evidence_sent import sizes_of
 from client.ledger import issued_receipts
+from common.aggregation.sum_of_plan import planned_sum
 from common.errors import DataError, SynofedError
 from common.methods.rounds import total_rounds
 from common.methods.stages import networks
+from common.privacy.accounting import of_plan
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.accounting.costs import Affected, CampaignCost, affected, spending
 from common.privacy.audit.attacks import RehearsalParameters
@@ -21,12 +23,11 @@ from common.privacy.audit.audit_report import Promised, Report, SiteAudit
 from common.privacy.audit.claims import checked
 from common.privacy.audit.evidence import Evidence
 from common.privacy.audit.rehearsal import Rehearsal, rehearsals
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import promise as promises
 from common.privacy.planning.onlookers import Onlookers, onlookers
 from common.privacy.planning.promise import Promise
-from common.secure_aggregation.private_sum import PrivateSum
-from common.secure_aggregation.settings import SecureSettings
-from common.secure_aggregation.sum_of_plan import planned_sum
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 from server.runs import run_evidence
 from server.runs.run_evidence import RunEvidence
@@ -307,7 +308,7 @@ def _rehearsal_parameters(settings: Settings) -> RehearsalParameters:
     sizes = sizes_of(settings)
     classes = {name: spec.target.classes for name, spec in networks(settings).items()}
     return RehearsalParameters(
-        steps=privacy.steps(total_rounds(settings)),
+        steps=of_plan.steps(privacy, total_rounds(settings)),
         max_grad_norm=privacy.max_grad_norm,
         patients=privacy.patients,
         images=privacy.images,

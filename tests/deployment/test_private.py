@@ -5,7 +5,7 @@ import pytest
 
 from client.ledger import issued_receipts, ledger
 from common.machine import network_files
-from common.privacy.accounting import spending
+from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from server.runs import submit
 from tests.deployment.conftest import SITES
@@ -38,7 +38,7 @@ def test_heads_are_trained_privately_and_every_site_can_prove_what_it_cost(feder
     assert run.status().state == "COMPLETE_ALL_SITES", run.log.read_text()
     plan_hash = run.settings().plan_hash()
     assert settings.privacy is not None
-    expected = epsilon([settings.privacy.steps(ROUNDS)], delta=1e-5)
+    expected = epsilon([of_plan.steps(settings.privacy, ROUNDS)], delta=1e-5)
     for name in SITES:
         folder = federation.site(name)
         book = ledger.book(folder)
@@ -79,7 +79,7 @@ def test_under_secure_aggregation_a_sum_is_opened_and_no_update_is_seen(federati
         folder = federation.site(name)
         assert spending.worst(
             spending.of_campaign(ledger.book(folder), plan_hash), delta=1e-5
-        ) == pytest.approx(epsilon([settings.privacy.steps(1)], delta=1e-5))
+        ) == pytest.approx(epsilon([of_plan.steps(settings.privacy, 1)], delta=1e-5))
         kept = issued_receipts.read(run.path / "receipts" / f"{name}.jsonl")
         assert issued_receipts.check(folder, kept).receipts == len(kept)
         assert [one.receipt.server_round for one in kept if one.receipt.server_round] == [1]

@@ -24,7 +24,7 @@ from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
-from common.privacy.accounting import spending
+from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.settings import Settings
 from server.campaign import campaign
@@ -105,7 +105,7 @@ def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, fold
 
     outcome = run(folders, settings, tmp_path / "run", app=watched)
     assert outcome.status is Status.COMPLETE_ALL_SITES
-    steps = settings.privacy.steps(ROUNDS)  # type: ignore[union-attr]
+    steps = of_plan.steps(settings.privacy, ROUNDS)  # type: ignore[arg-type]
     for folder in folders:
         book = ledger.book(folder)
         assert len(book.releases) == ROUNDS
@@ -172,7 +172,7 @@ def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list
     settings = configured(f"{PRIVATE}sample_rate = 0.5", encoders=tmp_path / "encoders")
     assert settings.privacy is not None
     run(folders, settings, tmp_path / "run")
-    steps = settings.privacy.steps(ROUNDS)
+    steps = of_plan.steps(settings.privacy, ROUNDS)
     assert steps.sample_rate == 0.5
     for folder in folders:
         assert all(len(booked.eligible) == 6 for booked in ledger.book(folder).releases)
@@ -205,7 +205,7 @@ def test_rounds_beyond_what_patients_have_left_are_noise_and_no_refusal(
     """A refusal would tell the centre that somebody is here who took part elsewhere."""
     settings = configured(encoders=tmp_path / "encoders")
     assert settings.privacy is not None
-    two = epsilon([settings.privacy.steps(2)], delta=1e-5)
+    two = epsilon([of_plan.steps(settings.privacy, 2)], delta=1e-5)
     monkeypatch.setattr("client.consent.private_consent.check", lambda site, settings: None)
     toml = (folders[0] / "site.toml").read_text()
     (folders[0] / "site.toml").write_text(

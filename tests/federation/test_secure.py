@@ -23,9 +23,10 @@ from common.errors import CampaignError, ConfigurationError, PolicyError
 from common.hash_chain import START
 from common.machine import network_files, pretrained, tensor_file
 from common.messages import Signed, SumReply, SumRequest
-from common.privacy.accounting import spending
+from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.mechanism.noise import KeyStream
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.secure_aggregation.agreement import public_key
 from common.secure_aggregation.identity import sign_keys
 from common.secure_aggregation.messages import (
@@ -39,7 +40,6 @@ from common.secure_aggregation.messages import (
     SurvivorsReply,
     UnmaskReply,
 )
-from common.secure_aggregation.private_sum import PrivateSum
 from common.secure_aggregation.terms import binding
 from common.settings import Settings
 from server.campaign import campaign
@@ -270,7 +270,7 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
         book = ledger.book(folder)
         assert len(book.releases) == ROUNDS
         assert spending.worst(book.histories(), delta=1e-5) == pytest.approx(
-            epsilon([settings.privacy.steps(ROUNDS)], delta=1e-5), abs=1e-9
+            epsilon([of_plan.steps(settings.privacy, ROUNDS)], delta=1e-5), abs=1e-9
         )
     noised = weights(tmp_path / "run")
     draws: list[np.ndarray] = []
@@ -279,7 +279,7 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
         draws.append(np.full(count, variance**0.5))
         return np.zeros(count, np.int64)
 
-    monkeypatch.setattr("common.secure_aggregation.private_sum.noise_shares.draw", nothing)
+    monkeypatch.setattr("common.privacy.mechanism.private_sum.noise_shares.draw", nothing)
     run(folders, settings, tmp_path / "bare")
     bare = weights(tmp_path / "bare")
     monkeypatch.setattr(
@@ -565,7 +565,7 @@ def test_what_a_plan_protects_too_little_is_refused_before_it_begins(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "common.secure_aggregation.private_sum.noise_shares.draw",
+            "common.privacy.mechanism.private_sum.noise_shares.draw",
             nothing,
         )
         assert run(folders, settings, tmp_path / "run").status is Status.COMPLETE_ALL_SITES

@@ -21,9 +21,9 @@ from common.machine import network_files, pretrained
 from common.networks.spec import COMBINED
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
 from common.privacy.mechanism.patient_step import clipped_sum
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import utility
 from common.secure_aggregation.fixed_point import quantise
-from common.secure_aggregation.private_sum import PrivateSum
 from common.settings import Settings
 from private_utility import private_heads, utility_study, utility_view
 from private_utility.private_heads import Campaign, Release

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from common.privacy.accounting import of_plan
 from common.privacy.planning import private_steps
-from common.secure_aggregation.settings import SecureSettings
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 from common.text.notices import NO_PRIVACY
 
@@ -33,7 +34,7 @@ def _onlookers(settings: Settings, secure: SecureSettings) -> str:
 
     assert settings.privacy is not None
     return onlookers(
-        [settings.privacy.steps(private_steps.steps(settings))],
+        [of_plan.steps(settings.privacy, private_steps.steps(settings))],
         survivors=secure.survivors,
         colluders=secure.colluders,
         delta=_delta(settings),
@@ -44,7 +45,7 @@ def _epsilon(settings: Settings) -> float:
     from common.privacy.accounting.accounting import epsilon  # noqa: PLC0415  scipy: only where it is accounted
 
     assert settings.privacy is not None
-    return epsilon([settings.privacy.steps(private_steps.steps(settings))], delta=_delta(settings))
+    return epsilon([of_plan.steps(settings.privacy, private_steps.steps(settings))], delta=_delta(settings))
 
 
 def _delta(settings: Settings) -> float:

@@ -23,7 +23,7 @@ from functools import lru_cache
 
 from common.privacy.accounting import accounting
 from common.privacy.accounting.accounting import PrivateSteps
-from common.secure_aggregation.noise_shares import actual_multiplier
+from common.privacy.mechanism.noise_shares import actual_multiplier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,7 @@ from common.machine import pretrained
 from common.messages import Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
-from common.privacy.accounting import spending
+from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.audit import claims
 from common.settings import Settings
@@ -100,7 +100,7 @@ def spent(centre: Centre) -> float:
 
 def cost(settings: Settings, steps: int) -> float:
     assert settings.privacy is not None
-    return epsilon([settings.privacy.steps(steps)], delta=1e-5)
+    return epsilon([of_plan.steps(settings.privacy, steps)], delta=1e-5)
 
 
 def test_heads_are_not_asked_one_by_one(centre: Centre) -> None:

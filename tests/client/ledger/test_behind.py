@@ -19,7 +19,7 @@ from client.log import chain
 from client.site.site import Site
 from common.errors import BehindError, DataError
 from common.messages import PlanRequest
-from common.privacy.accounting import spending
+from common.privacy.accounting import of_plan, spending
 from common.receipts import Kept, Receipt, payload
 from common.version import VERSION
 from server.campaign.received_receipts import Receipts
@@ -205,7 +205,7 @@ def test_receipts_tell_of_their_own_campaign_alone(tmp_path: Path) -> None:
             site.send(server_round)
             told.append((last(site).sequence, last(site).ledger_sequence))
             if between and server_round == 2:
-                other = replace(site.privacy.steps(1), noise_multiplier=90.0)
+                other = replace(of_plan.steps(site.privacy, 1), noise_multiplier=90.0)
                 release = ledger.book(site.site.folder).releases[-1].release
                 assert isinstance(release, spending.PrivateRelease)
                 ledger.reserve(site.site, replace(release, plan_hash="b" * 64, steps=other), IDS[:3])

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.imaging import jigsaw
-from common.methods.settings import JigsawSettings
+from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.settings import TrainingSettings

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from common.errors import ConfigurationError
 from common.exam import MISSING
-from common.methods.settings import JigsawSettings
+from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Piece, Target

@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import kstest
 
 from common.errors import ConfigurationError
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.secure_aggregation.centre import Attempt
-from common.secure_aggregation.private_sum import PrivateSum
 from tests.summing import NAMES, context, fresh, play, registered, sites
 
 USUAL = PrivateSum(

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from common.errors import ConfigurationError
-from common.secure_aggregation import noise_shares
+from common.privacy.mechanism import noise_shares
 from common.secure_aggregation.fixed_point import needed_bits, quantise
 from common.secure_aggregation.terms import Terms
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from common.aggregation.update_sum import Summed, UpdateSum
 from common.errors import ConfigurationError
 from common.networks.spec import NetworkSpec
-from common.secure_aggregation.private_sum import PrivateSum
-from common.secure_aggregation.update_sum import Summed, UpdateSum
+from common.privacy.accounting import of_plan
+from common.privacy.mechanism.private_sum import PrivateSum
 from common.settings import Settings
 
 
@@ -41,7 +42,7 @@ def planned_sum(
         )
     return PrivateSum(
         max_grad_norm=privacy.max_grad_norm,
-        noise_multiplier=privacy.steps(1).noise_multiplier,
+        noise_multiplier=of_plan.steps(privacy, 1).noise_multiplier,
         patients=privacy.patients,
         sites=secure.sites,
         survivors=secure.survivors,
