@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import click
     import pandas as pd
     import typer
     from torch import nn
@@ -24,6 +23,49 @@ if TYPE_CHECKING:
 __all__ = ["Run", "main", "simulate"]
 
 _PACKAGES = ("common", "client", "server", "simulation")
+_COMMANDS = {
+    "simulate": (
+        "simulation.cli.researcher_cli:simulate",
+        "Run a whole study: sites, federated rounds, evaluation, report.",
+    ),
+    "plan": (
+        "simulation.cli.researcher_cli:plan",
+        "Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon.",
+    ),
+    "report": ("simulation.cli.researcher_cli:report", "Rewrite a run's report."),
+    "score": (
+        "simulation.cli.researcher_cli:score",
+        "Score one exam's pictures, or a manifest's, with a finished run's ensemble.",
+    ),
+    "study": (
+        "simulation.cli.study_cli:study",
+        "Compare systems, settings or conditions: many runs over the same patients, and their table.",
+    ),
+    "pretrain": (
+        "simulation.cli.pretrain_cli:pretrain",
+        "Train public encoders on phantoms, for private campaigns to build on. They cost no privacy.",
+    ),
+    "readers": (
+        "simulation.cli.readers_cli:readers",
+        "Score a reader study: each reader and their average, without and with assistance.",
+    ),
+    "cohort": ("simulation.cli.researcher_cli:cohort", "Phantom or public data, laid out as site folders."),
+    "data": ("client.cli.data_cli:data", "A hospital's scans: import and check them, or withdraw a patient."),
+    "site": (
+        "client.cli.site_cli:site",
+        "A hospital's site: join, check, approve campaigns, and see what left.",
+    ),
+    "federation": (
+        "server.cli.centre_cli:federation",
+        "The coordinating centre: certificates, sites, and the running service.",
+    ),
+    "run": ("server.cli.centre_cli:run", "The coordinating centre's campaigns: submit, watch, stop, resume."),
+    "privacy": (
+        "simulation.cli.privacy_cli:privacy",
+        "Differential privacy: plan what it costs, check that its claims hold.",
+    ),
+}
+"""Name -> where the command is, and what lists say of it (:mod:`common.text.command_table`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,13 +153,16 @@ def main() -> None:
         _check_packages()
     except ImportError as error:
         sys.exit(f"Error: {error}")
+    import typer  # noqa: PLC0415
+
     from common.errors import SynofedError, explained  # noqa: PLC0415
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that a name has
             stream.reconfigure(errors="backslashreplace")
     try:
-        _command(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="synofed")
+        # not through Typer, which would show the variables of whatever failed
+        typer.main.get_command(_commands())(prog_name="synofed")
     except SynofedError as error:
         _say(f"Error: {error}\n")
         sys.exit(error.exit_code)
@@ -140,63 +185,18 @@ def _say(text: str) -> None:
     sys.stderr.write(visible(redacted(text), keep=LAYOUT))
 
 
-def _command(first: str) -> click.Command:
-    """The command line, its help texts shown as they are written: Typer takes ``[cohort]`` for a style.
-
-    Called directly, not through Typer, which would show the variables of whatever failed.
-    """
-    import click  # noqa: PLC0415
-    import typer  # noqa: PLC0415
-    from rich.markup import escape  # noqa: PLC0415
-    from typer.core import TyperArgument, TyperOption  # noqa: PLC0415
-    from typer.utils import get_params_from_function  # noqa: PLC0415
-
-    def escaped(command: click.Command) -> click.Command:
-        command.help = command.help and escape(command.help)
-        written = getattr(command.callback, "__wrapped__", None)
-        said = get_params_from_function(written) if written is not None else {}
-        for parameter in command.params:
-            if isinstance(parameter, TyperArgument | TyperOption) and parameter.name in said:
-                # from the source: what Typer gives an argument to say, click 8.5 drops
-                parameter.help = escape(getattr(said[parameter.name].default, "help", None) or "")
-        for inner in command.commands.values() if isinstance(command, click.Group) else ():
-            escaped(inner)
-        return command
-
-    return escaped(typer.main.get_command(_commands(first)))
-
-
-def _commands(first: str) -> typer.Typer:
-    """The commands: of a site and of a centre alone, which need no torch and start at once, or all of them."""
+def _commands() -> typer.Typer:
+    """The command line."""
     import typer  # noqa: PLC0415
 
-    from client.cli import site_cli as client_cli  # noqa: PLC0415
-    from server.cli import centre_cli as server_cli  # noqa: PLC0415
+    from common.text.command_table import group  # noqa: PLC0415
 
-    app = typer.Typer(
-        help="Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre.",
-        no_args_is_help=True,
-    )
-    groups = {"site": client_cli.site, "federation": server_cli.federation, "run": server_cli.run}
-    if first in groups:
-        app.add_typer(groups[first], name=first)
-        return app
-    from simulation.cli import privacy_cli  # noqa: PLC0415
+    app = typer.Typer(cls=group(_COMMANDS), no_args_is_help=True)
 
-    groups["privacy"] = privacy_cli.privacy
-    if first == "privacy":
-        app.add_typer(groups[first], name=first)
-        return app
-    from client.cli import data_cli  # noqa: PLC0415
-    from simulation.cli import pretrain_cli, readers_cli, study_cli  # noqa: PLC0415
-    from simulation.cli import researcher_cli as cli  # noqa: PLC0415
+    @app.callback()
+    def _app() -> None:
+        """Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre."""
 
-    app.add_typer(cli.app)
-    app.command("study")(study_cli.study)
-    app.command("pretrain")(pretrain_cli.pretrain)
-    app.command("readers")(readers_cli.readers)
-    for name, group in {"cohort": cli.cohort, "data": data_cli.data, **groups}.items():
-        app.add_typer(group, name=name)
     return app
 
 

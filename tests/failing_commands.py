@@ -35,7 +35,7 @@ def leaves(
 
 
 def every_command() -> list[tuple[tuple[str, ...], click.Command]]:
-    found = synofed._commands("")
+    found = synofed._commands()
     return list(leaves(typer.main.get_command(found)))
 
 

@@ -66,7 +66,7 @@ def mentioned(text: str) -> Iterator[list[str]]:
 
 @functools.cache
 def commands() -> click.Command:
-    return typer.main.get_command(synofed._commands(""))
+    return typer.main.get_command(synofed._commands())
 
 
 def command(words: list[str]) -> tuple[click.Command, list[str]]:

@@ -17,7 +17,7 @@ from client.state.decisions import State, Status, listed
 from common.errors import PolicyError
 from common.text.terminal import Console, Table
 
-campaigns = typer.Typer(help="Campaigns that the centre has asked this site to join.", no_args_is_help=True)
+campaigns = typer.Typer(no_args_is_help=True)
 AGAIN = (
     " It was run under an approval before: this is a second one, under which the centre may ask for every round once "
     "more, also over other sites, and may spend as much again. If nobody wanted a second run, pause it."

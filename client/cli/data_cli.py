@@ -19,9 +19,7 @@ if TYPE_CHECKING:
     from client.data.doctor.findings import Report
     from client.data.ingest.ingest import Ingested
 
-data = typer.Typer(
-    help="A hospital's scans: import and check them, or withdraw a patient.", no_args_is_help=True
-)
+data = typer.Typer(no_args_is_help=True)
 data.command("withdraw")(withdraw_cli.withdraw)
 
 

@@ -45,9 +45,7 @@ class _ShowsByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-commands = typer.Typer(
-    cls=_ShowsByDefault, help="How much of their privacy budget patients have spent.", no_args_is_help=True
-)
+commands = typer.Typer(cls=_ShowsByDefault, no_args_is_help=True)
 
 
 @commands.command("show")

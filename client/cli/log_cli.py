@@ -15,7 +15,7 @@ from client.log import chain
 from client.site.site import Site
 from common.hash_chain import Entry
 
-log = typer.Typer(help="The site's audit log of everything that came in and left.", no_args_is_help=True)
+log = typer.Typer(no_args_is_help=True)
 
 
 @log.command("verify")

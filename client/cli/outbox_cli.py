@@ -23,7 +23,7 @@ from common.errors import DataError, SynofedError, VerificationError
 from common.receipts import Kept as KeptReceipt
 from common.text.terminal import Console, Table
 
-outbox = typer.Typer(help="The exact replies that left this site.", no_args_is_help=True)
+outbox = typer.Typer(no_args_is_help=True)
 KIND = {"float32": "<f4", "int64": "<i8"}
 
 

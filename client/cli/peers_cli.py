@@ -12,10 +12,7 @@ from client.consent import peers as pinned
 from client.site import keys, officer, policy_file
 from client.site.site import Site
 
-peers = typer.Typer(
-    help="The sites that this one computes secure sums with, and their keys.",
-    no_args_is_help=True,
-)
+peers = typer.Typer(no_args_is_help=True)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The other site's name, as the centre knows it.")]
 Key = Annotated[str, typer.Argument(metavar="KEY", help="The 64 hex digits that `peers own` printed there.")]
 

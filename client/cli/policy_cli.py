@@ -14,7 +14,7 @@ from client.site.policy import NEWEST
 from client.site.site import Site
 from common.errors import DataError, SynofedError
 
-policy = typer.Typer(help="What the site permits, signed by its privacy officer.", no_args_is_help=True)
+policy = typer.Typer(no_args_is_help=True)
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(

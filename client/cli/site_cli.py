@@ -6,36 +6,49 @@ import os
 
 import typer
 
-from client.cli import (
-    campaigns_cli,
-    check_cli,
-    init_cli,
-    join_cli,
-    ledger_cli,
-    log_cli,
-    outbox_cli,
-    peers_cli,
-    policy_cli,
-    report_cli,
-    service_cli,
-    status_cli,
-)
+from common.text.command_table import group
 
-site = typer.Typer(
-    help="A hospital's site: join, check, approve campaigns, and see what left.", no_args_is_help=True
-)
-site.add_typer(campaigns_cli.campaigns, name="campaigns")
-site.add_typer(policy_cli.policy, name="policy")
-site.add_typer(ledger_cli.commands, name="ledger")
-site.add_typer(log_cli.log, name="log")
-site.add_typer(outbox_cli.outbox, name="outbox")
-site.add_typer(peers_cli.peers, name="peers")
-site.command("init")(init_cli.init)
-site.command("check")(check_cli.check)
-site.command("join")(join_cli.join)
-site.command("report")(report_cli.report)
-site.command("service")(service_cli.command)
-site.command("status")(status_cli.status)
+COMMANDS = {
+    "init": (
+        "client.cli.init_cli:init",
+        "Create the site's folder, its keys and the request to send to the centre. Existing keys are kept.",
+    ),
+    "check": (
+        "client.cli.check_cli:check",
+        "Check data, machine, policy, connection and clock; rehearse a round. Exits with the worst problem's code.",
+    ),
+    "join": (
+        "client.cli.join_cli:join",
+        "Connect to the centre and stay connected until SIGTERM or Ctrl-C. The policy is checked at every request.",
+    ),
+    "report": (
+        "client.cli.report_cli:report",
+        "Compare a campaign's ensemble with this site's readers, on its own patients. The results stay here.",
+    ),
+    "service": (
+        "client.cli.service_cli:command",
+        "Start the site whenever this machine boots, as this user. Only enabling lingering may need an "
+        "administrator.",
+    ),
+    "status": (
+        "client.cli.status_cli:status",
+        "Show whether the site is connected, and which campaigns await a decision.",
+    ),
+    "campaigns": (
+        "client.cli.campaigns_cli:campaigns",
+        "Campaigns that the centre has asked this site to join.",
+    ),
+    "policy": ("client.cli.policy_cli:policy", "What the site permits, signed by its privacy officer."),
+    "ledger": ("client.cli.ledger_cli:commands", "How much of their privacy budget patients have spent."),
+    "log": ("client.cli.log_cli:log", "The site's audit log of everything that came in and left."),
+    "outbox": ("client.cli.outbox_cli:outbox", "The exact replies that left this site."),
+    "peers": (
+        "client.cli.peers_cli:peers",
+        "The sites that this one computes secure sums with, and their keys.",
+    ),
+}
+
+site = typer.Typer(cls=group(COMMANDS), no_args_is_help=True)
 
 
 @site.callback()

@@ -4,26 +4,69 @@ from __future__ import annotations
 
 import typer
 
-from server.cli import federation_cli, run_cli, up_cli
+from common.text.command_table import group
 
-federation = typer.Typer(
-    help="The coordinating centre: certificates, sites, and the running service.", no_args_is_help=True
-)
-run = typer.Typer(
-    help="The coordinating centre's campaigns: submit, watch, stop, resume.", no_args_is_help=True
-)
+OF_FEDERATION = {
+    "provision": (
+        "server.cli.federation_cli:provision",
+        "Create the certificate authority, the server's certificate and the registry. Existing ones are kept.",
+    ),
+    "invite": (
+        "server.cli.federation_cli:invite",
+        "Write the one file that a site needs to join. Inviting a site again invalidates its previous invitation.",
+    ),
+    "accept": (
+        "server.cli.federation_cli:accept",
+        "Register a site with the keys in its request. Accepting the same request again changes nothing.",
+    ),
+    "revoke": (
+        "server.cli.federation_cli:revoke",
+        "Shut a site out and bar its keys for good. Other sites are not affected.",
+    ),
+    "sites": (
+        "server.cli.federation_cli:sites",
+        "List the sites, and how long the certificates remain valid.",
+    ),
+    "renew": (
+        "server.cli.federation_cli:renew",
+        "Renew the server's certificate. Sites need do nothing; a running service picks it up.",
+    ),
+    "up": (
+        "server.cli.up_cli:up",
+        "Run the centre until SIGTERM or Ctrl-C: the proxy, the SuperLink and all submitted campaigns.",
+    ),
+    "status": (
+        "server.cli.up_cli:status",
+        "Show whether the centre is up, which sites are connected, and how its campaigns are doing.",
+    ),
+}
+
+OF_RUN = {
+    "submit": ("server.cli.run_cli:submit", "Submit a campaign. The running centre starts it."),
+    "watch": (
+        "server.cli.run_cli:watch",
+        "Watch a campaign until it ends. Exits with 0 (all sites), 7 (a subset of them) or 1 (failed or stopped).",
+    ),
+    "list": ("server.cli.run_cli:list_runs", "List all campaigns and their state."),
+    "stop": (
+        "server.cli.run_cli:stop",
+        "Stop a campaign. `resume` continues from its last aggregated round.",
+    ),
+    "resume": (
+        "server.cli.run_cli:resume",
+        "Resume a campaign that was stopped or failed, or retry now one that is waiting to be retried.",
+    ),
+}
+
+federation = typer.Typer(cls=group(OF_FEDERATION), no_args_is_help=True)
+run = typer.Typer(cls=group(OF_RUN), no_args_is_help=True)
 
 
 @federation.callback()
 def _federation() -> None:
-    """Keep subcommands even when there is only one."""
+    """Typer makes no group without commands of its own, unless it has this."""
 
 
 @run.callback()
 def _run() -> None:
-    """Keep subcommands even when there is only one."""
-
-
-federation_cli.register(federation)
-up_cli.register(federation)
-run_cli.register(run)
+    """Typer makes no group without commands of its own, unless it has this."""

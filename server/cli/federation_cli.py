@@ -34,12 +34,6 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing
 DEFAULT_HOME = Path("federation")
 
 
-def register(federation: typer.Typer) -> None:
-    """Add the commands to ``synofed federation``."""
-    for command in (provision, invite, accept, revoke, sites, renew):
-        federation.command(command.__name__)(command)
-
-
 def provision(
     name: Annotated[str, typer.Option(help="The federation's name, as sites and their officers see it.")],
     address: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address that hospitals connect to.")],

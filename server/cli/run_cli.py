@@ -22,15 +22,6 @@ LOOK_S = 1.0
 Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The campaign's name.")]
 
 
-def register(run: typer.Typer) -> None:
-    """Add the commands to ``synofed run``."""
-    run.command("submit")(submit)
-    run.command("watch")(watch)
-    run.command("list")(list_runs)
-    run.command("stop")(stop)
-    run.command("resume")(resume)
-
-
 def submit(
     config: Annotated[
         Path,

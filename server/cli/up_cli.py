@@ -24,12 +24,6 @@ INSECURE = (
 )
 
 
-def register(federation: typer.Typer) -> None:
-    """Add the command to ``synofed federation``."""
-    federation.command("up")(up)
-    federation.command("status")(status)
-
-
 def up(
     home: HomeOption = DEFAULT_HOME,
     insecure: Annotated[

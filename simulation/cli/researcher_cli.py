@@ -38,12 +38,9 @@ from simulation.runs import cost_card
 from simulation.runs.simulate import simulate as run_simulation
 from simulation.studies import study as studies
 
-app = typer.Typer()
-"""The commands that belong to no group."""
-cohort = typer.Typer(help="Phantom or public data, laid out as site folders.", no_args_is_help=True)
+cohort = typer.Typer(no_args_is_help=True)
 
 
-@app.command()
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
     overrides: Annotated[
@@ -87,7 +84,6 @@ def simulate(
         raise SubsetError(f"The run is complete, but some rounds went without {', '.join(missing)}")
 
 
-@app.command()
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
     overrides: Annotated[
@@ -109,13 +105,11 @@ def plan(
         Console().print(shown.plan_table(card))
 
 
-@app.command()
 def report(run: Annotated[Path, typer.Argument(help="A run's folder.")]) -> None:
     """Rewrite a run's report."""
     typer.echo(reports.write(run))
 
 
-@app.command()
 def score(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     gs: Annotated[Path | None, typer.Option(help="Short for --image gs=PATH.")] = None,

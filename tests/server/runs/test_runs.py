@@ -282,7 +282,7 @@ def test_the_status_says_who_is_where(reported: Run) -> None:
 
 def test_commands_show_it(reported: Run, home: Home) -> None:
     runner = CliRunner(env={"COLUMNS": "160"})
-    app = synofed._commands("run")
+    app = synofed._commands()
     shown = runner.invoke(app, ["run", "watch", "demo", "--once", "--home", str(home.path)])
     assert shown.exit_code == 0
     assert "unapproved" in shown.output
@@ -299,13 +299,13 @@ def test_commands_show_it(reported: Run, home: Home) -> None:
 )
 def test_watching_exits_as_the_campaign_ended(reported: Run, home: Home, state: str, code: int) -> None:
     reported.write_status(CampaignStatus.model_validate({"state": state}))
-    watched = CliRunner().invoke(synofed._commands("run"), ["run", "watch", "demo", "--home", str(home.path)])
+    watched = CliRunner().invoke(synofed._commands(), ["run", "watch", "demo", "--home", str(home.path)])
     assert watched.exit_code == code
     assert state in watched.output
 
 
 def test_submit_checks_the_configuration_and_says_how_to_watch(home: Home, tmp_path: Path) -> None:
-    runner, app = CliRunner(), synofed._commands("run")
+    runner, app = CliRunner(), synofed._commands()
     config = submit.submit(home, settings("model")).path / "config.toml"
     arguments = ["run", "submit", str(config), "--home", str(home.path), "--set", "name=second"]
     said = runner.invoke(app, [*arguments, "--sites", "north"])
