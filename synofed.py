@@ -34,7 +34,7 @@ _COMMANDS = {
     ),
     "report": ("simulation.cli.researcher_cli:report", "Rewrite a run's report."),
     "score": (
-        "simulation.cli.researcher_cli:score",
+        "simulation.cli.score_cli:score",
         "Score one exam's pictures, or a manifest's, with a finished run's ensemble.",
     ),
     "study": (
@@ -49,7 +49,7 @@ _COMMANDS = {
         "simulation.cli.readers_cli:readers",
         "Score a reader study: each reader and their average, without and with assistance.",
     ),
-    "cohort": ("simulation.cli.researcher_cli:cohort", "Phantom or public data, laid out as site folders."),
+    "cohort": ("simulation.cli.cohort_cli:cohort", "Phantom or public data, laid out as site folders."),
     "data": ("client.cli.data_cli:data", "A hospital's scans: import and check them, or withdraw a patient."),
     "site": (
         "client.cli.site_cli:site",

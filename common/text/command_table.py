@@ -18,8 +18,11 @@ from typer.core import TyperArgument, TyperGroup, TyperOption
 from typer.utils import get_params_from_function
 
 Table: TypeAlias = Mapping[str, tuple[str, str]]
-"""Name -> ``package.module:name`` of a function, or of a Typer application, which is a group; and what lists say of it:
-of a group its help, of a function the start of its docstring."""
+"""Name -> where it is, and what lists say of it.
+
+It is at ``package.module:name``, a function, or a Typer application, which is a group. Lists say all of a group's
+help, and the start of a function's docstring.
+"""
 
 
 def group(table: Table) -> type[TyperGroup]:

@@ -11,7 +11,6 @@ from common.errors import CampaignError, ConfigurationError
 from common.settings import Settings
 from server.federation.home import Home
 from server.federation.registry import Registry
-from server.rounds.quorum import check_quorum
 from server.runs.run_folder import RunFolder
 from server.runs.runs import ENDED, CampaignStatus, Run, Wish, find, now
 
@@ -30,6 +29,7 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     """
     from common import preflight  # noqa: PLC0415  torch
     from common.machine import pretrained  # noqa: PLC0415  torch
+    from server.rounds.quorum import check_quorum  # noqa: PLC0415  torch
 
     home.federation()
     chosen = _sites(Registry.open(home.path), sites)

@@ -11,7 +11,6 @@ import typer
 from common import settings as configuration
 from common.text.terminal import Console, Table
 from simulation.engine.progress import Display
-from simulation.runs import pretrain as encoders
 
 FOLDER = Path("encoders")
 
@@ -26,6 +25,8 @@ def pretrain(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Train public encoders on phantoms, for private campaigns to build on. They cost no privacy."""
+    from simulation.runs import pretrain as encoders  # noqa: PLC0415
+
     settings = configuration.load(config, overrides=overrides or [])
     with Display(Console(stderr=True, quiet=as_json)) as display:
         made = encoders.pretrain(settings, out=out or FOLDER / settings.name, display=display)

@@ -14,7 +14,7 @@ from common.section import LAST_SEED
 from common.text import csv_text
 from common.text.terminal import Console
 from simulation.readers import readers_files as files
-from simulation.readers import readers_view, simulated_readers
+from simulation.readers import readers_view
 from simulation.readers.readers import measure
 from simulation.readers.readings import read
 
@@ -41,6 +41,8 @@ def readers(
 ) -> None:
     """Score a reader study: each reader and their average, without and with assistance."""
     if simulate is not None and out is not None and table is None and truth is None:
+        from simulation.readers import simulated_readers  # noqa: PLC0415  pandas, and phantoms
+
         table = out / READINGS
         drawn = simulated_readers.readings(simulate, seed=seed)
         _write(table, csv_text.of_frame(drawn))
@@ -51,8 +53,10 @@ def readers(
     readings = read(table, truth=truth)
     study = measure(readings, seed=seed)
     if out is not None:
+        from simulation.readers import readers_chart  # noqa: PLC0415  matplotlib
+
         _write(out / "reader_study.csv", files.csv(readings, study))
-        chart = files.figure(readings, study)
+        chart = readers_chart.figure(readings, study)
         _write(out / f"{chart.name}.svg", chart.svg)
         _write(out / f"{chart.name}.csv", chart.csv)
     if as_json:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,10 +14,9 @@ from common.errors import BusyError, CampaignError, ConfigurationError, SubsetEr
 from common.text.terminal import Console
 from simulation.engine import interruption
 from simulation.engine.progress import Display
-from simulation.studies import study as studies
-from simulation.studies import study_cost, study_view
-from simulation.studies.study import Study, StudyRun
-from simulation.studies.study_table import table
+
+if TYPE_CHECKING:
+    from simulation.studies.study import Study, StudyRun
 
 
 class Action(StrEnum):
@@ -45,6 +44,8 @@ def study(
 
     Finished runs are not repeated; interrupted ones continue.
     """
+    from simulation.studies import study as studies  # noqa: PLC0415
+
     if (action is Action.RUN) != (index is not None):
         raise ConfigurationError("Expected --index with run, and with run only")
     opened = studies.load(config, out=out)
@@ -59,6 +60,9 @@ def study(
 
 def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """Say what each row of a study costs."""
+    from simulation.studies import study as studies  # noqa: PLC0415
+    from simulation.studies import study_cost, study_view  # noqa: PLC0415
+
     if overrides:
         raise ConfigurationError("Expected no --set with a study: write it into the study's set = [...]")
     opened = studies.load(config)
@@ -89,6 +93,8 @@ def _expand(opened: Study, *, as_json: bool) -> None:
 
 def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
     """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
+    from simulation.studies import study as studies  # noqa: PLC0415
+
     for number, run in enumerate(runs, start=1):
         with interruption.said(), Display(Console(quiet=as_json)) as display:
             display.line(f"run {number} of {len(runs)}: {run.name}")
@@ -101,6 +107,9 @@ def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool)
 
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:
+    from simulation.studies import study_view  # noqa: PLC0415
+    from simulation.studies.study_table import table  # noqa: PLC0415
+
     found = table(opened)
     written = study_view.write(opened, found, command=f"synofed study {config}")
     if as_json:

@@ -27,7 +27,7 @@ from common.evaluation.bootstrap import Estimate, resamples
 from common.evaluation.localisation import Localisation, localisation
 from common.methods.stages import networks
 from common.settings import Settings
-from server.report import Example, write_examples
+from server.report.examples import Example, write_examples
 from simulation.cohorts import cohort as cohorts
 from simulation.cohorts.cohort import Cohort
 from simulation.engine.progress import Display

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from common.errors import DataError
 from common.evaluation import bootstrap
@@ -53,24 +54,24 @@ def measure(readings: Readings, *, seed: int) -> dict[str, Measured]:
     if not usable:
         raise DataError(
             "Expected exams with a reference that a reader graded in every condition "
-            f"({', '.join(readings.conditions)}), got none among {len(readings.table)} readings; "
+            f"({', '.join(readings.conditions)}), got none among {len(readings.table['reader'])} readings; "
             f"{len(readings.unreferenced)} exams have no reference."
         )
     return usable
 
 
 def _measure(readings: Readings, name: str, seed: int) -> Measured:
-    frame, unpaired = _complete(readings, name)
-    names, reader = np.unique(frame["reader"].to_numpy(dtype=str), return_inverse=True)
-    patients, patient = np.unique(frame["patient"].to_numpy(dtype=str), return_inverse=True)
-    if not len(frame):
+    table, unpaired = _complete(readings, name)
+    names, reader = np.unique(table["reader"].astype(str), return_inverse=True)
+    patients, patient = np.unique(table["patient"].astype(str), return_inverse=True)
+    if not len(names):
         return Measured(readers=(), exams=(), patients=0, rows=(), unpaired=unpaired)
     counts = {}
     for condition in readings.conditions:
-        use = (frame["condition"] == condition).to_numpy()
+        use = table["condition"] == condition
         counts[condition] = evaluation.reader_confusions(
-            frame.loc[use, f"truth_{name}"].to_numpy(),
-            frame.loc[use, name].to_numpy(),
+            table[f"truth_{name}"][use],
+            table[name][use],
             reader=reader[use],
             patient=patient[use],
             grades=eoss.GRADES,
@@ -88,11 +89,16 @@ def _measure(readings: Readings, name: str, seed: int) -> Measured:
     )
 
 
-def _complete(readings: Readings, name: str) -> tuple[pd.DataFrame, dict[str, tuple[str, ...]]]:
+def _complete(readings: Readings, name: str) -> tuple[Mapping[str, np.ndarray], dict[str, tuple[str, ...]]]:
     """The readings that were graded, with reference, in every condition; and, by reader, the other exams."""
-    frame = readings.table
-    frame = frame[(frame[name] != MISSING) & (frame[f"truth_{name}"] != MISSING)]
-    read = frame.groupby(["reader", "exam_id"])["condition"].transform("size")
-    whole = read == len(readings.conditions)
-    left = {str(reader): tuple(part["exam_id"]) for reader, part in frame[~whole].groupby("reader")}
-    return frame[whole], left
+    graded = (readings.table[name] != MISSING) & (readings.table[f"truth_{name}"] != MISSING)
+    table = {column: values[graded] for column, values in readings.table.items()}
+    read = list(zip(table["reader"], table["exam_id"], strict=True))
+    times = Counter(read)
+    whole = np.array([times[one] == len(readings.conditions) for one in read], dtype=bool)
+    alone = [one for one, kept in zip(read, whole, strict=True) if not kept]
+    left = {
+        who: tuple(exam for reader, exam in alone if reader == who)
+        for who in sorted({one[0] for one in alone})
+    }
+    return {column: values[whole] for column, values in table.items()}, left

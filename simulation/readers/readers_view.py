@@ -13,14 +13,17 @@ from common.text.terminal import Table
 from server.report.tables import NOTHING
 from simulation.readers.readers import REPLICATES, Measured
 from simulation.readers.readings import Readings
-from simulation.readers.simulated_readers import NOTICE
 
 AVERAGE = "average"
 
 
 def notices(readings: Readings) -> list[str]:
     """What must be said beside every figure of a study."""
-    said = list(NOTICE) if "simulated" in readings.kind else []
+    said: list[str] = []
+    if "simulated" in readings.kind:
+        from simulation.readers.simulated_readers import NOTICE  # noqa: PLC0415  phantoms, which need scipy
+
+        said += NOTICE
     if readings.unit == "exam":
         said.append(
             "No patient_id: exams were taken for independent. If patients have several, intervals are too narrow "

@@ -7,13 +7,12 @@ and the reference in columns ``truth_<measurement>``, here or in a table of its 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from client.data.tables.rows import Table, grade, read_rows, refuse
@@ -38,15 +37,15 @@ class Readings:
     """Readings that can be used.
 
     Attributes:
-        table: one row per reading: ``exam_id, patient, reader, condition``, and for each measurement m ``m`` and
-            ``truth_m``, ``MISSING`` where not graded.
+        table: column -> one value per reading: the texts ``exam_id, patient, reader, condition``, and for each
+            measurement m the grades ``m`` and ``truth_m``, ``MISSING`` where not graded.
         measurements: ``combined``, or all three.
         unit: what is drawn and swapped as a whole: the patient, or the exam where patients are not named.
         impossible: pairs of grades that cannot be, and where; they count as not graded.
         unreferenced: exams without any reference grade.
     """
 
-    table: pd.DataFrame
+    table: Mapping[str, np.ndarray]
     measurements: tuple[str, ...]
     unit: Literal["patient", "exam"]
     impossible: tuple[str, ...]
@@ -60,7 +59,7 @@ class Readings:
     @property
     def kind(self) -> str:
         """Whose readings these are, for titles: ``readers`` or ``simulated readers``."""
-        simulated = [str(name).startswith(SIMULATED) for name in self.table["reader"].unique()]
+        simulated = [name.startswith(SIMULATED) for name in set(self.table["reader"])]
         if all(simulated):
             return SIMULATED_READERS
         return f"readers and {SIMULATED_READERS}" if any(simulated) else "readers"
@@ -175,22 +174,23 @@ def _readings(table: Table, graded: Sequence[str], referenced: Sequence[str], ex
     by_patient = "patient_id" in rows[0]
     places = [f"line {line}" for line, _ in table.rows], [f"exam {row['exam_id']}" for row in rows]
     impossible: list[str] = []
-    columns: dict[str, object] = {
-        name: [row[name] for row in rows] for name in ("exam_id", "reader", "condition")
-    }
-    columns["patient"] = [row["patient_id" if by_patient else "exam_id"] for row in rows]
+    columns: dict[str, np.ndarray] = {name: _texts(rows, name) for name in ("exam_id", "reader", "condition")}
+    columns["patient"] = _texts(rows, "patient_id" if by_patient else "exam_id")
     for names, where in zip((graded, referenced), places, strict=True):
         columns |= _with_combined({name: _numbers(rows, name) for name in names}, where, impossible)
-    frame = pd.DataFrame(columns)
     measurements = (*PAIR, COMBINED) if len(graded) == len(referenced) == len(PAIR) else (COMBINED,)
-    none = (frame[[f"truth_{name}" for name in measurements]] == MISSING).all(axis=1)
+    none = np.all([columns[f"truth_{name}"] == MISSING for name in measurements], axis=0)
     return Readings(
-        table=frame,
+        table=columns,
         measurements=measurements,
         unit="patient" if by_patient else "exam",
         impossible=tuple(dict.fromkeys(impossible)),  # a reference once, however often the exam was read
-        unreferenced=tuple(frame.loc[none, "exam_id"].unique()),
+        unreferenced=tuple(dict.fromkeys(columns["exam_id"][none])),
     )
+
+
+def _texts(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.object_]:
+    return np.array([row[column] for row in rows], dtype=object)
 
 
 def _numbers(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.int64]:

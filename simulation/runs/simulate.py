@@ -28,10 +28,10 @@ from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings
 from common.training.trainable import named
-from server import report
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.library import NetworkLibrary
+from server.report import page
 from server.rounds import journal
 from server.rounds.journal import RoundRecord
 from server.runs.run_folder import RunFolder
@@ -137,7 +137,7 @@ def _simulate(
         run.update_manifest(status=str(Status.FAILED), error=_describe(error))
         raise
     run.update_manifest(seconds=round(time.monotonic() - started, 1))
-    report.write(run.path)
+    page.write(run.path)
     return run.path, status
 
 

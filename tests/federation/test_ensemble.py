@@ -52,7 +52,7 @@ from server.federation import certificates
 from server.federation.home import Home
 from server.runs import submit
 from server.service.superlink import HOME_VARIABLE
-from simulation.cli import researcher_cli as simulation_cli
+from simulation.cli import score_cli
 from tests import enrolling
 from tests.asking import Centre
 from tests.federation.fault_processes import NoFault
@@ -469,7 +469,7 @@ def command(*arguments: str) -> str:
     """What ``synofed`` prints."""
     app = typer.Typer()
     app.add_typer(site_cli.site, name="site")
-    app.command("score")(simulation_cli.score)
+    app.command("score")(score_cli.score)
     mask = os.umask(0o022)
     try:
         result = CliRunner().invoke(app, arguments)

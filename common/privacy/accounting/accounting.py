@@ -28,13 +28,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from typing import TYPE_CHECKING
-
-from scipy.optimize import brentq
-from scipy.special import log_ndtr
 
 from common.errors import ConfigurationError, VerificationError
 
@@ -136,7 +133,7 @@ def noise_multiplier(
     low = enough / 2
     while excess(low) <= 0:  # the whole cohort's noise is always enough: sampling only helps
         enough, low = low, low / 2
-    root = float(brentq(excess, low, enough, xtol=SIGMA_TOLERANCE / 8))
+    root = _root(excess, low, enough, tolerance=SIGMA_TOLERANCE / 8)
     while excess(root) > 0:
         root += SIGMA_TOLERANCE / 4
     return root
@@ -178,6 +175,8 @@ def gaussian_mu(steps: Iterable[PrivateSteps]) -> float:
 
 def gaussian_delta(mu: float | int, *, epsilon: float | int) -> float:
     """Delta of one Gaussian release: Phi(mu/2 - epsilon/mu) - e^epsilon Phi(-mu/2 - epsilon/mu), exact."""
+    from scipy.special import log_ndtr  # noqa: PLC0415  as below
+
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(math.exp(first) * -math.expm1(min(0.0, second - first)))
 
@@ -191,7 +190,7 @@ def gaussian_epsilon(mu: float | int, *, delta: float | int) -> float:
     if excess(0.0) <= 0:
         return 0.0
     high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1
-    return float(brentq(excess, 0.0, high, xtol=1e-12))
+    return _root(excess, 0.0, high, tolerance=1e-12)
 
 
 def grid(steps: Iterable[PrivateSteps]) -> float:
@@ -214,7 +213,13 @@ def _gaussian_mu_of(target_epsilon: float | int, *, delta: float | int) -> float
         return gaussian_epsilon(math.exp(log_mu), delta=delta) - target_epsilon
 
     low, high = math.log(target_epsilon) - 12, math.log(target_epsilon + 2) + 1
-    return math.exp(float(brentq(excess, low, high, xtol=1e-12)) - 1e-11)
+    return math.exp(_root(excess, low, high, tolerance=1e-12) - 1e-11)
+
+
+def _root(function: Callable[[float], float], low: float, high: float, *, tolerance: float) -> float:
+    from scipy.optimize import brentq  # noqa: PLC0415  half a second, and most commands only read what was accounted
+
+    return float(brentq(function, low, high, xtol=tolerance))
 
 
 def _composed(merged: Sequence[PrivateSteps]) -> PrivacyLossDistribution:

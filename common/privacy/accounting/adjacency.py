@@ -23,8 +23,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import reduce
 
-from scipy.stats import binom
-
 from common.errors import ConfigurationError
 from common.privacy.accounting.accounting import (
     PrivateSteps,
@@ -54,6 +52,7 @@ def group_epsilon(steps: Sequence[PrivateSteps], *, patients: int, delta: float 
     if patients < 1:
         raise ConfigurationError(f"Expected a group of at least one patient, got {patients}")
     from dp_accounting.pld import privacy_loss_distribution as pld  # noqa: PLC0415  (seconds)
+    from scipy.stats import binom  # noqa: PLC0415
 
     check_delta(delta)
     merged = merge(steps)

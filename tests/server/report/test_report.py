@@ -16,8 +16,9 @@ from PIL import Image
 
 from common.errors import DataError
 from common.settings import Settings
-from server.report import Example, write, write_examples
 from server.report.content import Json
+from server.report.examples import Example, write_examples
+from server.report.page import write
 from simulation.evaluation.metrics import metrics
 
 SITES = {"site-a": ("ge", True), "site-b": ("mindray", True), "site-c": ("samsung", False)}

@@ -5,8 +5,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from server.report import Example, write, write_examples
 from server.report.content import Json
+from server.report.examples import Example, write_examples
+from server.report.page import write
 from tests.server.report.test_report import Page, full_scores, make
 
 CONFIG = (

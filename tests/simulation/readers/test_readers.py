@@ -397,7 +397,9 @@ def test_whole_numbers_with_a_point_are_grades(tmp_path: Path) -> None:
     points[0]["truth_combined"] = "0"  # the same as 0.0 in another row of the exam
     points.append(points[0] | {"reader": "b", "truth_combined": "0.0"})
     found = read(write(tmp_path / "points.csv", points)).table
-    pd.testing.assert_frame_equal(found.iloc[:8], plain)
+    assert {name: values[:8].tolist() for name, values in found.items()} == {
+        name: values.tolist() for name, values in plain.items()
+    }
 
 
 def test_exams_of_two_sites_with_the_same_ids_are_two(tmp_path: Path) -> None:
@@ -408,7 +410,7 @@ def test_exams_of_two_sites_with_the_same_ids_are_two(tmp_path: Path) -> None:
         for i in range(3)
     ]
     found = read(write(tmp_path / "r.csv", rows)).table
-    assert found["exam_id"].nunique() == found["patient"].nunique() == 6
+    assert len(set(found["exam_id"])) == len(set(found["patient"])) == 6
     assert found["truth_combined"].tolist() == [1, 1, 1, 2, 2, 2]
     truth = [{k: v for k, v in row.items() if k in ("exam_id", "truth_combined")} for row in rows[:3]]
     bare = [{k: v for k, v in row.items() if k != "truth_combined"} for row in rows]

@@ -1,0 +1,178 @@
+"""The commands of ``synofed cohort``: phantom or public data, laid out as site folders."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from common import settings as configuration
+from common.cohort_settings import PhantomSettings, PublicSettings
+from common.errors import ConfigurationError
+from common.section import LAST_SEED
+from common.text.terminal import Console
+from simulation.engine.progress import Display
+
+cohort = typer.Typer(no_args_is_help=True)
+
+
+@cohort.command("make")
+def make_cohort(
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sites: Annotated[int, typer.Option(help="Number of sites that train.")] = 5,
+    patients: Annotated[int, typer.Option(help="Patients per site.")] = 40,
+    exams: Annotated[int, typer.Option(help="Joint exams per patient.")] = 8,
+    image_px: Annotated[int, typer.Option(help="Side of the region of interest.")] = 224,
+    unseen: Annotated[bool, typer.Option(help="Add a site whose device is never trained on.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
+) -> None:
+    """Create phantom patients, laid out as site folders."""
+    from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
+
+    try:
+        settings = PhantomSettings(
+            sites=sites, patients=patients, exams_per_patient=exams, image_px=image_px, unseen_device=unseen
+        )
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source="The cohort")) from None
+    if out.exists():
+        raise ConfigurationError(f"Expected a new folder, {out} exists already: remove it or choose another")
+    with Display(Console()) as display, display.step("phantom cohort") as bar:
+        made = cohorts.make(settings, seed=seed, out=out, progress=bar)
+    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+
+
+@cohort.command("show")
+def show_cohort(
+    folder: Annotated[Path, typer.Argument(help="A cohort's folder.")],
+    out: Annotated[Path, typer.Option(help="PNG to write.")] = Path("cohort.png"),
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="Seed that chooses the examples.")] = 0,
+) -> None:
+    """Draw a contact sheet of grades by device."""
+    from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
+
+    cohorts.show(folder, out, seed=seed)
+    typer.echo(out)
+
+
+@cohort.command("split")
+def split_cohort(
+    manifest: Annotated[Path, typer.Argument(help="manifest.csv, with grades.csv and pictures beside it.")],
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sites: Annotated[int, typer.Option(help="Number of sites.")] = 3,
+    by: Annotated[
+        str, typer.Option(help="device, dirichlet, size, column:NAME or file:ASSIGNMENT.csv.")
+    ] = "device",
+    alpha: Annotated[
+        float,
+        typer.Option(help="Alpha of the Dirichlet distribution over grades; smaller: sites differ more."),
+    ] = 1.0,
+    weights: Annotated[
+        list[float] | None, typer.Option(help="Relative size of a site; repeat for each site.")
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Share of patients held out for testing.")] = 0.3,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same split.")] = 0,
+) -> None:
+    """Split a manifest into site folders, each patient at one site."""
+    from simulation.cohorts import public  # noqa: PLC0415
+
+    try:
+        asked = PublicSettings(
+            images=manifest.parent,
+            labels=manifest,
+            columns={},
+            by=by,
+            sites=sites,
+            alpha=alpha,
+            weights=tuple(weights or ()),
+            held_out=held_out,
+        )
+    except ValidationError as error:
+        raise ConfigurationError(configuration.describe(error, source="The split")) from None
+    made = public.split(
+        manifest,
+        by=asked.by,
+        sites=asked.sites,
+        alpha=asked.alpha,
+        weights=asked.weights,
+        held_out=asked.held_out,
+        seed=seed,
+        out=out,
+    )
+    for warning in public.remarks(made.folder):
+        typer.echo(warning)
+    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+
+
+@cohort.command("import")
+def import_cohort(
+    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    labels: Annotated[Path, typer.Option(help="Table of labels, CSV or XLSX, one row per picture.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, with manifest.csv, grades.csv and pictures.")],
+    columns: Annotated[
+        list[str], typer.Option("--column", help="ours=theirs, for example image_path=file; repeatable.")
+    ],
+    measurements: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--measurement",
+            help="Column of grades: ours or ours=theirs; repeatable. Other columns are copied to the manifest.",
+        ),
+    ] = None,
+    words: Annotated[
+        list[str] | None,
+        typer.Option("--grades", help="Grades that words stand for: normal=0,benign=1,malignant=2."),
+    ] = None,
+    patient: Annotated[
+        str,
+        typer.Option(help="Column of patient IDs, or each-picture: every picture is a patient of its own."),
+    ] = "",
+    sheet: Annotated[str, typer.Option(help="Sheet of an XLSX file; default: the first.")] = "",
+    header_row: Annotated[
+        int,
+        typer.Option(
+            min=0, max=1_000_000, help="Line of the header; default: the first line that has the columns."
+        ),
+    ] = 0,
+) -> None:
+    """Create a manifest from a folder of pictures and a table of labels."""
+    from simulation.cohorts import public  # noqa: PLC0415
+
+    named = _pairs(columns, "--column ours=theirs")
+    graded = {name: theirs for name, _, theirs in (one.partition("=") for one in measurements or [])}
+    how = public.Labels(
+        columns=named | {name: theirs for name, theirs in graded.items() if theirs},
+        measurements=tuple(graded),
+        words=_word_grades(words or []),
+        patient=patient,
+        sheet=sheet,
+        header_row=header_row,
+    )
+    manifest = public.import_pictures(images, labels, how, out)
+    beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
+    through = [name for name in beside if not name.endswith(("_path", "_roi"))]
+    typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
+    for warning in public.remarks(out):
+        typer.echo(warning)
+    typer.echo(manifest)
+
+
+def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+    """The parts of ``ours=theirs``, each ours once."""
+    pairs = dict(one.split("=", 1) for one in given if "=" in one)
+    if len(pairs) != len(given):
+        raise ConfigurationError(f"Expected {form}, each once, got {list(given)}")
+    return pairs
+
+
+def _word_grades(given: Sequence[str]) -> dict[str, int]:
+    """Word -> grade, of ``--grades``."""
+    form = "--grades word=number,word=number with numbers from 0 to 15"
+    pairs = _pairs([part.strip() for one in given for part in one.split(",") if part.strip()], form)
+    if not all(re.fullmatch(r"[0-9]|1[0-5]", number.strip()) for number in pairs.values()):
+        raise ConfigurationError(f"Expected {form}, got {list(given)}")
+    return {word.strip(): int(number) for word, number in pairs.items()}
