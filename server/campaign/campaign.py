@@ -6,7 +6,6 @@ import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from server.campaign.loop import Loop
 from server.campaign.members import PACE, Members, Pace
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
+from server.campaign.status import Status
 from server.rounds import quorum, weights
 from server.rounds.exchanges import Rounds
 from server.rounds.journal import Journal, RoundRecord
@@ -36,14 +36,6 @@ from server.rounds.sum_progress import ProgressFile
 from server.rounds.sum_rounds import NO_PART, SumRounds
 
 __all__ = ["Event", "Observer", "Outcome", "StageStarted", "Status", "run", "run_name"]
-
-
-class Status(StrEnum):
-    """How a campaign ended."""
-
-    COMPLETE_ALL_SITES = "COMPLETE_ALL_SITES"
-    COMPLETE_SUBSET = "COMPLETE_SUBSET"
-    FAILED = "FAILED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

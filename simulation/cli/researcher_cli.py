@@ -13,8 +13,11 @@ from common import settings as configuration
 from common.errors import SubsetError
 from common.privacy.planning import notice
 from common.text.terminal import Console
+from server.campaign.status import Status
+from simulation.cli import study_cli
 from simulation.engine import interruption
 from simulation.engine.progress import Display
+from simulation.studies import study as studies
 
 
 def simulate(
@@ -36,10 +39,6 @@ def simulate(
     as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json and nothing else.")] = False,
 ) -> None:
     """Run a whole study: sites, federated rounds, evaluation, report."""
-    from server.campaign.campaign import Status  # noqa: PLC0415
-    from simulation.cli import result_view  # noqa: PLC0415
-    from simulation.runs.simulate import simulate as run_simulation  # noqa: PLC0415
-
     given = list(overrides or [])
     if engine is not None:
         given.append(f'compute.engine="{engine}"')
@@ -48,6 +47,9 @@ def simulate(
     if folder is not None:
         given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
     settings = configuration.load(config, overrides=given)
+    from simulation.cli import result_view  # noqa: PLC0415  torch: a wrong configuration is said at once
+    from simulation.runs.simulate import simulate as run_simulation  # noqa: PLC0415
+
     console = Console(quiet=as_json)
     with interruption.said(), Display(console) as display:
         path, status = run_simulation(
@@ -73,15 +75,13 @@ def plan(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon."""
-    from simulation.cli import console as shown  # noqa: PLC0415
-    from simulation.cli import study_cli  # noqa: PLC0415
-    from simulation.runs import cost_card  # noqa: PLC0415
-    from simulation.studies import study as studies  # noqa: PLC0415
-
     if studies.is_study(config):
         study_cli.plan(config, overrides or [], as_json=as_json)
         return
     settings = configuration.load(config, overrides=overrides or [])
+    from simulation.cli import console as shown  # noqa: PLC0415  torch: a wrong configuration is said at once
+    from simulation.runs import cost_card  # noqa: PLC0415
+
     with Console(stderr=True, quiet=as_json).status("measuring a step of each network"):
         card = cost_card.plan(settings)
     if as_json:

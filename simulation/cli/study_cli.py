@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -14,9 +14,8 @@ from common.errors import BusyError, CampaignError, ConfigurationError, SubsetEr
 from common.text.terminal import Console
 from simulation.engine import interruption
 from simulation.engine.progress import Display
-
-if TYPE_CHECKING:
-    from simulation.studies.study import Study, StudyRun
+from simulation.studies import study as studies
+from simulation.studies.study import Study, StudyRun
 
 
 class Action(StrEnum):
@@ -44,8 +43,6 @@ def study(
 
     Finished runs are not repeated; interrupted ones continue.
     """
-    from simulation.studies import study as studies  # noqa: PLC0415
-
     if (action is Action.RUN) != (index is not None):
         raise ConfigurationError("Expected --index with run, and with run only")
     opened = studies.load(config, out=out)
@@ -60,7 +57,6 @@ def study(
 
 def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """Say what each row of a study costs."""
-    from simulation.studies import study as studies  # noqa: PLC0415
     from simulation.studies import study_cost, study_view  # noqa: PLC0415
 
     if overrides:
@@ -93,8 +89,6 @@ def _expand(opened: Study, *, as_json: bool) -> None:
 
 def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
     """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
-    from simulation.studies import study as studies  # noqa: PLC0415
-
     for number, run in enumerate(runs, start=1):
         with interruption.said(), Display(Console(quiet=as_json)) as display:
             display.line(f"run {number} of {len(runs)}: {run.name}")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from client.evidence import site_evidence
 from client.evidence.evidence_sent import sizes_of
@@ -18,11 +19,9 @@ from common.methods.stages import networks
 from common.privacy.accounting import of_plan
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.accounting.costs import Affected, CampaignCost, affected, spending
-from common.privacy.audit.attacks import RehearsalParameters
 from common.privacy.audit.audit_report import Promised, Report, SiteAudit
 from common.privacy.audit.claims import checked
 from common.privacy.audit.evidence import Evidence
-from common.privacy.audit.rehearsal import Rehearsal, rehearsals
 from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import promise as promises
 from common.privacy.planning.onlookers import Onlookers, onlookers
@@ -32,6 +31,10 @@ from common.settings import Settings
 from server.runs import run_evidence
 from server.runs.run_evidence import RunEvidence
 from simulation.privacy.evidence_bundle import SUMS
+
+if TYPE_CHECKING:
+    from common.privacy.audit.attacks import RehearsalParameters
+    from common.privacy.audit.rehearsal import Rehearsal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +251,8 @@ def _rehearsed(
     settings = run.settings if run is not None else _latest(evidence[0])
     if settings is None or not settings.private or settings.method != "probe":
         return (), "There is no private campaign on heads to rehearse: whole networks are not rehearsed."
+    from common.privacy.audit.rehearsal import rehearsals  # noqa: PLC0415  torch
+
     parameters = _rehearsal_parameters(settings)
     found = rehearsals(
         parameters,
@@ -303,6 +308,8 @@ def _latest(evidence: Evidence) -> Settings | None:
 
 
 def _rehearsal_parameters(settings: Settings) -> RehearsalParameters:
+    from common.privacy.audit.attacks import RehearsalParameters  # noqa: PLC0415  torch
+
     privacy = settings.privacy
     assert privacy is not None
     sizes = sizes_of(settings)

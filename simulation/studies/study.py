@@ -33,10 +33,9 @@ from common.errors import ConfigurationError
 from common.section import Name, Section, Seed
 from common.settings import Settings
 from common.text import toml_text
-from server.campaign.campaign import Status
+from server.campaign.status import Status
 from server.runs.run_folder import RunFolder
 from simulation.engine.progress import Display
-from simulation.runs.simulate import simulate
 
 DONE = {str(Status.COMPLETE_ALL_SITES), str(Status.COMPLETE_SUBSET)}
 
@@ -158,6 +157,8 @@ def run_one(study: Study, run: StudyRun, *, display: Display) -> Path:
     Returns:
         The run's folder.
     """
+    from simulation.runs.simulate import simulate  # noqa: PLC0415  torch, flwr: a study is read without
+
     folder = study.run_folder(run)
     if study.done(run):
         display.line(f"{run.name}: done before")

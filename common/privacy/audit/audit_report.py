@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
@@ -20,9 +20,11 @@ from common.privacy.accounting.accounting import merge
 from common.privacy.accounting.adjacency import group_epsilon
 from common.privacy.accounting.costs import Cost, Spending, cost
 from common.privacy.audit.evidence import Check, Evidence
-from common.privacy.audit.rehearsal import Rehearsal
 from common.settings import Settings
 from common.version import VERSION
+
+if TYPE_CHECKING:
+    from common.privacy.audit.rehearsal import Rehearsal
 
 MEANINGLESS = 1e4
 """From this factor on a bound on odds says nothing."""

@@ -26,7 +26,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float64
-from scipy.stats import chi2
 
 from common.privacy.audit.evidence import Sent
 
@@ -57,6 +56,8 @@ class Noise:
 
     def problems(self) -> Iterator[str]:
         """Why this cannot be what was claimed."""
+        from scipy.stats import chi2  # noqa: PLC0415  half a second
+
         least = self.claimed * math.sqrt(ROUNDING * float(chi2.ppf(IMPOSSIBLE, self.values)) / self.values)
         if self.seen < least:
             yield f"noise of standard deviation {self.claimed:g} was claimed, what left shows {self.seen:.3g}"

@@ -28,8 +28,9 @@ Key: TypeAlias = Literal["networks", "published", "folds", "head_folds", "heads"
 
 PUBLISHED_NETWORKS = 60
 """Zhou et al. 2022: 5 folds x 2 measurements x 3 tasks x 2 replicas."""
-PUBLISHED = NetworkSettings(backbone="resnet18", hidden=256)
-"""Zhou et al. 2022, supplemental methods: two ResNet-18 fused by a layer of 256, or one alone."""
+PUBLISHED_SIZES = (22_615_938, 11_177_538)
+"""Numbers in Zhou et al. 2022, supplemental methods: two ResNet-18 fused by a layer of 256, and one alone; known
+here, so that heads are planned without building a network."""
 FOLDS = 5
 MEMBERS = 3
 NECK = 32
@@ -102,10 +103,7 @@ def leaves(settings: Settings) -> dict[str, int]:
 
 
 def _published(steps: int) -> tuple[Design, ...]:
-    target = Target(measurement="hypertrophy")
-    fused = NetworkSpec(name="fused", images=("gs", "doppler"), target=target)
-    single = NetworkSpec(name="single", images=("doppler",), target=target)
-    sizes = _sizes([fused, single], PUBLISHED)
+    sizes = PUBLISHED_SIZES
     a_fold = PUBLISHED_NETWORKS // FOLDS
     return (
         Design(
@@ -213,6 +211,8 @@ def _reference_heads(settings: Settings) -> Iterator[NetworkSpec]:
 
 def _size(spec: NetworkSpec, settings: NetworkSettings) -> int:
     """Numbers that are trained of a network."""
+    if spec.probe is not None and spec.probe.neck is not None:
+        return spec.target.classes * (spec.probe.neck + 1)  # a linear head, whatever the encoders
     from common.networks import build  # noqa: PLC0415  torch
 
     if spec.probe is not None:

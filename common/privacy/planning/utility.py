@@ -91,11 +91,16 @@ def expected(table: Sequence[Measured], noise: float | int) -> Loss | None:
     above = [row for row in table if row.noise >= noise]
     if not below or not above:
         return None
-    from sklearn.isotonic import IsotonicRegression  # noqa: PLC0415  seconds
+    from scipy.optimize import isotonic_regression  # noqa: PLC0415
 
-    fitted = IsotonicRegression().fit(np.log([row.noise for row in table]), [row.kappa_loss for row in table])
+    measured, place, runs = np.unique([row.noise for row in table], return_inverse=True, return_counts=True)
+    losses = np.bincount(place, weights=[row.kappa_loss for row in table]) / runs
+    fitted = isotonic_regression(losses, weights=runs).x
     nearest = (max(below, key=lambda row: row.noise).run, min(above, key=lambda row: row.noise).run)
-    return Loss(kappa=float(fitted.predict(np.log([float(noise)]))[0]), runs=tuple(dict.fromkeys(nearest)))
+    return Loss(
+        kappa=float(np.interp(np.log(float(noise)), np.log(measured), fitted)),
+        runs=tuple(dict.fromkeys(nearest)),
+    )
 
 
 def _measured(row: dict[str, str], line: int) -> Measured:

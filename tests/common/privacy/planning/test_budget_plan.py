@@ -3,12 +3,15 @@ import math
 import pytest
 
 from common.errors import ConfigurationError
+from common.methods.stages import method
+from common.networks import build
+from common.networks.spec import NetworkSpec, Target
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.planning import budget_plan, dpia, noise_ratio, promise, utility
 from common.privacy.planning import designs as designing
 from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.designs import Design, Key
-from common.settings import Settings, parse
+from common.settings import NetworkSettings, Settings, parse
 from tests.site_folders import make_settings
 
 DELTA = 1e-5
@@ -207,6 +210,19 @@ def test_a_methods_own_networks_are_all_paid_for_in_all_stages() -> None:
     assert found["folds"].weights == max(2 * 6 * found["networks"].weights, found["folds"].weights)
     assert "published" not in found
     assert found["heads"].networks == 6
+
+
+def test_sizes_that_are_known_without_a_network_are_those_of_the_network() -> None:
+    """Zhou et al. 2022, supplemental methods: two ResNet-18 fused by a layer of 256, and one; and linear heads."""
+    published = NetworkSettings(backbone="resnet18", hidden=256)
+    target = Target(measurement="hypertrophy")
+    specs = [NetworkSpec(name="n", images=images, target=target) for images in (("gs", "doppler"), ("gs",))]
+    assert tuple(build.layout(one, published).trained_size for one in specs) == designing.PUBLISHED_SIZES
+    settings = probe()
+    heads = [spec for stage in method("probe").stages(settings, {}) for spec in stage.networks]
+    assert designing.leaves(settings) == {
+        head.name: build.part_layout(head, settings.network, "head").trained_size for head in heads
+    }
 
 
 def test_one_network_is_set_beside_sixty() -> None:
