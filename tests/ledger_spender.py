@@ -12,6 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+# Accounting imports them where it needs them, which takes longer than a child lives.
+import scipy.optimize
+import scipy.special  # noqa: F401
+
 from client.ledger import ledger
 from client.site.site import Site
 from tests.ledgers import make_release, patients
