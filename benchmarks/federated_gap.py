@@ -2,8 +2,8 @@
 
     python benchmarks/federated_gap.py OUT --scenarios devices --seeds 1,2 --arms fedavg,kept,pooled --models 1
 
-Every arm is ``configs/quickstart.toml`` with some settings replaced, on a cohort of the seed: equal networks, steps and
-exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is not run again;
+Every arm is ``configs/quickstart.toml`` with some settings replaced, on a cohort of the seed: equal networks, steps
+and exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is not run again;
 ``OUT/<arm>.parquet`` keeps each exam's truth and answer, and the last line printed is a table of means over seeds.
 """
 
@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from common import settings as configuration
 from common.evaluation import bootstrap
@@ -36,6 +35,7 @@ from simulation.engine.grid import Workers
 from simulation.evaluation.predict import predictions
 from simulation.runs.simulate import baseline_settings
 
+ROOT = Path(__file__).resolve().parents[1]
 KEPT = "federation.optimiser_state=kept"
 SCENARIOS = {
     "devices": (),
@@ -228,9 +228,7 @@ def main() -> None:
     for scenario in given.scenarios.split(","):
         for seed in map(int, given.seeds.split(",")):
             for arm in given.arms.split(","):
-                case = Case(
-                    scenario=scenario, seed=seed, models=given.models, rounds=given.rounds, arm=arm
-                )
+                case = Case(scenario=scenario, seed=seed, models=given.models, rounds=given.rounds, arm=arm)
                 path = out / f"{case.name}.parquet"
                 if not path.exists():
                     run(case, out, given.set)
