@@ -108,7 +108,7 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
     mimic = np.where(
         severity.hypertrophy < 1, rng.choice([1.0, 2.0, 3.0], n, p=[0.4, 0.3, 0.3]) + rng.random(n), 0
     )
-    fullness = 0.55 + 0.6 * size + between(-0.1, 0.1)
+    fullness = 0.5 + 0.7 * size + between(-0.1, 0.1)
     swollen = np.maximum(_swelling(severity.hypertrophy), np.where(effused, _swelling(mimic), 0.0))
     swelling = swollen * fullness * scale
     notched = (rng.random(n) < NOTCH_SHARE) & ~wrist
@@ -117,7 +117,7 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         scale=scale,
         # What swells compresses what lies over it: the skin rises by a part of it at most.
         depth=skin + dermis + tendon + pad + 0.9 * scale + np.maximum(fat + 0.35 * swelling, swelling - 0.3),
-        tilt=np.clip(rng.normal(0, 0.07, n), -0.14, 0.14),
+        tilt=np.clip(rng.normal(0, 0.09, n), -0.18, 0.18),
         gap=np.where(wrist & ~intercarpal, between(0.8, 1.3), between(1.3, 2.0)) * scale,
         proximal_top=between(2.7, 3.2) * scale,
         distal_top=between(1.9, 2.3) * scale,
@@ -137,8 +137,8 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         bow=rng.normal(0, 0.006, n),
         hypertrophy=severity.hypertrophy,
         fullness=fullness,
-        reach_proximal=-0.7 + 3.4 * size + between(-0.2, 0.4),
-        reach_distal=-0.4 + 1.7 * size + between(-0.2, 0.2),
+        reach_proximal=-0.9 + 3.8 * size + between(-0.2, 0.4),
+        reach_distal=-0.5 + 2.0 * size + between(-0.2, 0.2),
         effusion=np.where(effused, between(0.25, 0.75), 0.0) * scale,
         mimic=np.where(effused, mimic, 0.0),
         synovium_db=rng.normal(-28.5, 1.8, n),

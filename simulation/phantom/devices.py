@@ -68,7 +68,7 @@ class Device:
         """The same machine's grey-scale under the Doppler: low gain, strong compression, fewer lines."""
         levels = np.array(TONE_DB)
         part = np.clip((levels - self.doppler_reject_db) / (TONE_DB[-1] - self.doppler_reject_db), 0, 1)
-        tone = self.tone[0] * 0.5 + (self.doppler_grey - self.tone[0] * 0.5) * part**0.7
+        tone = self.tone[0] * 0.5 + (self.doppler_grey - self.tone[0] * 0.5) * part**0.5
         return replace(self, tone=tuple(map(float, tone)), lateral_px=self.lateral_px * self.doppler_blur)
 
     def grey(self, level_db: Singles) -> Bytes:
@@ -93,7 +93,7 @@ _BASE: Final = Device(
     doppler="colour",
     flow_threshold=0.10,
     colour_noise=0.3,
-    doppler_reject_db=-6.0,
+    doppler_reject_db=-7.0,
     doppler_grey=150.0,
     doppler_blur=1.5,
     box_colour=(235, 235, 235),
@@ -107,28 +107,28 @@ FITTED: Final = (
         _BASE, name="logiq-e9-breast", tone=TONES["logiq-e9-breast"],
         mm_per_px=0.082, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
         noise_db=-56.0, standoff_mm=1.2, proximal_left=0.2, doppler="power", flow_threshold=0.30,
-        colour_noise=0.1, doppler_reject_db=-7.0, doppler_grey=165.0, doppler_blur=1.4, box_colour=(225, 215, 165),
+        colour_noise=0.1, doppler_reject_db=-8.0, doppler_grey=165.0, doppler_blur=1.4, box_colour=(225, 215, 165),
         text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
     ),
     replace(
         _BASE, name="echowave", tone=TONES["echowave"],
         mm_per_px=0.074, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
         noise_db=-44.0, standoff_mm=0.9, proximal_left=0.8, flow_threshold=0.18, colour_noise=0.45,
-        doppler_reject_db=-5.0, doppler_grey=120.0, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
+        doppler_reject_db=-6.0, doppler_grey=120.0, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
         maker="ECHOWAVE II",
     ),
     replace(
         _BASE, name="artus", tone=TONES["artus"],
         mm_per_px=0.060, axial_px=2.7, lateral_px=8.0, attenuation_db=6.0,
         noise_db=-48.0, standoff_mm=0.2, proximal_left=0.85, doppler="power", flow_threshold=0.40,
-        colour_noise=0.1, doppler_reject_db=-6.0, doppler_grey=130.0, doppler_blur=1.5, box_colour=(250, 250, 250),
+        colour_noise=0.1, doppler_reject_db=-7.0, doppler_grey=130.0, doppler_blur=1.5, box_colour=(250, 250, 250),
         text_colour=(200, 210, 255), maker="ArtUs  L15-7",
     ),
     replace(
         _BASE, name="l12-5", tone=TONES["l12-5"],
         mm_per_px=0.090, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
         noise_db=-46.0, standoff_mm=1.9, proximal_left=0.2, flow_threshold=0.22, colour_noise=0.25,
-        doppler_reject_db=-5.0, doppler_grey=110.0, doppler_blur=1.3, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
+        doppler_reject_db=-6.0, doppler_grey=110.0, doppler_blur=1.3, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
         maker="PHILIPS  L12-5",
     ),
 )  # fmt: skip
@@ -155,7 +155,7 @@ def random_device(rng: np.random.Generator, *, name: str = "unseen") -> Device:
         doppler=mode,
         flow_threshold=rng.uniform(0.10, 0.38),
         colour_noise=rng.uniform(0.05, 0.5),
-        doppler_reject_db=rng.uniform(-7.0, -4.5),
+        doppler_reject_db=rng.uniform(-8.0, -5.5),
         doppler_grey=rng.uniform(105.0, 170.0),
         doppler_blur=rng.uniform(1.3, 1.7),
         maker="SONOTEC 7  L14-3",
@@ -173,5 +173,5 @@ def jittered(device: Device, rng: np.random.Generator, *, name: str) -> Device:
         tone=tuple(float(v) for v in tone),
         flow_threshold=device.flow_threshold * rng.uniform(0.7, 1.3),
         colour_noise=device.colour_noise * rng.uniform(0.6, 1.5),
-        doppler_reject_db=device.doppler_reject_db + rng.uniform(-1.0, 1.0),
+        doppler_reject_db=device.doppler_reject_db + rng.uniform(-0.7, 0.7),
     )

@@ -21,7 +21,7 @@ VASCULARITY_MIX = (0.45, 0.20, 0.19, 0.16)
 """Share of vascularity 0-3 among joints with hypertrophy: about half have none."""
 PATIENT_SHARE = 0.35
 """Share of the variance of severity that a patient's joints have in common."""
-COUPLING = 0.58
+COUPLING = 0.62
 """Correlation of a joint's latent disease and flow: about 0.4 is left of it between the grades of joints with
 hypertrophy."""
 WITHIN = 0.70

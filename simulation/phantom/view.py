@@ -12,7 +12,7 @@ from simulation.phantom.arrays import Floats, Mask
 from simulation.phantom.devices import Device
 from simulation.phantom.screen import Box, Layout
 
-JOINT_AT = (0.36, 0.62)
+JOINT_AT = (0.32, 0.66)
 """Where the joint line may be in the region of interest, as a share of its height."""
 SHIFT_MM = (0.2, 0.5)
 """How far along the joint the section of the Doppler picture lies from that of the grey-scale."""
