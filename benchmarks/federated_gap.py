@@ -3,8 +3,8 @@
     python benchmarks/federated_gap.py OUT --scenarios devices --seeds 1,2 --arms fedavg,kept,pooled --models 1
 
 Every arm is ``configs/quickstart.toml`` with some settings replaced, on a cohort of the seed: equal networks, steps
-and exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is not run again;
-``OUT/<arm>.parquet`` keeps each exam's truth and answer, and the last line printed is a table of means over seeds.
+and exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is kept:
+``OUT/<arm>.parquet`` keeps each exam's truth and answer. What is printed last is a table of means over seeds.
 """
 
 from __future__ import annotations
@@ -97,6 +97,9 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "fedadam": ("federation.algorithm=fedadam", "federation.server_learning_rate=0.003"),
     "kept-bn": (KEPT, "federation.algorithm=fedbn"),
     "kept-prox": (KEPT, "federation.algorithm=fedprox", "federation.proximal_mu=0.01"),
+    "kept-accuracy": (KEPT, "federation.threshold=accuracy"),
+    "kept-kappa": (KEPT, "federation.threshold=kappa"),
+    "pooled-accuracy": (KEPT, "federation.threshold=accuracy"),
     "pooled": (KEPT,),
     "pooled-fresh": (),
     "pooled-x0.5": (KEPT, *rate(0.5)),

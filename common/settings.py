@@ -24,6 +24,7 @@ from common.section import (
     Backbone,
     Bytes,
     Count,
+    Criterion,
     Fraction,
     Name,
     Positive,
@@ -158,6 +159,8 @@ class FederationSettings(Section):
     """FedAdam's and FedYogi's decay of the second moment (0.99)."""
     tau: Rate | None = None
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
+    threshold: Criterion = "youden"
+    """What a binary network's threshold makes largest on the sites' validation scores."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
     site, one vote), or your own ``package.module:Name``; it runs at the centre only."""
@@ -190,8 +193,9 @@ class FederationSettings(Section):
         fields: dict[str, Any] = handler(self)
         if self.secure is None:
             fields.pop("secure", None)
-        if self.optimiser_state == "fresh":
-            fields.pop("optimiser_state", None)
+        for name, usual in {"optimiser_state": "fresh", "threshold": "youden"}.items():
+            if fields.get(name) == usual:
+                fields.pop(name)
         return fields
 
     def needed(self, sites: int) -> int:
