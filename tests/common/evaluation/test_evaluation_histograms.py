@@ -48,7 +48,7 @@ def test_threshold_is_the_best_edge_and_means_at_least(seed: int) -> None:
         "kappa": agreement.kappa(confusions),
     }
     for criterion, values in measures.items():
-        found = np.round(values, 9)
+        found = np.round(np.asarray(values), 9)
         best = max(range(1, BINS), key=lambda k: (found[k - 1], -abs(k - BINS // 2), -k))
         assert histograms.threshold(criterion) == best / BINS
 
