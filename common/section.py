@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
@@ -22,6 +22,8 @@ Threads = Annotated[int, Field(ge=1, le=4096)]
 LAST_SEED = 2**63 - 1
 Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
+Criterion: TypeAlias = Literal["youden", "accuracy", "kappa"]
+"""What a threshold of probabilities makes largest."""
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 
 

@@ -10,7 +10,7 @@ from common.errors import ConfigurationError
 from common.section import Count, Positive, Rate, Section
 from common.secure_aggregation.terms import Terms
 
-ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
+ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that need nothing of the sites' updates but their mean."""
 
 

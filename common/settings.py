@@ -24,6 +24,7 @@ from common.section import (
     Backbone,
     Bytes,
     Count,
+    Criterion,
     Fraction,
     Name,
     Positive,
@@ -38,11 +39,13 @@ from common.secure_settings import SecureSettings, objection, overstated
 from common.text import toml_text
 from common.text.redaction import redacted
 
-Algorithm = Annotated[str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedadam|fedyogi|[\w.]+:\w+)$")]
+Algorithm = Annotated[
+    str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedavgm|fedadam|fedyogi|[\w.]+:\w+)$")
+]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
 
-PRIVATE_ALGORITHMS = ("fedavg", "fedadam", "fedyogi")
+PRIVATE_ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that only post-process what private sites send."""
 
 
@@ -109,6 +112,8 @@ class TrainingSettings(Section):
     """Local training of one network in one round."""
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Of ``sgd``; AdamW's moments have their usual 0.9 and 0.999."""
     learning_rate: Rate = 3e-4
     weight_decay: Annotated[float, Field(ge=0, le=1e6)] = 1e-5
     batch_size: Positive = 64
@@ -120,23 +125,42 @@ class TrainingSettings(Section):
     """``rating``: warm-up over the first tenth, then x0.3 at 40, 60 and 80 % of all steps."""
     augmentation: AugmentationSettings | None = AugmentationSettings()
 
+    @model_validator(mode="after")
+    def _momentum_is_of_sgd(self) -> TrainingSettings:
+        if self.momentum and self.optimiser != "sgd":
+            raise ValueError(f'training.momentum is for optimiser "sgd", but optimiser is "{self.optimiser}"')
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_came_later(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Plans that use none of it have the hash that they had before there was any."""
+        fields: dict[str, Any] = handler(self)
+        if not self.momentum:
+            fields.pop("momentum", None)
+        return fields
+
 
 class FederationSettings(Section):
     """Rounds between sites and centre."""
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
-    ``scaffold``, ``fedbn``, ``fedadam``, ``fedyogi``, or your own ``package.module:Name``."""
+    ``scaffold``, ``fedbn``, ``fedavgm``, ``fedadam``, ``fedyogi``, or your own ``package.module:Name``."""
+    optimiser_state: Literal["fresh", "kept"] = "fresh"
+    """Whether a site's optimiser starts afresh in each round, or goes on where its last round left it (AdamW's
+    moments, SGD's momentum): two more vectors per network, which stay in the site's folder."""
     proximal_mu: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     """FedProx's mu (Li et al. 2020, eq. 2)."""
     server_learning_rate: Rate | None = None
-    """FedAdam's and FedYogi's eta (0.01); chosen together with ``tau``."""
+    """The centre's eta: FedAvgM's (0.7), FedAdam's and FedYogi's (0.01; chosen together with ``tau``)."""
     beta1: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """FedAdam's and FedYogi's decay of the first moment (0.9)."""
+    """FedAvgM's momentum, FedAdam's and FedYogi's decay of the first moment (0.9)."""
     beta2: Annotated[float, Field(ge=0, lt=1)] | None = None
     """FedAdam's and FedYogi's decay of the second moment (0.99)."""
     tau: Rate | None = None
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
+    threshold: Criterion = "youden"
+    """What a binary network's threshold makes largest on the sites' validation scores."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
     site, one vote), or your own ``package.module:Name``; it runs at the centre only."""
@@ -164,11 +188,14 @@ class FederationSettings(Section):
     """Secure aggregation; ``None``: the centre sees every site's update."""
 
     @model_serializer(mode="wrap")
-    def _without_secure_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """Plans without secure aggregation have the hash that they had before there was any."""
+    def _without_what_came_later(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        """Plans that use none of it have the hash that they had before there was any."""
         fields: dict[str, Any] = handler(self)
         if self.secure is None:
             fields.pop("secure", None)
+        for name, usual in {"optimiser_state": "fresh", "threshold": "youden"}.items():
+            if fields.get(name) == usual:
+                fields.pop(name)
         return fields
 
     def needed(self, sites: int) -> int:
@@ -269,6 +296,10 @@ class Settings(Section):
                 f"[privacy] needs federation.algorithm among {list(PRIVATE_ALGORITHMS)} and rule mean; got "
                 f"{federation.algorithm} and {federation.rule}"
             )
+        if federation.optimiser_state == "kept":
+            raise ValueError(
+                '[privacy] needs federation.optimiser_state "fresh": the optimiser of private steps is not kept'
+            )
         if self.privacy.mechanism == "none" and self.method != "probe":
             raise ValueError('privacy.mechanism "none" is for method "probe": remove [privacy] instead')
         return self
@@ -276,6 +307,11 @@ class Settings(Section):
     @model_validator(mode="after")
     def _sums_are_enough(self) -> Settings:
         federation = self.federation
+        if federation.secure is not None and federation.optimiser_state == "kept":
+            raise ValueError(
+                '[federation.secure] needs federation.optimiser_state "fresh": every site gets one and the same '
+                "request, which cannot say of each from which of its rounds to go on"
+            )
         problem = federation.secure and objection(
             algorithm=federation.algorithm,
             rule=federation.rule,

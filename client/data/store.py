@@ -35,7 +35,7 @@ from common.machine import atomic, file_lock
 from common.settings import Settings
 from common.training.data import ExamTensors
 
-FORMAT = 3
+FORMAT = 4
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
 Stamps = dict[str, list[int] | None]
 """File name -> size in bytes and time of change in ns; ``None``: there is none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from common.aggregation import rules
 from common.aggregation.adaptive import Adaptive
+from common.aggregation.fedavgm import FedAvgM
 from common.aggregation.fedbn import FedBN
 from common.aggregation.federated import FedAvg, FederatedAlgorithm, ServerState, SiteState
 from common.aggregation.fedprox import FedProx
@@ -16,6 +17,7 @@ from common.settings import FederationSettings
 __all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
 
 _SECOND_MOMENTS = {"fedadam": adam, "fedyogi": yogi}
+_FEDAVGM = {"server_learning_rate": "learning_rate", "beta1": "momentum"}
 _ADAPTIVE = ("server_learning_rate", "beta1", "beta2", "tau")
 
 
@@ -29,16 +31,19 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
     name = settings.algorithm
     if is_object_path(name):
         return _own(settings)
+    keeps = settings.optimiser_state == "kept"
+    given = {key: value for key in _ADAPTIVE if (value := getattr(settings, key)) is not None}
     if name in _SECOND_MOMENTS:
-        given = {key: value for key in _ADAPTIVE if (value := getattr(settings, key)) is not None}
         eta = given.pop("server_learning_rate", 0.01)
-        return Adaptive(
-            optimiser=AdaptiveOptimiser(second_moment=_SECOND_MOMENTS[name], learning_rate=eta, **given)
-        )
+        optimiser = AdaptiveOptimiser(second_moment=_SECOND_MOMENTS[name], learning_rate=eta, **given)
+        return Adaptive(optimiser=optimiser, keeps_optimiser=keeps)
+    if name == "fedavgm":
+        of_momentum = {_FEDAVGM[key]: value for key, value in given.items()}
+        return FedAvgM(**of_momentum, keeps_optimiser=keeps)
     if name == "fedprox":
-        return FedProx(mu=settings.proximal_mu)
-    plain: dict[str, FederatedAlgorithm] = {"fedavg": FedAvg(), "scaffold": Scaffold(), "fedbn": FedBN()}
-    return plain[name]
+        return FedProx(mu=settings.proximal_mu, keeps_optimiser=keeps)
+    plain = {"fedavg": FedAvg, "scaffold": Scaffold, "fedbn": FedBN}
+    return plain[name](keeps_optimiser=keeps)
 
 
 def _own(settings: FederationSettings) -> FederatedAlgorithm:
@@ -61,9 +66,12 @@ def _check(settings: FederationSettings) -> None:
             f"{settings.algorithm} with {settings.proximal_mu}"
         )
     strays = [name for name in _ADAPTIVE if getattr(settings, name) is not None]
+    if settings.algorithm == "fedavgm":
+        strays = [name for name in strays if name not in _FEDAVGM]
     if strays and settings.algorithm not in _SECOND_MOMENTS:
+        others = "fedavgm, " if strays[0] in _FEDAVGM else ""
         raise ConfigurationError(
-            f"federation.{strays[0]} is for fedadam and fedyogi, but federation.algorithm is "
+            f"federation.{strays[0]} is for {others}fedadam and fedyogi, but federation.algorithm is "
             f"{settings.algorithm!r}: remove the one, or change the other"
         )
     if settings.algorithm == "scaffold" and settings.rule != "mean":

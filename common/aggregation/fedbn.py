@@ -15,7 +15,6 @@ norms, like VGG-16 or a head, is trained as FedAvg does.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from jaxtyping import Float32, Int
 from torch import Tensor
@@ -33,7 +32,10 @@ NORMS = "norms"
 class FedBN(FedAvg):
     """Federated averaging of all but the norms, which stay as each site trains them."""
 
-    keeps_state: ClassVar[bool] = True
+    @property
+    def keeps_state(self) -> bool:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return True
 
     def scored_weights(
         self, received: Received, site_state: SiteState, settings: LocalSettings
@@ -44,12 +46,12 @@ class FedBN(FedAvg):
     def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
         """See :meth:`common.aggregation.federated.FedAvg.trained`."""
         start = with_norms(local.received[WEIGHTS], local.site_state, local.settings)
-        answer, _ = local.train(start, {})
+        answer, optimiser = local.train(start)
         norms = _norms(local.settings)
         trained = (start + answer.update)[norms]
         update = answer.update.clone()
         update[norms] = trained - local.received[WEIGHTS][norms]
-        return replace(answer, update=update), {NORMS: trained}
+        return replace(answer, update=update), {NORMS: trained, **optimiser}
 
 
 def with_norms(

@@ -22,6 +22,8 @@ from common.training.local_settings import LocalSettings
 
 WEIGHTS = "weights"
 UPDATE = "update"
+OPTIMISER = "optimiser."
+"""Before the names of what an optimiser keeps, in a site's state."""
 SiteState = Mapping[str, Tensor]
 Flat = Float32[np.ndarray, " _"]
 Received = Mapping[str, Tensor]
@@ -50,12 +52,15 @@ class FederatedAlgorithm(Protocol):
     Attributes:
         kept: further arrays of the centre's state, float32, one value per trained parameter each.
         sent: further arrays of the same size that travel down with the weights and up with the update.
-        keeps_state: whether a site keeps something from round to round.
     """
 
     kept: ClassVar[tuple[str, ...]]
     sent: ClassVar[tuple[str, ...]]
-    keeps_state: ClassVar[bool]
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a site keeps something from round to round."""
+        ...
 
     def init(self, weights: Flat, layout: Layout) -> ServerState:
         """The state before round 1."""
@@ -107,7 +112,11 @@ class FederatedAlgorithm(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalRound:
-    """What a site has for its round; see :meth:`FederatedAlgorithm.local_update`."""
+    """What a site has for its round; see :meth:`FederatedAlgorithm.local_update`.
+
+    Attributes:
+        keeps_optimiser: whether its optimiser goes on where the round before left it.
+    """
 
     received: Received
     site_state: SiteState
@@ -115,14 +124,22 @@ class LocalRound:
     settings: LocalSettings
     server_round: int
     seed: int
+    keeps_optimiser: bool
 
     def train(
-        self, weights: Float32[Tensor, " size"], site_state: SiteState, *, term: GradientTerm | None = None
+        self, weights: Float32[Tensor, " size"], *, term: GradientTerm | None = None
     ) -> tuple[LocalUpdate, SiteState]:
-        """See :func:`common.training.local.train_network`."""
-        return train_network(
-            weights, site_state, self.data, self.settings, self.server_round, self.seed, term=term
+        """See :func:`common.training.local.train_network`; of the site's state the optimiser's part alone."""
+        prefix = OPTIMISER if self.keeps_optimiser else None
+        before = {
+            name.removeprefix(OPTIMISER): values
+            for name, values in self.site_state.items()
+            if prefix and name.startswith(prefix)
+        }
+        update, after = train_network(
+            weights, before, self.data, self.settings, self.server_round, self.seed, term=term
         )
+        return update, {f"{OPTIMISER}{name}": values for name, values in after.items() if prefix}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,11 +147,20 @@ class FedAvg:
     """Federated averaging (McMahan et al. 2017, algorithm 1).
 
     The other algorithms inherit from it: each says only what it does otherwise, which is how their papers put it.
+
+    Attributes:
+        keeps_optimiser: whether a site's optimiser goes on from round to round (its state stays at the site), or
+            starts afresh in each.
     """
 
+    keeps_optimiser: bool = False
     kept: ClassVar[tuple[str, ...]] = ()
     sent: ClassVar[tuple[str, ...]] = ()
-    keeps_state: ClassVar[bool] = False
+
+    @property
+    def keeps_state(self) -> bool:
+        """See :class:`FederatedAlgorithm`."""
+        return self.keeps_optimiser
 
     def init(self, weights: Flat, layout: Layout) -> ServerState:
         """See :class:`FederatedAlgorithm`."""
@@ -170,12 +196,13 @@ class FedAvg:
                 settings=settings,
                 server_round=server_round,
                 seed=seed,
+                keeps_optimiser=self.keeps_optimiser,
             )
         )
 
     def trained(self, local: LocalRound) -> tuple[LocalUpdate, SiteState]:
         """As :meth:`local_update`, with all that it is given in one."""
-        return local.train(local.received[WEIGHTS], local.site_state)
+        return local.train(local.received[WEIGHTS])
 
     def aggregate(
         self, state: ServerState, means: Mapping[str, Flat], *, participation: float

@@ -51,4 +51,4 @@ class FedProx(FedAvg):
         weights, settings = local.received[WEIGHTS], local.settings
         layout = flat_network(settings.spec, settings.network, settings.device).layout
         term = ProximalTerm(mu=self.mu, received=weights[: layout.trained_size].to(settings.device))
-        return local.train(weights, local.site_state, term=term)
+        return local.train(weights, term=term)

@@ -82,7 +82,11 @@ class Scaffold(FedAvg):
 
     kept: ClassVar[tuple[str, ...]] = (CONTROL,)
     sent: ClassVar[tuple[str, ...]] = (CONTROL,)
-    keeps_state: ClassVar[bool] = True
+
+    @property
+    def keeps_state(self) -> bool:
+        """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
+        return True
 
     def init(self, weights: Flat, layout: Layout) -> ServerState:
         """See :class:`common.aggregation.federated.FederatedAlgorithm`."""
@@ -98,9 +102,9 @@ class Scaffold(FedAvg):
         everyones = local.received[CONTROL]
         own = local.site_state.get(CONTROL, torch.zeros_like(everyones))
         term = CorrectionTerm(correction=(everyones - own).to(local.settings.device))
-        answer, _ = local.train(local.received[WEIGHTS], {}, term=term)
+        answer, optimiser = local.train(local.received[WEIGHTS], term=term)
         new = term.mean_gradient() if answer.num_examples else own
-        return replace(answer, extra={CONTROL: new - own}), {CONTROL: new}
+        return replace(answer, extra={CONTROL: new - own}), {CONTROL: new, **optimiser}
 
     def aggregate(
         self, state: ServerState, means: Mapping[str, Flat], *, participation: float

@@ -2,19 +2,20 @@
 
 One histogram per class, in 256 equal bins: for a binary network of the predicted probability of class 1, for one
 that tells all grades apart of the expected grade over the highest. Sites' histograms add up, and from the sum the
-centre reads the AUC (which round is best) and a threshold (Youden's index), without any exam's score leaving
-its site.
+centre reads the AUC (which round is best) and a threshold, without any exam's score leaving its site.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from common.errors import DataError, UpdateError
+from common.section import Criterion
 
 BINS = 256
 """Equal bins of [0, 1]; bin b holds probabilities in [b / 256, (b + 1) / 256), the last one also 1."""
@@ -90,10 +91,12 @@ class ScoreHistograms:
         found = [area for area in areas if not np.isnan(area)]
         return sum(found) / len(found) if found else float("nan")
 
-    def youden_threshold(self) -> float:
-        """The bin edge with the largest sensitivity + specificity - 1, for two classes.
+    def threshold(self, criterion: Criterion) -> float:
+        """The bin edge that is best by a criterion, for two classes.
 
-        A probability **>= threshold** is bit 1.
+        A probability **>= threshold** is bit 1. ``youden``: sensitivity + specificity - 1, which gives a rare class
+        as much to say as a common one, and so calls it more often than it is there; ``accuracy``: the share of
+        right answers; ``kappa``: Cohen's, between the two.
 
         Returns:
             One of 1/256, 2/256 .. 255/256; of equals the one nearest to 0.5, then the lower. 0.5 if
@@ -101,13 +104,38 @@ class ScoreHistograms:
         """
         if len(self.counts) > 2 or not all(self.exams):
             return 0.5
-        negatives, positives = self.exams
         # Counts at or above edges 1 .. 255; the ends would answer every exam alike.
         above = np.cumsum(self.counts[:, ::-1], axis=1)[:, ::-1][:, 1:]
-        # Integers: Youden's index times the product of the class sizes, so that ties are exact.
-        index = above[1] * negatives - above[0] * positives
+        index = _INDICES[criterion](above, *self.exams)
         best = 1 + np.flatnonzero(index == index.max())
         return float(best[np.abs(best - BINS // 2).argmin()]) / BINS
+
+
+_Above = Int64[np.ndarray, "2 edges"]
+
+
+def _youden(above: _Above, negatives: int, positives: int) -> NDArray[np.int64]:
+    """Times the product of the classes' sizes: in integers ties are exact."""
+    return np.asarray(above[1] * negatives - above[0] * positives)
+
+
+def _accuracy(above: _Above, negatives: int, positives: int) -> NDArray[np.int64]:
+    """Right answers, less the negatives."""
+    return np.asarray(above[1] - above[0])
+
+
+def _kappa(above: _Above, negatives: int, positives: int) -> NDArray[np.float64]:
+    """2 (ad - bc) / (row and column sums multiplied crosswise), as Cohen's kappa of two by two is."""
+    called = above.sum(axis=0)
+    spared = negatives + positives - called
+    return np.asarray(2 * _youden(above, negatives, positives) / (positives * spared + negatives * called))
+
+
+_INDICES: Mapping[Criterion, Callable[[_Above, int, int], NDArray[np.int64] | NDArray[np.float64]]] = {
+    "youden": _youden,
+    "accuracy": _accuracy,
+    "kappa": _kappa,
+}
 
 
 def _auc(negative: Int64[np.ndarray, " 256"], positive: Int64[np.ndarray, " 256"]) -> float:

@@ -1,7 +1,7 @@
 """Answers that need no network, to be set beside every system: a system that is no better has learnt nothing.
 
 * *The commonest grade*, always: of the training labels, never of the exams that are scored.
-* *Counted colour*: the pixels of a Doppler picture's flow mask, cut into grades. What vascularity means is mostly
+* *Counted colour*: the area of a Doppler picture's flow mask, cut into grades. What vascularity means is mostly
   how much flow there is, so a count with well-chosen cuts goes far.
 """
 

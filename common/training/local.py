@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.errors import UpdateError
 from common.settings import TrainingSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network
@@ -77,7 +78,8 @@ def train_network(
 
     Args:
         weights: received weights; not changed.
-        site_state: what the site keeps for this network from round to round; plain local training keeps none.
+        site_state: what the optimiser was left with by the round before, by its own names; empty: it starts
+            afresh.
         data: the site's exams.
         settings: what to train and how.
         server_round: counts from 1; places the round on the learning rate's schedule.
@@ -85,8 +87,11 @@ def train_network(
         term: changes the gradient of each step; ``None``: it is the loss's alone.
 
     Returns:
-        The update, and the site's state after the round. A site whose exams are all of one class, or that
-        has none, trains nothing: its update is zero and so is its weight.
+        The update, and what the optimiser is left with. A site whose exams are all of one class, or that has
+        none, trains nothing: its update is zero and so is its weight.
+
+    Raises:
+        UpdateError: if the optimiser's state is of another network.
     """
     exams = training_exams(data, settings.spec)
     targets = labels(data, settings.spec)[exams]
@@ -95,10 +100,13 @@ def train_network(
         return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
+    optimiser = fresh_optimiser(network, settings.training)
+    _resume(optimiser, network, site_state)
     generator = torch.Generator().manual_seed(seed)
-    loss = _steps(network, data, exams, targets, settings, server_round, generator, term)
+    loss = _steps(network, optimiser, data, exams, targets, settings, server_round, generator, term)
     update = network.flat.cpu() - weights
-    return LocalUpdate(update=update, num_examples=len(exams), loss=loss), site_state
+    after = {name: values.cpu() for name, values in optimiser.state[network.trained].items()}
+    return LocalUpdate(update=update, num_examples=len(exams), loss=loss), after
 
 
 def score(
@@ -143,6 +151,7 @@ def _scored(
 
 def _steps(
     network: FlatNetwork,
+    optimiser: torch.optim.Optimizer,
     data: ExamTensors,
     exams: Tensor,
     targets: Tensor,
@@ -152,7 +161,6 @@ def _steps(
     term: GradientTerm | None,
 ) -> float:
     training = settings.training
-    optimiser = fresh_optimiser(network, training)
     gradient = network.trained.grad
     assert gradient is not None
     network.training_mode()
@@ -176,14 +184,27 @@ def _steps(
 
 
 def fresh_optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.Optimizer:
-    """An optimiser of a network's trained vector: its moments start anew in each round."""
+    """An optimiser of a network's trained vector that has taken no step yet."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
-            [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay
+            [network.trained],
+            lr=training.learning_rate,
+            momentum=training.momentum,
+            weight_decay=training.weight_decay,
         )
     return torch.optim.AdamW(
         [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
+
+
+def _resume(optimiser: torch.optim.Optimizer, network: FlatNetwork, kept: Mapping[str, Tensor]) -> None:
+    """Let an optimiser go on from what it was left with."""
+    if any(values.ndim and values.shape != network.trained.shape for values in kept.values()):
+        raise UpdateError(f"Expected {len(network.trained)} values of each of the optimiser's {sorted(kept)}")
+    if kept:
+        optimiser.state[network.trained] = {
+            name: values.to(network.trained.device, copy=True) for name, values in kept.items()
+        }
 
 
 def autocast(device: torch.device) -> contextlib.AbstractContextManager[object]:

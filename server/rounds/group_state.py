@@ -104,7 +104,8 @@ class GroupState:
             return last if so_far is None or math.isnan(so_far.auc) else so_far
         if so_far is not None and so_far.auc >= auc:
             return so_far
-        return Best(server_round=scored_round, auc=auc, threshold=histograms.youden_threshold())
+        threshold = histograms.threshold(self._settings.federation.threshold)
+        return Best(server_round=scored_round, auc=auc, threshold=threshold)
 
     def results(self) -> Iterator[TrainedNetwork]:
         """Each network with its selected weights, once all rounds are over."""

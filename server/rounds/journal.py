@@ -24,7 +24,7 @@ class Best:
     Attributes:
         server_round: the round after whose aggregation the weights stood.
         auc: their validation AUC over all sites; NaN where no histograms came.
-        threshold: Youden's threshold on the same histograms.
+        threshold: the best one on the same histograms, by the campaign's criterion.
     """
 
     server_round: int

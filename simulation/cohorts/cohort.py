@@ -28,7 +28,7 @@ from simulation.phantom.folders import Job, Tables, write_patient, write_site
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift, site_shifts
 
-VERSION = 3
+VERSION = 4
 """Of the generator: a cohort of another version is not taken for the same."""
 
 

@@ -43,7 +43,7 @@ def predictions(
     Returns:
         One row per exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
         ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
-        (flow pixels of a Doppler image from which alone something is graded), ``vote_<m>_<k>``,
+        (area of flow in a Doppler image, in pixels, from which alone something is graded), ``vote_<m>_<k>``,
         ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
         ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
         A grade that is not there is -1.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Int64, UInt8
+from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from client.data.site_store import site_store
@@ -26,7 +26,7 @@ from common.settings import Settings
 from simulation.cohorts.cohort import Cohort
 
 FLOW = "flow_"
-"""Prefix of the columns that hold an exam's flow pixels: ``flow_<image>``."""
+"""Prefix of the columns that hold an exam's area of flow: ``flow_<image>``."""
 _AT_ONCE = 512
 Grades = Mapping[str, Int64[np.ndarray, " exams"]]
 
@@ -37,7 +37,7 @@ class Trivial:
 
     Attributes:
         commonest: the commonest grade of each measurement, and of the combined score where there is one.
-        cuts: of the flow pixels, for each measurement that is read from one Doppler image.
+        cuts: of the area of flow, for each measurement that is read from one Doppler image.
     """
 
     commonest: Mapping[str, int]
@@ -73,11 +73,11 @@ def learnt(cohort: Cohort, settings: Settings) -> Trivial:
     )
     cuts = {}
     for name, image in _read_from_flow(settings).items():
-        pixels = np.concatenate([flow_pixels(store, image, exams, settings) for store, exams in pairs])
+        areas = np.concatenate([flow_area(store, image, exams, settings) for store, exams in pairs])
         known = labels[name] != MISSING
         if known.any():
             grades = settings.measurements[name].grades
-            cuts[name] = tuple(trivial.tuned_cuts(pixels[known], labels[name][known], grades=grades).tolist())
+            cuts[name] = tuple(trivial.tuned_cuts(areas[known], labels[name][known], grades=grades).tolist())
     commonest = {
         name: trivial.commonest(known, grades=int(known.max()) + 1)
         for name, values in labels.items()
@@ -86,10 +86,10 @@ def learnt(cohort: Cohort, settings: Settings) -> Trivial:
     return Trivial(commonest=commonest, cuts=cuts)
 
 
-def flow_pixels(
+def flow_area(
     store: Store, image: str, exams: Int64[Tensor, " n"], settings: Settings
-) -> Int64[np.ndarray, " n"]:
-    """How many pixels of a Doppler image's region of interest are flow, as the networks see it.
+) -> Float64[np.ndarray, " n"]:
+    """How much of a Doppler image's region of interest is flow, in pixels of what the networks see.
 
     Args:
         store: of the exams.
@@ -101,18 +101,18 @@ def flow_pixels(
 
     def count(pictures: UInt8[Tensor, "n channels side side"]) -> Tensor:
         mask = central_cut(pictures, image_px=settings.network.image_px)[:, 1]
-        return (mask > 0).flatten(1).sum(dim=1)
+        return mask.flatten(1).sum(dim=1, dtype=torch.float64) / 255
 
-    counted = [torch.empty(0, dtype=torch.int64), *(count(stored[part]) for part in exams.split(_AT_ONCE))]
+    counted = [torch.empty(0, dtype=torch.float64), *(count(stored[part]) for part in exams.split(_AT_ONCE))]
     return torch.cat(counted).numpy()
 
 
 def flow_columns(
     store: Store, exams: Int64[Tensor, " n"], settings: Settings
-) -> dict[str, Int64[np.ndarray, " n"]]:
+) -> dict[str, Float64[np.ndarray, " n"]]:
     """``flow_<image>`` of each Doppler image from which alone some measurement is read."""
     images = sorted(set(_read_from_flow(settings).values()))
-    return {FLOW + image: flow_pixels(store, image, exams, settings) for image in images}
+    return {FLOW + image: flow_area(store, image, exams, settings) for image in images}
 
 
 def _read_from_flow(settings: Settings) -> dict[str, str]:

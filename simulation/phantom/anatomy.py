@@ -25,6 +25,8 @@ HYPOECHOIC_SHARE = 0.35
 """Share of effusions that are hypoechoic, hard to tell from synovium, instead of anechoic."""
 NO_BONE_MM = 60.0
 """Depth of the bone where there is none, in the gap."""
+INTERCARPAL_SHARE = 0.5
+"""Share of wrists seen over radius, lunate and capitate, with two gaps; the others at the radioulnar joint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,8 @@ class Joints:
     distal_top: Floats
     proximal_drop: Floats
     distal_drop: Floats
+    roundness: Floats
+    second_gap: Floats
     neck: Floats
     shaft: Floats
     notch: Floats
@@ -47,8 +51,10 @@ class Joints:
     skin: Floats
     dermis: Floats
     tendon: Floats
+    pad: Floats
     bow: Floats
     hypertrophy: Floats
+    fullness: Floats
     reach_proximal: Floats
     reach_distal: Floats
     effusion: Floats
@@ -95,23 +101,30 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
     def between(low: float, high: float) -> Floats:
         return np.asarray(rng.uniform(low, high, n))
 
-    skin, dermis, tendon = between(0.5, 1.3), between(0.8, 1.1), between(1.0, 1.5) * scale
-    fat = rng.uniform(0.7, 1.8) + between(0.0, 0.4)
+    skin, dermis, tendon = between(0.5, 1.3), between(0.8, 1.1), between(0.8, 1.6) * scale
+    fat, pad = rng.uniform(0.3, 2.0) + between(0.0, 0.8), between(0.0, 1.4) * scale
+    size = between(0.0, 1.0)
     effused = rng.random(n) < EFFUSION_SHARE
     mimic = np.where(
         severity.hypertrophy < 1, rng.choice([1.0, 2.0, 3.0], n, p=[0.4, 0.3, 0.3]) + rng.random(n), 0
     )
-    swelling = np.maximum(_swelling(severity.hypertrophy), np.where(effused, _swelling(mimic), 0.0)) * scale
+    fullness = 0.5 + 0.7 * size + between(-0.1, 0.1)
+    swollen = np.maximum(_swelling(severity.hypertrophy), np.where(effused, _swelling(mimic), 0.0))
+    swelling = swollen * fullness * scale
     notched = (rng.random(n) < NOTCH_SHARE) & ~wrist
+    intercarpal = wrist & (rng.random(n) < INTERCARPAL_SHARE)
     return Joints(
         scale=scale,
-        depth=skin + dermis + fat + tendon + 0.9 * scale + 0.6 * swelling,
-        tilt=rng.normal(0, 0.035, n),
-        gap=between(1.3, 2.0) * scale,
+        # What swells compresses what lies over it: the skin rises by a part of it at most.
+        depth=skin + dermis + tendon + pad + 0.9 * scale + np.maximum(fat + 0.35 * swelling, swelling - 0.3),
+        tilt=np.clip(rng.normal(0, 0.09, n), -0.18, 0.18),
+        gap=np.where(wrist & ~intercarpal, between(0.8, 1.3), between(1.3, 2.0)) * scale,
         proximal_top=between(2.7, 3.2) * scale,
         distal_top=between(1.9, 2.3) * scale,
         proximal_drop=between(1.4, 1.9) * scale,
         distal_drop=between(0.9, 1.4) * scale,
+        roundness=between(1.4, 3.4),
+        second_gap=np.where(intercarpal, between(2.6, 3.6) * scale, NO_BONE_MM),
         neck=np.where(wrist, between(0.2, 0.5), between(0.8, 1.6)) * scale,
         shaft=np.where(wrist, between(1.0, 1.8), between(0.5, 1.0)) * scale,
         notch=np.where(notched, 0.3 * rng.uniform(0.8, 1.3, n), 0.0),
@@ -120,10 +133,12 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         skin=skin,
         dermis=dermis,
         tendon=tendon,
+        pad=pad,
         bow=rng.normal(0, 0.006, n),
         hypertrophy=severity.hypertrophy,
-        reach_proximal=between(0.8, 2.0),
-        reach_distal=between(0.4, 1.0),
+        fullness=fullness,
+        reach_proximal=-0.9 + 3.8 * size + between(-0.2, 0.4),
+        reach_distal=-0.5 + 2.0 * size + between(-0.2, 0.2),
         effusion=np.where(effused, between(0.25, 0.75), 0.0) * scale,
         mimic=np.where(effused, mimic, 0.0),
         synovium_db=rng.normal(-28.5, 1.8, n),
@@ -155,8 +170,8 @@ def contours(joints: Joints, x_mm: Floats) -> Contours:
         gaussian_filter1d(np.minimum(rest, raised), 0.35 / px_mm, axis=-1, mode="nearest") - 0.32 * j["scale"]
     )
     capsule = np.minimum(np.maximum(bottom + 0.22 * j["scale"], 0.0), np.minimum(effusion, cartilage) - 0.05)
-    tendon_bottom = np.minimum(bottom, capsule - 0.08)
-    skin = j["skin"] + j["bow"] * x_mm**2
+    tendon_bottom = np.minimum(bottom, capsule - 0.08) - j["pad"]
+    skin = j["skin"] + 0.6 * j["tilt"] * x_mm + j["bow"] * x_mm**2
     dermis = skin + j["dermis"]
     tendon_top = np.maximum(tendon_bottom - j["tendon"], dermis + 0.1)
     return Contours(
@@ -196,7 +211,8 @@ def _upper(j: dict[str, Floats], hypertrophy: Floats, x: Floats, line: Floats, l
     left, right = _reach(j, hypertrophy)
     middle, half = (left + right) / 2, (right - left) / 2
     arch = 1 - ((x - middle) / half) ** 2
-    top = line - (height + sagitta * arch) * j["scale"]
+    full = np.where(hypertrophy >= 2, j["fullness"], 1.0)
+    top = line - (height + sagitta * arch) * full * j["scale"]
     window = _window(j, hypertrophy, x)
     return np.where(hypertrophy >= 1, np.minimum(lower + (top - lower) * window, lower), lower)
 
@@ -209,7 +225,7 @@ def _reach(j: dict[str, Floats], hypertrophy: Floats) -> tuple[Floats, Floats]:
 
 def _window(j: dict[str, Floats], hypertrophy: Floats, x: Floats) -> Floats:
     left, right = _reach(j, hypertrophy)
-    flank = np.where(hypertrophy >= 2, 0.9, 0.4) * j["scale"]
+    flank = np.where(hypertrophy >= 2, np.minimum(0.9 * j["scale"], 0.22 * (right - left)), 0.4 * j["scale"])
     return _smooth((x - left) / flank) * _smooth((right - x) / flank)
 
 
@@ -220,11 +236,14 @@ def _bone(j: dict[str, Floats], x: Floats) -> tuple[Floats, Floats]:
     outside = j["neck"] * _smooth(before / 6.0) + j["shaft"] * _smooth(behind / 5.0)
     inner = np.where(
         x < 0,
-        j["proximal_drop"] * (np.maximum(-before, 0) / (j["proximal_top"] - half)) ** 2,
-        j["distal_drop"] * (np.maximum(-behind, 0) / (j["distal_top"] - half)) ** 2,
+        j["proximal_drop"] * (np.maximum(-before, 0) / (j["proximal_top"] - half)) ** j["roundness"],
+        j["distal_drop"] * (np.maximum(-behind, 0) / (j["distal_top"] - half)) ** j["roundness"],
     )
     notch = j["notch"] * np.exp(-(((before - j["notch_at"]) / 0.45) ** 2) * 2)
-    return np.where(np.abs(x) < half, NO_BONE_MM, inner + outside + notch), outside
+    beside = np.abs(behind - j["second_gap"])
+    dip = 0.7 * j["distal_drop"] * np.maximum(1 - beside / 1.2, 0) ** 2
+    open_here = (np.abs(x) < half) | (beside < 0.3 * half)
+    return np.where(open_here, NO_BONE_MM, inner + outside + notch + dip), outside
 
 
 def _cartilage(j: dict[str, Floats], x: Floats) -> Floats:

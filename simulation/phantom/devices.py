@@ -7,7 +7,7 @@ random by :func:`random_device`. Pixel lengths hold for a region of interest of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final, Literal, Self
 
 import numpy as np
 
@@ -36,8 +36,9 @@ class Device:
         doppler: colour by direction, or power.
         flow_threshold: least relative speed that is shown.
         colour_noise: expected number of false specks in a Doppler picture.
-        doppler_contrast: contrast of the grey-scale under the Doppler, relative to that without.
-        doppler_blur: width of the point spread in Doppler mode relative to grey-scale mode.
+        doppler_reject_db: echo level below which the grey-scale under the Doppler is black: its gain is turned down.
+        doppler_grey: grey level of the brightest echoes under the Doppler.
+        doppler_blur: width of the point spread across in Doppler mode relative to grey-scale mode: fewer lines.
         box_colour: RGB of the box's outline.
         text_colour: RGB of burned-in text.
         maker: burned into the header.
@@ -55,23 +56,25 @@ class Device:
     doppler: Literal["colour", "power"]
     flow_threshold: float
     colour_noise: float
-    doppler_contrast: float
+    doppler_reject_db: float
+    doppler_grey: float
     doppler_blur: float
     box_colour: tuple[int, int, int]
     text_colour: tuple[int, int, int]
     maker: str
 
-    def grey(self, level_db: Singles, *, contrast: float = 1.0) -> Bytes:
-        """Grey levels of a picture in dB.
+    @property
+    def under_doppler(self) -> Self:
+        """The same machine's grey-scale under the Doppler: low gain, strong compression, fewer lines."""
+        levels = np.array(TONE_DB)
+        part = np.clip((levels - self.doppler_reject_db) / (TONE_DB[-1] - self.doppler_reject_db), 0, 1)
+        tone = self.tone[0] * 0.5 + (self.doppler_grey - self.tone[0] * 0.5) * part**0.5
+        return replace(self, tone=tuple(map(float, tone)), lateral_px=self.lateral_px * self.doppler_blur)
 
-        Args:
-            level_db: any shape.
-            contrast: below 1, levels move towards the middle of the tone curve.
-        """
+    def grey(self, level_db: Singles) -> Bytes:
+        """Grey levels of a picture in dB, of any shape."""
         steps = np.linspace(TONE_DB[0], TONE_DB[-1], _STEPS)
-        curve = np.interp(steps, TONE_DB, self.tone)
-        middle = float(np.interp(-22.0, TONE_DB, self.tone))
-        table = np.clip(middle + (curve - middle) * contrast, 0, 255).round().astype(np.uint8)
+        table = np.interp(steps, TONE_DB, self.tone).round().astype(np.uint8)
         scale = np.float32((_STEPS - 1) / (TONE_DB[-1] - TONE_DB[0]))
         index = np.clip((level_db - np.float32(TONE_DB[0])) * scale, 0, _STEPS - 1)
         return np.asarray(table[index.astype(np.int16)])
@@ -86,12 +89,13 @@ _BASE: Final = Device(
     noise_db=-52.0,
     tone=TONES["logiq-e9"],
     standoff_mm=0.4,
-    proximal_left=0.95,
+    proximal_left=0.85,
     doppler="colour",
     flow_threshold=0.10,
     colour_noise=0.3,
-    doppler_contrast=0.42,
-    doppler_blur=2.7,
+    doppler_reject_db=-7.0,
+    doppler_grey=150.0,
+    doppler_blur=1.5,
     box_colour=(235, 235, 235),
     text_colour=(225, 225, 225),
     maker="LOGIQ E9  ML6-15",
@@ -102,29 +106,29 @@ FITTED: Final = (
     replace(
         _BASE, name="logiq-e9-breast", tone=TONES["logiq-e9-breast"],
         mm_per_px=0.082, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
-        noise_db=-56.0, standoff_mm=1.2, proximal_left=0.05, doppler="power", flow_threshold=0.30,
-        colour_noise=0.1, doppler_contrast=0.36, doppler_blur=2.6, box_colour=(225, 215, 165),
+        noise_db=-56.0, standoff_mm=1.2, proximal_left=0.2, doppler="power", flow_threshold=0.30,
+        colour_noise=0.1, doppler_reject_db=-8.0, doppler_grey=165.0, doppler_blur=1.4, box_colour=(225, 215, 165),
         text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
     ),
     replace(
         _BASE, name="echowave", tone=TONES["echowave"],
         mm_per_px=0.074, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
-        noise_db=-44.0, standoff_mm=0.9, proximal_left=0.93, flow_threshold=0.18, colour_noise=0.45,
-        doppler_contrast=0.38, doppler_blur=2.8, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
+        noise_db=-44.0, standoff_mm=0.9, proximal_left=0.8, flow_threshold=0.18, colour_noise=0.45,
+        doppler_reject_db=-6.0, doppler_grey=120.0, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
         maker="ECHOWAVE II",
     ),
     replace(
         _BASE, name="artus", tone=TONES["artus"],
         mm_per_px=0.060, axial_px=2.7, lateral_px=8.0, attenuation_db=6.0,
-        noise_db=-48.0, standoff_mm=0.2, proximal_left=0.95, doppler="power", flow_threshold=0.40,
-        colour_noise=0.1, doppler_contrast=0.40, doppler_blur=2.7, box_colour=(250, 250, 250),
+        noise_db=-48.0, standoff_mm=0.2, proximal_left=0.85, doppler="power", flow_threshold=0.40,
+        colour_noise=0.1, doppler_reject_db=-7.0, doppler_grey=130.0, doppler_blur=1.5, box_colour=(250, 250, 250),
         text_colour=(200, 210, 255), maker="ArtUs  L15-7",
     ),
     replace(
         _BASE, name="l12-5", tone=TONES["l12-5"],
         mm_per_px=0.090, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
-        noise_db=-46.0, standoff_mm=1.9, proximal_left=0.05, flow_threshold=0.22, colour_noise=0.25,
-        doppler_contrast=0.40, doppler_blur=2.7, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
+        noise_db=-46.0, standoff_mm=1.9, proximal_left=0.2, flow_threshold=0.22, colour_noise=0.25,
+        doppler_reject_db=-6.0, doppler_grey=110.0, doppler_blur=1.3, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
         maker="PHILIPS  L12-5",
     ),
 )  # fmt: skip
@@ -151,8 +155,9 @@ def random_device(rng: np.random.Generator, *, name: str = "unseen") -> Device:
         doppler=mode,
         flow_threshold=rng.uniform(0.10, 0.38),
         colour_noise=rng.uniform(0.05, 0.5),
-        doppler_contrast=rng.uniform(0.35, 0.45),
-        doppler_blur=rng.uniform(2.5, 2.9),
+        doppler_reject_db=rng.uniform(-8.0, -5.5),
+        doppler_grey=rng.uniform(105.0, 170.0),
+        doppler_blur=rng.uniform(1.3, 1.7),
         maker="SONOTEC 7  L14-3",
     )
 
@@ -168,5 +173,5 @@ def jittered(device: Device, rng: np.random.Generator, *, name: str) -> Device:
         tone=tuple(float(v) for v in tone),
         flow_threshold=device.flow_threshold * rng.uniform(0.7, 1.3),
         colour_noise=device.colour_noise * rng.uniform(0.6, 1.5),
-        doppler_contrast=device.doppler_contrast * rng.uniform(0.9, 1.1),
+        doppler_reject_db=device.doppler_reject_db + rng.uniform(-0.7, 0.7),
     )

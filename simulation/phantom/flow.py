@@ -18,6 +18,12 @@ UNDEFINED = (0.47, 0.53)
 SPOTS = ((1, 0), (2, 0), (0, 1), (3, 0), (1, 1), (2, 1), (0, 2))
 """(single, confluent) spots of grade 1, from least to most."""
 PULSATILITY = 0.35
+FRAMES = (2, 5)
+"""From how many frames, at least and at most, an operator keeps the best as a still."""
+OUTSIDE_SHARE = 0.09
+"""Share of joints with flow outside the synovium: it never counts for the grade."""
+FEEDING_SHARE = 0.6
+"""Share of these in which it is a vessel over the joint; in the others it is clutter at the bone."""
 
 
 def draw_speed(rng: np.random.Generator, synovium: Mask, *, vascularity: float, mm_per_px: float) -> Singles:
@@ -46,8 +52,54 @@ def draw_speed(rng: np.random.Generator, synovium: Mask, *, vascularity: float, 
 
 
 def at_phase(speed: Singles, phase: float) -> Singles:
-    """Speeds at a phase of the cardiac cycle, in [0, 1); 0 is systole, which a still picture shows."""
+    """Speeds at a phase of the cardiac cycle, in [0, 1); 0 is systole."""
     return np.asarray(speed * np.float32(1 - PULSATILITY * (1 - np.cos(2 * np.pi * phase))))
+
+
+def still_phases(rng: np.random.Generator, *, joints: int) -> Floats:
+    """Phase of the still of each joint: of a few frames at random phases, the one nearest to systole."""
+    frames = rng.random((joints, FRAMES[1]))
+    late = np.minimum(frames, 1 - frames)
+    late[np.arange(FRAMES[1]) >= rng.integers(FRAMES[0], FRAMES[1] + 1, joints)[:, None]] = 0.5
+    return np.asarray(late.min(axis=1))
+
+
+def draw_outside(
+    rng: np.random.Generator,
+    upper_mm: Floats,
+    lower_mm: Floats,
+    *,
+    depth: int,
+    centre_px: float,
+    mm_per_px: float,
+) -> Singles:
+    """Speed of flow that does not belong to the synovium: a vessel that feeds the joint, or clutter at the bone.
+
+    Args:
+        rng: of the exam.
+        upper_mm: the synovium's upper contour at each column.
+        lower_mm: its lower one, over cartilage and bone.
+        depth: rows of the scan.
+        centre_px: column of the joint's gap.
+        mm_per_px: pixel spacing.
+
+    Returns:
+        Relative speeds ``(depth, width)``, 0 where there is none; what lies in the synovium is for the caller to drop.
+    """
+    there, feeds = rng.random() < OUTSIDE_SHARE, rng.random() < FEEDING_SHARE
+    at, height, length, radius, fastest, bend = rng.random(6)
+    if not there:
+        return np.zeros((depth, len(upper_mm)), np.float32)
+    x = (np.arange(len(upper_mm)) - centre_px) * mm_per_px - (8 * at - 4)
+    half, thick = (
+        (0.5 + 1.3 * length, 0.14 + 0.16 * radius) if feeds else (0.15 + 0.5 * length, 0.12 + 0.12 * radius)
+    )
+    middle = upper_mm - (0.25 + 1.5 * height) + 0.25 * (bend - 0.5) * x if feeds else lower_mm + 0.35 * height
+    along = np.maximum(np.abs(x) - half, 0)
+    across = np.arange(depth)[:, None] * mm_per_px - middle
+    distance = np.hypot(along[None, :], across) / thick
+    speed = (0.45 if feeds else 0.35) + 0.5 * fastest
+    return np.where(distance <= 1, speed * (1 - 0.5 * distance**2), 0).astype(np.float32)
 
 
 def share(vascularity: float, *, area_mm2: float) -> float:

@@ -21,7 +21,7 @@ MANIFEST = (
     "doppler_path", "doppler_roi", "diagnosis", "split",
 )  # fmt: skip
 GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
-TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "effusion", "notch")
+TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "flow_outside", "effusion", "notch")
 MINIMUM_COHORT = 5
 """Patients that a phantom site's policy asks for behind an update, as a hospital's does unless it says otherwise."""
 SITE_TOML = """\
@@ -156,6 +156,7 @@ def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
             int(hypertrophy[i]),
             int(vascularity[i]),
             round(float(exams.colour_fraction[i]), 5),
+            int(exams.flow_outside[i]),
             int(exams.effusion[i]),
             int(exams.notch[i]),
         )

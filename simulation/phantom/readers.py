@@ -12,17 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from simulation.phantom.arrays import Floats
+from simulation.phantom.arrays import Floats, Mask
 from simulation.phantom.section import Exams
 from simulation.phantom.severity import WITHIN, Severity
 
 READERS = 3
-HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.24, 0.50
+HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.26, 0.47
 """Spread of one reading; calibrated to linear kappas of about 0.87 and 0.79 between two readers of a site."""
 SITE_BIAS, READER_BIAS = 0.06, 0.06
 """Spreads of what a site's readers have in common, and of each reader's own habit."""
 FLOW_INFLATION = 0.12
 """Areas of flow are read higher than the strict rule says: grades 2 and 3 at lower colour fractions."""
+OUTSIDE_DOUBT = 0.25
+"""How far flow outside the synovium, which they know not to count, raises the vascularity that readers see."""
 MIMICRY = 0.4
 """How far an effusion that looks like synovium raises the hypertrophy that readers see."""
 
@@ -79,7 +81,12 @@ def read(
         readers: the site's.
         exams: what they look at.
     """
-    seen = _seen(exams.severity, mimicry=exams.mimicry, shown_fraction=exams.shown_fraction)
+    seen = _seen(
+        exams.severity,
+        mimicry=exams.mimicry,
+        shown_fraction=exams.shown_fraction,
+        flow_outside=exams.flow_outside,
+    )
     return _read(rng, readers, seen, noise=(HYPERTROPHY_NOISE, VASCULARITY_NOISE))
 
 
@@ -112,7 +119,7 @@ def read_alone(
     noise.
     """
     none = np.zeros(len(severity))
-    seen = _seen(severity, mimicry=none, shown_fraction=none + 1)
+    seen = _seen(severity, mimicry=none, shown_fraction=none + 1, flow_outside=none > 0)
     return _read(rng, readers, seen, noise=(ORDINARY_NOISE, ORDINARY_NOISE))
 
 
@@ -159,14 +166,17 @@ def _read(
     return np.where(grades_v > 0, np.maximum(grades_h, 1), grades_h), grades_v
 
 
-def _seen(severity: Severity, *, mimicry: Floats, shown_fraction: Floats) -> tuple[Floats, Floats]:
-    """Severity as the pictures show it to everybody: effusions mislead, weak flow is missed."""
+def _seen(
+    severity: Severity, *, mimicry: Floats, shown_fraction: Floats, flow_outside: Mask
+) -> tuple[Floats, Floats]:
+    """Severity as the pictures show it to everybody: effusions and vessels mislead, weak flow is missed."""
     hypertrophy = severity.hypertrophy + MIMICRY * mimicry * (severity.hypertrophy < 2)
     visible = np.sqrt(np.clip(shown_fraction, 0, 1))
     strength = 0.35 + (severity.vascularity - 0.35) * visible
     inflated = strength + FLOW_INFLATION * (severity.vascularity >= 2)
     # Without flow there is nothing to be in two minds about: keep such joints well inside grade 0.
-    return hypertrophy, np.where(severity.vascularity < 1, 0.35, inflated)
+    without = 0.35 + OUTSIDE_DOUBT * flow_outside
+    return hypertrophy, np.where(severity.vascularity < 1, without, inflated)
 
 
 def _grade(seen: Floats) -> NDArray[np.int64]:

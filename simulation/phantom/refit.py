@@ -32,7 +32,7 @@ def centre_levels(device: Device, *, patients: int = PATIENTS) -> Singles:
         view = View.hold(
             rng, draw_joints(rng, draw_patient(rng, joints=len(KINDS)), kinds=KINDS), device, layout
         )
-        levels = echo_levels(rng, view, view.borders(), texture=index, blur=1.0)
+        levels = echo_levels(rng, view, view.borders(), texture=index)
         cut = round(layout.roi * (1 - looks.CROP) / 2)
         for level, mirrored, (x, y, side, _) in zip(levels, view.mirrored, view.regions(rng), strict=True):
             left = layout.width - x - side if mirrored else x

@@ -39,7 +39,7 @@ class Layout:
     @property
     def depth(self) -> int:
         """Height of the scan."""
-        return round(270 * self.zoom)
+        return round(300 * self.zoom)
 
     @property
     def header(self) -> int:
@@ -133,7 +133,7 @@ def annotate(picture: Bytes, device: Device, texts: Texts, layout: Layout, *, do
     draw.text((layout.width * 0.64, 1), device.maker, fill=colour, font=font)
     if texts.annotated:
         draw.text(
-            (layout.width * 0.68, layout.header + layout.depth * 0.74), texts.joint, fill=colour, font=font
+            (layout.width * 0.68, layout.header + layout.depth * 0.66), texts.joint, fill=colour, font=font
         )
     if texts.calipers is not None and not doppler:
         _calipers(draw, texts.calipers, colour)

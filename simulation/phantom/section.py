@@ -60,6 +60,7 @@ class Exams:
         grey_sections: truth of the grey-scale pictures.
         doppler_sections: truth of the Doppler pictures.
         shown_fraction: share of the flow that the machine shows; 1 where there is no flow.
+        flow_outside: whether it shows flow outside the synovium, which does not count.
         effusion: whether there is an effusion.
         notch: whether there is a notch of the metacarpal head.
         mimicry: 0-1, how much the effusion looks like synovium.
@@ -73,6 +74,7 @@ class Exams:
     grey_sections: list[Section]
     doppler_sections: list[Section]
     shown_fraction: Floats
+    flow_outside: Mask
     effusion: Mask
     notch: Mask
     mimicry: Floats
@@ -91,11 +93,12 @@ def make_exams(
     kinds: list[str],
     texts: list[Texts],
     roi_px: int = screen.REFERENCE_PX,
-    phase: float = 0.0,
+    phase: float | None = None,
 ) -> Exams:
     """Make pairs of pictures.
 
-    The same generator and another phase give another frame of the same clip: only the flow differs.
+    The same generator and another phase give another frame of the same clip: only the flow differs. A still is the
+    best of a few frames at random phases, as its operator keeps it.
 
     Args:
         rng: the patient's generator.
@@ -104,18 +107,20 @@ def make_exams(
         kinds: ``MCP``, ``PIP``, ``DIP`` or ``wrist`` for each joint.
         texts: burned into the pictures of each joint.
         roi_px: side of the region of interest; the pictures are a third larger.
-        phase: of the cardiac cycle, in [0, 1); 0 is systole.
+        phase: of the cardiac cycle, in [0, 1); 0 is systole. ``None``: a still for each joint.
     """
     joints = draw_joints(rng, severity, kinds=kinds)
     texture = int(rng.integers(2**31))
     grey_view = View.hold(rng, joints, device, Layout(roi=roi_px))
-    grey, grey_sections = _scan(rng, grey_view, texture=texture, blur=1.0, contrast=1.0)
-    doppler_view = grey_view.again(rng)
-    under, sections = _scan(
-        rng, doppler_view, texture=texture, blur=device.doppler_blur, contrast=device.doppler_contrast
-    )
+    grey, grey_sections = _scan(rng, grey_view, texture=texture)
+    doppler_view = grey_view.for_doppler(rng)
+    under, sections = _scan(rng, doppler_view, texture=texture)
     speeds = _speeds(rng, doppler_view, sections, severity)
-    doppler, shown = _with_flow(rng, doppler_view, under, [flow.at_phase(s, phase) for s in speeds])
+    outside = _outside(rng, doppler_view, sections)
+    stills = flow.still_phases(rng, joints=len(severity))
+    moments = [still if phase is None else phase for still in stills]
+    seen = [flow.at_phase(s + o, p) for s, o, p in zip(speeds, outside, moments, strict=True)]
+    doppler, shown = _with_flow(rng, doppler_view, under, seen)
     return Exams(
         severity=severity,
         grey=_annotated(grey, grey_view, texts, doppler=False),
@@ -128,15 +133,14 @@ def make_exams(
             for section, speed in zip(sections, speeds, strict=True)
         ],
         shown_fraction=np.array([_share(s, v > 0) for s, v in zip(shown, speeds, strict=True)]),
+        flow_outside=np.array([bool((s & (o > 0)).any()) for s, o in zip(shown, outside, strict=True)]),
         effusion=joints.effusion > 0,
         notch=joints.notch > 0,
         mimicry=_mimicry(joints),
     )
 
 
-def echo_levels(
-    rng: np.random.Generator, view: View, borders: Contours, *, texture: int, blur: float
-) -> Singles:
+def echo_levels(rng: np.random.Generator, view: View, borders: Contours, *, texture: int) -> Singles:
     """What the machine receives, in dB before its tone curve: ``(n, lines, depth)``, a line for two columns.
 
     Args:
@@ -144,7 +148,6 @@ def echo_levels(
         view: joints, machine, sizes.
         borders: of the view.
         texture: seed of the tissues' texture, the same for pictures of the same section.
-        blur: width of the point spread relative to grey-scale mode.
     """
     device, depth = view.device, view.layout.depth
     lines = Contours(**{name: getattr(borders, name)[:, ::2] for name in Contours.__slots__})
@@ -152,20 +155,18 @@ def echo_levels(
     level = acoustics.scan(
         rng,
         echoes,
-        axial_px=device.axial_px * blur,
-        lateral_lines=device.lateral_px * blur / 2,
+        axial_px=device.axial_px,
+        lateral_lines=device.lateral_px / 2,
         attenuation_db=device.attenuation_db,
         noise_db=device.noise_db,
     )
     return level + rng.normal(0, GAIN_SPREAD_DB, len(level)).astype(np.float32)[:, None, None]
 
 
-def _scan(
-    rng: np.random.Generator, view: View, *, texture: int, blur: float, contrast: float
-) -> tuple[Bytes, list[Section]]:
+def _scan(rng: np.random.Generator, view: View, *, texture: int) -> tuple[Bytes, list[Section]]:
     borders = view.borders()
-    level = echo_levels(rng, view, borders, texture=texture, blur=blur)
-    picture = screen.frame(screen.convert(view.device.grey(level, contrast=contrast)), view.layout)
+    level = echo_levels(rng, view, borders, texture=texture)
+    picture = screen.frame(screen.convert(view.device.grey(level)), view.layout)
     picture = np.where(view.mirrored[:, None, None], picture[:, :, ::-1], picture)
     return picture, _sections(borders, view)
 
@@ -198,6 +199,23 @@ def _speeds(
         )
         for section, v in zip(sections, severity.vascularity, strict=True)
     ]
+
+
+def _outside(rng: np.random.Generator, view: View, sections: list[Section]) -> list[Singles]:
+    """Speeds outside the synovium of each joint: of most none."""
+    mm, header = view.device.mm_per_px, view.layout.header
+    found = []
+    for section, centre in zip(sections, view.shown_centre_px, strict=True):
+        drawn = flow.draw_outside(
+            rng,
+            section.upper_mm,
+            section.lower_mm,
+            depth=view.layout.depth,
+            centre_px=float(centre),
+            mm_per_px=mm,
+        )
+        found.append(np.where(section.synovium[header:], np.float32(0), drawn))
+    return found
 
 
 def _with_flow(

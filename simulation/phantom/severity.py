@@ -21,8 +21,9 @@ VASCULARITY_MIX = (0.45, 0.20, 0.19, 0.16)
 """Share of vascularity 0-3 among joints with hypertrophy: about half have none."""
 PATIENT_SHARE = 0.35
 """Share of the variance of severity that a patient's joints have in common."""
-COUPLING = 0.45
-"""Correlation between the hypertrophy and the vascularity of a joint."""
+COUPLING = 0.62
+"""Correlation of a joint's latent disease and flow: about 0.4 is left of it between the grades of joints with
+hypertrophy."""
 WITHIN = 0.70
 """Severities lie within this share of a grade: what is exactly on a border has no true grade."""
 EFFUSION_SHARE = 0.24

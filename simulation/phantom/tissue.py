@@ -21,9 +21,9 @@ TISSUES: Final = (
     ("gel", -52.0, 0.2, 0.0),
     ("skin line", 0.0, 0.3, 0.7),
     ("dermis", -7.0, 0.5, 0.1),
-    ("subcutis", -17.0, 1.2, 0.0),
+    ("subcutis", -21.0, 1.3, 0.0),
     ("paratenon", -3.0, 0.6, 0.6),
-    ("tendon", -10.5, 1.0, 0.25),
+    ("tendon", -9.0, 1.0, 0.25),
     ("loose tissue", -13.0, 0.8, 0.1),
     ("capsule", -2.0, 0.5, 0.6),
     ("fat pad", -11.0, 0.7, 0.0),
@@ -36,6 +36,8 @@ TENDON, FAT_PAD, EFFUSION, SYNOVIUM, BONE = 5, 8, 9, 10, 12
 BONE_DB, BONE_DECAY_MM, SHADOW_DB = 9.0, 0.16, -44.0
 GAP_DB = -34.0
 """Between the bones, below the recess."""
+ANISOTROPY_DB, ANISOTROPY_SLOPE = 14.0, 0.22
+"""How much darker a tendon gets that the beam does not meet at a right angle, and about where."""
 TILE_LINES, TILE_DEPTH = 512, 512
 
 
@@ -62,9 +64,10 @@ def paint(
     """
     n, lines = borders.skin.shape
     labels = _labels(borders, depth=depth, mm_per_px=mm_per_px)
-    table = np.tile(np.array([level for _, level, _, _ in TISSUES], np.float32), (n, 1))
-    table[:, EFFUSION], table[:, SYNOVIUM] = joints.effusion_db, joints.synovium_db
-    offsets = (np.arange(n, dtype=np.int32) * len(TISSUES))[:, None, None]
+    table = np.tile(np.array([level for _, level, _, _ in TISSUES], np.float32), (n, lines, 1))
+    table[..., EFFUSION], table[..., SYNOVIUM] = joints.effusion_db[:, None], joints.synovium_db[:, None]
+    table[..., TENDON] -= _anisotropy_db(borders, mm_per_px=mm_per_px)
+    offsets = (np.arange(n * lines, dtype=np.int32) * len(TISSUES)).reshape(n, lines, 1)
     level = table.ravel()[labels + offsets]
     level += _texture(borders, labels, texture, mm_per_px=mm_per_px)
     level += _along(rng, (n, lines), length=6, spread=1.2)[..., None]
@@ -72,6 +75,11 @@ def paint(
     amplitude = np.exp(level * np.float32(np.log(10) / 20))
     share = np.array([share for _, _, _, share in TISSUES], np.float32)[labels]
     return Echoes(diffuse=amplitude * (1 - share), coherent=amplitude * share)
+
+
+def _anisotropy_db(borders: Contours, *, mm_per_px: float) -> Singles:
+    slope = np.gradient(borders.tendon_bottom, axis=-1) / (2 * mm_per_px)
+    return np.asarray(ANISOTROPY_DB * (1 - np.exp(-((slope / ANISOTROPY_SLOPE) ** 2))), np.float32)
 
 
 def _labels(
@@ -144,7 +152,7 @@ def _tiles(mm_per_px: float) -> tuple[Singles, Singles]:
     """Fixed textures in dB, each doubled along the depth so that no index wraps; flat, lines first."""
     rng = stream(0, "tiles")
     line_mm = 2 * mm_per_px
-    fibres = 4.5 * _smooth_noise(rng, 2.2 / line_mm, 0.055 / mm_per_px)
+    fibres = 5.5 * _smooth_noise(rng, 4.5 / line_mm, 0.06 / mm_per_px)
     lobules = 3.0 * _smooth_noise(rng, 0.45 / line_mm, 0.16 / mm_per_px)
     septa = 7.0 * np.exp(-((_smooth_noise(rng, 1.6 / line_mm, 0.22 / mm_per_px) / 0.12) ** 2))
     return _flat(fibres), _flat(lobules + septa - 1.5)

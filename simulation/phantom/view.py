@@ -12,8 +12,10 @@ from simulation.phantom.arrays import Floats, Mask
 from simulation.phantom.devices import Device
 from simulation.phantom.screen import Box, Layout
 
-JOINT_AT = 0.49
-"""Where the joint line is in the region of interest, as a share of its height."""
+JOINT_AT = (0.32, 0.66)
+"""Where the joint line may be in the region of interest, as a share of its height."""
+SHIFT_MM = (0.2, 0.5)
+"""How far along the joint the section of the Doppler picture lies from that of the grey-scale."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +28,7 @@ class View:
         layout: sizes of the picture.
         centre_px: column of the joint's gap, before mirroring, ``(n,)``.
         mirrored: whether the proximal end is on the right.
+        joint_at: where the joint line is in the region of interest, as a share of its height.
     """
 
     joints: Joints
@@ -33,30 +36,40 @@ class View:
     layout: Layout
     centre_px: Floats
     mirrored: Mask
+    joint_at: Floats
 
     @classmethod
     def hold(cls, rng: np.random.Generator, joints: Joints, device: Device, layout: Layout) -> Self:
         """Put the probe on the joints, with gel between."""
         n, device = len(joints), _rescaled(device, layout)
+        joint_at = rng.uniform(*JOINT_AT, n)
         return cls(
-            joints=_under_gel(joints, device, layout),
+            joints=_under_gel(joints, device, layout, joint_at),
             device=device,
             layout=layout,
             centre_px=layout.width / 2 + rng.uniform(-9, 9, n) * layout.zoom,
             mirrored=rng.random(n) >= device.proximal_left,
+            joint_at=joint_at,
         )
 
-    def again(self, rng: np.random.Generator) -> Self:
-        """The same section a moment later: nearly, not exactly, the same view."""
+    def for_doppler(self, rng: np.random.Generator) -> Self:
+        """A moment later, in Doppler mode: a section beside the first, along and across, of the same grades."""
         n, joints = len(self.joints), self.joints
-        lift, shift_mm = rng.normal(0, 0.12, n), rng.normal(0, 0.25, n)
+        lift, shift_mm = rng.normal(0, 0.12, n), rng.uniform(*SHIFT_MM, n) * rng.choice([-1.0, 1.0], n)
+        beside = 1 + rng.normal(0, 0.04, (3, n))
         moved = replace(
             joints,
             depth=joints.depth + lift,
             skin=joints.skin + np.maximum(lift, 0),
             tilt=joints.tilt + rng.normal(0, 0.02, n),
+            fullness=joints.fullness * beside[0],
+            proximal_drop=joints.proximal_drop * beside[1],
+            distal_drop=joints.distal_drop * beside[2],
+            reach_proximal=joints.reach_proximal + rng.normal(0, 0.15, n),
+            reach_distal=joints.reach_distal + rng.normal(0, 0.1, n),
         )
-        return replace(self, joints=moved, centre_px=self.centre_px - shift_mm / self.device.mm_per_px)
+        centre_px = self.centre_px - shift_mm / self.device.mm_per_px
+        return replace(self, joints=moved, device=self.device.under_doppler, centre_px=centre_px)
 
     def borders(self) -> Contours:
         """The tissues' borders at each column, before mirroring."""
@@ -82,7 +95,7 @@ class View:
         layout, side = self.layout, self.layout.roi
         jitter = rng.uniform(-0.03, 0.03, (2, len(self.joints))) * side
         left = self.shown_centre_px - side / 2 + jitter[0]
-        top = layout.header + self.joints.depth / self.device.mm_per_px - JOINT_AT * side + jitter[1]
+        top = layout.header + self.joints.depth / self.device.mm_per_px - self.joint_at * side + jitter[1]
         left = np.clip(left.round(), 0, layout.width - side).astype(int)
         top = np.clip(top.round(), layout.header, layout.header + layout.depth - side).astype(int)
         return [(int(x), int(y), side, side) for x, y in zip(left, top, strict=True)]
@@ -98,8 +111,8 @@ def _rescaled(device: Device, layout: Layout) -> Device:
     )
 
 
-def _under_gel(joints: Joints, device: Device, layout: Layout) -> Joints:
-    """Put gel over the skin: the usual amount, or enough to bring the joint to the region's middle."""
-    least = (JOINT_AT + 0.02) * layout.roi * device.mm_per_px
+def _under_gel(joints: Joints, device: Device, layout: Layout, joint_at: Floats) -> Joints:
+    """Put gel over the skin: the usual amount, or enough for the joint to come where the region has it."""
+    least = (joint_at + 0.02) * layout.roi * device.mm_per_px
     gel = np.maximum(device.standoff_mm, least - joints.depth)
     return replace(joints, skin=joints.skin + gel, depth=joints.depth + gel)

@@ -35,6 +35,8 @@ from tests.site_folders import make_site_folder
 __all__ = ["folders"]
 ALGORITHMS = {
     "fedavg": "",
+    "kept": 'optimiser_state = "kept"',
+    "fedavgm": 'algorithm = "fedavgm"',
     "fedprox": 'algorithm = "fedprox"\nproximal_mu = 0.5',
     "scaffold": 'algorithm = "scaffold"',
     "fedbn": 'algorithm = "fedbn"',
@@ -43,7 +45,7 @@ ALGORITHMS = {
     "median": 'rule = "median"',
     "own": 'algorithm = "tests.federation.own_algorithm:Halved"',
 }
-STATEFUL = ("scaffold", "fedbn")
+STATEFUL = ("kept", "scaffold", "fedbn")
 
 
 def of(name: str, *, rounds: int = 3, text: str = "") -> Settings:

@@ -79,16 +79,17 @@ def _cut(
     region, x, y = _region(picture, (left, top, right, bottom))
     box = (left - x, top - y, right - x, bottom - y)
 
-    def resized(part: Image.Image) -> UInt8[np.ndarray, ...]:
-        return np.asarray(part.resize((side, side), Image.Resampling.BILINEAR, box=box))
+    def resized(
+        part: Image.Image, how: Image.Resampling = Image.Resampling.BILINEAR
+    ) -> UInt8[np.ndarray, ...]:
+        return np.asarray(part.resize((side, side), how, box=box))
 
     if image.kind == "grey":
         return resized(region)[None]
     if image.kind == "colour":
         return np.moveaxis(resized(region), 2, 0)
     mask = flow_mask(np.asarray(region), saturation=image.mask_saturation)
-    binary = np.where(resized(Image.fromarray(mask)) > 127, np.uint8(255), np.uint8(0))
-    return np.stack([resized(region.convert("L")), binary])
+    return np.stack([resized(region.convert("L")), resized(Image.fromarray(mask), Image.Resampling.BOX)])
 
 
 def _region(picture: Image.Image, box: tuple[float, float, float, float]) -> tuple[Image.Image, int, int]:

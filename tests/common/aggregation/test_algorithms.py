@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pytest
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from common.aggregation.adaptive import Adaptive
 from common.aggregation.algorithms import algorithm
+from common.aggregation.fedavgm import FedAvgM
 from common.aggregation.fedbn import NORMS, FedBN
 from common.aggregation.federated import (
+    OPTIMISER,
     UPDATE,
     WEIGHTS,
     FedAvg,
@@ -32,7 +34,7 @@ from common.networks import build
 from common.networks.layout import layout_of, norm_positions
 from common.settings import FederationSettings, NetworkSettings
 from common.training.data import ExamTensors
-from common.training.local import LocalUpdate
+from common.training.local import LocalUpdate, train_network
 from common.training.local_settings import LocalSettings
 from tests.exam_tensors import FUSION, SINGLE, local_settings, make_exams
 
@@ -87,16 +89,23 @@ def last(
     return list(rounds(federated, settings, data=data, count=count))[-1]
 
 
-@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedbn", "fedadam", "fedyogi"])
-def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name: str) -> None:
+@pytest.mark.parametrize("optimiser_state", ["fresh", "kept"])
+@pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "fedbn", "fedavgm", "fedadam", "fedyogi"])
+def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(
+    name: str, optimiser_state: Literal["fresh", "kept"]
+) -> None:
     mu = {"proximal_mu": 0.1} if name == "fedprox" else {}
-    federated = algorithm(FederationSettings(algorithm=name, **mu))
+    federated = algorithm(FederationSettings(algorithm=name, optimiser_state=optimiser_state, **mu))
     assert isinstance(federated, FederatedAlgorithm)
     settings = local_settings(SINGLE)
     received, state, kept, answers = last(federated, settings, count=2)
     assert set(state.arrays) == {WEIGHTS, *federated.kept}
     assert set(received) == {WEIGHTS, *federated.sent}
-    assert bool(kept[0]) == federated.keeps_state
+    assert (
+        bool(kept[0]) == federated.keeps_state == (optimiser_state == "kept" or name in ("scaffold", "fedbn"))
+    )
+    of_optimiser = {key.removeprefix(OPTIMISER) for key in kept[0] if key.startswith(OPTIMISER)}
+    assert of_optimiser == ({"step", "exp_avg", "exp_avg_sq"} if optimiser_state == "kept" else set())
     trained = build.layout(SINGLE, settings.network).trained_size
     assert all(state.arrays[name].shape == (trained,) for name in federated.kept)
     for answer, _ in answers:
@@ -105,12 +114,57 @@ def test_each_is_an_algorithm_that_says_what_it_keeps_and_sends(name: str) -> No
 
 def test_what_was_received_and_kept_is_not_changed() -> None:
     settings = local_settings(SINGLE)
-    for federated in (Scaffold(), FedBN(), FedProx(mu=1.0)):
+    for federated in (Scaffold(), FedBN(keeps_optimiser=True), FedProx(mu=1.0, keeps_optimiser=True)):
         received, _, kept, _ = next(rounds(federated, settings, count=2))
         given = {**received, **kept[0]}
         before = {k: v.clone() for k, v in given.items()}
         federated.local_update(received, kept[0], DATA[0], settings, 2, 5)
         assert all(torch.equal(v, before[k]) for k, v in given.items())
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_rounds_of_a_kept_optimiser_at_one_site_are_one_long_round(optimiser: str) -> None:
+    """On full batches nothing else tells two rounds of four steps from one of eight."""
+    momentum = {"momentum": 0.9} if optimiser == "sgd" else {}
+    same = {**SGD, **momentum, "optimiser": optimiser, "learning_rate": 0.01, "schedule": "rating"}
+    short, long = (
+        replace(local_settings(SINGLE, **{**same, "local_steps": steps}), rounds=rounds)
+        for rounds, steps in ((2, 4), (1, 8))
+    )
+
+    def end(federated: FederatedAlgorithm, settings: LocalSettings) -> np.ndarray:
+        return last(federated, settings, data=DATA[:1], count=settings.rounds)[1].weights
+
+    whole = end(FedAvg(), long)
+    np.testing.assert_allclose(end(FedAvg(keeps_optimiser=True), short), whole, atol=1e-5)
+    assert np.abs(end(FedAvg(), short) - whole).max() > 1e-3  # what starts afresh goes elsewhere
+
+
+@pytest.mark.parametrize(("eta", "beta"), [(1.0, 0.0), (0.7, 0.9), (0.3, 0.5)])
+def test_fedavgm_is_torchs_sgd_with_nesterovs_momentum(eta: float, beta: float) -> None:
+    rng = np.random.default_rng(3)
+    layout = layout_of(torch.nn.BatchNorm1d(4))
+    start = rng.normal(size=layout.size).astype(np.float32)
+    federated = FedAvgM(learning_rate=eta, momentum=beta)
+    state = federated.init(start, layout)
+    weights = torch.nn.Parameter(torch.from_numpy(start[: layout.trained_size].copy()))
+    optimiser = torch.optim.SGD([weights], lr=eta, momentum=beta, nesterov=beta > 0)
+    for _ in range(5):
+        update = rng.normal(size=layout.size).astype(np.float32)
+        buffers = state.weights[layout.trained_size :] + update[layout.trained_size :]
+        state = federated.aggregate(state, {UPDATE: update}, participation=1.0)
+        weights.grad = -torch.from_numpy(update[: layout.trained_size])
+        optimiser.step()
+        np.testing.assert_array_equal(state.weights[layout.trained_size :], buffers)
+        np.testing.assert_allclose(
+            state.weights[: layout.trained_size], weights.detach().numpy(), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_what_an_optimiser_of_another_network_was_left_with_is_refused() -> None:
+    settings = local_settings(SINGLE)
+    with pytest.raises(UpdateError, match="values of each of the optimiser's"):
+        train_network(start(settings), {"exp_avg": torch.ones(3)}, DATA[0], settings, 1, 7)
 
 
 def test_a_new_control_variate_is_the_papers_option_two() -> None:

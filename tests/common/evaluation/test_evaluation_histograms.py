@@ -2,10 +2,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike
 from sklearn.metrics import roc_auc_score
 
 from common.errors import DataError, UpdateError
+from common.evaluation import agreement, roc
 from common.evaluation.histograms import BINS, ScoreHistograms
+from common.section import Criterion
 
 
 def drawn(seed: int, exams: int = 60) -> tuple[np.ndarray, np.ndarray]:
@@ -37,14 +40,17 @@ def test_histograms_of_parts_add_up_to_the_whole(seed: int) -> None:
 def test_threshold_is_the_best_edge_and_means_at_least(seed: int) -> None:
     scores, labels = drawn(seed)
     histograms = ScoreHistograms.from_scores(scores, labels)
-    positives, negatives = labels.sum(), (1 - labels).sum()
-
-    def youden(k: int) -> int:
-        bit = scores >= k / BINS
-        return int((bit & (labels == 1)).sum() * negatives - (bit & (labels == 0)).sum() * positives)
-
-    best = max(range(1, BINS), key=lambda k: (youden(k), -abs(k - BINS // 2), -k))
-    assert histograms.youden_threshold() == best / BINS
+    bits = scores[None, :] >= np.arange(1, BINS)[:, None] / BINS
+    confusions = np.array([[[(bit & (labels == y)).sum() for bit in (~b, b)] for y in (0, 1)] for b in bits])
+    measures: dict[Criterion, ArrayLike] = {
+        "youden": roc.youden(confusions, cut=0),
+        "accuracy": agreement.accuracy(confusions),
+        "kappa": agreement.kappa(confusions),
+    }
+    for criterion, values in measures.items():
+        found = np.round(np.asarray(values), 9)
+        best = max(range(1, BINS), key=lambda k: (found[k - 1], -abs(k - BINS // 2), -k))
+        assert histograms.threshold(criterion) == best / BINS
 
 
 def test_scores_at_an_edge_and_at_one() -> None:
@@ -54,16 +60,16 @@ def test_scores_at_an_edge_and_at_one() -> None:
 
 
 def test_separated_classes_take_the_edge_nearest_to_one_half() -> None:
-    assert ScoreHistograms.from_scores([0.1, 0.9], [0, 1]).youden_threshold() == 0.5
-    assert ScoreHistograms.from_scores([0.1, 0.25], [0, 1]).youden_threshold() == 0.25
-    assert ScoreHistograms.from_scores([0.75, 0.9], [0, 1]).youden_threshold() == 0.75 + 1 / BINS
+    assert ScoreHistograms.from_scores([0.1, 0.9], [0, 1]).threshold("youden") == 0.5
+    assert ScoreHistograms.from_scores([0.1, 0.25], [0, 1]).threshold("youden") == 0.25
+    assert ScoreHistograms.from_scores([0.75, 0.9], [0, 1]).threshold("youden") == 0.75 + 1 / BINS
 
 
 @pytest.mark.parametrize(("scores", "labels"), [([], []), ([0.2, 0.9], [1, 1]), ([0.3], [0])])
 def test_a_missing_class_gives_no_auc_and_one_half(scores: list[float], labels: list[int]) -> None:
     histograms = ScoreHistograms.from_scores(np.array(scores), np.array(labels, dtype=int))
     assert np.isnan(histograms.auc())
-    assert histograms.youden_threshold() == 0.5
+    assert histograms.threshold("youden") == 0.5
 
 
 def test_boolean_labels_and_float32_scores() -> None:

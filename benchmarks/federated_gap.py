@@ -1,0 +1,250 @@
+"""How far federated training trails pooled training, and what mends it: many arms on the same phantom sites.
+
+    python benchmarks/federated_gap.py OUT --scenarios devices --seeds 1,2 --arms fedavg,kept,pooled --models 1
+
+Every arm is ``configs/quickstart.toml`` with some settings replaced, on a cohort of the seed: equal networks, steps
+and exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is kept:
+``OUT/<arm>.parquet`` keeps each exam's truth and answer. What is printed last is a table of means over seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from common import settings as configuration
+from common.evaluation import bootstrap
+from common.evaluation.agreement import accuracy, kappa
+from common.machine import network_files
+from common.settings import Settings
+from simulation.cohorts import cohort, pooled
+from simulation.cohorts.cohort import Cohort
+from simulation.engine import engines
+from simulation.engine.grid import Workers
+from simulation.evaluation.predict import predictions
+from simulation.runs.simulate import baseline_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+KEPT = "federation.optimiser_state=kept"
+SCENARIOS = {
+    "devices": (),
+    "alike": ("cohort.phantom.shift.devices=one",),
+    "severity": ("cohort.phantom.shift.devices=one", "cohort.phantom.shift.severity=1.0"),
+    "sizes": ("cohort.phantom.shift.devices=one", "cohort.phantom.shift.largest=6"),
+}
+
+
+def outer(rate: float, momentum: float) -> tuple[str, ...]:
+    return (
+        "federation.algorithm=fedavgm",
+        f"federation.server_learning_rate={rate}",
+        f"federation.beta1={momentum}",
+    )
+
+
+def steps(local: int) -> tuple[str, ...]:
+    """As many steps in all, in rounds of another length."""
+    return (
+        f"training.local_steps={local}",
+        f"federation.rounds={200 // local}",
+        f"rating.head.rounds={80 // local}",
+    )
+
+
+def rate(factor: float) -> tuple[str, ...]:
+    return (f"training.learning_rate={4e-3 * factor:g}", f"rating.head.learning_rate={2e-3 * factor:g}")
+
+
+def sgd(learning_rate: float) -> tuple[str, ...]:
+    return (
+        "training.optimiser=sgd",
+        "training.momentum=0.9",
+        f"training.learning_rate={learning_rate}",
+        f"rating.head.learning_rate={learning_rate / 2}",
+    )
+
+
+ARMS: Mapping[str, tuple[str, ...]] = {
+    "fedavg": (),
+    "kept": (KEPT,),
+    "averaged": ("federation.algorithm=averaged_moments:algorithm",),
+    "fedavg-x2": rate(2),
+    "kept-x0.5": (KEPT, *rate(0.5)),
+    "kept-x2": (KEPT, *rate(2)),
+    "kept-5": (KEPT, *steps(5)),
+    "kept-20": (KEPT, *steps(20)),
+    "kept-40": (KEPT, *steps(40)),
+    "kept-constant": (KEPT, "training.schedule=constant"),
+    "sgd-0.03": (KEPT, *sgd(0.03)),
+    "sgd-0.1": (KEPT, *sgd(0.1)),
+    "diloco-0.7-0.9": (KEPT, *outer(0.7, 0.9)),
+    "diloco-0.7-0.5": (KEPT, *outer(0.7, 0.5)),
+    "diloco-1-0.3": (KEPT, *outer(1.0, 0.3)),
+    "diloco-1-0.5": (KEPT, *outer(1.0, 0.5)),
+    "diloco-1.3-0": (KEPT, *outer(1.3, 0.0)),
+    "fedavgm-1-0.5": outer(1.0, 0.5),
+    "fedadam": ("federation.algorithm=fedadam", "federation.server_learning_rate=0.003"),
+    "kept-bn": (KEPT, "federation.algorithm=fedbn"),
+    "kept-prox": (KEPT, "federation.algorithm=fedprox", "federation.proximal_mu=0.01"),
+    "kept-accuracy": (KEPT, "federation.threshold=accuracy"),
+    "kept-kappa": (KEPT, "federation.threshold=kappa"),
+    "pooled-accuracy": (KEPT, "federation.threshold=accuracy"),
+    "pooled": (KEPT,),
+    "pooled-fresh": (),
+    "pooled-x0.5": (KEPT, *rate(0.5)),
+    "pooled-x2": (KEPT, *rate(2)),
+    "pooled-constant": (KEPT, "training.schedule=constant"),
+    "pooled-small": (KEPT, "training.batch_size=7"),
+    "alone": (KEPT,),
+    "alone-fresh": (),
+}
+"""Arms named ``pooled`` train on all sites' exams as one site, those named ``alone`` each site by itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """One arm on one cohort."""
+
+    scenario: str
+    seed: int
+    models: int
+    rounds: int
+    arm: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.scenario}-{self.seed}-{self.models}-{self.rounds}-{self.arm}"
+
+
+def settings_of(case: Case, overrides: Sequence[str]) -> Settings:
+    given = (
+        f"seed={case.seed}",
+        f"rating.models={case.models}",
+        f"federation.rounds={case.rounds}",
+        f"rating.head.rounds={round(0.4 * case.rounds)}",
+        "evaluate.heatmaps=0",
+        *SCENARIOS[case.scenario],
+        *ARMS[case.arm],
+        *overrides,
+    )
+    return configuration.load(ROOT / "configs" / "quickstart.toml", overrides=given)
+
+
+def sites(settings: Settings, out: Path) -> Cohort:
+    assert settings.cohort is not None and settings.cohort.phantom is not None
+    phantom = settings.cohort.phantom
+    shifts = phantom.shift.model_dump_json().encode().hex()[-16:]
+    return cohort.ensure(phantom, seed=settings.seed, out=out / "cohorts" / f"{settings.seed}-{shifts}")
+
+
+def run(case: Case, out: Path, overrides: Sequence[str]) -> None:
+    settings = settings_of(case, overrides)
+    there = sites(settings, out)
+    training = [site for site in there.sites if site.trains]
+    if case.arm.startswith("pooled"):
+        batch = settings.training.model_copy(
+            update={"batch_size": settings.training.batch_size * len(training)}
+        )
+        settings = baseline_settings(settings).model_copy(update={"training": batch})
+        systems = {"all": [pooled.site(out / "cohorts" / f"{there.folder.name}-pooled", training, settings)]}
+    elif case.arm.startswith("alone"):
+        systems = {site.name: [site.folder] for site in training}
+    else:
+        systems = {"all": [site.folder for site in training]}
+    devices = engines.devices(settings.compute)
+    frames, started, busy = [], time.monotonic(), time.process_time()
+    with Workers(devices, threads=1) as workers:
+        for name, folders in systems.items():
+            folder = out / "runs" / case.name / name
+            shutil.rmtree(folder, ignore_errors=True)
+            engines.run_campaign(
+                settings, folders, folder=folder, observer=lambda event: None, workers=workers
+            )
+            trained = list(network_files.load_all(folder / "networks"))
+            frames.append(predictions(trained, there, settings, devices=devices).assign(system=name))
+            shutil.rmtree(folder)
+    keep = pd.concat(frames, ignore_index=True)
+    columns = [c for c in keep if c.startswith(("truth_", "decision_", "vote_"))]
+    keep = keep[["system", "site", "patient_id", "exam_id", "trained_site", *columns]].assign(
+        seconds=time.monotonic() - started, cpu=time.process_time() - busy
+    )
+    keep.to_parquet(out / f"{case.name}.parquet", index=False)
+
+
+def grades(frame: pd.DataFrame, source: str) -> np.ndarray:
+    return frame[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1).to_numpy()
+
+
+def figures(frame: pd.DataFrame) -> dict[str, float]:
+    """Combined accuracy and linear kappa: of all seen sites' patients, of each site's own, on the unseen machine."""
+    found = {"cpu": float(frame["cpu"].iloc[0])}
+    seen = frame["trained_site"].astype(bool)
+    own = seen & ((frame["system"] == frame["site"]) | (frame["system"] == "all"))
+    parts = {"seen": frame[seen], "unseen": frame[~seen]}
+    for name, part in parts.items():
+        if len(part):
+            confusion = _confusion(part)
+            found |= {
+                f"{name} accuracy": float(accuracy(confusion)),
+                f"{name} kappa": float(kappa(confusion, weights="linear")),
+            }
+    by_site = frame[own].groupby("site")
+    found["own accuracy"] = float(np.mean([accuracy(_confusion(part)) for _, part in by_site]))
+    for score in ("hypertrophy", "vascularity"):
+        right = frame[seen][f"truth_{score}"] == frame[seen][f"decision_{score}"]
+        found[f"{score} accuracy"] = float(right.mean())
+    return found
+
+
+def _confusion(frame: pd.DataFrame) -> np.ndarray:
+    patients = np.zeros(len(frame), dtype=np.int64)
+    return bootstrap.patient_confusions(
+        grades(frame, "truth"), grades(frame, "decision"), patients, grades=4, patients=1
+    )[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--scenarios", default="devices")
+    parser.add_argument("--seeds", default="1,2")
+    parser.add_argument("--arms", default="fedavg,kept,pooled")
+    parser.add_argument("--models", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--set", action="append", default=[])
+    given = parser.parse_args()
+    out = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    os.chdir(out)
+    rows = []
+    for scenario in given.scenarios.split(","):
+        for seed in map(int, given.seeds.split(",")):
+            for arm in given.arms.split(","):
+                case = Case(scenario=scenario, seed=seed, models=given.models, rounds=given.rounds, arm=arm)
+                path = out / f"{case.name}.parquet"
+                if not path.exists():
+                    run(case, out, given.set)
+                found = figures(pd.read_parquet(path))
+                rows.append({"scenario": scenario, "arm": arm, "seed": seed, **found})
+                print(
+                    case.name,
+                    *(f"{k} {v:.3f}" if v < 10 else f"{k} {v:.0f}" for k, v in found.items()),
+                    flush=True,
+                )
+    means = pd.DataFrame(rows).drop(columns="seed").groupby(["scenario", "arm"], sort=False).mean()
+    print(means.round(3).to_string())
+
+
+if __name__ == "__main__":
+    main()
