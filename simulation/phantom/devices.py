@@ -108,7 +108,7 @@ FITTED: Final = (
         mm_per_px=0.082, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
         noise_db=-56.0, standoff_mm=1.2, proximal_left=0.2, doppler="power", flow_threshold=0.30,
         colour_noise=0.1, doppler_reject_db=-8.0, doppler_grey=165.0, doppler_blur=1.4, box_colour=(225, 215, 165),
-        text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
+        text_colour=(240, 224, 156), maker="LOGIQ E9  BREAST",
     ),
     replace(
         _BASE, name="echowave", tone=TONES["echowave"],
