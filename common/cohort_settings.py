@@ -37,6 +37,8 @@ class PhantomSettings(Section):
     patients: Positive = 40
     """Patients per site."""
     exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
+    ungraded_per_graded: Annotated[int, Field(ge=0, le=20)] = 0
+    """Further exams that nobody graded, for each graded one: of patients of their own, all of whom train."""
     held_out: Share = 0.5
     unseen_device: bool = True
     """Add one site, on a device of its own, that is never trained on."""
@@ -52,10 +54,12 @@ class PhantomSettings(Section):
 
     @model_serializer(mode="wrap")
     def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """A cohort without shifts or budget is named and described as it was before there were any."""
+        """A cohort without shifts, budget or ungraded exams is described as it was before there were any."""
         fields: dict[str, Any] = handler(self)
         if self.maximum_epsilon is None:
             fields.pop("maximum_epsilon", None)
+        if self.ungraded_per_graded == 0:
+            fields.pop("ungraded_per_graded", None)
         if self.shift == ShiftSettings():
             fields.pop("shift", None)
         return fields

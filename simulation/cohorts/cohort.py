@@ -87,7 +87,7 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
             seed=seed,
             settings=settings,
             site=name,
-            trains=name != "unseen" or settings.unseen_trains,
+            trains=_trains(settings, name),
             index=index,
             device=device,
             folder=folders[name],
@@ -95,8 +95,17 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
         )
         for name, device in devices(settings, seed=seed).items()
         if name in folders
-        for index in range(shifts[name].patients)
+        for index in range(_patients(settings, shifts[name], trains=_trains(settings, name)))
     ]
+
+
+def _trains(settings: PhantomSettings, name: str) -> bool:
+    return name != "unseen" or settings.unseen_trains
+
+
+def _patients(settings: PhantomSettings, shift: SiteShift, *, trains: bool) -> int:
+    """How many a site has: the graded ones, and where it trains the ungraded after them."""
+    return shift.patients * (1 + settings.ungraded_per_graded * trains)
 
 
 def make(
@@ -322,7 +331,7 @@ def _write_cohort(
     for name, parts in tables.items():
         write_site(folder / name, name, parts, maximum_epsilon=settings.maximum_epsilon)
     sites = [
-        {"name": name, "device": device.name, "trains": name != "unseen" or settings.unseen_trains}
+        {"name": name, "device": device.name, "trains": _trains(settings, name)}
         for name, device in chosen.items()
     ]
     text = json.dumps(_identity(settings, seed) | {"sites": sites}, indent=2)

@@ -108,7 +108,7 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
     mimic = np.where(
         severity.hypertrophy < 1, rng.choice([1.0, 2.0, 3.0], n, p=[0.4, 0.3, 0.3]) + rng.random(n), 0
     )
-    fullness = 0.5 + 0.7 * size + between(-0.1, 0.1)
+    fullness = 0.48 + 0.75 * size + between(-0.1, 0.1)
     swollen = np.maximum(_swelling(severity.hypertrophy), np.where(effused, _swelling(mimic), 0.0))
     swelling = swollen * fullness * scale
     notched = (rng.random(n) < NOTCH_SHARE) & ~wrist

@@ -108,13 +108,14 @@ FITTED: Final = (
         mm_per_px=0.082, axial_px=4.0, lateral_px=7.5, attenuation_db=2.0,
         noise_db=-56.0, standoff_mm=1.2, proximal_left=0.2, doppler="power", flow_threshold=0.30,
         colour_noise=0.1, doppler_reject_db=-8.0, doppler_grey=165.0, doppler_blur=1.4, box_colour=(225, 215, 165),
-        text_colour=(240, 220, 140), maker="LOGIQ E9  BREAST",
+        text_colour=(240, 224, 156), maker="LOGIQ E9  BREAST",
     ),
     replace(
         _BASE, name="echowave", tone=TONES["echowave"],
         mm_per_px=0.074, axial_px=2.8, lateral_px=7.0, attenuation_db=9.0,
         noise_db=-44.0, standoff_mm=0.9, proximal_left=0.8, flow_threshold=0.18, colour_noise=0.45,
-        doppler_reject_db=-6.0, doppler_grey=120.0, doppler_blur=1.6, box_colour=(170, 220, 170), text_colour=(180, 180, 180),
+        doppler_reject_db=-6.0, doppler_grey=120.0, doppler_blur=1.6, box_colour=(170, 220, 170),
+        text_colour=(180, 180, 180),
         maker="ECHOWAVE II",
     ),
     replace(
@@ -128,7 +129,8 @@ FITTED: Final = (
         _BASE, name="l12-5", tone=TONES["l12-5"],
         mm_per_px=0.090, axial_px=2.8, lateral_px=5.0, attenuation_db=10.0,
         noise_db=-46.0, standoff_mm=1.9, proximal_left=0.2, flow_threshold=0.22, colour_noise=0.25,
-        doppler_reject_db=-6.0, doppler_grey=110.0, doppler_blur=1.3, box_colour=(200, 235, 200), text_colour=(255, 255, 255),
+        doppler_reject_db=-6.0, doppler_grey=110.0, doppler_blur=1.3, box_colour=(200, 235, 200),
+        text_colour=(255, 255, 255),
         maker="PHILIPS  L12-5",
     ),
 )  # fmt: skip

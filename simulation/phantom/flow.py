@@ -18,9 +18,9 @@ UNDEFINED = (0.47, 0.53)
 SPOTS = ((1, 0), (2, 0), (0, 1), (3, 0), (1, 1), (2, 1), (0, 2))
 """(single, confluent) spots of grade 1, from least to most."""
 PULSATILITY = 0.35
-FRAMES = (2, 5)
+FRAMES = (1, 4)
 """From how many frames, at least and at most, an operator keeps the best as a still."""
-OUTSIDE_SHARE = 0.09
+OUTSIDE_SHARE = 0.10
 """Share of joints with flow outside the synovium: it never counts for the grade."""
 FEEDING_SHARE = 0.6
 """Share of these in which it is a vessel over the joint; in the others it is clutter at the bone."""
@@ -84,7 +84,7 @@ def draw_outside(
         mm_per_px: pixel spacing.
 
     Returns:
-        Relative speeds ``(depth, width)``, 0 where there is none; what lies in the synovium is for the caller to drop.
+        Relative speeds ``(depth, width)``, 0 where there is none; the caller drops what lies in the synovium.
     """
     there, feeds = rng.random() < OUTSIDE_SHARE, rng.random() < FEEDING_SHARE
     at, height, length, radius, fastest, bend = rng.random(6)

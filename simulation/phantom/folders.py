@@ -58,6 +58,11 @@ class Job:
     folder: Path
     shift: SiteShift
 
+    @property
+    def graded(self) -> bool:
+        """Whether readers graded the patient's exams: those of the first patients of a site."""
+        return self.index < self.shift.patients
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tables:
@@ -128,6 +133,8 @@ def _held_out(job: Job) -> set[int]:
 
 
 def _grade_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
+    if not job.graded:
+        return []
     rng = stream(job.seed, job.site, "slips", job.index)
     rows: Rows = []
     for i, name in enumerate(ids):

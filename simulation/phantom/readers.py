@@ -17,7 +17,7 @@ from simulation.phantom.section import Exams
 from simulation.phantom.severity import WITHIN, Severity
 
 READERS = 3
-HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.26, 0.47
+HYPERTROPHY_NOISE, VASCULARITY_NOISE = 0.25, 0.48
 """Spread of one reading; calibrated to linear kappas of about 0.87 and 0.79 between two readers of a site."""
 SITE_BIAS, READER_BIAS = 0.06, 0.06
 """Spreads of what a site's readers have in common, and of each reader's own habit."""

@@ -123,6 +123,25 @@ def test_some_grades_are_broken_as_in_real_tables(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_ungraded_exams_are_further_training_patients_without_readings(folder: Path, tmp_path: Path) -> None:
+    more = SMALL.model_copy(update={"ungraded_per_graded": 2})
+    made = cohort.make(more, seed=3, out=tmp_path / "more", workers=1)
+    for site in made.sites:
+        manifest, grades = (rows(site.folder / f"{name}.csv") for name in ("manifest", "grades"))
+        graded = {row["exam_id"] for row in grades}
+        assert grades == rows(folder / site.name / "grades.csv")
+        further = [row for row in manifest if row["exam_id"] not in graded]
+        assert len(graded) == 8
+        assert len(further) == (16 if site.trains else 0)
+        assert {row["split"] for row in further} <= {"train"}
+        assert not {row["patient_id"] for row in further} & {
+            row["patient_id"] for row in manifest if row["exam_id"] in graded
+        }
+        assert all((site.folder / row["gs_path"]).is_file() for row in further)
+    assert "ungraded_per_graded" not in SMALL.model_dump(mode="json")
+    assert more.model_dump(mode="json")["ungraded_per_graded"] == 2
+
+
 def test_folders_without_an_index_are_sites_too(tmp_path: Path) -> None:
     for name in ("north", "south"):
         (tmp_path / name).mkdir()

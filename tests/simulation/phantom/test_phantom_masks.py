@@ -58,9 +58,14 @@ def test_synovium_is_where_there_is_hypertrophy(
             assert region.synovium.any() == (grade > 0)
 
 
-def test_synovium_is_darker_than_what_is_around_it(found: dict[str, dict[str, Region]]) -> None:
+def test_synovium_is_darker_than_what_is_around_it(
+    made: cohort.Cohort, found: dict[str, dict[str, Region]]
+) -> None:
+    grades = {e: int(row["hypertrophy"]) for site in made.sites for e, row in rows(site, "truth").items()}
     differences = []
-    for exam in found.values():
+    for exam_id, exam in found.items():
+        if grades[exam_id] < 2:  # around a thin layer on the bone lies as much shadow as tissue
+            continue
         mask, shown = exam["gs"].synovium, exam["gs"].shown
         if mask.any():
             ring = binary_dilation(mask, iterations=6) & ~binary_dilation(mask, iterations=1)
@@ -70,9 +75,14 @@ def test_synovium_is_darker_than_what_is_around_it(found: dict[str, dict[str, Re
     assert np.mean(differences) > 10  # of 255 grey levels
 
 
-def test_flow_is_inside_the_synovium(found: dict[str, dict[str, Region]]) -> None:
+def test_flow_is_inside_the_synovium_unless_the_truth_says_otherwise(
+    made: cohort.Cohort, found: dict[str, dict[str, Region]]
+) -> None:
+    outside = {e: row["flow_outside"] == "1" for site in made.sites for e, row in rows(site, "truth").items()}
     inside = total = 0
-    for exam in found.values():
+    for exam_id, exam in found.items():
+        if outside[exam_id]:
+            continue
         flow = flow_mask(exam["doppler"].shown, saturation=0.4) > 0
         inside += int((flow & exam["doppler"].synovium).sum())
         total += int(flow.sum())
