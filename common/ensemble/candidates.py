@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -134,7 +135,7 @@ class Bench:
         ]
         best, least = common, np.inf
         for check in range(1, self.personal.checks + 1):
-            runs = list(self.each(lambda run, check=check: run.on(self, check), runs))
+            runs = list(self.each(partial(_Run.on, bench=self, check=check), runs))
             answers = {run.local.spec.name: run.answers for run in runs}
             loss = float(brier(specs, answers, self.data)[0].mean())
             if loss < least:

@@ -211,9 +211,10 @@ def _compared(
         "own_patients": None,
     }
     if alone:
-        each = {site: {ALONE: tables[name]} for site, name in alone.items()}
         shared = {name: tables[name] for name in (FEDERATED, PERSONAL) if name in tables}
-        own = own_patients.block(scorer, {site: {**frames, **shared} for site, frames in each.items()})
+        own = own_patients.block(
+            scorer, {site: {ALONE: tables[name], **shared} for site, name in alone.items()}
+        )
         found["own_patients"] = {"models": models, **own}
     return found
 

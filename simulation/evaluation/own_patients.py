@@ -22,14 +22,14 @@ def block(scorer: Scorer, systems: Mapping[str, Mapping[str, pd.DataFrame]]) -> 
     Args:
         scorer: of the run.
         systems: site -> system -> predictions, of which those of the site's own exams count: ``alone``, by what the
-            site trained by itself; ``federated``; ``personal``, by what it made of the federation's networks. All have
-            as many scoring models, and all sites the same systems.
+            site trained by itself; ``federated``; ``personal``, by what it made of the federation's networks. All
+            have as many scoring models, and all sites the same systems.
 
     Returns:
         ``sites.<name>``: ``exams``, ``patients``, and for each score and metric each system's value, ``gain``
-        (federated minus alone) and ``gain_<system>`` of any other, each with its interval; ``mean``: the same over the
-        sites, with the number of ``sites``, of those ``losing``, and of those ``losing_clearly`` (beyond chance, by
-        Holm's correction over the sites), again ``losing_<system>`` of any other than the federation.
+        (federated minus alone) and ``gain_<system>`` of any other, each with its interval; ``mean``: the same over
+        the sites, with the number of ``sites``, of those ``losing``, and of those ``losing_clearly`` (beyond chance,
+        by Holm's correction over the sites), again ``losing_<system>`` of any other than the federation.
     """
     own = {site: {name: _of_site(f, site) for name, f in frames.items()} for site, frames in systems.items()}
     names = tuple(next(iter(own.values()), {ALONE: None, FEDERATED: None}))
