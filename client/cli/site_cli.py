@@ -15,6 +15,7 @@ from client.cli import (
     log_cli,
     outbox_cli,
     peers_cli,
+    personalise_cli,
     policy_cli,
     report_cli,
     service_cli,
@@ -33,6 +34,7 @@ site.add_typer(peers_cli.peers, name="peers")
 site.command("init")(init_cli.init)
 site.command("check")(check_cli.check)
 site.command("join")(join_cli.join)
+site.command("personalise")(personalise_cli.personalise)
 site.command("report")(report_cli.report)
 site.command("service")(service_cli.command)
 site.command("status")(status_cli.status)

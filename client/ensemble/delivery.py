@@ -223,6 +223,7 @@ def _finish(draft: Path, letter: Letter, statement: Statement, settings: Setting
     }
     atomic.write(draft / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
     atomic.write(draft / "statement.json", letter.model_dump_json(indent=1).encode() + b"\n")
+    shutil.rmtree(draft.with_name(decisions.PERSONAL), ignore_errors=True)  # made of what was there before
     atomic.replace_folder(draft, draft.with_name("ensemble"))
 
 

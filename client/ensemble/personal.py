@@ -30,6 +30,7 @@ from client.state.site_state import SiteState
 from common.aggregation.fedbn import NORMS
 from common.ensemble import personal
 from common.ensemble.candidates import Bench, Each
+from common.ensemble.committee import Committee
 from common.ensemble.personal import Personal
 from common.errors import StorageError
 from common.machine import network_files
@@ -93,6 +94,21 @@ def make(
     return place, found
 
 
+def opened(site: Site, plan_hash: str, *, name: str) -> Committee | None:
+    """The site's own networks, ready to be asked; ``None``: there are none.
+
+    Args:
+        site: the site.
+        plan_hash: the campaign's.
+        name: of the campaign.
+    """
+    place = folder(site.folder, plan_hash)
+    if not manifest_of(place):
+        return None
+    networks = list(network_files.load_all(place / "networks"))
+    return network_files.committee(networks, decisions.plan(site, plan_hash, name=name))
+
+
 def kept(
     place: Path,
     ensemble: Sequence[TrainedNetwork],
@@ -150,6 +166,13 @@ def manifest_of(place: Path) -> Mapping[str, object]:
         return {}
     named = found.get("networks", {}) if isinstance(found, dict) else {}
     return found if all(network_files.path(place / "networks", n).exists() for n in named) else {}
+
+
+def chosen(manifest: Mapping[str, object]) -> dict[str, str]:
+    """Measurement -> what a manifest says that the site uses, for a person."""
+    choices = manifest.get("choices")
+    assert isinstance(choices, dict), "made here"
+    return {name: str(choice["sentence"]) for name, choice in choices.items()}
 
 
 class _Counted:

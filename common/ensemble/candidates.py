@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
+@runtime_checkable
 class Each(Protocol):
     """``map``, or that of a pool of threads."""
 
@@ -137,7 +138,7 @@ class Bench:
         for check in range(1, self.personal.checks + 1):
             runs = list(self.each(partial(_Run.on, bench=self, check=check), runs))
             answers = {run.local.spec.name: run.answers for run in runs}
-            loss = float(brier(specs, answers, self.data)[0].mean())
+            loss = float(brier(specs, answers, self.data)[0].sum())
             if loss < least:
                 whole = {run.local.spec.name: run.whole(self.settings) for run in runs}
                 best, least = Candidate(weights=whole, answers=answers), loss
