@@ -2,8 +2,8 @@
 
 Sections that change what leaves a site, or whom it reaches (``campaign``, ``measurements``, ``images``,
 ``network``, ``training``, ``federation``, ``privacy``, the methods' own), enter the plan's hash, which a site
-approves; ``compute`` (speed), ``evaluate`` and ``cohort`` (simulation) do not, but for the share of patients that is
-held out.
+approves; ``compute`` (speed), ``personal`` (what stays at a site), ``evaluate`` and ``cohort`` (simulation) do not,
+but for the share of patients that is held out.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from common.text.redaction import redacted
 Algorithm = Annotated[
     str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedavgm|fedadam|fedyogi|[\w.]+:\w+)$")
 ]
+PersonalCandidate = Literal["norms", "head", "network", "mean", "thresholds"]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
 
@@ -218,6 +219,32 @@ class EvaluateSettings(Section):
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 
 
+class PersonalSettings(Section):
+    """What each site makes for itself of the common networks, where its own validation patients gain by it.
+
+    Nothing of it leaves a site (:mod:`common.ensemble.personal`), so it is no part of the plan.
+    """
+
+    candidates: Annotated[tuple[PersonalCandidate, ...], Field(min_length=1)] = ("norms", "network")
+    """``norms``: those that a site keeps under FedBN; ``head``: the last layers trained further on the site's exams;
+    ``network``: all layers; ``mean``: of the common weights and those of ``network``; ``thresholds``: the site's own,
+    for whichever weights were chosen."""
+    steps: Positive = 80
+    """Of training further, of each network."""
+    checks: Positive = 4
+    """How often on the way validation patients are asked; the weights of the best time are kept (early stopping)."""
+    learning_rate_share: Rate = 0.25
+    """Of the learning rate that the network was trained with."""
+    margin: Annotated[float, Field(ge=0, le=10)] = 1.0
+    """Standard errors by which a candidate has to be better than the common networks."""
+
+    @model_validator(mode="after")
+    def _a_mean_has_two_sides(self) -> PersonalSettings:
+        if "mean" in self.candidates and "network" not in self.candidates:
+            raise ValueError('personal.candidates has "mean", which needs "network" beside it')
+        return self
+
+
 class ComputeSettings(Section):
     """Speed only; never part of the plan."""
 
@@ -249,6 +276,8 @@ class Settings(Section):
     privacy: PrivacySettings | None = None
     """``None``: no differential privacy."""
     evaluate: EvaluateSettings = EvaluateSettings()
+    personal: PersonalSettings | None = None
+    """``None``: sites use the common networks as they are."""
     cohort: CohortSettings | None = None
     compute: ComputeSettings = ComputeSettings()
 
@@ -351,8 +380,11 @@ class Settings(Section):
         return (secure is not None and self.private and overstated(secure)) or ""
 
     def plan(self) -> dict[str, Any]:
-        """Everything that changes what leaves a site, as plain JSON values."""
-        plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "cohort"})
+        """Everything that changes what leaves a site, as plain JSON values.
+
+        What a site makes for itself of what came back (``personal``) leaves no site, and is not in it.
+        """
+        plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "personal", "cohort"})
         if self.network.weights != "none":
             plan["network"]["weights"] = "pretrained"
         return plan | {"evaluate": {"held_out": self.evaluate.held_out}}

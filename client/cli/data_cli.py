@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from client.cli import withdraw_cli
-from client.cli.cli_options import AsJson
+from client.cli.cli_options import AsJson, bar
 from common.errors import DataError
 from common.text.terminal import Console, Table
 
@@ -48,7 +47,7 @@ def ingest(
 
     place = private or out.with_name(f"{out.name}.private")
     meaning = meanings.load(mapping)
-    with _bar("files", quiet=as_json) as progress:
+    with bar("files", quiet=as_json) as progress:
         task = progress.add_task("files", total=None)
         done = importing.ingest(
             source,
@@ -77,7 +76,7 @@ def check(
     """Find problems in the data. Prints counts; the rows go into a file that stays at the site."""
     from client.data.doctor import check as doctor  # noqa: PLC0415
 
-    with _bar("pictures", quiet=as_json) as progress:
+    with bar("pictures", quiet=as_json) as progress:
         task = progress.add_task("pictures", total=None)
         report = doctor.check(
             folder, progress=lambda count, total: progress.update(task, completed=count, total=total)
@@ -94,18 +93,6 @@ def check(
         raise DataError(
             f"{report.problems} problems in {report.folder}: {place} names the exams; correct or remove them"
         )
-
-
-def _bar(what: str, *, quiet: bool) -> Progress:
-    console = Console(stderr=True)
-    return Progress(
-        TextColumn(what, markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        disable=quiet or not console.is_terminal,
-    )
 
 
 def _ingested(done: Ingested) -> Table:

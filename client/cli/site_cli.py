@@ -21,6 +21,10 @@ COMMANDS = {
         "client.cli.join_cli:join",
         "Connect to the centre and stay connected until SIGTERM or Ctrl-C. The policy is checked at every request.",
     ),
+    "personalise": (
+        "client.cli.personalise_cli:personalise",
+        "Train a campaign's networks further on this site's exams where its patients gain by it; all stays here.",
+    ),
     "report": (
         "client.cli.report_cli:report",
         "Compare a campaign's ensemble with this site's readers, on its own patients. The results stay here.",

@@ -39,7 +39,7 @@ from common.errors import (
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.messages import EnsembleReply, EnsembleRequest, WeightsRef
-from common.methods.stages import networks
+from common.methods.stages import NetworkResult, networks
 from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
@@ -216,26 +216,20 @@ def _finish(draft: Path, letter: Letter, statement: Statement, settings: Setting
         "synofed": statement.version,
         "plan_hash": statement.plan_hash,
         "missing": dict(statement.missing),
-        "networks": {name: _result(network) for name, network in statement.networks.items()},
+        "networks": {name: as_json(network.result) for name, network in statement.networks.items()},
         "received": datetime.now(UTC).isoformat(timespec="seconds"),
         "notice": [RESEARCH_ONLY, notice.sentence(settings)],
         "privacy": notice.label(settings),
     }
     atomic.write(draft / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
     atomic.write(draft / "statement.json", letter.model_dump_json(indent=1).encode() + b"\n")
-    place = draft.with_name("ensemble")
-    former = draft.with_name(".ensemble-former")
-    shutil.rmtree(former, ignore_errors=True)
-    if place.exists():
-        place.rename(former)
-    draft.rename(place)
-    atomic.sync(place.parent)
-    shutil.rmtree(former, ignore_errors=True)
+    shutil.rmtree(draft.with_name(decisions.PERSONAL), ignore_errors=True)  # made of what was there before
+    atomic.replace_folder(draft, draft.with_name("ensemble"))
 
 
-def _result(network: NetworkStatement) -> dict[str, object]:
-    result = asdict(network.result)
-    return result | {"auc": None if math.isnan(network.result.auc) else network.result.auc}
+def as_json(result: NetworkResult) -> dict[str, object]:
+    """How a network was selected, as JSON's types."""
+    return asdict(result) | {"auc": None if math.isnan(result.auc) else result.auc}
 
 
 def _verified(site: Site, letter: Letter, *, now: datetime | None) -> Statement:

@@ -1,5 +1,7 @@
 """How the ensemble that came back grades this site's own patients, beside its own readers; nothing of it leaves.
 
+Where the site made networks of its own (:mod:`client.ensemble.personal`), these stand beside it.
+
 Patients that were held out are a test; those that the networks were trained on are not, and are kept apart.
 """
 
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 
 from client.data.site_store import site_store
 from client.data.store import Store
-from client.ensemble import delivery
+from client.ensemble import delivery, personal
 from client.site import training_device
 from client.site.site import Site
 from common.ensemble.committee import BATCH, Committee
@@ -39,6 +41,7 @@ Progress = Callable[[int, int], None]
 
 HELD_OUT, TRAINED_ON = "held out", "trained on"
 CONSENSUS = "consensus"
+ENSEMBLE, PERSONAL = "ensemble", "own networks"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +75,7 @@ class Part:
         patients: their number.
         contested: share of exams on which the networks were divided.
         ensemble: score -> the ensemble against the consensus, then against each reader.
+        personal: score -> the same of the site's own networks; empty where it made none.
         readers: score -> each pair of readers.
     """
 
@@ -80,6 +84,7 @@ class Part:
     patients: int
     contested: float
     ensemble: Mapping[str, tuple[Agreement, ...]]
+    personal: Mapping[str, tuple[Agreement, ...]]
     readers: Mapping[str, tuple[Agreement, ...]]
 
 
@@ -119,10 +124,12 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
     statement, committee = delivery.opened(site, plan_hash)
     settings = committee.settings
     store = site_store(site, settings)
-    graded, contested = _graded(
-        committee.on(training_device.found(site.file.compute.device)), store, progress
-    )
-    opinions = {"ensemble": graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
+    device = training_device.found(site.file.compute.device)
+    graded, contested = _graded(committee.on(device), store, progress)
+    opinions = {ENSEMBLE: graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
+    own = personal.opened(site, plan_hash, name=statement.campaign)
+    if own is not None:
+        opinions[PERSONAL] = _graded(own.on(device), store, progress)[0]
     held_out = store.tensors.fold.numpy() == MISSING
     parts = [
         _part(name, use, store, contested, opinions, settings)
@@ -211,7 +218,7 @@ def _part(
         replicates=settings.evaluate.bootstrap,
         generator=np.random.default_rng(settings.seed),
     )
-    readers = [opinion for opinion in opinions if opinion not in ("ensemble", CONSENSUS)]
+    readers = [opinion for opinion in opinions if opinion not in (ENSEMBLE, PERSONAL, CONSENSUS)]
 
     def compared(score: str, first: str, second: str) -> Agreement:
         one, other = opinions[first][score][use], opinions[second][score][use]
@@ -229,16 +236,20 @@ def _part(
             confusion=tuple(tuple(int(count) for count in row) for row in counts.sum(axis=0)),
         )
 
-    scores = [score for score in opinions["ensemble"] if score in opinions[CONSENSUS]]
+    scores = [score for score in opinions[ENSEMBLE] if score in opinions[CONSENSUS]]
+
+    def against_people(answer: str) -> dict[str, tuple[Agreement, ...]]:
+        if answer not in opinions:
+            return {}
+        return {s: tuple(compared(s, other, answer) for other in (CONSENSUS, *readers)) for s in scores}
+
     return Part(
         name=name,
         exams=int(use.sum()),
         patients=len(patients),
         contested=float(contested[use].mean()),
-        ensemble={
-            score: tuple(compared(score, other, "ensemble") for other in (CONSENSUS, *readers))
-            for score in scores
-        },
+        ensemble=against_people(ENSEMBLE),
+        personal=against_people(PERSONAL),
         readers={
             score: tuple(compared(score, one, other) for one, other in combinations(readers, 2))
             for score in scores

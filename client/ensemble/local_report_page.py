@@ -25,7 +25,7 @@ TITLES = {
     HELD_OUT: "Patients that no network has seen",
     TRAINED_ON: "Patients that the networks were trained on: no test of them",
 }
-COLOURS = {"ensemble": "#2b7bba", "readers": "#8e63b0"}
+COLOURS = {"ensemble": "#2b7bba", "personal": "#2f9e77", "readers": "#8e63b0"}
 
 
 def render(report: Report) -> str:
@@ -64,6 +64,8 @@ def _rows(part: Part, score: str) -> Iterator[tuple[str, str, Estimate]]:
     """Label, kind and kappa of each line of a chart."""
     against_consensus = part.ensemble[score][0]
     yield f"ensemble, {against_consensus.first}", "ensemble", against_consensus.kappa_linear
+    for own in part.personal.get(score, ())[:1]:
+        yield f"{own.second}, {own.first}", "personal", own.kappa_linear
     for pair in part.readers[score]:
         yield f"{pair.second}, {pair.first}", "readers", pair.kappa_linear
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,7 +11,7 @@ from common.errors import StorageError, refusal
 from common.machine import atomic
 from common.machine.atomic import sync
 
-__all__ = ["create", "sync", "write"]
+__all__ = ["create", "replace_folder", "sync", "write"]
 
 
 def write(path: Path, content: bytes | memoryview, *, mode: int = 0o600) -> None:
@@ -36,6 +37,21 @@ def create(path: Path, content: bytes) -> None:
     """
     with _drafted(path, content, mode=0o600) as draft, suppress(FileExistsError):
         path.hardlink_to(draft)  # fails if another process was first; never shows half a file
+
+
+def replace_folder(draft: Path, place: Path) -> None:
+    """Put a folder that is whole into its place beside it; what was there before is removed.
+
+    Raises:
+        OSError: if it cannot be moved.
+    """
+    former = place.with_name(f".{place.name}-former")
+    shutil.rmtree(former, ignore_errors=True)
+    if place.exists():
+        place.rename(former)
+    draft.rename(place)
+    sync(place.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from common.settings import Settings
 
 HASH = re.compile(r"[0-9a-f]{64}")
 MAXIMUM_PLAN_BYTES = 1_000_000
+PERSONAL = "personal"
+"""In a campaign's folder: what the site made of the networks for itself; removed where a patient withdraws."""
 
 
 class Status(StrEnum):

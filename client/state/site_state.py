@@ -50,6 +50,11 @@ class SiteState:
                 f"missing or damaged: put the folder back from a backup, or start the campaign anew"
             ) from None
 
+    def last(self, network: str) -> dict[str, Tensor]:
+        """The state after the last round that there is one of; empty if there is none."""
+        rounds = sorted(self._path(network, 0).parent.glob("round_*.safetensors"))
+        return self.read(network, int(rounds[-1].stem.removeprefix("round_"))) if rounds else {}
+
     def write(self, network: str, server_round: int, state: Mapping[str, Tensor], *, keep: int) -> None:
         """Write the state after a round; of earlier ones only that of round ``keep`` stays.
 
@@ -83,6 +88,14 @@ def run_folder(site_folder: Path, *, plan_hash: str, run: str) -> Path:
     if not RUN.fullmatch(run):
         raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
     return folder(site_folder, plan_hash=plan_hash) / run
+
+
+def newest_run(site_folder: Path, *, plan_hash: str) -> str | None:
+    """The run of a plan whose state was written last; ``None``: nothing is kept."""
+    runs = [
+        place for place in folder(site_folder, plan_hash=plan_hash).glob("*") if RUN.fullmatch(place.name)
+    ]
+    return max(runs, key=lambda place: place.stat().st_mtime_ns).name if runs else None
 
 
 def forget(site_folder: Path, *, plan_hash: str, run: str) -> None:

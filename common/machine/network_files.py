@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
 from common.ensemble.committee import Committee
+from common.ensemble.trained import TrainedNetwork
 from common.errors import DataError
 from common.machine import atomic, pretrained, tensor_file
 from common.methods.stages import NetworkResult
@@ -21,26 +21,21 @@ from common.networks.spec import NetworkSpec, Piece
 from common.settings import Settings
 from common.text.file_names import file_name
 
+__all__ = [
+    "TrainedNetwork",
+    "committee",
+    "encode",
+    "load",
+    "load_all",
+    "modules",
+    "path",
+    "save",
+    "whole",
+    "write",
+]
+
 FROZEN = "frozen:"
 """Before a frozen part's name in the file."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainedNetwork:
-    """A network as its campaign left it.
-
-    Attributes:
-        spec: what it is.
-        result: how it was selected.
-        weights: flat.
-        frozen: part -> flat weights of frozen parts that no other network of the campaign has, where they come
-            along; else they are the pretrained weights that the settings name.
-    """
-
-    spec: NetworkSpec
-    result: NetworkResult
-    weights: Float32[np.ndarray, " parameters"]
-    frozen: Mapping[str, Float32[np.ndarray, " _"]] = field(default_factory=dict)
 
 
 def path(folder: Path, name: str) -> Path:
@@ -108,30 +103,56 @@ def modules(
     Raises:
         DataError: if a network is missing.
     """
-    by_name = {network.spec.name: network for network in networks}
-
-    def flat(name: str) -> Float32[Tensor, " _"]:
-        if name not in by_name:
-            raise DataError(f"Expected the network {name} among the trained ones, it is missing")
-        return torch.from_numpy(by_name[name].weights)
-
-    def frozen(spec: NetworkSpec, piece: Piece) -> Float32[Tensor, " _"]:
-        if piece.network is not None:
-            weights = flat(piece.network)
-            return build.part(by_name[piece.network].spec, settings.network, weights, piece.source)
-        if piece.part in by_name[spec.name].frozen:
-            return torch.from_numpy(by_name[spec.name].frozen[piece.part])
-        return pretrained.part(spec, settings, piece.part)
-
+    parts = _Parts(networks, settings)
     return [
-        build.assembled(
-            spec,
-            settings.network,
-            flat(spec.name),
-            {piece.part: frozen(spec, piece) for piece in spec.frozen},
-        )
-        for spec in wanted
+        build.assembled(spec, settings.network, parts.flat(spec.name), parts.frozen(spec)) for spec in wanted
     ]
+
+
+def whole(networks: Sequence[TrainedNetwork], settings: Settings) -> tuple[TrainedNetwork, ...]:
+    """The networks that score, each with its frozen parts in it: built on no other, and all of it can be trained.
+
+    Args:
+        networks: of a campaign, those that the scoring ones are built on included.
+        settings: of the campaign.
+
+    Raises:
+        DataError: if a network is missing.
+    """
+    parts = _Parts(networks, settings)
+
+    def joined(network: TrainedNetwork) -> TrainedNetwork:
+        spec = network.spec
+        weights = build.joined(spec, settings.network, parts.flat(spec.name), parts.frozen(spec))
+        return replace(network, spec=build.unfrozen(spec), weights=weights.numpy(), frozen={})
+
+    return tuple(joined(network) for network in networks if network.spec.scoring)
+
+
+class _Parts:
+    """Where the weights of networks lie that are built on each other."""
+
+    def __init__(self, networks: Sequence[TrainedNetwork], settings: Settings) -> None:
+        self._networks = {network.spec.name: network for network in networks}
+        self._settings = settings
+
+    def flat(self, name: str) -> Float32[Tensor, " _"]:
+        if name not in self._networks:
+            raise DataError(f"Expected the network {name} among the trained ones, it is missing")
+        return torch.from_numpy(self._networks[name].weights)
+
+    def frozen(self, spec: NetworkSpec) -> dict[str, Float32[Tensor, " _"]]:
+        return {piece.part: self._frozen(spec, piece) for piece in spec.frozen}
+
+    def _frozen(self, spec: NetworkSpec, piece: Piece) -> Float32[Tensor, " _"]:
+        if piece.network is not None:
+            weights = self.flat(piece.network)
+            return build.part(
+                self._networks[piece.network].spec, self._settings.network, weights, piece.source
+            )
+        if piece.part in self._networks[spec.name].frozen:
+            return torch.from_numpy(self._networks[spec.name].frozen[piece.part])
+        return pretrained.part(spec, self._settings, piece.part)
 
 
 def committee(networks: Sequence[TrainedNetwork], settings: Settings) -> Committee:

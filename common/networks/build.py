@@ -92,6 +92,40 @@ def assembled(
     return built.eval()
 
 
+def unfrozen(spec: NetworkSpec) -> NetworkSpec:
+    """The same network, all of which trains."""
+    return spec.model_copy(update={"pieces": tuple(piece for piece in spec.pieces if not piece.frozen)})
+
+
+def joined(
+    spec: NetworkSpec, settings: NetworkSettings, weights: Flat, frozen: Mapping[str, Flat]
+) -> Float32[Tensor, " size"]:
+    """The flat vector of :func:`unfrozen`'s network: what travels and the frozen parts, each in its place.
+
+    Args:
+        spec: the network.
+        settings: backbone and size.
+        weights: what travels.
+        frozen: part -> flat vector of each frozen part.
+    """
+    pieces = dict(layout(spec, settings).pieces(weights))
+    for name, values in frozen.items():
+        inner = part_layout(spec, settings, name).pieces(values)
+        pieces |= {f"{name}.{entry}": view for entry, view in inner}
+    entries = layout(unfrozen(spec), settings).entries
+    return torch.cat([pieces[name].reshape(-1) for name, _ in entries])
+
+
+def split(
+    spec: NetworkSpec, settings: NetworkSettings, whole: Flat
+) -> tuple[Float32[Tensor, " size"], dict[str, Float32[Tensor, " _"]]]:
+    """What travels and the frozen parts, of :func:`unfrozen`'s flat vector: the inverse of :func:`joined`."""
+    pieces = dict(layout(unfrozen(spec), settings).pieces(whole))
+    travels = torch.cat([pieces[name].reshape(-1) for name, _ in layout(spec, settings).entries])
+    parts = {piece.part: part(unfrozen(spec), settings, whole, piece.part) for piece in spec.frozen}
+    return travels, parts
+
+
 def initial_weights(spec: NetworkSpec, settings: NetworkSettings, *, seed: int) -> Float32[Tensor, " size"]:
     """Random start weights of what travels; the same seed gives the same bits."""
     built = network(spec, settings)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 COLOURS: Mapping[str, str] = {
     "federated": "#2b7bba",
+    "personal": "#2f9e77",
     "centralised": "#d9822b",
     "alone": "#8a8f98",
     "readers": "#8e63b0",

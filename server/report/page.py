@@ -16,7 +16,12 @@ from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
 from server.report.tables import METRICS, NOTHING, Cell, bounds, number, signed, title
 
-_SYSTEM_NAMES = {"federated": "Federated", "centralised": "All data in one place"}
+_SYSTEM_NAMES = {
+    "federated": "Federated",
+    "personal": "Its own networks",
+    "centralised": "All data in one place",
+}
+_GAINED = {"federated": "Gain", "personal": "Gain with its own networks"}
 _NOT_FACTS = ("networks", "missing", "error")
 """Entries of the manifest that are shown elsewhere than among the run's facts."""
 
@@ -30,11 +35,11 @@ OVER_NETWORKS = {
 }
 
 
-SIDES = ("alone", "federated")
 NAMED = 5
 """Exams that are named below the number of those that are far off."""
 TRAINED = {
     "federated_minus_alone_mean": "Federated minus sites alone (mean)",
+    "personal_minus_federated": "Each site's own networks minus federated",
     "centralised_minus_federated": "All data in one place minus federated",
 }
 ANSWERED = {
@@ -108,6 +113,8 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         run_models=tables.run_models(content),
         own=_own_patients(content) if scored else None,
         losing=tables.losing(content, "accuracy") if scored else "",
+        losing_personal=tables.losing(content, "accuracy", "personal") if scored else "",
+        chosen=_chosen(content) if scored else None,
         compared=_compared(content) if scored else None,
         differences=_differences(content, TRAINED) if scored else None,
         answers=_answers(content) if scored else None,
@@ -165,8 +172,22 @@ def _scored_figures(content: Content) -> Iterator[Figure]:
                 f"comparison_{metric}", caption, rows, axis=axis, percent=metric in tables.SHARES
             )
     if own := tables.own_patients(content):
-        rows = [tables.points(label, block[primary]["accuracy"]["gain"]) for label, block in own]
-        caption = f"Federated minus alone on each site's own patients, {tables.models(content) or 'paired'}."
+        systems = tables.compared_with_alone(content)
+        rows = [
+            tables.points(
+                label if system == "federated" else f"{label}, own networks",
+                block[primary]["accuracy"][tables.GAINS[system][0]],
+                system,
+            )
+            for label, block in own
+            for system in systems
+        ]
+        what = (
+            "Federated, and each site's own networks, minus alone"
+            if len(systems) > 1
+            else "Federated minus alone"
+        )
+        caption = f"{what} on each site's own patients, {tables.models(content) or 'paired'}."
         axis = f"gain in accuracy, {title(primary).lower()}, points"
         yield figures.intervals("own_patients", caption, rows, axis=axis, percent=False)
     caption = "Accuracy at each site with its 95 % interval; sites never trained on in red."
@@ -209,10 +230,11 @@ def _cards(content: Content) -> Iterator[Card]:
             interval=bounds(entry, metric),
         )
     each = f", {note}" if (note := tables.models(content)) else ""
-    if own := scored.get("own_patients"):
-        gain = own["mean"][primary]["accuracy"]["gain"]
-        label = f"points on a site's own patients, federated minus alone{each}; {tables.losing(content, 'accuracy')}"
-        yield _points(gain, label)
+    for system in tables.compared_with_alone(content):
+        gain = scored["own_patients"]["mean"][primary]["accuracy"][tables.GAINS[system][0]]
+        what = "federated" if system == "federated" else "its own networks made of them"
+        losing = tables.losing(content, "accuracy", system)
+        yield _points(gain, f"points on a site's own patients, {what} minus alone{each}; {losing}")
     for name, label in (
         ("federated_minus_alone_mean", "points on all sites' patients, federated minus alone"),
         ("centralised_minus_federated", "points, pooled data minus federated"),
@@ -239,14 +261,31 @@ def _results(content: Content) -> Table:
 
 def _own_patients(content: Content) -> Table | None:
     rows = []
+    systems = tables.compared_with_alone(content)
     for label, block in tables.own_patients(content):
         size = (str(block["exams"]), f"{block['patients']} patients") if "exams" in block else ("", "")
         accuracy, kappa = block[content.primary]["accuracy"], block[content.primary]["kappa_linear"]
-        shown = [(number(accuracy[s]["value"], "accuracy"), bounds(accuracy[s], "accuracy")) for s in SIDES]
-        gains = [signed(accuracy["gain"], scale=100, digits=1), signed(kappa["gain"], digits=2)]
+        sides = [accuracy[s] for s in ("alone", *systems)]
+        shown = [(number(side["value"], "accuracy"), bounds(side, "accuracy")) for side in sides]
+        gains = [
+            cell
+            for gain, _ in (tables.GAINS[s] for s in systems)
+            for cell in (signed(accuracy[gain], scale=100, digits=1), signed(kappa[gain], digits=2))
+        ]
         rows.append((label, [*gains, *shown, size]))
-    header = ("Patients of", "Gain, points", "Gain, linear kappa", "Alone", "Federated", "Exams")
+    gained = [f"{_GAINED[s]}, {what}" for s in systems for what in ("points", "linear kappa")]
+    header = ("Patients of", *gained, "Alone", *(_SYSTEM_NAMES[s] for s in systems), "Exams")
     return Table(header=header, rows=rows) if rows else None
+
+
+def _chosen(content: Content) -> Table | None:
+    """What each site made of the networks for itself, by measurement."""
+    found = tables.chosen(content)
+    if not found:
+        return None
+    measurements = [name for name, _ in found[0][1]]
+    rows = [(site, [(sentence, "") for _, sentence in choices]) for site, choices in found]
+    return Table(header=("Own networks of", *map(title, measurements)), rows=rows)
 
 
 def _compared(content: Content) -> Table | None:

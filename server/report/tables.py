@@ -35,8 +35,8 @@ class Interval:
 
     Attributes:
         label: of the row.
-        kind: which colour it is drawn in: ``federated``, ``centralised``, ``alone``, ``readers``, ``trivial`` or
-            ``unseen``.
+        kind: which colour it is drawn in: ``federated``, ``personal``, ``centralised``, ``alone``, ``readers``,
+            ``trivial`` or ``unseen``.
         value: ``None`` if it could not be computed.
         low: lower end.
         high: upper end.
@@ -55,10 +55,10 @@ def interval(label: str, kind: str, estimate: Json | None) -> Interval:
     return Interval(label=label, kind=kind, value=(estimate or {}).get("value"), low=low, high=high)
 
 
-def points(label: str, difference: Json) -> Interval:
+def points(label: str, difference: Json, kind: str = "federated") -> Interval:
     """A row from a difference of shares, in percentage points."""
     scaled = [None if n is None else 100 * n for n in (difference["value"], *difference["ci95"])]
-    return Interval(label=label, kind="federated", value=scaled[0], low=scaled[1], high=scaled[2])
+    return Interval(label=label, kind=kind, value=scaled[0], low=scaled[1], high=scaled[2])
 
 
 def models(content: Content) -> str:
@@ -92,6 +92,8 @@ def systems(content: Content) -> Iterator[tuple[str, str, Json]]:
     if "federated" not in baselines:
         return
     yield "Federated", "federated", baselines["federated"]
+    if block := baselines.get("personal"):
+        yield "Each site's own networks", "personal", block
     if block := baselines.get("centralised"):
         yield "All data in one place", "centralised", block
     if block := baselines.get("alone_mean"):
@@ -122,6 +124,21 @@ def comparison(content: Content, measurement: str, metric: str) -> list[Interval
     return rows
 
 
+GAINS: Mapping[str, tuple[str, str]] = {
+    "federated": ("gain", "losing"),
+    "personal": ("gain_personal", "losing_personal"),
+}
+"""What is compared with a site alone -> its gain among a metric's values, and its number of sites that lose."""
+
+
+def compared_with_alone(content: Content) -> list[str]:
+    """Those of :data:`GAINS` that the run has: ``personal`` where sites made networks of their own."""
+    own = content.metrics.get("own_patients")
+    if not own:
+        return []
+    return [system for system in GAINS if system in own["mean"][content.primary]["accuracy"]]
+
+
 def own_patients(content: Content) -> list[tuple[str, Json]]:
     """Each site's own system beside the federation on that site's patients, then the mean over the sites.
 
@@ -133,14 +150,22 @@ def own_patients(content: Content) -> list[tuple[str, Json]]:
     return [*rows, ("Mean over sites", own["mean"])] if rows else []
 
 
-def losing(content: Content, metric: str) -> str:
-    """How many sites lose on their own patients, in words; empty without such a comparison."""
-    own = content.metrics.get("own_patients")
-    if not own:
+def losing(content: Content, metric: str, system: str = "federated") -> str:
+    """How many sites lose on their own patients with a system, in words; empty without such a comparison."""
+    if system not in compared_with_alone(content):
         return ""
-    found = own["mean"][content.primary][metric]
-    clearly = f", {found['losing_clearly']} beyond chance" if found["losing"] else ""
-    return f"{found['losing']} of {found['sites']} sites lose{clearly}"
+    found = content.metrics["own_patients"]["mean"][content.primary][metric]
+    key = GAINS[system][1]
+    clearly = f", {found[key.replace('losing', 'losing_clearly')]} beyond chance" if found[key] else ""
+    return f"{found[key]} of {found['sites']} sites lose{clearly}"
+
+
+def chosen(content: Content) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Site -> measurement and what the site's validation patients chose for it; none without personal networks."""
+    sites: Json = content.metrics.get("personal") or {}
+    return [
+        (site, [(name, str(c["sentence"])) for name, c in found.items()]) for site, found in sites.items()
+    ]
 
 
 def places(content: Content, measurement: str, metric: str) -> list[Interval]:

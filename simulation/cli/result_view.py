@@ -23,21 +23,25 @@ def show(console: Console, run: Path) -> None:
 
 
 def _own_patients(content: Content) -> Table:
-    """Each site alone against the federation on that site's patients; the report has kappa too."""
+    """Each site alone against the federation, and what it made of it, on its patients; the report has kappa too."""
     table = _table(content, "accuracy on each site's own held-out patients, paired", tables.models(content))
-    for title in ("alone, %", "federated, %", "gain, points"):
+    systems = tables.compared_with_alone(content)
+    for title in ("alone, %", *(name for s in systems for name in (f"{s}, %", "gain, points"))):
         table.add_column(title, justify="right", no_wrap=True)
     for label, block in tables.own_patients(content):
         if label == "Mean over sites":
             table.add_section()
         accuracy = block[content.primary]["accuracy"]
-        sides = [
-            f"{100 * v:.1f}" if (v := accuracy[s]["value"]) is not None else tables.NOTHING
-            for s in ("alone", "federated")
-        ]
-        gain = tables.signed(accuracy["gain"], scale=100, digits=1)
-        table.add_row(label, *sides, _with_spread(*gain))
+        cells = [_percent(accuracy["alone"]["value"])]
+        for system in systems:
+            gain = tables.signed(accuracy[tables.GAINS[system][0]], scale=100, digits=1)
+            cells += [_percent(accuracy[system]["value"]), _with_spread(*gain)]
+        table.add_row(label, *cells)
     return table
+
+
+def _percent(value: float | None) -> str:
+    return tables.NOTHING if value is None else f"{100 * value:.1f}"
 
 
 def _compared(content: Content) -> Table:
@@ -76,6 +80,10 @@ def _lines(content: Content) -> Iterator[str]:
     """The trivial answers, ties and far errors, each in a sentence."""
     if losing := tables.losing(content, "accuracy"):
         yield f"On their own patients {losing}."
+    if losing := tables.losing(content, "accuracy", "personal"):
+        yield f"With networks of their own, made of the federation's, {losing}."
+    for site, choices in tables.chosen(content):
+        yield f"{site} uses for itself: {'; '.join(f'{name}: {sentence}' for name, sentence in choices)}"
     baselines = content.metrics.get("baselines") or {}
     for name, label in tables.TRIVIAL.items():
         block = baselines.get(name) or {}

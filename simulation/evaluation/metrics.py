@@ -22,10 +22,12 @@ import pandas as pd
 
 from common.errors import DataError
 from common.evaluation import mistakes
+from common.evaluation.own_patients import ALONE
 from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from simulation.evaluation import own_patients
+from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 
 COLOUR = "counted_colour"
@@ -55,8 +57,9 @@ def metrics(
             ``p:<network>``, the probability of class 1 of each network. Patients are told apart by (site,
             patient_id).
         settings: measurements, grades, validity and ``evaluate.bootstrap`` replicates.
-        baselines: tables of the same exams from other systems: ``centralised``, ``alone:<site>``, and, where these
-            have fewer scoring models than the run, ``federated``: the federated ensemble cut down to as many.
+        baselines: tables of the same exams from other systems: ``centralised``, ``alone:<site>``, ``personal`` (each
+            site's exams by what that site made of the common networks), and, where these have fewer scoring models
+            than the run, ``federated``: the federated ensemble cut down to as many.
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
         generator_seed: seed of the bootstrap.
@@ -183,7 +186,7 @@ def _compared(
         block = _given(scorer.block([system], weights))
         return {**block, **elsewhere, "invalid_pairs": scorer.invalid_pairs(seen, source)}
 
-    baselines: Block = {name: scored(name) for name in ("federated", "centralised") if name in tables}
+    baselines: Block = {name: scored(name) for name in (FEDERATED, PERSONAL, "centralised") if name in tables}
     if alone:
         baselines["alone"] = {
             site: {**scored(name), "own": scorer.pool(_of_site(tables[name], site))}
@@ -208,8 +211,9 @@ def _compared(
         "own_patients": None,
     }
     if alone:
+        shared = {name: tables[name] for name in (FEDERATED, PERSONAL) if name in tables}
         own = own_patients.block(
-            scorer, {site: tables[name] for site, name in alone.items()}, tables["federated"]
+            scorer, {site: {ALONE: tables[name], **shared} for site, name in alone.items()}
         )
         found["own_patients"] = {"models": models, **own}
     return found
@@ -221,7 +225,7 @@ def _trained(
     """The systems that were trained beside each other; the federation is the run itself unless it was cut down."""
     if not frames:
         return {}
-    return {"federated": pd.concat([seen, unseen]), **frames}
+    return {FEDERATED: pd.concat([seen, unseen]), **frames}
 
 
 def _models_alike(frames: Mapping[str, pd.DataFrame]) -> int | None:
@@ -255,6 +259,7 @@ def _differences(
     pairs = {
         "federated_minus_alone_mean": ("federated", "alone_mean", trained),
         "centralised_minus_federated": ("centralised", "federated", trained),
+        "personal_minus_federated": (PERSONAL, FEDERATED, trained),
         "federated_minus_majority": ("run", "majority", run),
         "federated_minus_readers_mean": ("run", "readers_mean", run),
         "federated_minus_commonest": ("run", "commonest", run),

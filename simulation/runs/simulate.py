@@ -7,7 +7,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,10 +43,10 @@ from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
 from simulation.evaluation import examples, heatmap_truth, trivial
 from simulation.evaluation.metrics import metrics
+from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
-from simulation.runs import preflight, same_sites
+from simulation.runs import personal, preflight, same_sites
 
-FEDERATED = "federated"
 CENTRALISED = "centralised"
 COHORTS = Path("cohorts")
 
@@ -212,8 +212,18 @@ def _train_and_evaluate(
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
         _warn_of_unselected(outcome, settings, display)
         _train_side_by_side(baselines, run, display, workers)
+    with display.step("personal networks") as bar:
+        choices = personal.make(
+            run.path,
+            list(_networks(federated)),
+            sites,
+            settings,
+            run_name=campaign.run_name(federated.folder),
+            devices=devices,
+            bar=bar,
+        )
     with display.step("evaluation"):
-        frame = _evaluate(run, federated, baselines, sites, devices)
+        frame = _evaluate(run, federated, baselines, sites, devices, choices)
     if settings.evaluate.heatmaps:
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
@@ -410,6 +420,7 @@ def _evaluate(
     baselines: Sequence[System],
     sites: Cohort,
     devices: Sequence[str],
+    choices: Mapping[str, object],
 ) -> pd.DataFrame:
     """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
@@ -422,11 +433,14 @@ def _evaluate(
     frame = scored(ensemble)
     frame = frame.assign(**simplest.answers(frame, settings))
     others = {system.name: scored(list(_networks(system))) for system in baselines}
+    fewest = baselines[0].settings if baselines else settings
+    models = fewest.rating.models or settings.rating.folds
     if baselines:
-        models = baselines[0].settings.rating.models or settings.rating.folds
         cut = [network for network in ensemble if network.spec.fold < models]
         if len(cut) < len(ensemble):
             others[FEDERATED] = scored(cut)
+    if choices:
+        others[PERSONAL] = personal.predicted(run.path, sites, settings, models=models, devices=devices)
     frame.to_parquet(run.path / "predictions.parquet", index=False)
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
@@ -443,7 +457,8 @@ def _evaluate(
             thresholds=thresholds,
             cuts=simplest.cuts,
             generator_seed=settings.seed,
-        ),
+        )
+        | {"personal": choices or None},
     )
     examples.write(run.path / "figures", frame, sites, settings)
     return frame

@@ -1,0 +1,249 @@
+"""A site's own networks, made of the common ones that came back, kept in a folder that nothing sends from.
+
+``<site folder>/campaigns/<plan hash>/personal/`` is there whole or not at all, and is laid out as a run's folder, so
+that ``synofed score`` reads it. The networks in it were trained on the site's patients without noise and without
+anybody's approval of what leaves: they are for use at the site alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+from torch import Tensor
+
+from client.data.site_store import site_store
+from client.ensemble import delivery
+from client.files import atomic, lock
+from client.site import training_device
+from client.site.site import Site
+from client.state import decisions, site_state
+from client.state.site_state import SiteState
+from common.aggregation.fedbn import NORMS
+from common.ensemble import personal
+from common.ensemble.candidates import Bench, Each
+from common.ensemble.committee import Committee
+from common.ensemble.personal import Personal
+from common.errors import StorageError
+from common.machine import network_files
+from common.machine.network_files import TrainedNetwork
+from common.privacy.planning import notice
+from common.settings import PersonalSettings, Settings
+from common.text.notices import RESEARCH_ONLY
+from common.version import VERSION
+
+NOTICE = (
+    "These networks were trained further on this site's patients, without noise. They are for use here alone: give "
+    "them to nobody, and publish nothing that they were built into."
+)
+Progress = Callable[[int, int], None]
+
+
+def folder(site_folder: Path, plan_hash: str) -> Path:
+    """Where a campaign's personal networks lie."""
+    return decisions.folder(site_folder, plan_hash) / decisions.PERSONAL
+
+
+def make(
+    site: Site,
+    plan_hash: str,
+    personal_settings: PersonalSettings,
+    *,
+    progress: Progress = lambda done, total: None,
+) -> tuple[Path, Mapping[str, object]]:
+    """Make a site's networks of the ensemble that came back, unless they are there already.
+
+    Args:
+        site: the site.
+        plan_hash: the campaign's.
+        personal_settings: which candidates, and how they are made and chosen.
+        progress: told of rounds of training done, out of all.
+
+    Returns:
+        Their folder, and what its manifest says.
+
+    Raises:
+        DataError: if there is no ensemble, or the site's tables cannot be read.
+        VerificationError: if the ensemble was changed since it came.
+        StorageError: if they cannot be written.
+    """
+    statement, _ = delivery.opened(site, plan_hash)
+    settings = decisions.plan(site, plan_hash, name=statement.campaign).model_copy(
+        update={"personal": personal_settings}
+    )
+    ensemble = list(network_files.load_all(delivery.folder(site.folder, plan_hash) / "networks"))
+    place = folder(site.folder, plan_hash)
+    with lock.locked(place.with_name(f".{place.name}.lock")):
+        found = kept(
+            place,
+            ensemble,
+            site,
+            settings,
+            run=site_state.newest_run(site.folder, plan_hash=plan_hash),
+            device=training_device.found(site.file.compute.device),
+            progress=progress,
+        )
+    return place, found
+
+
+def opened(site: Site, plan_hash: str, *, name: str) -> Committee | None:
+    """The site's own networks, ready to be asked; ``None``: there are none.
+
+    Args:
+        site: the site.
+        plan_hash: the campaign's.
+        name: of the campaign.
+    """
+    place = folder(site.folder, plan_hash)
+    if not manifest_of(place):
+        return None
+    networks = list(network_files.load_all(place / "networks"))
+    return network_files.committee(networks, decisions.plan(site, plan_hash, name=name))
+
+
+def kept(
+    place: Path,
+    ensemble: Sequence[TrainedNetwork],
+    site: Site,
+    settings: Settings,
+    *,
+    run: str | None,
+    device: torch.device,
+    each: Each = map,
+    progress: Progress = lambda done, total: None,
+) -> Mapping[str, object]:
+    """The manifest of a site's own networks in a folder, made if what is there was made of anything else.
+
+    Args:
+        place: the folder.
+        ensemble: all networks of the campaign.
+        site: the site.
+        settings: of the campaign, with ``personal``.
+        run: whose kept norms are candidates, if there are any; ``None``: none are.
+        device: where to compute.
+        each: runs the work on single networks.
+        progress: told of rounds of training done, out of all.
+    """
+    assert settings.personal is not None, "only called where it is asked for"
+    store = site_store(site, settings)
+    norms = {} if run is None else _norms(site.folder, ensemble, settings.plan_hash(), run)
+    origin = _origin(ensemble, norms, settings.personal, store.fingerprint)
+    manifest = manifest_of(place)
+    if manifest.get("origin") == origin:
+        return manifest
+    common = network_files.whole(ensemble, settings)
+    counted = _Counted(progress)
+    bench = Bench(
+        data=store.tensors,
+        settings=settings,
+        personal=settings.personal,
+        site=site.name,
+        norms=norms,
+        device=device,
+        each=each,
+        progress=counted,
+    )
+    counted.total = personal.rounds(common, bench)
+    made = personal.personalise(common, bench)
+    manifest = _manifest(made, site.name, settings, origin)
+    _write(place, made, manifest, settings)
+    return manifest
+
+
+def manifest_of(place: Path) -> Mapping[str, object]:
+    """What a folder's manifest says; nothing where it is not there, or no longer whole."""
+    try:
+        found = json.loads((place / "manifest.json").read_bytes())
+    except (OSError, ValueError):
+        return {}
+    named = found.get("networks", {}) if isinstance(found, dict) else {}
+    return found if all(network_files.path(place / "networks", n).exists() for n in named) else {}
+
+
+def chosen(manifest: Mapping[str, object]) -> dict[str, str]:
+    """Measurement -> what a manifest says that the site uses, for a person."""
+    choices = manifest.get("choices")
+    assert isinstance(choices, dict), "made here"
+    return {name: str(choice["sentence"]) for name, choice in choices.items()}
+
+
+class _Counted:
+    """From single steps to steps done, out of all."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.total = 0
+        self._done = 0
+        self._progress = progress
+
+    def __call__(self) -> None:
+        self._done += 1
+        self._progress(self._done, self.total)
+
+
+def _norms(
+    site_folder: Path, ensemble: Sequence[TrainedNetwork], plan_hash: str, run: str
+) -> dict[str, Tensor]:
+    """What the site kept under FedBN: after the last round, whichever round's weights the campaign selected."""
+    state = SiteState(site_folder, plan_hash=plan_hash, run=run)
+    found = {n.spec.name: state.last(n.spec.name).get(NORMS) for n in ensemble if not n.spec.frozen}
+    return {name: norms for name, norms in found.items() if norms is not None}
+
+
+def _origin(
+    ensemble: Sequence[TrainedNetwork],
+    norms: Mapping[str, Tensor],
+    personal_settings: PersonalSettings,
+    fingerprint: str,
+) -> str:
+    """What the networks follow from: the same, the same networks."""
+    digest = hashlib.sha256(f"{VERSION}\n{fingerprint}\n{personal_settings.model_dump_json()}".encode())
+    for network in ensemble:
+        digest.update(network_files.encode(network))
+    for name, values in sorted(norms.items()):
+        digest.update(name.encode() + np.ascontiguousarray(values.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _manifest(made: Personal, site: str, settings: Settings, origin: str) -> dict[str, object]:
+    return {
+        "status": "PERSONAL",
+        "name": settings.name,
+        "site": site,
+        "synofed": VERSION,
+        "plan_hash": settings.plan_hash(),
+        "origin": origin,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "choices": {
+            name: {**asdict(choice), "sentence": choice.sentence} for name, choice in made.choices.items()
+        },
+        "networks": {n.spec.name: delivery.as_json(n.result) for n in made.networks},
+        "notice": [RESEARCH_ONLY, NOTICE],
+        "privacy": "trained without noise on this site's patients, to stay here",
+        "common": notice.label(settings),
+    }
+
+
+def _write(place: Path, made: Personal, manifest: Mapping[str, object], settings: Settings) -> None:
+    draft = place.with_name(f".{place.name}")
+    try:
+        shutil.rmtree(draft, ignore_errors=True)
+        for network in made.networks:
+            atomic.write(
+                network_files.path(draft / "networks", network.spec.name), network_files.encode(network)
+            )
+        document = settings.model_dump(mode="json", exclude_none=True)
+        atomic.write(draft / "config.toml", tomli_w.dumps(document).encode())
+        atomic.write(draft / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
+        atomic.replace_folder(draft, place)
+    except OSError as error:
+        raise StorageError(
+            f"The site's own networks cannot be kept: {error.strerror}. Free some space, then run the command again"
+        ) from None
