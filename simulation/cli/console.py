@@ -134,6 +134,7 @@ def _hour_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
     parts = {
         "federation": card.federated_hours,
         "baselines": card.baselines_hours,
+        "networks of each site's own": card.personal_hours,
         "evaluation": card.evaluation_hours,
     }
     for name, hours in parts.items():

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from client.data.tables.rows import read_rows
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError, DataError
+from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
 from common.settings import Settings
@@ -61,6 +62,7 @@ class PlanCard:
         site_hours: of training and validation at one site, with one such worker.
         federated_hours: of the federation, simulated here.
         baselines_hours: of each site alone and all pooled; 0 if not asked for.
+        personal_hours: of networks of each site's own; 0 if not asked for.
         evaluation_hours: of scoring all held-out exams.
         total_hours: of the simulation.
         privacy: what is promised.
@@ -86,6 +88,7 @@ class PlanCard:
     site_hours: float
     federated_hours: float | None
     baselines_hours: float | None
+    personal_hours: float | None
     evaluation_hours: float | None
     total_hours: float | None
     privacy: str
@@ -103,10 +106,12 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
         DataError: if the cohort's folder has no sites, or its exams cannot be trained or tested on.
     """
     check(settings)
-    specs = [spec for stage in stages(settings) for spec in stage.networks]
     size = cohort_size(settings)
     measured = measure_all(
-        specs, settings, batch_size=lambda spec: exams_per_step(spec, settings, size), budget_s=budget_s
+        [*_specs(settings), *_personal_specs(settings)],
+        settings,
+        batch_size=lambda spec: exams_per_step(spec, settings, size),
+        budget_s=budget_s,
     )
     return card(settings, cohort=size, measured=measured, workers=len(engines.devices(settings.compute)))
 
@@ -206,8 +211,10 @@ def card(
     """
     costs = stage_costs(settings)
     hours = _Hours(settings, cohort, measured, workers)
-    federated, baselines, evaluation = hours.federated(), hours.baselines(), hours.evaluation()
-    known = [part for part in (federated, baselines, evaluation) if part is not None]
+    federated, baselines = hours.federated(), hours.baselines()
+    personal, evaluation = hours.personal(), hours.evaluation()
+    parts = (federated, baselines, personal, evaluation)
+    known = [part for part in parts if part is not None]
     return PlanCard(
         name=settings.name,
         method=settings.method,
@@ -231,8 +238,9 @@ def card(
         site_hours=hours.site(),
         federated_hours=federated,
         baselines_hours=baselines,
+        personal_hours=personal,
         evaluation_hours=evaluation,
-        total_hours=sum(known) if len(known) == 3 else None,
+        total_hours=sum(known) if len(known) == len(parts) else None,
         privacy=notice.sentence(settings),
     )
 
@@ -280,6 +288,20 @@ class _Hours:
         shared = (alone_s + pooled_s) / self._workers
         return max(shared, pooled_s / min(self._workers, _in_flight(fewer))) / 3600
 
+    def personal(self) -> float | None:
+        """Of each site's networks of its own; a head that is trained alone is counted as the whole network."""
+        asked = self._settings.personal
+        if asked is None:
+            return 0.0
+        if self._cohort is None:
+            return None
+        kinds = len({"head", "network"} & set(asked.candidates))
+        steps = kinds * asked.checks * -(-asked.steps // asked.checks)
+        scored = (kinds * asked.checks + 1) * self._validation_exams()
+        costs = [self._of(spec) for spec in _personal_specs(self._settings)]
+        site_s = math.fsum(steps * cost.step_s + scored * cost.exam_s for cost in costs)
+        return self._cohort.sites * site_s / self._workers / 3600
+
     def evaluation(self) -> float | None:
         """Of scoring the held-out exams by every system, one site a worker."""
         if self._cohort is None:
@@ -316,6 +338,12 @@ class _Hours:
 
 def _specs(settings: Settings) -> list[NetworkSpec]:
     return [spec for stage in stages(settings) for spec in stage.networks]
+
+
+def _personal_specs(settings: Settings) -> list[NetworkSpec]:
+    """What each site trains further: the networks that score, none of their parts frozen."""
+    asked = settings.personal is not None
+    return [build.unfrozen(spec) for spec in _specs(settings) if spec.scoring and asked]
 
 
 def _in_flight(settings: Settings) -> int:

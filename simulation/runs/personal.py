@@ -56,7 +56,8 @@ def make(
         return {}
     training = [site for site in sites.sites if site.trains]
     progress = _Together(bar, len(training))
-    with interruption.threads(len(devices)) as pool, interruption.threads(len(training)) as waiting:
+    # few sites at once: each holds all its candidates
+    with interruption.threads(len(devices)) as pool, interruption.threads(len(devices)) as waiting:
 
         def each(work: Callable[[T], R], items: Iterable[T], /) -> Iterator[R]:
             def limited(item: T) -> R:

@@ -184,6 +184,18 @@ def test_baselines_have_as_many_models_as_the_federation_unless_fewer_are_asked_
     )  # nothing is cut down
 
 
+def test_networks_of_each_sites_own_take_their_share() -> None:
+    """By hand: 12 networks, all of which train, 3 times 4 steps, and 4 times a fold of 60 / 3 / 2 exams is scored."""
+    size = CohortSize(sites=3, training_exams=60, held_out_exams=50)
+    overrides = ("evaluate.baselines=false", "personal.steps=10", "personal.checks=3")
+    card = cost_card.card(configured(*overrides), cohort=size, measured=STEPS, workers=2)
+    site_s = 12 * 6 * (FUSION_STEP_S + SINGLE_STEP_S) + 4 * 10 * 12 * EXAM_S
+    assert card.personal_hours == pytest.approx(3 * site_s / 2 / 3600)
+    without = cost_card.card(configured(overrides[0]), cohort=size, measured=STEPS, workers=2)
+    assert without.personal_hours == 0
+    assert card.total_hours == pytest.approx((without.total_hours or 0) + (card.personal_hours or 0))
+
+
 def test_more_workers_than_there_is_work_do_not_help() -> None:
     size = CohortSize(sites=1, training_exams=20, held_out_exams=10)
     overrides = ("evaluate.baselines=false", "compute.groups_in_flight=2")
