@@ -64,9 +64,10 @@ def test_puzzles_are_not_solved_from_depth(exams: Sample) -> None:
 
 def test_some_joints_without_hypertrophy_show_flow(exams: Sample) -> None:
     healthy = exams.hypertrophy == 0
-    assert 0.05 <= exams.flow_outside[healthy].mean() <= 0.10
-    assert 0.03 <= exams.flow_outside[~healthy].mean() <= 0.15
-    assert (exams.coloured[healthy & exams.flow_outside] > 0).mean() > 0.9
+    shown = exams.coloured >= 3  # of 64 x 64 pixels: more than a false speck
+    assert 0.05 <= shown[healthy].mean() <= 0.10
+    assert exams.flow_outside[healthy & shown].mean() > 0.95
+    assert 0.05 <= shown[~healthy & (exams.vascularity == 0)].mean() <= 0.13
 
 
 def test_synovial_area_varies_threefold_within_a_grade(exams: Sample) -> None:
