@@ -7,7 +7,8 @@ Candidates, judged **one measurement at a time** (a single network has too few p
   the exams of the folds that the network was trained on. Early stopping: of a few times on the way, the one with the
   smallest loss over all networks of the measurement is kept.
 * ``mean``: of the common weights and those of ``network`` (Wortsman et al. 2022).
-* ``thresholds``: the site's own, for whichever weights were chosen: Youden's, one for all networks of a cut.
+* ``thresholds``: the site's own, for whichever weights were chosen: one for all networks of a cut, by the campaign's
+  criterion.
 
 **Weights** are compared by the Brier score of the networks' probabilities on validation patients. Grades are what
 counts in the end, but of 80 graded exams of ten patients hardly any gain is beyond chance, while probabilities show
@@ -39,6 +40,7 @@ from common.ensemble.validation import Answers, Judged, brier, exams_of_fold, ju
 from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
 from common.methods.stages import Output
+from common.section import Criterion
 from common.training.inputs import labels
 
 COMMON, OWN = "common", "own"
@@ -162,6 +164,7 @@ def _thresholds(
         n.spec.name: Output(spec=n.spec, probabilities=answers[n.spec.name], threshold=n.result.threshold)
         for n in networks
     }
+    criterion = bench.settings.federation.threshold
     found: dict[str, float] = {}
     crossed = dict(outputs)
     for cut in {n.spec.target.threshold for n in binary}:
@@ -169,9 +172,11 @@ def _thresholds(
         histograms = _by_patient(members, answers, bench)
         for n in members:
             name, common = n.spec.name, n.result.threshold
-            found[name] = _youden(histograms, common, without=None)
+            found[name] = _threshold(histograms, common, criterion, without=None)
             patient = bench.data.patient[exams_of_fold(bench.data, n.spec)].numpy()
-            without = {int(p): _youden(histograms, common, without=int(p)) for p in np.unique(patient)}
+            without = {
+                int(p): _threshold(histograms, common, criterion, without=int(p)) for p in np.unique(patient)
+            }
             limits = np.array([without[int(p)] for p in patient], dtype=np.float32)
             bits = (answers[name][:, 1] >= limits).astype(np.float32)
             crossed[name] = Output(
@@ -198,7 +203,9 @@ def _by_patient(
     return found
 
 
-def _youden(histograms: Mapping[int, ScoreHistograms], common: float, *, without: int | None) -> float:
-    """Youden's threshold over all patients but one; the common one where these have not both classes."""
+def _threshold(
+    histograms: Mapping[int, ScoreHistograms], common: float, criterion: Criterion, *, without: int | None
+) -> float:
+    """The best threshold over all patients but one; the common one where these have not both classes."""
     counted = sum((h for p, h in histograms.items() if p != without), ScoreHistograms.empty())
-    return counted.youden_threshold() if all(counted.exams) else common
+    return counted.threshold(criterion) if all(counted.exams) else common

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from common.imaging import jigsaw
 from common.imaging.doppler import flow_mask
-from common.methods.settings import JigsawSettings
+from common.method_settings import JigsawSettings
 from common.networks.backbones import SmallResNet, initialise
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import Patient, make_patient
