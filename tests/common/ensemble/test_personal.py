@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -276,6 +276,7 @@ def test_the_time_with_the_smallest_loss_over_all_networks_is_kept(
     ((_, stopped),) = made.candidates(common, made.common(common))
     losses, weights = [], []
     current = {n.spec.name: torch.from_numpy(n.weights) for n in common}
+    optimiser: dict[str, Mapping[str, torch.Tensor]] = {n.spec.name: {} for n in common}
     for check in range(1, 5):
         squared = []
         for n in common:
@@ -283,7 +284,9 @@ def test_the_time_with_the_smallest_loss_over_all_networks_is_kept(
             training = local.training.model_copy(update={"learning_rate": 3e-2, "local_steps": 2})
             local = replace(local, training=training, rounds=4)
             seed = derive_seed(settings.seed, "north", "personal", n.spec.identity, check)
-            update, _ = train_network(current[n.spec.name], {}, data, local, check, seed)
+            update, optimiser[n.spec.name] = train_network(
+                current[n.spec.name], optimiser[n.spec.name], data, local, check, seed
+            )
             current[n.spec.name] = current[n.spec.name] + update.update
             answer = made._asked(current[n.spec.name], local)[:, 1]
             exams = exams_of_fold(data, n.spec)
