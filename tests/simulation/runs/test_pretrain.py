@@ -188,7 +188,7 @@ def test_the_command_says_what_there_is(made: Made, tmp_path: Path) -> None:
     ]  # fmt: skip
     overrides = [part for value in small for part in ("--set", value)]
     command = ["pretrain", str(config), "--out", str(tmp_path / "out"), "--json", *overrides]
-    first, second = (CliRunner().invoke(synofed._commands("pretrain"), command) for _ in range(2))
+    first, second = (CliRunner().invoke(synofed._commands(), command) for _ in range(2))
     assert first.exit_code == 0, first.output
     facts = json.loads(first.stdout)
     assert facts["folder"] == str(tmp_path / "out") and not facts["reused"]
