@@ -7,7 +7,9 @@ state and ends with the same bytes; a reply that came too late leaves no trace. 
 
 from __future__ import annotations
 
+import contextlib
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -81,3 +83,12 @@ def run_folder(site_folder: Path, *, plan_hash: str, run: str) -> Path:
     if not RUN.fullmatch(run):
         raise UpdateError("Expected a run of 32 hexadecimal digits, got something else")
     return folder(site_folder, plan_hash=plan_hash) / run
+
+
+def forget(site_folder: Path, *, plan_hash: str, run: str) -> None:
+    """Remove the state of a finished run."""
+    of_plan = folder(site_folder, plan_hash=plan_hash)
+    shutil.rmtree(of_plan / run, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other runs' states are in there still
+        of_plan.rmdir()
+        of_plan.parent.rmdir()

@@ -169,7 +169,7 @@ def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, nam
     assert "put the folder back" in (sites[1] / "log.txt").read_text(encoding="utf-8")
 
 
-def test_runs_of_one_plan_do_not_share_state(tmp_path: Path) -> None:
+def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -> None:
     site = make_site_folder(
         tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
     )
@@ -181,6 +181,9 @@ def test_runs_of_one_plan_do_not_share_state(tmp_path: Path) -> None:
     names = {campaign.run_name(tmp_path / name) for name in "ab"}
     assert {path.name for path in kept.iterdir()} == names
     assert_same(tmp_path / "a", tmp_path / "b")
+    for name in names:
+        site_state.forget(site, plan_hash=plan_hash, run=name)
+    assert not (site / "state").exists()
 
 
 @pytest.mark.parametrize("name", STATEFUL)
