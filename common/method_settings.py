@@ -101,8 +101,3 @@ class ProbeSettings(Section):
     """Numbers that the encoder's public projection gives; ``None``: it has none."""
     learning_rate: Rate = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
-
-    @property
-    def members(self) -> int:
-        """Scoring models."""
-        return self.encoders * self.augmentations * self.initialisations

@@ -163,6 +163,8 @@ def last(path: Path) -> Entry | None:
 def entries(path: Path) -> Iterator[Entry]:
     """All whole entries in order, each checked against the one before.
 
+    An edit of the very last line, or a tail that is missing as a whole, shows against receipts only.
+
     Raises:
         VerificationError: naming the first line that was edited, dropped, added or moved.
     """
@@ -184,22 +186,6 @@ def entries(path: Path) -> Iterator[Entry]:
                 raise VerificationError(f"{path}, {culprit}: line {number} does not continue it")
             last = Head(sequence=number, hash=entry.hash)
             yield entry
-
-
-def verify(path: Path) -> Head:
-    """Check the whole log.
-
-    An edit of the very last line, or a tail that is missing as a whole, shows against receipts only.
-
-    Returns:
-        Its head, with the length of an incomplete last line if a crash left one.
-
-    Raises:
-        VerificationError: naming the first bad line.
-    """
-    for _ in entries(path):
-        pass
-    return head(path)
 
 
 @contextmanager

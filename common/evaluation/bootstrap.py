@@ -100,18 +100,6 @@ def estimate(
     return summary(float(value), metric(replicate_confusions(per_patient, weights)))
 
 
-def difference(
-    metric: Callable[[ArrayLike], Values],
-    first: Int64[np.ndarray, "patients grades grades"],
-    second: Int64[np.ndarray, "patients grades grades"],
-    weights: Int64[np.ndarray, "replicates patients"],
-) -> Estimate:
-    """``metric`` of the first system minus that of the second, both on the same drawn patients."""
-    drawn = [np.asarray(metric(replicate_confusions(system, weights))) for system in (first, second)]
-    value = float(metric(first.sum(axis=0))) - float(metric(second.sum(axis=0)))
-    return summary(value, drawn[0] - drawn[1])
-
-
 def summary(value: float, replicates: ArrayLike) -> Estimate:
     """A value with the 2.5 and 97.5 % quantiles of its replicates, those that are nan left out."""
     drawn = np.asarray(replicates, dtype=np.float64)

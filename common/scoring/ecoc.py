@@ -11,32 +11,9 @@ Dietterich and Bakiri 1995, doi 10.1613/jair.105.
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Int64
 
 from common.scoring.grades import GradeError, Numbers, checked
-
-
-def encode(
-    grades: Numbers, *, replicas: int = 2, grades_count: int = 4
-) -> UInt8[np.ndarray, "*shape replicas thresholds"]:
-    """Code words of grades.
-
-    Args:
-        grades: grades 0 .. ``grades_count`` - 1, of any shape.
-        replicas: networks that answer each task.
-        grades_count: the number of grades.
-
-    Returns:
-        Bits 0 or 1 of shape ``(..., replicas, grades_count - 1)``; bit k is 1 where the grade is > k.
-
-    Raises:
-        GradeError: for a grade out of range, fewer than two grades or no replica.
-    """
-    if replicas < 1 or grades_count < 2:
-        raise GradeError(f"Expected replicas >= 1 and grades_count >= 2, got {replicas} and {grades_count}.")
-    array = checked(grades, count=grades_count, what="grades")
-    word = (array[..., None] > np.arange(grades_count - 1)).astype(np.uint8)
-    return np.repeat(word[..., None, :], replicas, axis=-2)
 
 
 def decode(bits: Numbers) -> Int64[np.ndarray, "*shape"]:

@@ -78,7 +78,7 @@ def _ledger(doubled: str, _: Path) -> None:
 def _log(doubled: str, folder: Path) -> None:
     line = f'{{"seq":1,"time":"t","event":"reply",{doubled},"prev":"{START.hash}"}}\n'
     (folder / log.NAME).write_text(line, encoding="utf-8")
-    log.verify(folder / log.NAME)
+    list(log.entries(folder / log.NAME))
 
 
 def _ensemble(doubled: str, _: Path) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from common.errors import DataError
-from common.evaluation import bootstrap
+from common.evaluation import bootstrap, paired
 from common.evaluation.agreement import accuracy, confusion, kappa
 
 
@@ -64,7 +64,7 @@ def test_a_paired_difference_of_a_system_with_itself_is_zero() -> None:
     truth, predicted, patient = study()
     same = bootstrap.patient_confusions(truth, predicted, patient, grades=4, patients=30)
     weights = bootstrap.resamples(30, replicates=100, generator=np.random.default_rng(4))
-    got = bootstrap.difference(accuracy, same, same, weights)
+    got = paired.compare(accuracy, same, same, weights=weights, generator=np.random.default_rng(0))
     assert (got.value, got.low, got.high) == (0, 0, 0)
 
 
@@ -75,10 +75,10 @@ def test_pairing_removes_what_two_systems_share() -> None:
         bootstrap.patient_confusions(truth, p, patient, grades=4, patients=30) for p in (better, predicted)
     ]
     weights = bootstrap.resamples(30, replicates=1000, generator=np.random.default_rng(5))
-    paired = bootstrap.difference(accuracy, both[0], both[1], weights)
+    found = paired.compare(accuracy, both[0], both[1], weights=weights, generator=np.random.default_rng(0))
     alone = [bootstrap.estimate(accuracy, system, weights) for system in both]
-    assert paired.value == pytest.approx(alone[0].value - alone[1].value)
-    assert paired.high - paired.low < sum(e.high - e.low for e in alone) / 2
+    assert found.value == pytest.approx(alone[0].value - alone[1].value)
+    assert found.high - found.low < sum(e.high - e.low for e in alone) / 2
 
 
 def test_no_patients_and_nan_replicates() -> None:
