@@ -80,6 +80,7 @@ def make(
     )
     ensemble = list(network_files.load_all(delivery.folder(site.folder, plan_hash) / "networks"))
     place = folder(site.folder, plan_hash)
+    compute = site.file.compute
     with lock.locked(place.with_name(f".{place.name}.lock")):
         found = kept(
             place,
@@ -87,7 +88,7 @@ def make(
             site,
             settings,
             run=site_state.newest_run(site.folder, plan_hash=plan_hash),
-            device=training_device.found(site.file.compute.device),
+            device=training_device.prepared(site, device=compute.device, threads=compute.threads),
             progress=progress,
         )
     return place, found

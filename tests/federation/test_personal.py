@@ -138,7 +138,8 @@ def test_killed_on_the_way_there_are_none_and_the_same_command_makes_them(
 ) -> None:
     whole = Path(shutil.copytree(north, tmp_path / "whole" / "north"))
     personalised(whole, plan_hash, *ASKED)
-    written, real = [], atomic.write
+    written: list[Path] = []
+    real = atomic.write
 
     def stops(path: Path, content: bytes, **named: int) -> None:
         if len(written) == 2:

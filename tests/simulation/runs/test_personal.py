@@ -128,7 +128,8 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(
 ) -> None:
     shutil.rmtree(again / "personal")
     (again / "metrics.json").unlink()
-    made, real = [], personal.kept
+    made: list[str] = []
+    real = personal.kept
 
     def stops(place: Path, *given: object, **named: object) -> object:
         if made:
