@@ -15,7 +15,6 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import tomli_w
 import torch
 from torch import Tensor
@@ -81,6 +80,7 @@ def make(
     )
     ensemble = list(network_files.load_all(delivery.folder(site.folder, plan_hash) / "networks"))
     place = folder(site.folder, plan_hash)
+    compute = site.file.compute
     with lock.locked(place.with_name(f".{place.name}.lock")):
         found = kept(
             place,
@@ -88,7 +88,7 @@ def make(
             site,
             settings,
             run=site_state.newest_run(site.folder, plan_hash=plan_hash),
-            device=training_device.found(site.file.compute.device),
+            device=training_device.prepared(site, device=compute.device, threads=compute.threads),
             progress=progress,
         )
     return place, found
@@ -134,8 +134,7 @@ def kept(
     """
     assert settings.personal is not None, "only called where it is asked for"
     store = site_store(site, settings)
-    norms = {} if run is None else _norms(site.folder, ensemble, settings.plan_hash(), run)
-    origin = _origin(ensemble, norms, settings.personal, store.fingerprint)
+    origin = _origin(ensemble, settings.personal, store.fingerprint)
     manifest = manifest_of(place)
     if manifest.get("origin") == origin:
         return manifest
@@ -146,7 +145,7 @@ def kept(
         settings=settings,
         personal=settings.personal,
         site=site.name,
-        norms=norms,
+        norms={} if run is None else _norms(site.folder, ensemble, settings.plan_hash(), run),
         device=device,
         each=each,
         progress=counted,
@@ -197,18 +196,11 @@ def _norms(
     return {name: norms for name, norms in found.items() if norms is not None}
 
 
-def _origin(
-    ensemble: Sequence[TrainedNetwork],
-    norms: Mapping[str, Tensor],
-    personal_settings: PersonalSettings,
-    fingerprint: str,
-) -> str:
-    """What the networks follow from: the same, the same networks."""
+def _origin(ensemble: Sequence[TrainedNetwork], personal_settings: PersonalSettings, fingerprint: str) -> str:
+    """What the networks follow from: the same, the same networks; kept norms follow from these, and go in time."""
     digest = hashlib.sha256(f"{VERSION}\n{fingerprint}\n{personal_settings.model_dump_json()}".encode())
     for network in ensemble:
         digest.update(network_files.encode(network))
-    for name, values in sorted(norms.items()):
-        digest.update(name.encode() + np.ascontiguousarray(values.numpy()).tobytes())
     return digest.hexdigest()
 
 

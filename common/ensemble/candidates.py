@@ -102,14 +102,17 @@ class Bench:
                 yield name, self._candidate(networks, mean)
 
     def _candidate(self, networks: Sequence[TrainedNetwork], weights: Mapping[str, Flat]) -> Candidate:
-        def asked(network: TrainedNetwork) -> Float32[np.ndarray, "_ classes"]:
+        def answered(network: TrainedNetwork) -> Float32[np.ndarray, "_ classes"]:
             local = local_settings(network.spec, self.settings, device=self.device)
-            return self._asked(weights[network.spec.name], local)
+            return self.asked(weights[network.spec.name], local)
 
         names = [network.spec.name for network in networks]
-        return Candidate(weights=weights, answers=dict(zip(names, self.each(asked, networks), strict=True)))
+        return Candidate(
+            weights=weights, answers=dict(zip(names, self.each(answered, networks), strict=True))
+        )
 
-    def _asked(self, weights: Flat, local: LocalSettings) -> Float32[np.ndarray, "_ classes"]:
+    def asked(self, weights: Flat, local: LocalSettings) -> Float32[np.ndarray, "_ classes"]:
+        """What a network says of the exams of its fold."""
         return score(weights, self.data, exams_of_fold(self.data, local.spec), local).numpy()
 
     def _with_norms(self, spec: NetworkSpec, weights: Flat) -> Flat:
@@ -173,7 +176,7 @@ class _Run:
         seed = derive_seed(bench.settings.seed, bench.site, "personal", self.local.spec.identity, check)
         answer, state = train_network(self.weights, self.state, bench.data, self.local, check, seed)
         weights = self.weights + answer.update
-        asked = bench._asked(weights, self.local)
+        asked = bench.asked(weights, self.local)
         bench.progress()
         return replace(self, weights=weights, state=state, answers=asked)
 

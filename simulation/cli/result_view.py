@@ -15,28 +15,28 @@ _METRICS = ("accuracy", "kappa_linear")
 def show(console: Console, run: Path) -> None:
     """Print a finished run's results."""
     content = read(run)
-    for table in (_own_patients(content), _compared(content), _places(content)):
+    own = [_own_patients(content, system) for system in tables.compared_with_alone(content)]
+    for table in (*own, _compared(content), _places(content)):
         if table.row_count:
             console.print(table)
     for line in _lines(content):
         console.print(line)
 
 
-def _own_patients(content: Content) -> Table:
-    """Each site alone against the federation, and what it made of it, on its patients; the report has kappa too."""
-    table = _table(content, "accuracy on each site's own held-out patients, paired", tables.models(content))
-    systems = tables.compared_with_alone(content)
-    for title in ("alone, %", *(name for s in systems for name in (f"{s}, %", "gain, points"))):
+def _own_patients(content: Content, system: str) -> Table:
+    """Each site alone against another system on that site's patients; the report has kappa too."""
+    what = "accuracy on each site's own held-out patients, paired"
+    own = ", networks of its own" if system == "personal" else ""
+    table = _table(content, f"{what}{own}", tables.models(content))
+    for title in ("alone, %", f"{'own' if own else system}, %", "gain, points"):
         table.add_column(title, justify="right", no_wrap=True)
     for label, block in tables.own_patients(content):
         if label == "Mean over sites":
             table.add_section()
         accuracy = block[content.primary]["accuracy"]
-        cells = [_percent(accuracy["alone"]["value"])]
-        for system in systems:
-            gain = tables.signed(accuracy[tables.GAINS[system][0]], scale=100, digits=1)
-            cells += [_percent(accuracy[system]["value"]), _with_spread(*gain)]
-        table.add_row(label, *cells)
+        sides = [_percent(accuracy[side]["value"]) for side in ("alone", system)]
+        gain = tables.signed(accuracy[tables.GAINS[system][0]], scale=100, digits=1)
+        table.add_row(label, *sides, _with_spread(*gain))
     return table
 
 

@@ -55,9 +55,22 @@ def test_a_missing_file_and_broken_toml_are_configuration_errors(tmp_path: Path)
         parse(MINIMAL, overrides=["rounds"])
 
 
+def test_a_mean_needs_both_of_its_sides() -> None:
+    assert parse(MINIMAL, overrides=['personal.candidates=["network", "mean"]']).personal is not None
+    with pytest.raises(ConfigurationError, match='"mean", which needs "network" beside it'):
+        parse(MINIMAL, overrides=['personal.candidates=["mean"]'])
+
+
 def test_the_plan_has_what_changes_what_leaves_and_nothing_else() -> None:
     plain = parse(MINIMAL)
-    for override in ("compute.threads=2", "name=z", "evaluate.bootstrap=200", "evaluate.baselines=true"):
+    same = (
+        "compute.threads=2",
+        "name=z",
+        "evaluate.bootstrap=200",
+        "evaluate.baselines=true",
+        "personal.steps=9",
+    )
+    for override in same:
         assert parse(MINIMAL, overrides=[override]).plan_hash() == plain.plan_hash()
     for override in ("seed=1", "federation.rounds=11", "evaluate.held_out=0.4", "network.image_px=32"):
         assert parse(MINIMAL, overrides=[override]).plan_hash() != plain.plan_hash()

@@ -288,7 +288,7 @@ def test_the_time_with_the_smallest_loss_over_all_networks_is_kept(
                 current[n.spec.name], optimiser[n.spec.name], data, local, check, seed
             )
             current[n.spec.name] = current[n.spec.name] + update.update
-            answer = made._asked(current[n.spec.name], local)[:, 1]
+            answer = made.asked(current[n.spec.name], local)[:, 1]
             exams = exams_of_fold(data, n.spec)
             wanted = data.grades["vascularity"][exams].numpy() > (n.spec.target.threshold or 0)
             squared.append((answer - wanted) ** 2)

@@ -9,7 +9,7 @@ from torch import nn
 from common.networks import build
 from common.networks.backbones import SmallResNet, initialise
 from common.networks.layout import load
-from common.networks.spec import NetworkSpec, Target
+from common.networks.spec import NetworkSpec, Piece, Target
 from common.settings import NetworkSettings
 from tests.exam_tensors import FUSION, NETWORK, SINGLE
 
@@ -133,3 +133,17 @@ def test_a_narrow_network_has_the_same_gradient_each_time() -> None:
         assert len(grads) == len(list(narrow.parameters()))
         gradients.add(b"".join(grad.numpy().tobytes() for grad in grads))
     assert len(gradients) == 1
+
+
+@pytest.mark.parametrize("part", ["backbones", "backbones.0"])
+def test_a_network_is_joined_of_its_parts_and_split_into_them(part: str) -> None:
+    """With any part frozen, the same network: same weights each in its place, same answers."""
+    whole = build.initial_weights(FUSION, NETWORK, seed=3)
+    frozen = FUSION.model_copy(update={"pieces": (Piece(part=part, network=None, frozen=True),)})
+    weights, parts = build.split(frozen, NETWORK, whole)
+    assert len(weights) + len(parts[part]) == len(whole)
+    assert torch.equal(build.joined(frozen, NETWORK, weights, parts), whole)
+    assert build.unfrozen(frozen) == FUSION
+    pictures = [torch.randn(2, 3, NETWORK.image_px, NETWORK.image_px) for _ in FUSION.images]
+    one, other = build.assembled(frozen, NETWORK, weights, parts), build.assembled(FUSION, NETWORK, whole, {})
+    assert torch.equal(one(pictures), other(pictures))

@@ -124,8 +124,14 @@ def make(
     return folder
 
 
-def full_scores(*, models: int = 2) -> Json:
-    """A run of some scoring models, beside systems of one."""
+CHOSEN = {
+    "hypertrophy": {"weights": "network", "sentence": "weights: network (by 9 validation patients)"},
+    "vascularity": {"weights": "common", "sentence": "the common networks (by 8 validation patients)"},
+}
+
+
+def full_scores(*, models: int = 2, personal: bool = False) -> Json:
+    """A run of some scoring models, beside systems of one; perhaps with networks of each site's own."""
     chosen = settings()
     others = {
         "centralised": table(chosen, right=0.8, seed=1),
@@ -135,7 +141,11 @@ def full_scores(*, models: int = 2) -> Json:
     }
     if models == 1:
         del others["federated"]
-    return metrics(table(chosen, right=0.75, seed=0, models=models), settings=chosen, baselines=others)
+    if personal:
+        own = table(chosen, right=0.9, seed=6)
+        others["personal"] = own[own["trained_site"]]
+    scores = metrics(table(chosen, right=0.75, seed=0, models=models), settings=chosen, baselines=others)
+    return scores | ({"personal": dict.fromkeys(("site-a", "site-b"), CHOSEN)} if personal else {})
 
 
 def make_full(folder: Path, *, models: int = 2) -> Path:
@@ -270,6 +280,29 @@ def test_own_patients_are_shown_by_site_with_the_mean(run: Path, page: Page) -> 
         gain = scored["sites"][site]["combined"]["accuracy"]["gain"]
         assert float(rows[site]["value"]) == pytest.approx(100 * gain["value"])
         assert words(gain) in page.text
+
+
+def test_networks_of_a_sites_own_stand_beside_the_common_ones(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", scores=full_scores(personal=True), lines=rounds())
+    page = Page(write(folder).read_text(encoding="utf-8"))
+    scored = json.loads((folder / "metrics.json").read_text())
+    rows = {row["row"]: row for row in data_of(folder, "own_patients")}
+    assert list(rows) == [
+        label for site in ("site-a", "site-b", "Mean over sites") for label in (site, f"{site}, own networks")
+    ]
+    mean = scored["own_patients"]["mean"]["combined"]["accuracy"]
+    assert float(rows["Mean over sites, own networks"]["value"]) == pytest.approx(
+        100 * mean["gain_personal"]["value"]
+    )
+    assert mean["gain_personal"]["value"] > mean["gain"]["value"]
+    card = "points on a site's own patients, its own networks made of them minus alone"
+    assert f"{words(mean['gain_personal'])} {card}" in page.text
+    assert f"with its own networks {mean['losing_personal']} of 2 sites lose" in page.text
+    assert "What each site made for itself" in page.text
+    for choice in CHOSEN.values():
+        assert page.text.count(choice["sentence"]) == 2
+    compared = {row["row"] for row in data_of(folder, "comparison_accuracy")}
+    assert {"Federated", "Each site's own networks"} < compared
 
 
 def test_trivial_answers_ties_and_far_errors_are_shown(run: Path, page: Page) -> None:

@@ -7,7 +7,7 @@ import pytest
 from common.ensemble.committee import Scores
 from common.text.terminal import Console
 from simulation.cli import console, result_view
-from tests.server.report.test_report import make_full
+from tests.server.report.test_report import full_scores, make, make_full
 
 
 def shown(run: Path) -> str:
@@ -33,6 +33,23 @@ def test_every_table_says_how_many_models_it_compares(tmp_path: Path) -> None:
     gain = scored["own_patients"]["mean"]["combined"]["accuracy"]["gain"]["value"]
     (row,) = (line for line in own.splitlines() if "Mean over sites" in line)
     assert f" {100 * gain:+.1f} (" in row
+
+
+def test_networks_of_a_sites_own_are_shown_beside_the_federation(tmp_path: Path) -> None:
+    run = make(tmp_path / "run", scores=full_scores(personal=True))
+    text = shown(run)
+    scored = json.loads((run / "metrics.json").read_text())
+    mean = scored["own_patients"]["mean"]["combined"]["accuracy"]
+    rows = [line for line in text.splitlines() if "Mean over sites" in line]
+    for row, system, gain in zip(rows, ("federated", "personal"), ("gain", "gain_personal"), strict=True):
+        assert f" {100 * mean[system]['value']:.1f} " in row
+        assert f" {100 * mean[gain]['value']:+.1f} (" in row
+    assert f"made of the federation's, {mean['losing_personal']} of 2 sites lose" in text
+    assert "site-b uses for itself: hypertrophy: weights: network" in text
+    narrow = Console(width=80)
+    with narrow.capture() as capture:
+        result_view.show(narrow, run)
+    assert capture.get().count("(") == capture.get().count(")")
 
 
 def test_sentences_end_it(tmp_path: Path) -> None:

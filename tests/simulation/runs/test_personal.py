@@ -161,3 +161,20 @@ def test_other_settings_make_them_anew_and_none_takes_them_away(base: Path, agai
     assert metrics["personal"] is None
     assert "personal" not in metrics["own_patients"]["mean"]["combined"]["accuracy"]
     assert not (again / "personal").exists()
+
+
+def test_norms_that_sites_kept_are_tried_while_the_run_has_them(base: Path, tmp_path: Path) -> None:
+    """Fused networks keep none. A finished run forgets what sites kept, and not what they chose."""
+    config = [*FAST, "federation.algorithm=fedbn", "rating.models=1", "evaluate.baselines=false"]
+    synofed.simulate(base / "small.toml", out=tmp_path / "run", overrides=config)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    for choices in metrics["personal"].values():
+        assert list(choices["vascularity"]["judged"]) == ["norms", "network"]
+        assert list(choices["hypertrophy"]["judged"]) == ["network"]
+    assert metrics["own_patients"] is None
+    assert metrics["baselines"]["personal"]["combined"]["accuracy"]["value"] is not None
+    before = own_networks(tmp_path / "run", "north")
+    synofed.simulate(base / "small.toml", out=tmp_path / "run", overrides=config, resume=True)
+    for name, weights in own_networks(tmp_path / "run", "north").items():
+        np.testing.assert_array_equal(weights, before[name])
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
