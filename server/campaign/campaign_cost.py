@@ -66,6 +66,7 @@ class StageCost:
         networks_bytes: the trained networks on disk.
         journal_bytes: the journal on disk, at most.
         spool_bytes_per_site: updates on disk until their round is complete, at most.
+        site_state_bytes: what a site keeps of its optimisers on disk until the campaign ends, at most.
         centre_memory_bytes: the centre's weights and messages in memory, at most.
     """
 
@@ -87,6 +88,7 @@ class StageCost:
     networks_bytes: int
     journal_bytes: int
     spool_bytes_per_site: int
+    site_state_bytes: int
     centre_memory_bytes: int
 
 
@@ -171,6 +173,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         networks_bytes=sum(group.size_bytes for group in its_groups),
         journal_bytes=_journal_bytes(its_groups, settings, rounds),
         spool_bytes_per_site=sum(_reply_bytes(group, settings) for group in _in_flight(its_groups, settings)),
+        site_state_bytes=sum(_site_state_bytes(group, settings) for group in its_groups),
         centre_memory_bytes=_centre_memory_bytes(its_groups, settings),
     )
 
@@ -214,6 +217,14 @@ def _sent_bytes(group: Group, settings: Settings) -> int:
 def _kept_bytes(group: Group, settings: Settings) -> int:
     """Of what the algorithm keeps at the centre beside the weights."""
     return len(algorithm(settings.federation).kept) * _trained_bytes(group)
+
+
+def _site_state_bytes(group: Group, settings: Settings) -> int:
+    """Of the last round that counted and of the one after it."""
+    if settings.federation.optimiser_state == "fresh":
+        return 0
+    vectors = 2 if settings.training.optimiser == "adamw" else int(settings.training.momentum > 0)
+    return 2 * vectors * _trained_bytes(group)
 
 
 def _trained_bytes(group: Group) -> int:

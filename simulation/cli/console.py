@@ -119,6 +119,11 @@ def _campaign_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
     yield "disk: journal", f"up to {_bytes(card.journal_bytes)}"
     if card.spool_bytes is not None:
         yield "disk: replies", f"up to {_bytes(card.spool_bytes)}, until their round is complete"
+    if card.site_state_bytes:
+        yield (
+            "disk: a site's optimisers",
+            f"up to {_bytes(card.site_state_bytes)} at each site, until the campaign ends",
+        )
     if card.baselines_bytes:
         yield "disk: baselines", f"up to {_bytes(card.baselines_bytes)}"
 

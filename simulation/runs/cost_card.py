@@ -56,6 +56,7 @@ class PlanCard:
         networks_bytes: the trained networks on disk.
         journal_bytes: the campaign's journal on disk, at most.
         spool_bytes: replies on disk until their round is complete, at most.
+        site_state_bytes: what one site keeps of its optimisers on disk until the campaign ends, at most.
         baselines_bytes: networks and journals of the baselines on disk, at most.
         measured: steps on this machine, one for each shape of network.
         workers: of this machine that train at once.
@@ -82,6 +83,7 @@ class PlanCard:
     networks_bytes: int
     journal_bytes: int
     spool_bytes: int | None
+    site_state_bytes: int
     baselines_bytes: int | None
     measured: tuple[Measured, ...]
     workers: int
@@ -232,6 +234,7 @@ def card(
         spool_bytes=None
         if cohort is None
         else cohort.sites * max(cost.spool_bytes_per_site for cost in costs),
+        site_state_bytes=sum(cost.site_state_bytes for cost in costs),
         baselines_bytes=_baselines_bytes(settings, cohort),
         measured=tuple(measured),
         workers=workers,

@@ -349,3 +349,21 @@ def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
     plain = stage_costs(of("fedavg", text=text))[0]
     assert cost.journal_bytes > plain.journal_bytes
     assert cost.centre_memory_bytes > plain.centre_memory_bytes
+
+
+def test_the_cost_card_counts_what_a_site_keeps_of_its_optimisers(tmp_path: Path) -> None:
+    site = make_site_folder(
+        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+    )
+    held: list[int] = []
+
+    def observe(event: Event) -> None:
+        files = (site / "state").rglob("round_*.safetensors")
+        held.append(sum(v.nbytes for file in files for v in load_file(file).values()))
+
+    settings = of("kept")
+    run([site], settings, tmp_path / "run", observer=observe)
+    (cost,) = stage_costs(settings)
+    steps = 2 * 4 * cost.networks  # one number per network and round
+    assert cost.site_state_bytes // 2 < max(held) <= cost.site_state_bytes + steps
+    assert stage_costs(of("fedavg"))[0].site_state_bytes == 0
