@@ -171,21 +171,24 @@ def _thresholds(
         members = [n for n in binary if n.spec.target.threshold == cut]
         histograms = _by_patient(members, answers, bench)
         for n in members:
-            name, common = n.spec.name, n.result.threshold
-            found[name] = _threshold(histograms, common, criterion, without=None)
-            patient = bench.data.patient[exams_of_fold(bench.data, n.spec)].numpy()
-            without = {
-                int(p): _threshold(histograms, common, criterion, without=int(p)) for p in np.unique(patient)
-            }
-            limits = np.array([without[int(p)] for p in patient], dtype=np.float32)
-            bits = (answers[name][:, 1] >= limits).astype(np.float32)
-            crossed[name] = Output(
-                spec=n.spec, probabilities=np.stack([1 - bits, bits], axis=1), threshold=HALF
-            )
-    settings, data = bench.settings, bench.data
-    before, patients = right(list(outputs.values()), data, settings, measurement=measurement)
-    after, _ = right(list(crossed.values()), data, settings, measurement=measurement)
+            found[n.spec.name] = _threshold(histograms, n.result.threshold, criterion, without=None)
+            crossed[n.spec.name] = _crossed(outputs[n.spec.name], histograms, bench)
+    before, patients = right(list(outputs.values()), bench.data, bench.settings, measurement=measurement)
+    after, _ = right(list(crossed.values()), bench.data, bench.settings, measurement=measurement)
     return _Own(thresholds=found, judged=judged(after - before, patients))
+
+
+def _crossed(output: Output, histograms: Mapping[int, ScoreHistograms], bench: Bench) -> Output:
+    """A network's bits, each patient's by the threshold that all others give."""
+    patient = bench.data.patient[exams_of_fold(bench.data, output.spec)].numpy()
+    criterion = bench.settings.federation.threshold
+    without = {
+        int(p): _threshold(histograms, output.threshold, criterion, without=int(p))
+        for p in np.unique(patient)
+    }
+    limits = np.array([without[int(p)] for p in patient], dtype=np.float32)
+    bits = (output.probabilities[:, 1] >= limits).astype(np.float32)
+    return replace(output, probabilities=np.stack([1 - bits, bits], axis=1), threshold=HALF)
 
 
 def _by_patient(
