@@ -6,7 +6,7 @@ rest.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import numpy as np
@@ -44,7 +44,6 @@ class Sample:
         label: the readers' consensus on vascularity.
         flow_outside: whether flow outside the synovium is shown.
         area_mm2: of the synovium in the Doppler picture.
-        severity: hypertrophy and vascularity in [0, 4), ``(2, exams)``.
         tried: exams that are not learnt from.
     """
 
@@ -56,34 +55,37 @@ class Sample:
     label: Int64[np.ndarray, " exams"]
     flow_outside: Bool[np.ndarray, " exams"]
     area_mm2: Float[np.ndarray, " exams"]
-    severity: Float[np.ndarray, "2 exams"]
     tried: Bool[np.ndarray, " exams"]
 
 
 @lru_cache(maxsize=2)  # the network reads the same sample as the others
 def sample(*, patients: int, roi_px: int) -> Sample:
-    """So many patients of each measured machine."""
-    made = [
-        make_patient(7, f"site-{number}", index, device, exams=EXAMS, roi_px=roi_px)
+    """So many patients of each measured machine; their pictures are let go one patient after the other."""
+    parts = [
+        _part(make_patient(7, f"site-{number}", index, device, exams=EXAMS, roi_px=roi_px))
         for number, device in enumerate(FITTED)
         for index in range(patients)
     ]
-    pictures = [_regions(patient) for patient in made]
-    grades = np.concatenate([np.stack(patient.exams.severity.grades) for patient in made], axis=1)
-    readings = np.concatenate([patient.vascularity for patient in made], axis=1)
-    severities = [patient.exams.severity for patient in made]
-    sections = [section for patient in made for section in patient.exams.doppler_sections]
     return Sample(
-        grey=np.concatenate([grey for grey, _, _ in pictures]),
-        doppler=np.concatenate([doppler for _, doppler, _ in pictures]),
-        coloured=np.concatenate([count for _, _, count in pictures]),
+        **{f.name: np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Sample)}
+    )
+
+
+def _part(patient: Patient) -> Sample:
+    exams, grades = patient.exams, patient.exams.severity.grades
+    grey, doppler, coloured = _regions(patient)
+    return Sample(
+        grey=grey,
+        doppler=doppler,
+        coloured=coloured,
         hypertrophy=grades[0],
         vascularity=grades[1],
-        label=np.median(readings, axis=0).astype(np.int64),
-        flow_outside=np.concatenate([patient.exams.flow_outside for patient in made]),
-        area_mm2=np.array([section.synovium.sum() * section.mm_per_px**2 for section in sections]),
-        severity=np.concatenate([np.stack([s.hypertrophy, s.vascularity]) for s in severities], axis=1),
-        tried=np.array([patient.index % 3 == 0 for patient in made]).repeat(EXAMS),
+        label=np.median(patient.vascularity, axis=0).astype(np.int64),
+        flow_outside=exams.flow_outside,
+        area_mm2=np.array(
+            [section.synovium.sum() * section.mm_per_px**2 for section in exams.doppler_sections]
+        ),
+        tried=np.full(EXAMS, patient.index % 3 == 0),
     )
 
 
