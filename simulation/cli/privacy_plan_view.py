@@ -8,6 +8,7 @@ from itertools import groupby
 
 from rich.text import Text
 
+from common.privacy.planning import utility
 from common.privacy.planning.budget_plan import DesignCost, Plan
 from common.privacy.planning.dpia import odds_in_words, section
 from common.privacy.planning.noise_ratio import MEANING
@@ -105,7 +106,10 @@ def sentence(plan: Plan) -> str:
     """The configured design, in one sentence."""
     row = plan.chosen
     steps = "every patient" if plan.budget.sample_rate == 1 else f"a share of {plan.budget.sample_rate:g}"
-    kappa = f"; noise like this cost {row.loss.kappa:.3f} kappa on phantoms" if row.loss is not None else ""
+    kappa = ""
+    if row.loss is not None:
+        phantoms = f"phantoms of version {utility.PHANTOM_VERSION}"
+        kappa = f"; noise like this cost {row.loss.kappa:.3f} kappa on {phantoms}"
     return (
         f"{row.design.title}, {row.design.charged} steps with {steps}: sigma {row.noise_multiplier:.4g} costs a "
         f"patient epsilon {row.epsilon:.3f} at delta {plan.budget.delta:g}, and the noise of a step is "
