@@ -234,7 +234,7 @@ class PersonalSettings(Section):
     checks: Positive = 4
     """How often on the way validation patients are asked; the weights of the best time are kept (early stopping)."""
     learning_rate_share: Rate = 0.25
-    """Of the learning rate that the network was trained with."""
+    """Of ``training.learning_rate``: a stage of heads alone may have another, and here all layers train."""
     margin: Annotated[float, Field(ge=0, le=10)] = 1.0
     """Standard errors by which a candidate has to be better than the common networks."""
 

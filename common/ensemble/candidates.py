@@ -163,7 +163,7 @@ class _Run:
         weights, frozen = build.split(spec, bench.settings.network, whole)
         local = local_settings(spec, bench.settings, device=bench.device, frozen=frozen)
         slower = {
-            "learning_rate": personal.learning_rate_share * local.training.learning_rate,
+            "learning_rate": personal.learning_rate_share * bench.settings.training.learning_rate,
             "local_steps": -(-personal.steps // personal.checks),
         }
         training = local.training.model_copy(update=slower)
