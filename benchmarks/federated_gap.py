@@ -4,7 +4,8 @@
 
 Every arm is ``configs/quickstart.toml`` with some settings replaced, on a cohort of the seed: equal networks, steps
 and exams. A pooled step has a batch as large as all sites' batches together. An arm that ``OUT`` has is kept:
-``OUT/<arm>.parquet`` keeps each exam's truth and answer. What is printed last is a table of means over seeds.
+``OUT/<arm>.parquet`` keeps each exam's truth and answer. What is printed last is a table of means over seeds, with
+intervals over seeds and patients.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +38,7 @@ from simulation.evaluation.predict import predictions
 from simulation.runs.simulate import baseline_settings
 
 ROOT = Path(__file__).resolve().parents[1]
+REPLICATES = 2000
 KEPT = "federation.optimiser_state=kept"
 SCENARIOS = {
     "devices": (),
@@ -186,32 +189,82 @@ def grades(frame: pd.DataFrame, source: str) -> np.ndarray:
     return frame[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1).to_numpy()
 
 
-def figures(frame: pd.DataFrame) -> dict[str, float]:
-    """Combined accuracy and linear kappa: of all seen sites' patients, of each site's own, on the unseen machine."""
-    found = {"cpu": float(frame["cpu"].iloc[0])}
+METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "accuracy": accuracy,
+    "kappa": partial(kappa, weights="linear"),
+}
+PARTS = ("seen", "own", "unseen")
+"""All training sites' patients; each site's, then the mean over sites; those of the machine never trained on."""
+
+
+def drawn(frame: pd.DataFrame, part: str, metric: str, *, seed: int) -> np.ndarray:
+    """A metric of one arm on one cohort, combined score: as it is, then of each replicate over patients.
+
+    The same cohort is drawn alike for every arm, so that differences are paired.
+    """
     seen = frame["trained_site"].astype(bool)
-    own = seen & ((frame["system"] == frame["site"]) | (frame["system"] == "all"))
-    parts = {"seen": frame[seen], "unseen": frame[~seen]}
-    for name, part in parts.items():
-        if len(part):
-            confusion = _confusion(part)
-            found |= {
-                f"{name} accuracy": float(accuracy(confusion)),
-                f"{name} kappa": float(kappa(confusion, weights="linear")),
-            }
-    by_site = frame[own].groupby("site")
-    found["own accuracy"] = float(np.mean([accuracy(_confusion(part)) for _, part in by_site]))
-    for score in ("hypertrophy", "vascularity"):
-        right = frame[seen][f"truth_{score}"] == frame[seen][f"decision_{score}"]
-        found[f"{score} accuracy"] = float(right.mean())
-    return found
+    if part == "own":
+        mine = frame[seen & ((frame["system"] == frame["site"]) | (frame["system"] == "all"))]
+        groups = [group for _, group in mine.groupby("site")]
+    else:
+        groups = [frame[seen if part == "seen" else ~seen]]
+    return np.mean([_replicates(group, METRICS[metric], seed) for group in groups], axis=0)
 
 
-def _confusion(frame: pd.DataFrame) -> np.ndarray:
-    patients = np.zeros(len(frame), dtype=np.int64)
-    return bootstrap.patient_confusions(
-        grades(frame, "truth"), grades(frame, "decision"), patients, grades=4, patients=1
-    )[0]
+def _replicates(frame: pd.DataFrame, metric: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
+    patient, _ = pd.factorize(frame["site"].astype(str) + "/" + frame["patient_id"].astype(str), sort=True)
+    count = int(patient.max()) + 1
+    per_patient = bootstrap.patient_confusions(
+        grades(frame, "truth"), grades(frame, "decision"), patient, grades=4, patients=count
+    )
+    weights = bootstrap.resamples(count, replicates=REPLICATES, generator=np.random.default_rng(seed))
+    whole = per_patient.sum(axis=0, dtype=np.float64)[None]
+    return metric(np.concatenate([whole, bootstrap.replicate_confusions(per_patient, weights)]))
+
+
+def over_seeds(values: Sequence[np.ndarray]) -> bootstrap.Estimate:
+    """The mean over cohorts; its interval draws cohorts, and patients within them."""
+    stacked = np.stack(values)
+    chosen = np.random.default_rng(0).integers(len(stacked), size=(len(stacked), REPLICATES))
+    replicates = stacked[chosen, np.arange(1, REPLICATES + 1)].mean(axis=0)
+    return bootstrap.summary(float(stacked[:, 0].mean()), replicates)
+
+
+def table(out: Path, cases: Mapping[str, Mapping[int, Case]], *, reference: str) -> str:
+    """Arm -> seed -> case, as Markdown; accuracy in %."""
+    frames = {arm: {seed: pd.read_parquet(out / f"{case.name}.parquet") for seed, case in of.items()}
+              for arm, of in cases.items()}  # fmt: skip
+    found = {
+        (arm, part, metric): [drawn(frame, part, metric, seed=seed) for seed, frame in of.items()]
+        for arm, of in frames.items()
+        for part in PARTS
+        for metric in METRICS
+    }
+    head = [f"{part} {metric}" for part in PARTS for metric in METRICS]
+    lines = [
+        "| arm | " + " | ".join([*head, f"seen accuracy - {reference}"]) + " |",
+        "|---" * (len(head) + 2) + "|",
+    ]
+    for arm in cases:
+        cells = [
+            _cell(found[arm, part, metric], percent=metric == "accuracy")
+            for part in PARTS
+            for metric in METRICS
+        ]
+        difference = [
+            a - b
+            for a, b in zip(found[arm, "seen", "accuracy"], found[reference, "seen", "accuracy"], strict=True)
+        ]
+        cells.append("" if arm == reference else _cell(difference, percent=True))
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cell(values: Sequence[np.ndarray], *, percent: bool) -> str:
+    estimate = over_seeds(values)
+    scale, digits = (100, 1) if percent else (1, 3)
+    value, low, high = (scale * number for number in (estimate.value, estimate.low, estimate.high))
+    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def main() -> None:
@@ -220,6 +273,7 @@ def main() -> None:
     parser.add_argument("--scenarios", default="devices")
     parser.add_argument("--seeds", default="1,2")
     parser.add_argument("--arms", default="fedavg,kept,pooled")
+    parser.add_argument("--reference", default="pooled")
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--set", action="append", default=[])
@@ -227,23 +281,26 @@ def main() -> None:
     out = given.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
-    rows = []
+    seeds = [int(seed) for seed in given.seeds.split(",")]
     for scenario in given.scenarios.split(","):
-        for seed in map(int, given.seeds.split(",")):
-            for arm in given.arms.split(","):
-                case = Case(scenario=scenario, seed=seed, models=given.models, rounds=given.rounds, arm=arm)
-                path = out / f"{case.name}.parquet"
-                if not path.exists():
-                    run(case, out, given.set)
-                found = figures(pd.read_parquet(path))
-                rows.append({"scenario": scenario, "arm": arm, "seed": seed, **found})
-                print(
-                    case.name,
-                    *(f"{k} {v:.3f}" if v < 10 else f"{k} {v:.0f}" for k, v in found.items()),
-                    flush=True,
-                )
-    means = pd.DataFrame(rows).drop(columns="seed").groupby(["scenario", "arm"], sort=False).mean()
-    print(means.round(3).to_string())
+        cases = {
+            arm: {
+                seed: Case(scenario=scenario, seed=seed, models=given.models, rounds=given.rounds, arm=arm)
+                for seed in seeds
+            }
+            for arm in given.arms.split(",")
+        }
+        for case in (of[seed] for seed in seeds for of in cases.values()):
+            path = out / f"{case.name}.parquet"
+            if not path.exists():
+                run(case, out, given.set)
+            frame = pd.read_parquet(path)
+            one = {part: float(drawn(frame, part, "accuracy", seed=case.seed)[0]) for part in PARTS}
+            print(case.name, *(f"{part} {value:.3f}" for part, value in one.items()), flush=True)
+        print(
+            f"\n{scenario}, {len(seeds)} cohorts\n\n{table(out, cases, reference=given.reference)}\n",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":
