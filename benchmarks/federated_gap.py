@@ -14,9 +14,8 @@ import argparse
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -29,16 +28,21 @@ from common import settings as configuration
 from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
 from common.machine import network_files
+from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
+from server.campaign import campaign
 from simulation.cohorts import cohort, pooled
 from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines
 from simulation.engine.grid import Workers
 from simulation.evaluation.predict import predictions
+from simulation.runs import personal
 from simulation.runs.simulate import baseline_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = 2000
+FURTHER = "+"
+"""After an arm's name: its networks, trained further by each site and asked about that site's patients alone."""
 KEPT = "federation.optimiser_state=kept"
 SCENARIOS = {
     "devices": (),
@@ -151,7 +155,8 @@ def sites(settings: Settings, out: Path) -> Cohort:
     return cohort.ensure(phantom, seed=settings.seed, out=out / "cohorts" / f"{settings.seed}-{shifts}")
 
 
-def run(case: Case, out: Path, overrides: Sequence[str]) -> None:
+def run(case: Case, out: Path, overrides: Sequence[str], *, further: bool) -> None:
+    """Train an arm and write what its networks say; with ``further`` also once sites have trained on."""
     settings = settings_of(case, overrides)
     there = sites(settings, out)
     training = [site for site in there.sites if site.trains]
@@ -166,7 +171,7 @@ def run(case: Case, out: Path, overrides: Sequence[str]) -> None:
     else:
         systems = {"all": [site.folder for site in training]}
     devices = engines.devices(settings.compute)
-    frames, started, busy = [], time.monotonic(), time.process_time()
+    frames: dict[str, list[pd.DataFrame]] = {"": [], FURTHER: []}
     with Workers(devices, threads=1) as workers:
         for name, folders in systems.items():
             folder = out / "runs" / case.name / name
@@ -175,14 +180,38 @@ def run(case: Case, out: Path, overrides: Sequence[str]) -> None:
                 settings, folders, folder=folder, observer=lambda event: None, workers=workers
             )
             trained = list(network_files.load_all(folder / "networks"))
-            frames.append(predictions(trained, there, settings, devices=devices).assign(system=name))
+            frames[""].append(predictions(trained, there, settings, devices=devices).assign(system=name))
+            if further:
+                own = replace(there, sites=tuple(s for s in training if s.folder in folders))
+                frames[FURTHER].append(_further(folder, trained, own, settings, devices).assign(system="all"))
             shutil.rmtree(folder)
-    keep = pd.concat(frames, ignore_index=True)
-    columns = [c for c in keep if c.startswith(("truth_", "decision_", "vote_"))]
-    keep = keep[["system", "site", "patient_id", "exam_id", "trained_site", *columns]].assign(
-        seconds=time.monotonic() - started, cpu=time.process_time() - busy
+    for suffix, found in frames.items():
+        if found:
+            keep = pd.concat(found, ignore_index=True)
+            columns = [c for c in keep if c.startswith(("truth_", "decision_", "vote_"))]
+            keep = keep[["system", "site", "patient_id", "exam_id", "trained_site", *columns]]
+            keep.to_parquet(out / f"{case.name}{suffix}.parquet", index=False)
+
+
+def _further(
+    folder: Path,
+    trained: Sequence[TrainedNetwork],
+    own: Cohort,
+    settings: Settings,
+    devices: Sequence[str],
+) -> pd.DataFrame:
+    """Each site's answers to its own held-out exams after personalisation (:mod:`common.ensemble.personal`)."""
+    personal.make(
+        folder,
+        trained,
+        own,
+        settings,
+        run_name=campaign.run_name(folder),
+        devices=devices,
+        bar=lambda done, total: None,
     )
-    keep.to_parquet(out / f"{case.name}.parquet", index=False)
+    models = settings.rating.models or settings.rating.folds
+    return personal.predicted(folder, own, settings, models=models, devices=devices)
 
 
 def grades(frame: pd.DataFrame, source: str) -> np.ndarray:
@@ -208,6 +237,8 @@ def drawn(frame: pd.DataFrame, part: str, metric: str, *, seed: int) -> np.ndarr
         groups = [group for _, group in mine.groupby("site")]
     else:
         groups = [frame[seen if part == "seen" else ~seen]]
+    if not all(map(len, groups)):
+        return np.full(REPLICATES + 1, np.nan)
     return np.mean([_replicates(group, METRICS[metric], seed) for group in groups], axis=0)
 
 
@@ -262,6 +293,8 @@ def table(out: Path, cases: Mapping[str, Mapping[int, Case]], *, reference: str)
 
 def _cell(values: Sequence[np.ndarray], *, percent: bool) -> str:
     estimate = over_seeds(values)
+    if np.isnan(estimate.value):
+        return ""
     scale, digits = (100, 1) if percent else (1, 3)
     value, low, high = (scale * number for number in (estimate.value, estimate.low, estimate.high))
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
@@ -293,7 +326,8 @@ def main() -> None:
         for case in (of[seed] for seed in seeds for of in cases.values()):
             path = out / f"{case.name}.parquet"
             if not path.exists():
-                run(case, out, given.set)
+                base = replace(case, arm=case.arm.removesuffix(FURTHER))
+                run(base, out, given.set, further=f"{base.arm}{FURTHER}" in cases)
             frame = pd.read_parquet(path)
             one = {part: float(drawn(frame, part, "accuracy", seed=case.seed)[0]) for part in PARTS}
             print(case.name, *(f"{part} {value:.3f}" for part, value in one.items()), flush=True)
