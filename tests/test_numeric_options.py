@@ -24,6 +24,7 @@ WITH = {
     "readers": ("nothere.csv",),
     "score": ("nothere", "--gs", "nothere.png", "--heatmap", "made"),
     "site log show": ("nothere",),
+    "site personalise": ("nothere", "abc"),
     "study": ("nothere.toml", "run"),
 }  # fmt: skip
 WORKS = {("site log show", "--last"), ("privacy plan", "--delta")}
