@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -261,34 +262,80 @@ def over_seeds(values: Sequence[np.ndarray]) -> bootstrap.Estimate:
     return bootstrap.summary(float(stacked[:, 0].mean()), replicates)
 
 
-def table(out: Path, cases: Mapping[str, Mapping[int, Case]], *, reference: str) -> str:
-    """Arm -> seed -> case, as Markdown; accuracy in %."""
-    frames = {arm: {seed: pd.read_parquet(out / f"{case.name}.parquet") for seed, case in of.items()}
-              for arm, of in cases.items()}  # fmt: skip
-    found = {
+Found = Mapping[tuple[str, str, str], Sequence[np.ndarray]]
+"""(arm, part, metric) -> of each cohort the value, then its replicates."""
+
+
+def measured(out: Path, cases: Mapping[str, Mapping[int, Case]]) -> Found:
+    frames = {
+        arm: {seed: pd.read_parquet(out / f"{case.name}.parquet") for seed, case in of.items()}
+        for arm, of in cases.items()
+    }
+    return {
         (arm, part, metric): [drawn(frame, part, metric, seed=seed) for seed, frame in of.items()]
         for arm, of in frames.items()
         for part in PARTS
         for metric in METRICS
     }
+
+
+def table(found: Found, arms: Sequence[str], *, reference: str) -> str:
+    """Markdown, an arm a row; accuracy in %, and the paired difference of what all arms are scored on."""
     head = [f"{part} {metric}" for part in PARTS for metric in METRICS]
     lines = [
-        "| arm | " + " | ".join([*head, f"seen accuracy - {reference}"]) + " |",
+        "| arm | " + " | ".join([*head, f"own accuracy - {reference}"]) + " |",
         "|---" * (len(head) + 2) + "|",
     ]
-    for arm in cases:
+    for arm in arms:
         cells = [
             _cell(found[arm, part, metric], percent=metric == "accuracy")
             for part in PARTS
             for metric in METRICS
         ]
-        difference = [
-            a - b
-            for a, b in zip(found[arm, "seen", "accuracy"], found[reference, "seen", "accuracy"], strict=True)
-        ]
-        cells.append("" if arm == reference else _cell(difference, percent=True))
+        pairs = zip(found[arm, "own", "accuracy"], found[reference, "own", "accuracy"], strict=True)
+        cells.append("" if arm == reference else _cell([a - b for a, b in pairs], percent=True))
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def figure(found: Found, arms: Sequence[str], path: Path) -> None:
+    """Accuracy on own patients and on the unseen machine, with intervals."""
+    shown = Figure(figsize=(7, 0.4 * len(arms) + 1.2), layout="constrained")
+    axes = shown.subplots()
+    for shift, (part, label) in enumerate((("own", "own patients"), ("unseen", "machine never trained on"))):
+        estimates = [over_seeds(found[arm, part, "accuracy"]) for arm in arms]
+        values = np.array([100 * e.value for e in estimates])
+        spread = np.array([[100 * (e.value - e.low), 100 * (e.high - e.value)] for e in estimates]).T
+        rows = np.arange(len(arms)) + 0.2 * shift
+        axes.errorbar(values, rows, xerr=spread, fmt="os"[shift], capsize=3, label=label)
+    axes.set_yticks(np.arange(len(arms)) + 0.1, arms)
+    axes.invert_yaxis()
+    axes.set_xlabel("accuracy of the combined score, %")
+    axes.legend()
+    shown.savefig(path)
+
+
+def by_site(
+    out: Path, cases: Mapping[str, Mapping[int, Case]], *, reference: str
+) -> Mapping[str, Mapping[str, float]]:
+    """Arm -> site -> accuracy on the site's own patients minus the reference's, in points, mean over cohorts."""
+
+    def own(case: Case) -> pd.Series:
+        frame = pd.read_parquet(out / f"{case.name}.parquet")
+        mine = frame[
+            frame["trained_site"] & frame["system"].isin(["all"]) | (frame["system"] == frame["site"])
+        ]
+        right = pd.Series(grades(mine, "truth") == grades(mine, "decision"), index=mine["site"])
+        return 100 * right.groupby(level=0).mean()
+
+    base = cases[reference]
+    return {
+        arm: pd.concat([own(case) - own(base[seed]) for seed, case in of.items()], axis=1)
+        .mean(axis=1)
+        .to_dict()
+        for arm, of in cases.items()
+        if arm != reference
+    }
 
 
 def _cell(values: Sequence[np.ndarray], *, percent: bool) -> str:
@@ -309,9 +356,13 @@ def main() -> None:
     parser.add_argument("--reference", default="pooled")
     parser.add_argument("--models", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument(
+        "--figure", type=Path, help="an image; the scenario's name is put in before its ending"
+    )
     parser.add_argument("--set", action="append", default=[])
     given = parser.parse_args()
     out = given.out.resolve()
+    given.figure = given.figure and given.figure.resolve()
     out.mkdir(parents=True, exist_ok=True)
     os.chdir(out)
     seeds = [int(seed) for seed in given.seeds.split(",")]
@@ -331,10 +382,14 @@ def main() -> None:
             frame = pd.read_parquet(path)
             one = {part: float(drawn(frame, part, "accuracy", seed=case.seed)[0]) for part in PARTS}
             print(case.name, *(f"{part} {value:.3f}" for part, value in one.items()), flush=True)
-        print(
-            f"\n{scenario}, {len(seeds)} cohorts\n\n{table(out, cases, reference=given.reference)}\n",
-            flush=True,
-        )
+        found = measured(out, cases)
+        text = table(found, list(cases), reference=given.reference)
+        print(f"\n{scenario}, {len(seeds)} cohorts\n\n{text}\n")
+        for arm, gains in by_site(out, cases, reference=given.reference).items():
+            shown = ", ".join(f"{site} {gain:+.1f}" for site, gain in sorted(gains.items()))
+            print(f"{arm} - {given.reference} on own patients: {shown}", flush=True)
+        if given.figure is not None:
+            figure(found, list(cases), given.figure.with_stem(f"{given.figure.stem}_{scenario}"))
 
 
 if __name__ == "__main__":
