@@ -44,7 +44,7 @@ ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = 2000
 FURTHER = "+"
 """After an arm's name: its networks, trained further by each site and asked about that site's patients alone."""
-KEPT = "federation.optimiser_state=kept"
+KEPT, FRESH = (f"federation.optimiser_state={state}" for state in ("kept", "fresh"))
 SCENARIOS = {
     "devices": (),
     "alike": ("cohort.phantom.shift.devices=one",),
@@ -84,10 +84,13 @@ def sgd(learning_rate: float) -> tuple[str, ...]:
 
 
 ARMS: Mapping[str, tuple[str, ...]] = {
-    "fedavg": (),
+    "fedavg": (FRESH,),
     "kept": (KEPT,),
-    "averaged": ("federation.algorithm=averaged_moments:algorithm",),
-    "fedavg-x2": rate(2),
+    "averaged": (
+        FRESH,
+        "federation.algorithm=averaged_moments:algorithm",
+    ),
+    "fedavg-x2": (FRESH, *rate(2)),
     "kept-x0.5": (KEPT, *rate(0.5)),
     "kept-x2": (KEPT, *rate(2)),
     "kept-5": (KEPT, *steps(5)),
@@ -101,21 +104,21 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "diloco-1-0.3": (KEPT, *outer(1.0, 0.3)),
     "diloco-1-0.5": (KEPT, *outer(1.0, 0.5)),
     "diloco-1.3-0": (KEPT, *outer(1.3, 0.0)),
-    "fedavgm-1-0.5": outer(1.0, 0.5),
-    "fedadam": ("federation.algorithm=fedadam", "federation.server_learning_rate=0.003"),
+    "fedavgm-1-0.5": (FRESH, *outer(1.0, 0.5)),
+    "fedadam": (FRESH, "federation.algorithm=fedadam", "federation.server_learning_rate=0.003"),
     "kept-bn": (KEPT, "federation.algorithm=fedbn"),
     "kept-prox": (KEPT, "federation.algorithm=fedprox", "federation.proximal_mu=0.01"),
     "kept-accuracy": (KEPT, "federation.threshold=accuracy"),
     "kept-kappa": (KEPT, "federation.threshold=kappa"),
     "pooled-accuracy": (KEPT, "federation.threshold=accuracy"),
     "pooled": (KEPT,),
-    "pooled-fresh": (),
+    "pooled-fresh": (FRESH,),
     "pooled-x0.5": (KEPT, *rate(0.5)),
     "pooled-x2": (KEPT, *rate(2)),
     "pooled-constant": (KEPT, "training.schedule=constant"),
     "pooled-small": (KEPT, "training.batch_size=7"),
     "alone": (KEPT,),
-    "alone-fresh": (),
+    "alone-fresh": (FRESH,),
 }
 """Arms named ``pooled`` train on all sites' exams as one site, those named ``alone`` each site by itself."""
 
