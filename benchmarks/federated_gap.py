@@ -71,7 +71,8 @@ def steps(local: int) -> tuple[str, ...]:
 
 
 def rate(factor: float) -> tuple[str, ...]:
-    return (f"training.learning_rate={4e-3 * factor:g}", f"rating.head.learning_rate={2e-3 * factor:g}")
+    """Of the quickstart's."""
+    return (f"training.learning_rate={8e-3 * factor:g}", f"rating.head.learning_rate={4e-3 * factor:g}")
 
 
 def sgd(learning_rate: float) -> tuple[str, ...]:
@@ -90,12 +91,10 @@ ARMS: Mapping[str, tuple[str, ...]] = {
         FRESH,
         "federation.algorithm=averaged_moments:algorithm",
     ),
-    "fedavg-x2": (FRESH, *rate(2)),
+    "fedavg-x0.5": (FRESH, *rate(0.5)),
+    "kept-x0.25": (KEPT, *rate(0.25)),
     "kept-x0.5": (KEPT, *rate(0.5)),
-    "kept-x2": (KEPT, *rate(2)),
-    "kept-x3": (KEPT, *rate(3)),
-    "kept-x2-constant": (KEPT, *rate(2), "training.schedule=constant"),
-    "kept-x2-accuracy": (KEPT, *rate(2), "federation.threshold=accuracy"),
+    "kept-x1.5": (KEPT, *rate(1.5)),
     "kept-5": (KEPT, *steps(5)),
     "kept-20": (KEPT, *steps(20)),
     "kept-40": (KEPT, *steps(40)),
@@ -116,11 +115,9 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "pooled-accuracy": (KEPT, "federation.threshold=accuracy"),
     "pooled": (KEPT,),
     "pooled-fresh": (FRESH,),
+    "pooled-x0.25": (KEPT, *rate(0.25)),
     "pooled-x0.5": (KEPT, *rate(0.5)),
-    "pooled-x2": (KEPT, *rate(2)),
-    "pooled-x3": (KEPT, *rate(3)),
-    "pooled-x2-constant": (KEPT, *rate(2), "training.schedule=constant"),
-    "alone-x2": (KEPT, *rate(2)),
+    "pooled-x1.5": (KEPT, *rate(1.5)),
     "pooled-constant": (KEPT, "training.schedule=constant"),
     "pooled-small": (KEPT, "training.batch_size=7"),
     "alone": (KEPT,),
