@@ -72,7 +72,7 @@ def steps(local: int) -> tuple[str, ...]:
 
 def rate(factor: float) -> tuple[str, ...]:
     """Of the quickstart's."""
-    return (f"training.learning_rate={8e-3 * factor:g}", f"rating.head.learning_rate={4e-3 * factor:g}")
+    return (f"training.learning_rate={4e-3 * factor:g}", f"rating.head.learning_rate={2e-3 * factor:g}")
 
 
 def sgd(learning_rate: float) -> tuple[str, ...]:
@@ -91,10 +91,10 @@ ARMS: Mapping[str, tuple[str, ...]] = {
         FRESH,
         "federation.algorithm=averaged_moments:algorithm",
     ),
-    "fedavg-x0.5": (FRESH, *rate(0.5)),
-    "kept-x0.25": (KEPT, *rate(0.25)),
+    "fedavg-x2": (FRESH, *rate(2)),
     "kept-x0.5": (KEPT, *rate(0.5)),
-    "kept-x1.5": (KEPT, *rate(1.5)),
+    "kept-x2": (KEPT, *rate(2)),
+    "kept-x3": (KEPT, *rate(3)),
     "kept-5": (KEPT, *steps(5)),
     "kept-20": (KEPT, *steps(20)),
     "kept-40": (KEPT, *steps(40)),
@@ -115,9 +115,9 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "pooled-accuracy": (KEPT, "federation.threshold=accuracy"),
     "pooled": (KEPT,),
     "pooled-fresh": (FRESH,),
-    "pooled-x0.25": (KEPT, *rate(0.25)),
     "pooled-x0.5": (KEPT, *rate(0.5)),
-    "pooled-x1.5": (KEPT, *rate(1.5)),
+    "pooled-x2": (KEPT, *rate(2)),
+    "pooled-x3": (KEPT, *rate(3)),
     "pooled-constant": (KEPT, "training.schedule=constant"),
     "pooled-small": (KEPT, "training.batch_size=7"),
     "alone": (KEPT,),
