@@ -167,7 +167,10 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
 
 
 def _short_hash(source: Section, seed: int) -> str:
-    return hashlib.sha256(f"{source.model_dump_json()}/{seed}".encode()).hexdigest()[:12]
+    described = (
+        f"{source.model_dump_json()}/{seed}/{cohort.VERSION}"  # of another version: beside, not instead
+    )
+    return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
 def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
