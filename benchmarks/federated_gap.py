@@ -32,13 +32,13 @@ from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from server.campaign import campaign
-from simulation.cohorts import cohort, pooled
+from simulation.cohorts import cohort
 from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines
 from simulation.engine.grid import Workers
 from simulation.evaluation.predict import predictions
 from simulation.runs import personal
-from simulation.runs.simulate import baseline_settings
+from simulation.runs.simulate import baseline_settings, centralised
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = 2000
@@ -168,11 +168,9 @@ def run(case: Case, out: Path, overrides: Sequence[str], *, further: bool) -> No
     there = sites(settings, out)
     training = [site for site in there.sites if site.trains]
     if case.arm.startswith("pooled"):
-        batch = settings.training.model_copy(
-            update={"batch_size": settings.training.batch_size * len(training)}
-        )
-        settings = baseline_settings(settings).model_copy(update={"training": batch})
-        systems = {"all": [pooled.site(out / "cohorts" / f"{there.folder.name}-pooled", training, settings)]}
+        place = out / "cohorts" / f"{there.folder.name}-pooled"
+        system = centralised(place, training, baseline_settings(settings))
+        settings, systems = system.settings, {"all": list(system.sites)}
     elif case.arm.startswith("alone"):
         systems = {site.name: [site.folder] for site in training}
     else:
@@ -238,15 +236,18 @@ def drawn(frame: pd.DataFrame, part: str, metric: str, *, seed: int) -> np.ndarr
 
     The same cohort is drawn alike for every arm, so that differences are paired.
     """
-    seen = frame["trained_site"].astype(bool)
     if part == "own":
-        mine = frame[seen & ((frame["system"] == frame["site"]) | (frame["system"] == "all"))]
-        groups = [group for _, group in mine.groupby("site")]
+        groups = [group for _, group in own_patients(frame).groupby("site")]
     else:
-        groups = [frame[seen if part == "seen" else ~seen]]
+        groups = [frame[frame["trained_site"] == (part == "seen")]]
     if not all(map(len, groups)):
         return np.full(REPLICATES + 1, np.nan)
     return np.mean([_replicates(group, METRICS[metric], seed) for group in groups], axis=0)
+
+
+def own_patients(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each training site's system, or the one of all, says of that site's patients."""
+    return frame[frame["trained_site"] & frame["system"].isin(["all"]) | (frame["system"] == frame["site"])]
 
 
 def _replicates(frame: pd.DataFrame, metric: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:

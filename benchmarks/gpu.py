@@ -32,47 +32,44 @@ class Part:
 
     Attributes:
         name: of its result.
-        script: with its arguments.
-        small: the arguments of a dry run.
+        script: beside this one.
+        full: its arguments.
+        small: those of a dry run.
         seconds: its box.
     """
 
     name: str
-    script: tuple[str, ...]
+    script: str
+    full: tuple[str, ...]
     small: tuple[str, ...]
     seconds: int
 
 
 def _own(name: str, seconds: int) -> Part:
-    return Part(name=name, script=("gpu.py", "-", "--part", name), small=("--dry",), seconds=seconds)
+    full = ("-", "--part", name)
+    return Part(name=name, script="gpu.py", full=full, small=(*full, "--dry"), seconds=seconds)
 
 
 PARTS = (
     _own("machine", 30),
     Part(
         name="local_training",
-        script=("local_training.py", "20", "3", *RESNET),
+        script="local_training.py",
+        full=("20", "3", *RESNET),
         small=("2", "1", "--backbone", "small", "--image-px", "64", "--batch", "8"),
         seconds=90,
     ),
     _own("determinism", 45),
     Part(
         name="committee",
-        script=(
-            *("committee.py", "--threads", "1", "--backbones", "resnet18", "--batches", "1", "32"),
+        script="committee.py",
+        full=(
+            *("--threads", "1", "--backbones", "resnet18", "--batches", "1", "32"),
             *("--models", "5", "--replicas", "2", "--repeats", "5"),
         ),
         small=(
-            "--models",
-            "1",
-            "--replicas",
-            "1",
-            "--backbones",
-            "small",
-            "--batches",
-            "1",
-            "--repeats",
-            "1",
+            *("--threads", "1", "--backbones", "small", "--batches", "1"),
+            *("--models", "1", "--replicas", "1", "--repeats", "1"),
         ),
         seconds=120,
     ),
@@ -81,8 +78,9 @@ PARTS = (
     _own("heatmaps", 45),
     Part(
         name="local_training_small",
-        script=("local_training.py", "20", "3"),
-        small=("2", "1"),
+        script="local_training.py",
+        full=("20", "3"),
+        small=("2", "1", "--batch", "8"),
         seconds=45,
     ),
 )
@@ -112,9 +110,7 @@ def _run(part: Part, out: Path, device: str, *, dry: bool, seconds: float) -> st
     """Its result's place, or what became of it."""
     if seconds < 1:
         return "no time left"
-    command = [*part.script, "--device", device, *(part.small if dry else ())]
-    if dry and part.script[0] == "local_training.py":  # its numbers have no names
-        command = [part.script[0], *part.small, "--device", device]
+    command = [part.script, *(part.small if dry else part.full), "--device", device]
     started = time.monotonic()
     try:
         done = subprocess.run(

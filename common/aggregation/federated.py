@@ -130,16 +130,17 @@ class LocalRound:
         self, weights: Float32[Tensor, " size"], *, term: GradientTerm | None = None
     ) -> tuple[LocalUpdate, SiteState]:
         """See :func:`common.training.local.train_network`; of the site's state the optimiser's part alone."""
-        prefix = OPTIMISER if self.keeps_optimiser else None
         before = {
             name.removeprefix(OPTIMISER): values
             for name, values in self.site_state.items()
-            if prefix and name.startswith(prefix)
+            if self.keeps_optimiser and name.startswith(OPTIMISER)
         }
         update, after = train_network(
             weights, before, self.data, self.settings, self.server_round, self.seed, term=term
         )
-        return update, {f"{OPTIMISER}{name}": values for name, values in after.items() if prefix}
+        if not self.keeps_optimiser:
+            return update, {}
+        return update, {f"{OPTIMISER}{name}": values for name, values in after.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

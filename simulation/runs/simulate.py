@@ -305,7 +305,7 @@ def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Displ
         for site in training
         if site.name not in unable
     ]
-    return *alone, _centralised(folder / CENTRALISED, training, fewer)
+    return *alone, centralised(folder / CENTRALISED, training, fewer)
 
 
 def baseline_settings(settings: Settings) -> Settings:
@@ -323,7 +323,8 @@ def baseline_settings(settings: Settings) -> Settings:
     return settings.model_copy(update=changes)
 
 
-def _centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
+def centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
+    """All sites' exams as one site's: a step's batch is as large as all sites' batches together."""
     batch_size = settings.training.batch_size * len(training)
     larger = settings.training.model_copy(update={"batch_size": batch_size})
     changes: dict[str, Section | None] = {"training": larger}
