@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_serializer, model_validator
+from pydantic import Field, model_validator
 
-from common.section import Count, Positive, Rate, Section, Seed, Share
+from common.section import Count, GrowingSection, Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -30,8 +29,10 @@ class ShiftSettings(Section):
     """Patients of the last site over those of the first; the sites' sum stays."""
 
 
-class PhantomSettings(Section):
+class PhantomSettings(GrowingSection):
     """A cohort of phantom patients (``simulation.phantom``)."""
+
+    later: ClassVar[tuple[str, ...]] = ("ungraded_per_graded", "maximum_epsilon", "shift")
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
     patients: Positive = 40
@@ -52,24 +53,14 @@ class PhantomSettings(Section):
     """``None``: the run's."""
     shift: ShiftSettings = ShiftSettings()
 
-    @model_serializer(mode="wrap")
-    def _without_shift_where_there_is_none(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """A cohort without shifts, budget or ungraded exams is described as it was before there were any."""
-        fields: dict[str, Any] = handler(self)
-        if self.maximum_epsilon is None:
-            fields.pop("maximum_epsilon", None)
-        if self.ungraded_per_graded == 0:
-            fields.pop("ungraded_per_graded", None)
-        if self.shift == ShiftSettings():
-            fields.pop("shift", None)
-        return fields
-
 
 Alpha = Annotated[float, Field(ge=1e-4, le=1e6)]
 
 
-class PublicSettings(Section):
+class PublicSettings(GrowingSection):
     """Pictures with labels, split into sites (``simulation.cohorts.public``)."""
+
+    later: ClassVar[tuple[str, ...]] = ("grades", "patient", "sheet", "header_row")
 
     images: Path
     """Folder that the paths in ``labels`` start from."""
@@ -92,12 +83,6 @@ class PublicSettings(Section):
     """Of the Dirichlet distribution: small, and a site has few grades; large, and all have the same shares."""
     weights: tuple[Rate, ...] = ()
     held_out: Share = 0.3
-
-    @model_serializer(mode="wrap")
-    def _without_what_is_not_used(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        fields: dict[str, Any] = handler(self)
-        usual = {"grades": {}, "patient": "", "sheet": "", "header_row": 0}
-        return {name: value for name, value in fields.items() if name not in usual or value != usual[name]}
 
 
 class CohortSettings(Section):

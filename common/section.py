@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_serializer
 from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
@@ -51,3 +51,22 @@ class Section(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class GrowingSection(Section):
+    """A section that got fields after some of it had been hashed or signed.
+
+    Those in ``later`` are left out where they have their default, so that what uses none of them has the bytes that it
+    had before there were any.
+    """
+
+    later: ClassVar[tuple[str, ...]]
+
+    @model_serializer(mode="wrap")
+    def _without_unused_later_fields(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        for name in self.later:
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) == default:
+                fields.pop(name, None)
+        return fields

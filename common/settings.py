@@ -9,11 +9,11 @@ but for the share of patients that is held out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from common import signed_json
 from common.cohort_settings import CohortSettings
@@ -26,6 +26,7 @@ from common.section import (
     Count,
     Criterion,
     Fraction,
+    GrowingSection,
     Name,
     Positive,
     Rate,
@@ -109,8 +110,10 @@ class AugmentationSettings(Section):
     doppler_scale: tuple[Scale, Scale] = (0.9, 1.1)
 
 
-class TrainingSettings(Section):
+class TrainingSettings(GrowingSection):
     """Local training of one network in one round."""
+
+    later: ClassVar[tuple[str, ...]] = ("momentum",)
 
     optimiser: Literal["adamw", "sgd"] = "adamw"
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -132,17 +135,11 @@ class TrainingSettings(Section):
             raise ValueError(f'training.momentum is for optimiser "sgd", but optimiser is "{self.optimiser}"')
         return self
 
-    @model_serializer(mode="wrap")
-    def _without_what_came_later(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """Plans that use none of it have the hash that they had before there was any."""
-        fields: dict[str, Any] = handler(self)
-        if not self.momentum:
-            fields.pop("momentum", None)
-        return fields
 
-
-class FederationSettings(Section):
+class FederationSettings(GrowingSection):
     """Rounds between sites and centre."""
+
+    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure")
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
@@ -187,17 +184,6 @@ class FederationSettings(Section):
     encoding: Literal["float32", "bfloat16"] = "float32"
     secure: SecureSettings | None = None
     """Secure aggregation; ``None``: the centre sees every site's update."""
-
-    @model_serializer(mode="wrap")
-    def _without_what_came_later(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """Plans that use none of it have the hash that they had before there was any."""
-        fields: dict[str, Any] = handler(self)
-        if self.secure is None:
-            fields.pop("secure", None)
-        for name, usual in {"optimiser_state": "fresh", "threshold": "youden"}.items():
-            if fields.get(name) == usual:
-                fields.pop(name)
-        return fields
 
     def needed(self, sites: int) -> int:
         """How many of this number of sites a round needs."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Literal
+from typing import ClassVar, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import field_validator, model_serializer
+from pydantic import field_validator
 
 from client.site.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_object_path
-from common.section import Bytes, Count, Positive, Rate, Section, Share
+from common.section import Bytes, Count, GrowingSection, Positive, Rate, Share
 from common.secure_settings import SecureSettings
 from common.settings import Settings
 
@@ -23,8 +22,10 @@ UNWEIGHTED = ("median", "trimmed_mean", "krum")
 Metric = Literal["counts", "losses", "score_histograms", "timings"]
 
 
-class Policy(Section):
+class Policy(GrowingSection):
     """The ``[policy]`` section of ``site.toml``. What it does not name is not permitted."""
+
+    later: ClassVar[tuple[str, ...]] = ("version",)
 
     version: Literal[1, 2] = 1
     """What the other settings mean. `synofed site policy sign` writes the newest; a policy that was signed before
@@ -73,14 +74,6 @@ class Policy(Section):
     """What happens when the training device has too little memory."""
     keep_outbox_days: Count = 90
     """How long the exact bytes of replies stay in ``outbox/``; 0: they are not kept."""
-
-    @model_serializer(mode="wrap")
-    def _without_version_where_it_is_the_first(self, handler: Callable[[Any], Any]) -> dict[str, Any]:
-        """A policy that was signed before there was a version still has the bytes that were signed."""
-        fields: dict[str, Any] = handler(self)
-        if self.version == 1:
-            fields.pop("version", None)
-        return fields
 
     @field_validator("hours")
     @classmethod
