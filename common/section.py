@@ -56,8 +56,8 @@ class Section(BaseModel):
 class GrowingSection(Section):
     """A section that got fields after some of it had been hashed or signed.
 
-    Those in ``later`` are left out where they have their default, so that what uses none of them has the bytes that it
-    had before there were any.
+    Those in ``later`` are left out where they have their default, so that what uses none of them has the bytes that
+    it had before there were any.
     """
 
     later: ClassVar[tuple[str, ...]]
