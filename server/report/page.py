@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import figures, heatmaps, tables
+from server.report import figures, heatmaps, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -107,6 +107,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         scored=scored,
         primary=title(content.primary) if scored else "",
         cards=list(_cards(content)) if scored else [],
+        one=one_exam.chosen(content) if scored else None,
         results=_results(content) if scored else None,
         models=tables.models(content),
         fewer_models=tables.fewer_models(content),
@@ -390,7 +391,7 @@ def _shown(examples: Sequence[StoredExample]) -> list[dict[str, object]]:
     return [
         {
             "title": f"{example.site} · {example.exam_id}",
-            "pictures": [(title(name), uri) for name, uri in example.pictures.items()],
+            "pictures": one_exam.pictures(example),
             "grades": [
                 (title(name), grade, example.decision.get(name), grade == example.decision.get(name))
                 for name, grade in example.reference.items()

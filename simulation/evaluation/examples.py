@@ -81,7 +81,16 @@ def _example(
         pictures=_pictures(folder, str(row["exam_id"]), settings),
         reference={name: int(row[f"{reference}_{name}"]) for name in names},
         decision={name: int(row[f"decision_{name}"]) for name in names},
+        votes=votes(row, names),
     )
+
+
+def votes(row: pd.Series, names: Sequence[str]) -> dict[str, list[int]]:
+    """What each scoring model votes of an exam, a row of :func:`simulation.evaluation.predict.predictions`."""
+    return {
+        name: [int(vote) for column, vote in row.items() if str(column).startswith(f"vote_{name}_")]
+        for name in names
+    }
 
 
 def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, NDArray[np.uint8]]:
