@@ -121,6 +121,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         answers=_answers(content) if scored else None,
         answer_differences=_differences(content, ANSWERED) if scored else None,
         ties=tables.ties(content) if scored else "",
+        multitude=tables.multitude(content) if scored else "",
         far=_far_off(content) if scored else None,
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,

@@ -123,6 +123,19 @@ def scoring_models(frame: pd.DataFrame) -> int | None:
     return max((int(model) + 1 for _, _, model in votes), default=None)
 
 
+def _impossible_votes(scorer: Scorer, frame: pd.DataFrame) -> float | None:
+    """Share of single models' votes, that are a combination that cannot be; ``None``: none voted."""
+    names = list(scorer.settings.measurements)
+    by_model = [
+        frame[[f"vote_{name}_{model}" for name in names]].set_axis([f"one_{name}" for name in names], axis=1)
+        for model in range(scoring_models(frame) or 0)
+        if all(f"vote_{name}_{model}" in frame for name in names)
+    ]
+    if not by_model or not len(frame):
+        return None
+    return sum(scorer.invalid_pairs(votes, "one") for votes in by_model) / (len(by_model) * len(frame))
+
+
 def _is_vote(column: str) -> bool:
     return column.startswith("vote_") and column.rpartition("_")[2].isdigit()
 
@@ -196,6 +209,8 @@ def _compared(
     for name, source in SOURCES.items():
         if name in systems:
             baselines[name] = answered(source, systems[name][0])
+    if "majority" in baselines and (share := _impossible_votes(scorer, seen)) is not None:
+        baselines["majority"]["impossible_votes"] = share
     if COLOUR in systems:
         baselines[COLOUR] = {
             **answered("colour", systems[COLOUR][0]),

@@ -310,6 +310,8 @@ def test_trivial_answers_ties_and_far_errors_are_shown(run: Path, page: Page) ->
     colour = scored["baselines"]["counted_colour"]["vascularity"]["accuracy"]["value"]
     assert f"Counted colour n/a {100 * colour:.1f} %" in page.text
     assert "Always the commonest grade" in page.text
+    assert "A single model votes a pair that cannot be in 0.0 % of the exams" in page.text
+    assert f"in 0.0 % (0 of {scored['exams']}): only there can MULTITUDE answer otherwise." in page.text
     assert "Federated minus counted colour Vascularity" in page.text
     right = scored["ties"]["combined"]["accuracy"]["value"]
     assert f"20.0 % of the answers are ties that a rule settled; {100 * right:.1f} % of those" in page.text
