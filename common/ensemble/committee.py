@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
 from common.imaging.prepare import picture
-from common.methods.stages import Output, SettlesTies, method
+from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
 from common.settings import Settings
@@ -30,11 +30,11 @@ class Scores:
     Attributes:
         names: what is scored, in the order of votes and decisions: the measurements, or one score.
         outputs: what each network says, in the order of the committee's networks.
-        votes: the grade that each voter (RATING: scoring model) gives.
+        votes: the grade that each voter (RATING: scoring model) gives; of soft votes the likeliest.
         decision: the answer; by MULTITUDE always a valid combination.
         majority: each score's own plurality, beside which the decision is contested or not.
         combined: the combined score of the decision; ``None`` where there is none.
-        weight: of MULTITUDE's answer, at most models ** scores.
+        weight: of MULTITUDE's answer, at most models ** scores; a whole number, unless votes are soft.
         runner_up_weight: the largest of the other valid combinations.
         contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
         tie: whether a rule about ties, not the votes, chose the answer. Either another valid combination has *the
@@ -50,8 +50,8 @@ class Scores:
     decision: Int64[np.ndarray, "n scores"]
     majority: Int64[np.ndarray, "n scores"]
     combined: Int64[np.ndarray, " n"] | None
-    weight: Int64[np.ndarray, " n"]
-    runner_up_weight: Int64[np.ndarray, " n"]
+    weight: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]
+    runner_up_weight: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
 
@@ -170,11 +170,16 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         if list(graded) == list(settings.measurements)
         else lambda combination: True
     )
-    answer = multitude.decide(votes, values=values, is_valid=is_valid)
-    majority = multitude.majority(votes, values=values)
-    decision, tie = answer.decision, answer.tie
-    if settings.rating.decision == "majority":
-        decision, tie = majority, multitude.majority_ties(votes, values=values)
+    if settings.rating.votes == "soft" and isinstance(chosen, SharesVotes):
+        shares = chosen.shares(outputs, settings)
+        answer = multitude.decide_shared(shares, is_valid=is_valid)
+        majority, majority_tie = multitude.majority_shared(shares), answer.tie
+    else:
+        answer = multitude.decide(votes, values=values, is_valid=is_valid)
+        majority = multitude.majority(votes, values=values)
+        majority_tie = multitude.majority_ties(votes, values=values)
+    by_majority = settings.rating.decision == "majority"
+    decision, tie = (majority, majority_tie) if by_majority else (answer.decision, answer.tie)
     upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
     if (either := (upwards != votes).any(axis=(1, 2))).any():
         tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(axis=1)

@@ -30,6 +30,8 @@ class Example:
         reference: measurement -> reference grade.
         decision: measurement -> decided grade.
         votes: measurement -> the grade that each scoring model votes; empty where that was not noted.
+        majority: measurement -> the most-voted grade.
+        tie: whether a rule about ties chose the answer.
     """
 
     exam_id: str
@@ -38,6 +40,8 @@ class Example:
     reference: Mapping[str, int]
     decision: Mapping[str, int]
     votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    majority: Mapping[str, int] = field(default_factory=dict)
+    tie: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +54,8 @@ class StoredExample:
     reference: Mapping[str, int]
     decision: Mapping[str, int]
     votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    majority: Mapping[str, int] = field(default_factory=dict)
+    tie: bool = False
 
     @property
     def right(self) -> bool:
@@ -81,6 +87,8 @@ def write_examples(folder: Path, examples: Iterable[Example]) -> None:
                 "reference": {name: int(grade) for name, grade in example.reference.items()},
                 "decision": {name: int(grade) for name, grade in example.decision.items()},
                 "votes": {name: [int(vote) for vote in votes] for name, votes in example.votes.items()},
+                "majority": {name: int(grade) for name, grade in example.majority.items()},
+                "tie": bool(example.tie),
             }
         )
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -99,6 +107,8 @@ def read_examples(folder: Path) -> list[StoredExample]:
             reference=entry["reference"],
             decision=entry["decision"],
             votes=entry.get("votes", {}),
+            majority=entry.get("majority", {}),
+            tie=entry.get("tie", False),
         )
         for entry in json.loads(path.read_text(encoding="utf-8"))
     ]

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from server.report.content import Content
 from server.report.examples import HEATMAP, StoredExample
@@ -42,9 +40,14 @@ def chosen(content: Content) -> OneExam | None:
     if not shown:
         return None
     exam = max(reversed(shown), key=lambda e: (e in content.heatmaps, _overruled(e), _divided(e)))
-    most = _majority(exam)
     rows = [
-        (title(name), " ".join(map(str, votes)), most[name], exam.decision[name], exam.reference[name])
+        (
+            title(name),
+            " ".join(map(str, votes)),
+            exam.majority[name],
+            exam.decision[name],
+            exam.reference[name],
+        )
         for name, votes in exam.votes.items()
         if name in exam.reference
     ]
@@ -60,30 +63,21 @@ def chosen(content: Content) -> OneExam | None:
 
 def how_decided(exam: StoredExample) -> str:
     """What MULTITUDE did with the votes, in a sentence or two."""
-    most = _majority(exam)
-    if not _divided(exam):
-        return "All models agree, and what they say can be: MULTITUDE has nothing to change."
     if not _overruled(exam):
-        tied = [title(name).lower() for name in _tied(exam)]
-        rule = (
-            f" As many models say another grade of {' and '.join(tied)}: the lower one goes first."
-            if tied
-            else ""
-        )
+        agree = "The models disagree" if _divided(exam) else "All models agree"
+        rule = " Another combination has as many votes: the lower grade goes first." if exam.tie else ""
         return (
-            "The models disagree, but each measurement's own majority makes a combination that can be: MULTITUDE "
-            f"changes nothing here.{rule}"
+            f"{agree}, and each measurement's own majority makes a combination that can be: MULTITUDE changes "
+            f"nothing here.{rule}"
         )
-    answer = ", ".join(f"{title(name).lower()} {grade}" for name, grade in exam.decision.items())
-    majority = ", ".join(f"{title(name).lower()} {grade}" for name, grade in most.items())
-    backers = [list(votes).count(exam.decision[name]) for name, votes in exam.votes.items()]
-    if 0 in backers:
-        return f"No combination that can be has a vote: the first one, {answer}, is answered. A human should look."
-    product = " x ".join(map(str, backers))
-    return (
-        f"The majorities by themselves, {majority}, make a combination that cannot be. Of those that can, {answer} "
-        f"has the most votes: {product}. A human should look."
+    majority, answer = _words(exam.majority), _words(exam.decision)
+    chosen = (
+        f"Several that can have as many votes, and the lower grades go first: {answer}."
+        if exam.tie
+        else f"Of those that can, {answer} has the most votes."
     )
+    cannot = f"The majorities by themselves, {majority}, make a combination that cannot be."
+    return f"{cannot} {chosen} A human should look."
 
 
 def pictures(exam: StoredExample) -> list[tuple[str, str]]:
@@ -94,8 +88,8 @@ def pictures(exam: StoredExample) -> list[tuple[str, str]]:
     ]
 
 
-def _majority(exam: StoredExample) -> Mapping[str, int]:
-    return {name: int(np.bincount(votes).argmax()) for name, votes in exam.votes.items()}
+def _words(grades: Mapping[str, int]) -> str:
+    return " with ".join(f"{title(name).lower()} {grade}" for name, grade in grades.items())
 
 
 def _divided(exam: StoredExample) -> bool:
@@ -103,11 +97,4 @@ def _divided(exam: StoredExample) -> bool:
 
 
 def _overruled(exam: StoredExample) -> bool:
-    return any(exam.decision.get(name) != grade for name, grade in _majority(exam).items())
-
-
-def _tied(exam: StoredExample) -> Iterator[str]:
-    for name, votes in exam.votes.items():
-        counts = np.bincount(votes)
-        if (counts == counts.max()).sum() > 1:
-            yield name
+    return exam.decision != exam.majority

@@ -257,11 +257,12 @@ def ties(content: Content) -> str:
 
 def multitude(content: Content) -> str:
     """What MULTITUDE had to do, in two sentences; empty where votes were not noted or every combination can be."""
-    majority = (content.metrics.get("baselines") or {}).get("majority") or {}
-    if "impossible_votes" not in majority:
+    majority = (content.metrics.get("baselines") or {}).get("majority")
+    share = content.metrics.get("impossible_votes")
+    if share is None or majority is None:
         return ""
     exams, pairs = content.metrics["exams"], majority["invalid_pairs"]
-    votes = f"A single model votes a pair that cannot be in {100 * majority['impossible_votes']:.1f} % of the exams"
+    votes = f"A single model votes a pair that cannot be in {100 * share:.1f} % of the exams"
     together = f"the majorities of all together make one in {100 * pairs / exams:.1f} % ({pairs} of {exams})"
     return f"{votes}, {together}: only there can MULTITUDE answer otherwise."
 

@@ -32,7 +32,7 @@ from simulation.cohorts import cohort as cohorts
 from simulation.cohorts.cohort import Cohort
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmaps, predict
-from simulation.evaluation.examples import votes
+from simulation.evaluation.examples import example
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.folders import Job
 from simulation.phantom.masks import Region, SiteExam, regions
@@ -197,14 +197,8 @@ def _examples(
     turn = chosen.groupby(grade).cumcount()
     first = chosen.assign(turn=turn).sort_values(["turn", grade], kind="stable").head(EXAMPLES)
     for index, row in first.iterrows():
-        yield Example(
-            exam_id=str(row["exam_id"]),
-            site=str(row["site"]),
-            pictures=_pair(truth[row["site"], row["exam_id"]], {n: v[index] for n, v in found.items()}),
-            reference={name: int(row[f"truth_{name}"]) for name in names if f"truth_{name}" in row},
-            decision={name: int(row[f"decision_{name}"]) for name in names},
-            votes=votes(row, names),
-        )
+        pictures = _pair(truth[row["site"], row["exam_id"]], {n: v[index] for n, v in found.items()})
+        yield example(row, pictures, reference="truth", names=names)
 
 
 def _pair(regions: Mapping[str, Region], found: Mapping[str, Float[Tensor, "h w"]]) -> dict[str, Bytes]:

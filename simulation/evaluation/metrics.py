@@ -209,8 +209,6 @@ def _compared(
     for name, source in SOURCES.items():
         if name in systems:
             baselines[name] = answered(source, systems[name][0])
-    if "majority" in baselines and (share := _impossible_votes(scorer, seen)) is not None:
-        baselines["majority"]["impossible_votes"] = share
     if COLOUR in systems:
         baselines[COLOUR] = {
             **answered("colour", systems[COLOUR][0]),
@@ -224,6 +222,7 @@ def _compared(
         "baselines": baselines,
         "differences": _differences(scorer, systems, weights, run=scoring_models(seen), trained=models),
         "own_patients": None,
+        "impossible_votes": _impossible_votes(scorer, seen),
     }
     if alone:
         shared = {name: tables[name] for name in (FEDERATED, PERSONAL) if name in tables}

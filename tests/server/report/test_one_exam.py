@@ -14,7 +14,9 @@ from server.report.examples import StoredExample
 Votes = Mapping[str, Sequence[int]]
 
 
-def example(votes: Votes, *, hypertrophy: int, vascularity: int, name: str = "e") -> StoredExample:
+def example(
+    votes: Votes, *, hypertrophy: int, vascularity: int, name: str = "e", tie: bool = False
+) -> StoredExample:
     return StoredExample(
         exam_id=name,
         site="north",
@@ -22,6 +24,8 @@ def example(votes: Votes, *, hypertrophy: int, vascularity: int, name: str = "e"
         reference={"hypertrophy": 1, "vascularity": 1},
         decision={"hypertrophy": hypertrophy, "vascularity": vascularity},
         votes=votes,
+        majority={name: max(sorted(set(given)), key=list(given).count) for name, given in votes.items()},
+        tie=tie,
     )
 
 
@@ -44,20 +48,23 @@ def content(*, heatmaps: Sequence[StoredExample] = (), examples: Sequence[Stored
 @pytest.mark.parametrize(
     ("exam", "said"),
     [
-        (AGREED, "All models agree"),
-        (DIVIDED, "makes a combination that can be: MULTITUDE changes nothing here."),
         (
-            example({"hypertrophy": [1, 2], "vascularity": [1, 1]}, hypertrophy=1, vascularity=1),
-            "As many models say another grade of hypertrophy: the lower one goes first.",
+            AGREED,
+            "All models agree, and each measurement's own majority makes a combination that can be: MULTITUDE",
+        ),
+        (DIVIDED, "The models disagree, and each measurement's own majority makes a combination that can be"),
+        (
+            example({"hypertrophy": [1, 2], "vascularity": [1, 1]}, hypertrophy=1, vascularity=1, tie=True),
+            "changes nothing here. Another combination has as many votes: the lower grade goes first.",
         ),
         (
             OVERRULED,
-            "The majorities by themselves, hypertrophy 0, vascularity 1, make a combination that cannot be. Of those "
-            "that can, hypertrophy 1, vascularity 1 has the most votes: 1 x 2.",
+            "The majorities by themselves, hypertrophy 0 with vascularity 1, make a combination that cannot be. Of "
+            "those that can, hypertrophy 1 with vascularity 1 has the most votes.",
         ),
         (
-            example({"hypertrophy": [0, 0], "vascularity": [1, 2]}, hypertrophy=0, vascularity=0),
-            "No combination that can be has a vote: the first one, hypertrophy 0, vascularity 0, is answered.",
+            example({"hypertrophy": [0, 0], "vascularity": [1, 2]}, hypertrophy=0, vascularity=0, tie=True),
+            "Several that can have as many votes, and the lower grades go first: hypertrophy 0 with vascularity 0.",
         ),
     ],
 )
