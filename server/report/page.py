@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import figures, heatmaps, tables
+from server.report import certainty, figures, heatmaps, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -126,6 +126,9 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
+        certainty=_certainty(content),
+        certainty_tasks=certainty.tasks(content),
+        certainty_sets=certainty.sets(content),
         localised=_localised(content),
         marks_flow=heatmaps.marks_flow(content),
         outlined=_shown(content.heatmaps),
@@ -145,6 +148,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
 def _figures(content: Content) -> Iterator[Figure]:
     if content.metrics:
         yield from _scored_figures(content)
+        yield from certainty.charts(content)
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
@@ -365,6 +369,11 @@ def _tasks(content: Content) -> Table | None:
         cells += [(number(rate["value"], "accuracy"), bounds(rate, "accuracy")) for rate in rates]
         rows.append((auc.label, cells))
     header = ("Task", "AUC", "Networks", "Sensitivity", "Specificity")
+    return Table(header=header, rows=rows) if rows else None
+
+
+def _certainty(content: Content) -> Table | None:
+    header, rows = certainty.table(content)
     return Table(header=header, rows=rows) if rows else None
 
 
