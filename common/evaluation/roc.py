@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float64, Num
 from numpy.typing import ArrayLike
-from sklearn.metrics import roc_curve
 
 from common.errors import DataError
 from common.evaluation.agreement import Values
@@ -24,6 +23,8 @@ def curve(
     Returns:
         1 - specificity and sensitivity; both empty if a class has no exam.
     """
+    from sklearn.metrics import roc_curve  # noqa: PLC0415  commands that need the area alone start without
+
     y = np.asarray(labels).astype(bool)
     n = np.ones(len(y)) if counts is None else np.asarray(counts, dtype=np.float64)
     if not (n[y].sum() and n[~y].sum()):

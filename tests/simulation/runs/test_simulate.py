@@ -102,9 +102,9 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, 
     assert eoss.is_valid(predictions["decision_hypertrophy"], predictions["decision_vascularity"]).all()
     assert set(predictions["patient_id"].str[-4:]) == {"p006", "p007", "p008"}  # the held-out ones alone
     told = journal.validation(run.path / "journal", plan_hash=RunFolder(run.path).settings().plan_hash())
-    for network in network_files.load_all(run.path / "networks"):
-        if network.spec.scoring:
-            assert told[network.spec.name].auc() == network.result.auc, "of the round that was selected"
+    for trained in network_files.load_all(run.path / "networks"):
+        if trained.spec.scoring:
+            assert told[trained.spec.name].auc() == trained.result.auc, "of the round that was selected"
     calibration = metrics["calibration"]["tasks"]["hypertrophy"]["gt0"]
     assert list(calibration) == ["validation", "federated", "centralised"]
     assert calibration["validation"]["networks"] == calibration["federated"]["networks"] == 2
