@@ -14,6 +14,7 @@ SETS: Mapping[str, str] = {
     "federated": "held out",
     "centralised": "pooled",
     "personal": "own networks",
+    "personal_tempered": "own, at their temperature",
 }
 """Sets of exams and systems -> what they are called."""
 DRAWN = ("validation", "centralised", "federated")

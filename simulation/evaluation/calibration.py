@@ -6,7 +6,8 @@ A task is a measurement and a cut, "is the grade above it?". Three sets of exams
   added up over sites and over the task's networks. Each network is asked by itself, about its own fold; the reference
   is the sites' readers.
 * ``federated``: held-out patients of the sites that trained, by the mean probability of the task's networks.
-* ``centralised``, ``personal``: the same exams by the ensemble of the pooled data, and by each site's own networks.
+* ``centralised``, ``personal``: the same exams by the ensemble of the pooled data, and by each site's own networks;
+  ``personal_tempered``: by these at the temperatures that their sites gave them, where any did.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from common.ensemble import temperature
 from common.ensemble.trained import TrainedNetwork
 from common.evaluation import calibration, roc
 from common.evaluation.histograms import ScoreHistograms
@@ -61,6 +63,25 @@ def told(networks: Iterable[TrainedNetwork], histograms: Mapping[str, ScoreHisto
         before = found.get(task, Validation(networks=0, histograms=ScoreHistograms.empty()))
         found[task] = Validation(networks=before.networks + 1, histograms=before.histograms + counted)
     return found
+
+
+def tempered(frame: pd.DataFrame, temperatures: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Predictions with each site's binary networks at its temperatures.
+
+    Args:
+        frame: predictions, each site's by its own networks.
+        temperatures: site -> measurement -> temperature.
+    """
+    result = frame.copy()
+    sites = frame["site"].astype(str)
+    for column in (str(c) for c in frame if str(c).startswith("p:") and ":" not in str(c)[2:]):
+        for site, of_site in temperatures.items():
+            named = set(column.removeprefix("p:").split("/")) & set(of_site)
+            for measurement in named:
+                p = frame.loc[sites == site, column].to_numpy(dtype=np.float64)
+                both = temperature.tempered(np.stack([1 - p, p], axis=1), of_site[measurement])
+                result.loc[sites == site, column] = both[:, 1].astype(frame[column].dtype)
+    return result
 
 
 def block(scorer: Scorer, systems: Mapping[str, pd.DataFrame], validation: Told) -> Block:

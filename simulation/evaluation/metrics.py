@@ -47,6 +47,7 @@ def metrics(
     thresholds: Mapping[str, float] | None = None,
     cuts: Mapping[str, Sequence[float]] | None = None,
     validation: Told | None = None,
+    temperatures: Mapping[str, Mapping[str, float]] | None = None,
     generator_seed: int = 0,
 ) -> Block:
     """Score a run.
@@ -65,6 +66,7 @@ def metrics(
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
         validation: what the sites told of their validation patients (:mod:`simulation.evaluation.calibration`).
+        temperatures: site -> measurement -> that of its own networks, for ``calibration``.
         generator_seed: seed of the bootstrap.
 
     Returns:
@@ -94,7 +96,12 @@ def metrics(
         consensus = replace(scorer, source="label")
         result["against_consensus"] = consensus.pool(seen)
     result["far_off"] = _far_off(scorer, seen)
-    result["calibration"] = _calibration(scorer, seen, unseen, baselines or {}, validation or {})
+    result["calibration"] = _calibration(
+        scorer,
+        _trained(baselines or {}, seen, unseen) or {FEDERATED: seen},
+        validation or {},
+        temperatures or {},
+    )
     result |= _compared(scorer, seen, unseen, dict(baselines or {}), cuts or {})
     safe = _json_safe(result)
     assert isinstance(safe, dict)
@@ -155,18 +162,18 @@ def _far_off(scorer: Scorer, seen: pd.DataFrame) -> Block:
 
 def _calibration(
     scorer: Scorer,
-    seen: pd.DataFrame,
-    unseen: pd.DataFrame,
     frames: Mapping[str, pd.DataFrame],
     validation: Told,
+    temperatures: Mapping[str, Mapping[str, float]],
 ) -> Block:
     """Of systems with as many models: the federation, what pooled data gave, what each site made for itself."""
-    shown = _trained(frames, seen, unseen) or {FEDERATED: seen}
     systems = {
         name: frame[frame["trained_site"].astype(bool)]
-        for name, frame in shown.items()
+        for name, frame in frames.items()
         if name in (FEDERATED, PERSONAL, "centralised")
     }
+    if PERSONAL in systems and any(t != 1 for site in temperatures.values() for t in site.values()):
+        systems[f"{PERSONAL}_tempered"] = calibration.tempered(systems[PERSONAL], temperatures)
     tasks = calibration.block(scorer, systems, validation)
     return {"models": scoring_models(systems[FEDERATED]), "tasks": tasks}
 

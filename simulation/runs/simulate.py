@@ -462,6 +462,7 @@ def _evaluate(
             thresholds=thresholds,
             cuts=simplest.cuts,
             validation=calibration.told(ensemble, histograms),
+            temperatures=personal.temperatures(choices),
             generator_seed=settings.seed,
         )
         | {"personal": choices or None},
