@@ -78,6 +78,36 @@ def test_what_the_sites_told_stands_beside_it_without_an_interval(result: Json) 
     assert list(result["tasks"]) == ["hypertrophy", "vascularity"], "no network answers the combined score"
 
 
+def test_each_site_has_its_own_temperature_which_moves_its_binary_networks_alone() -> None:
+    table = frame().assign(**{"p:rating/fold0/hypertrophy:1": 0.25})
+    found = calibration.tempered(table, {"site-a": {"hypertrophy": 2.0, "vascularity": 1.0}, "site-b": {}})
+    here, name = table["site"] == "site-a", "p:rating/fold0/hypertrophy/gt1/a"
+    p = table.loc[here, name].to_numpy().clip(1e-7, 1 - 1e-7)
+    wanted = 1 / (1 + np.sqrt((1 - p) / p))
+    np.testing.assert_allclose(found.loc[here, name], wanted, atol=1e-6)
+    pd.testing.assert_frame_equal(found[~here], table[~here])
+    pd.testing.assert_series_equal(
+        found["p:rating/fold0/hypertrophy:1"], table["p:rating/fold0/hypertrophy:1"]
+    )
+    pd.testing.assert_series_equal(
+        found["p:rating/fold0/vascularity/gt0/a"], table["p:rating/fold0/vascularity/gt0/a"]
+    )
+
+
+def test_calibration_is_shown_before_and_after_a_sites_temperature() -> None:
+    systems = {**others(), "personal": frame(seed=5)}
+    chosen = {"site-a": {"hypertrophy": 0.5}, "site-b": {"hypertrophy": 0.5}}
+    sets: Json = metrics(frame(), settings=RATING, baselines=systems, temperatures=chosen)["calibration"]  # type: ignore[assignment]
+    found = sets["tasks"]["hypertrophy"]["gt0"]
+    scores, labels = probability(calibration.tempered(systems["personal"], chosen), "hypertrophy/gt0")
+    assert found["personal_tempered"]["brier"]["value"] == pytest.approx(brier_score_loss(labels, scores))
+    assert found["personal"]["brier"]["value"] != found["personal_tempered"]["brier"]["value"]
+    unmoved: Json = metrics(
+        frame(), settings=RATING, baselines=systems, temperatures={"site-a": {"hypertrophy": 1.0}}
+    )["calibration"]  # type: ignore[assignment]
+    assert "personal_tempered" not in unmoved["tasks"]["hypertrophy"]["gt0"]
+
+
 def test_patients_are_drawn_whole() -> None:
     """With the same exam eight times a patient, the interval is that of as many patients, not of all exams."""
     one = frame(exams=1, patients=40)
