@@ -50,7 +50,7 @@ def study(
         _expand(opened, as_json=as_json)
         return
     if action is not Action.TABLE:
-        do(opened, _chosen(opened, index), go_on=action is Action.ALL, as_json=as_json)
+        _run(opened, _chosen(opened, index), go_on=action is Action.ALL, as_json=as_json)
     if action is not Action.RUN:
         _table(opened, config, as_json=as_json)
 
@@ -87,8 +87,8 @@ def _expand(opened: Study, *, as_json: bool) -> None:
         typer.echo(f"{i:4d}  {run.name}{'  done' if opened.done(run) else ''}")
 
 
-def do(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
-    """Do runs one after the other; with ``go_on``, what cannot go on costs its own run, not those after it."""
+def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
+    """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
     for number, run in enumerate(runs, start=1):
         with interruption.said(), Display(Console(quiet=as_json)) as display:
             display.line(f"run {number} of {len(runs)}: {run.name}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import CampaignError, ConfigurationError, DataError
+from server.report.content import Json
 from simulation.engine.progress import Display
 from simulation.studies import seeds
 from simulation.studies import study as studies
@@ -106,6 +107,11 @@ def test_the_command_says_what_is_wrong_before_anything_runs(
     assert not (config.parent / "runs").exists()
 
 
+def _told(folder: Path) -> list[Json]:
+    figures: list[Json] = json.loads((folder / seeds.NAME).read_text())["figures"]
+    return figures
+
+
 def with_options(*given: str) -> list[str]:
     return [word for setting in given for word in ("--set", setting)]
 
@@ -138,7 +144,9 @@ def test_every_seed_has_patients_of_its_own_and_the_summary_is_of_their_metrics(
     said = capsys.readouterr().out
     assert said.count("done before") == 2, "a seed that was done is not done again"
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert "mean over 3 seeds" in said
+    assert "mean ± SD over seeds" in said
+    figure = {(f["what"], f["score"], f["metric"]): f for f in _told(folder)}["seen", "combined", "accuracy"]
+    assert f"{100 * figure['mean']:.1f} ± {100 * figure['sd']:.1f} (" in said
     assert "Each seed drew patients" in said
 
     assert (
@@ -156,9 +164,20 @@ def test_every_seed_has_patients_of_its_own_and_the_summary_is_of_their_metrics(
     assert command(monkeypatch, "simulate", config, "--seeds", "1,4", *fast, "--json") == 7
     shown = capsys.readouterr()
     told = json.loads(shown.out)
-    assert "seed 4" in shown.err
+    assert "seed 4: Expected replies of 2 sites, got 1" in shown.err
     assert (told["seeds"], told["missing"]) == ([1], [4])
     assert told["figures"][0]["sd"] is None, "one seed has none"
+
+
+def test_where_every_seed_fails_it_is_said_why(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(study: Study, run: StudyRun, *, display: Display) -> Path:
+        raise DataError(f"Expected exams of both classes for {run.name}")
+
+    monkeypatch.setattr(studies, "run_one", fail)
+    assert command(monkeypatch, "simulate", config, "--seeds", "1,2", "--json") == 4
+    assert "Expected exams of both classes for s1-" in capsys.readouterr().err
 
 
 def written(config: Path, accuracies: dict[int, float | None], fingerprints: dict[int, str]) -> Study:
