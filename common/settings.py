@@ -211,11 +211,7 @@ class PersonalSettings(Section):
     Nothing of it leaves a site (:mod:`common.ensemble.personal`), so it is no part of the plan.
     """
 
-    candidates: Annotated[tuple[PersonalCandidate, ...], Field(min_length=1)] = (
-        "norms",
-        "network",
-        "temperature",
-    )
+    candidates: Annotated[tuple[PersonalCandidate, ...], Field(min_length=1)] = ("norms", "network")
     """``norms``: those that a site keeps under FedBN; ``head``: the last layers trained further on the site's exams;
     ``network``: all layers; ``mean``: of the common weights and those of ``network``; ``thresholds``: the site's own,
     for whichever weights were chosen; ``temperature``: of shown probabilities, which changes no grade."""

@@ -27,7 +27,7 @@ def personalise(
             "--candidate",
             metavar="NAME",
             help="norms, head, network, mean, thresholds or temperature; repeatable. "
-            "Default: norms, network and temperature.",
+            "Default: norms and network.",
         ),
     ] = None,
     steps: Annotated[

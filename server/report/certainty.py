@@ -14,9 +14,10 @@ SETS: Mapping[str, str] = {
     "federated": "held out",
     "centralised": "pooled",
     "personal": "own networks",
-    "personal_tempered": "own, at their temperature",
+    "personal_tempered": "own, at a temperature",
 }
 """Sets of exams and systems -> what they are called."""
+MEASURES = {"ece": "Calibration error, points", "brier": "Brier score"}
 DRAWN = ("validation", "centralised", "federated")
 """From below upwards. A site's own networks are in the table alone: four lines hide each other."""
 
@@ -61,32 +62,24 @@ def charts(content: Content) -> Iterator[Figure]:
             )
 
 
-def table(content: Content) -> tuple[Sequence[str], list[tuple[str, list[tuple[str, str]]]]]:
-    """Header and rows, one a task: ECE of every set, then Brier's score."""
-    found = [
-        (f"{title(name)} > {cut.removeprefix('gt')}", of_sets)
-        for name, cuts in _tasks(content).items()
-        for cut, of_sets in cuts.items()
-    ]
+def table(content: Content, measure: str) -> tuple[Sequence[str], list[tuple[str, list[tuple[str, str]]]]]:
+    """Header and rows, one a task: a measure of every set.
+
+    Args:
+        content: the run's.
+        measure: ``ece``, in percentage points and with what chance gives, or ``brier``.
+    """
     shown = sets(content)
-    header = [
-        "Task",
-        *(f"ECE, {SETS[key]}" for key in shown),
-        "ECE by chance",
-        *(f"Brier, {SETS[key]}" for key in shown),
-    ]
-    rows = [
-        (
-            label,
-            [
-                *(_points(of_sets.get(key, {}).get("ece")) for key in shown),
-                _points({"value": of_sets.get("federated", {}).get("ece_by_chance")}),
-                *(_number(of_sets.get(key, {}).get("brier")) for key in shown),
-            ],
-        )
-        for label, of_sets in found
-    ]
-    return header, rows
+    rows = []
+    for name, cuts in _tasks(content).items():
+        for cut, found in cuts.items():
+            cells = [_cell((found.get(key) or {}).get(measure), measure) for key in shown]
+            if measure == "ece":
+                chance = (found.get("federated") or {}).get("ece_by_chance")
+                cells.append(_cell({"value": chance}, measure))
+            rows.append((f"{title(name)} > {cut.removeprefix('gt')}", cells))
+    names = [SETS[key] for key in shown] + (["by chance"] if measure == "ece" else [])
+    return (MEASURES[measure], *(name.capitalize() for name in names)), rows
 
 
 def _tasks(content: Content) -> Mapping[str, Mapping[str, Json]]:
@@ -121,16 +114,12 @@ def _kind(key: str) -> str:
     return "federated" if key == "validation" else key
 
 
-def _points(estimate: Json | None) -> tuple[str, str]:
-    """Percentage points, and their interval."""
+def _cell(estimate: Json | None, measure: str) -> tuple[str, str]:
+    """A value and its interval."""
+    scale, digits = (100, 1) if measure == "ece" else (1, 3)
     value = (estimate or {}).get("value")
     low, high = (estimate or {}).get("ci95") or (None, None)
-    spread = "" if low is None or high is None else f"{100 * low:.1f} to {100 * high:.1f}"
-    return (NOTHING if value is None else f"{100 * value:.1f}"), spread
-
-
-def _number(estimate: Json | None) -> tuple[str, str]:
-    value = (estimate or {}).get("value")
-    low, high = (estimate or {}).get("ci95") or (None, None)
-    spread = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-    return (NOTHING if value is None else f"{value:.3f}"), spread
+    spread = ""
+    if low is not None and high is not None:
+        spread = f"{scale * low:.{digits}f} to {scale * high:.{digits}f}"
+    return (NOTHING if value is None else f"{scale * value:.{digits}f}"), spread

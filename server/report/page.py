@@ -126,7 +126,9 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
-        certainty=_certainty(content),
+        certainty=[
+            _certainty(content, measure) for measure in certainty.MEASURES if certainty.tasks(content)
+        ],
         certainty_tasks=certainty.tasks(content),
         certainty_sets=certainty.sets(content),
         localised=_localised(content),
@@ -372,9 +374,9 @@ def _tasks(content: Content) -> Table | None:
     return Table(header=header, rows=rows) if rows else None
 
 
-def _certainty(content: Content) -> Table | None:
-    header, rows = certainty.table(content)
-    return Table(header=header, rows=rows) if rows else None
+def _certainty(content: Content, measure: str) -> Table:
+    header, rows = certainty.table(content, measure)
+    return Table(header=header, rows=rows)
 
 
 def _over_networks(content: Content) -> Table | None:

@@ -66,7 +66,7 @@ def test_the_page_says_what_each_set_is_and_gives_the_numbers(run: Path) -> None
     assert HEADING in page.text
     assert "Validation is all that left the sites" in page.text
     assert "Own networks are those" not in page.text
-    row = page.text[page.text.index("ECE by chance") :]
+    row = page.text[page.text.index("Calibration error, points Validation Held out Pooled By chance") :]
     for key in ("validation", "federated", "centralised"):
         assert f"{100 * found[key]['ece']['value']:.1f}" in row
         assert f"{found[key]['brier']['value']:.3f}" in row

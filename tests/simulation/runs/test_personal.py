@@ -17,7 +17,14 @@ from simulation.evaluation.score import open_committee
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
-PERSONAL = "\n[personal]\nsteps = 4\nchecks = 2\nmargin = 0\nlearning_rate_share = 1.0\n"
+PERSONAL = """
+[personal]
+candidates = ["norms", "network", "temperature"]
+steps = 4
+checks = 2
+margin = 0
+learning_rate_share = 1.0
+"""
 FAST = ["federation.rounds=1", "evaluate.baseline_models=1"]
 NAMES = ("north", "south")
 
@@ -131,7 +138,7 @@ def test_a_sites_temperature_is_used_where_its_networks_show_probabilities(base:
             assert {"federated", "centralised", "personal", "personal_tempered"} <= set(sets)
             assert sets["personal"]["auc"]["value"] is not None
             assert sets["personal_tempered"]["exams"] == sets["personal"]["exams"]
-    assert "own, at their temperature" in (base / "run" / "report.html").read_text(encoding="utf-8")
+    assert "Own, at a temperature" in (base / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_own_networks_need_no_others_and_can_be_asked_by_themselves(base: Path) -> None:
