@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
+from common.ensemble.temperature import tempered
 from common.imaging.prepare import picture
 from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
@@ -55,6 +56,26 @@ class Scores:
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
 
+    def above(self) -> dict[str, Float64[np.ndarray, "n cuts"]]:
+        """Measurement -> probability that the grade is above 0, above 1 ..: mean of the networks that tell it.
+
+        Binary networks speak at their temperature; those that tell all grades apart by the sum of the grades above.
+        """
+        found: dict[str, dict[int, list[Float64[np.ndarray, " n"]]]] = {}
+        for output in self.outputs:
+            target, cuts = output.spec.target, found.setdefault(output.spec.target.measurement, {})
+            if target.threshold is not None and target.kind == "binary":
+                told = {target.threshold: tempered(output.probabilities, output.temperature)[:, 1]}
+            else:
+                more = 1 - np.cumsum(output.probabilities[:, :-1], axis=1, dtype=np.float64)
+                told = dict(enumerate(more.T.clip(0, 1)))
+            for cut, values in told.items():
+                cuts.setdefault(cut, []).append(values)
+        return {
+            name: np.stack([np.mean(cuts[cut], axis=0) for cut in sorted(cuts)], axis=1)
+            for name, cuts in found.items()
+        }
+
     def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:
         """Network name -> probability of class 1; name:class -> of each class, where there are more than two."""
         columns: dict[str, Float32[np.ndarray, " n"]] = {}
@@ -74,6 +95,7 @@ class Committee:
         modules: the same networks, ready to be asked, on ``device``.
         thresholds: of a binary network: probability from which on its bit is 1.
         settings: of the run that trained it.
+        temperatures: measurement -> temperature of its binary networks' shown probabilities; 1 where not named.
         device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
         at_once: the same networks, asked in the fastest way; ``None``: one after the other, the same bits each time.
     """
@@ -82,6 +104,7 @@ class Committee:
     modules: tuple[nn.Module, ...]
     thresholds: tuple[float, ...]
     settings: Settings
+    temperatures: Mapping[str, float] = field(default_factory=dict)
     device: torch.device = CPU
     at_once: Ensemble | None = None
 
@@ -126,7 +149,12 @@ class Committee:
                 for network, probabilities in zip(found, self._probabilities(stored, chunk), strict=True):
                     network.append(probabilities)
         return tuple(
-            Output(spec=spec, probabilities=torch.cat(parts).numpy(), threshold=threshold)
+            Output(
+                spec=spec,
+                probabilities=torch.cat(parts).numpy(),
+                threshold=threshold,
+                temperature=self.temperatures.get(spec.target.measurement, 1.0),
+            )
             for spec, parts, threshold in zip(self.specs, found, self.thresholds, strict=True)
         )
 

@@ -58,11 +58,13 @@ class Output:
         spec: the network.
         probabilities: of its classes.
         threshold: of a binary network: probability of class 1 from which on its bit is 1.
+        temperature: at which probabilities are shown (:mod:`common.ensemble.temperature`); no vote depends on it.
     """
 
     spec: NetworkSpec
     probabilities: Float32[np.ndarray, "n classes"]
     threshold: float
+    temperature: float = 1.0
 
 
 @runtime_checkable

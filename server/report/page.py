@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import figures, heatmaps, one_exam, tables
+from server.report import certainty, figures, heatmaps, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -128,6 +128,11 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
+        certainty=[
+            _certainty(content, measure) for measure in certainty.MEASURES if certainty.tasks(content)
+        ],
+        certainty_tasks=certainty.tasks(content),
+        certainty_sets=certainty.sets(content),
         localised=_localised(content),
         marks_flow=heatmaps.marks_flow(content),
         outlined=_shown(content.heatmaps),
@@ -147,6 +152,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
 def _figures(content: Content) -> Iterator[Figure]:
     if content.metrics:
         yield from _scored_figures(content)
+        yield from certainty.charts(content)
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
@@ -368,6 +374,11 @@ def _tasks(content: Content) -> Table | None:
         rows.append((auc.label, cells))
     header = ("Task", "AUC", "Networks", "Sensitivity", "Specificity")
     return Table(header=header, rows=rows) if rows else None
+
+
+def _certainty(content: Content, measure: str) -> Table:
+    header, rows = certainty.table(content, measure)
+    return Table(header=header, rows=rows)
 
 
 def _over_networks(content: Content) -> Table | None:

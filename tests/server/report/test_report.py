@@ -215,6 +215,8 @@ def test_every_figure_is_an_svg_with_its_data(run: Path) -> None:
         "confusion_hypertrophy", "confusion_vascularity", "confusion_combined", "confusion_combined_unseen",
         "comparison_accuracy", "comparison_kappa_linear", "sites_accuracy", "binary_auc",
         "learning_loss", "learning_auc", "own_patients",
+        "roc_hypertrophy_gt1", "roc_vascularity_gt1",
+        "reliability_hypertrophy_gt1", "reliability_vascularity_gt1",
     }  # fmt: skip
     for name in names:
         root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
