@@ -55,7 +55,7 @@ class RatingSettings(GrowingSection):
     """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
     votes: Literal["hard", "soft"] = "hard"
     """``hard``: a model votes for the grade whose code word is nearest to its networks' bits (the paper); ``soft``:
-    it divides its vote among all grades by how likely its networks' probabilities make them; no threshold is used."""
+    it divides its vote among all grades by how likely they are, as far as its networks are above their thresholds."""
     decision: Literal["multitude", "majority"] = "multitude"
     """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
     pretraining: Literal["jigsaw", "none"] = "none"

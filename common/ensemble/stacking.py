@@ -229,11 +229,16 @@ def _cat(count: int, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     return torch.cat(networks, dim=2).flatten(1, 2)
 
 
-def _mean(count: int, x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
-    axes = tuple(dim) if isinstance(dim, Sequence) else () if dim is None else (dim,)
-    if not axes or any(axis % x.ndim < 2 for axis in axes):
-        raise UnstackableError(f"expected a mean over the picture, got axes {dim}")
-    return _spread(x, count).mean(axes, keepdim)
+def _over_picture(reduced: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The rule of a mean or maximum over the picture."""
+
+    def rule(count: int, x: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+        axes = tuple(dim) if isinstance(dim, Sequence) else () if dim is None else (dim,)
+        if not axes or any(axis % x.ndim < 2 for axis in axes):
+            raise UnstackableError(f"expected {reduced.__name__} over the picture, got axes {dim}")
+        return reduced(_spread(x, count), axes, keepdim)
+
+    return rule
 
 
 def _flatten(count: int, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -294,8 +299,10 @@ _RULES: Mapping[Callable[..., object], Callable[..., Tensor]] = {
     F.dropout: _dropout,
     F.dropout2d: _dropout,
     torch.cat: _cat,
-    torch.mean: _mean,
-    Tensor.mean: _mean,
+    torch.mean: _over_picture(torch.mean),
+    Tensor.mean: _over_picture(torch.mean),
+    torch.amax: _over_picture(torch.amax),
+    Tensor.amax: _over_picture(torch.amax),
     torch.flatten: _flatten,
     Tensor.flatten: _flatten,
     **{func: _channelwise(func) for func in _CHANNELWISE},

@@ -203,7 +203,9 @@ def _bits(outputs: Sequence[Output]) -> Bool[np.ndarray, "n replicas thresholds"
 
 
 def _likelihoods(outputs: Sequence[Output]) -> Float64[np.ndarray, "n grades"]:
-    return ecoc.likelihoods(_by_replica(outputs, [o.probabilities[:, 1] for o in outputs]))
+    thresholds = np.array([[output.threshold for output in outputs]])
+    probabilities = _by_replica(outputs, [output.probabilities[:, 1] for output in outputs])
+    return ecoc.likelihoods(probabilities, _by_replica(outputs, list(thresholds.T))[0])
 
 
 def _by_replica(outputs: Sequence[Output], answers: Sequence[np.ndarray]) -> np.ndarray:

@@ -49,29 +49,35 @@ def decode_upwards(bits: Numbers) -> Int64[np.ndarray, "*shape"]:
 
 
 def likelihoods(
-    probabilities: Float[np.ndarray, "*shape replicas tasks"],
+    probabilities: Float[np.ndarray, "*shape replicas tasks"], thresholds: Float[np.ndarray, "replicas tasks"]
 ) -> Float64[np.ndarray, "*shape grades"]:
     """How likely each grade's code word is, were the tasks independent; over all grades they sum to 1.
 
     Args:
         probabilities: of yes, in [0, 1], ``(..., replicas, grades - 1)``; the last axis holds the answers to
             grade > 0, > 1, ... Replicas count as one network with the mean of their log odds.
+        thresholds: of each network, the probability at which yes and no are as likely, ``(replicas, grades - 1)``:
+            its log odds are taken off.
 
     Raises:
-        GradeError: for values outside [0, 1] or not a number, or without the two last axes.
+        GradeError: for values outside [0, 1] or not a number, or without replicas or tasks.
     """
-    if probabilities.ndim < 2 or 0 in probabilities.shape[-2:]:
+    if 0 in probabilities.shape[-2:]:
         raise GradeError(
             f"Expected probabilities of shape (..., replicas, grades - 1), got {probabilities.shape}."
         )
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
+    if not all(((given >= 0) & (given <= 1)).all() for given in (probabilities, thresholds)):
         raise GradeError("Expected probabilities in [0, 1], got a value outside or not a number.")
-    yes = np.clip(probabilities.astype(np.float64), _SURE, 1 - _SURE)
-    log_odds = (np.log(yes) - np.log1p(-yes)).mean(axis=-2)
+    log_odds = (_log_odds(probabilities) - _log_odds(thresholds)).mean(axis=-2)
     # From grade g to g + 1 the task "> g" turns from no to yes: its log odds are gained.
     logs = np.concatenate([np.zeros_like(log_odds[..., :1]), np.cumsum(log_odds, axis=-1)], axis=-1)
     weights = np.exp(logs - logs.max(axis=-1, keepdims=True))
     return np.asarray(weights / weights.sum(axis=-1, keepdims=True))
+
+
+def _log_odds(probabilities: Float[np.ndarray, "*shape"]) -> Float64[np.ndarray, "*shape"]:
+    yes = np.clip(probabilities.astype(np.float64), _SURE, 1 - _SURE)
+    return np.log(yes) - np.log1p(-yes)
 
 
 def _distances(bits: Numbers) -> Int64[np.ndarray, "*shape grades"]:

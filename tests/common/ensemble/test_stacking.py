@@ -105,6 +105,7 @@ LAYERS: dict[str, Callable[[], nn.Module]] = {
         Does(lambda x: x), nn.Conv2d(5, 3, 1), Shortcut(), nn.Conv2d(6, 5, 1)
     ),
     "squeeze and excite": lambda: Does(lambda x: x * x.mean((2, 3), keepdim=True)),
+    "maximum over the picture": lambda: Does(lambda x: x - x.amax((2, 3), keepdim=True)),
 }
 
 
@@ -142,6 +143,7 @@ def test_a_network_sees_the_shapes_it_would_see_alone() -> None:
 UNKNOWN: dict[str, Layers] = {
     "another axis": lambda x: torch.cat([x, x], 0)[: len(x)],
     "mean over channels": lambda x: x - x.mean(1, keepdim=True),
+    "maximum over channels": lambda x: x - x.amax(1, keepdim=True),
     "softmax over channels": lambda x: x.softmax(1),
     "order of channels": lambda x: x.flip(1),
     "a decision": lambda x: x if x.sum() > 0 else -x,

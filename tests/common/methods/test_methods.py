@@ -272,11 +272,11 @@ class TestRatingVotes:
         hard = decided(outputs, configured("rating", "rating.models=2"))
         assert (hard.decision.tolist(), hard.tie.tolist()) == ([[1, 1]], [True])
 
-    def test_soft_votes_use_no_threshold_and_answer_what_can_be(self) -> None:
+    def test_soft_votes_count_from_the_threshold_and_answer_what_can_be(self) -> None:
         settings = configured("rating", "rating.models=1", "rating.votes=soft")
-        says = {"hypertrophy": 0.45, "vascularity": 0.7}
+        says = {"hypertrophy": 0.18, "vascularity": 0.35}
         outputs = answers(
-            scoring(settings), lambda s: [says[s.target.measurement] * 0.5 ** threshold(s)], threshold=0.99
+            scoring(settings), lambda s: [says[s.target.measurement] * 0.5 ** threshold(s)], threshold=0.2
         )
         scores = decided(outputs, settings)
         assert (scores.votes.tolist(), scores.majority.tolist()) == ([[[0, 1]]], [[0, 1]])

@@ -116,21 +116,23 @@ def test_decoded_upwards_a_tie_goes_to_the_highest_of_the_nearest(
         np.float32,
         st.tuples(st.integers(1, 3), st.integers(1, 5)),
         elements=st.floats(0.125, 0.875, width=32),
-    )
+    ),
+    st.floats(0.0625, 0.9375),
 )
-def test_likelihoods_of_one_replica_are_products_over_the_tasks(yes: np.ndarray) -> None:
-    """Of several replicas they are those of one with the mean of their log odds."""
-    odds = np.exp(np.log(yes / (1 - yes.astype(np.float64))).mean(axis=0))
+def test_likelihoods_are_products_over_the_tasks(yes: np.ndarray, threshold: float) -> None:
+    """Of one network a task with the mean log odds of its replicas, counted from the threshold's."""
+    odds = np.exp(np.log(yes / (1 - yes.astype(np.float64))).mean(axis=0)) * (1 - threshold) / threshold
     one = odds / (1 + odds)
     tasks = len(one)
     by_hand = [np.prod([p if grade > k else 1 - p for k, p in enumerate(one)]) for grade in range(tasks + 1)]
-    np.testing.assert_allclose(ecoc.likelihoods(yes), by_hand / np.sum(by_hand), rtol=1e-9)
+    found = ecoc.likelihoods(yes, np.full(yes.shape, threshold))
+    np.testing.assert_allclose(found, by_hand / np.sum(by_hand), rtol=1e-9)
 
 
 @given(st.integers(0, 3), st.floats(0.0, 0.4375, width=32))
 def test_the_likeliest_grade_of_a_code_word_is_its_own(grade: int, doubt: float) -> None:
     word = np.abs(code_words(grade).astype(np.float32) - np.float32(doubt))
-    found = ecoc.likelihoods(word)
+    found = ecoc.likelihoods(word, np.full(word.shape, 0.5))
     assert found.argmax() == grade
     assert found.sum() == pytest.approx(1)
     assert np.isfinite(found).all()
@@ -146,4 +148,4 @@ def test_the_likeliest_grade_of_a_code_word_is_its_own(grade: int, doubt: float)
 )
 def test_what_has_no_likelihood_is_refused(probabilities: np.ndarray, said: str) -> None:
     with pytest.raises(DataError, match=said):
-        ecoc.likelihoods(probabilities)
+        ecoc.likelihoods(probabilities, np.full(probabilities.shape, 0.5))
