@@ -73,10 +73,9 @@ def kappa(confusion: ArrayLike, weights: Weights = None) -> Values:
     """
     matrix = _square(confusion)
     cost = _cost(matrix.shape[-1], weights)
-    total = matrix.sum(axis=(-2, -1))
-    chance = matrix.sum(axis=-1)[..., :, None] * matrix.sum(axis=-2)[..., None, :]
-    observed = (matrix * cost).sum(axis=(-2, -1)) * total
-    expected = (chance * cost).sum(axis=(-2, -1))
+    reference, answer = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    observed = np.einsum("...jk,jk->...", matrix, cost) * reference.sum(axis=-1)
+    expected = ((reference @ cost) * answer).sum(axis=-1)
     return _divide(expected - observed, expected)
 
 
