@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from scipy.stats import wilcoxon
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -286,6 +287,33 @@ def test_a_permutation_without_a_metric_counts_as_extreme() -> None:
         values.append(float(precision(a.sum(axis=0)) - precision(b.sum(axis=0))))
     assert np.isnan(values).sum() == 2
     assert p_value(precision, first, second) == np.mean(np.isnan(values) | (np.abs(values) >= 0.5))
+
+
+def test_the_signed_rank_test_counts_patients_alike() -> None:
+    """Ten patients, the first of whom has as many exams as all others."""
+    exams = np.array([18, *[2] * 9])
+    patient = np.repeat(np.arange(10), exams)
+    truth = np.zeros(len(patient), dtype=np.int64)
+    worse_in_one = np.where(patient == 0, 1, 0)
+    worse_in_others = np.where(patient > 0, 1, 0)
+    one, others, right = (
+        bootstrap.patient_confusions(truth, answers, patient, grades=4, patients=10)
+        for answers in (worse_in_one, worse_in_others, truth)
+    )
+    assert paired.signed_rank(right, one) == 1
+    assert paired.signed_rank(right, others) == 2 / 2**9
+    assert paired.signed_rank(one, others) == paired.signed_rank(others, one) < 0.05
+    assert paired.signed_rank(right, right) == 1
+    # Averaged over readers: what one gains another loses.
+    assert paired.signed_rank(np.stack([right, others]), np.stack([others, right])) == 1
+    assert np.isnan(paired.signed_rank(0 * right, 0 * right))
+
+
+def test_the_signed_rank_test_is_scipys_of_the_patients_shares() -> None:
+    truth, patient, systems = study(2, patients=25, right=(0.8, 0.6))
+    first, second = matrices(2, patients=25, right=(0.8, 0.6))
+    shares = [np.bincount(patient, system == truth) / 8 for system in systems]
+    assert paired.signed_rank(first, second) == pytest.approx(wilcoxon(*shares).pvalue)
 
 
 def test_other_exams_are_refused() -> None:
