@@ -58,7 +58,7 @@ from numpy.typing import ArrayLike
 
 from common.errors import DataError
 from common.evaluation import bootstrap
-from common.evaluation.agreement import Values
+from common.evaluation.agreement import Values, accuracy
 from common.evaluation.bootstrap import Estimate
 
 PERMUTATIONS = 9999
@@ -165,7 +165,7 @@ def swap_test(
 
 def signed_rank(
     first: Int64[np.ndarray, "*systems patients grades grades"],
-    second: Int64[np.ndarray, "*same"],
+    second: Int64[np.ndarray, "*other_systems patients grades grades"],
 ) -> float:
     """Two-sided p of Wilcoxon's signed rank test of two systems' accuracy by patient, each patient counting alike.
 
@@ -173,25 +173,21 @@ def signed_rank(
     hypothesis is that a patient's difference is as often so much above zero as below.
 
     Args:
-        first: see :func:`compare`; several systems' accuracies are averaged within each patient.
-        second: see :func:`compare`.
+        first: one confusion matrix per patient; leading axes are several systems (readers, seeds), which are pooled.
+        second: the same patients answered by others; patients whom one side did not answer are left out.
 
     Returns:
         From the exact distribution up to 50 patients, with equal differences up to 13; otherwise from the normal one,
         corrected for these. 1 if no patient differs, nan without exams.
-
-    Raises:
-        DataError: if the two do not have the same exams.
 
     Source:
         Wilcoxon 1945, doi 10.2307/3001968; zeros are left out, as there.
     """
     from scipy.stats import wilcoxon  # noqa: PLC0415  takes long
 
-    a, b = _systems(first, second)
-    exams = a.sum(axis=(0, 2, 3))
-    right = np.trace(a - b, axis1=2, axis2=3).sum(axis=0)
-    differences = (right[exams > 0] / exams[exams > 0]).round(12)  # equal on paper: of one rank
+    shares = [np.asarray(accuracy(_stacked(side).sum(axis=0))) for side in (first, second)]
+    differences = (shares[0] - shares[1]).round(12)  # equal on paper: of one rank
+    differences = differences[np.isfinite(differences)]
     if not len(differences):
         return float("nan")
     return float(wilcoxon(differences).pvalue) if differences.any() else 1.0

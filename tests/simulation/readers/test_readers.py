@@ -198,7 +198,9 @@ def gained(frame: pd.DataFrame, name: str) -> np.ndarray:
     return np.asarray((right.unstack()["with"] - right.unstack()["without"]).round(12))
 
 
-def test_readers_agree_among_each_other_on_the_exams_that_all_graded(tmp_path: Path, command: Command) -> None:
+def test_readers_agree_among_each_other_on_the_exams_that_all_graded(
+    tmp_path: Path, command: Command
+) -> None:
     rows = [row for row in study(count=3) if (row["exam_id"], row["reader"]) != ("e4", "r2")]
     path = write(tmp_path / "study.csv", rows)
     among = json.loads(command(path, "--json"))["measurements"]["hypertrophy"]["among_readers"]
