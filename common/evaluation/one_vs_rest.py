@@ -74,7 +74,7 @@ def _mean(
     known = np.isfinite(areas)
     whole = np.where(known, shares, 0).sum(axis=0)
     part = np.where(known, areas * shares, 0).sum(axis=0)
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
 
 
 def _estimate(values: Float64[np.ndarray, " counts"]) -> Estimate:

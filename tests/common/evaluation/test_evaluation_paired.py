@@ -309,9 +309,10 @@ def test_the_signed_rank_test_counts_patients_alike() -> None:
     assert np.isnan(paired.signed_rank(0 * right, 0 * right))
 
 
-def test_the_signed_rank_test_is_scipys_of_the_patients_shares() -> None:
-    truth, patient, systems = study(2, patients=25, right=(0.8, 0.6))
-    first, second = matrices(2, patients=25, right=(0.8, 0.6))
+@pytest.mark.parametrize("patients", [9, 25])
+def test_the_signed_rank_test_is_scipys_of_the_patients_shares(patients: int) -> None:
+    truth, patient, systems = study(2, patients=patients, right=(0.8, 0.6))
+    first, second = matrices(2, patients=patients, right=(0.8, 0.6))
     shares = [np.bincount(patient, system == truth) / 8 for system in systems]
     assert paired.signed_rank(first, second) == pytest.approx(wilcoxon(*shares).pvalue)
 

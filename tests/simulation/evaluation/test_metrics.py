@@ -186,7 +186,8 @@ def test_each_grade_against_the_rest_by_the_networks_probabilities() -> None:
     for cut in range(3):
         table[f"p:rating/fold0/hypertrophy/gt{cut}/a"] = 1 / (1 + np.exp(cut + 0.5 - severity))
     table = table[[c for c in table if not str(c).startswith("p:") or str(c).endswith("/a")]]
-    found: Json = metrics(table, settings=RATING)["one_vs_rest"]
+    scored: Json = metrics(table, settings=RATING)
+    found = scored["one_vs_rest"]
     seen = table.query("trained_site")
     above = [seen[f"p:rating/fold0/hypertrophy/gt{cut}/a"] for cut in range(3)]
     scores = np.stack([1 - above[0], above[0] - above[1], above[1] - above[2], above[2]], axis=1)
