@@ -3,13 +3,13 @@
 A seed is a cohort, a split and a start of its own, so that differences of seeds are independent, patients' chance and
 training's in one. The unit is the seed: two are two facts, however many patients each has.
 
-==============================================  ===========================
+==============================================  ===============================
 case                                            p
-==============================================  ===========================
+==============================================  ===============================
 fewer than two seeds                            nan
 all differences are 0                           1
-all differences are equal and not 0             0 of t; 2 / 2^seeds of signs
-==============================================  ===========================
+all differences are equal and not 0             nan of t; 2 / 2^seeds of signs
+==============================================  ===============================
 
 Source: Student 1908, Biometrika 6:1-25; sign flips: Fisher 1935, The Design of Experiments, section 21; power: Cohen
 1988, Statistical Power Analysis, chapter 2, by the noncentral t distribution.
@@ -67,10 +67,8 @@ def seeds_needed(sd: float, *, smallest: float, alpha: float, power: float) -> i
     """
     from scipy.stats import nct, t  # noqa: PLC0415  takes long
 
-    if not math.isfinite(sd):
+    if not math.isfinite(sd) or sd < _TIE:
         return None
-    if sd < _TIE:
-        return 2
     for seeds in range(2, MOST_SEEDS + 1):
         bound, shift = t.isf(alpha / 2, seeds - 1), smallest / sd * math.sqrt(seeds)
         # The other tail adds less than a millionth, and is where the noncentral t loses its digits.
@@ -85,7 +83,9 @@ def _p_t(mean: float, sd: float, seeds: int) -> float:
     if seeds < 2:
         return math.nan
     if sd < _TIE:
-        return 1.0 if abs(mean) < _TIE else 0.0
+        return (
+            1.0 if abs(mean) < _TIE else math.nan
+        )  # no spread was seen, which is no proof that there is none
     return float(2 * t.sf(abs(mean) / sd * math.sqrt(seeds), seeds - 1))
 
 

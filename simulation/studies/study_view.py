@@ -272,9 +272,12 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     yield ""
     for place, exams in table.exams.items():
         yield f"* {PLACES[place]}: {exams} exams of {table.patients[place]} patients"
+    cohort = study.runs[0].settings.cohort
+    drawn = cohort is not None and cohort.phantom is not None
     yield (
-        "* every seed is a cohort, a split and a start of its own; mean over the seeds, with a 95 % interval by "
-        "bootstrap over seeds and their patients; beside it the standard deviation over the seeds"
+        f"* every seed is {'a cohort, a split and' if drawn else 'of the same patients,'} a start of its own; mean "
+        "over the seeds, with a 95 % interval by bootstrap over seeds and their patients; beside it the standard "
+        "deviation over the seeds"
     )
     yield (
         f"* difference from {_reference_title(study)} within each seed, on the same patients: its mean with the same "

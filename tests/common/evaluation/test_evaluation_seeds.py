@@ -32,9 +32,10 @@ def test_edges() -> None:
     assert one.mean == 0.1
     assert all(map(math.isnan, (one.sd, one.p_t, one.p_signs)))
     assert over_seeds(np.zeros(3)).p_t == over_seeds(np.zeros(3)).p_signs == 1
-    assert over_seeds(np.ones(3)).p_t == 0
+    assert math.isnan(over_seeds(np.ones(3)).p_t)
+    assert over_seeds(np.ones(3)).p_signs == 2 / 2**3
     assert seeds_needed(math.nan, smallest=0.1, alpha=0.05, power=0.8) is None
-    assert seeds_needed(0.0, smallest=0.1, alpha=0.05, power=0.8) == 2
+    assert seeds_needed(0.0, smallest=0.1, alpha=0.05, power=0.8) is None
     assert seeds_needed(1.0, smallest=1e-3, alpha=0.05, power=0.8) is None
 
 
