@@ -23,10 +23,10 @@ the difference over its standard error.
 **Guarantees.** If the answers can be exchanged, P(p <= a) <= a for every a, whatever the metric: each p counts the
 observed study among the permutations (Phipson and Smyth 2010), all of which are enumerated where they are few, and
 the largest is no smaller than any. If only the metric is equal, P(p <= a) is at most a as patients become many, for a
-metric that is smooth in the shares of exams. With few it was measured: 3,000 studies each, four exams per patient, one
-exam in ten and one in three positive (``benchmarks/paired_tests.py``). The largest share of studies with p <= 0.05 over
-accuracy, linear kappa, sensitivity and Youden's index, in brackets that of the difference alone; then how often a system
-that is right in 70 % of exams is found to be worse than one that is in 90 %:
+metric that is smooth in the shares of exams. With few it was measured (``benchmarks/paired_tests.py``): 3,000 studies
+each, four exams per patient, one exam in ten and one in three positive. The largest share of studies with p <= 0.05
+over accuracy, linear kappa, sensitivity and Youden's index, in brackets that of the difference alone; then how often
+a system that is right in 70 % of exams is found to be worse than one that is in 90 %:
 
 =================================  =============  =============  =============
                                      20 patients             40            100
