@@ -198,8 +198,6 @@ def signed_rank(
     Source:
         Wilcoxon 1945, doi 10.2307/3001968; zeros are left out, as there.
     """
-    from scipy.stats import rankdata, wilcoxon  # noqa: PLC0415  takes long
-
     shares = [np.asarray(accuracy(_stacked(side).sum(axis=0))) for side in (first, second)]
     differences = (shares[0] - shares[1]).round(12)  # equal on paper: of one rank
     differences = differences[np.isfinite(differences)]
@@ -207,10 +205,14 @@ def signed_rank(
         return float("nan")
     differences = differences[differences != 0]
     if len(differences) > 13:
+        from scipy.stats import wilcoxon  # noqa: PLC0415  takes long
+
         return float(wilcoxon(differences).pvalue)
     # All signs at once: scipy, where two are equal, asks for them one by one, which takes a second.
     signs = 1 - 2 * ((np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences))) & 1)
-    sums = np.abs(signs @ (rankdata(np.abs(differences)) * np.sign(differences)))
+    _, place, ties = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
+    sums = np.abs(signs @ (ranks * np.sign(differences)))
     return float((sums >= sums[0] - _TIE).mean())
 
 
