@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Backbone, Positive, Rate, Section
+from common.section import Backbone, GrowingSection, Positive, Rate, Section
 
 
 class StageSettings(Section):
@@ -40,8 +40,10 @@ class JigsawSettings(StageSettings):
         return self
 
 
-class RatingSettings(Section):
+class RatingSettings(GrowingSection):
     """RATING's ensemble (Zhou et al. 2022): a scoring model per fold, thresholds x replicas bits per measurement."""
+
+    later: ClassVar[tuple[str, ...]] = ("votes",)
 
     folds: Annotated[int, Field(ge=2, le=20)] = 5
     models: Positive | None = None
@@ -51,6 +53,9 @@ class RatingSettings(Section):
     """``staged``: F and G alone, then the head H on frozen F and G (the paper); ``joint``: all three at once."""
     codes: Literal["ecoc", "classes"] = "ecoc"
     """``ecoc``: binary tasks and their code; ``classes``: one network that tells all grades apart (ablation)."""
+    votes: Literal["hard", "soft"] = "hard"
+    """``hard``: a model votes for the grade whose code word is nearest to its networks' bits (the paper); ``soft``:
+    it divides its vote among all grades by how likely its networks' probabilities make them; no threshold is used."""
     decision: Literal["multitude", "majority"] = "multitude"
     """``majority``: each measurement's own plurality, whether or not the pair can be (ablation)."""
     pretraining: Literal["jigsaw", "none"] = "none"

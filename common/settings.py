@@ -43,7 +43,7 @@ from common.text.redaction import redacted
 Algorithm = Annotated[
     str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedavgm|fedadam|fedyogi|[\w.]+:\w+)$")
 ]
-PersonalCandidate = Literal["norms", "head", "network", "mean", "thresholds"]
+PersonalCandidate = Literal["norms", "head", "network", "mean", "thresholds", "temperature"]
 Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+)$")]
 
 
@@ -214,7 +214,7 @@ class PersonalSettings(Section):
     candidates: Annotated[tuple[PersonalCandidate, ...], Field(min_length=1)] = ("norms", "network")
     """``norms``: those that a site keeps under FedBN; ``head``: the last layers trained further on the site's exams;
     ``network``: all layers; ``mean``: of the common weights and those of ``network``; ``thresholds``: the site's own,
-    for whichever weights were chosen."""
+    for whichever weights were chosen; ``temperature``: of shown probabilities, which changes no grade."""
     steps: Positive = 80
     """Of training further, of each network."""
     checks: Positive = 4

@@ -138,6 +138,7 @@ READS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     (f"privacy plan {CONFIGS / 'rating_private.toml'} --total-patients 450 --sites 5", 0, ("scipy",)),
     ("cohort show cohort", 0, ("scipy",)),
     ("simulate nothere.toml", NOT_THERE, ()),
+    ("simulate nothere.toml --seeds 1,2", NOT_THERE, ()),
     ("plan nothere.toml", NOT_THERE, ()),
     ("privacy plan nothere.toml --total-patients 9 --sites 2", NOT_THERE, ()),
     ("run submit nothere.toml", NOT_THERE, ()),

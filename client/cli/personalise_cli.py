@@ -26,7 +26,8 @@ def personalise(
         typer.Option(
             "--candidate",
             metavar="NAME",
-            help="norms, head, network, mean or thresholds; repeatable. Default: norms and network.",
+            help="norms, head, network, mean, thresholds or temperature; repeatable. "
+            "Default: norms and network.",
         ),
     ] = None,
     steps: Annotated[

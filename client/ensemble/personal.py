@@ -106,7 +106,11 @@ def opened(site: Site, plan_hash: str, *, name: str) -> Committee | None:
     if not manifest_of(place):
         return None
     networks = list(network_files.load_all(place / "networks"))
-    return network_files.committee(networks, decisions.plan(site, plan_hash, name=name))
+    return network_files.committee(
+        networks,
+        decisions.plan(site, plan_hash, name=name),
+        temperatures=temperatures(manifest_of(place)),
+    )
 
 
 def kept(
@@ -172,6 +176,14 @@ def chosen(manifest: Mapping[str, object]) -> dict[str, str]:
     choices = manifest.get("choices")
     assert isinstance(choices, dict), "made here"
     return {name: str(choice["sentence"]) for name, choice in choices.items()}
+
+
+def temperatures(manifest: Mapping[str, object]) -> dict[str, float]:
+    """Measurement -> temperature at which the site's own networks show probabilities; empty: no manifest of such."""
+    choices = manifest.get("choices")
+    if not isinstance(choices, dict):
+        return {}
+    return {name: float(choice.get("temperature", 1.0)) for name, choice in choices.items()}
 
 
 class _Counted:

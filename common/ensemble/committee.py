@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float32, Int, Int64, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
+from common.ensemble.temperature import tempered
 from common.imaging.prepare import picture
-from common.methods.stages import Output, SettlesTies, method
+from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
 from common.settings import Settings
@@ -30,11 +31,11 @@ class Scores:
     Attributes:
         names: what is scored, in the order of votes and decisions: the measurements, or one score.
         outputs: what each network says, in the order of the committee's networks.
-        votes: the grade that each voter (RATING: scoring model) gives.
+        votes: the grade that each voter (RATING: scoring model) gives; of soft votes the likeliest.
         decision: the answer; by MULTITUDE always a valid combination.
         majority: each score's own plurality, beside which the decision is contested or not.
         combined: the combined score of the decision; ``None`` where there is none.
-        weight: of MULTITUDE's answer, at most models ** scores.
+        weight: of MULTITUDE's answer, at most models ** scores; a whole number, unless votes are soft.
         runner_up_weight: the largest of the other valid combinations.
         contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
         tie: whether a rule about ties, not the votes, chose the answer. Either another valid combination has *the
@@ -50,10 +51,30 @@ class Scores:
     decision: Int64[np.ndarray, "n scores"]
     majority: Int64[np.ndarray, "n scores"]
     combined: Int64[np.ndarray, " n"] | None
-    weight: Int64[np.ndarray, " n"]
-    runner_up_weight: Int64[np.ndarray, " n"]
+    weight: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]
+    runner_up_weight: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
+
+    def above(self) -> dict[str, Float64[np.ndarray, "n cuts"]]:
+        """Measurement -> probability that the grade is above 0, above 1 ..: mean of the networks that tell it.
+
+        Binary networks speak at their temperature; those that tell all grades apart by the sum of the grades above.
+        """
+        found: dict[str, dict[int, list[Float64[np.ndarray, " n"]]]] = {}
+        for output in self.outputs:
+            target, cuts = output.spec.target, found.setdefault(output.spec.target.measurement, {})
+            if target.threshold is not None and target.kind == "binary":
+                told = {target.threshold: tempered(output.probabilities, output.temperature)[:, 1]}
+            else:
+                more = 1 - np.cumsum(output.probabilities[:, :-1], axis=1, dtype=np.float64)
+                told = dict(enumerate(more.T.clip(0, 1)))
+            for cut, values in told.items():
+                cuts.setdefault(cut, []).append(values)
+        return {
+            name: np.stack([np.mean(cuts[cut], axis=0) for cut in sorted(cuts)], axis=1)
+            for name, cuts in found.items()
+        }
 
     def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:
         """Network name -> probability of class 1; name:class -> of each class, where there are more than two."""
@@ -74,6 +95,7 @@ class Committee:
         modules: the same networks, ready to be asked, on ``device``.
         thresholds: of a binary network: probability from which on its bit is 1.
         settings: of the run that trained it.
+        temperatures: measurement -> temperature of its binary networks' shown probabilities; 1 where not named.
         device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
         at_once: the same networks, asked in the fastest way; ``None``: one after the other, the same bits each time.
     """
@@ -82,6 +104,7 @@ class Committee:
     modules: tuple[nn.Module, ...]
     thresholds: tuple[float, ...]
     settings: Settings
+    temperatures: Mapping[str, float] = field(default_factory=dict)
     device: torch.device = CPU
     at_once: Ensemble | None = None
 
@@ -126,7 +149,12 @@ class Committee:
                 for network, probabilities in zip(found, self._probabilities(stored, chunk), strict=True):
                     network.append(probabilities)
         return tuple(
-            Output(spec=spec, probabilities=torch.cat(parts).numpy(), threshold=threshold)
+            Output(
+                spec=spec,
+                probabilities=torch.cat(parts).numpy(),
+                threshold=threshold,
+                temperature=self.temperatures.get(spec.target.measurement, 1.0),
+            )
             for spec, parts, threshold in zip(self.specs, found, self.thresholds, strict=True)
         )
 
@@ -170,11 +198,16 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         if list(graded) == list(settings.measurements)
         else lambda combination: True
     )
-    answer = multitude.decide(votes, values=values, is_valid=is_valid)
-    majority = multitude.majority(votes, values=values)
-    decision, tie = answer.decision, answer.tie
-    if settings.rating.decision == "majority":
-        decision, tie = majority, multitude.majority_ties(votes, values=values)
+    if settings.rating.votes == "soft" and isinstance(chosen, SharesVotes):
+        shares = chosen.shares(outputs, settings)
+        answer = multitude.decide_shared(shares, is_valid=is_valid)
+        majority, majority_tie = multitude.majority_shared(shares), answer.tie
+    else:
+        answer = multitude.decide(votes, values=values, is_valid=is_valid)
+        majority = multitude.majority(votes, values=values)
+        majority_tie = multitude.majority_ties(votes, values=values)
+    by_majority = settings.rating.decision == "majority"
+    decision, tie = (majority, majority_tie) if by_majority else (answer.decision, answer.tie)
     upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
     if (either := (upwards != votes).any(axis=(1, 2))).any():
         tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(axis=1)

@@ -9,11 +9,14 @@ Candidates, judged **one measurement at a time** (a single network has too few p
 * ``mean``: of the common weights and those of ``network`` (Wortsman et al. 2022).
 * ``thresholds``: the site's own, for whichever weights were chosen: one for all networks of a cut, by the campaign's
   criterion.
+* ``temperature``: of the probabilities that binary networks show (:mod:`common.ensemble.temperature`), for whichever
+  weights were chosen; no grade depends on it.
 
 **Weights** are compared by the Brier score of the networks' probabilities on validation patients. Grades are what
 counts in the end, but of 80 graded exams of ten patients hardly any gain is beyond chance, while probabilities show
 it. **Thresholds** change no probability: they are compared by grades, decoded as the ensemble decodes them, each
-patient's by thresholds that were found without that patient. Either way the common one stays unless a candidate is
+patient's by thresholds that were found without that patient. **A temperature** is judged by the log loss, likewise.
+In each case the common one stays unless a candidate is
 better by ``margin`` standard errors of the difference, paired by patient (Breiman et al. 1984: the
 one-standard-error rule).
 
@@ -34,9 +37,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from common.ensemble import temperature
 from common.ensemble.candidates import Bench, Candidate
 from common.ensemble.trained import TrainedNetwork
-from common.ensemble.validation import Answers, Judged, brier, exams_of_fold, judged, right, with_validation
+from common.ensemble.validation import (
+    Answers,
+    Judged,
+    brier,
+    exams_of_fold,
+    graded,
+    judged,
+    right,
+    with_validation,
+)
 from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
 from common.methods.stages import Output
@@ -44,7 +57,7 @@ from common.section import Criterion
 from common.training.inputs import labels
 
 COMMON, OWN = "common", "own"
-THRESHOLDS = "thresholds"
+THRESHOLDS, TEMPERATURE = "thresholds", "temperature"
 HALF = 0.5
 
 
@@ -56,18 +69,21 @@ class Choice:
         weights: ``common`` or a candidate.
         thresholds: ``common`` or ``own``.
         judged: each candidate against the common one: weights by the Brier score (times it is smaller), thresholds by
-            the share of exams that are graded right.
+            the share of exams that are graded right, a temperature by the log loss (how much it is smaller).
+        temperature: of the binary networks' shown probabilities.
     """
 
     weights: str
     thresholds: str
     judged: Mapping[str, Judged]
+    temperature: float = 1.0
 
     @property
     def sentence(self) -> str:
         """For a person."""
         what = [f"weights: {self.weights}"] if self.weights != COMMON else []
         what += ["thresholds of its own"] if self.thresholds == OWN else []
+        what += [f"temperature {self.temperature:.2f}"] if self.temperature != 1 else []
         patients = max((found.patients for found in self.judged.values()), default=0)
         return f"{', '.join(what) or 'the common networks'} (by {patients} validation patients)"
 
@@ -119,6 +135,9 @@ def personalise(common: Sequence[TrainedNetwork], bench: Bench) -> Personal:
                 thresholds=OWN if better else COMMON,
                 judged={**verdicts, THRESHOLDS: own.judged},
             )
+        choices[measurement] = _at_temperature(
+            choices[measurement], by_measurement[measurement], answers, bench
+        )
     made = [
         replace(
             network,
@@ -143,6 +162,23 @@ def _weights(members: Sequence[TrainedNetwork], bench: Bench) -> tuple[str, Cand
         if ahead and verdicts[name].better(margin=bench.personal.margin):
             kind, best = name, candidate
     return kind, best, verdicts
+
+
+def _at_temperature(
+    choice: Choice, members: Sequence[TrainedNetwork], answers: Answers, bench: Bench
+) -> Choice:
+    """The choice with one temperature for all binary networks of its measurement, if it is good enough."""
+    specs = [n.spec for n in members if n.spec.target.kind == "binary"]
+    if TEMPERATURE not in bench.personal.candidates or not specs:
+        return choice
+    asked, wanted, patient = graded(specs, answers, bench.data)
+    verdict = judged(temperature.crossed(asked, wanted, patient), patient)
+    better = verdict.better(margin=bench.personal.margin)
+    return replace(
+        choice,
+        temperature=temperature.fit(asked, wanted) if better else 1.0,
+        judged={**choice.judged, TEMPERATURE: verdict},
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -95,6 +95,29 @@ def exams_of_fold(data: ExamTensors, spec: NetworkSpec) -> Int64[Tensor, " exams
     return torch.nonzero((data.fold == spec.fold) & (data.fold != MISSING)).flatten()
 
 
+def graded(
+    specs: Sequence[NetworkSpec], answers: Answers, data: ExamTensors
+) -> tuple[
+    Float64[np.ndarray, "answers classes"], Int64[np.ndarray, " answers"], Int64[np.ndarray, " answers"]
+]:
+    """What networks with as many classes say of their graded validation exams, the right class, and the patient.
+
+    Args:
+        specs: at least one.
+        answers: of these networks.
+        data: the site's exams.
+    """
+    said, classes, patients = [], [], []
+    for spec in specs:
+        exams = exams_of_fold(data, spec)
+        wanted = labels(data, spec)[exams].numpy()
+        use = wanted != MISSING
+        said.append(answers[spec.name][use].astype(np.float64))
+        classes.append(wanted[use].astype(np.int64))
+        patients.append(data.patient[exams].numpy()[use].astype(np.int64))
+    return np.concatenate(said), np.concatenate(classes), np.concatenate(patients)
+
+
 def brier(
     specs: Sequence[NetworkSpec], answers: Answers, data: ExamTensors
 ) -> tuple[Float64[np.ndarray, " answers"], Int64[np.ndarray, " answers"]]:
@@ -104,13 +127,10 @@ def brier(
     """
     losses, patients = [np.empty(0)], [np.empty(0, dtype=np.int64)]
     for spec in specs:
-        exams = exams_of_fold(data, spec)
-        wanted = labels(data, spec)[exams].numpy()
-        graded = wanted != MISSING
-        probabilities = answers[spec.name][graded].astype(np.float64)
-        truth = np.eye(spec.target.classes)[wanted[graded]]
+        probabilities, wanted, patient = graded([spec], answers, data)
+        truth = np.eye(spec.target.classes)[wanted]
         losses.append(((probabilities - truth) ** 2).sum(axis=1) / 2)
-        patients.append(data.patient[exams].numpy()[graded].astype(np.int64))
+        patients.append(patient)
     return np.concatenate(losses), np.concatenate(patients)
 
 
@@ -127,8 +147,8 @@ def right(
     """
     chosen = method(settings.method)
     place = list(chosen.scores(settings)).index(measurement)
-    graded = Target(measurement=measurement, kind="nominal", threshold=None)
-    truth = labels(data, NetworkSpec(name="", images=(), target=graded)).numpy()
+    grade = Target(measurement=measurement, kind="nominal", threshold=None)
+    truth = labels(data, NetworkSpec(name="", images=(), target=grade)).numpy()
     shares, patients = [np.empty(0)], [np.empty(0, dtype=np.int64)]
     for fold in sorted({output.spec.fold for output in outputs}):
         members = [output for output in outputs if output.spec.fold == fold]

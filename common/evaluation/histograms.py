@@ -2,7 +2,8 @@
 
 One histogram per class, in 256 equal bins: for a binary network of the predicted probability of class 1, for one
 that tells all grades apart of the expected grade over the highest. Sites' histograms add up, and from the sum the
-centre reads the AUC (which round is best) and a threshold, without any exam's score leaving its site.
+centre reads the AUC (which round is best), a threshold, the ROC curve and how well probabilities are calibrated
+(:mod:`common.evaluation.calibration`), without any exam's score leaving its site.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import DataError, UpdateError
@@ -80,6 +81,22 @@ class ScoreHistograms:
     def exams(self) -> tuple[int, ...]:
         """The number of exams of each class."""
         return tuple(int(count) for count in self.counts.sum(axis=1))
+
+    def binned(
+        self,
+    ) -> tuple[Float64[np.ndarray, " 512"], Int64[np.ndarray, " 512"], Int64[np.ndarray, " 512"]]:
+        """Score, label and number of exams of every bin of two classes, each score at the middle of its bin.
+
+        What is computed of these with the numbers as weights is what the exams give, but for half a bin's width. At
+        the bins' edges ROC curves are exact.
+
+        Raises:
+            DataError: if there are more than two classes: their score is no probability.
+        """
+        if len(self.counts) > 2:
+            raise DataError(f"Expected histograms of two classes, got {len(self.counts)}.")
+        middles = (np.arange(BINS) + 0.5) / BINS
+        return np.tile(middles, 2), np.repeat(np.arange(2), BINS), self.counts.reshape(-1)
 
     def auc(self) -> float:
         """Area under the ROC curve, scores of one bin counting as tied; nan if a side has no exam.

@@ -1,4 +1,4 @@
-"""Binary tasks: the area under the ROC curve, and what a cut through the grades gives."""
+"""Binary tasks: the ROC curve and the area under it, and what a cut through the grades gives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from numpy.typing import ArrayLike
 
 from common.errors import DataError
 from common.evaluation.agreement import Values
+
+
+def curve(
+    scores: ArrayLike, labels: ArrayLike, counts: ArrayLike | None = None
+) -> tuple[Float64[np.ndarray, " points"], Float64[np.ndarray, " points"]]:
+    """The ROC curve from (0, 0) to (1, 1), points on a straight line left out.
+
+    Args:
+        scores: any finite numbers, ``(scores,)``.
+        labels: 0/1 or boolean, ``(scores,)``.
+        counts: how many exams have this score and label, ``(scores,)``; ``None``: one each.
+
+    Returns:
+        1 - specificity and sensitivity; both empty if a class has no exam.
+    """
+    from sklearn.metrics import roc_curve  # noqa: PLC0415  commands that need the area alone start without
+
+    y = np.asarray(labels).astype(bool)
+    n = np.ones(len(y)) if counts is None else np.asarray(counts, dtype=np.float64)
+    if not (n[y].sum() and n[~y].sum()):
+        return np.empty(0), np.empty(0)
+    false_positive, true_positive, _ = roc_curve(y, np.asarray(scores, dtype=np.float64), sample_weight=n)
+    return np.asarray(false_positive, dtype=np.float64), np.asarray(true_positive, dtype=np.float64)
 
 
 def auc(scores: ArrayLike, labels: ArrayLike) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -155,12 +155,18 @@ class _Parts:
         return pretrained.part(spec, self._settings, piece.part)
 
 
-def committee(networks: Sequence[TrainedNetwork], settings: Settings) -> Committee:
+def committee(
+    networks: Sequence[TrainedNetwork],
+    settings: Settings,
+    *,
+    temperatures: Mapping[str, float] | None = None,
+) -> Committee:
     """The ensemble of a campaign's networks; those that do not score are only built on.
 
     Args:
         networks: in the order of its columns.
         settings: of the campaign.
+        temperatures: by measurement, of a site's own networks.
     """
     scoring = [network for network in networks if network.spec.scoring]
     specs = tuple(network.spec for network in scoring)
@@ -169,4 +175,5 @@ def committee(networks: Sequence[TrainedNetwork], settings: Settings) -> Committ
         modules=tuple(modules(networks, specs, settings)),
         thresholds=tuple(network.result.threshold for network in scoring),
         settings=settings,
+        temperatures=temperatures or {},
     )

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 
 from common.errors import ConfigurationError
 from common.methods.stages import NetworkResult, Output, Stage, stage_training
@@ -61,13 +61,28 @@ class Rating:
         return {name: graded.grades for name, graded in settings.measurements.items()}
 
     def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
-        """One vote of each scoring model: by ECOC, or the most probable grade without it."""
+        """One vote of each scoring model: by ECOC, or the most probable grade without it; if soft, the likeliest."""
+        if settings.rating.votes == "soft":
+            return np.stack([each.argmax(axis=2) for each in self.shares(outputs, settings)], axis=2)
         return _votes(outputs, settings, _ecoc if settings.rating.codes == "ecoc" else _most_probable)
+
+    def shares(
+        self, outputs: Sequence[Output], settings: Settings
+    ) -> Sequence[Float64[np.ndarray, "n models _"]]:
+        """Each scoring model's likelihood of every grade: by ECOC, or the mean over the replicas without it."""
+        share = _likelihoods if settings.rating.codes == "ecoc" else _mean_probabilities
+        folds = sorted({output.spec.fold for output in outputs})
+        return [
+            np.stack([share(_of(outputs, fold, measurement)) for fold in folds], axis=1)
+            for measurement in settings.measurements
+        ]
 
     def votes_upwards(
         self, outputs: Sequence[Output], settings: Settings
     ) -> Int[np.ndarray, "n models scores"]:
         """The same, two code words at one distance settled for the higher grade."""
+        if settings.rating.votes == "soft":
+            return self.votes(outputs, settings)
         return _votes(outputs, settings, _ecoc_upwards if settings.rating.codes == "ecoc" else _most_probable)
 
 
@@ -184,11 +199,24 @@ def _ecoc_upwards(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
 
 
 def _bits(outputs: Sequence[Output]) -> Bool[np.ndarray, "n replicas thresholds"]:
-    bits = np.stack([o.probabilities[:, 1] >= np.float32(o.threshold) for o in outputs], axis=1)
-    replicas = len({o.spec.replica for o in outputs})
-    return bits.reshape(len(bits), replicas, len(outputs) // replicas)  # of no exams, too
+    return _by_replica(outputs, [o.probabilities[:, 1] >= np.float32(o.threshold) for o in outputs])
+
+
+def _likelihoods(outputs: Sequence[Output]) -> Float64[np.ndarray, "n grades"]:
+    return ecoc.likelihoods(_by_replica(outputs, [o.probabilities[:, 1] for o in outputs]))
+
+
+def _by_replica(outputs: Sequence[Output], answers: Sequence[np.ndarray]) -> np.ndarray:
+    """One answer of each network, ``(n, replicas, thresholds)``."""
+    stacked, replicas = np.stack(answers, axis=1), len({o.spec.replica for o in outputs})
+    return stacked.reshape(len(stacked), replicas, len(outputs) // replicas)  # of no exams, too
 
 
 def _most_probable(outputs: Sequence[Output]) -> Int[np.ndarray, " n"]:
     """The grade of the largest mean probability over the replicas."""
-    return np.asarray(np.mean([o.probabilities for o in outputs], axis=0).argmax(axis=1))
+    return np.asarray(_mean_probabilities(outputs).argmax(axis=1))
+
+
+def _mean_probabilities(outputs: Sequence[Output]) -> Float64[np.ndarray, "n grades"]:
+    stacked = np.stack([output.probabilities for output in outputs])
+    return np.asarray(stacked.mean(axis=0, dtype=np.float64))

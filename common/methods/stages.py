@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Float64, Int
 
 from common.errors import ConfigurationError
 from common.extensions import is_object_path, load_object
@@ -58,11 +58,13 @@ class Output:
         spec: the network.
         probabilities: of its classes.
         threshold: of a binary network: probability of class 1 from which on its bit is 1.
+        temperature: at which probabilities are shown (:mod:`common.ensemble.temperature`); no vote depends on it.
     """
 
     spec: NetworkSpec
     probabilities: Float32[np.ndarray, "n classes"]
     threshold: float
+    temperature: float = 1.0
 
 
 @runtime_checkable
@@ -93,6 +95,17 @@ class SettlesTies(Protocol):
         self, outputs: Sequence[Output], settings: Settings
     ) -> Int[np.ndarray, "n models scores"]:
         """:meth:`Method.votes` with every such tie settled upwards: differs from it where a vote was a tie."""
+        ...
+
+
+@runtime_checkable
+class SharesVotes(Protocol):
+    """A method whose voters can say how likely each grade is (``rating.votes = "soft"``)."""
+
+    def shares(
+        self, outputs: Sequence[Output], settings: Settings
+    ) -> Sequence[Float64[np.ndarray, "n models _"]]:
+        """Each score's votes, divided among its grades: ``(n, models, grades)``, a model's sum to 1."""
         ...
 
 

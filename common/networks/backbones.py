@@ -48,12 +48,17 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A ResNet for CPUs: a stem that divides by four, three stages of one block, width w, 2w, 4w."""
+    """A ResNet for CPUs: a stem that divides by four, three stages of one block, width w, 2w, 4w.
+
+    A spot of flow is one pixel of a small picture. The stem reads every other pixel and keeps the strongest of four
+    answers, and each channel of the last stage gives its mean and its maximum: the mean says how much there is of
+    something, the maximum whether there is any.
+    """
 
     def __init__(self, width: int, *, stages: int = 3) -> None:
         super().__init__()
-        self.features = width * 2 ** (stages - 1)
-        self.stem = nn.Conv2d(CHANNELS, width, 7, 4, 3, bias=False)
+        self.features = 2 * width * 2 ** (stages - 1)
+        self.stem = nn.Conv2d(CHANNELS, width, 5, 2, 2, bias=False)
         self.norm = nn.GroupNorm(1, width)
         widths = [width * 2**i for i in range(stages)]
         self.stages = nn.Sequential(
@@ -64,9 +69,10 @@ class SmallResNet(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n features"]:
-        """Features, averaged over the picture."""
-        y: Tensor = self.stages(F.relu(self.norm(self.stem(x)), inplace=True))
-        return y.mean((2, 3))
+        """Mean and maximum over the picture of every channel."""
+        y = F.max_pool2d(F.relu(self.norm(self.stem(x)), inplace=True), 2)
+        y = self.stages(y)
+        return torch.cat([y.mean((2, 3)), y.amax((2, 3))], dim=1)
 
 
 LAYERS = {"small": 3, "inception_v3": 11}

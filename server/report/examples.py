@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,8 @@ from PIL import Image
 from common.errors import DataError
 
 INDEX = "examples.json"
+HEATMAP = "-heatmap"
+"""After an image's name: the picture under its heatmap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +29,9 @@ class Example:
         pictures: image name -> ``uint8 (height, width)`` or ``(height, width, 3)``.
         reference: measurement -> reference grade.
         decision: measurement -> decided grade.
+        votes: measurement -> the grade that each scoring model votes; empty where that was not noted.
+        majority: measurement -> the most-voted grade.
+        tie: whether a rule about ties chose the answer.
     """
 
     exam_id: str
@@ -34,6 +39,9 @@ class Example:
     pictures: Mapping[str, np.ndarray]
     reference: Mapping[str, int]
     decision: Mapping[str, int]
+    votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    majority: Mapping[str, int] = field(default_factory=dict)
+    tie: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +53,9 @@ class StoredExample:
     pictures: Mapping[str, str]
     reference: Mapping[str, int]
     decision: Mapping[str, int]
+    votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    majority: Mapping[str, int] = field(default_factory=dict)
+    tie: bool = False
 
     @property
     def right(self) -> bool:
@@ -75,6 +86,9 @@ def write_examples(folder: Path, examples: Iterable[Example]) -> None:
                 "pictures": files,
                 "reference": {name: int(grade) for name, grade in example.reference.items()},
                 "decision": {name: int(grade) for name, grade in example.decision.items()},
+                "votes": {name: [int(vote) for vote in votes] for name, votes in example.votes.items()},
+                "majority": {name: int(grade) for name, grade in example.majority.items()},
+                "tie": bool(example.tie),
             }
         )
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -92,6 +106,9 @@ def read_examples(folder: Path) -> list[StoredExample]:
             pictures={name: _data_uri(folder / file) for name, file in entry["pictures"].items()},
             reference=entry["reference"],
             decision=entry["decision"],
+            votes=entry.get("votes", {}),
+            majority=entry.get("majority", {}),
+            tie=entry.get("tie", False),
         )
         for entry in json.loads(path.read_text(encoding="utf-8"))
     ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import matplotlib as mpl
 import numpy as np
@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from common.text import csv_text
 from common.text.figures import INK, LINE, STYLE, room_in, svg
@@ -175,6 +175,80 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
         drawn = _svg(canvas, name)
     data = [(line.label, number, value) for line in lines for number, value in line.points]
     return Figure(name=name, caption=caption, svg=drawn, csv=table(("line", "round", "value"), data))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SquareLine:
+    """A line between shares: an ROC curve, or the groups of a reliability diagram.
+
+    Attributes:
+        label: in the legend.
+        kind: its colour, of :data:`COLOURS`.
+        dashed: whether it is drawn so.
+        points: x and y, in [0, 1].
+        exams: of each point, shown by a dot's area; none: a line without dots.
+        intervals: of each point's y; none: not shown.
+    """
+
+    label: str
+    kind: str
+    dashed: bool
+    points: Sequence[tuple[float, float]]
+    exams: Sequence[int] = ()
+    intervals: Sequence[tuple[float, float]] = ()
+
+
+def unit_square(
+    name: str,
+    caption: str,
+    lines: Sequence[SquareLine],
+    *,
+    across: str,
+    upwards: str,
+    legend: Literal["lower right", "best"],
+) -> Figure:
+    """Lines in the square from (0, 0) to (1, 1), over its diagonal.
+
+    Args:
+        name: stem of its files.
+        caption: what is seen.
+        lines: the later ones above.
+        across: label of the x-axis.
+        upwards: of the y-axis.
+        legend: where it stands.
+    """
+    with mpl.rc_context(_STYLE):
+        canvas, axes = _canvas(2.9, 2.9)
+        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2, zorder=1)
+        for line in lines:
+            x, y = zip(*line.points, strict=True)
+            colour, style = COLOURS[line.kind], (0, (3, 1.5)) if line.dashed else "-"
+            axes.plot(x, y, color=colour, linewidth=1.6, linestyle=style, label=line.label)
+            if line.exams:
+                area = 70 * np.asarray(line.exams) / sum(line.exams)
+                axes.scatter(x, y, s=4 + area, color=colour, zorder=3)
+            for place, (low, high) in zip(x, line.intervals, strict=False):
+                axes.plot([place, place], [low, high], color=colour, linewidth=1.1, alpha=0.55)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel=across, ylabel=upwards, aspect="equal")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+            axis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+        axes.grid()
+        axes.set_axisbelow(True)
+        axes.tick_params(length=0)
+        axes.legend(frameon=False, loc=legend, fontsize="small", handlelength=1.6, borderaxespad=0.2)
+        drawn = _svg(canvas, name)
+    return Figure(name=name, caption=caption, svg=drawn, csv=table(_SQUARE, _square_rows(lines)))
+
+
+_SQUARE = ("line", "x", "y", "exams", "ci95_low", "ci95_high")
+
+
+def _square_rows(lines: Iterable[SquareLine]) -> Iterator[tuple[Cell, ...]]:
+    for line in lines:
+        for index, point in enumerate(line.points):
+            exams = line.exams[index] if line.exams else None
+            yield line.label, *point, exams, *(line.intervals[index] if line.intervals else (None, None))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:

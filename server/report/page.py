@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import figures, heatmaps, tables
+from server.report import certainty, figures, heatmaps, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -107,6 +107,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         scored=scored,
         primary=title(content.primary) if scored else "",
         cards=list(_cards(content)) if scored else [],
+        one=one_exam.chosen(content) if scored else None,
         results=_results(content) if scored else None,
         models=tables.models(content),
         fewer_models=tables.fewer_models(content),
@@ -120,12 +121,18 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         answers=_answers(content) if scored else None,
         answer_differences=_differences(content, ANSWERED) if scored else None,
         ties=tables.ties(content) if scored else "",
+        multitude=tables.multitude(content) if scored else "",
         far=_far_off(content) if scored else None,
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
+        certainty=[
+            _certainty(content, measure) for measure in certainty.MEASURES if certainty.tasks(content)
+        ],
+        certainty_tasks=certainty.tasks(content),
+        certainty_sets=certainty.sets(content),
         localised=_localised(content),
         marks_flow=heatmaps.marks_flow(content),
         outlined=_shown(content.heatmaps),
@@ -145,6 +152,7 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
 def _figures(content: Content) -> Iterator[Figure]:
     if content.metrics:
         yield from _scored_figures(content)
+        yield from certainty.charts(content)
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
@@ -368,6 +376,11 @@ def _tasks(content: Content) -> Table | None:
     return Table(header=header, rows=rows) if rows else None
 
 
+def _certainty(content: Content, measure: str) -> Table:
+    header, rows = certainty.table(content, measure)
+    return Table(header=header, rows=rows)
+
+
 def _over_networks(content: Content) -> Table | None:
     """Each task's networks by themselves: their mean, with RATING's interval over the networks."""
     rows = [
@@ -390,7 +403,7 @@ def _shown(examples: Sequence[StoredExample]) -> list[dict[str, object]]:
     return [
         {
             "title": f"{example.site} · {example.exam_id}",
-            "pictures": [(title(name), uri) for name, uri in example.pictures.items()],
+            "pictures": one_exam.pictures(example),
             "grades": [
                 (title(name), grade, example.decision.get(name), grade == example.decision.get(name))
                 for name, grade in example.reference.items()

@@ -255,6 +255,18 @@ def ties(content: Content) -> str:
     return f"{share}; {number(right['value'], 'accuracy')} of those ({bounds(right, 'accuracy')}) are right."
 
 
+def multitude(content: Content) -> str:
+    """What MULTITUDE had to do, in two sentences; empty where votes were not noted or every combination can be."""
+    majority = (content.metrics.get("baselines") or {}).get("majority")
+    share = content.metrics.get("impossible_votes")
+    if share is None or majority is None:
+        return ""
+    exams, pairs = content.metrics["exams"], majority["invalid_pairs"]
+    votes = f"A single model votes a pair that cannot be in {100 * share:.1f} % of the exams"
+    together = f"the majorities of all together make one in {100 * pairs / exams:.1f} % ({pairs} of {exams})"
+    return f"{votes}, {together}: only there can MULTITUDE answer otherwise."
+
+
 def signed(estimate: Json, *, digits: int, scale: float = 1.0) -> tuple[str, str]:
     """A difference and its interval, with signs; nothing is shown as -0.0."""
 

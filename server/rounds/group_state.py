@@ -105,7 +105,8 @@ class GroupState:
         if so_far is not None and so_far.auc >= auc:
             return so_far
         threshold = histograms.threshold(self._settings.federation.threshold)
-        return Best(server_round=scored_round, auc=auc, threshold=threshold)
+        counts = tuple(map(tuple, histograms.counts.tolist()))
+        return Best(server_round=scored_round, auc=auc, threshold=threshold, histograms=counts)
 
     def results(self) -> Iterator[TrainedNetwork]:
         """Each network with its selected weights, once all rounds are over."""

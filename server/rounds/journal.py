@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from common.errors import CampaignError, DataError
+from common.evaluation.histograms import ScoreHistograms
 from common.machine import tensor_file
 
 Weights = Mapping[str, Float32[np.ndarray, " parameters"]]
@@ -25,11 +26,13 @@ class Best:
         server_round: the round after whose aggregation the weights stood.
         auc: their validation AUC over all sites; NaN where no histograms came.
         threshold: the best one on the same histograms, by the campaign's criterion.
+        histograms: these, class x bin (:class:`common.evaluation.histograms.ScoreHistograms`); empty where none came.
     """
 
     server_round: int
     auc: float
     threshold: float
+    histograms: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,12 +169,30 @@ def plan_of(folder: Path) -> str | None:
 
 def records(folder: Path, *, plan_hash: str) -> list[RoundRecord]:
     """All committed rounds of all groups of a campaign, in the order of time."""
+    found = [record for entry in _entries(folder, plan_hash) for record in entry.records]
+    return sorted(found, key=lambda record: (record.time, record.group, record.round))
+
+
+def validation(folder: Path, *, plan_hash: str) -> dict[str, ScoreHistograms]:
+    """Network -> histograms, over all sites, of the validation scores by which its weights were selected.
+
+    Networks of which none came, and those that were taken from another run, are left out.
+    """
+    return {
+        name: ScoreHistograms(counts=np.array(best.histograms, dtype=np.int64))
+        for entry in _entries(folder, plan_hash)
+        for name, best in entry.best.items()
+        if best.histograms
+    }
+
+
+def _entries(folder: Path, plan_hash: str) -> list[Entry]:
+    """The last entry of each group of a campaign."""
     if not folder.exists():
         return []
     groups = sorted(path.name for path in folder.iterdir() if path.is_dir())
     entries = [Journal(folder, group).last(plan_hash=plan_hash) for group in groups]
-    found = [record for entry in entries if entry is not None for record in entry.records]
-    return sorted(found, key=lambda record: (record.time, record.group, record.round))
+    return [entry for entry in entries if entry is not None]
 
 
 def _read(path: Path, *, tensors: bool) -> tuple[Entry, dict[str, Float32[np.ndarray, " parameters"]]]:
@@ -191,7 +212,10 @@ def _entry(raw: Any) -> Entry:
     return Entry(
         plan_hash=raw["plan_hash"],
         server_round=raw["server_round"],
-        best={name: Best(**best) for name, best in raw["best"].items()},
+        best={
+            name: Best(**{**best, "histograms": tuple(map(tuple, best.get("histograms", ())))})
+            for name, best in raw["best"].items()
+        },
         records=tuple(
             RoundRecord(
                 **{

@@ -19,14 +19,16 @@ def score_table(scores: Scores) -> Table:
     """One exam's grades, and what each scoring model votes."""
     models = scores.votes.shape[1]
     table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
-    for title in ("", "score", "votes of the models", "plurality"):
+    for title in ("", "score", "votes of the models", "plurality", "above 0, 1 .., %"):
         table.add_column(title, justify="left" if title == "" else "right", no_wrap=title != "")
+    above = scores.above()
     for index, name in enumerate(scores.names):
         votes = " ".join(str(vote) for vote in scores.votes[0, :, index])
-        table.add_row(name, str(scores.decision[0, index]), votes, str(scores.majority[0, index]))
+        chances = " ".join(f"{100 * p:.0f}" for p in above[name][0]) if name in above else ""
+        table.add_row(name, str(scores.decision[0, index]), votes, str(scores.majority[0, index]), chances)
     if scores.combined is not None and COMBINED not in scores.names:
         table.add_section()
-        table.add_row("combined", str(scores.combined[0]), "", "")
+        table.add_row("combined", str(scores.combined[0]), "", "", "")
     return table
 
 
@@ -46,11 +48,13 @@ def score_lines(scores: Scores) -> Iterator[str]:
 
 def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
     """The same as :func:`score_table` and :func:`score_lines`, as JSON values."""
+    above = scores.above()
     measurements = {
         name: {
             "decision": int(scores.decision[0, index]),
             "votes": scores.votes[0, :, index].tolist(),
             "plurality": int(scores.majority[0, index]),
+            "above": [round(float(p), 4) for p in above[name][0]] if name in above else None,
         }
         for index, name in enumerate(scores.names)
     }

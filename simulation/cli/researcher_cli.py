@@ -14,7 +14,7 @@ from common.errors import SubsetError
 from common.privacy.planning import notice
 from common.text.terminal import Console
 from server.campaign.status import Status
-from simulation.cli import study_cli
+from simulation.cli import seeds_cli, study_cli
 from simulation.engine import interruption
 from simulation.engine.progress import Display
 from simulation.studies import study as studies
@@ -36,7 +36,16 @@ def simulate(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; default: runs/<name>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted run.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print metrics.json and nothing else.")] = False,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEED,SEED,...",
+            help="Run once per seed, each with patients, split and start of its own, or continue; gives mean and SD.",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print metrics.json (with --seeds mean and SD), nothing else.")
+    ] = False,
 ) -> None:
     """Run a whole study: sites, federated rounds, evaluation, report."""
     given = list(overrides or [])
@@ -46,6 +55,9 @@ def simulate(
         given.append(f"compute.devices={json.dumps(devices.split(','))}")
     if folder is not None:
         given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
+    if seeds is not None:
+        seeds_cli.simulate(config, seeds, overrides=given, out=out, as_json=as_json)
+        return
     settings = configuration.load(config, overrides=given)
     from simulation.cli import result_view  # noqa: PLC0415  torch: a wrong configuration is said at once
     from simulation.runs.simulate import simulate as run_simulation  # noqa: PLC0415

@@ -47,7 +47,16 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
     folders = {site.name: site.folder for site in cohort.sites}
     for name, rows in (("examples", chosen), ("far_off", _far_off(graded, reference, names))):
         write_examples(
-            folder / name, [_example(row, folders[row["site"]], reference, names, settings) for row in rows]
+            folder / name,
+            [
+                example(
+                    row,
+                    _pictures(folders[row["site"]], str(row["exam_id"]), settings),
+                    reference=reference,
+                    names=names,
+                )
+                for row in rows
+            ],
         )
 
 
@@ -72,15 +81,29 @@ def _spread(frame: pd.DataFrame, column: str) -> list[pd.Series]:
     return [row for _, row in ordered.head(EACH).iterrows()]
 
 
-def _example(
-    row: pd.Series, folder: Path, reference: str, names: Sequence[str], settings: Settings
+def example(
+    row: pd.Series, pictures: Mapping[str, NDArray[np.uint8]], *, reference: str, names: Sequence[str]
 ) -> Example:
+    """An exam to show.
+
+    Args:
+        row: of :func:`simulation.evaluation.predict.predictions`.
+        pictures: image name -> picture.
+        reference: ``truth`` or ``label``.
+        names: the measurements that were decided.
+    """
     return Example(
         exam_id=str(row["exam_id"]),
         site=str(row["site"]),
-        pictures=_pictures(folder, str(row["exam_id"]), settings),
-        reference={name: int(row[f"{reference}_{name}"]) for name in names},
+        pictures=pictures,
+        reference={name: int(row[f"{reference}_{name}"]) for name in names if f"{reference}_{name}" in row},
         decision={name: int(row[f"decision_{name}"]) for name in names},
+        votes={
+            name: [int(vote) for column, vote in row.items() if str(column).startswith(f"vote_{name}_")]
+            for name in names
+        },
+        majority={name: int(row[f"majority_{name}"]) for name in names},
+        tie=bool(row["tie"]),
     )
 
 

@@ -27,11 +27,12 @@ from common.evaluation.bootstrap import Estimate, resamples
 from common.evaluation.localisation import Localisation, localisation
 from common.methods.stages import networks
 from common.settings import Settings
-from server.report.examples import Example, write_examples
+from server.report.examples import HEATMAP, Example, write_examples
 from simulation.cohorts import cohort as cohorts
 from simulation.cohorts.cohort import Cohort
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmaps, predict
+from simulation.evaluation.examples import example
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.folders import Job
 from simulation.phantom.masks import Region, SiteExam, regions
@@ -196,16 +197,14 @@ def _examples(
     turn = chosen.groupby(grade).cumcount()
     first = chosen.assign(turn=turn).sort_values(["turn", grade], kind="stable").head(EXAMPLES)
     for index, row in first.iterrows():
-        yield Example(
-            exam_id=str(row["exam_id"]),
-            site=str(row["site"]),
-            pictures={
-                name: _outlined(truth[row["site"], row["exam_id"]][name], values[index])
-                for name, values in found.items()
-            },
-            reference={name: int(row[f"truth_{name}"]) for name in names if f"truth_{name}" in row},
-            decision={name: int(row[f"decision_{name}"]) for name in names},
-        )
+        pictures = _pair(truth[row["site"], row["exam_id"]], {n: v[index] for n, v in found.items()})
+        yield example(row, pictures, reference="truth", names=names)
+
+
+def _pair(regions: Mapping[str, Region], found: Mapping[str, Float[Tensor, "h w"]]) -> dict[str, Bytes]:
+    """An exam's regions of interest as they are, then each under its heatmap."""
+    plain = {name: region.shown for name, region in regions.items()}
+    return plain | {f"{name}{HEATMAP}": _outlined(regions[name], values) for name, values in found.items()}
 
 
 def _outlined(region: Region, heatmap: Float[Tensor, "h w"]) -> Bytes:

@@ -26,7 +26,8 @@ from common.evaluation.own_patients import ALONE
 from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from simulation.evaluation import own_patients
+from simulation.evaluation import calibration, own_patients
+from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 
@@ -45,6 +46,8 @@ def metrics(
     baselines: Mapping[str, pd.DataFrame] | None = None,
     thresholds: Mapping[str, float] | None = None,
     cuts: Mapping[str, Sequence[float]] | None = None,
+    validation: Told | None = None,
+    temperatures: Mapping[str, Mapping[str, float]] | None = None,
     generator_seed: int = 0,
 ) -> Block:
     """Score a run.
@@ -62,6 +65,8 @@ def metrics(
             than the run, ``federated``: the federated ensemble cut down to as many.
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
+        validation: what the sites told of their validation patients (:mod:`simulation.evaluation.calibration`).
+        temperatures: site -> measurement -> that of its own networks, for ``calibration``.
         generator_seed: seed of the bootstrap.
 
     Returns:
@@ -96,6 +101,12 @@ def metrics(
         consensus = replace(scorer, source="label")
         result["against_consensus"] = consensus.pool(seen)
     result["far_off"] = _far_off(scorer, seen)
+    result["calibration"] = _calibration(
+        scorer,
+        _trained(baselines or {}, seen, unseen) or {FEDERATED: seen},
+        validation or {},
+        temperatures or {},
+    )
     result |= _compared(scorer, seen, unseen, dict(baselines or {}), cuts or {})
     safe = _json_safe(result)
     assert isinstance(safe, dict)
@@ -128,6 +139,19 @@ def scoring_models(frame: pd.DataFrame) -> int | None:
     return max((int(model) + 1 for _, _, model in votes), default=None)
 
 
+def _impossible_votes(scorer: Scorer, frame: pd.DataFrame) -> float | None:
+    """Share of single models' votes, that are a combination that cannot be; ``None``: none voted."""
+    names = list(scorer.settings.measurements)
+    by_model = [
+        frame[[f"vote_{name}_{model}" for name in names]].set_axis([f"one_{name}" for name in names], axis=1)
+        for model in range(scoring_models(frame) or 0)
+        if all(f"vote_{name}_{model}" in frame for name in names)
+    ]
+    if not by_model or not len(frame):
+        return None
+    return sum(scorer.invalid_pairs(votes, "one") for votes in by_model) / (len(by_model) * len(frame))
+
+
 def _is_vote(column: str) -> bool:
     return column.startswith("vote_") and column.rpartition("_")[2].isdigit()
 
@@ -152,6 +176,24 @@ def _far_off(scorer: Scorer, seen: pd.DataFrame) -> Block:
             ],
         }
     return found
+
+
+def _calibration(
+    scorer: Scorer,
+    frames: Mapping[str, pd.DataFrame],
+    validation: Told,
+    temperatures: Mapping[str, Mapping[str, float]],
+) -> Block:
+    """Of systems with as many models: the federation, what pooled data gave, what each site made for itself."""
+    systems = {
+        name: frame[frame["trained_site"].astype(bool)]
+        for name, frame in frames.items()
+        if name in (FEDERATED, PERSONAL, "centralised")
+    }
+    if PERSONAL in systems and any(t != 1 for site in temperatures.values() for t in site.values()):
+        systems[f"{PERSONAL}_tempered"] = calibration.tempered(systems[PERSONAL], temperatures)
+    tasks = calibration.block(scorer, systems, validation)
+    return {"models": scoring_models(systems[FEDERATED]), "tasks": tasks}
 
 
 def _compared(
@@ -214,6 +256,7 @@ def _compared(
         "baselines": baselines,
         "differences": _differences(scorer, systems, weights, run=scoring_models(seen), trained=models),
         "own_patients": None,
+        "impossible_votes": _impossible_votes(scorer, seen),
     }
     if alone:
         shared = {name: tables[name] for name in (FEDERATED, PERSONAL) if name in tables}

@@ -15,6 +15,7 @@ from client.data.pictures.arrays import decoded
 from client.data.pictures.pictures import Cut, read_cut
 from client.data.tables.manifest import image_problems, image_refs
 from client.data.tables.rows import Row, read_rows, refuse
+from client.ensemble import personal
 from common.ensemble.committee import BATCH, Committee, Scores
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
@@ -53,7 +54,9 @@ def open_committee(run: Path) -> Committee:
             f"Expected {len(trained)} networks in {run / 'networks'}; missing: {', '.join(missing)}"
         )
     return network_files.committee(
-        [network for network in networks if network.spec.name in trained], folder.settings()
+        [network for network in networks if network.spec.name in trained],
+        folder.settings(),
+        temperatures=personal.temperatures(manifest),
     )
 
 

@@ -149,7 +149,7 @@ class Scorer:
         block: Block = {}
         known = {**METRICS, **CORRELATIONS}
         for name in self.grades():
-            values: Block = {m: _interval(*_mean(known[m], system, name, weights)) for m in metrics}
+            values: Block = {m: interval(*_mean(known[m], system, name, weights)) for m in metrics}
             if len(system) == 1:
                 counts = system[0][name].sum(axis=0)
                 values |= {"confusion": counts.tolist(), "exams": int(counts.sum())}
@@ -168,7 +168,7 @@ class Scorer:
             values: Block = {}
             for label, metric in METRICS.items():
                 a, b = _mean(metric, first, name, weights), _mean(metric, second, name, weights)
-                values[label] = _interval(a[0] - b[0], a[1] - b[1])
+                values[label] = interval(a[0] - b[0], a[1] - b[1])
             sides = (np.stack([tally[name] for tally in side]) for side in (first, second))
             block[name] = {**values, "p_signed_rank": paired.signed_rank(*sides)}
         return block
@@ -187,7 +187,7 @@ class Scorer:
             tasks: Block = {}
             for cut in range(grades - 1):
                 graded = reference[name] != MISSING
-                scores = _networks(frame[graded], name, cut)
+                scores = networks_of_task(frame[graded], name, cut)
                 tasks[f"gt{cut}"] = {
                     **_task_auc(scores, reference[name][graded] > cut, weights[:, number[graded]]),
                     "over_networks": _over_networks(scores, reference[name][graded] > cut, thresholds),
@@ -203,7 +203,7 @@ class Scorer:
         reference = self.answers(frame, self.source)
         result: Block = {}
         for name, grades in self.grades().items():
-            above = [_networks(frame, name, cut) for cut in range(grades - 1)]
+            above = [networks_of_task(frame, name, cut) for cut in range(grades - 1)]
             graded = reference[name] != MISSING
             if all(networks.shape[1] for networks in above) and graded.any():
                 shares = [1.0, *(networks[graded].mean(axis=1).to_numpy() for networks in above), 0.0]
@@ -234,7 +234,8 @@ def _mean(
     return value, np.asarray(np.mean(drawn, axis=0), dtype=np.float64)
 
 
-def _interval(value: float, replicates: ArrayLike) -> Block:
+def interval(value: float, replicates: ArrayLike) -> Block:
+    """An entry of ``metrics.json``: a value and the interval of its bootstrap replicates."""
     return _json(bootstrap.summary(value, replicates))
 
 
@@ -253,7 +254,7 @@ def _task_auc(
         p = scores[column].to_numpy(dtype=np.float64)
         values.append(roc.weighted_auc(p, labels, every)[0])
         drawn.append(roc.weighted_auc(p, labels, weights))
-    return {"auc": _interval(float(np.mean(values)), np.mean(drawn, axis=0)), "networks": scores.shape[1]}
+    return {"auc": interval(float(np.mean(values)), np.mean(drawn, axis=0)), "networks": scores.shape[1]}
 
 
 def _over_networks(scores: pd.DataFrame, labels: np.ndarray, thresholds: Mapping[str, float]) -> Block:
@@ -280,7 +281,7 @@ def _cut(
     return block
 
 
-def _networks(frame: pd.DataFrame, score: str, cut: int) -> pd.DataFrame:
+def networks_of_task(frame: pd.DataFrame, score: str, cut: int) -> pd.DataFrame:
     """Probability that the grade is above a cut, a column per network that says so, found by its name's parts.
 
     A network that tells all grades apart says it by the sum of the grades above.

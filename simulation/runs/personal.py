@@ -104,6 +104,11 @@ def predicted(
     return pd.concat(frames, ignore_index=True)
 
 
+def temperatures(choices: Mapping[str, object]) -> dict[str, dict[str, float]]:
+    """Site -> measurement -> temperature of its own networks, of what :func:`make` gave."""
+    return {site: personal.temperatures({"choices": found}) for site, found in choices.items()}
+
+
 class _Together:
     """One bar for the work of all sites."""
 

@@ -41,7 +41,7 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import examples, heatmap_truth, trivial
+from simulation.evaluation import calibration, examples, heatmap_truth, trivial
 from simulation.evaluation.metrics import metrics
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -452,6 +452,7 @@ def _evaluate(
     else:  # those of an evaluation that had some
         (run.path / "predictions_baselines.parquet").unlink(missing_ok=True)
     thresholds = {network.spec.name: network.result.threshold for network in ensemble}
+    histograms = journal.validation(federated.folder / "journal", plan_hash=settings.plan_hash())
     run.write_json(
         "metrics.json",
         metrics(
@@ -460,6 +461,8 @@ def _evaluate(
             baselines=others,
             thresholds=thresholds,
             cuts=simplest.cuts,
+            validation=calibration.told(ensemble, histograms),
+            temperatures=personal.temperatures(choices),
             generator_seed=settings.seed,
         )
         | {"personal": choices or None},

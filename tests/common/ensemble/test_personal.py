@@ -221,6 +221,47 @@ def test_a_threshold_is_judged_by_patients_that_did_not_choose_it(settings: Sett
     assert np.mean(gains) < 0.03
 
 
+def test_probabilities_that_are_too_sure_get_a_temperature_and_nothing_else_changes(
+    settings: Settings, data: ExamTensors
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    grades = data.grades["vascularity"]
+    guessed = torch.where(
+        torch.rand(96, generator=generator) < 0.3, grades[torch.randperm(96, generator=generator)], grades
+    )
+    data = replace(data, grades={**data.grades, "vascularity": guessed})  # so that nobody can be sure
+    common = learnt(settings, make_exams(96, seed=2))
+    sure = tuple(replace(network, weights=_last_layer_times(network, settings, 5.0)) for network in common)
+    found = personalise(sure, bench(settings, data, candidates=["temperature"]))
+    choice = found.choices["vascularity"]
+    assert (choice.weights, choice.thresholds) == ("common", "common")
+    assert choice.temperature > 1.5
+    assert choice.judged["temperature"].gain > choice.judged["temperature"].standard_error
+    assert f"temperature {choice.temperature:.2f}" in choice.sentence
+    assert_same(found.networks, sure)
+    few = replace(data, patient=(data.patient % 3).int())
+    unchanged = personalise(sure, bench(settings, few, candidates=["temperature"])).choices["vascularity"]
+    assert unchanged.temperature == 1, "three patients say nothing"
+    assert "temperature" not in unchanged.sentence
+    assert (
+        "temperature"
+        not in personalise(sure, bench(settings, data, candidates=["thresholds"]))
+        .choices["vascularity"]
+        .judged
+    )
+
+
+def _last_layer_times(network: TrainedNetwork, settings: Settings, factor: float) -> np.ndarray:
+    """Weights of the same network with logits so many times as large."""
+    module = build.described(network.spec, settings.network)
+    (last,) = list(module.named_modules())[-1:]
+    weights = torch.from_numpy(network.weights).clone()
+    for name, piece in build.layout(network.spec, settings.network).pieces(weights):
+        if name.startswith(last[0]):
+            piece.mul_(factor)
+    return weights.numpy()
+
+
 def test_the_head_alone_is_trained(settings: Settings, data: ExamTensors) -> None:
     found = personalise(start(settings), bench(settings, data, candidates=["head"]))
     assert found.choices["vascularity"].weights == "head"

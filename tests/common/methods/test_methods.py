@@ -258,6 +258,37 @@ class TestRatingVotes:
         outputs = [Output(spec=s, probabilities=either[s.replica], threshold=0.5) for s in specs]
         assert Rating().votes(outputs, settings).tolist() == [[[2, 2]]]
 
+    def test_soft_votes_the_surer_model_decides_what_would_be_a_tie(self) -> None:
+        settings = configured("rating", "rating.models=2", "rating.votes=soft")
+        sure = {
+            0: [0.95, 0.9, 0.95],
+            1: [0.9, 0.4, 0.1],
+        }  # one says 3 of each measurement, the other hardly 1
+        outputs = answers(scoring(settings), lambda s: [sure[s.fold][threshold(s)]])
+        scores = decided(outputs, settings)
+        assert scores.votes.tolist() == [[[3, 3], [1, 1]]]
+        assert (scores.decision.tolist(), scores.majority.tolist()) == ([[3, 3]], [[3, 3]])
+        assert (scores.tie.tolist(), scores.contested.tolist()) == ([False], [False])
+        hard = decided(outputs, configured("rating", "rating.models=2"))
+        assert (hard.decision.tolist(), hard.tie.tolist()) == ([[1, 1]], [True])
+
+    def test_soft_votes_use_no_threshold_and_answer_what_can_be(self) -> None:
+        settings = configured("rating", "rating.models=1", "rating.votes=soft")
+        says = {"hypertrophy": 0.45, "vascularity": 0.7}
+        outputs = answers(
+            scoring(settings), lambda s: [says[s.target.measurement] * 0.5 ** threshold(s)], threshold=0.99
+        )
+        scores = decided(outputs, settings)
+        assert (scores.votes.tolist(), scores.majority.tolist()) == ([[[0, 1]]], [[0, 1]])
+        assert (scores.decision.tolist(), scores.contested.tolist()) == ([[1, 1]], [True])
+
+    def test_soft_votes_without_codes_are_the_mean_over_the_replicas(self) -> None:
+        settings = configured("rating", "rating.codes=classes", "rating.models=1", "rating.votes=soft")
+        either = np.array([[[0.0, 0.75, 0.25, 0.0]], [[0.0, 0.25, 0.5, 0.25]]], dtype=np.float32)
+        outputs = [Output(spec=s, probabilities=either[s.replica], threshold=0.5) for s in scoring(settings)]
+        shares = Rating().shares(outputs, settings)
+        assert [each.tolist() for each in shares] == [[[[0.0, 0.5, 0.375, 0.125]]]] * 2
+
     def test_no_exams_no_votes(self) -> None:
         settings = configured("rating", "rating.models=2")
         outputs = answers(scoring(settings), lambda s: np.zeros(0))

@@ -109,3 +109,41 @@ def test_decoded_upwards_a_tie_goes_to_the_highest_of_the_nearest(
         distances = (words != word).sum(axis=(1, 2))
         nearest = np.flatnonzero(distances == distances.min())
         assert (lower, upwards) == (nearest[0], nearest[-1])
+
+
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 3), st.integers(1, 5)),
+        elements=st.floats(0.125, 0.875, width=32),
+    )
+)
+def test_likelihoods_of_one_replica_are_products_over_the_tasks(yes: np.ndarray) -> None:
+    """Of several replicas they are those of one with the mean of their log odds."""
+    odds = np.exp(np.log(yes / (1 - yes.astype(np.float64))).mean(axis=0))
+    one = odds / (1 + odds)
+    tasks = len(one)
+    by_hand = [np.prod([p if grade > k else 1 - p for k, p in enumerate(one)]) for grade in range(tasks + 1)]
+    np.testing.assert_allclose(ecoc.likelihoods(yes), by_hand / np.sum(by_hand), rtol=1e-9)
+
+
+@given(st.integers(0, 3), st.floats(0.0, 0.4375, width=32))
+def test_the_likeliest_grade_of_a_code_word_is_its_own(grade: int, doubt: float) -> None:
+    word = np.abs(code_words(grade).astype(np.float32) - np.float32(doubt))
+    found = ecoc.likelihoods(word)
+    assert found.argmax() == grade
+    assert found.sum() == pytest.approx(1)
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "said"),
+    [
+        (np.array([[0.5, np.nan]]), "outside or not a number"),
+        (np.array([[1.5]]), "outside"),
+        (np.zeros((3, 0)), "shape"),
+    ],
+)
+def test_what_has_no_likelihood_is_refused(probabilities: np.ndarray, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        ecoc.likelihoods(probabilities)

@@ -175,3 +175,30 @@ def test_votes_beyond_the_smaller_measurement_are_refused() -> None:
 def test_there_must_be_a_valid_combination() -> None:
     with pytest.raises(DataError, match="is_valid refuses all"):
         multitude.decide(np.zeros((1, 1, 2), dtype=int), values=(4, 4), is_valid=lambda _: False)
+
+
+@given(
+    hnp.arrays(
+        np.int8, st.tuples(st.integers(0, 6), st.integers(1, 5), st.just(2)), elements=st.integers(0, 3)
+    )
+)
+def test_votes_that_are_shared_with_nobody_decide_as_votes(votes: np.ndarray) -> None:
+    shares = [np.eye(4)[votes[:, :, measurement]] for measurement in range(2)]
+    shared, whole = multitude.decide_shared(shares, is_valid=eoss.is_valid_pair), rating(votes)
+    np.testing.assert_array_equal(shared.decision, whole.decision)
+    np.testing.assert_array_equal(shared.weight, whole.weight)
+    np.testing.assert_array_equal(shared.runner_up_weight, whole.runner_up_weight)
+    np.testing.assert_array_equal(shared.contested, whole.contested)
+    np.testing.assert_array_equal(shared.tie, whole.tie)
+    np.testing.assert_array_equal(multitude.majority_shared(shares), multitude.majority(votes, values=(4, 4)))
+
+
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_shared_votes_answer_the_valid_pair_of_the_largest_product(models: int, seed: int) -> None:
+    shares = [np.random.default_rng(seed + m).dirichlet(np.ones(4), size=(20, models)) for m in range(2)]
+    got = multitude.decide_shared(shares, is_valid=eoss.is_valid_pair)
+    h, v = (each.sum(axis=1) for each in shares)
+    weights = h[:, :, None] * v[:, None, :]
+    weights[:, 0, 1:] = 0
+    np.testing.assert_allclose(got.weight, weights.max(axis=(1, 2)))
+    np.testing.assert_allclose(weights[np.arange(20), got.decision[:, 0], got.decision[:, 1]], got.weight)

@@ -215,6 +215,8 @@ def test_every_figure_is_an_svg_with_its_data(run: Path) -> None:
         "confusion_hypertrophy", "confusion_vascularity", "confusion_combined", "confusion_combined_unseen",
         "comparison_accuracy", "comparison_kappa_linear", "sites_accuracy", "binary_auc",
         "learning_loss", "learning_auc", "own_patients",
+        "roc_hypertrophy_gt1", "roc_vascularity_gt1",
+        "reliability_hypertrophy_gt1", "reliability_vascularity_gt1",
     }  # fmt: skip
     for name in names:
         root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
@@ -310,6 +312,8 @@ def test_trivial_answers_ties_and_far_errors_are_shown(run: Path, page: Page) ->
     colour = scored["baselines"]["counted_colour"]["vascularity"]["accuracy"]["value"]
     assert f"Counted colour n/a {100 * colour:.1f} %" in page.text
     assert "Always the commonest grade" in page.text
+    assert "A single model votes a pair that cannot be in 0.0 % of the exams" in page.text
+    assert f"in 0.0 % (0 of {scored['exams']}): only there can MULTITUDE answer otherwise." in page.text
     assert "Federated minus counted colour Vascularity" in page.text
     right = scored["ties"]["combined"]["accuracy"]["value"]
     assert f"20.0 % of the answers are ties that a rule settled; {100 * right:.1f} % of those" in page.text

@@ -10,6 +10,8 @@ import pytest
 from common.errors import CampaignError
 from common.messages import Refusal, SumReply, TrainReply
 from common.secure_aggregation.messages import KeysReply
+from server.rounds import journal
+from server.rounds.journal import Journal
 from server.rounds.quorum import NOTHING
 from server.rounds.rounds import GroupRounds
 from tests.server_rounds import SITES, group_rounds, reply, settings
@@ -48,6 +50,24 @@ def test_best_round_is_the_one_whose_weights_scored_best(tmp_path: Path) -> None
     result = next(rounds.results()).result
     assert result.best_round == 1  # the request of round 2 carries the weights after round 1
     assert result.auc == pytest.approx(0.9)
+
+
+def test_the_journal_keeps_the_histograms_of_the_selected_round_over_all_sites(tmp_path: Path) -> None:
+    configuration = settings("[federation]\nrounds = 3")
+    journals, plan_hash = tmp_path / "journal", configuration.plan_hash()
+    assert journal.validation(journals, plan_hash=plan_hash) == {}
+    rounds = group_rounds(tmp_path, configuration)
+    _run(rounds, aucs=(0.5, 0.9, 0.7, 0.8))
+    (network,) = rounds.results()
+    (found,) = journal.validation(journals, plan_hash=plan_hash).values()
+    assert found.auc() == pytest.approx(network.result.auc) == pytest.approx(0.9)
+    assert found.exams == (10 * len(SITES), 100 * len(SITES))
+    (folder,) = journals.iterdir()
+    entry = Journal(journals, folder.name).last(plan_hash=plan_hash)
+    assert entry is not None
+    without = {name: replace(best, histograms=()) for name, best in entry.best.items()}
+    Journal(journals, folder.name).write(replace(entry, best=without), {})
+    assert journal.validation(journals, plan_hash=plan_hash) == {}
 
 
 def test_what_a_killed_process_left_of_a_round_is_removed(tmp_path: Path) -> None:

@@ -239,10 +239,16 @@ def test_exams_are_of_many_patients_and_examples_are_kept(
     examples = json.loads((tmp_path / "figures" / "heatmaps" / "examples.json").read_text())
     assert len(examples) == 4
     assert all(example["reference"]["hypertrophy"] > 0 for example in examples)
-    with Image.open(tmp_path / "figures" / "heatmaps" / examples[0]["pictures"]["doppler"]) as image:
-        shown = np.asarray(image)
-    assert shown.shape == (64, 64, 3)
-    assert (shown == heatmap_truth.OUTLINE).all(axis=2).any()
+    assert list(examples[0]["pictures"]) == ["gs", "doppler", "doppler-heatmap"]
+    assert {name: len(votes) for name, votes in examples[0]["votes"].items()} == {
+        name: sum(column.startswith(f"vote_{name}_") for column in predictions)
+        for name in ("hypertrophy", "vascularity")
+    }
+    for name, outlined in {"doppler": False, "doppler-heatmap": True}.items():
+        with Image.open(tmp_path / "figures" / "heatmaps" / examples[0]["pictures"][name]) as image:
+            shown = np.asarray(image)
+        assert shown.shape == (64, 64, 3)
+        assert (shown == heatmap_truth.OUTLINE).all(axis=2).any() == outlined
     again = trial(tmp_path, phantoms, predictions, display, exams=5)
     assert {**found, "seconds": 0} == {**again, "seconds": 0}
 

@@ -93,7 +93,10 @@ def frame(
         columns["majority_hypertrophy"] = np.where(np.arange(n) == 3, 0, columns["decision_hypertrophy"])
         columns["majority_vascularity"] = np.where(np.arange(n) == 3, 2, columns["decision_vascularity"])
         for name, grades in (("hypertrophy", h), ("vascularity", v)):
-            columns |= {f"vote_{name}_{model}": columns[f"decision_{name}"] for model in range(models)}
+            columns |= {
+                f"vote_{name}_{model}": columns[f"{'majority' if model else 'decision'}_{name}"]
+                for model in range(models)
+            }
             for cut in range(3):
                 for replica in "ab":
                     p = np.clip(generator.normal(0.35 + 0.3 * (grades > cut), 0.2), 0, 1)
@@ -204,6 +207,16 @@ def test_invalid_pairs_and_contested(result: Json) -> None:
     assert result["invalid_pairs"] == 0
     assert result["baselines"]["majority"]["invalid_pairs"] == 2
     assert result["contested"] == pytest.approx(0.1)
+
+
+def test_how_often_a_single_model_votes_what_cannot_be(result: Json) -> None:
+    seen = frame(models=2).query("trained_site")
+    one = (seen["vote_hypertrophy_1"] == 0) & (seen["vote_vascularity_1"] > 0)
+    assert one.any()
+    assert result["impossible_votes"] == pytest.approx(one.mean() / 2)
+    table = frame().query("trained_site").drop(columns=["vote_hypertrophy_0", "vote_vascularity_0"])
+    scores: Json = metrics(table, settings=RATING, baselines={}, cuts={}, generator_seed=7)
+    assert scores["impossible_votes"] is None
 
 
 def test_baselines_and_their_means(result: Json) -> None:

@@ -194,6 +194,12 @@ def test_the_command_prints_scores_votes_weights_and_notices(
     assert "Tie: another answer fits the votes as well" in text
     assert "Not contested" not in text
     for name in ("hypertrophy", "vascularity"):
+        above = content["measurements"][name].pop("above")
+        for cut, found in enumerate(above):
+            columns = [c for c in row.index if c.startswith("p:") and f"/{name}/gt{cut}/" in c]
+            assert found == pytest.approx(row[columns].astype(float).mean(), abs=1e-3)
+        assert len(above) == 3
+        assert " ".join(f"{100 * p:.0f}" for p in above) in text
         assert content["measurements"][name] == {
             "decision": row[f"decision_{name}"],
             "votes": [row[f"vote_{name}_0"], row[f"vote_{name}_1"]],

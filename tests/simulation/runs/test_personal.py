@@ -17,7 +17,14 @@ from simulation.evaluation.score import open_committee
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
-PERSONAL = "\n[personal]\nsteps = 4\nchecks = 2\nmargin = 0\nlearning_rate_share = 1.0\n"
+PERSONAL = """
+[personal]
+candidates = ["norms", "network", "temperature"]
+steps = 4
+checks = 2
+margin = 0
+learning_rate_share = 1.0
+"""
 FAST = ["federation.rounds=1", "evaluate.baseline_models=1"]
 NAMES = ("north", "south")
 
@@ -117,6 +124,23 @@ def test_what_was_chosen_is_said_and_used(base: Path) -> None:
     assert "What each site made for itself" in page
 
 
+def test_a_sites_temperature_is_used_where_its_networks_show_probabilities(base: Path) -> None:
+    metrics = json.loads((base / "run" / "metrics.json").read_text())
+    chosen = {
+        site: {m: c["temperature"] for m, c in found.items()} for site, found in metrics["personal"].items()
+    }
+    assert any(value != 1 for found in chosen.values() for value in found.values())
+    for site in NAMES:
+        assert open_committee(base / "run" / "personal" / site).temperatures == chosen[site]
+    assert not open_committee(base / "run").temperatures
+    for cuts in metrics["calibration"]["tasks"].values():
+        for sets in cuts.values():
+            assert {"federated", "centralised", "personal", "personal_tempered"} <= set(sets)
+            assert sets["personal"]["auc"]["value"] is not None
+            assert sets["personal_tempered"]["exams"] == sets["personal"]["exams"]
+    assert "Own, at a temperature" in (base / "run" / "report.html").read_text(encoding="utf-8")
+
+
 def test_own_networks_need_no_others_and_can_be_asked_by_themselves(base: Path) -> None:
     committee = open_committee(base / "run" / "personal" / "north")
     assert isinstance(committee, Committee)
@@ -171,8 +195,8 @@ def test_norms_that_sites_kept_are_tried_while_the_run_has_them(base: Path, tmp_
     synofed.simulate(base / "small.toml", out=tmp_path / "run", overrides=config)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     for choices in metrics["personal"].values():
-        assert list(choices["vascularity"]["judged"]) == ["norms", "network"]
-        assert list(choices["hypertrophy"]["judged"]) == ["network"]
+        assert list(choices["vascularity"]["judged"]) == ["norms", "network", "temperature"]
+        assert list(choices["hypertrophy"]["judged"]) == ["network", "temperature"]
     assert metrics["own_patients"] is None
     assert metrics["baselines"]["personal"]["combined"]["accuracy"]["value"] is not None
     before = own_networks(tmp_path / "run", "north")

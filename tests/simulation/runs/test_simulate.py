@@ -14,6 +14,8 @@ import synofed
 from common.errors import CampaignError, ConfigurationError, DataError
 from common.machine import network_files
 from common.scoring import eoss
+from server.rounds import journal
+from server.runs.run_folder import RunFolder
 from tests.patience import PATIENCE_S, wait_for
 from tests.site_folders import make_site_folder
 
@@ -99,6 +101,14 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, 
     assert metrics["invalid_pairs"] == 0
     assert eoss.is_valid(predictions["decision_hypertrophy"], predictions["decision_vascularity"]).all()
     assert set(predictions["patient_id"].str[-4:]) == {"p006", "p007", "p008"}  # the held-out ones alone
+    told = journal.validation(run.path / "journal", plan_hash=RunFolder(run.path).settings().plan_hash())
+    for trained in network_files.load_all(run.path / "networks"):
+        if trained.spec.scoring:
+            assert told[trained.spec.name].auc() == trained.result.auc, "of the round that was selected"
+    calibration = metrics["calibration"]["tasks"]["hypertrophy"]["gt0"]
+    assert list(calibration) == ["validation", "federated", "centralised"]
+    assert calibration["validation"]["networks"] == calibration["federated"]["networks"] == 2
+    assert calibration["federated"]["exams"] == len(predictions)
     assert (run.path / "report.html").stat().st_size > 10_000
     manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["status"] == "COMPLETE_ALL_SITES"
