@@ -6,13 +6,14 @@ gives a single number. Entries are counts, or weights of any scale.
 
 What cannot be computed is nan:
 
-=========================================  ========  =====  =================
-case                                       accuracy  kappa  balanced accuracy
-=========================================  ========  =====  =================
-no exams                                   nan       nan    nan
-one grade only, in reference and answer    1         nan    1
-a grade that never occurs as reference     as usual  usual  left out of the mean
-=========================================  ========  =====  =================
+=========================================  ========  =====  ====================  ========
+case                                       accuracy  kappa  balanced accuracy     Spearman
+=========================================  ========  =====  ====================  ========
+no exams                                   nan       nan    nan                   nan
+one grade only, in reference and answer    1         nan    1                     nan
+one grade only, in one of them             as usual  0      as usual              nan
+a grade that never occurs as reference     as usual  usual  left out of the mean  usual
+=========================================  ========  =====  ====================  ========
 """
 
 from __future__ import annotations
@@ -73,11 +74,27 @@ def kappa(confusion: ArrayLike, weights: Weights = None) -> Values:
     """
     matrix = _square(confusion)
     cost = _cost(matrix.shape[-1], weights)
-    total = matrix.sum(axis=(-2, -1))
-    chance = matrix.sum(axis=-1)[..., :, None] * matrix.sum(axis=-2)[..., None, :]
-    observed = (matrix * cost).sum(axis=(-2, -1)) * total
-    expected = (chance * cost).sum(axis=(-2, -1))
+    reference, answer = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    observed = np.einsum("...jk,jk->...", matrix, cost) * reference.sum(axis=-1)
+    expected = ((reference @ cost) * answer).sum(axis=-1)
     return _divide(expected - observed, expected)
+
+
+def spearman(confusion: ArrayLike) -> Values:
+    """Spearman's rank correlation of reference and prediction; grades that are equal have their middle rank.
+
+    Source:
+        Kendall 1945, Biometrika 33:239-251 (ties).
+    """
+    matrix = _square(confusion)
+    counts = matrix.sum(axis=-1), matrix.sum(axis=-2)
+    reference, answer = map(_middle_ranks, counts)
+    together = (reference * (matrix @ answer[..., None])[..., 0]).sum(axis=-1)
+    alone = [
+        (np.square(ranks) * count).sum(axis=-1)
+        for ranks, count in zip((reference, answer), counts, strict=True)
+    ]
+    return _divide(together, np.sqrt(alone[0] * alone[1]))
 
 
 def checked_pair(
@@ -101,6 +118,11 @@ def _square(confusion: ArrayLike) -> Num[np.ndarray, "*stack grades grades"]:
     if matrix.ndim < 2 or matrix.shape[-1] != matrix.shape[-2]:
         raise DataError(f"Expected confusion matrices (..., grades, grades), got shape {matrix.shape}.")
     return matrix
+
+
+def _middle_ranks(counts: Num[np.ndarray, "*stack grades"]) -> Float64[np.ndarray, "*stack grades"]:
+    """Each grade's middle rank, less the mean of all ranks."""
+    return np.asarray(np.cumsum(counts, axis=-1) - (counts + counts.sum(axis=-1, keepdims=True)) / 2)
 
 
 def _cost(grades: int, weights: Weights) -> Float64[np.ndarray, "grades grades"]:

@@ -22,8 +22,9 @@ from numpy.typing import ArrayLike
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired, roc
-from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.agreement import accuracy, kappa, spearman
 from common.evaluation.bootstrap import Estimate
+from common.evaluation.intraclass import icc
 from common.evaluation.paired import Comparison, Metric
 
 WITHOUT, WITH = "without", "with"
@@ -44,6 +45,8 @@ class ReaderMetric:
         conditions: an estimate for each condition that was read.
         difference: with minus without; ``None`` if only one condition was read.
         p_holm: its p after Holm's correction over the readers (the mean is not among them); ``None`` for the mean.
+        p_signed_rank: of Wilcoxon's test of accuracy by patient (:func:`paired.signed_rank`), not corrected;
+            ``None`` for other metrics.
     """
 
     metric: str
@@ -51,16 +54,21 @@ class ReaderMetric:
     conditions: Mapping[str, Estimate]
     difference: Comparison | None
     p_holm: float | None = None
+    p_signed_rank: float | None = None
 
 
 def metrics(grades: int) -> dict[str, Metric]:
-    """Accuracy, linear kappa, and Youden's index with the grades cut in two at every place, as ``youden_0|123``."""
+    """Agreement with the reference: accuracy, linear kappa, Youden's index at every cut, Spearman, ICC(2,1).
+
+    Youden's index has the grades cut in two, as ``youden_0|123``.
+    """
     names = "".join(str(grade) for grade in range(grades))
     cuts = {
         f"youden_{names[: cut + 1]}|{names[cut + 1 :]}": partial(roc.youden, cut=cut)
         for cut in range(grades - 1)
     }
-    return {"accuracy": accuracy, "kappa_linear": partial(kappa, weights="linear"), **cuts}
+    linear = partial(kappa, weights="linear")
+    return {"accuracy": accuracy, "kappa_linear": linear, **cuts, "spearman": spearman, "icc": icc}
 
 
 def reader_confusions(
@@ -141,8 +149,10 @@ def _row(
     generator: np.random.Generator,
     permutations: int,
 ) -> ReaderMetric:
-    difference = None
+    difference = signed_rank = None
     if set(CONDITIONS) <= set(counts):
+        if metric is accuracy:
+            signed_rank = paired.signed_rank(counts[WITH], counts[WITHOUT])
         difference = paired.compare(
             metric,
             counts[WITH],
@@ -156,6 +166,7 @@ def _row(
         reader=reader,
         conditions={c: paired.estimate(metric, counts[c], weights) for c in CONDITIONS if c in counts},
         difference=difference,
+        p_signed_rank=signed_rank,
     )
 
 

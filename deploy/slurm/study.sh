@@ -1,7 +1,7 @@
 #!/bin/bash
 # One run of a study for each job of an array:
 #   synofed study configs/rating_table.toml expand          lists the runs, numbered from 0
-#   sbatch --array=0-32 deploy/slurm/study.sh configs/rating_table.toml
+#   sbatch --array=0-87 deploy/slurm/study.sh configs/rating_table.toml
 #   synofed study configs/rating_table.toml table           collects what is done and names what is missing
 # A job that was stopped goes on where it was when it is submitted again. Jobs share the folder of networks: one that
 # a finished job has trained is taken from there. Start the reference row first if that is to pay off.

@@ -57,7 +57,7 @@ def study(
 
 def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     """Say what each row of a study costs."""
-    from simulation.studies import study_cost, study_view  # noqa: PLC0415
+    from simulation.studies import study_cost  # noqa: PLC0415
 
     if overrides:
         raise ConfigurationError("Expected no --set with a study: write it into the study's set = [...]")
@@ -67,7 +67,7 @@ def plan(config: Path, overrides: Sequence[str], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(study_cost.as_json(card)))
     else:
-        Console().print(study_view.plan_table(opened, card))
+        Console().print(study_cost.plan_table(opened, card))
 
 
 def _chosen(opened: Study, index: int | None) -> Sequence[StudyRun]:
@@ -112,6 +112,7 @@ def _table(opened: Study, config: Path, *, as_json: bool) -> None:
         console = Console()
         for part in study_view.tables(opened, found):
             console.print(part)
+        console.print("\n".join((*study_view.power(opened, found), *study_view.unequal(opened, found))))
         console.print(f"Written: {', '.join(map(str, written))}")
     if found.missing:
         names = ", ".join(run.name for run in found.missing)

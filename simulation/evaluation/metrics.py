@@ -85,10 +85,15 @@ def metrics(
         "models": scoring_models(predictions),
         **scorer.pool(seen),
         "binary": scorer.binary(seen, thresholds or {}),
+        "one_vs_rest": scorer.one_vs_rest(seen),
         "sites": {str(name): scorer.pool(part) for name, part in predictions.groupby("site")},
         "devices": {str(name): scorer.pool(part) for name, part in predictions.groupby("device")},
         "seen": scorer.pool(seen),
-        "unseen": {**scorer.pool(unseen), "binary": scorer.binary(unseen, thresholds or {})}
+        "unseen": {
+            **scorer.pool(unseen),
+            "binary": scorer.binary(unseen, thresholds or {}),
+            "one_vs_rest": scorer.one_vs_rest(unseen),
+        }
         if len(unseen)
         else None,
     }

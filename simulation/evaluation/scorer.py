@@ -12,8 +12,11 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
-from common.evaluation import bootstrap, roc, tasks
-from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
+from common.evaluation import bootstrap, paired, roc, tasks
+from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa, spearman
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.intraclass import icc
+from common.evaluation.one_vs_rest import one_vs_rest
 from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.scoring import eoss
@@ -25,6 +28,8 @@ METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
     "kappa_quadratic": partial(kappa, weights="quadratic"),
     "balanced_accuracy": balanced_accuracy,
 }
+CORRELATIONS: Mapping[str, Callable[[ArrayLike], Values]] = {"spearman": spearman, "icc": icc}
+"""Said of each system beside the metrics by which systems are compared."""
 
 Block: TypeAlias = dict[str, object]
 Tally: TypeAlias = Mapping[str, Int64[np.ndarray, "patients grades grades"]]
@@ -134,12 +139,17 @@ class Scorer:
         return tally
 
     def block(
-        self, system: Sequence[Tally], weights: Draws, *, metrics: Sequence[str] = tuple(METRICS)
+        self,
+        system: Sequence[Tally],
+        weights: Draws,
+        *,
+        metrics: Sequence[str] = (*METRICS, *CORRELATIONS),
     ) -> Block:
         """Metrics of a system; several tallies are several systems whose mean is reported."""
         block: Block = {}
+        known = {**METRICS, **CORRELATIONS}
         for name in self.grades():
-            values: Block = {m: interval(*_mean(METRICS[m], system, name, weights)) for m in metrics}
+            values: Block = {m: interval(*_mean(known[m], system, name, weights)) for m in metrics}
             if len(system) == 1:
                 counts = system[0][name].sum(axis=0)
                 values |= {"confusion": counts.tolist(), "exams": int(counts.sum())}
@@ -152,14 +162,15 @@ class Scorer:
         second: Sequence[Tally],
         weights: Draws,
     ) -> Block:
-        """First minus second, paired by drawn patients."""
+        """First minus second, paired by drawn patients; p of accuracy by patient (:func:`paired.signed_rank`)."""
         block: Block = {}
         for name in self.grades():
-            values = {}
+            values: Block = {}
             for label, metric in METRICS.items():
                 a, b = _mean(metric, first, name, weights), _mean(metric, second, name, weights)
                 values[label] = interval(a[0] - b[0], a[1] - b[1])
-            block[name] = values
+            sides = (np.stack([tally[name] for tally in side]) for side in (first, second))
+            block[name] = {**values, "p_signed_rank": paired.signed_rank(*sides)}
         return block
 
     def binary(self, frame: pd.DataFrame, thresholds: Mapping[str, float]) -> Block:
@@ -185,6 +196,26 @@ class Scorer:
             result[name] = tasks
         return result
 
+    def one_vs_rest(self, frame: pd.DataFrame) -> Block:
+        """Each measurement's grades by the networks' mean probabilities, where some network knows every cut."""
+        patients = Patients.of(frame)
+        weights, number = self.weights(patients), patients.number(frame)
+        reference = self.answers(frame, self.source)
+        result: Block = {}
+        for name, grades in self.grades().items():
+            above = [networks_of_task(frame, name, cut) for cut in range(grades - 1)]
+            graded = reference[name] != MISSING
+            if all(networks.shape[1] for networks in above) and graded.any():
+                shares = [1.0, *(networks[graded].mean(axis=1).to_numpy() for networks in above), 0.0]
+                scores = -np.diff(np.stack(np.broadcast_arrays(*shares), axis=1).astype(np.float64), axis=1)
+                found = one_vs_rest(scores, reference[name][graded], weights[:, number[graded]])
+                result[name] = {
+                    "grades": [_json(one) for one in found.grades],
+                    "mean": _json(found.mean),
+                    "prevalence_weighted": _json(found.prevalence_weighted),
+                }
+        return result
+
 
 @lru_cache(maxsize=64)
 def _draws(patients: int, replicates: int, seed: int) -> Draws:
@@ -205,7 +236,10 @@ def _mean(
 
 def interval(value: float, replicates: ArrayLike) -> Block:
     """An entry of ``metrics.json``: a value and the interval of its bootstrap replicates."""
-    estimate = bootstrap.summary(value, replicates)
+    return _json(bootstrap.summary(value, replicates))
+
+
+def _json(estimate: Estimate) -> Block:
     return {"value": estimate.value, "ci95": [estimate.low, estimate.high]}
 
 
@@ -243,8 +277,7 @@ def _cut(
     rates = {"sensitivity": roc.sensitivity, "specificity": roc.specificity, "youden": roc.youden}
     block: Block = {}
     for name, rate in rates.items():
-        estimate = bootstrap.estimate(partial(rate, cut=cut), per_patient, weights)
-        block[name] = {"value": estimate.value, "ci95": [estimate.low, estimate.high]}
+        block[name] = _json(bootstrap.estimate(partial(rate, cut=cut), per_patient, weights))
     return block
 
 

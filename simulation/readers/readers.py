@@ -11,6 +11,8 @@ import numpy as np
 from common.errors import DataError
 from common.evaluation import bootstrap
 from common.evaluation import readers as evaluation
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.intraclass import raters_icc
 from common.evaluation.readers import ReaderMetric
 from common.exam import MISSING
 from common.scoring import eoss
@@ -29,6 +31,8 @@ class Measured:
         exams: of each reader: those that he graded in every condition.
         patients: of all of them together; exams where patients are not named.
         rows: the figures.
+        shared: exams that all of them graded.
+        icc: condition -> ICC(2,1) of the readers among each other, on these exams; empty for one reader.
         unpaired: reader -> exams that he graded in one of two conditions only; they are left out.
     """
 
@@ -36,6 +40,8 @@ class Measured:
     exams: tuple[int, ...]
     patients: int
     rows: tuple[ReaderMetric, ...]
+    shared: int
+    icc: Mapping[str, Estimate]
     unpaired: dict[str, tuple[str, ...]]
 
 
@@ -65,7 +71,7 @@ def _measure(readings: Readings, name: str, seed: int) -> Measured:
     names, reader = np.unique(table["reader"].astype(str), return_inverse=True)
     patients, patient = np.unique(table["patient"].astype(str), return_inverse=True)
     if not len(names):
-        return Measured(readers=(), exams=(), patients=0, rows=(), unpaired=unpaired)
+        return Measured(readers=(), exams=(), patients=0, rows=(), shared=0, icc={}, unpaired=unpaired)
     counts = {}
     for condition in readings.conditions:
         use = table["condition"] == condition
@@ -80,13 +86,36 @@ def _measure(readings: Readings, name: str, seed: int) -> Measured:
         )
     draws, swaps = (np.random.default_rng([seed, part]) for part in range(2))
     weights = bootstrap.resamples(len(patients), replicates=REPLICATES, generator=draws)
+    shared, among = _among(table, name, reader, patient, readings.conditions)
     return Measured(
         readers=tuple(names.tolist()),
         exams=tuple(counts[readings.conditions[0]].sum(axis=(1, 2, 3)).tolist()),
         patients=len(patients),
         rows=tuple(evaluation.rows(counts, weights=weights, generator=swaps)),
+        shared=len(shared),
+        icc={condition: raters_icc(grades, shared, weights) for condition, grades in among.items()},
         unpaired=unpaired,
     )
+
+
+def _among(
+    table: Mapping[str, np.ndarray],
+    name: str,
+    reader: np.ndarray,
+    patient: np.ndarray,
+    conditions: tuple[str, ...],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Exams that all readers graded, if there are several: patient of each, grades by condition and reader."""
+    if reader.max() == 0:
+        return np.zeros(0, dtype=np.int64), {}
+    exams, first, exam = np.unique(table["exam_id"].astype(str), return_index=True, return_inverse=True)
+    grades = {}
+    for condition in conditions:
+        use = table["condition"] == condition
+        grades[condition] = np.full((len(exams), reader.max() + 1), MISSING)
+        grades[condition][exam[use], reader[use]] = table[name][use]
+    whole = (grades[conditions[0]] != MISSING).all(axis=1)  # in one condition, so in every one
+    return patient[first][whole], {condition: found[whole] for condition, found in grades.items()}
 
 
 def _complete(readings: Readings, name: str) -> tuple[Mapping[str, np.ndarray], dict[str, tuple[str, ...]]]:

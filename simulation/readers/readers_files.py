@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import PERMUTATIONS, Comparison
@@ -11,13 +11,13 @@ from common.evaluation.readers import CONDITIONS, ReaderMetric
 from common.text import csv_text
 from common.text.csv_text import Cell
 from simulation.readers.readers import REPLICATES, Measured
-from simulation.readers.readers_view import AVERAGE, notices
+from simulation.readers.readers_view import AMONG, AVERAGE, notices
 from simulation.readers.readings import Readings
 
 _COLUMNS = (
     "kind", "measurement", "metric", "reader", "exams", "patients",
     *(f"{part}_{end}" for part in (*CONDITIONS, "difference") for end in ("value", "low", "high")),
-    "p", "p_holm",
+    "p", "p_holm", "p_signed_rank",
 )  # fmt: skip
 
 
@@ -43,13 +43,16 @@ def content(readings: Readings, study: Mapping[str, Measured]) -> dict[str, obje
 
 
 def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
-    """One row per measurement, metric and reader; the first of each metric is the average."""
+    """One row per measurement, metric and reader; the first of each metric is the average.
+
+    The last of a measurement has the readers' agreement among each other.
+    """
     return csv_text.table(
         _COLUMNS,
         (
-            (readings.kind, name, *_cells(row, measured))
+            (readings.kind, name, *cells)
             for name, measured in study.items()
-            for row in measured.rows
+            for cells in (*(_cells(row, measured) for row in measured.rows), *_among(measured))
         ),
     )
 
@@ -61,15 +64,23 @@ def _block(measured: Measured) -> dict[str, object]:
         for index, name in enumerate(measured.readers)
     }
     exams = dict(zip(measured.readers, measured.exams, strict=True))
-    return {"patients": measured.patients, "exams": exams, "average": average, "readers": each}
+    among = {condition: _json(value) for condition, value in measured.icc.items()}
+    return {
+        "patients": measured.patients,
+        "exams": exams,
+        "average": average,
+        "readers": each,
+        "among_readers": {"exams": measured.shared, "icc": among},
+    }
 
 
 def _entry(row: ReaderMetric) -> dict[str, object]:
     entry: dict[str, object] = {condition: _json(value) for condition, value in row.conditions.items()}
     if row.difference is None:
         return entry
-    corrected = {} if row.reader is None else {"p_holm": _plain(row.p_holm)}
-    return entry | {"difference": _json(row.difference) | {"p": _plain(row.difference.p)} | corrected}
+    more = {"p_holm": row.p_holm, "p_signed_rank": row.p_signed_rank}
+    tested = {"p": row.difference.p} | {name: p for name, p in more.items() if p is not None}
+    return entry | {"difference": _json(row.difference) | {name: _plain(p) for name, p in tested.items()}}
 
 
 def _json(estimate: Estimate | Comparison) -> dict[str, object]:
@@ -86,8 +97,22 @@ def _cells(row: ReaderMetric, measured: Measured) -> tuple[Cell, ...]:
         reader_name(row, measured),
         exams,
         measured.patients,
-        *map(_plain, (*numbers, p, row.p_holm)),
+        *map(_plain, (*numbers, p, row.p_holm, row.p_signed_rank)),
     )
+
+
+def _among(measured: Measured) -> Iterator[tuple[Cell, ...]]:
+    if measured.icc:
+        parts = (*(measured.icc.get(condition) for condition in CONDITIONS), None)
+        numbers = (number for part in parts for number in _numbers(part))
+        exams = measured.shared * len(measured.readers)
+        yield (
+            "icc_among_readers",
+            AMONG,
+            exams,
+            measured.patients,
+            *map(_plain, (*numbers, None, None, None)),
+        )
 
 
 def _numbers(estimate: Estimate | Comparison | None) -> tuple[float | None, ...]:

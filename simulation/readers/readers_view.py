@@ -15,6 +15,9 @@ from simulation.readers.readers import REPLICATES, Measured
 from simulation.readers.readings import Readings
 
 AVERAGE = "average"
+AMONG = "among each other"
+_EACH = ("accuracy", "kappa_linear", "youden")
+"""How the names of metrics begin that have room in the table of each reader."""
 
 
 def notices(readings: Readings) -> list[str]:
@@ -53,9 +56,18 @@ def lines(readings: Readings, study: Mapping[str, Measured]) -> Iterator[str]:
     yield f"Intervals: 95 %, {REPLICATES} bootstrap draws of {readings.unit}s; readers are taken as they are"
     if len(readings.conditions) > 1:
         yield (
-            f"p: readings of a {readings.unit} swapped at random ({PERMUTATIONS} times, or all ways if fewer); "
-            "p Holm: corrected over the readers"
+            f"p: readings of a {readings.unit} swapped at random ({PERMUTATIONS} times, or all ways if fewer), and "
+            "with one exam more that speaks against the difference; p Holm: corrected over the readers"
         )
+        for name, measured in study.items():
+            p = next(row.p_signed_rank for row in measured.rows if row.p_signed_rank is not None)
+            yield f"Wilcoxon's signed rank test of average accuracy by {readings.unit}, {name}: p {_p(p)}"
+    for name, measured in study.items():
+        if measured.icc:
+            yield (
+                f"ICC of readers, {name}: ICC(2,1) among each other, on {measured.shared} exams that all graded; "
+                "the others are against the reference"
+            )
     yield from notices(readings)
 
 
@@ -66,14 +78,14 @@ def _each(name: str, readings: Readings, measured: Measured) -> Table:
         title=f"{name}: {readings.kind}, {how}", box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0)
     )
     table.add_column("")
-    names = list(dict.fromkeys(row.metric for row in measured.rows))
-    for metric in names:
+    rows = [row for row in measured.rows if row.metric.startswith(_EACH)]
+    for metric in dict.fromkeys(row.metric for row in rows):
         table.add_column(_title(metric).replace(" ", "\n"), justify="right", no_wrap=True)
         if both and metric == "accuracy":
             table.add_column("p\nHolm", justify="right", no_wrap=True)
     for reader in (*range(len(measured.readers)), None):
         cells = []
-        for row in (row for row in measured.rows if row.reader == reader):
+        for row in (row for row in rows if row.reader == reader):
             cells.append("→".join(_shown(row.conditions[c].value, row.metric) for c in readings.conditions))
             if both and row.metric == "accuracy":
                 cells.append("" if row.p_holm is None else _p(row.p_holm))
@@ -98,6 +110,9 @@ def _average(name: str, readings: Readings, measured: Measured) -> Table:
         if row.difference is not None:
             cells += [_interval(row.difference, row.metric), _p(row.difference.p)]
         table.add_row(_title(row.metric), *cells)
+    if measured.icc:
+        table.add_section()
+        table.add_row("ICC of readers", *(_interval(measured.icc[c], "icc") for c in readings.conditions))
     return table
 
 
@@ -121,9 +136,13 @@ def _p(p: float) -> str:
 
 
 def _title(metric: str) -> str:
-    return {"accuracy": "accuracy %", "kappa_linear": "linear kappa"}.get(
-        metric, metric.replace("youden_", "Youden ")
-    )
+    titles = {
+        "accuracy": "accuracy %",
+        "kappa_linear": "linear kappa",
+        "spearman": "Spearman",
+        "icc": "ICC(2,1)",
+    }
+    return titles.get(metric, metric.replace("youden_", "Youden "))
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -15,21 +15,34 @@
     title = "GS only"
     set = ['measurements.hypertrophy.images=["gs"]']
 
+    [primary]                       # what the study is to find out, named before it is run
+    rows = ["gs_only"]
+    smallest = 0.05
+
+    [sweep]                         # every row under every value
+    "federation.rounds" = [8, 16]
+
+Every seed is a cohort, a split and a start of its own: a phantom cohort is drawn by the study's seed.
+
 Runs share a folder of networks: one that was trained already, from the same data with the same settings and seed, is
 not trained again, whatever row it was trained for.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field, ValidationError
 
 from common import settings as configuration
 from common.errors import ConfigurationError
+from common.networks.spec import COMBINED
 from common.section import Name, Section, Seed
 from common.settings import Settings
 from common.text import toml_text
@@ -40,6 +53,9 @@ from simulation.engine.progress import Display
 DONE = {str(Status.COMPLETE_ALL_SITES), str(Status.COMPLETE_SUBSET)}
 
 
+Scalar: TypeAlias = bool | int | float | str
+
+
 class Part(Section):
     """A row or a column: what it is called and what it changes."""
 
@@ -48,6 +64,20 @@ class Part(Section):
     """Said below the table."""
     set: tuple[str, ...] = ()
     """``section.key=value`` pairs, as after ``--set``."""
+
+
+class Primary(Section):
+    """The comparisons with the reference by which a study is judged, named before it is run."""
+
+    metric: Literal["accuracy", "kappa_linear"] = "kappa_linear"
+    score: Name = COMBINED
+    rows: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Compared with the reference; Holm's correction is over them, under each condition."""
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05
+    smallest: Annotated[float, Field(gt=0, lt=1)]
+    """Difference of the metric that would matter, as a share: 0.05 are five points of accuracy."""
+    power: Annotated[float, Field(gt=0.5, lt=1)] = 0.8
+    """With which it is to be found; how many seeds that needs is said beside the table."""
 
 
 class StudyFile(Section):
@@ -63,6 +93,32 @@ class StudyFile(Section):
     rows: Annotated[dict[Name, Part], Field(min_length=1)]
     columns: dict[Name, Part] = Field(default_factory=dict)
     """Conditions under which every row is run; none: one condition."""
+    primary: Primary | None = None
+    sweep: dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = Field(default_factory=dict)
+    """``section.key`` -> values: every combination is a condition, beside those of ``columns``."""
+
+    def conditions(self) -> dict[str, Part]:
+        """The columns under every combination of the sweep's values; one without a name where there is neither."""
+        combinations = [
+            dict(zip(self.sweep, values, strict=True)) for values in product(*self.sweep.values())
+        ]
+        return {
+            "-".join(filter(None, (name, *map(_slug, swept.items())))): Part(
+                title=", ".join(
+                    filter(None, (part.title or name, *(f"{k} = {v}" for k, v in swept.items())))
+                ),
+                note=part.note,
+                set=(*part.set, *(f"{key}={json.dumps(value)}" for key, value in swept.items())),
+            )
+            for name, part in (self.columns or {"": Part()}).items()
+            for swept in combinations
+        }
+
+
+def _slug(setting: tuple[str, Scalar]) -> str:
+    """``federation.rounds`` and 8 as ``rounds_8``, a part of the names of files."""
+    key, value = setting
+    return re.sub(r"[^a-z0-9]+", "_", f"{key.rpartition('.')[2]}_{value}".lower())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +129,7 @@ class StudyRun:
         name: row, column, seed and the beginning of the configuration's hash.
         row: its name.
         column: its name; empty where the study has no columns.
-        seed: of training.
+        seed: of cohort, split and training.
         settings: the configuration.
     """
 
@@ -136,6 +192,15 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         raise ConfigurationError(
             f"{path}: reference is {file.reference!r}, the rows are {', '.join(file.rows)}"
         )
+    primary = () if file.primary is None else file.primary.rows
+    unknown = [row for row in primary if row not in file.rows or row == file.reference]
+    if unknown:
+        raise ConfigurationError(
+            f"{path}: primary.rows names {', '.join(unknown)}, expected rows other than the reference: "
+            f"{', '.join(row for row in file.rows if row != file.reference)}"
+        )
+    if len(set(file.seeds)) < len(file.seeds):
+        raise ConfigurationError(f"{path}: seeds names one twice, expected each once")
     return Study(
         file=file, folder=out or Path("runs") / file.name, runs=tuple(_expand(file, path.parent / file.base))
     )
@@ -143,10 +208,13 @@ def load(path: Path, *, out: Path | None = None) -> Study:
 
 def _expand(file: StudyFile, base: Path) -> Iterator[StudyRun]:
     for row, changes in file.rows.items():
-        for column, condition in (file.columns or {"": Part()}).items():
+        for column, condition in file.conditions().items():
             for seed in file.seeds:
                 overrides = (*file.set, *condition.set, *changes.set, f"seed={seed}")
                 settings = configuration.load(base, overrides=overrides)
+                if settings.cohort is not None and settings.cohort.phantom is not None:
+                    overrides = (*overrides, f"cohort.phantom.seed={seed}")
+                    settings = configuration.load(base, overrides=overrides)
                 parts = [row, *([column] if column else []), f"s{seed}", settings.plan_hash()[:8]]
                 yield StudyRun(name="-".join(parts), row=row, column=column, seed=seed, settings=settings)
 

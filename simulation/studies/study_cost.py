@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 from common.methods import groups
 from common.methods.stages import networks
 from common.settings import Settings
+from common.text.terminal import Table
 from common.training.local_settings import local_settings
 from server.campaign.campaign_cost import cost_key, stages
 from server.campaign.library import NetworkLibrary
@@ -54,6 +55,24 @@ def card(study: Study, *, budget_s: float = 5.0) -> tuple[RowCost, ...]:
     return tuple(_rows(study, budget_s))
 
 
+def plan_table(study: Study, rows: Sequence[RowCost]) -> Table:
+    """What each row costs."""
+    shown = Table(title=f"What {study.file.name} will cost: {len(study.runs)} runs")
+    for title in ("row", "runs", "networks per run", "trained anew", "hours", "disk"):
+        shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
+    for row in rows:
+        label = (study.file.rows[row.row].title or row.row) + (f", {row.column}" if row.column else "")
+        hours = "-" if row.hours is None else f"{row.hours:.2f}"
+        counts = (str(row.runs), str(row.networks), str(row.trained))
+        shown.add_row(label, *counts, hours, f"{row.disk_bytes / 1e6:.1f} MB")
+    known = [row.hours for row in rows if row.hours is not None]
+    shown.add_section()
+    trained = str(sum(row.trained for row in rows))
+    disk = f"{sum(row.disk_bytes for row in rows) / 1e6:.1f} MB"
+    shown.add_row("all", str(len(study.runs)), "", trained, f"{sum(known):.2f}" if known else "-", disk)
+    return shown
+
+
 def as_json(rows: tuple[RowCost, ...]) -> list[dict[str, object]]:
     """Plain values."""
     return [asdict(row) for row in rows]
@@ -63,7 +82,7 @@ def _rows(study: Study, budget_s: float) -> Iterator[RowCost]:
     measured: dict[object, Measured] = {}
     known: set[str] = set()
     for row in study.file.rows:
-        for column in tuple(study.file.columns) or ("",):
+        for column in study.file.conditions():
             runs = [run for run in study.runs if (run.row, run.column) == (row, column)]
             settings = runs[0].settings
             cost_card.check(settings)

@@ -1,37 +1,60 @@
-"""The table of a study: every row's scores with intervals, and its difference from the reference row.
+"""The table of a study: every row's scores with intervals, and its difference from the reference row, seed by seed.
 
-Two kinds of chance are kept apart. *Patients*: intervals are bootstraps over the held-out patients, of the mean
-over the seeds, and a difference is tested by swapping the two systems' answers within patients
-(:mod:`common.evaluation.paired`). *Seeds*: the standard deviation of the same figure over the seeds, which says how
-much it owes to luck in training.
+A seed is a cohort, a split and a start of its own. Intervals are bootstraps over seeds and, within each, over its
+held-out patients. A difference is taken within each seed, on the same patients; its standard deviation over the
+seeds, and its p, are those of :mod:`common.evaluation.seeds`. Holm's correction is over the primary rows, which the
+study's file names beforehand; every other p is a description.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Float64, Int64
 
 from common.errors import DataError
-from common.evaluation import paired
+from common.evaluation import bootstrap, paired
 from common.evaluation.bootstrap import Estimate
-from common.evaluation.paired import Comparison, Metric
+from common.evaluation.paired import Metric
+from common.evaluation.seeds import OverSeeds, over_seeds, seeds_needed
 from common.networks.spec import COMBINED
-from common.settings import Settings
 from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import scorer_of, scoring_models
 from simulation.evaluation.scorer import METRICS, Patients
 from simulation.studies.study import Study, StudyRun
 
 SHOWN = ("accuracy", "kappa_linear")
-Stack = Int64[np.ndarray, "seeds patients grades grades"]
+REPLICATES = 1000
+"""Of the bootstrap over seeds and patients."""
+BySeed = Mapping[int, tuple["_Done", Int64[np.ndarray, "patients grades grades"]]]
+Drawn = Mapping[int, Float64[np.ndarray, " replicates"]]
+"""Seed -> a metric of all exams as they are, then of each draw of the seed's patients."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A row minus the reference, on the seeds that both have.
+
+    Attributes:
+        value: mean over the seeds, with its interval over seeds and patients.
+        seeds: of each seed, in the order of :attr:`StudyRow.seeds`.
+        over: their spread, and p that is not corrected.
+        p_holm: ``over.p_t`` corrected over the primary rows; nan where the comparison is not primary.
+        seeds_needed: for the study's smallest difference; ``None`` where not primary or unknown.
+    """
+
+    value: Estimate
+    seeds: tuple[float, ...]
+    over: OverSeeds
+    p_holm: float = math.nan
+    seeds_needed: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +62,15 @@ class Cell:
     """One figure of one row.
 
     Attributes:
-        value: mean over the seeds, with its interval over patients.
+        value: mean over the seeds, with its interval over seeds and patients.
         seeds_sd: standard deviation over the seeds; nan for one seed.
-        difference: from the reference row, on the same patients and seeds; ``None`` for the reference itself, and
-            where the two do not score the same thing.
-        p_holm: its p, corrected over the rows of the column.
+        difference: from the reference row; ``None`` for the reference itself, and where the two do not score the
+            same thing.
     """
 
     value: Estimate
     seeds_sd: float
-    difference: Comparison | None
-    p_holm: float
+    difference: Difference | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,20 +127,25 @@ class _Done:
     manifest: Mapping[str, object]
     frame: pd.DataFrame
 
+    def draws(self) -> np.random.Generator:
+        """Draws its patients: alike for every row, which pairs them, and every seed that has the same patients."""
+        data = json.dumps(self.manifest["fingerprints"], sort_keys=True)
+        return np.random.default_rng(zlib.crc32(data.encode()))
+
 
 def table(study: Study) -> Table:
     """Collect what is done.
 
     Raises:
-        DataError: if no run is done, or runs of one condition have other sites, exams or steps than each other.
+        DataError: if no run is done, or runs of one condition and seed have other sites or exams than each other.
     """
     done = [_read(study, run) for run in study.runs if study.done(run)]
     missing = tuple(run for run in study.runs if not study.done(run))
     if not done:
         raise DataError(f"Expected finished runs in {study.folder / 'runs'}, there is none")
-    for column in dict.fromkeys(one.run.column for one in done):
-        _check_shared([one for one in done if one.run.column == column])
-    rows = [row for column in (tuple(study.file.columns) or ("",)) for row in _rows(study, done, column)]
+    for same in dict.fromkeys((one.run.column, one.run.seed) for one in done):
+        _check_shared([one for one in done if (one.run.column, one.run.seed) == same])
+    rows = [row for column in study.file.conditions() for row in _rows(study, done, column)]
     places = {place: part for place, part in _places(done[0].frame).items() if len(part)}
     return Table(
         rows=tuple(rows),
@@ -137,32 +163,18 @@ def _read(study: Study, run: StudyRun) -> _Done:
     return _Done(run=run, manifest=RunFolder(folder).manifest(), frame=frame)
 
 
-def budget(settings: Settings) -> str:
-    """Fingerprint of what every row of a study has alike: rounds, steps, exams per step, folds, held-out patients."""
-    training = settings.training
-    alike = [
-        settings.federation.rounds,
-        training.local_steps,
-        training.batch_size,
-        settings.rating.folds,
-        settings.evaluate.held_out,
-    ]
-    return hashlib.sha256(json.dumps(alike).encode()).hexdigest()
-
-
 def _check_shared(done: Sequence[_Done]) -> None:
-    """All rows have the same sites and exams, and the same budget of steps."""
+    """All rows have the same sites and exams."""
     facts: dict[str, Callable[[_Done], object]] = {
         "sites and data": lambda one: json.dumps(one.manifest["fingerprints"], sort_keys=True),
         "held-out exams": lambda one: tuple(zip(one.frame["site"], one.frame["exam_id"], strict=True)),
-        "rounds, steps and folds": lambda one: budget(one.run.settings),
     }
     for what, fact in facts.items():
         odd = [one.run.name for one in done if fact(one) != fact(done[0])]
         if odd:
             raise DataError(
-                f"Expected the same {what} in all runs, {', '.join(odd)} differ from {done[0].run.name}: rows of one "
-                f"table are compared on the same patients after as many steps"
+                f"Expected the same {what} in all runs of a seed, {', '.join(odd)} differ from {done[0].run.name}: "
+                "rows of one table are compared on the same patients"
             )
 
 
@@ -172,7 +184,7 @@ def _places(frame: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[StudyRow]:
-    """The rows of one condition; p is corrected over them."""
+    """The rows of one condition; p is corrected over the primary ones."""
     by_row = {
         row: [one for one in done if (one.run.row, one.run.column) == (row, column)]
         for row in study.file.rows
@@ -183,7 +195,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[StudyRow
         for row, runs in by_row.items()
         if runs
     }
-    for row, cells in _corrected(found).items():
+    for row, cells in _corrected(study, found).items():
         runs = by_row[row]
         title = study.file.rows[row].title or row
         yield StudyRow(
@@ -214,39 +226,30 @@ Cells = dict[str, dict[str, Cell]]
 
 def _cells(runs: Sequence[_Done], reference: Sequence[_Done], place: str) -> Cells:
     """Score -> metric -> figure of one row at one place; p is not corrected yet."""
-    first = _places(runs[0].frame)[place]
-    if not len(first):
-        return {}
-    patients = Patients.of(first)
     at_place = partial(_at_place, place=place)
-    own = _stacks(runs, at_place, patients)
-    seeds = [one.run.seed for one in runs]
-    shared = [one for one in reference if one.run.seed in seeds]
-    compared = bool(shared) and reference[0].run.row != runs[0].run.row
-    other = _stacks(shared, at_place, patients) if compared else {}
-    weights = scorer_of(runs[0].frame, runs[0].run.settings).weights(patients)
+    compared = bool(reference) and reference[0].run.row != runs[0].run.row
+    own, other = _tallies(runs, at_place), _tallies(reference, at_place) if compared else {}
     cells: Cells = {}
-    for score, stack in own.items():
+    for score, by_seed in own.items():
         cells[score] = {}
         for name in SHOWN:
-            metric = METRICS[name]
+            mine = _drawn(METRICS[name], by_seed)
+            theirs = _drawn(METRICS[name], other.get(score, {}))
+            values = np.array([drawn[0] for drawn in mine.values()])
             cells[score][name] = Cell(
-                value=paired.estimate(metric, stack, weights),
-                seeds_sd=_sd(metric, stack),
-                difference=_difference(metric, stack, seeds, other.get(score), shared, weights),
-                p_holm=math.nan,
+                value=_summary(mine),
+                seeds_sd=float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+                difference=_difference(mine, theirs),
             )
     return cells
 
 
 def _by_device(runs: Sequence[_Done]) -> dict[str, Estimate]:
     found = {}
-    for device, part in runs[0].frame.groupby("device"):
-        patients = Patients.of(part)
-        weights = scorer_of(runs[0].frame, runs[0].run.settings).weights(patients)
-        stacks = _stacks(runs, partial(_of_device, device=device), patients)
-        main = COMBINED if COMBINED in stacks else next(iter(stacks))
-        found[str(device)] = paired.estimate(METRICS["accuracy"], stacks[main], weights)
+    for device in sorted({str(device) for one in runs for device in one.frame["device"].unique()}):
+        tallies = _tallies(runs, partial(_of_device, device=device))
+        main = COMBINED if COMBINED in tallies else next(iter(tallies))
+        found[device] = _summary(_drawn(METRICS["accuracy"], tallies[main]))
     return found
 
 
@@ -254,59 +257,75 @@ def _at_place(frame: pd.DataFrame, *, place: str) -> pd.DataFrame:
     return _places(frame)[place]
 
 
-def _of_device(frame: pd.DataFrame, *, device: object) -> pd.DataFrame:
-    return frame[frame["device"] == device]
+def _of_device(frame: pd.DataFrame, *, device: str) -> pd.DataFrame:
+    return frame[frame["device"].astype(str) == device]
 
 
-def _stacks(
-    runs: Sequence[_Done], part: Callable[[pd.DataFrame], pd.DataFrame], patients: Patients
-) -> dict[str, Stack]:
-    """Score -> confusion matrices by seed and patient, of a part of the exams."""
-    tallies = []
+def _tallies(
+    runs: Sequence[_Done], part: Callable[[pd.DataFrame], pd.DataFrame]
+) -> dict[str, dict[int, tuple[_Done, Int64[np.ndarray, "patients grades grades"]]]]:
+    """Score -> seed -> confusion matrices by patient, of a part of the exams; seeds without any are left out."""
+    found: dict[str, dict[int, tuple[_Done, Int64[np.ndarray, "patients grades grades"]]]] = {}
     for one in runs:
-        scorer = scorer_of(one.frame, one.run.settings)
-        tallies.append(scorer.tally(part(one.frame), patients))
-    return {score: np.stack([tally[score] for tally in tallies]) for score in tallies[0]}
+        frame = part(one.frame)
+        if len(frame):
+            tally = scorer_of(one.frame, one.run.settings).tally(frame, Patients.of(frame))
+            for score, matrices in tally.items():
+                found.setdefault(score, {})[one.run.seed] = (one, matrices)
+    return found
 
 
-def _sd(metric: Metric, stack: Stack) -> float:
-    if len(stack) < 2:
-        return math.nan
-    return float(np.std(np.asarray(metric(stack.sum(axis=1))), ddof=1))
+def _drawn(metric: Metric, by_seed: BySeed) -> Drawn:
+    found = {}
+    for seed, (one, matrices) in by_seed.items():
+        weights = bootstrap.resamples(len(matrices), replicates=REPLICATES, generator=one.draws())
+        replicates = bootstrap.replicate_confusions(matrices, weights)
+        every = np.concatenate([matrices.sum(axis=0)[None], replicates])
+        found[seed] = np.asarray(metric(every), dtype=np.float64)
+    return found
 
 
-def _difference(
-    metric: Metric,
-    stack: Stack,
-    seeds: Sequence[int],
-    other: Stack | None,
-    shared: Sequence[_Done],
-    weights: Int64[np.ndarray, "replicates patients"],
-) -> Comparison | None:
+def _summary(drawn: Drawn) -> Estimate:
+    """The mean over the seeds, and its interval: in every replicate seeds are drawn, and their patients."""
+    values = np.stack(list(drawn.values()))
+    seeds = np.random.default_rng(0).integers(0, len(values), size=(REPLICATES, len(values)))
+    replicates = values[seeds, np.arange(1, REPLICATES + 1)[:, None]].mean(axis=1)
+    return bootstrap.summary(float(values[:, 0].mean()), replicates)
+
+
+def _difference(mine: Drawn, theirs: Drawn) -> Difference | None:
     """On the seeds that both have."""
-    if other is None:
+    both = {seed: drawn - theirs[seed] for seed, drawn in mine.items() if seed in theirs}
+    if not both:
         return None
-    mine = stack[[seeds.index(one.run.seed) for one in shared]]
-    return paired.compare(metric, mine, other, weights=weights, generator=np.random.default_rng(0))
+    values = np.array([drawn[0] for drawn in both.values()])
+    return Difference(value=_summary(both), seeds=tuple(values.tolist()), over=over_seeds(values))
 
 
-def _corrected(found: Mapping[str, Mapping[str, Cells]]) -> dict[str, dict[str, Cells]]:
-    """Holm's correction over the rows, for each place, score and metric."""
-    result = {
-        row: {p: {s: dict(m) for s, m in c.items()} for p, c in cells.items()} for row, cells in found.items()
+def _corrected(study: Study, found: Mapping[str, Mapping[str, Cells]]) -> dict[str, Mapping[str, Cells]]:
+    """With Holm's correction over the primary rows, at the sites that trained, and the seeds that they need."""
+    primary = study.file.primary
+    if primary is None:
+        return dict(found)
+    tested = {
+        row: difference
+        for row in primary.rows
+        if (cell := found.get(row, {}).get("seen", {}).get(primary.score, {}).get(primary.metric)) is not None
+        and (difference := cell.difference) is not None
     }
-    places = {
-        (p, s, m) for cells in found.values() for p, c in cells.items() for s, ms in c.items() for m in ms
-    }
-    for place, score, metric in sorted(places):
-        tested = [
-            (row, cell)
-            for row, cells in found.items()
-            if (cell := cells[place].get(score, {}).get(metric)) is not None and cell.difference is not None
-        ]
-        corrected = paired.holm([cell.difference.p for _, cell in tested if cell.difference is not None])
-        for (row, cell), p in zip(tested, corrected, strict=True):
-            result[row][place][score][metric] = Cell(
-                value=cell.value, seeds_sd=cell.seeds_sd, difference=cell.difference, p_holm=float(p)
-            )
-    return result
+    # A row without a run yet counts: the correction is what was named beforehand.
+    absent = [1.0] * (len(primary.rows) - len(tested))
+    holm = paired.holm([*(difference.over.p_t for difference in tested.values()), *absent])
+    result = {row: {place: {**cells} for place, cells in places.items()} for row, places in found.items()}
+    for (row, difference), p in zip(tested.items(), holm, strict=False):
+        needed = seeds_needed(
+            difference.over.sd,
+            smallest=primary.smallest,
+            alpha=primary.alpha / len(primary.rows),
+            power=primary.power,
+        )
+        cell = result[row]["seen"][primary.score][primary.metric]
+        judged = replace(cell, difference=replace(difference, p_holm=float(p), seeds_needed=needed))
+        metrics = {**result[row]["seen"][primary.score], primary.metric: judged}
+        result[row]["seen"][primary.score] = metrics
+    return dict(result)

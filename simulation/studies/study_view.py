@@ -11,12 +11,12 @@ from pathlib import Path
 from common.evaluation.bootstrap import Estimate
 from common.machine import atomic
 from common.networks.spec import COMBINED
+from common.text import csv_text
 from common.text.terminal import Table as RichTable
 from common.version import VERSION
 from server.report import figures
 from server.report.tables import Interval
 from simulation.studies.study import Study
-from simulation.studies.study_cost import RowCost
 from simulation.studies.study_table import SHOWN, Cell, StudyRow, Table
 
 PLACES = {
@@ -25,8 +25,8 @@ PLACES = {
 }
 NAMES = {"accuracy": "accuracy %", "kappa_linear": "linear kappa"}
 SCALES = {"accuracy": (100.0, 1), "kappa_linear": (1.0, 3)}
-HEADER = ("row", "score", "metric", "mean (95 % over patients)", "sd over seeds", "difference", "p (Holm)")
 NOTHING = "-"
+_P = ("p (Holm)", "p, not corrected")
 
 
 def tables(study: Study, table: Table) -> Iterator[RichTable]:
@@ -38,37 +38,19 @@ def tables(study: Study, table: Table) -> Iterator[RichTable]:
         scores = _scores(rows, place)
         main = _main(scores)
         shown.add_column("accuracy %")
-        shown.add_column("models, networks", justify="right")
+        shown.add_column("models, networks, steps", justify="right")
         for score in scores:
             shown.add_column(score, justify="right")
-        for title in ("sd, seeds", f"{main} minus {_reference_title(study)}", "p (Holm)"):
+        for title in ("sd, seeds", f"{main} minus {_reference_title(study)}", "its sd", *_P):
             shown.add_column(title, justify="right")
         for row in rows:
             cells = {score: metrics["accuracy"] for score, metrics in row.cells[place].items()}
             values = [_value(cells.get(score), "accuracy", interval=score == main) for score in scores]
-            made_of = f"{row.models}, {row.networks}"
+            made_of = _made_of(row)
             shown.add_row(
                 row.title, made_of, *values, *(_chance(cells[main], "accuracy") if main in cells else ())
             )
         yield shown
-
-
-def plan_table(study: Study, rows: Sequence[RowCost]) -> RichTable:
-    """What each row costs."""
-    shown = RichTable(title=f"What {study.file.name} will cost: {len(study.runs)} runs")
-    for title in ("row", "runs", "networks per run", "trained anew", "hours", "disk"):
-        shown.add_column(title, justify="left" if title == "row" else "right", no_wrap=title != "row")
-    for row in rows:
-        label = (study.file.rows[row.row].title or row.row) + (f", {row.column}" if row.column else "")
-        hours = NOTHING if row.hours is None else f"{row.hours:.2f}"
-        counts = (str(row.runs), str(row.networks), str(row.trained))
-        shown.add_row(label, *counts, hours, f"{row.disk_bytes / 1e6:.1f} MB")
-    known = [row.hours for row in rows if row.hours is not None]
-    shown.add_section()
-    trained = str(sum(row.trained for row in rows))
-    disk = f"{sum(row.disk_bytes for row in rows) / 1e6:.1f} MB"
-    shown.add_row("all", str(len(study.runs)), "", trained, f"{sum(known):.2f}" if known else NOTHING, disk)
-    return shown
 
 
 def as_json(study: Study, table: Table) -> dict[str, object]:
@@ -89,10 +71,7 @@ def as_json(study: Study, table: Table) -> dict[str, object]:
                 "networks": row.networks,
                 "trained": row.trained,
                 "steps": row.steps,
-                "devices": {
-                    device: {"value": _finite(e.value), "ci95": [_finite(e.low), _finite(e.high)]}
-                    for device, e in row.devices.items()
-                },
+                "devices": {device: _estimate_json(e) for device, e in row.devices.items()},
                 "places": {
                     place: {s: {m: _cell_json(c) for m, c in ms.items()} for s, ms in cells.items()}
                     for place, cells in row.cells.items()
@@ -123,12 +102,12 @@ def write(study: Study, table: Table, *, command: str) -> list[Path]:
 
 
 def _parts(study: Study, table: Table) -> list[tuple[str, str]]:
-    columns = [c for c in (tuple(study.file.columns) or ("",)) if any(row.column == c for row in table.rows)]
+    columns = [c for c in study.file.conditions() if any(row.column == c for row in table.rows)]
     return [(column, place) for column in columns for place in PLACES if place in table.exams]
 
 
 def _column_title(study: Study, column: str) -> str:
-    return study.file.columns[column].title or column if column else ""
+    return study.file.conditions()[column].title or column if column else ""
 
 
 def _reference_title(study: Study) -> str:
@@ -153,33 +132,104 @@ def _value(cell: Cell | None, metric: str, *, interval: bool = True) -> str:
     return f"{value} ({low} to {high})" if interval else value
 
 
-def _chance(cell: Cell, metric: str) -> tuple[str, str, str]:
+def _chance(cell: Cell, metric: str) -> tuple[str, str, str, str, str]:
+    """Spread over the seeds, difference and its spread, p of a primary comparison, p of any other."""
     scale, digits = SCALES[metric]
-    sd = NOTHING if math.isnan(cell.seeds_sd) else f"{scale * cell.seeds_sd:.{digits}f}"
+    sd = _scaled(cell.seeds_sd, metric)
     if cell.difference is None:
-        return sd, "", ""
-    value, low, high = (
-        f"{scale * n:+.{digits}f}" for n in (cell.difference.value, cell.difference.low, cell.difference.high)
+        return sd, "", "", "", ""
+    estimate, over = cell.difference.value, cell.difference.over
+    value, low, high = (f"{scale * n:+.{digits}f}" for n in (estimate.value, estimate.low, estimate.high))
+    primary = math.isfinite(cell.difference.p_holm)
+    p = (_p(cell.difference.p_holm), "") if primary else ("", _p(over.p_t))
+    return sd, f"{value} ({low} to {high})", _scaled(over.sd, metric), *p
+
+
+def _scaled(value: float, metric: str) -> str:
+    scale, digits = SCALES[metric]
+    return f"{scale * value:.{digits}f}" if math.isfinite(value) else NOTHING
+
+
+def _p(p: float) -> str:
+    if not math.isfinite(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _made_of(row: StudyRow) -> str:
+    return f"{row.models}, {row.networks}, {row.steps:,}"
+
+
+def power(study: Study, table: Table) -> Iterator[str]:
+    """What was named beforehand, and how many seeds each primary comparison needs, by its spread so far."""
+    primary = study.file.primary
+    if primary is None:
+        yield (
+            "No comparison was named beforehand ([primary] in the study's file): all p are descriptions and not "
+            "corrected"
+        )
+        return
+    main = _reference_title(study)
+    yield (
+        f"Named beforehand: {NAMES[primary.metric].removesuffix(' %')} of the {primary.score} score against {main}, "
+        f"rows {', '.join(primary.rows)}, {PLACES['seen']}, by a paired t test over the seeds at {primary.alpha:g} "
+        f"with Holm's correction over these {len(primary.rows)}; every other p is not corrected and a description"
     )
-    p = "< 0.001" if cell.p_holm < 0.001 else f"{cell.p_holm:.3f}"
-    return sd, f"{value} ({low} to {high})", p
+    for row in table.rows:
+        cell = row.cells["seen"].get(primary.score, {}).get(primary.metric)
+        if row.row not in primary.rows or cell is None or cell.difference is None:
+            continue
+        difference = cell.difference
+        where = f"{row.title}{f' ({_column_title(study, row.column)})' if row.column else ''}"
+        more = "needs no known number of seeds yet"
+        if difference.seeds_needed is not None:
+            more = f"needs {difference.seeds_needed} seeds"
+        yield (
+            f"{where}: sd of the difference {_scaled(difference.over.sd, primary.metric)} over "
+            f"{len(difference.seeds)} seeds; to find {_scaled(primary.smallest, primary.metric)} with power "
+            f"{primary.power:g} at Holm's first step {more}; p of signs {_p(difference.over.p_signs)}"
+        )
+
+
+def unequal(study: Study, table: Table) -> Iterator[str]:
+    """Rows that have other networks or steps than the reference: their difference is not of the method alone."""
+    for column in dict.fromkeys(row.column for row in table.rows):
+        rows = [row for row in table.rows if row.column == column]
+        reference = next((row for row in rows if row.row == study.file.reference), None)
+        if reference is None:
+            continue
+        own = (reference.networks, reference.steps)
+        odd = [
+            f"{row.title} ({row.networks}, {row.steps:,})" for row in rows if (row.networks, row.steps) != own
+        ]
+        if odd:
+            yield (
+                f"Other networks or steps than {reference.title} ({own[0]}, {own[1]:,}): {', '.join(odd)}; such a "
+                "difference is not of the method alone"
+            )
 
 
 def _cell_json(cell: Cell) -> dict[str, object]:
     difference = cell.difference
     return {
-        "value": _finite(cell.value.value),
-        "ci95": [_finite(cell.value.low), _finite(cell.value.high)],
+        **_estimate_json(cell.value),
         "seeds_sd": _finite(cell.seeds_sd),
         "difference": None
         if difference is None
         else {
-            "value": _finite(difference.value),
-            "ci95": [_finite(difference.low), _finite(difference.high)],
-            "p": _finite(difference.p),
-            "p_holm": _finite(cell.p_holm),
+            **_estimate_json(difference.value),
+            "seeds": list(map(_finite, difference.seeds)),
+            "sd": _finite(difference.over.sd),
+            "p_t": _finite(difference.over.p_t),
+            "p_signs": _finite(difference.over.p_signs),
+            "p_holm": _finite(difference.p_holm),
+            "seeds_needed": difference.seeds_needed,
         },
     }
+
+
+def _estimate_json(estimate: Estimate) -> dict[str, object]:
+    return {"value": _finite(estimate.value), "ci95": [_finite(estimate.low), _finite(estimate.high)]}
 
 
 def _finite(value: float) -> float | None:
@@ -189,15 +239,18 @@ def _finite(value: float) -> float | None:
 def _csv(study: Study, table: Table) -> str:
     header = (
         "row", "column", "place", "score", "metric", "value", "ci95_low", "ci95_high", "seeds_sd",
-        "difference", "difference_low", "difference_high", "p", "p_holm", "seeds", "models", "networks", "steps",
+        "difference", "difference_low", "difference_high", "difference_sd", "p_t", "p_signs", "p_holm",
+        "seeds_needed", "difference_by_seed", "seeds", "models", "networks", "steps",
     )  # fmt: skip
     lines = []
     for row, place, score, metric, cell in _cells(table):
-        d = cell.difference
-        tested = (None,) * 4 if d is None else tuple(map(_finite, (d.value, d.low, d.high, d.p)))
-        value = cell.value
+        value, d = cell.value, cell.difference
         numbers = (value.value, value.low, value.high, cell.seeds_sd)
-        made_of = (_finite(cell.p_holm), " ".join(map(str, row.seeds)), row.models, row.networks, row.steps)
+        tested: tuple[csv_text.Cell, ...] = (None,) * 9
+        if d is not None:
+            over = (d.value.value, d.value.low, d.value.high, d.over.sd, d.over.p_t, d.over.p_signs, d.p_holm)
+            tested = (*map(_finite, over), d.seeds_needed, " ".join(f"{one:.6f}" for one in d.seeds))
+        made_of = (" ".join(map(str, row.seeds)), row.models, row.networks, row.steps)
         lines.append((row.row, row.column, place, score, metric, *map(_finite, numbers), *tested, *made_of))
     return figures.table(header, lines)
 
@@ -219,14 +272,18 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     yield ""
     for place, exams in table.exams.items():
         yield f"* {PLACES[place]}: {exams} exams of {table.patients[place]} patients"
+    cohort = study.runs[0].settings.cohort
+    drawn = cohort is not None and cohort.phantom is not None
     yield (
-        "* mean over the seeds, with a 95 % interval by bootstrap over patients; beside it the standard deviation "
-        "over the seeds"
+        f"* every seed is {'a cohort, a split and' if drawn else 'of the same patients,'} a start of its own; mean "
+        "over the seeds, with a 95 % interval by bootstrap over seeds and their patients; beside it the standard "
+        "deviation over the seeds"
     )
     yield (
-        f"* difference from {_reference_title(study)} on the same patients and seeds, with its paired bootstrap "
-        "interval; p by swapping the two systems' answers within patients, Holm's correction over the rows"
+        f"* difference from {_reference_title(study)} within each seed, on the same patients: its mean with the same "
+        "interval, its standard deviation over the seeds, p of a paired t test over the seeds"
     )
+    yield from (f"* {line}" for line in (*power(study, table), *unequal(study, table)))
     if table.missing:
         yield f"* missing runs: {', '.join(run.name for run in table.missing)}"
     for column, place in _parts(study, table):
@@ -235,7 +292,7 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
         for metric in SHOWN:
             yield from ("", f"## {name}{PLACES[place]}, {NAMES[metric]}", "")
             yield from _markdown_table(study, rows, place, metric)
-    if study.file.columns:
+    if any(study.file.conditions()):
         yield from _matrices(study, table)
     yield from ("", "## What the rows are", "")
     for row in table.rows:
@@ -293,20 +350,21 @@ def _markdown_table(study: Study, rows: Sequence[StudyRow], place: str, metric: 
     main = _main(scores)
     header = [
         "",
-        "models, networks",
+        "models, networks, steps",
         *scores,
         f"sd over seeds ({main})",
         f"{main} - {_reference_title(study)}",
-        "p (Holm)",
+        "its sd",
+        *_P,
     ]
     yield f"| {' | '.join(header)} |"
     yield f"|{'---|' * len(header)}"
     for row in rows:
         cells = row.cells[place]
         cell = cells.get(main, {}).get(metric)
-        last = ("", "", "") if cell is None else _chance(cell, metric)
+        last = ("",) * 5 if cell is None else _chance(cell, metric)
         values = [_value(cells.get(score, {}).get(metric), metric) for score in scores]
-        yield f"| {' | '.join([row.title, f'{row.models}, {row.networks}', *values, *last])} |"
+        yield f"| {' | '.join([row.title, _made_of(row), *values, *last])} |"
 
 
 def _figure(study: Study, table: Table, column: str, place: str) -> figures.Figure:

@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score
 
 from common.errors import DataError
-from common.evaluation.agreement import accuracy, balanced_accuracy, confusion, kappa
+from common.evaluation.agreement import accuracy, balanced_accuracy, confusion, kappa, spearman
 
 # Andersen et al. 2019, test set. The kappas that the paper prints do not follow from this matrix.
 ANDERSEN = np.array([[39, 4, 1, 0], [5, 28, 11, 0], [0, 11, 29, 4], [0, 0, 8, 36]])
@@ -42,10 +43,20 @@ def test_against_scikit_learn(pairs: list[tuple[int, int]]) -> None:
             assert kappa(matrix, weights=weights) == pytest.approx(expected, nan_ok=True)
 
 
+@given(GRADES)
+def test_spearman_is_that_of_scipy(pairs: list[tuple[int, int]]) -> None:
+    truth, predicted = np.array(pairs).T
+    got = spearman(confusion(truth, predicted, 4))
+    if len(set(truth)) == 1 or len(set(predicted)) == 1:
+        assert np.isnan(got)
+    else:
+        assert got == pytest.approx(spearmanr(truth, predicted).statistic)
+
+
 @given(st.integers(0, 2**32 - 1))
 def test_a_stack_gives_what_each_matrix_gives(seed: int) -> None:
     stack = np.random.default_rng(seed).integers(0, 3, size=(2, 5, 3, 3))
-    for metric in (accuracy, balanced_accuracy, kappa, lambda c: kappa(c, weights="linear")):
+    for metric in (accuracy, balanced_accuracy, kappa, spearman, lambda c: kappa(c, weights="linear")):
         each = [[metric(matrix) for matrix in row] for row in stack]
         np.testing.assert_allclose(np.asarray(metric(stack)), np.array(each))
 

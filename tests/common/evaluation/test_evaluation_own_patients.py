@@ -174,8 +174,9 @@ def test_exams_that_only_one_system_answered_are_refused(north: list[ExamRow]) -
 
 def test_what_a_site_loses_beyond_chance_is_corrected_over_the_sites() -> None:
     """Five sites each lose a little; only together with the others' p is one of them called clear."""
-    one = [(p, 0, 0, int(p < 6)) for p in range(12)]  # worse on six patients of twelve: p = 1/32
-    several = {name: site(one, draws(0, 12)) for name in "abcde"}
+    # Worse on eight patients of 16, with one against nine: eight or nine of them on one side, p = 2 (1 + 9) / 2^9.
+    one = [(p, 0, 0, int(p < 8)) for p in range(16)]
+    several = {name: site(one, draws(0, 16)) for name in "abcde"}
     (p,) = {
         swap_test(
             accuracy,
@@ -186,7 +187,7 @@ def test_what_a_site_loses_beyond_chance_is_corrected_over_the_sites() -> None:
         )
         for found in several.values()
     }
-    assert p == pytest.approx(1 / 32)
+    assert p == pytest.approx(20 / 2**9)
     assert counts(compared({"a": several["a"]})) == (1, 1)
     assert (holm([p] * 5) > 0.05).all()
     assert counts(compared(several)) == (5, 0)

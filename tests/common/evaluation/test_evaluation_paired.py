@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import ArrayLike
+from scipy.stats import wilcoxon
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired
-from common.evaluation.agreement import Values, accuracy, kappa
+from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
 from common.evaluation.paired import Metric
 from common.evaluation.roc import youden
 
@@ -67,17 +68,44 @@ def p_value(
     return paired.swap_test(metric, first, second, generator=generator, permutations=permutations)
 
 
+def standard_error(metric: Metric, a: np.ndarray, b: np.ndarray) -> float:
+    """By the delta method, patient by patient: how the difference moves as a patient counts a little more."""
+    step = 1e-5
+    pooled = a.sum(axis=0), b.sum(axis=0)
+    moves = [
+        (float(metric(pooled[0] + step * x)) - float(metric(pooled[0] - step * x)))
+        - (float(metric(pooled[1] + step * y)) - float(metric(pooled[1] - step * y)))
+        for x, y in zip(a, b, strict=True)
+    ]
+    return float(np.sqrt(np.square(np.array(moves) / (2 * step)).sum()))
+
+
+def by_hand(metric: Metric, first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
+    """p of the difference, and of the difference over its standard error, over all swaps one by one."""
+    values = []
+    for swap in product([False, True], repeat=len(first)):
+        s = np.array(swap)[:, None, None]
+        a, b = np.where(s, second, first), np.where(s, first, second)
+        difference = abs(float(metric(a.sum(axis=0)) - metric(b.sum(axis=0))))
+        values.append((difference, difference / standard_error(metric, a, b)))
+    plain, studentised = np.array(values).T
+    return float(np.mean(plain >= plain[0] - 1e-9)), float(np.mean(studentised >= studentised[0] - 1e-6))
+
+
 @pytest.mark.parametrize("metric", [accuracy, linear])
 def test_few_patients_are_enumerated(metric: Metric) -> None:
     first, second = matrices(3, patients=6, right=(0.8, 0.6))
-    value = float(metric(first.sum(axis=0)) - metric(second.sum(axis=0)))
-    drawn = []
-    for swap in product([False, True], repeat=6):
-        s = np.array(swap)[:, None, None]
-        a, b = np.where(s, second, first), np.where(s, first, second)
-        drawn.append(float(metric(a.sum(axis=0)) - metric(b.sum(axis=0))))
-    expected = np.mean(np.abs(drawn) >= abs(value) - 1e-12)
-    assert 0 < expected < 1
+    # An exam of grade 0 to 3 that the first, which is the better, gets wrong by one, and the second right.
+    exams = []
+    for grade, answer in ((0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2)):
+        wrong, right = np.zeros((2, 1, 4, 4), dtype=np.int64)
+        wrong[0, grade, answer] = right[0, grade, grade] = 1
+        more = np.concatenate([first, wrong]), np.concatenate([second, right])
+        exams.append((float(metric(more[0].sum(axis=0)) - metric(more[1].sum(axis=0))), more))
+    left, more = min(exams, key=lambda each: each[0])
+    assert 0 < left < float(metric(first.sum(axis=0)) - metric(second.sum(axis=0)))
+    expected = max(by_hand(metric, first, second)[0], *by_hand(metric, *more))
+    assert by_hand(metric, first, second)[0] < expected < 1
     assert p_value(metric, first, second) == expected
     # So many patients that the permutations are drawn: near the same, and never below 1 / (permutations + 1).
     assert p_value(metric, first, second, permutations=50) == pytest.approx(expected, abs=0.2)
@@ -112,30 +140,40 @@ def test_under_the_null_hypothesis_p_is_uniform_where_a_test_of_exams_finds_what
         table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
         naive.append(mcnemar(table, exact=True).pvalue)
     # 300 studies: a share of 5 % is known to 1.3 % (one standard error).
-    assert 0.02 < np.mean(np.array(swap) <= 0.05) < 0.08
+    assert 0.01 < np.mean(np.array(swap) <= 0.05) < 0.08
     assert abs(np.mean(np.array(swap) <= 0.5) - 0.5) < 0.1
     assert np.mean(np.array(naive) <= 0.05) > 0.2
 
 
-def test_systems_that_trade_sensitivity_for_specificity_are_not_told_apart_by_youden() -> None:
-    found = []
+def test_systems_that_fail_differently_are_not_told_apart_where_the_metric_is_equal() -> None:
+    """Twenty patients, one exam in ten positive: one system misses some, the other calls healthy ones ill."""
+    found, alone = [], []
     for seed in range(200):
         generator = np.random.default_rng(seed)
-        patient = np.repeat(np.arange(30), 8)
-        share = 1 / (1 + np.exp(-1.5 * generator.standard_normal(30)))
-        truth = (generator.random(240) < share[patient]).astype(int)
-        first, second = (
+        patient = np.repeat(np.arange(20), 4)
+        truth = (generator.random(80) < generator.beta(0.2, 1.8, 20)[patient]).astype(int)
+        if not 0 < truth.sum() < 80:
+            continue
+        pair = [
             bootstrap.patient_confusions(
                 truth,
-                np.where(generator.random(240) < np.where(truth == 1, *rates), truth, 1 - truth),
+                np.where((generator.random(80) < 0.3) & (truth == failing), 1 - truth, truth),
                 patient,
                 grades=2,
-                patients=30,
+                patients=20,
             )
-            for rates in ((0.9, 0.6), (0.6, 0.9))
+            for failing in (0, 1)
+        ]
+        found.append(p_value(lambda c: youden(c, cut=0), *pair, permutations=199) <= 0.05)
+        swaps = generator.integers(0, 2, size=(199, 20))
+        swaps[0] = 0
+        moved = bootstrap.replicate_confusions(pair[0] - pair[1], swaps)
+        drawn = np.abs(
+            youden(pair[0].sum(axis=0) - moved, cut=0) - youden(pair[1].sum(axis=0) + moved, cut=0)
         )
-        found.append(p_value(lambda c: youden(c, cut=0), first, second, permutations=199) <= 0.05)
+        alone.append(np.mean(drawn >= drawn[0] - 1e-12) <= 0.05)
     assert np.mean(found) <= 0.05
+    assert np.mean(alone) > 0.1, "the difference alone finds what is not there"
 
 
 @pytest.mark.parametrize("metric", [accuracy, linear])
@@ -158,11 +196,35 @@ def test_symmetries(seed: int) -> None:
 
 
 @given(st.integers(0, 1000))
-def test_patients_on_whom_both_agree_do_not_count(seed: int) -> None:
+def test_patients_on_whom_both_agree_are_no_evidence(seed: int) -> None:
     first, second = matrices(seed, patients=5, exams=4)
-    same = matrices(seed + 1, patients=40)[0]
+    same = matrices(seed + 1, patients=40, exams=4)[0]
     with_them = [np.concatenate([system, same]) for system in (first, second)]
-    assert p_value(accuracy, *with_them) == p_value(accuracy, first, second)
+    assert p_value(accuracy, *with_them) == pytest.approx(p_value(accuracy, first, second), abs=2 / 2**5)
+
+
+def test_an_exam_that_takes_the_difference_away_leaves_p_at_one() -> None:
+    """Two positive exams: one more that the better system misses, and they are equal."""
+    truth, patient = np.array([1, 1, 0, 0]), np.arange(4)
+    first, second = (
+        bootstrap.patient_confusions(truth, answers, patient, grades=2, patients=4)
+        for answers in ([1, 1, 0, 0], [1, 0, 0, 0])
+    )
+    assert p_value(accuracy, first, second) == 1
+
+
+def test_a_grade_that_does_not_occur_moves_no_standard_error() -> None:
+    """The mean over the grades that occur jumps as a further one does: no exam of it, no derivative."""
+
+    def three_grades(confusion: ArrayLike) -> np.ndarray:
+        rows = np.asarray(confusion, dtype=np.float64)[..., :3, :]
+        return np.asarray((np.diagonal(rows, axis1=-2, axis2=-1) / rows.sum(axis=-1)).mean(axis=-1))
+
+    first, second = matrices(12, patients=9, right=(0.9, 0.5))
+    kept = [np.concatenate([system[:, :3], 0 * system[:, 3:]], axis=1) for system in (first, second)]
+    p = p_value(balanced_accuracy, *kept)
+    assert p == p_value(three_grades, *kept)
+    assert 2 / 2**9 < p < 0.2
 
 
 def test_readers_are_swapped_together() -> None:
@@ -225,6 +287,34 @@ def test_a_permutation_without_a_metric_counts_as_extreme() -> None:
         values.append(float(precision(a.sum(axis=0)) - precision(b.sum(axis=0))))
     assert np.isnan(values).sum() == 2
     assert p_value(precision, first, second) == np.mean(np.isnan(values) | (np.abs(values) >= 0.5))
+
+
+def test_the_signed_rank_test_counts_patients_alike() -> None:
+    """Ten patients, the first of whom has as many exams as all others."""
+    exams = np.array([18, *[2] * 9])
+    patient = np.repeat(np.arange(10), exams)
+    truth = np.zeros(len(patient), dtype=np.int64)
+    worse_in_one = np.where(patient == 0, 1, 0)
+    worse_in_others = np.where(patient > 0, 1, 0)
+    one, others, right = (
+        bootstrap.patient_confusions(truth, answers, patient, grades=4, patients=10)
+        for answers in (worse_in_one, worse_in_others, truth)
+    )
+    assert paired.signed_rank(right, one) == 1
+    assert paired.signed_rank(right, others) == 2 / 2**9
+    assert paired.signed_rank(one, others) == paired.signed_rank(others, one) < 0.05
+    assert paired.signed_rank(right, right) == 1
+    # Averaged over readers: what one gains another loses.
+    assert paired.signed_rank(np.stack([right, others]), np.stack([others, right])) == 1
+    assert np.isnan(paired.signed_rank(0 * right, 0 * right))
+
+
+@pytest.mark.parametrize("patients", [9, 25])
+def test_the_signed_rank_test_is_scipys_of_the_patients_shares(patients: int) -> None:
+    truth, patient, systems = study(2, patients=patients, right=(0.8, 0.6))
+    first, second = matrices(2, patients=patients, right=(0.8, 0.6))
+    shares = [np.bincount(patient, system == truth) / 8 for system in systems]
+    assert paired.signed_rank(first, second) == pytest.approx(wilcoxon(*shares).pvalue)
 
 
 def test_other_exams_are_refused() -> None:

@@ -84,7 +84,7 @@ def test_each_reader_and_their_mean() -> None:
     given = {WITHOUT: counts(0, 0.4), WITH: counts(1, 0.7)}
     got = table(given)
     assert list(readers.metrics(4)) == [
-        "accuracy", "kappa_linear", "youden_0|123", "youden_01|23", "youden_012|3"
+        "accuracy", "kappa_linear", "youden_0|123", "youden_01|23", "youden_012|3", "spearman", "icc"
     ]  # fmt: skip
     assert set(got) == {(name, reader) for name in readers.metrics(4) for reader in (None, 0, 1, 2)}
     truth, graded, reader, _ = readings(0, 0.4)

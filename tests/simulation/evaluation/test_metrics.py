@@ -3,9 +3,11 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import spearmanr, wilcoxon
 from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_score
 
 from common.errors import DataError
+from common.evaluation.intraclass import raters_icc
 from common.settings import MeasurementSettings, Settings, parse
 from server.report.content import Json
 from simulation.evaluation.metrics import metrics
@@ -143,6 +145,11 @@ def test_headline_is_the_held_out_exams_of_training_sites(result: Json) -> None:
         expected = cohen_kappa_score(truth, answer, weights=weights)
         assert combined[f"kappa_{weights}"]["value"] == pytest.approx(expected)
     assert combined["balanced_accuracy"]["value"] == pytest.approx(balanced_accuracy_score(truth, answer))
+    assert combined["spearman"]["value"] == pytest.approx(spearmanr(truth, answer).statistic)
+    both = np.stack([truth, answer], axis=1)
+    icc = raters_icc(both, np.arange(120), np.zeros((0, 120), dtype=np.int64)).value
+    assert combined["icc"]["value"] == pytest.approx(icc)
+    assert combined["icc"]["ci95"][0] < icc < combined["icc"]["ci95"][1]
     assert np.sum(combined["confusion"]) == 120
     low, high = combined["accuracy"]["ci95"]
     assert low < combined["accuracy"]["value"] < high
@@ -173,6 +180,27 @@ def test_auc_is_the_mean_over_the_tasks_networks(result: Json) -> None:
     assert task["auc"]["value"] == pytest.approx(np.mean(expected))
     assert task["auc"]["ci95"][0] < task["auc"]["value"] < task["auc"]["ci95"][1]
     assert set(task["decision"]) == {"sensitivity", "specificity", "youden"}
+
+
+def test_each_grade_against_the_rest_by_the_networks_probabilities() -> None:
+    table = frame()
+    generator = np.random.default_rng(0)
+    severity = table["truth_hypertrophy"] + generator.normal(0, 1, len(table))
+    for cut in range(3):
+        table[f"p:rating/fold0/hypertrophy/gt{cut}/a"] = 1 / (1 + np.exp(cut + 0.5 - severity))
+    table = table[[c for c in table if not str(c).startswith("p:") or str(c).endswith("/a")]]
+    scored: Json = metrics(table, settings=RATING)
+    found = scored["one_vs_rest"]
+    seen = table.query("trained_site")
+    above = [seen[f"p:rating/fold0/hypertrophy/gt{cut}/a"] for cut in range(3)]
+    scores = np.stack([1 - above[0], above[0] - above[1], above[1] - above[2], above[2]], axis=1)
+    truth = seen["truth_hypertrophy"]
+    for name, average in (("mean", "macro"), ("prevalence_weighted", "weighted")):
+        expected = roc_auc_score(truth, scores, multi_class="ovr", average=average)
+        assert found["hypertrophy"][name]["value"] == pytest.approx(expected)
+        assert found["hypertrophy"][name]["ci95"][0] < expected < found["hypertrophy"][name]["ci95"][1]
+    assert len(found["hypertrophy"]["grades"]) == 4
+    assert "combined" not in found, "no network says it"
 
 
 def test_invalid_pairs_and_contested(result: Json) -> None:
@@ -208,6 +236,12 @@ def test_differences_are_paired(result: Json) -> None:
     difference = result["differences"]["federated_minus_majority"]["combined"]["accuracy"]
     assert difference["value"] == pytest.approx(share_right(frame()) - share_right(frame(), "majority"))
     assert -0.1 <= difference["ci95"][0] <= difference["value"] <= difference["ci95"][1] <= 0.1
+    seen = frame().query("trained_site")
+    truth = combined(seen, "truth")
+    right = [combined(seen, source) == truth for source in ("decision", "majority")]
+    by_patient = (right[0].astype(int) - right[1]).groupby([seen["site"], seen["patient_id"]]).mean()
+    expected = wilcoxon(by_patient[by_patient != 0]).pvalue
+    assert result["differences"]["federated_minus_majority"]["combined"]["p_signed_rank"] == expected
 
 
 def test_trained_systems_are_compared_with_as_many_models_on_both_sides(result: Json) -> None:

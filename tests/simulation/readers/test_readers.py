@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import typer
+from scipy.stats import spearmanr, wilcoxon
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 from typer.testing import CliRunner
 
 from common.errors import DataError
+from common.evaluation.intraclass import raters_icc
 from simulation.cli.readers_cli import readers
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
@@ -22,7 +24,7 @@ from simulation.readers.readers import measure
 from simulation.readers.readings import PAIR, read
 from simulation.readers.simulated_readers import readings as simulated_readings
 
-METRICS = {"accuracy", "kappa_linear", "youden_0|123", "youden_01|23", "youden_012|3"}
+METRICS = {"accuracy", "kappa_linear", "youden_0|123", "youden_01|23", "youden_012|3", "spearman", "icc"}
 
 
 def patients(seed: int, *, count: int, joints: int = 8) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,14 +177,52 @@ def test_figures_are_those_of_the_table(tmp_path: Path, command: Command) -> Non
                 assert metrics["accuracy"][condition]["value"] == accuracy_score(truth, graded)
                 expected = cohen_kappa_score(truth, graded, weights="linear")
                 assert metrics["kappa_linear"][condition]["value"] == pytest.approx(expected)
+                correlation = spearmanr(truth, graded).statistic
+                assert metrics["spearman"][condition]["value"] == pytest.approx(correlation)
+            assert "p_signed_rank" not in metrics["kappa_linear"]["difference"]
             difference = metrics["accuracy"]["difference"]
             assert difference["p"] <= difference["p_holm"]
         average = block["average"]["accuracy"]
         low, high = average["difference"]["ci95"]
         assert 0 < low < average["difference"]["value"] < high
-        assert average["difference"]["p"] < 0.01
+        assert average["difference"]["p"] < 0.02
         values = [block["readers"][reader]["accuracy"]["with"]["value"] for reader in ("r1", "r2")]
         assert average["with"]["value"] == pytest.approx(np.mean(values))
+        gain = gained(frame, name)
+        assert average["difference"]["p_signed_rank"] == pytest.approx(wilcoxon(gain).pvalue)
+
+
+def gained(frame: pd.DataFrame, name: str) -> np.ndarray:
+    """By how much the share of right readings of each patient is larger with assistance."""
+    right = (frame[name] == frame[f"truth_{name}"]).groupby([frame["patient_id"], frame["condition"]]).mean()
+    return np.asarray((right.unstack()["with"] - right.unstack()["without"]).round(12))
+
+
+def test_readers_agree_among_each_other_on_the_exams_that_all_graded(
+    tmp_path: Path, command: Command
+) -> None:
+    rows = [row for row in study(count=3) if (row["exam_id"], row["reader"]) != ("e4", "r2")]
+    path = write(tmp_path / "study.csv", rows)
+    among = json.loads(command(path, "--json"))["measurements"]["hypertrophy"]["among_readers"]
+    assert among["exams"] == 47
+    frame = pd.DataFrame(rows)
+    for condition in ("without", "with"):
+        use = frame[(frame["condition"] == condition) & (frame["exam_id"] != "e4")]
+        table = use.pivot(index="exam_id", columns="reader", values="hypertrophy").to_numpy()
+        expected = raters_icc(table, np.arange(47), np.zeros((0, 47), dtype=np.int64)).value
+        assert among["icc"][condition]["value"] == pytest.approx(expected)
+        low, high = among["icc"][condition]["ci95"]
+        assert low < expected < high
+    assert among["icc"]["with"]["value"] > among["icc"]["without"]["value"], "those who are right agree"
+    shown = command(path, "--out", tmp_path / "out")
+    assert "on 47 exams that all graded" in " ".join(shown.split())
+    written = pd.read_csv(tmp_path / "out" / "reader_study.csv")
+    row = written[(written["metric"] == "icc_among_readers") & (written["measurement"] == "hypertrophy")]
+    assert row["with_value"].item() == pytest.approx(among["icc"]["with"]["value"])
+    assert row["exams"].item() == 3 * 47
+    # One reader has nobody to agree with.
+    one = json.loads(command(write(tmp_path / "one.csv", study(count=1)), "--json"))
+    assert one["measurements"]["hypertrophy"]["among_readers"] == {"exams": 0, "icc": {}}
 
 
 def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
@@ -199,8 +239,8 @@ def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
     assert "imulated" not in shown
     with (out / "reader_study.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 3 * len(METRICS) * 3
-    assert {row["reader"] for row in rows} == {"average", "r1", "r2"}
+    assert len(rows) == 3 * (len(METRICS) * 3 + 1)
+    assert {row["reader"] for row in rows} == {"average", "r1", "r2", "among each other"}
     assert all(float(row["with_low"]) <= float(row["with_value"]) <= float(row["with_high"]) for row in rows)
     assert ElementTree.parse(out / "reader_accuracy.svg").getroot().tag.endswith("svg")
     assert len((out / "reader_accuracy.csv").read_text().splitlines()) == 1 + 3 * 3

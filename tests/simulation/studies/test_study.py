@@ -8,13 +8,18 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import ttest_1samp
 
 import synofed
-from common.errors import CampaignError, ConfigurationError, DataError
+from common.errors import CampaignError, ConfigurationError
+from common.evaluation import paired
+from common.evaluation.seeds import seeds_needed
 from common.machine import network_files
+from common.training.local_settings import local_settings
+from server.campaign.campaign_cost import stages
 from simulation.engine.progress import Display
 from simulation.studies import study as studies
-from simulation.studies import study_cost, study_view
+from simulation.studies import study_cost
 from simulation.studies.study_table import table
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -27,6 +32,9 @@ seeds = [1, 2]
 set = ["evaluate.baselines=false", "rating.pretraining=jigsaw",
        "rating.jigsaw={image_px=48, tile_px=12, permutations=6, rounds=1}"]
 
+[primary]
+rows = ["gs_only", "christensen"]
+smallest = 0.05
 [rows.rating]
 title = "RATING"
 [rows.gs_only]
@@ -97,6 +105,33 @@ def test_a_cell_is_the_mean_of_its_runs_metrics(done: studies.Study) -> None:
     cell = next(row for row in table(done).rows if row.row == "gs_only").cells["seen"]["combined"]["accuracy"]
     assert cell.value.value == pytest.approx(np.mean(values))
     assert cell.seeds_sd == pytest.approx(np.std(values, ddof=1))
+
+
+@pytest.mark.slow
+def test_a_difference_is_of_its_seeds_and_corrected_over_the_primary_rows(done: studies.Study) -> None:
+    rows = {row.row: row for row in table(done).rows}
+
+    def kappas(name: str) -> np.ndarray:
+        runs = [run for run in done.runs if run.row == name]
+        metrics = [json.loads((done.run_folder(run) / "metrics.json").read_text()) for run in runs]
+        return np.array([m["combined"]["kappa_linear"]["value"] for m in metrics])
+
+    corrected = []
+    for name in ("gs_only", "christensen", "andersen"):
+        expected = kappas(name) - kappas("rating")
+        difference = rows[name].cells["seen"]["combined"]["kappa_linear"].difference
+        assert difference is not None
+        assert difference.seeds == pytest.approx(tuple(expected))
+        assert difference.over.sd == pytest.approx(expected.std(ddof=1))
+        assert difference.over.p_t == pytest.approx(ttest_1samp(expected, 0).pvalue)
+        assert difference.value.low <= difference.value.value <= difference.value.high
+        assert np.isnan(difference.p_holm) == (name == "andersen")
+        corrected.append(difference.p_holm)
+        if name != "andersen":
+            needed = seeds_needed(expected.std(ddof=1), smallest=0.05, alpha=0.025, power=0.8)
+            assert difference.seeds_needed == needed
+    plain = [ttest_1samp(kappas(name) - kappas("rating"), 0).pvalue for name in ("gs_only", "christensen")]
+    assert corrected[:2] == pytest.approx(paired.holm(plain))
 
 
 @pytest.mark.slow
@@ -172,29 +207,20 @@ def test_a_campaign_that_cannot_go_on_costs_its_own_run_only(
 @pytest.mark.slow
 def test_the_written_table_says_how_it_came_about(done: studies.Study) -> None:
     text = (done.folder / "table.md").read_text(encoding="utf-8")
-    for words in ("synofed study", "seeds 1, 2", "On the phantom", "RATING", "Holm"):
+    for words in (
+        "synofed study", "seeds 1, 2", "On the phantom", "RATING", "Holm",
+        "Named beforehand: linear kappa of the combined score against RATING, rows gs_only, christensen",
+        "Other networks or steps than RATING (12,",
+    ):  # fmt: skip
         assert words in text
     rows = pd.read_csv(done.folder / "table.csv")
+    primary = rows[rows["p_holm"].notna()]
+    assert set(primary["row"]) <= {"gs_only", "christensen"}
+    assert set(zip(primary["place"], primary["score"], primary["metric"], strict=True)) == {
+        ("seen", "combined", "kappa_linear")
+    }
     assert set(rows["row"]) == set(done.file.rows)
     assert (done.folder / "figures" / "accuracy-seen.svg").exists()
-
-
-@pytest.mark.slow
-def test_rows_with_another_budget_are_not_compared(config: Path, tmp_path: Path) -> None:
-    text = STUDY.replace(
-        '[rows.no_multitude]\nset = ["', '[rows.no_multitude]\nset = ["federation.rounds=1", "'
-    )
-    other = config.with_name("other.toml")
-    other.write_text(text.replace("seeds = [1, 2]", "seeds = [1]"), encoding="utf-8")
-    study = studies.load(other, out=tmp_path)
-    from common.text.terminal import Console
-    from simulation.engine.progress import Display
-
-    with Display(Console(quiet=True)) as display:
-        for run in study.runs[:3]:
-            studies.run_one(study, run, display=display)
-    with pytest.raises(DataError, match="rounds, steps and folds"):
-        table(study)
 
 
 @pytest.mark.slow
@@ -237,13 +263,57 @@ set = ['cohort.leave_out=["device-north"]']
     assert command(monkeypatch, "study", path, "--out", tmp_path / "other") == 3
 
 
+def test_every_seed_is_a_cohort_of_its_own() -> None:
+    study = studies.load(SHIPPED[0].with_name("rating_table_small.toml"))
+    for run in study.runs:
+        assert run.settings.cohort is not None
+        assert run.settings.cohort.phantom is not None
+        assert run.settings.seed == run.settings.cohort.phantom.seed == run.seed
+    assert len({run.seed for run in study.runs}) == 8
+
+
+@pytest.mark.parametrize("name", ["rating_table_small", "rating_table"])
+def test_the_tables_rows_without_codes_and_before_rating_have_as_many_steps(name: str) -> None:
+    study = studies.load(SHIPPED[0].with_name(f"{name}.toml"))
+
+    def steps(row: str) -> int:
+        settings = next(run.settings for run in study.runs if run.row == row)
+        local = [local_settings(spec, settings) for stage in stages(settings) for spec in stage.networks]
+        return sum(one.rounds * one.training.local_steps for one in local)
+
+    assert steps("no_ecoc") == steps("neither") == steps("rating")
+    for row in ("andersen", "christensen"):
+        assert steps(row) == pytest.approx(steps("rating"), rel=0.001)
+
+
+def test_a_sweep_runs_every_row_under_every_value(config: Path, tmp_path: Path) -> None:
+    path = config.with_name("sweep.toml")
+    path.write_text(
+        STUDY + '[columns.adam]\ntitle = "Adam"\n[sweep]\n"federation.rounds" = [1, 2]\n'
+        '"training.learning_rate" = [0.001]\n',
+        encoding="utf-8",
+    )
+    study = studies.load(path, out=tmp_path)
+    columns = ["adam-rounds_1-learning_rate_0_001", "adam-rounds_2-learning_rate_0_001"]
+    assert list(study.file.conditions()) == columns
+    assert len(study.runs) == 5 * 2 * 2
+    assert {run.settings.federation.rounds for run in study.runs if run.column == columns[1]} == {2}
+    assert (
+        study.file.conditions()[columns[0]].title
+        == "Adam, federation.rounds = 1, training.learning_rate = 0.001"
+    )
+    path.write_text(STUDY + '[sweep]\n"federation.nothing" = [1]\n', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="nothing"):
+        studies.load(path)
+
+
 def test_what_a_study_costs_counts_shared_networks_once(config: Path) -> None:
     study = studies.load(config)
     rows = {row.row: row for row in study_cost.card(study, budget_s=0.05)}
     assert rows["rating"].trained == 2 * rows["rating"].networks
     assert rows["gs_only"].trained == rows["no_multitude"].trained == 0
     assert rows["christensen"].trained == 2 * 3
-    assert study_view.plan_table(study, tuple(rows.values())).row_count == len(rows) + 1
+    assert study_cost.plan_table(study, tuple(rows.values())).row_count == len(rows) + 1
 
 
 def test_a_study_that_cannot_be_is_said(tmp_path: Path, config: Path) -> None:
@@ -254,5 +324,17 @@ def test_a_study_that_cannot_be_is_said(tmp_path: Path, config: Path) -> None:
     broken.write_text(STUDY.replace("seeds = [1, 2]", "seeds = []"), encoding="utf-8")
     with pytest.raises(ConfigurationError, match="seeds"):
         studies.load(broken)
+    for change, said in (
+        ('rows = ["gs_only", "christensen"]', "primary.rows names rating, nothing"),
+        ("smallest = 0.05", "smallest"),
+        ("seeds = [1, 2]", "seeds names one twice"),
+    ):
+        wrong = {"r": 'rows = ["rating", "nothing"]', "s": "smallest = 0"}.get(change[0], "")
+        broken = tmp_path / "broken.toml"
+        broken.write_text(
+            STUDY.replace(change, "seeds = [1, 1]" if "seeds" in change else wrong), encoding="utf-8"
+        )
+        with pytest.raises(ConfigurationError, match=said):
+            studies.load(broken)
     with pytest.raises(ConfigurationError, match="Expected a study"):
         studies.load(tmp_path / "none.toml")

@@ -1,0 +1,81 @@
+"""Each grade against all others by scores: areas under the ROC curve, and their means over the grades.
+
+The plain mean counts each grade alike, the other in proportion to how many exams have it in the reference, so that a
+rare grade counts little.
+
+===============================================  ================================
+case                                             what is nan
+===============================================  ================================
+a grade that no exam has, or all have            its AUC; left out of both means
+no exams, or one grade only                      all
+===============================================  ================================
+
+Source: Provost and Domingos 2000, CeDER working paper IS-00-04 (one against the rest, weighted by prevalence); Hand
+and Till 2001, doi 10.1023/A:1010920819831 (its plain counterpart, and what weighting by prevalence does).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Integer, Num
+
+from common.evaluation import bootstrap
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.roc import weighted_auc
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OneVsRest:
+    """Areas under the ROC curve, each with its interval over patients.
+
+    Attributes:
+        grades: of each grade against all others.
+        mean: over the grades.
+        prevalence_weighted: the mean in proportion to the grades' exams.
+    """
+
+    grades: tuple[Estimate, ...]
+    mean: Estimate
+    prevalence_weighted: Estimate
+
+
+def one_vs_rest(
+    scores: Num[np.ndarray, "exams grades"],
+    truth: Integer[np.ndarray, " exams"],
+    weights: Num[np.ndarray, "replicates exams"],
+) -> OneVsRest:
+    """The areas of scores that say how likely each grade is.
+
+    Args:
+        scores: any finite numbers, larger for likelier; they need not add up to 1.
+        truth: reference grades 0 .. grades - 1.
+        weights: how often each exam counts in each replicate of the bootstrap.
+
+    Raises:
+        DataError: for lengths that differ or a score that is not finite.
+    """
+    counts = np.concatenate([np.ones((1, len(truth))), weights])  # the exams as they are, then the replicates
+    areas = np.stack(
+        [weighted_auc(scores[:, grade], truth == grade, counts) for grade in range(scores.shape[1])]
+    )
+    exams = np.stack([counts[:, truth == grade].sum(axis=1) for grade in range(scores.shape[1])])
+    return OneVsRest(
+        grades=tuple(map(_estimate, areas)),
+        mean=_estimate(_mean(areas, np.ones_like(areas))),
+        prevalence_weighted=_estimate(_mean(areas, exams)),
+    )
+
+
+def _mean(
+    areas: Float64[np.ndarray, "grades counts"], shares: Float64[np.ndarray, "grades counts"]
+) -> Float64[np.ndarray, " counts"]:
+    known = np.isfinite(areas)
+    whole = np.where(known, shares, 0).sum(axis=0)
+    part = np.where(known, areas * shares, 0).sum(axis=0)
+    return np.asarray(np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0))
+
+
+def _estimate(values: Float64[np.ndarray, " counts"]) -> Estimate:
+    return bootstrap.summary(float(values[0]), values[1:])
