@@ -191,7 +191,7 @@ def test_thresholds_that_do_not_fit_a_site_are_replaced_by_its_own(
     settings: Settings, data: ExamTensors
 ) -> None:
     """Elsewhere probabilities are higher: with the common thresholds this site's networks say no to everything."""
-    common = learnt(settings, data, threshold=0.999)
+    common = learnt(settings, data, threshold=1.0)
     found = personalise(common, bench(settings, data, candidates=["thresholds"]))
     choice = found.choices["vascularity"]
     assert (choice.weights, choice.thresholds) == ("common", "own")
