@@ -98,7 +98,7 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "kept-5": (KEPT, *steps(5)),
     "kept-20": (KEPT, *steps(20)),
     "kept-40": (KEPT, *steps(40)),
-    "kept-constant": (KEPT, "training.schedule=constant"),
+    "kept-falling": (KEPT, "training.schedule=rating"),
     "sgd-0.03": (KEPT, *sgd(0.03)),
     "sgd-0.1": (KEPT, *sgd(0.1)),
     "diloco-0.7-0.9": (KEPT, *outer(0.7, 0.9)),
@@ -118,10 +118,11 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "pooled-x0.5": (KEPT, *rate(0.5)),
     "pooled-x2": (KEPT, *rate(2)),
     "pooled-x3": (KEPT, *rate(3)),
-    "pooled-constant": (KEPT, "training.schedule=constant"),
+    "pooled-falling": (KEPT, "training.schedule=rating"),
     "pooled-small": (KEPT, "training.batch_size=7"),
     "alone": (KEPT,),
     "alone-fresh": (FRESH,),
+    "alone-falling": (KEPT, "training.schedule=rating"),
 }
 """Arms named ``pooled`` train on all sites' exams as one site, those named ``alone`` each site by itself."""
 
