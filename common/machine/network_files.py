@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from common.ensemble.committee import Committee
 from common.ensemble.trained import TrainedNetwork
-from common.errors import DataError
+from common.errors import DataError, UpdateError
 from common.machine import atomic, pretrained, tensor_file
 from common.methods.stages import NetworkResult
 from common.networks import build
@@ -101,12 +101,15 @@ def modules(
         settings: of the campaign.
 
     Raises:
-        DataError: if a network is missing.
+        DataError: if a network is missing, or has another number of weights than this version gives it.
     """
-    parts = _Parts(networks, settings)
-    return [
-        build.assembled(spec, settings.network, parts.flat(spec.name), parts.frozen(spec)) for spec in wanted
-    ]
+    parts, built = _Parts(networks, settings), []
+    for spec in wanted:
+        try:
+            built.append(build.assembled(spec, settings.network, parts.flat(spec.name), parts.frozen(spec)))
+        except UpdateError as error:
+            raise DataError(f"{spec.name}: {error} Another version of synofed trained it") from None
+    return built
 
 
 def whole(networks: Sequence[TrainedNetwork], settings: Settings) -> tuple[TrainedNetwork, ...]:
