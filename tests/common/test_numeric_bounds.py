@@ -17,7 +17,9 @@ from simulation.studies.study import StudyFile
 
 ROOTS: tuple[type[Section], ...] = (Settings, SiteFile, IngestMapping, StudyFile, Federation, HeatmapSettings)
 EXTREMES = (math.nan, math.inf, -math.inf, float("1e400"), 1e308, -1e308, 10**30, -(10**30), 2**63, -1e-300)
-UNBOUNDED: Mapping[str, str] = {}
+UNBOUNDED: Mapping[str, str] = {
+    "StudyFile.sweep": "values of any setting, which has bounds of its own: every run's configuration is read at once"
+}
 """``Section.field`` -> why it needs no bounds."""
 Wrap = Callable[[Any], Any]
 

@@ -124,7 +124,7 @@ def test_all_stages_run_and_the_head_alone_travels(folders: list[Path], tmp_path
     heads = [r for r in requests if r.group.startswith("fusion")]
     width = settings.network.width
     assert (
-        heads[0].weights[HEAD].size == 8 * width * settings.network.hidden + 3 * settings.network.hidden + 2
+        heads[0].weights[HEAD].size == 16 * width * settings.network.hidden + 3 * settings.network.hidden + 2
     )
     assert sum(bool(r.attached) for r in heads) == len(folders), "frozen parts are sent to each site once"
     assert replies.count("missing") == len(folders)

@@ -158,7 +158,7 @@ class TestNetwork:
         assert classes.tolist() == [*range(6), *range(6)]
 
     def test_it_learns_to_put_the_tiles_of_unseen_pictures_in_order(self) -> None:
-        data, settings = graded_by_place(), local()
+        data, settings = graded_by_place(), local(local_steps=120)
         start = build.initial_weights(SPEC, NETWORK, seed=0)
         trained = start + train_network(start, {}, data, settings, 1, 0)[0].update
         held_out = torch.nonzero(data.fold == -1).flatten()

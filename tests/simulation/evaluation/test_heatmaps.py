@@ -190,8 +190,13 @@ def predictions(phantoms: cohort.Cohort) -> pd.DataFrame:
     for site in phantoms.sites:
         table = pd.read_csv(site.folder / "truth.csv").merge(pd.read_csv(site.folder / "manifest.csv"))
         grades = {f"truth_{n}": table[n] for n in ("hypertrophy", "vascularity")}
-        decided = {name.replace("truth", "decision"): values for name, values in grades.items()}
-        known = table[["exam_id", "patient_id"]].assign(site=site.name, trained_site=site.trains)
+        decided = {
+            name.replace("truth", column): values
+            for column in ("decision", "majority")
+            for name, values in grades.items()
+        }
+        decided |= {name.replace("truth", "vote") + "_0": values for name, values in grades.items()}
+        known = table[["exam_id", "patient_id"]].assign(site=site.name, trained_site=site.trains, tie=False)
         parts.append(known.assign(**grades, **decided))
     return pd.concat(parts, ignore_index=True)
 

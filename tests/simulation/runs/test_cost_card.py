@@ -87,8 +87,8 @@ def test_the_stages_of_the_published_plan_follow_each_other() -> None:
     ]
     fusion = costs[-1]
     (head,) = fusion.shapes
-    width, hidden = 4 * settings.network.width, settings.network.hidden
-    assert head.values == 2 * width * hidden + hidden + 2 * hidden + 2
+    features, hidden = 8 * settings.network.width, settings.network.hidden
+    assert head.values == 2 * features * hidden + hidden + 2 * hidden + 2
     assert fusion.frozen_bytes == 30 * 4 * head.frozen_values
 
 

@@ -49,7 +49,7 @@ def test_the_folder_has_every_part_of_every_encoder_and_says_where_they_come_fro
         for measurement in ("hypertrophy", "vascularity")
         for part in parts
     }
-    assert read.part("encoder0/hypertrophy/neck")["weight"].shape == (NECK, 2 * 4 * 4)
+    assert read.part("encoder0/hypertrophy/neck")["weight"].shape == (NECK, 2 * 2 * 4 * 4)
     first, other = (read.part(f"encoder{e}/hypertrophy/backbones.0")["stem.weight"] for e in (0, 1))
     assert not torch.equal(first, other)
 
@@ -108,7 +108,7 @@ def test_what_ends_early_leaves_nothing(tmp_path: Path, way: str) -> None:
         ({"cohort": {"phantom": {"sites": 2}}}, r"cohort.phantom.seed"),
         ({"probe": {"encoders": 1}}, r"probe.neck"),
         ({"network": {"weights": "imagenet"}}, r'network.weights = "none"'),
-        ({"probe": {"neck": 33}}, r"at most 32, as many features as .* got 33"),
+        ({"probe": {"neck": 65}}, r"at most 64, as many features as .* got 65"),
     ],
 )
 def test_settings_of_which_no_encoder_can_be_made_are_refused(
