@@ -191,26 +191,30 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
     """
     chosen = method(settings.method)
     graded = chosen.scores(settings)
-    votes = chosen.votes(outputs, settings)
     values = list(graded.values())
     is_valid = (
         validity.predicate(settings)
         if list(graded) == list(settings.measurements)
         else lambda combination: True
     )
+    by_majority = settings.rating.decision == "majority"
     if settings.rating.votes == "soft" and isinstance(chosen, SharesVotes):
         shares = chosen.shares(outputs, settings)
+        votes, majority = multitude.likeliest(shares), multitude.majority_shared(shares)
         answer = multitude.decide_shared(shares, is_valid=is_valid)
-        majority, majority_tie = multitude.majority_shared(shares), answer.tie
+        decision, tie = (majority if by_majority else answer.decision), answer.tie
     else:
+        votes = chosen.votes(outputs, settings)
         answer = multitude.decide(votes, values=values, is_valid=is_valid)
         majority = multitude.majority(votes, values=values)
-        majority_tie = multitude.majority_ties(votes, values=values)
-    by_majority = settings.rating.decision == "majority"
-    decision, tie = (majority, majority_tie) if by_majority else (answer.decision, answer.tie)
-    upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
-    if (either := (upwards != votes).any(axis=(1, 2))).any():
-        tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(axis=1)
+        decision, tie = answer.decision, answer.tie
+        if by_majority:
+            decision, tie = majority, multitude.majority_ties(votes, values=values)
+        upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
+        if (either := (upwards != votes).any(axis=(1, 2))).any():
+            tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(
+                axis=1
+            )
     return Scores(
         names=tuple(graded),
         outputs=tuple(outputs),

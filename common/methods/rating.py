@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float64, Int
 from common.errors import ConfigurationError
 from common.methods.stages import NetworkResult, Output, Stage, stage_training
 from common.networks.spec import NetworkSpec, Piece, Target
-from common.scoring import ecoc
+from common.scoring import ecoc, multitude
 from common.settings import MeasurementSettings, Settings
 
 JIGSAW = "rating/jigsaw"
@@ -63,7 +63,7 @@ class Rating:
     def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
         """One vote of each scoring model: by ECOC, or the most probable grade without it; if soft, the likeliest."""
         if settings.rating.votes == "soft":
-            return np.stack([each.argmax(axis=2) for each in self.shares(outputs, settings)], axis=2)
+            return multitude.likeliest(self.shares(outputs, settings))
         return _votes(outputs, settings, _ecoc if settings.rating.codes == "ecoc" else _most_probable)
 
     def shares(
@@ -71,18 +71,12 @@ class Rating:
     ) -> Sequence[Float64[np.ndarray, "n models _"]]:
         """Each scoring model's likelihood of every grade: by ECOC, or the mean over the replicas without it."""
         share = _likelihoods if settings.rating.codes == "ecoc" else _mean_probabilities
-        folds = sorted({output.spec.fold for output in outputs})
-        return [
-            np.stack([share(_of(outputs, fold, measurement)) for fold in folds], axis=1)
-            for measurement in settings.measurements
-        ]
+        return _by_model(outputs, settings, share)
 
     def votes_upwards(
         self, outputs: Sequence[Output], settings: Settings
     ) -> Int[np.ndarray, "n models scores"]:
-        """The same, two code words at one distance settled for the higher grade."""
-        if settings.rating.votes == "soft":
-            return self.votes(outputs, settings)
+        """The same of hard votes, two code words at one distance settled for the higher grade."""
         return _votes(outputs, settings, _ecoc_upwards if settings.rating.codes == "ecoc" else _most_probable)
 
 
@@ -175,11 +169,18 @@ def _pretrained(parts: Sequence[str], place: _Place, settings: Settings) -> tupl
 def _votes(
     outputs: Sequence[Output], settings: Settings, decode: Callable[[Sequence[Output]], Int[np.ndarray, " n"]]
 ) -> Int[np.ndarray, "n models scores"]:
+    return np.stack(_by_model(outputs, settings, decode), axis=2)
+
+
+def _by_model(
+    outputs: Sequence[Output], settings: Settings, answer: Callable[[Sequence[Output]], np.ndarray]
+) -> list[np.ndarray]:
+    """Of each measurement what every scoring model answers, ``(n, models, ...)``."""
     folds = sorted({output.spec.fold for output in outputs})
-    by_model = [
-        [decode(_of(outputs, fold, measurement)) for measurement in settings.measurements] for fold in folds
+    return [
+        np.stack([answer(_of(outputs, fold, measurement)) for fold in folds], axis=1)
+        for measurement in settings.measurements
     ]
-    return np.array(by_model).transpose(2, 0, 1)
 
 
 def _of(outputs: Sequence[Output], fold: int, measurement: str) -> list[Output]:
@@ -203,9 +204,9 @@ def _bits(outputs: Sequence[Output]) -> Bool[np.ndarray, "n replicas thresholds"
 
 
 def _likelihoods(outputs: Sequence[Output]) -> Float64[np.ndarray, "n grades"]:
-    thresholds = np.array([[output.threshold for output in outputs]])
     probabilities = _by_replica(outputs, [output.probabilities[:, 1] for output in outputs])
-    return ecoc.likelihoods(probabilities, _by_replica(outputs, list(thresholds.T))[0])
+    (thresholds,) = _by_replica(outputs, [np.array([output.threshold]) for output in outputs])
+    return ecoc.likelihoods(probabilities, thresholds)
 
 
 def _by_replica(outputs: Sequence[Output], answers: Sequence[np.ndarray]) -> np.ndarray:

@@ -145,6 +145,13 @@ def majority_shared(
     return np.stack([each.sum(axis=1).argmax(axis=1) for each in shares], axis=-1).astype(np.int64)
 
 
+def likeliest(
+    shares: Sequence[Float64[np.ndarray, "exams models _"]],
+) -> Int64[np.ndarray, "exams models scores"]:
+    """The grade to which each model gives most, a tie going to the lower (``shares`` as in :func:`decide_shared`)."""
+    return np.stack([each.argmax(axis=2) for each in shares], axis=2)
+
+
 def majority_ties(votes: Numbers, *, values: Sequence[int]) -> Bool[np.ndarray, " exams"]:
     """Whether some measurement's plurality was a tie: another grade had as many votes.
 
