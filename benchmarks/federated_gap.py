@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import settings as configuration
 from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.seeds import estimate as over_seeds
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
@@ -262,14 +263,6 @@ def _replicates(frame: pd.DataFrame, metric: Callable[[np.ndarray], np.ndarray],
     return metric(np.concatenate([whole, bootstrap.replicate_confusions(per_patient, weights)]))
 
 
-def over_seeds(values: Sequence[np.ndarray]) -> bootstrap.Estimate:
-    """The mean over cohorts; its interval draws cohorts, and patients within them."""
-    stacked = np.stack(values)
-    chosen = np.random.default_rng(0).integers(len(stacked), size=(len(stacked), REPLICATES))
-    replicates = stacked[chosen, np.arange(1, REPLICATES + 1)].mean(axis=0)
-    return bootstrap.summary(float(stacked[:, 0].mean()), replicates)
-
-
 Found = Mapping[tuple[str, str, str], Sequence[np.ndarray]]
 """(arm, part, metric) -> of each cohort the value, then its replicates."""
 
@@ -311,7 +304,7 @@ def figure(found: Found, arms: Sequence[str], path: Path) -> None:
     shown = Figure(figsize=(7, 0.4 * len(arms) + 1.2), layout="constrained")
     axes = shown.subplots()
     for shift, (part, label) in enumerate((("own", "own patients"), ("unseen", "machine never trained on"))):
-        estimates = [over_seeds(found[arm, part, "accuracy"]) for arm in arms]
+        estimates = [over_seeds(np.stack(found[arm, part, "accuracy"])) for arm in arms]
         values = np.array([100 * e.value for e in estimates])
         spread = np.array([[100 * (e.value - e.low), 100 * (e.high - e.value)] for e in estimates]).T
         rows = np.arange(len(arms)) + 0.2 * shift
@@ -329,10 +322,7 @@ def by_site(
     """Arm -> site -> accuracy on the site's own patients minus the reference's, in points, mean over cohorts."""
 
     def own(case: Case) -> pd.Series:
-        frame = pd.read_parquet(out / f"{case.name}.parquet")
-        mine = frame[
-            frame["trained_site"] & frame["system"].isin(["all"]) | (frame["system"] == frame["site"])
-        ]
+        mine = own_patients(pd.read_parquet(out / f"{case.name}.parquet"))
         right = pd.Series(grades(mine, "truth") == grades(mine, "decision"), index=mine["site"])
         return 100 * right.groupby(level=0).mean()
 
@@ -347,7 +337,7 @@ def by_site(
 
 
 def _cell(values: Sequence[np.ndarray], *, percent: bool) -> str:
-    estimate = over_seeds(values)
+    estimate = over_seeds(np.stack(values))
     if np.isnan(estimate.value):
         return ""
     scale, digits = (100, 1) if percent else (1, 3)

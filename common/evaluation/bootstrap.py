@@ -100,6 +100,11 @@ def estimate(
     return summary(float(value), metric(replicate_confusions(per_patient, weights)))
 
 
+def subsets(count: int) -> Int64[np.ndarray, "subsets count"]:
+    """Every way to choose some of ``count`` things, 0 or 1 each, 2**count rows; the first chooses none."""
+    return (np.arange(2**count)[:, None] >> np.arange(count)) & 1
+
+
 def summary(value: float, replicates: ArrayLike) -> Estimate:
     """A value with the 2.5 and 97.5 % quantiles of its replicates, those that are nan left out."""
     drawn = np.asarray(replicates, dtype=np.float64)

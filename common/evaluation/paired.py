@@ -209,7 +209,7 @@ def signed_rank(
 
         return float(wilcoxon(differences).pvalue)
     # All signs at once: scipy, where two are equal, asks for them one by one, which takes a second.
-    signs = 1 - 2 * ((np.arange(2 ** len(differences))[:, None] >> np.arange(len(differences))) & 1)
+    signs = 1 - 2 * bootstrap.subsets(len(differences))
     _, place, ties = np.unique(np.abs(differences), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(ties) - (ties - 1) / 2)[place]
     sums = np.abs(signs @ (ranks * np.sign(differences)))
@@ -373,7 +373,7 @@ def _swaps(
 ) -> Int64[np.ndarray, "permutations patients"]:
     """Whether each patient is swapped in each permutation; the first is the study as it is."""
     if 2**patients <= permutations:
-        return (np.arange(2**patients)[:, None] >> np.arange(patients)) & 1
+        return bootstrap.subsets(patients)
     drawn = generator.integers(0, 2, size=(permutations, patients))
     return np.concatenate([np.zeros((1, patients), dtype=np.int64), drawn])
 

@@ -23,6 +23,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from common.evaluation import bootstrap
+from common.evaluation.bootstrap import Estimate
+
 _TIE = 1e-12
 MOST_SEEDS = 1000
 """Beyond which no number is named."""
@@ -51,6 +54,18 @@ def over_seeds(differences: Float64[np.ndarray, " seeds"]) -> OverSeeds:
     mean = float(differences.mean()) if seeds else math.nan
     sd = float(differences.std(ddof=1)) if seeds > 1 else math.nan
     return OverSeeds(mean=mean, sd=sd, p_t=_p_t(mean, sd, seeds), p_signs=_p_signs(differences))
+
+
+def estimate(values: Float64[np.ndarray, "seeds draws"]) -> Estimate:
+    """The mean over the seeds; its interval draws seeds, and patients within them.
+
+    Args:
+        values: of each seed a figure of all exams as they are, then of each draw of its patients.
+    """
+    seeds, draws = len(values), values.shape[1] - 1
+    chosen = np.random.default_rng(0).integers(seeds, size=(seeds, draws))
+    replicates = values[chosen, np.arange(1, draws + 1)].mean(axis=0)
+    return bootstrap.summary(float(values[:, 0].mean()), replicates)
 
 
 def seeds_needed(sd: float, *, smallest: float, alpha: float, power: float) -> int | None:
@@ -94,6 +109,6 @@ def _p_signs(differences: Float64[np.ndarray, " seeds"]) -> float:
     if not 2 <= seeds <= 20 or not np.isfinite(differences).all():
         return math.nan
     # The first sign is held: the others mirror these.
-    signs = 1 - 2 * ((np.arange(2 ** (seeds - 1))[:, None] >> np.arange(seeds - 1)) & 1)
+    signs = 1 - 2 * bootstrap.subsets(seeds - 1)
     sums = np.abs(differences[0] + signs @ differences[1:])
     return float((sums >= sums[0] - _TIE).mean())

@@ -23,7 +23,7 @@ from common.errors import DataError
 from common.evaluation import bootstrap, paired
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import Metric
-from common.evaluation.seeds import OverSeeds, over_seeds, seeds_needed
+from common.evaluation.seeds import OverSeeds, estimate, over_seeds, seeds_needed
 from common.networks.spec import COMBINED
 from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import scorer_of, scoring_models
@@ -287,10 +287,7 @@ def _drawn(metric: Metric, by_seed: BySeed) -> Drawn:
 
 def _summary(drawn: Drawn) -> Estimate:
     """The mean over the seeds, and its interval: in every replicate seeds are drawn, and their patients."""
-    values = np.stack(list(drawn.values()))
-    seeds = np.random.default_rng(0).integers(0, len(values), size=(REPLICATES, len(values)))
-    replicates = values[seeds, np.arange(1, REPLICATES + 1)[:, None]].mean(axis=1)
-    return bootstrap.summary(float(values[:, 0].mean()), replicates)
+    return estimate(np.stack(list(drawn.values())))
 
 
 def _difference(mine: Drawn, theirs: Drawn) -> Difference | None:
