@@ -103,13 +103,13 @@ def opened(site: Site, plan_hash: str, *, name: str) -> Committee | None:
         name: of the campaign.
     """
     place = folder(site.folder, plan_hash)
-    if not manifest_of(place):
+    if not (manifest := manifest_of(place)):
         return None
     networks = list(network_files.load_all(place / "networks"))
     return network_files.committee(
         networks,
         decisions.plan(site, plan_hash, name=name),
-        temperatures=temperatures(manifest_of(place)),
+        temperatures=temperatures(manifest),
     )
 
 

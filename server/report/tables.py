@@ -256,7 +256,7 @@ def ties(content: Content) -> str:
 
 
 def multitude(content: Content) -> str:
-    """What MULTITUDE had to do, in two sentences; empty where votes were not noted or every combination can be."""
+    """What MULTITUDE had to do, in a sentence; empty where votes were not noted or every combination can be."""
     majority = (content.metrics.get("baselines") or {}).get("majority")
     share = content.metrics.get("impossible_votes")
     if share is None or majority is None:

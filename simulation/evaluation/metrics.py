@@ -79,16 +79,17 @@ def metrics(
     scorer = scorer_of(predictions, settings, seed=generator_seed)
     seen = predictions[predictions["trained_site"].astype(bool)]
     unseen = predictions[~predictions["trained_site"].astype(bool)]
+    pooled = scorer.pool(seen)
     result: Block = {
         "reference": "truth" if scorer.source == "truth" else "consensus",
         "grades": scorer.grades(),
         "models": scoring_models(predictions),
-        **scorer.pool(seen),
+        **pooled,
         "binary": scorer.binary(seen, thresholds or {}),
         "one_vs_rest": scorer.one_vs_rest(seen),
         "sites": {str(name): scorer.pool(part) for name, part in predictions.groupby("site")},
         "devices": {str(name): scorer.pool(part) for name, part in predictions.groupby("device")},
-        "seen": scorer.pool(seen),
+        "seen": pooled,
         "unseen": {
             **scorer.pool(unseen),
             "binary": scorer.binary(unseen, thresholds or {}),
@@ -140,7 +141,7 @@ def scoring_models(frame: pd.DataFrame) -> int | None:
 
 
 def _impossible_votes(scorer: Scorer, frame: pd.DataFrame) -> float | None:
-    """Share of single models' votes, that are a combination that cannot be; ``None``: none voted."""
+    """Share of single models' votes that are a combination that cannot be; ``None``: none voted."""
     names = list(scorer.settings.measurements)
     by_model = [
         frame[[f"vote_{name}_{model}" for name in names]].set_axis([f"one_{name}" for name in names], axis=1)

@@ -1,9 +1,8 @@
 """One configuration with several seeds: a study of one row, in which patients, split and start are new each time.
 
-A study's rows are compared on the same patients, so its seeds differ in training alone. Here all that is drawn
-follows from the seed: the phantom cohort (unless ``cohort.phantom.seed`` or a folder fixes that), which patients are
-held out, and where networks start. The standard deviation over the seeds says how far a figure moves when all of it
-is drawn again.
+All that is drawn follows from the seed: the phantom cohort (unless ``cohort.phantom.seed`` or a folder fixes that),
+which patients are held out, and where networks start. The standard deviation over the seeds says how far a figure
+moves when all of it is drawn again.
 """
 
 from __future__ import annotations

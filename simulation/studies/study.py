@@ -212,9 +212,10 @@ def _expand(file: StudyFile, base: Path) -> Iterator[StudyRun]:
             for seed in file.seeds:
                 overrides = (*file.set, *condition.set, *changes.set, f"seed={seed}")
                 settings = configuration.load(base, overrides=overrides)
-                if settings.cohort is not None and settings.cohort.phantom is not None:
-                    overrides = (*overrides, f"cohort.phantom.seed={seed}")
-                    settings = configuration.load(base, overrides=overrides)
+                if (cohort := settings.cohort) is not None and cohort.phantom is not None:
+                    phantom = cohort.phantom.model_copy(update={"seed": seed})
+                    drawn = cohort.model_copy(update={"phantom": phantom})
+                    settings = settings.model_copy(update={"cohort": drawn})
                 parts = [row, *([column] if column else []), f"s{seed}", settings.plan_hash()[:8]]
                 yield StudyRun(name="-".join(parts), row=row, column=column, seed=seed, settings=settings)
 
