@@ -165,14 +165,14 @@ class Joined:
         now = time.monotonic()
         if CONNECTED in printed:
             self._connected = True
-            self.say(f"connected to {self._address}")
             self._note("connected", "")
+            self.say(f"connected to {self._address}")
         elif now >= self._ask_at:
             reason = what_keeps(self.folder, printed, address=self._address)
             self._ask_at = math.inf if reason else now + (now - self._started)
             if reason:
-                self.say(f"{reason}. It goes on trying")
                 self._note("connecting", reason)
+                self.say(f"{reason}. It goes on trying")
 
     def _lost(self) -> ConnectionLostError:
         node, executor = self._services
@@ -188,8 +188,8 @@ class Joined:
     def _wait(self, reason: str, *, lived_s: float) -> None:
         wait = self.backoff.next_s(lived_s=lived_s)
         self._due = time.monotonic() + wait
-        self.say(f"{reason}. The next try is in {wait:.0f} s")
         self._note("waiting", reason)
+        self.say(f"{reason}. The next try is in {wait:.0f} s")
 
     def _stop(self) -> None:
         for service in self._services:
@@ -197,7 +197,10 @@ class Joined:
         self._services = ()
 
     def _note(self, state: str, reason: str) -> None:
-        """What ``synofed site status`` shows; where the disk is full, it shows what was noted before."""
+        """What ``synofed site status`` shows; where the disk is full, it shows what was noted before.
+
+        It is noted before it is said: who reads of a change finds it in the file.
+        """
         content = {
             "state": state,
             "reason": reason,
