@@ -193,9 +193,10 @@ class _Tended:
     def _stop(self, status: CampaignStatus, attempts: Attempts, *, alive: bool) -> None:
         if alive:
             self.link.stop(attempts.run_id)
-            self.say(f"{self.run.name} is stopped")
         if status.state not in ENDED:
             self.run.write_status(status.model_copy(update={"state": "STOPPED", "reason": "by the operator"}))
+        if alive:
+            self.say(f"{self.run.name} is stopped")
 
     def _start(self, status: CampaignStatus, attempts: Attempts) -> None:
         """Start the campaign's process if it is due; one that died has waited ever longer."""
@@ -209,11 +210,11 @@ class _Tended:
                 self.run.write_status(status.model_copy(update={"state": "FAILED", "reason": reason}))
                 self.say(f"{self.run.name} has failed: {reason}")
                 return
-            self.say(f"{self.run.name} was interrupted, the next try is in {wait:.0f} s. {status.reason}")
             self.run.write_status(status.model_copy(update={"state": "INTERRUPTED"}))
             self.run.write_attempts(
                 attempts.model_copy(update={"not_before": time.time() + wait, "tries": attempts.tries + 1})
             )
+            self.say(f"{self.run.name} was interrupted, the next try is in {wait:.0f} s. {status.reason}")
             return
         if time.time() < attempts.not_before:
             return
