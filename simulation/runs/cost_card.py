@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from client.data.tables.rows import read_rows
+from client.site.site import Site
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError, DataError
 from common.networks import build
@@ -177,9 +178,10 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
     assert source.folder is not None, "one of the three is given"
     sites = training = held_out = 0
     for site in cohorts.discover(source.folder).sites:
-        graded = _graded(site.folder / "grades.csv", settings)
-        rows = [row for _, row in read_rows(site.folder / "manifest.csv", ["exam_id"]).rows]
-        rows = [row for row in rows if row["exam_id"] in graded]
+        opened = Site.open(site.folder)
+        graded = _graded(opened.data_folder / opened.file.data.grades, settings)
+        manifest = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id"]).rows
+        rows = [row for _, row in manifest if row["exam_id"] in graded]
         splits = [row.get("split", "") for row in rows]
         tested = splits.count("test") + round(splits.count("") * settings.evaluate.held_out)
         held_out += tested if site.trains else len(rows)
