@@ -83,6 +83,11 @@ class Exam:
     fold: int | None = None
     targets: Mapping[str, int | None]
 
+    @property
+    def graded(self) -> bool:
+        """Whether some measurement has a grade."""
+        return any(grade is not None for grade in self.targets.values())
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quarantined:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,15 @@ from PIL import Image
 
 from common.settings import Settings, parse
 
+PUZZLES = """\
+pretraining = "jigsaw"
+[rating.jigsaw]
+image_px = 48
+tile_px = 12
+permutations = 6
+rounds = 1
+"""
+"""For the text of :func:`make_settings`: a plan whose first network learns without grades."""
 SITE_TOML = """\
 name = "{name}"
 
@@ -135,6 +144,18 @@ def read_table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def ungrade(folder: Path, exams: Collection[int]) -> list[str]:
+    """Remove all readings of the exams at these places of the manifest.
+
+    Returns:
+        The exams' identifiers.
+    """
+    names = [row["exam_id"] for i, row in enumerate(read_table(folder / "manifest.csv")) if i in exams]
+    rows = [row for row in read_table(folder / "grades.csv") if row["exam_id"] not in names]
+    write_table(folder / "grades.csv", rows)
+    return names
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, str]]) -> None:

@@ -17,6 +17,8 @@ from common.errors import DataError, SynofedError
 from common.settings import Settings
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from client.data.doctor.findings import Report
     from client.data.store import Store
     from client.data.tables.agreement import ReaderAgreement
@@ -37,14 +39,23 @@ _KINDS: tuple[tuple[str, str], ...] = (
 def findings(site: Site, store: Store, settings: Settings) -> Iterator[Finding]:
     """What the store holds for a plan."""
     left_out = Counter(kind_of(entry) for entry in store.quarantined)
-    patients = len(set(store.exams["patient_id"]))
+    graded = store.tensors.graded.numpy()
+    exams, patients = _counts(store.exams[graded])
     yield ok(
         "data",
-        f"{len(store.exams)} usable exams of {patients} patients. Fingerprint {store.fingerprint[:12]}",
-        exams=len(store.exams),
+        f"{exams} usable exams of {patients} patients. Fingerprint {store.fingerprint[:12]}",
+        exams=exams,
         patients=patients,
         fingerprint=store.fingerprint[:12],
     )
+    if not graded.all():
+        exams, patients = _counts(store.exams[~graded])
+        yield ok(
+            "data",
+            f"{exams} more exams of {patients} patients have no grade: used for pretraining by puzzles only",
+            ungraded=exams,
+            patients=patients,
+        )
     minimum = (
         site.policy.minimum_cohort if settings.private else 0
     )  # else would_train says it, network by network
@@ -136,6 +147,11 @@ def doctor(report: Report | None, *, pictures: int) -> Finding:
 def kind_of(entry: Quarantined) -> str:
     """Why an exam is left out, in words that name no row, file or patient."""
     return next((kind for sign, kind in _KINDS if re.search(sign, entry.reason)), "another reason")
+
+
+def _counts(exams: pd.DataFrame) -> tuple[int, int]:
+    """Exams and patients."""
+    return len(exams), exams["patient_id"].nunique()
 
 
 def _measurement(name: str, store: Store, *, minimum: int) -> Finding:

@@ -122,11 +122,16 @@ def _clear(folder: Path) -> None:
 
 
 def _few(store: Store) -> torch.Tensor:
-    """The folds with all but a few exams held out: of each combination of grades in turn, other patients first."""
+    """The folds with all but a few exams held out: of each combination of grades in turn, other patients first.
+
+    Exams that nobody graded, which only puzzles learn from, stand in where there are no others.
+    """
     data = store.tensors
     grades = [values.tolist() for values in data.grades.values()]
+    training = data.fold != MISSING
+    graded = training & data.graded
     queues: dict[tuple[int, ...], list[int]] = {}
-    for exam in torch.nonzero(data.fold != MISSING).flatten().tolist():
+    for exam in torch.nonzero(graded if graded.any() else training).flatten().tolist():
         queues.setdefault(tuple(column[exam] for column in grades), []).append(exam)
     if not queues:
         raise DataError(

@@ -57,7 +57,7 @@ def check(
     chosen, store = None, None
     try:
         chosen = choose(site, given)
-        store = site_store(site, chosen.settings, progress=progress)
+        store = site_store(site, _without_refused_code(site, chosen.settings), progress=progress)
         findings.append(ok("data", f"Held against {chosen.source}"))
         findings += data.findings(site, store, chosen.settings)
         rows += data.details(store)
@@ -168,6 +168,13 @@ def _refused(site: Site, settings: Settings) -> SynofedError | None:
     except SynofedError as error:
         return error
     return None
+
+
+def _without_refused_code(site: Site, settings: Settings) -> Settings:
+    """Settings to open the store with, which asks the method whether it learns without grades."""
+    if is_object_path(settings.method) and _refused(site, settings) is not None:
+        return settings.model_copy(update={"method": "rating"})
+    return settings
 
 
 def _has_own_code(settings: Settings) -> bool:

@@ -42,11 +42,14 @@ def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTen
     Raises:
         DataError: if the tables cannot be used.
     """
+    from client.data.tables.ungraded import with_ungraded  # noqa: PLC0415  scikit-learn
+
     file = site.file.data
     tables = read_tables(
         site.data_folder, manifest=file.manifest, grades=file.grades, rule=file.consensus, settings=settings
     )
-    return without_pictures(withdrawn.without(site.folder, tables).exams, settings, secret=secret)
+    tables = withdrawn.without(site.folder, with_ungraded(tables, settings, secret=secret))
+    return without_pictures(tables.exams, settings, secret=secret)
 
 
 def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes) -> ExamTensors:

@@ -15,7 +15,7 @@ import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from client.data import withdrawn
 from client.data.pictures.arrays import Progress, write_arrays
 from client.data.tables.folds import folds
 from client.data.tables.tables import Reading, Tables, read_tables
+from client.data.tables.ungraded import with_ungraded
 from client.site.keys import site_secret
 from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
 from common.machine import atomic, file_lock
+from common.methods.stages import learns_without_grades
 from common.settings import Settings
 from common.training.data import ExamTensors
 
@@ -65,7 +67,8 @@ class Store:
     """An opened store.
 
     Attributes:
-        tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them.
+        tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them. Exams
+            that nobody graded come last; only a plan that learns without grades has some, of training patients.
         exams: one row per exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
             fold`` (-1: held out).
         reader_grades: one row per reading: ``exam_id, reader`` and one column per measurement (NaN: a gap).
@@ -117,6 +120,20 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
         return store
 
 
+def graded(store: Store) -> Store:
+    """The store without the exams that nobody graded, for all that compares with grades."""
+    data, count = store.tensors, int(store.tensors.graded.sum())
+    if count == len(data):
+        return store
+    tensors = ExamTensors(
+        images={name: pictures[:count] for name, pictures in data.images.items()},
+        grades={name: values[:count] for name, values in data.grades.items()},
+        fold=data.fold[:count],
+        patient=data.patient[:count],
+    )
+    return replace(store, tensors=tensors, exams=store.exams[:count])
+
+
 def training_exams(store: Store) -> pd.DataFrame:
     """The exams that are not held out, as :attr:`Store.exams` has them."""
     return store.exams[store.exams["fold"] != MISSING]
@@ -149,6 +166,8 @@ def _key(sources: Sources, settings: Settings) -> str:
         "held_out": settings.evaluate.held_out,
         "sources": [str(sources.data.resolve()), sources.manifest, sources.grades, sources.consensus],
     }
+    if learns_without_grades(settings):
+        shape["ungraded"] = True
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -241,8 +260,8 @@ def _build(
         rule=sources.consensus,
         settings=settings,
     )
-    tables = withdrawn.without(sources.site, tables)
     secret = site_secret(sources.site)
+    tables = withdrawn.without(sources.site, with_ungraded(tables, settings, secret=secret))
     building = path.with_name(f".building-{path.name}")
     building.mkdir()
     try:

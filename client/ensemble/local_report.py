@@ -19,12 +19,13 @@ from jaxtyping import Bool, Int64
 from numpy.typing import NDArray
 
 from client.data.site_store import site_store
-from client.data.store import Store
+from client.data.store import Store, graded
 from client.ensemble import delivery, personal
 from client.site import training_device
 from client.site.site import Site
 from common.ensemble.committee import BATCH, Committee
 from common.ensemble.statement import Statement
+from common.errors import DataError
 from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
 from common.evaluation.bootstrap import Estimate
@@ -71,7 +72,7 @@ class Part:
 
     Attributes:
         name: ``held out`` or ``trained on``.
-        exams: all that can be read, graded or not.
+        exams: all that can be read and have some grade.
         patients: their number.
         contested: share of exams on which the networks were divided.
         ensemble: score -> the ensemble against the consensus, then against each reader.
@@ -118,15 +119,17 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
         progress: told of exams graded, out of all.
 
     Raises:
-        DataError: if there is no ensemble, or the site's tables cannot be read.
+        DataError: if there is no ensemble, the site's tables cannot be read, or no exam is graded.
         VerificationError: if the ensemble was changed since it came.
     """
     statement, committee = delivery.opened(site, plan_hash)
     settings = committee.settings
-    store = site_store(site, settings)
+    store = graded(site_store(site, settings))
+    if not len(store.tensors):
+        raise DataError("Expected exams with a grade to compare with, no reader gave any")
     device = training_device.found(site.file.compute.device)
-    graded, contested = _graded(committee.on(device), store, progress)
-    opinions = {ENSEMBLE: graded, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
+    answers, contested = _graded(committee.on(device), store, progress)
+    opinions = {ENSEMBLE: answers, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
     own = personal.opened(site, plan_hash, name=statement.campaign)
     if own is not None:
         opinions[PERSONAL] = _graded(own.on(device), store, progress)[0]

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from client.data.site_store import site_store
+from client.data.store import graded
 from client.ensemble import delivery
 from client.files import atomic, lock
 from client.site import training_device
@@ -137,7 +138,7 @@ def kept(
         progress: told of rounds of training done, out of all.
     """
     assert settings.personal is not None, "only called where it is asked for"
-    store = site_store(site, settings)
+    store = graded(site_store(site, settings))
     origin = _origin(ensemble, settings.personal, store.fingerprint)
     manifest = manifest_of(place)
     if manifest.get("origin") == origin:

@@ -137,6 +137,16 @@ def networks(settings: Settings) -> dict[str, NetworkSpec]:
     return {spec.name: spec for stage in stages for spec in (*stage.networks, *stage.alternatives)}
 
 
+def learns_without_grades(settings: Settings) -> bool:
+    """Whether some network of a plan learns from exams that nobody graded: one that solves puzzles does.
+
+    Under ``[privacy]`` none does: there only patients with a graded exam are debited, and so only they take part.
+    """
+    return settings.privacy is None and any(
+        spec.target.kind == "permutation" for spec in networks(settings).values()
+    )
+
+
 def stage_training(settings: Settings, stage: StageSettings) -> TrainingSettings | None:
     """The training of a stage that changes some of the campaign's settings; ``None`` where it changes none."""
     names = ("learning_rate", "batch_size", "local_steps")

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from jaxtyping import Int, UInt8
+import torch
+from jaxtyping import Bool, Int, UInt8
 from torch import Tensor
+
+from common.exam import MISSING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,3 +33,8 @@ class ExamTensors:
 
     def __len__(self) -> int:
         return len(self.fold)
+
+    @property
+    def graded(self) -> Bool[Tensor, " exams"]:
+        """Whether some measurement has a grade; only puzzles learn from an exam without any."""
+        return torch.stack([grades != MISSING for grades in self.grades.values()]).any(dim=0)

@@ -15,7 +15,7 @@ from jaxtyping import Float64, Int64, UInt8
 from torch import Tensor
 
 from client.data.site_store import site_store
-from client.data.store import Store
+from client.data.store import Store, graded
 from client.site.site import Site
 from common.evaluation import trivial
 from common.exam import MISSING
@@ -61,7 +61,8 @@ class Trivial:
 
 def learnt(cohort: Cohort, settings: Settings) -> Trivial:
     """Learn from the consensus labels of the training exams of the sites that train, all pooled."""
-    stores = [site_store(Site.open(site.folder), settings) for site in cohort.sites if site.trains]
+    opened = [site_store(Site.open(site.folder), settings) for site in cohort.sites if site.trains]
+    stores = list(map(graded, opened))
     training = [torch.nonzero(store.tensors.fold >= 0).flatten() for store in stores]
     pairs = list(zip(stores, training, strict=True))
     labels = _with_combined(

@@ -16,7 +16,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from client.data.site_store import site_store
-from client.data.store import Store
+from client.data.store import Store, graded
 from client.site.site import Site
 from common.ensemble.committee import Committee
 from common.errors import DataError, SynofedError
@@ -49,7 +49,7 @@ def fold_membership(
             "Expected networks of at least two folds, got fewer: where all patients trained all networks, nobody "
             "was left out of one, and there is no fold membership audit"
         )
-    stores = (site_store(Site.open(folder), settings) for folder in sites)
+    stores = (graded(site_store(Site.open(folder), settings)) for folder in sites)
     told = pd.concat(list(_patients(ensemble, stores)), ignore_index=True)
     return membership(
         told[[f"without {fold}" for fold in folds]].to_numpy(np.float64).T,

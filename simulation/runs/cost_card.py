@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from client.data.tables.rows import read_rows
+from client.site.site import Site
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError, DataError
 from common.networks import build
@@ -176,7 +178,10 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
     assert source.folder is not None, "one of the three is given"
     sites = training = held_out = 0
     for site in cohorts.discover(source.folder).sites:
-        rows = [row for _, row in read_rows(site.folder / "manifest.csv", []).rows]
+        opened = Site.open(site.folder)
+        graded = _graded(opened.data_folder / opened.file.data.grades, settings)
+        manifest = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id"]).rows
+        rows = [row for _, row in manifest if row["exam_id"] in graded]
         splits = [row.get("split", "") for row in rows]
         tested = splits.count("test") + round(splits.count("") * settings.evaluate.held_out)
         held_out += tested if site.trains else len(rows)
@@ -185,6 +190,12 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
     if not sites:
         raise DataError(f"Expected a site that trains in {source.folder}, got none")
     return CohortSize(sites=sites, training_exams=training, held_out_exams=held_out)
+
+
+def _graded(grades: Path, settings: Settings) -> set[str]:
+    """The exams that some reader graded."""
+    rows = read_rows(grades, ["exam_id"]).rows
+    return {row["exam_id"] for _, row in rows if any(row.get(name) for name in settings.measurements)}
 
 
 def exams_per_step(spec: NetworkSpec, settings: Settings, cohort: CohortSize | None) -> int:

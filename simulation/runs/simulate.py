@@ -187,8 +187,10 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             bar(index + 1, len(sites.sites))
             usable = ", ".join(f"{name} {count}" for name, count in store.usable.items())
             quarantined = f", {len(store.quarantined)} quarantined" if store.quarantined else ""
+            ungraded = int((~store.tensors.graded).sum())
+            puzzles = f", {ungraded} without grades for puzzles only" if ungraded else ""
             role = "" if site.trains else "  (never trained on)"
-            display.line(f"{site.name}: usable exams {usable}{quarantined}{role}")
+            display.line(f"{site.name}: usable exams {usable}{puzzles}{quarantined}{role}")
 
 
 def _training(sites: Cohort, names: Sequence[str]) -> Cohort:

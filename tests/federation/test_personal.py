@@ -23,13 +23,14 @@ from common.ensemble import personal as pure
 from common.ensemble.candidates import Bench
 from common.errors import ConfigurationError, DataError, StorageError
 from common.machine import network_files
+from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import norm_positions
 from common.settings import PersonalSettings
 from server.campaign import campaign
 from server.campaign.roster import Roster
 from tests.federation.test_ensemble import PACE, Federation, command, configured, grid
-from tests.site_folders import read_table
+from tests.site_folders import read_table, ungrade, write_table
 
 ASKED = ("--steps", "4", "--margin", "0")
 
@@ -249,3 +250,29 @@ def test_what_cannot_be_asked_for_is_said(
     with pytest.raises(ConfigurationError, match=said):
         personalise_cli.personalise(north, plan_hash[:12], candidates=candidates, margin=margin)
     assert not personal.folder(north, plan_hash).exists()
+
+
+def test_exams_without_grades_that_puzzles_learn_from_are_in_neither_networks_nor_report(
+    tmp_path: Path,
+) -> None:
+    settings = configured()
+    jigsaw = JigsawSettings(image_px=48, tile_px=12, permutations=6, rounds=1)
+    rating = settings.rating.model_copy(update={"pretraining": "jigsaw", "jigsaw": jigsaw})
+    made = Federation.made(tmp_path / "federation", settings.model_copy(update={"rating": rating}))
+    made.hand_out()
+    plan_hash = made.settings.plan_hash()
+    more = made.folders[0]
+    gone = ungrade(more, (1, 6, 7, 8))  # one exam of a patient, all three of another
+    fewer = Path(shutil.copytree(more, tmp_path / "north"))
+    rows = read_table(fewer / "manifest.csv")
+    write_table(fewer / "manifest.csv", [row for row in rows if row["exam_id"] not in gone])
+    reports = []
+    for folder, exams in ((more, 15), (fewer, 11)):
+        store = site_store(Site.open(folder), made.settings)
+        assert int((store.tensors.fold >= 0).sum()) == exams
+        personalised(folder, plan_hash, *ASKED)
+        reports.append(json.loads(command("site", "report", str(folder), plan_hash[:12], "--json"))["parts"])
+    assert_same(*(personal.folder(folder, plan_hash) for folder in (more, fewer)))
+    assert reports[0] == reports[1]
+    trained_on = reports[0][1]
+    assert (trained_on["name"], trained_on["exams"], trained_on["patients"]) == ("trained on", 11, 4)

@@ -23,6 +23,7 @@ from common.errors import CampaignError, ConfigurationError, PolicyError
 from common.hash_chain import START
 from common.machine import network_files, pretrained, tensor_file
 from common.messages import Signed, SumReply, SumRequest
+from common.methods.rating import JIGSAW
 from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.mechanism.noise import KeyStream
@@ -49,7 +50,7 @@ from server.rounds.journal import RoundRecord
 from simulation.cohorts import peers
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
-from tests.site_folders import make_settings, make_site_folder
+from tests.site_folders import PUZZLES, make_settings, make_site_folder, ungrade
 
 pytestmark = pytest.mark.slow
 App = Callable[[Message, Context], Message]
@@ -352,6 +353,19 @@ def test_federated_averaging_gives_the_same_networks_to_the_grid(tmp_path: Path,
     assert not np.array_equal(final(tmp_path / "secure"), final(tmp_path / "open"))
     np.testing.assert_allclose(final(tmp_path / "secure"), final(tmp_path / "open"), atol=2e-7)
     assert all(history.unbounded for folder in graders for history in ledger.book(folder).histories())
+
+
+def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, graders: list[Path]) -> None:
+    """As many examples stand under the masks as in an open reply."""
+    ungrade(graders[0], range(7))
+    text = PUZZLES + PLAIN.replace('fusion = "joint"\nreplicas = 1\nmodels = 1\n', "")
+    text = 'fusion = "joint"\nreplicas = 1\nmodels = 1\n' + text
+    found = {}
+    for name, settings in (("open", plain(text)), ("secure", plain(text + SECURE))):
+        outcome = run(graders, settings, tmp_path / name)
+        assert outcome.status is Status.COMPLETE_ALL_SITES
+        found[name] = {n.spec.name: n.weights for n in network_files.load_all(tmp_path / name / "networks")}
+    np.testing.assert_allclose(found["secure"][JIGSAW], found["open"][JIGSAW], atol=2e-7)
 
 
 def test_a_site_drops_out_in_every_phase(tmp_path: Path, graders: list[Path]) -> None:

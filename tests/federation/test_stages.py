@@ -9,11 +9,13 @@ import torch
 from flwr.app import Context, Message
 
 from client.app import app as client_app
+from client.ledger import ledger
 from client.state import weights_cache
 from common import wire
 from common.errors import CampaignError
 from common.machine import network_files
-from common.messages import MissingWeights, TrainRequest, WeightsRef
+from common.messages import MissingWeights, Signed, TrainReply, TrainRequest, WeightsRef
+from common.methods.rating import JIGSAW
 from common.methods.stages import networks
 from common.settings import Settings
 from server.campaign import campaign
@@ -22,7 +24,7 @@ from server.campaign.library import NetworkLibrary
 from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
-from tests.site_folders import make_settings, make_site_folder
+from tests.site_folders import make_settings, make_site_folder, read_table, ungrade, write_table
 
 STAGED = """\
 replicas = 1
@@ -243,3 +245,68 @@ def test_changed_weights_in_the_cache_are_noticed(folders: list[Path], tmp_path:
     with pytest.raises(Exception, match="damaged"):
         cache.get(WeightsRef(cached.stem))
     assert not cached.exists()
+
+
+def replying(started: dict[str, np.ndarray], kept: dict[str, list[TrainReply]]) -> App:
+    """The real client; keeps each network's first weights, and each site's replies."""
+
+    def app(message: Message, context: Context) -> Message:
+        reply = client_app(message, context)
+        if message.metadata.message_type == wire.TRAIN and "missing-weights" not in reply.content:
+            for name, weights in wire.decode(TrainRequest, message.content).weights.items():
+                started.setdefault(name, weights)
+            said = wire.decode_reply(TrainReply, reply.content)
+            assert isinstance(said, Signed)
+            kept.setdefault(said.reply.site, []).append(said.reply)
+        return reply
+
+    return app
+
+
+def test_puzzles_weigh_a_site_by_all_its_exams_and_graded_networks_are_as_without_the_ungraded(
+    tmp_path: Path,
+) -> None:
+    text = STAGED.replace("permutations", 'measurements = ["hypertrophy"]\npermutations')
+    settings = make_settings(text=text)
+    ungraded = {"north": (0, 2, 12, 13, 14), "south": (4,)}  # of 21 for training; all three of a patient
+    folders: dict[str, list[Path]] = {}
+    outcomes: dict[str, Outcome] = {}
+    started: dict[str, dict[str, np.ndarray]] = {"more": {}, "fewer": {}}
+    replies: dict[str, dict[str, list[TrainReply]]] = {"more": {}, "fewer": {}}
+    for kind, kept in replies.items():
+        folders[kind] = [
+            make_site_folder(tmp_path / kind / name, name=name, patients=9, seed=seed, held_out_patients=2)
+            for seed, name in enumerate(ungraded)
+        ]
+        for folder in folders[kind]:
+            gone = ungrade(folder, ungraded[folder.name])
+            rows = read_table(folder / "manifest.csv")
+            left = [row for row in rows if kind == "more" or row["exam_id"] not in gone]
+            write_table(folder / "manifest.csv", left)
+        app = replying(started[kind], kept)
+        outcomes[kind] = run(folders[kind], settings, tmp_path / f"run-{kind}", app=app)
+    more, fewer = (trained(tmp_path / f"run-{kind}") for kind in replies)
+    for kind, networks_, counts in (("more", more, [21, 21]), ("fewer", fewer, [16, 20])):
+        puzzles = [
+            next(r.networks[JIGSAW] for r in replies[kind][site] if JIGSAW in r.networks) for site in ungraded
+        ]
+        assert [reply.num_examples for reply in puzzles] == counts
+        mean = np.average([np.float64(reply.update) for reply in puzzles], axis=0, weights=counts)
+        np.testing.assert_allclose(networks_[JIGSAW].weights, started[kind][JIGSAW] + mean, atol=1e-6)
+    assert not np.array_equal(more[JIGSAW].weights, fewer[JIGSAW].weights)
+    graded = set(more) - {JIGSAW}
+    for name in graded:
+        for site in ungraded:
+            one, other = (
+                [r.networks[name].num_examples for r in replies[kind][site] if name in r.networks]
+                for kind in replies
+            )
+            assert one == other
+    fresh = {name for name in graded if "vascularity" in name}  # the others start from the puzzles
+    assert fresh
+    for name in fresh:
+        np.testing.assert_array_equal(more[name].weights, fewer[name].weights)
+        assert outcomes["more"].results[name] == outcomes["fewer"].results[name]
+    for kind, patients in (("more", 7), ("fewer", 6)):
+        (booked,) = ledger.book(folders[kind][0]).releases
+        assert len(booked.eligible) == patients

@@ -23,8 +23,7 @@ def is_held_out(exam: Exam, *, secret: bytes, share: float) -> bool:
     """
     if exam.split:
         return exam.split == "test"
-    digest = hmac.new(secret, exam.patient_id.encode(), hashlib.sha256).digest()
-    return int.from_bytes(digest[:8], "big") < share * 2**64
+    return int.from_bytes(_digest(exam, secret)[:8], "big") < share * 2**64
 
 
 def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) -> NDArray[np.int8]:
@@ -34,6 +33,9 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
     StratifiedGroupKFold; by its GroupKFold where that would leave a fold empty. A ``fold`` column in the manifest is
     taken as it is. One fold is all of them, whatever the manifest says: then nobody's place depends on anybody else.
 
+    Exams without any grade move no graded one. They are where their patient's graded exams are; those of a patient
+    who has none in the manifest's fold, or in one by HMAC(secret, patient).
+
     Args:
         exams: all usable exams.
         secret: the site's secret.
@@ -41,35 +43,53 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
         count: number of folds.
 
     Raises:
-        DataError: if there are fewer training patients than folds, or only some exams have a given fold.
+        DataError: if some training patients are graded, but fewer than there are folds, or only some graded training
+            exams have a given fold.
     """
     assigned = np.full(len(exams), MISSING, dtype=np.int8)
     training = [i for i, exam in enumerate(exams) if not is_held_out(exam, secret=secret, share=held_out)]
     if count == 1:
         assigned[training] = 0
-    if not training or count == 1:
         return assigned
-    given = [exams[i].fold for i in training]
+    graded = [i for i in training if exams[i].graded]
+    assigned[graded] = _graded_folds([exams[i] for i in graded], count)
+    known = {exams[i].patient_id: int(assigned[i]) for i in graded}
+    for i in training:
+        if not exams[i].graded:
+            assigned[i] = known.get(exams[i].patient_id, _own_fold(exams[i], secret, count))
+    return assigned
+
+
+def _graded_folds(exams: Sequence[Exam], count: int) -> Sequence[int] | NDArray[np.int8]:
+    """Folds of training exams that have a grade; ``count`` is at least 2."""
+    if not exams:
+        return []
+    given = [exam.fold for exam in exams]
     if any(fold is not None for fold in given):
         if any(fold is None for fold in given):
             raise DataError("Expected a fold for every training exam of the manifest, or for none")
-        assigned[training] = [fold for fold in given if fold is not None]
-        return assigned
-    patients = [exams[i].patient_id for i in training]
+        return [fold for fold in given if fold is not None]
+    patients = [exam.patient_id for exam in exams]
     if len(set(patients)) < count:
         raise DataError(
             f"Expected at least {count} training patients for {count} folds, got {len(set(patients))}: lower "
             f"rating.folds, or add patients"
         )
-    strata = [f"{exams[i].device}|{_diseased(exams[i])}" for i in training]
+    strata = [f"{exam.device}|{_diseased(exam)}" for exam in exams]
     if max(Counter(strata).values()) < count:  # scikit-learn refuses where nothing can be balanced
-        strata = [""] * len(training)
+        strata = [""] * len(exams)
     parts = _parts(StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0), strata, patients)
     if not all(map(len, parts)):  # with few patients the best balance may leave a fold empty
         parts = _parts(GroupKFold(n_splits=count), strata, patients)
+    assigned = np.empty(len(exams), dtype=np.int8)
     for fold, members in enumerate(parts):
-        assigned[np.array(training)[members]] = fold
+        assigned[members] = fold
     return assigned
+
+
+def _own_fold(exam: Exam, secret: bytes, count: int) -> int:
+    """Of a training patient without any grade: other bytes of the HMAC than those that decide who is held out."""
+    return exam.fold if exam.fold is not None else _digest(exam, secret)[8] % count
 
 
 def _parts(
@@ -78,6 +98,10 @@ def _parts(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a stratum smaller than the number of folds is fine
         return [members for _, members in splitter.split(np.zeros(len(strata)), strata, patients)]
+
+
+def _digest(exam: Exam, secret: bytes) -> bytes:
+    return hmac.new(secret, exam.patient_id.encode(), hashlib.sha256).digest()
 
 
 def _diseased(exam: Exam) -> bool:

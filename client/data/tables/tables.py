@@ -34,20 +34,23 @@ class Tables:
         readings: every row of the grades.
         quarantined: exams whose grades cannot be used.
         notes: what deserves a look and stops nothing, for ``check``.
+        ungraded: of the quarantined, those that nobody graded.
     """
 
     exams: tuple[Exam, ...]
     readings: tuple[Reading, ...]
     quarantined: tuple[Quarantined, ...]
     notes: tuple[str, ...]
+    ungraded: tuple[Exam, ...] = ()
 
 
 def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings: Settings) -> Tables:
     """Read a site's tables.
 
     An exam is quarantined if any reader gave an impossible pair or a grade that does not exist, or if no
-    reader gave any grade. One that lacks some measurement stays, for the others: the consensus of a
-    measurement is over the readers who graded it, each by the first row that has a grade.
+    reader gave any grade; these :func:`client.data.tables.ungraded.with_ungraded` may take in again. One that
+    lacks some measurement stays, for the others: the consensus of a measurement is over the readers who graded it,
+    each by the first row that has a grade.
 
     Args:
         folder: the folder that paths start from.
@@ -66,15 +69,17 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
     for reading in readings:
         by_exam.setdefault(reading.exam_id, []).append(reading)
     kept: list[Exam] = []
+    ungraded: list[Exam] = []
     quarantined: list[Quarantined] = []
     for exam in exams:
         mine = by_exam.get(exam.exam_id, [])
         reason = suspect.get(exam.exam_id) or _impossible(mine, settings)
-        targets = _targets(mine, rule, settings)
-        if reason is None and all(grade is None for grade in targets.values()):
+        read = replace(exam, targets=_targets(mine, rule, settings))
+        if reason is None and not read.graded:
             reason = "no reader gave a grade"
+            ungraded.append(read)
         if reason is None:
-            kept.append(replace(exam, targets=targets))
+            kept.append(read)
         else:
             quarantined.append(Quarantined(exam_id=exam.exam_id, line=exam.line, reason=reason))
     names = {exam.exam_id for exam in exams}
@@ -84,6 +89,7 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
         readings=tuple(readings),
         quarantined=tuple(quarantined),
         notes=tuple(_notes(unknown, len(strays), len(respelled(strays, names)))),
+        ungraded=tuple(ungraded),
     )
 
 

@@ -35,7 +35,7 @@ from common.exam import Quarantined
 from common.messages import MissingWeights, PlanRequest, TrainReply, TrainRequest
 from common.methods.stages import method
 from common.settings import Settings
-from tests.site_folders import make_settings, make_site_folder, read_table, write_table
+from tests.site_folders import PUZZLES, make_settings, make_site_folder, read_table, ungrade, write_table
 
 NOW = datetime.now(UTC)
 CPU = torch.device("cpu")
@@ -511,3 +511,24 @@ def test_the_command(folder: Path, tmp_path: Path) -> None:
     (folder / "grades.csv").unlink()
     broken = CliRunner().invoke(site_commands, ["check", str(folder), "--plan", str(config)])
     assert broken.exit_code == 4
+
+
+def test_exams_without_grades_are_for_pretraining_or_left_out_as_the_plan_has_it(folder: Path) -> None:
+    before = found(checked(folder).report, "usable exams").facts
+    ungrade(folder, (0, 2, 3, 22))  # one of two exams, both exams, one of a patient who is held out
+    plain, puzzles = checked(folder).report, make_settings(measurements=("vascularity",), text=PUZZLES)
+    assert found(plain, "left out").facts["left_out"] == {"no reader gave a grade": 4}
+    assert not any("pretraining" in finding.found for finding in plain.findings)
+    report = checked(folder, given=puzzles, rehearse=True).report
+    said = found(report, "have no grade")
+    assert said.found == "3 more exams of 2 patients have no grade: used for pretraining by puzzles only"
+    assert (said.state, said.facts["ungraded"]) == ("ok", 3)
+    assert found(report, "left out").facts["left_out"] == {"no reader gave a grade": 1}
+    for one in (plain, report):
+        usable = found(one, "usable exams").facts
+        assert (usable["exams"], usable["patients"]) == (20, 11)
+        assert found(one, "vascularity: 20 exams").facts["patients"] == 11
+    assert (before["exams"], before["patients"]) == (24, 12)
+    assert found(report, "puzzles of gs: 20 training exams of 10 patients").state == "ok"
+    assert found(report, "vascularity: 17 training exams of 9 patients").state == "ok"
+    assert report.exit_code == 0

@@ -14,16 +14,17 @@ from PIL import Image
 
 from client.data import store as store_module
 from client.data.site_store import site_store
-from client.data.store import Store
+from client.data.store import Store, eligible, graded
 from client.site.keys import site_secret
 from client.site.site import Site
 from common.errors import DataError
 from common.imaging.roi import stored_px
 from common.settings import Settings
 from tests.patience import PATIENCE_S
-from tests.site_folders import make_settings, make_site_folder, read_table, write_table
+from tests.site_folders import PUZZLES, make_settings, make_site_folder, read_table, ungrade, write_table
 
 SETTINGS = make_settings()
+PUZZLED = make_settings(text=PUZZLES)
 REPOSITORY = Path(__file__).parents[3]
 
 
@@ -288,3 +289,90 @@ def test_what_is_stored_says_nothing_of_the_truth_or_secret(site: Path) -> None:
     open_anew(site)
     index = json.loads((stores(site)[0] / "index.json").read_text())
     assert site_secret(site).hex() not in json.dumps(index)
+
+
+UNGRADED = (0, 4, 5, 10)
+"""One exam of two, both exams, and one exam of a patient who is held out."""
+
+
+def test_exams_without_grades_follow_the_graded_ones_where_puzzles_learn_from_them(site: Path) -> None:
+    ungrade(site, UNGRADED)
+    plain, puzzled = open_anew(site), open_anew(site, PUZZLED)
+    assert [entry.line for entry in plain.quarantined] == [2, 6, 7, 12]
+    assert [entry.line for entry in puzzled.quarantined] == [12]  # held out: nothing to test on
+    assert {entry.reason for entry in puzzled.quarantined} == {"no reader gave a grade"}
+    names = [row["exam_id"] for row in read_table(site / "manifest.csv")]
+    assert puzzled.exams["exam_id"].tolist() == [names[i] for i in (1, 2, 3, 6, 7, 8, 9, 11, 0, 4, 5)]
+    assert puzzled.tensors.graded.tolist() == [True] * 8 + [False] * 3
+    assert all((values[8:] == -1).all() for values in puzzled.tensors.grades.values())
+    assert puzzled.usable == plain.usable
+    assert puzzled.patients == plain.patients
+    fold = dict(zip(puzzled.exams["exam_id"], puzzled.tensors.fold.tolist(), strict=True))
+    assert fold[names[0]] == fold[names[1]]
+    assert fold[names[4]] == fold[names[5]] != -1
+    assert set(eligible(puzzled)) - set(eligible(plain)) == {"site-a-p002"}
+    side = stored_px(SETTINGS.network.image_px)
+    assert puzzled.tensors.images["gs"].shape == (11, 1, side, side)
+    assert puzzled.tensors.images["gs"][8:].flatten(1).any(dim=1).all()
+    for one, other in ((graded(puzzled), plain), (graded(plain), plain)):
+        assert one.exams.equals(other.exams)
+        assert torch.equal(one.tensors.fold, other.tensors.fold)
+        assert torch.equal(one.tensors.patient, other.tensors.patient)
+        for name in ("gs", "doppler"):
+            assert torch.equal(one.tensors.images[name], other.tensors.images[name])
+        for name, values in one.tensors.grades.items():
+            assert torch.equal(values, other.tensors.grades[name])
+
+
+def test_a_grade_that_cannot_be_is_not_taken_for_none(site: Path) -> None:
+    rows = read_table(site / "grades.csv")
+    for row in rows[:3]:
+        row |= {"hypertrophy": "0", "vascularity": "2"}
+    for row in rows[3:6]:
+        row |= {"hypertrophy": "", "vascularity": "mild"}
+    write_table(site / "grades.csv", rows)
+    opened = open_anew(site, PUZZLED)
+    assert [entry.line for entry in opened.quarantined] == [2, 3]
+    assert len(opened.tensors) == 10
+    assert opened.tensors.graded.all()
+
+
+def test_without_puzzles_an_exam_without_grades_costs_no_byte_and_is_not_read(site: Path) -> None:
+    gone = ungrade(site, UNGRADED)
+    told: list[tuple[int, int]] = []
+    store_module._opened.clear()
+    opened = site_store(Site.open(site), SETTINGS, progress=lambda done, of: told.append((done, of)))
+    assert told[-1] == (8, 8)
+    fewer = site.parent / "fewer"
+    fewer.mkdir()
+    (fewer / "site.toml").write_bytes((site / "site.toml").read_bytes())
+    (fewer / "grades.csv").write_bytes((site / "grades.csv").read_bytes())
+    (site / "images").rename(fewer / "images")
+    rows = read_table(site / "manifest.csv")
+    write_table(fewer / "manifest.csv", [row for row in rows if row["exam_id"] not in gone])
+    alike = open_anew(fewer)
+    assert opened.exams.equals(alike.exams)
+    (one,), (other,) = stores(site), stores(fewer)
+    for name in ("gs.npy", "doppler.npy"):
+        assert (one / name).read_bytes() == (other / name).read_bytes()
+    indices = [json.loads((place / "index.json").read_text()) for place in (one, other)]
+    assert all(indices[0][key] == indices[1][key] for key in ("exams", "grades", "fold", "notes"))
+
+
+def test_with_and_without_puzzles_are_two_stores(site: Path) -> None:
+    open_anew(site)
+    open_anew(site, PUZZLED)
+    open_anew(site, make_settings(text='pretraining = "none"'))
+    assert len(stores(site)) == 2
+
+
+def test_a_site_whose_exams_nobody_graded_has_them_for_puzzles_alone(site: Path) -> None:
+    gaps = {"hypertrophy": "", "vascularity": ""}
+    write_table(site / "grades.csv", [row | gaps for row in read_table(site / "grades.csv")])
+    with pytest.raises(DataError, match="all 12 are quarantined"):
+        open_anew(site)
+    opened = open_anew(site, PUZZLED)
+    assert opened.usable == {"hypertrophy": 0, "vascularity": 0}
+    assert len(opened.tensors) == 8
+    assert set(opened.tensors.fold.tolist()) <= {0, 1}
+    assert len(graded(opened).tensors) == 0

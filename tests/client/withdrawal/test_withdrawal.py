@@ -18,7 +18,7 @@ from client.withdrawal.withdrawal_statement import Statement
 from common.errors import DataError, PolicyError, VerificationError
 from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from tests.ledgers import make_release, make_unbounded
-from tests.site_folders import make_settings, make_site_folder, read_table
+from tests.site_folders import PUZZLES, make_settings, make_site_folder, read_table, ungrade
 
 SETTINGS = make_settings()
 GONE = "site-a-p001"
@@ -68,6 +68,23 @@ def test_a_patient_who_withdraws_is_gone_from_pictures_tables_and_store(site: Si
     assert left == [row for row in rows if GONE.encode() not in row]
     after = site_store(site, SETTINGS)
     assert set(before.exams["patient_id"]) - set(after.exams["patient_id"]) == {GONE}
+
+
+@pytest.mark.parametrize("exams", [(2,), (2, 3)])
+def test_an_exam_that_nobody_graded_goes_as_any_other(site: Site, exams: tuple[int, ...]) -> None:
+    puzzles = make_settings(text=PUZZLES)
+    ungrade(site.data_folder, exams)
+    before = site_store(site, puzzles)
+    assert (before.exams["patient_id"] == GONE).sum() == 2
+    manifest = (site.data_folder / "manifest.csv").read_bytes()
+    done = withdrawal.withdraw(site, GONE)
+    assert (done.statement.deleted_exams, done.statement.deleted_pictures) == (2, 4)
+    assert not any(path.is_dir() for path in (site.folder / "store").iterdir())
+    assert not list((site.data_folder / "images").glob(f"{GONE}-*"))
+    (site.data_folder / "manifest.csv").write_bytes(manifest)  # the row comes back: nobody reads for it
+    after = site_store(site, puzzles)
+    assert set(before.exams["patient_id"]) - set(after.exams["patient_id"]) == {GONE}
+    assert not any(GONE in entry.exam_id for entry in after.quarantined)
 
 
 def test_whoever_withdrew_is_refused_though_the_data_come_back(site: Site, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from common.exam import MISSING
 from common.methods.andersen import Andersen
 from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
-from common.methods.stages import NetworkResult, Output, Stage, method, networks
+from common.methods.stages import NetworkResult, Output, Stage, learns_without_grades, method, networks
 from common.networks.spec import COMBINED, NetworkSpec
 from common.settings import Settings, TrainingSettings, load
 from common.training.inputs import labels, training_exams, validation_exams
@@ -446,3 +446,20 @@ class TestChristensen:
 def test_a_method_that_there_is_not_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="'schlereht'"):
         method("schlereht")
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides", "expected"),
+    [
+        ("rating", (), True),
+        ("rating_small", (), True),
+        ("rating_small", ("rating.pretraining=none",), False),
+        ("rating_small", ("privacy.noise_multiplier=1.0", "privacy.patients=100",
+                          "federation.optimiser_state=fresh"), False),
+        ("quickstart", (), False),
+        ("andersen", TRAINED, False),
+        ("rating_small", ("method=christensen",), False),
+    ],
+)  # fmt: skip
+def test_puzzles_alone_learn_without_grades(name: str, overrides: tuple[str, ...], expected: bool) -> None:
+    assert learns_without_grades(configured(name, *overrides)) is expected

@@ -15,6 +15,7 @@ from common.exam import MISSING
 from common.imaging import augment
 from common.imaging.prepare import picture
 from common.imaging.roi import stored_px
+from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec, Target
@@ -325,3 +326,33 @@ def test_resnet18_takes_a_step_at_full_size() -> None:
     answer = train(settings, data=data)
     assert answer.update.isfinite().all()
     assert answer.update.abs().max() > 0
+
+
+def test_puzzles_learn_from_exams_that_nobody_graded_and_graded_networks_do_not() -> None:
+    """The update of each is the same as without them, or as with other pictures of them, or it is not."""
+    jigsaw = JigsawSettings(image_px=48, tile_px=12, permutations=6)
+    puzzles = NetworkSpec(
+        name="puzzles",
+        images=("gs",),
+        target=Target(measurement="gs", kind="permutation", threshold=None, classes=6),
+        jigsaw=jigsaw,
+    )
+    few = torch.arange(24)
+    whole = replace(
+        DATA,
+        grades={
+            name: torch.where(torch.arange(len(DATA)) < 24, values, MISSING)
+            for name, values in DATA.grades.items()
+        },
+    )
+    assert whole.graded.tolist() == [True] * 24 + [False] * (len(DATA) - 24)
+    pictures = {name: torch.cat([values[:24], 255 - values[24:]]) for name, values in DATA.images.items()}
+    repainted = replace(whole, images=pictures)
+    for spec, reads in ((FUSION, False), (puzzles, True)):
+        settings = local_settings(spec, sampling="shuffled", local_steps=6)
+        alike = train(settings, data=whole)
+        fewer = train(settings, data=subset(whole, few))
+        assert torch.equal(alike.update, fewer.update) is not reads
+        assert torch.equal(alike.update, train(settings, data=repainted).update) is not reads
+        assert (alike.num_examples > fewer.num_examples) is reads
+    assert train(local_settings(puzzles), data=whole).num_examples == int((whole.fold != MISSING).sum())

@@ -28,7 +28,7 @@ from simulation.engine.measure import Measured
 from simulation.runs import cost_card
 from simulation.runs.cost_card import CohortSize
 from tests.simulation.runs.test_simulate import CONFIG
-from tests.site_folders import make_settings, make_site_folder
+from tests.site_folders import make_settings, make_site_folder, ungrade
 
 FUSION_STEP_S, SINGLE_STEP_S, EXAM_S = 3.0, 1.0, 0.25
 
@@ -247,6 +247,8 @@ def test_size_of_a_folder_of_sites(tmp_path: Path) -> None:
     (tmp_path / "cohort.json").write_text(json.dumps({"sites": sites}), encoding="utf-8")
     settings = configured(f"cohort.folder={tmp_path}", "evaluate.held_out=0.5")
     assert cost_card.cohort_size(settings) == CohortSize(sites=2, training_exams=15, held_out_exams=2 + 5 + 4)
+    ungrade(tmp_path / "a", (0, 1, 11))  # the last is held out: nothing of them is counted
+    assert cost_card.cohort_size(settings) == CohortSize(sites=2, training_exams=13, held_out_exams=1 + 5 + 4)
     with pytest.raises(DataError, match="nowhere"):
         cost_card.cohort_size(configured())
 

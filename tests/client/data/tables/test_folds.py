@@ -101,3 +101,31 @@ def test_given_folds_are_taken_as_they_are() -> None:
 def test_too_few_patients_are_refused_with_advice() -> None:
     with pytest.raises(DataError, match="at least 5 training patients for 5 folds, got 4"):
         folds([exam(p) for p in range(4)], secret=SECRET, held_out=0.3, count=5)
+
+
+@given(
+    sizes=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=5, max_size=20),
+    count=st.integers(2, 4),
+)
+def test_exams_without_grades_move_no_graded_one_and_stay_with_their_patient(
+    sizes: list[tuple[int, int]], count: int
+) -> None:
+    patients = [(max(graded, p < count), ungraded) for p, (graded, ungraded) in enumerate(sizes)]
+    exams = [exam(p, grade=p % 2) for p, (graded, _) in enumerate(patients) for _ in range(graded)]
+    more = [exam(p, grade=None) for p, (_, ungraded) in enumerate(patients) for _ in range(ungraded)]
+    assigned = folds([*exams, *more], secret=SECRET, held_out=0.3, count=count)
+    assert np.array_equal(assigned[: len(exams)], folds(exams, secret=SECRET, held_out=0.3, count=count))
+    home = {(e.patient_id, int(fold)) for e, fold in zip([*exams, *more], assigned, strict=True)}
+    assert len(home) == len({name for name, _ in home})
+    assert {fold for _, fold in home} == set(range(count))
+
+
+def test_patients_without_any_grade_are_spread_by_the_secret_or_go_where_the_manifest_says() -> None:
+    exams = [exam(p, grade=None) for p in range(400)]
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=4)
+    assert all(60 < count < 140 for count in Counter(assigned.tolist()).values())
+    assert np.array_equal(assigned[:9], folds(exams[:9], secret=SECRET, held_out=0.3, count=4))
+    assert not np.array_equal(assigned, folds(exams, secret=b"other", held_out=0.3, count=4))
+    given = [exam(p, grade=None, fold=p % 4) for p in range(8)] + [exam(9, grade=None, split="test")]
+    assert folds(given, secret=SECRET, held_out=0.3, count=4).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, -1]
+    assert folds([exam(0, grade=None)], secret=SECRET, held_out=0.3, count=1).tolist() == [0]
