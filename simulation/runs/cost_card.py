@@ -140,7 +140,7 @@ def check(settings: Settings) -> None:
         assert source.public is not None, "one of the three is given"
         sites = preflight.of_public(source.public, settings)
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
-    preflight.check_sites(preflight.left_out(sites, settings), settings, baselines=fewer)
+    preflight.check_sites(preflight.left_out(sites, source), settings, baselines=fewer)
 
 
 def cohort_size(settings: Settings) -> CohortSize | None:
@@ -169,16 +169,16 @@ def cohort_size(settings: Settings) -> CohortSize | None:
         exams = len(labels.rows)
         held_out = round(exams * source.public.held_out)
         return CohortSize(sites=source.public.sites, training_exams=exams - held_out, held_out_exams=held_out)
-    return _folder_size(source, settings)
+    return _folder_size(source, held_out_share=settings.evaluate.held_out)
 
 
-def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
+def _folder_size(source: CohortSettings, *, held_out_share: float) -> CohortSize:
     assert source.folder is not None, "one of the three is given"
     sites = training = held_out = 0
     for site in cohorts.discover(source.folder).sites:
         rows = [row for _, row in read_rows(site.folder / "manifest.csv", []).rows]
         splits = [row.get("split", "") for row in rows]
-        tested = splits.count("test") + round(splits.count("") * settings.evaluate.held_out)
+        tested = splits.count("test") + round(splits.count("") * held_out_share)
         held_out += tested if site.trains else len(rows)
         training += len(rows) - tested if site.trains else 0
         sites += site.trains
