@@ -171,11 +171,11 @@ class _Pace:
 
         return watching
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float | int) -> None:
         """Sleep for less than the loop asks for."""
         time.sleep(min(seconds, self._wait(seconds)))
 
-    def _wait(self, seconds: float) -> float:
+    def _wait(self, seconds: float | int) -> float:
         if seconds < 1:
             return REPLY_POLL_S
         return POLL_S if self._clock() - self._last_message < BUSY_S else IDLE_POLL_S

@@ -267,7 +267,7 @@ def multitude(content: Content) -> str:
     return f"{votes}, {together}: only there can MULTITUDE answer otherwise."
 
 
-def signed(estimate: Json, *, digits: int, scale: float = 1.0) -> tuple[str, str]:
+def signed(estimate: Json, *, digits: int, scale: float | int = 1.0) -> tuple[str, str]:
     """A difference and its interval, with signs; nothing is shown as -0.0."""
 
     def text(value: float) -> str:

@@ -107,7 +107,7 @@ def _with_spread(value: str, spread: str) -> str:
     return f"{value} ({spread})" if spread else value
 
 
-def _cell(estimate: tables.Interval, scale: float, digits: int) -> str:
+def _cell(estimate: tables.Interval, scale: float | int, digits: int) -> str:
     numbers = (estimate.value, estimate.low, estimate.high)
     if any(number is None for number in numbers):
         return tables.NOTHING

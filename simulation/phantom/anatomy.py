@@ -8,7 +8,6 @@ contour of the synovium relative to it is the hypertrophy grade.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
 
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
@@ -65,9 +64,9 @@ class Joints:
     def __len__(self) -> int:
         return len(self.depth)
 
-    def take(self, index: slice) -> Self:
+    def take(self, index: slice) -> Joints:
         """Some of the sections."""
-        return type(self)(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+        return Joints(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ random by :func:`random_device`. Pixel lengths hold for a region of interest of 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self
+from typing import Final, Literal
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Device:
     maker: str
 
     @property
-    def under_doppler(self) -> Self:
+    def under_doppler(self) -> Device:
         """The same machine's grey-scale under the Doppler: low gain, strong compression, fewer lines."""
         levels = np.array(TONE_DB)
         part = np.clip((levels - self.doppler_reject_db) / (TONE_DB[-1] - self.doppler_reject_db), 0, 1)

@@ -20,11 +20,11 @@ CROP = 0.5
 class Look:
     """Grey levels, 0-255: mean, standard deviation, and the 5th, 50th and 95th percentile."""
 
-    mean: float
-    spread: float
-    low: float
-    median: float
-    high: float
+    mean: float | int
+    spread: float | int
+    low: float | int
+    median: float | int
+    high: float | int
 
 
 TABLE: Final = {

@@ -7,7 +7,6 @@ from functools import cache
 from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import gaussian_filter
 
@@ -15,7 +14,7 @@ from simulation.phantom.arrays import Bytes, Mask, Singles
 from simulation.phantom.devices import Device
 
 Box = tuple[int, int, int, int]
-Pixel = TypeVar("Pixel", np.uint8, np.bool_)
+Pixels = TypeVar("Pixels", Bytes, Mask)
 REFERENCE_PX = 224
 """Side of the region of interest that the sizes below and in device profiles are given for."""
 
@@ -68,7 +67,7 @@ def convert(lines: Bytes) -> Bytes:
     return out
 
 
-def frame(scan: NDArray[Pixel], layout: Layout) -> NDArray[Pixel]:
+def frame(scan: Pixels, layout: Layout) -> Pixels:
     """Put scans or masks ``(n, depth, width)`` under an empty header."""
     return np.pad(scan, ((0, 0), (layout.header, 0), (0, 0)))
 

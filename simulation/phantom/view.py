@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Self
 
 import numpy as np
 
@@ -39,7 +38,7 @@ class View:
     joint_at: Floats
 
     @classmethod
-    def hold(cls, rng: np.random.Generator, joints: Joints, device: Device, layout: Layout) -> Self:
+    def hold(cls, rng: np.random.Generator, joints: Joints, device: Device, layout: Layout) -> View:
         """Put the probe on the joints, with gel between."""
         n, device = len(joints), _rescaled(device, layout)
         joint_at = rng.uniform(*JOINT_AT, n)
@@ -52,7 +51,7 @@ class View:
             joint_at=joint_at,
         )
 
-    def for_doppler(self, rng: np.random.Generator) -> Self:
+    def for_doppler(self, rng: np.random.Generator) -> View:
         """A moment later, in Doppler mode: a section beside the first, along and across, of the same grades."""
         n, joints = len(self.joints), self.joints
         lift, shift_mm = rng.normal(0, 0.12, n), rng.uniform(*SHIFT_MM, n) * rng.choice([-1.0, 1.0], n)
