@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int, Int64, UInt8
 from torch import Tensor
 
 from client.data.site_store import site_store
@@ -28,7 +28,7 @@ from simulation.cohorts.cohort import Cohort
 FLOW = "flow_"
 """Prefix of the columns that hold an exam's area of flow: ``flow_<image>``."""
 _AT_ONCE = 512
-Grades = Mapping[str, Int64[np.ndarray, " exams"]]
+Grades = Mapping[str, Int[np.ndarray, " exams"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
