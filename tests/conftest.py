@@ -1,6 +1,10 @@
 """What all tests share: property tests draw the same examples each time, and time never decides."""
 
 import os
+
+# Workers share the cores: OpenMP's threads would wait for each other at work, ten times as long where cores are busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
+
 from collections.abc import Iterator
 from pathlib import Path
 
