@@ -225,7 +225,7 @@ def _unaugmented(spec: NetworkSpec) -> object:
 def _held_out(name: str, store: Store, folder: Path, chosen: np.ndarray, settings: Settings) -> pd.DataFrame:
     exams = store.exams.iloc[chosen].reset_index(drop=True)
     table = exams[["exam_id", "patient_id", "device"]].assign(site=name, trained_site=True)
-    return table.assign(**references(store, folder, exams["exam_id"], chosen, settings))
+    return table.assign(**references(store, folder, exams["exam_id"], chosen, settings.measurements))
 
 
 def noise_of(epsilon: float, *, delta: float, rounds: int) -> float:

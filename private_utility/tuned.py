@@ -91,7 +91,7 @@ def _whole(spec: NetworkSpec, settings: Settings, *, rounds: int) -> LocalSettin
 def _start(
     spec: NetworkSpec, local: LocalSettings, head: Float32[Tensor, " head"], settings: Settings
 ) -> Float32[Tensor, " size"]:
-    parts = {piece.part: pretrained.part(spec, settings, piece.part) for piece in spec.frozen} | {
+    parts = {piece.part: pretrained.part(spec, settings.network, piece.part) for piece in spec.frozen} | {
         "head": head
     }
     whole = build.layout(local.spec, local.network)

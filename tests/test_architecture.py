@@ -35,3 +35,17 @@ def test_every_room_is_on_the_page_and_none_is_crowded(package: str) -> None:
     assert [room.name for room in rooms if f"`{room.name}`" not in PAGE] == []
     for room in (ROOT / package).rglob("__init__.py"):
         assert len(list(room.parent.glob("*.py"))) <= 21, room.parent
+
+
+def test_shapes_are_checked_wherever_arrays_have_them(pytestconfig: pytest.Config) -> None:
+    checked = tuple(pytestconfig.getoption("--jaxtyping-packages").split(",")[:-1])
+    annotated = [
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for package in ("client", "server", "simulation", "common")
+        for path in (ROOT / package).rglob("*.py")
+        if re.search(r"^from jaxtyping import", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert len(annotated) > 100
+    assert [
+        name for name in annotated if not f"{name}.".startswith(tuple(f"{room}." for room in checked))
+    ] == []

@@ -127,5 +127,5 @@ def _size(folder: Path) -> int:
     return total
 
 
-def _read(size: float) -> str:
+def _read(size: int) -> str:
     return f"{size / GB:.1f} GB" if size >= GB else f"{size / 1e6:.1f} MB"

@@ -14,6 +14,7 @@ from common.errors import SynofedError
 from common.methods.rounds import rounds_by_stage
 from common.methods.stages import networks
 from common.privacy.planning import notice
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 
 BYTES = {"float32": 4, "bfloat16": 2}
@@ -79,7 +80,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
     stages = {} if objection else rounds_by_stage(settings)
     leaves, stays = _private(settings) if settings.private else _metrics(site)
     if settings.federation.secure is not None:
-        leaves = (*_summed(settings), *leaves)
+        leaves = (*_summed(settings.federation.secure), *leaves)
     decided = f", by {state.by} at {state.decided}" if state.by else ""
     return Page(
         plan_hash=plan_hash,
@@ -197,10 +198,8 @@ def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
     return tuple(prospect.sentence(name) for name, prospect in found.items())
 
 
-def _summed(settings: Settings) -> tuple[str, ...]:
+def _summed(secure: SecureSettings) -> tuple[str, ...]:
     """How the centre gets what leaves; see :mod:`client.rounds.sum_allow_list`."""
-    secure = settings.federation.secure
-    assert secure is not None
     return (
         f"under secure aggregation: the centre opens the sum over {secure.survivors} sites or more, of which it may "
         f"know {secure.colluders}, and no single update; what is summed:",

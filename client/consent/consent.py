@@ -35,7 +35,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
     behind.meet(site, request.known)
     settings = campaigns.consider(site, request)
     training_device.found(site.file.compute.device)
-    peers.check(site, settings)
+    peers.check(site, settings.federation.secure)
     if site.policy.approval == "each":
         answered_rounds.meet(site.folder, request.plan_hash, request.run)
     if settings.private:

@@ -10,7 +10,7 @@ from client.site import keys, site_toml
 from client.site.site import Site
 from common.errors import ConfigurationError, PolicyError
 from common.secure_aggregation.identity import Identity
-from common.settings import Settings
+from common.secure_settings import SecureSettings
 
 
 def add(site: Site, name: str, key: str) -> None:
@@ -39,13 +39,12 @@ def add(site: Site, name: str, key: str) -> None:
     site_toml.add_line(site, "peers", f'"{name}" = "{key}"', expected=expected)
 
 
-def check(site: Site, settings: Settings) -> None:
-    """Whether enough keys are pinned for a campaign's sums, asked before it begins.
+def check(site: Site, secure: SecureSettings | None) -> None:
+    """Whether enough keys are pinned for a campaign's sums, if it has any, asked before it begins.
 
     Raises:
         PolicyError: if not.
     """
-    secure = settings.federation.secure
     if secure is not None and len(site.peers) < secure.survivors - 1:
         raise PolicyError(
             f"The campaign sums over {secure.survivors} sites or more, [peers] in site.toml has keys of "

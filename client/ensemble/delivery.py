@@ -44,7 +44,7 @@ from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
 from common.section import Section
-from common.settings import Settings
+from common.settings import NetworkSettings, Settings
 from common.text.notices import RESEARCH_ONLY
 
 Flat = Float32[np.ndarray, " _"]
@@ -94,7 +94,7 @@ def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleRe
         return EnsembleReply(site=site.name, request_id=request.request_id, missing=())
     with _writing():
         draft = _Draft(decisions.folder(site.folder, request.plan_hash) / ".ensemble", statement, planned)
-        draft.add(request.weights, settings)
+        draft.add(request.weights, settings.network)
         missing = draft.missing()
         if not missing:
             _finish(draft.path, letter, statement, settings)
@@ -144,7 +144,7 @@ class _Draft:
             shutil.rmtree(path, ignore_errors=True)  # pieces of an ensemble that is no longer sent
             atomic.write(stated, text)
 
-    def add(self, weights: Mapping[str, Flat], settings: Settings) -> None:
+    def add(self, weights: Mapping[str, Flat], settings: NetworkSettings) -> None:
         """Check and keep arrays, and make networks of them."""
         sizes = dict(self._sizes(settings))
         for digest, values in weights.items():
@@ -179,12 +179,12 @@ class _Draft:
         atomic.write(self._network(name), network_files.encode(network))
         self._array(stated.weights).unlink()  # frozen parts stay: other networks have them too
 
-    def _sizes(self, settings: Settings) -> Iterator[tuple[str, int]]:
+    def _sizes(self, settings: NetworkSettings) -> Iterator[tuple[str, int]]:
         for name, stated in self._statement.networks.items():
             spec = self._planned[name]
-            yield stated.weights, build.layout(spec, settings.network).size
+            yield stated.weights, build.layout(spec, settings).size
             for part, digest in stated.frozen.items():
-                yield digest, build.part_layout(spec, settings.network, part).size
+                yield digest, build.part_layout(spec, settings, part).size
 
     def _array(self, digest: str) -> Path:
         return self.path / "arrays" / f"{digest}.f32"

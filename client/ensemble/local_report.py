@@ -129,7 +129,11 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
         raise DataError("Expected exams with a grade to compare with, no reader gave any")
     device = training_device.found(site.file.compute.device)
     answers, contested = _graded(committee.on(device), store, progress)
-    opinions = {ENSEMBLE: answers, CONSENSUS: _consensus(store, settings), **_readers(store, settings)}
+    opinions = {
+        ENSEMBLE: answers,
+        CONSENSUS: _consensus(store, settings.validity),
+        **_readers(store, settings),
+    }
     own = personal.opened(site, plan_hash, name=statement.campaign)
     if own is not None:
         opinions[PERSONAL] = _graded(own.on(device), store, progress)[0]
@@ -182,9 +186,9 @@ def _graded(
     return {name: np.concatenate(parts) for name, parts in grades.items()}, np.concatenate(contested)
 
 
-def _consensus(store: Store, settings: Settings) -> Answers:
+def _consensus(store: Store, validity: str) -> Answers:
     grades = {name: values.numpy().astype(np.int64) for name, values in store.tensors.grades.items()}
-    return _with_combined(grades, settings)
+    return _with_combined(grades, validity)
 
 
 def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
@@ -196,12 +200,12 @@ def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
         grades = {
             name: first[name].fillna(MISSING).to_numpy().astype(np.int64) for name in settings.measurements
         }
-        found[str(reader)] = _with_combined(grades, settings)
+        found[str(reader)] = _with_combined(grades, settings.validity)
     return found
 
 
-def _with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], settings: Settings) -> Answers:
-    if settings.validity != "eoss":
+def _with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: str) -> Answers:
+    if validity != "eoss":
         return grades
     h, v = grades["hypertrophy"], grades["vascularity"]
     return grades | {COMBINED: np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))}

@@ -106,7 +106,7 @@ def begin(
     release = of_plan.release(
         privacy,
         1,
-        kind=private_steps.kind(settings),
+        kind=private_steps.kind(settings.method),
         campaign=request.campaign,
         plan_hash=request.plan_hash,
         request_id=request.request_id,

@@ -11,7 +11,7 @@ from common.messages import TrainRequest
 from common.methods.rounds import network_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import NetworkSettings, Settings
 from common.training.flat_network import flat_network
 
 
@@ -49,7 +49,7 @@ def checked(
     planned = {name: known[name] for name in request.weights}
     for spec in planned.values():
         _check_round(request.server_round, spec, settings)
-        _check_network(request, spec, settings, federated, device=device)
+        _check_network(request, spec, settings.network, federated, device=device)
     return planned
 
 
@@ -64,13 +64,13 @@ def _check_round(server_round: int, spec: NetworkSpec, settings: Settings) -> No
 def _check_network(
     request: TrainRequest,
     spec: NetworkSpec,
-    settings: Settings,
+    settings: NetworkSettings,
     federated: FederatedAlgorithm,
     *,
     device: torch.device,
 ) -> None:
     name = spec.name
-    layout = flat_network(spec, settings.network, device).layout
+    layout = flat_network(spec, settings, device).layout
     if request.layouts[name] != layout.hash:
         raise UpdateError(f"Expected the layout of {name} as in the plan, got a different one")
     weights = request.weights[name]

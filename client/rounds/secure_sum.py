@@ -36,6 +36,7 @@ from common.secure_aggregation.messages import (
 )
 from common.secure_aggregation.site_state import State
 from common.secure_aggregation.terms import Terms
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 
 TOKEN = re.compile(r"[0-9a-f]{32}")
@@ -46,15 +47,15 @@ MAXIMUM_PACKED = 8
 _packed: dict[str, Groups] = {}
 
 
-def check(request: SumRequest, settings: Settings) -> None:
-    """Whether a request belongs to a secure sum of this plan; asked before anything is done for it.
+def check(request: SumRequest, secure: SecureSettings | None) -> None:
+    """Whether a request belongs to a secure sum of a plan with this section; asked before anything is done for it.
 
     Raises:
         PolicyError: if the plan has no secure sums.
         UpdateError: if its names are none.
         VerificationError: if what is to be trained is not what the attempt began with, at every site.
     """
-    if settings.federation.secure is None:
+    if secure is None:
         raise PolicyError(
             "Expected what the plan asks for, got a phase of a secure sum, of which it has none"
         )
@@ -181,7 +182,11 @@ def _groups(plan_hash: str, settings: Settings) -> Groups:
 def _identity(site: Site, settings: Settings) -> Identity:
     """The site and its peers; a site that adds all the noise itself asks for nothing of the others."""
     policy = site.policy
-    alone = settings.private and policy.few_peers == "full_noise" and policy.relies(settings) == "nobody"
+    alone = (
+        settings.private
+        and policy.few_peers == "full_noise"
+        and policy.relies(settings.federation.secure) == "nobody"
+    )
     return Identity(
         site=site.name,
         key=keys.signing_key(site.folder),

@@ -45,7 +45,7 @@ def answer_sum(folder: Path, record: RecordDict, compute: Compute) -> RecordDict
 
     def answer(site: Site, request: SumRequest, asked: Asked) -> RecordDict:
         settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
-        secure_sum.check(request, settings)
+        secure_sum.check(request, settings.federation.secure)
         before = audit.find_answer(site.folder, asked)
         with sum_state.opened(site.folder, request.asks.context) as file:
             if not file.is_repeated(request.asks, request.networks):
@@ -132,7 +132,7 @@ def _vector(
             train,
             settings,
             cast(PrivateSum, plan),
-            noise="share" if site.policy.relies(settings) == "peers" else "full",
+            noise="share" if site.policy.relies(settings.federation.secure) == "peers" else "full",
             device=device_of(site, compute),
             asker=run,
         )

@@ -125,7 +125,7 @@ class Policy(GrowingSection):
             self._check_unprotected(settings.federation.secure)
         if settings.overstated:
             raise PolicyError(settings.overstated)
-        if settings.federation.secure is not None and self.relies(settings) == "nobody":
+        if settings.federation.secure is not None and self.relies(settings.federation.secure) == "nobody":
             self._check_alone(settings)
         self._check_code(settings)
         permitted = is_object_path(settings.method) or "*" in self.methods or settings.method in self.methods
@@ -142,9 +142,8 @@ class Policy(GrowingSection):
             )
         self._check_rounds(settings)
 
-    def relies(self, settings: Settings) -> Literal["peers", "nobody"]:
+    def relies(self, secure: SecureSettings | None) -> Literal["peers", "nobody"]:
         """Whether this site's protection in a secure sum may rest on other sites too."""
-        secure = settings.federation.secure
         enough = secure is not None and (
             secure.survivors - 1 >= self.minimum_peers and secure.colluders >= self.colluders
         )

@@ -18,7 +18,7 @@ from common.errors import UpdateError
 from common.networks import build
 from common.networks.layout import norm_positions
 from common.networks.spec import NetworkSpec, Piece
-from common.settings import PersonalSettings, Settings
+from common.settings import NetworkSettings, PersonalSettings, Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import CPU, LocalSettings, local_settings
@@ -130,12 +130,13 @@ class Bench:
         self,
         networks: Sequence[TrainedNetwork],
         common: Candidate,
-        trained_part: Callable[[NetworkSpec, Settings], NetworkSpec],
+        trained_part: Callable[[NetworkSpec, NetworkSettings], NetworkSpec],
     ) -> Candidate:
         """Trained further on the folds that each was trained on; stopped where all together are best."""
         specs = [network.spec for network in networks]
         runs = [
-            _Run.begun(trained_part(spec, self.settings), common.weights[spec.name], self) for spec in specs
+            _Run.begun(trained_part(spec, self.settings.network), common.weights[spec.name], self)
+            for spec in specs
         ]
         best, least = common, np.inf
         for check in range(1, self.personal.checks + 1):
@@ -143,7 +144,7 @@ class Bench:
             answers = {run.local.spec.name: run.answers for run in runs}
             loss = float(brier(specs, answers, self.data)[0].sum())
             if loss < least:
-                whole = {run.local.spec.name: run.whole(self.settings) for run in runs}
+                whole = {run.local.spec.name: run.whole(self.settings.network) for run in runs}
                 best, least = Candidate(weights=whole, answers=answers), loss
         return best
 
@@ -180,19 +181,19 @@ class _Run:
         bench.progress()
         return replace(self, weights=weights, state=state, answers=asked)
 
-    def whole(self, settings: Settings) -> Flat:
+    def whole(self, settings: NetworkSettings) -> Flat:
         """Trained and frozen parts, each in its place."""
-        return build.joined(self.local.spec, settings.network, self.weights, self.local.frozen)
+        return build.joined(self.local.spec, settings, self.weights, self.local.frozen)
 
 
-def head_only(spec: NetworkSpec, settings: Settings) -> NetworkSpec:
+def head_only(spec: NetworkSpec, settings: NetworkSettings) -> NetworkSpec:
     """The same network, of which the last layers alone train."""
-    children = build.described(spec, settings.network).named_children()
+    children = build.described(spec, settings).named_children()
     frozen = [name for name, child in children if name != "head" and any(True for _ in child.parameters())]
     pieces = tuple(Piece(part=name, network=None, frozen=True) for name in frozen)
     return spec.model_copy(update={"pieces": pieces})
 
 
-def _as_it_is(spec: NetworkSpec, settings: Settings) -> NetworkSpec:
+def _as_it_is(spec: NetworkSpec, settings: NetworkSettings) -> NetworkSpec:
     del settings
     return spec

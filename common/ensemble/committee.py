@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
 from common.ensemble.temperature import tempered
 from common.imaging.prepare import picture
+from common.method_settings import RatingSettings
 from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
@@ -212,9 +213,9 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
             decision, tie = majority, multitude.majority_ties(votes, values=values)
         upwards = chosen.votes_upwards(outputs, settings) if isinstance(chosen, SettlesTies) else votes
         if (either := (upwards != votes).any(axis=(1, 2))).any():
-            tie[either] |= (_answers(upwards[either], values, is_valid, settings) != decision[either]).any(
-                axis=1
-            )
+            tie[either] |= (
+                _answers(upwards[either], values, is_valid, settings.rating) != decision[either]
+            ).any(axis=1)
     return Scores(
         names=tuple(graded),
         outputs=tuple(outputs),
@@ -233,9 +234,9 @@ def _answers(
     votes: Int[np.ndarray, "n models scores"],
     values: Sequence[int],
     is_valid: Callable[[tuple[int, ...]], bool],
-    settings: Settings,
+    rating: RatingSettings,
 ) -> Int64[np.ndarray, "n scores"]:
-    if settings.rating.decision == "majority":
+    if rating.decision == "majority":
         return multitude.majority(votes, values=values)
     return multitude.decide(votes, values=values, is_valid=is_valid).decision
 

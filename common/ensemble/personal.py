@@ -114,7 +114,7 @@ def personalise(common: Sequence[TrainedNetwork], bench: Bench) -> Personal:
         common: the networks that score, each whole (:func:`common.machine.network_files.whole`).
         bench: the site's exams, and how candidates are made of them; held-out exams are not looked at.
     """
-    networks, data = with_validation(common, bench.data, bench.settings)
+    networks, data = with_validation(common, bench.data, folds=bench.settings.folds)
     bench = replace(bench, data=data)
     by_measurement: dict[str, list[TrainedNetwork]] = {}
     for network in networks:

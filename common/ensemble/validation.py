@@ -73,10 +73,16 @@ def judged(difference: Float64[np.ndarray, " exams"], patient: Int64[np.ndarray,
 
 
 def with_validation(
-    networks: Sequence[TrainedNetwork], data: ExamTensors, settings: Settings
+    networks: Sequence[TrainedNetwork], data: ExamTensors, *, folds: int
 ) -> tuple[tuple[TrainedNetwork, ...], ExamTensors]:
-    """Networks and exams, each network with a fold that it is not trained on here."""
-    if settings.folds > 1:
+    """Networks and exams, each network with a fold that it is not trained on here.
+
+    Args:
+        networks: the common ones.
+        data: the site's exams.
+        folds: of the campaign; 1: it kept none for validation.
+    """
+    if folds > 1:
         return tuple(networks), data
     training = data.fold != MISSING
     places = torch.unique(data.patient[training], return_inverse=True)[1]

@@ -155,7 +155,7 @@ class _Parts:
             )
         if piece.part in self._networks[spec.name].frozen:
             return torch.from_numpy(self._networks[spec.name].frozen[piece.part])
-        return pretrained.part(spec, self._settings, piece.part)
+        return pretrained.part(spec, self._settings.network, piece.part)
 
 
 def committee(

@@ -25,7 +25,7 @@ from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Piece
-from common.settings import Settings
+from common.settings import NetworkSettings, Settings
 
 PRETRAINED = ("resnet18", "vgg16", "inception_v3")
 """Backbones for which torchvision has ImageNet weights."""
@@ -54,7 +54,7 @@ def resolved(settings: Settings) -> Settings:
 def _used(settings: Settings) -> dict[str, Mapping[str, Tensor]]:
     """Backbone, or name in a folder of encoders -> its tensors, of all that the method's networks start from."""
     specs = networks(settings).values()
-    backbones = {_backbone(spec, settings) for spec in specs if _starts_pretrained(spec)}
+    backbones = {_backbone(spec, settings.network) for spec in specs if _starts_pretrained(spec)}
     sources = {piece.source for spec in specs for piece in spec.pieces if _is_encoder(piece)}
     source = settings.network.weights
     used = {name: _pretrained(name, source) for name in backbones}
@@ -63,7 +63,7 @@ def _used(settings: Settings) -> dict[str, Mapping[str, Tensor]]:
     return used | {name: _of_encoder(name, source) for name in sources}
 
 
-def part(spec: NetworkSpec, settings: Settings, name: str) -> Float32[Tensor, " size"]:
+def part(spec: NetworkSpec, settings: NetworkSettings, name: str) -> Float32[Tensor, " size"]:
     """One pretrained part of a network as a flat vector.
 
     Args:
@@ -77,9 +77,9 @@ def part(spec: NetworkSpec, settings: Settings, name: str) -> Float32[Tensor, " 
     """
     found = [piece.source for piece in spec.pieces if piece.part == name and _is_encoder(piece)]
     what = found[0] if found else _backbone(spec, settings)
-    weights = settings.network.weights
+    weights = settings.weights
     state = _of_encoder(what, weights) if found else _pretrained(what, weights)
-    return torch.cat(list(_ordered(state, build.part_layout(spec, settings.network, name), what)))
+    return torch.cat(list(_ordered(state, build.part_layout(spec, settings, name), what)))
 
 
 def backbone_parts(spec: NetworkSpec) -> list[str]:
@@ -90,8 +90,8 @@ def backbone_parts(spec: NetworkSpec) -> list[str]:
     return [part for part in parts if part not in frozen]
 
 
-def _backbone(spec: NetworkSpec, settings: Settings) -> str:
-    return spec.backbone or settings.network.backbone
+def _backbone(spec: NetworkSpec, settings: NetworkSettings) -> str:
+    return spec.backbone or settings.backbone
 
 
 def _starts_pretrained(spec: NetworkSpec) -> bool:

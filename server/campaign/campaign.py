@@ -19,6 +19,7 @@ from common.machine.network_files import TrainedNetwork
 from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method
 from common.networks.spec import NetworkSpec
+from common.secure_settings import SecureSettings
 from common.settings import Settings
 from server.campaign.events import Event, Observer, StageStarted
 from server.campaign.library import NetworkLibrary
@@ -91,7 +92,7 @@ def run(
         VerificationError: if a site's receipts contradict those of this run before it was interrupted.
     """
     rules.check_sites(settings.federation, sites=roster.count)
-    _check_secure(settings, sites=roster.count)
+    _check_secure(settings.federation.secure, sites=roster.count)
     folder.mkdir(parents=True, exist_ok=True)
     receipts = Receipts(folder, kept=kept)
     members = Members(grid, settings, campaign, receipts, roster, observer, pace, run=run_name(folder))
@@ -125,8 +126,7 @@ def run(
     return Outcome(status=status, sites=sites, missing=missing, results=results, reused=frozenset(all_reused))
 
 
-def _check_secure(settings: Settings, *, sites: int) -> None:
-    secure = settings.federation.secure
+def _check_secure(secure: SecureSettings | None, *, sites: int) -> None:
     if secure is not None and not secure.survivors <= sites <= secure.sites:
         raise ConfigurationError(
             f"Expected {secure.survivors} to {secure.sites} sites for secure sums, got {sites}: "

@@ -14,7 +14,7 @@ from common.methods.rounds import stage_rounds
 from common.methods.stages import Stage, method
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import ComputeSettings, FederationSettings, Settings
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of one weight on the wire."""
@@ -142,7 +142,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
     layouts = groups.layouts(stage.networks, settings)
     frozen = groups.frozen_bytes(stage.networks, settings)
     its_groups = groups.of_stage(stage, settings)
-    requests = [_request_bytes(group, settings) for group in its_groups]
+    requests = [_request_bytes(group, settings.federation) for group in its_groups]
     histograms = [sum(map(_histogram_bytes, group.networks)) for group in its_groups]
     rounds = stage_rounds(stage.networks, settings)
     down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
@@ -171,8 +171,10 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
         site_up_bytes=rounds * down + (rounds + 1) * scored,
         site_messages=(rounds + 1) * len(its_groups) + asked,
         networks_bytes=sum(group.size_bytes for group in its_groups),
-        journal_bytes=_journal_bytes(its_groups, settings, rounds),
-        spool_bytes_per_site=sum(_reply_bytes(group, settings) for group in _in_flight(its_groups, settings)),
+        journal_bytes=_journal_bytes(its_groups, settings.federation, rounds),
+        spool_bytes_per_site=sum(
+            _reply_bytes(group, settings.federation) for group in _in_flight(its_groups, settings.compute)
+        ),
         site_state_bytes=sum(_site_state_bytes(group, settings) for group in its_groups),
         centre_memory_bytes=_centre_memory_bytes(its_groups, settings),
     )
@@ -204,19 +206,19 @@ def _histogram_bytes(spec: NetworkSpec) -> int:
     return 0 if spec.target.kind == "permutation" else HISTOGRAM_BYTES * spec.target.classes
 
 
-def _request_bytes(group: Group, settings: Settings) -> int:
+def _request_bytes(group: Group, federation: FederationSettings) -> int:
     """Of a message of weights, in either direction, and of what else the algorithm sends, which is never rounded."""
-    width = VALUE_BYTES[settings.federation.encoding]
-    return sum(width * layout.size for layout in group.layouts.values()) + _sent_bytes(group, settings)
+    width = VALUE_BYTES[federation.encoding]
+    return sum(width * layout.size for layout in group.layouts.values()) + _sent_bytes(group, federation)
 
 
-def _sent_bytes(group: Group, settings: Settings) -> int:
-    return len(algorithm(settings.federation).sent) * _trained_bytes(group)
+def _sent_bytes(group: Group, federation: FederationSettings) -> int:
+    return len(algorithm(federation).sent) * _trained_bytes(group)
 
 
-def _kept_bytes(group: Group, settings: Settings) -> int:
+def _kept_bytes(group: Group, federation: FederationSettings) -> int:
     """Of what the algorithm keeps at the centre beside the weights."""
-    return len(algorithm(settings.federation).kept) * _trained_bytes(group)
+    return len(algorithm(federation).kept) * _trained_bytes(group)
 
 
 def _site_state_bytes(group: Group, settings: Settings) -> int:
@@ -231,33 +233,34 @@ def _trained_bytes(group: Group) -> int:
     return sum(4 * layout.trained_size for layout in group.layouts.values())
 
 
-def _journal_bytes(packed: Sequence[Group], settings: Settings, rounds: int) -> int:
+def _journal_bytes(packed: Sequence[Group], federation: FederationSettings, rounds: int) -> int:
     """Kept are a group's last round and each network's best one; while a file is written, one more.
 
     A group has a file for the start, for each round and for the one that scores, but no more than it keeps. What the
     algorithm keeps beside the weights is there of the last round only.
     """
-    extra = [_kept_bytes(group, settings) for group in packed]
+    extra = [_kept_bytes(group, federation) for group in packed]
     kept = sum(group.size_bytes * min(rounds + 2, len(group.networks) + 1) for group in packed)
     return kept + sum(extra) + max(group.size_bytes + e for group, e in zip(packed, extra, strict=True))
 
 
-def _in_flight(packed: Sequence[Group], settings: Settings) -> list[Group]:
+def _in_flight(packed: Sequence[Group], compute: ComputeSettings) -> list[Group]:
     """The largest groups that can be under way together."""
     largest = sorted(packed, key=lambda group: group.size_bytes, reverse=True)
-    return largest[: settings.compute.groups_in_flight]
+    return largest[: compute.groups_in_flight]
 
 
-def _reply_bytes(group: Group, settings: Settings) -> int:
+def _reply_bytes(group: Group, federation: FederationSettings) -> int:
     """Of a reply on disk or in memory, where updates are float32."""
-    return group.size_bytes + _sent_bytes(group, settings)
+    return group.size_bytes + _sent_bytes(group, federation)
 
 
 def _centre_memory_bytes(packed: Sequence[Group], settings: Settings) -> int:
     """Each group in flight has its state and its encoded request; one reply or journal file is at hand."""
-    in_flight = _in_flight(packed, settings)
-    each = [g.size_bytes + _kept_bytes(g, settings) + _request_bytes(g, settings) for g in in_flight]
+    federation = settings.federation
+    in_flight = _in_flight(packed, settings.compute)
+    each = [g.size_bytes + _kept_bytes(g, federation) + _request_bytes(g, federation) for g in in_flight]
     at_hand = in_flight[0].size_bytes + max(
-        _kept_bytes(in_flight[0], settings), _sent_bytes(in_flight[0], settings)
+        _kept_bytes(in_flight[0], federation), _sent_bytes(in_flight[0], federation)
     )
     return sum(each) + at_hand

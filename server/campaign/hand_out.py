@@ -25,7 +25,7 @@ from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed, Weights, WeightsRef
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import NetworkSettings, Settings
 from common.version import VERSION
 from server.campaign.campaign import Outcome
 from server.campaign.flower_errors import explained
@@ -92,10 +92,10 @@ class Ensemble:
         place: dict[str, tuple[str, str]] = {}
         for name in _needed(networks, outcome.results):
             network = network_files.load(network_files.path(networks, name))
-            stated[name] = _stated(network, settings)
+            stated[name] = _stated(network, settings.network)
             for digest, part in zip(stated[name].hashes, ("", *stated[name].frozen), strict=True):
                 place.setdefault(digest, (name, part))
-                sizes.setdefault(digest, _array(network, part, settings).nbytes)
+                sizes.setdefault(digest, _array(network, part, settings.network).nbytes)
         text = Statement(
             campaign=campaign,
             plan_hash=settings.plan_hash(),
@@ -141,7 +141,7 @@ class Ensemble:
 
     def _read(self, digest: str) -> Weights:
         name, part = self.place[digest]
-        return _array(network_files.load(network_files.path(self.folder, name)), part, self.settings)
+        return _array(network_files.load(network_files.path(self.folder, name)), part, self.settings.network)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -310,7 +310,7 @@ def _needed(folder: Path, results: Iterable[str]) -> list[str]:
     return sorted(needed)
 
 
-def _stated(network: TrainedNetwork, settings: Settings) -> NetworkStatement:
+def _stated(network: TrainedNetwork, settings: NetworkSettings) -> NetworkStatement:
     result = network.result
     parts = [piece.part for piece in network.spec.frozen if piece.network is None]
     return NetworkStatement(
@@ -322,7 +322,7 @@ def _stated(network: TrainedNetwork, settings: Settings) -> NetworkStatement:
     )
 
 
-def _array(network: TrainedNetwork, part: str, settings: Settings) -> Weights:
+def _array(network: TrainedNetwork, part: str, settings: NetworkSettings) -> Weights:
     """A network's flat weights, or those of a frozen part that it has from nobody."""
     return pretrained.part(network.spec, settings, part).numpy() if part else network.weights
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from flwr.app import RecordDict
 
@@ -24,6 +24,7 @@ from server.rounds.journal import RoundRecord
 Request = TrainRequest | SumRequest
 
 
+@runtime_checkable
 class Rounds(Protocol):
     """One group: :meth:`requests`, :meth:`accept` or :meth:`drop` once per site, :meth:`close`, until ``done``."""
 

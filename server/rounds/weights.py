@@ -66,7 +66,7 @@ class StartWeights:
             return build.part(trained.spec, self._settings.network, weights, piece.source)
         if self._settings.network.weights == "none":
             return None
-        return pretrained.part(spec, self._settings, part)
+        return pretrained.part(spec, self._settings.network, part)
 
 
 def _put(weights: Tensor, places: Iterable[slice], values: Tensor) -> None:

@@ -210,7 +210,7 @@ def _private(answer: Answer, settings: Settings, planned: PrivacySettings) -> di
     return of_plan.release(
         planned,
         steps_per_round(settings),
-        kind=kind(settings),
+        kind=kind(settings.method),
         campaign=answer.campaign,
         plan_hash=answer.plan_hash,
         request_id=answer.request_id,

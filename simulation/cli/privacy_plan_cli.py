@@ -20,7 +20,7 @@ from common.privacy.accounting import accounting
 from common.privacy.planning import budget_plan, designs, dpia, private_steps, utility
 from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.promise import Promise, SitePromise
-from common.secure_settings import overstated
+from common.secure_settings import SecureSettings, overstated
 from common.settings import Settings
 from common.text.terminal import Console
 from common.version import VERSION
@@ -73,7 +73,7 @@ def plan(
     if everybody is None:
         raise typer.BadParameter("Expected --total-patients: the training patients of all sites together")
     settings = configuration.load(config, overrides=overrides or [])
-    cohort = cohort_of(settings, patients=everybody, sites=sites)
+    cohort = cohort_of(settings.federation.secure, patients=everybody, sites=sites)
     budget = budget_of(settings, epsilon=epsilon, noise_multiplier=noise_multiplier, delta=delta)
     with Console(stderr=True, quiet=as_json).status("accounting for each design"):
         found = make(settings, cohort=cohort, budget=budget)
@@ -84,20 +84,19 @@ def plan(
         )
         return
     console = Console()
-    console.print(privacy_plan_view.table(settings, found))
+    console.print(privacy_plan_view.table(settings.name, found))
     for line in privacy_plan_view.lines(settings, found):
         console.print(line)
     if written:
         console.print(f"Written: {', '.join(map(str, written))}")
 
 
-def cohort_of(settings: Settings, *, patients: int, sites: int) -> Cohort:
+def cohort_of(secure: SecureSettings | None, *, patients: int, sites: int) -> Cohort:
     """Whom to train on, with the configuration's secure aggregation where it has one.
 
     Raises:
         ConfigurationError: for values out of range, or sums whose noise a fellow site would see less of.
     """
-    secure = settings.federation.secure
     if secure is None:
         return Cohort(patients=patients, sites=sites)
     if problem := overstated(secure):  # where the configuration has no noise yet, it is no error there
@@ -138,7 +137,7 @@ def make(settings: Settings, *, cohort: Cohort, budget: Budget) -> Plan:
         designs.designs(settings),
         cohort=cohort,
         budget=budget,
-        chosen=designs.configured(settings),
+        chosen=designs.configured(settings.method),
         secure_aggregation=settings.federation.secure is not None,
         steps_per_round=private_steps.steps_per_round(settings),
         table=table,

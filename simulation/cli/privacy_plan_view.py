@@ -21,8 +21,8 @@ WAYS = {False: "each site", True: "together"}
 NO_RUNS = "no phantom runs committed for this size"
 
 
-def table(settings: Settings, plan: Plan) -> Table:
-    """All designs, the configured one marked."""
+def table(name: str, plan: Plan) -> Table:
+    """All designs of the configuration of a name, the configured one marked."""
     given = plan.budget
     what = (
         f"epsilon {given.epsilon:g}"
@@ -31,7 +31,7 @@ def table(settings: Settings, plan: Plan) -> Table:
     )
     several = "" if plan.cohort.sites == 1 else f" over {plan.cohort.sites} sites"
     title = (
-        f"{settings.name}: {what}, delta {given.delta:g}, {_patients(plan.cohort.patients)}{several}, "
+        f"{name}: {what}, delta {given.delta:g}, {_patients(plan.cohort.patients)}{several}, "
         f"sample rate {given.sample_rate:g}"
     )
     found = Table(title=title)

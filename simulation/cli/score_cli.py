@@ -59,7 +59,7 @@ def score(
     if (manifest is None) == (not given) or (manifest is None) != (out is None):
         raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
     committee = scoring.open_committee(run)
-    committee = committee.on(scoring.choose_device(committee.settings, device)).fastest()
+    committee = committee.on(scoring.choose_device(committee.settings.compute, device)).fastest()
     if manifest is not None and out is not None:
         _score_manifest(committee, manifest, out, as_json=as_json)
         return

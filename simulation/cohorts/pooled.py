@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import tomli_w
@@ -39,7 +39,7 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
     for member in sites:
         opened = Site.open(member.folder)
         for row, labels in _training_rows(opened, settings):
-            manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings))
+            manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings.images))
             grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
     write_table(building / "manifest.csv", manifest)
     write_table(building / "grades.csv", grades)
@@ -75,7 +75,7 @@ def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[s
 
 
 def _pooled_row(
-    row: Mapping[str, str], site_name: str, data_folder: Path, building: Path, settings: Settings
+    row: Mapping[str, str], site_name: str, data_folder: Path, building: Path, images: Iterable[str]
 ) -> dict[str, str]:
     pooled = {
         "exam_id": f"{site_name}/{row['exam_id']}",
@@ -84,7 +84,7 @@ def _pooled_row(
         "split": "train",
         "fold": row["fold"],
     }
-    for image in settings.images:
+    for image in images:
         source = row[f"{image}_path"]
         path = f"{site_name}/{source}"
         (building / path).parent.mkdir(parents=True, exist_ok=True)

@@ -206,7 +206,7 @@ def ensure(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
-    measurements = _measured(public, settings)
+    measurements = _measured(public, settings.measurements)
     identity: dict[str, object] = {
         "version": VERSION,
         "seed": settings.seed,
@@ -235,8 +235,8 @@ def ensure(
         )
 
 
-def _measured(public: PublicSettings, settings: Settings) -> list[str]:
-    return [name for name in settings.measurements if name in public.columns]
+def _measured(public: PublicSettings, measurements: Iterable[str]) -> list[str]:
+    return [name for name in measurements if name in public.columns]
 
 
 def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:
@@ -262,7 +262,9 @@ def planned(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
-    collection = read_labels(public.images, public.labels, _labels(public, _measured(public, settings)))
+    collection = read_labels(
+        public.images, public.labels, _labels(public, _measured(public, settings.measurements))
+    )
     return collection, planned_splits(
         collection,
         by=public.by,

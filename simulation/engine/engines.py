@@ -102,7 +102,7 @@ def run_campaign(
         library=library,
     )
     if settings.compute.engine == "ray":
-        _run_on_ray(centre, settings, folders, workers.stopped)
+        _run_on_ray(centre, folders, workers.stopped, threads=settings.compute.threads)
     else:
         grid = StrictGrid(InProcessGrid(client_app, folders, workers), workers.stopped)
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
@@ -127,12 +127,11 @@ class _Simulated:
 
 
 def _run_on_ray(
-    centre: ServerApp, settings: Settings, folders: Sequence[Path], stopped: threading.Event
+    centre: ServerApp, folders: Sequence[Path], stopped: threading.Event, *, threads: int
 ) -> None:
     os.environ.update(FLOWER_ENVIRONMENT)
     from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
 
-    threads = settings.compute.threads
     sites = _Simulated(tuple(str(folder.resolve()) for folder in folders), threads)
     gpus = training_device.gpu_count()
     strict = ServerApp()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +51,7 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
             [
                 example(
                     row,
-                    _pictures(folders[row["site"]], str(row["exam_id"]), settings),
+                    _pictures(folders[row["site"]], str(row["exam_id"]), settings.images),
                     reference=reference,
                     names=names,
                 )
@@ -107,13 +107,12 @@ def example(
     )
 
 
-def _pictures(folder: Path, exam_id: str, settings: Settings) -> Mapping[str, NDArray[np.uint8]]:
+def _pictures(folder: Path, exam_id: str, images: Iterable[str]) -> Mapping[str, NDArray[np.uint8]]:
     site = Site.open(folder)
     table = read_rows(site.data_folder / site.file.data.manifest, ["exam_id"])
     row = next(row for _, row in table.rows if row["exam_id"] == exam_id)
     return {
-        image: _roi(site.data_folder / row[f"{image}_path"], row.get(f"{image}_roi", ""))
-        for image in settings.images
+        image: _roi(site.data_folder / row[f"{image}_path"], row.get(f"{image}_roi", "")) for image in images
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
@@ -93,7 +93,10 @@ def write(
         )
         for name, values in found.items()
     }
-    write_examples(folder / "figures" / "heatmaps", _examples(chosen, found, truth, committee.settings))
+    write_examples(
+        folder / "figures" / "heatmaps",
+        _examples(chosen, found, truth, list(committee.settings.measurements)),
+    )
     return {
         "measurement": explained.measurement,
         "exams": len(chosen),
@@ -189,11 +192,11 @@ def _examples(
     chosen: pd.DataFrame,
     found: Mapping[str, Float[Tensor, "n h w"]],
     truth: Mapping[SiteExam, Mapping[str, Region]],
-    settings: Settings,
+    measurements: Sequence[str],
 ) -> Iterator[Example]:
     """Of each true grade the first exams that were chosen, whatever their heatmaps look like."""
-    names = [name for name in settings.measurements if f"decision_{name}" in chosen]
-    grade = f"truth_{next(iter(settings.measurements))}"
+    names = [name for name in measurements if f"decision_{name}" in chosen]
+    grade = f"truth_{measurements[0]}"
     turn = chosen.groupby(grade).cumcount()
     first = chosen.assign(turn=turn).sort_values(["turn", grade], kind="stable").head(EXAMPLES)
     for index, row in first.iterrows():

@@ -130,7 +130,7 @@ def scorer_of(predictions: pd.DataFrame, settings: Settings, *, seed: int = 0) -
         settings=settings,
         graded=_graded(predictions, settings),
         seed=seed,
-        source=_reference(predictions, settings),
+        source=_reference(predictions, settings.measurements),
     )
 
 
@@ -333,8 +333,8 @@ def _on_unseen(scorer: Scorer, frames: Iterable[pd.DataFrame], unseen: pd.DataFr
     return {"unseen": scorer.block(tallies, scorer.weights(patients))}
 
 
-def _reference(frame: pd.DataFrame, settings: Settings) -> str:
-    known = [(grades_in(frame, f"truth_{name}") != MISSING).any() for name in settings.measurements]
+def _reference(frame: pd.DataFrame, measurements: Iterable[str]) -> str:
+    known = [(grades_in(frame, f"truth_{name}") != MISSING).any() for name in measurements]
     return "truth" if all(known) else "label"
 
 

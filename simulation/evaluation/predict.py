@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +85,13 @@ def _known(site: CohortSite, settings: Settings) -> tuple[Store, torch.Tensor, d
         "device": exams["device"],
         "trained_site": site.trains,
     }
-    columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings)
+    columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings.measurements)
     columns |= trivial.flow_columns(store, held_out, settings)
     return store, held_out, columns
 
 
 def references(
-    store: Store, folder: Path, exam_ids: pd.Series, held_out: NDArray[np.int64], settings: Settings
+    store: Store, folder: Path, exam_ids: pd.Series, held_out: NDArray[np.int64], measurements: Iterable[str]
 ) -> dict[str, object]:
     """Columns of what is known of held-out exams: ``truth_<m>``, ``label_<m>``, ``reader_<name>_<m>``.
 
@@ -100,12 +100,12 @@ def references(
         folder: of the site, where its ``truth.csv`` lies if it has one.
         exam_ids: of the exams.
         held_out: their places in the store.
-        settings: name the measurements.
+        measurements: their names.
     """
     columns: dict[str, object] = {}
     truth = _table(folder / "truth.csv", exam_ids)
     readers = store.reader_grades
-    for name in settings.measurements:
+    for name in measurements:
         if truth is not None and name in truth:
             columns[f"truth_{name}"] = _grades(truth[name])
         columns[f"label_{name}"] = store.tensors.grades[name].numpy()[held_out]

@@ -60,7 +60,7 @@ def open_committee(run: Path) -> Committee:
     )
 
 
-def choose_device(settings: Settings, name: str | None = None) -> torch.device:
+def choose_device(compute: ComputeSettings, name: str | None = None) -> torch.device:
     """Where to score: the device that is named, or else where the run's own predictions were made.
 
     A CUDA device of the run that this machine does not have is replaced by what it has.
@@ -68,7 +68,7 @@ def choose_device(settings: Settings, name: str | None = None) -> torch.device:
     Raises:
         ConfigurationError: if a device is named that is not there.
     """
-    wanted = (name,) if name is not None else settings.compute.devices
+    wanted = (name,) if name is not None else compute.devices
     try:
         return torch.device(engines.devices(ComputeSettings(devices=wanted))[0])
     except ConfigurationError:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64, Int64, UInt8
+from jaxtyping import Float64, Int, Int64, UInt8
 from torch import Tensor
 
 from client.data.site_store import site_store
@@ -28,7 +28,7 @@ from simulation.cohorts.cohort import Cohort
 FLOW = "flow_"
 """Prefix of the columns that hold an exam's area of flow: ``flow_<image>``."""
 _AT_ONCE = 512
-Grades = Mapping[str, Int64[np.ndarray, " exams"]]
+Grades = Mapping[str, Int[np.ndarray, " exams"]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +70,13 @@ def learnt(cohort: Cohort, settings: Settings) -> Trivial:
             name: np.concatenate([store.tensors.grades[name].numpy()[exams] for store, exams in pairs])
             for name in settings.measurements
         },
-        settings,
+        settings.validity,
     )
     cuts = {}
     for name, image in _read_from_flow(settings).items():
-        areas = np.concatenate([flow_area(store, image, exams, settings) for store, exams in pairs])
+        areas = np.concatenate(
+            [flow_area(store, image, exams, image_px=settings.network.image_px) for store, exams in pairs]
+        )
         known = labels[name] != MISSING
         if known.any():
             grades = settings.measurements[name].grades
@@ -88,7 +90,7 @@ def learnt(cohort: Cohort, settings: Settings) -> Trivial:
 
 
 def flow_area(
-    store: Store, image: str, exams: Int64[Tensor, " n"], settings: Settings
+    store: Store, image: str, exams: Int64[Tensor, " n"], *, image_px: int
 ) -> Float64[np.ndarray, " n"]:
     """How much of a Doppler image's region of interest is flow, in pixels of what the networks see.
 
@@ -96,12 +98,12 @@ def flow_area(
         store: of the exams.
         image: its name.
         exams: places in the store.
-        settings: the side of the picture.
+        image_px: the side of the picture.
     """
     stored = store.tensors.images[image]
 
     def count(pictures: UInt8[Tensor, "n channels side side"]) -> Tensor:
-        mask = central_cut(pictures, image_px=settings.network.image_px)[:, 1]
+        mask = central_cut(pictures, image_px=image_px)[:, 1]
         return mask.flatten(1).sum(dim=1, dtype=torch.float64) / 255
 
     counted = [torch.empty(0, dtype=torch.float64), *(count(stored[part]) for part in exams.split(_AT_ONCE))]
@@ -113,7 +115,9 @@ def flow_columns(
 ) -> dict[str, Float64[np.ndarray, " n"]]:
     """``flow_<image>`` of each Doppler image from which alone some measurement is read."""
     images = sorted(set(_read_from_flow(settings).values()))
-    return {FLOW + image: flow_area(store, image, exams, settings) for image in images}
+    return {
+        FLOW + image: flow_area(store, image, exams, image_px=settings.network.image_px) for image in images
+    }
 
 
 def _read_from_flow(settings: Settings) -> dict[str, str]:
@@ -125,9 +129,9 @@ def _read_from_flow(settings: Settings) -> dict[str, str]:
     }
 
 
-def _with_combined(labels: Grades, settings: Settings) -> Grades:
+def _with_combined(labels: Grades, validity: str) -> Grades:
     """With the combined score where there is one, of the exams that have both grades in a pair that can be."""
-    if settings.validity != "eoss":
+    if validity != "eoss":
         return labels
     h, v = labels["hypertrophy"].astype(np.int64), labels["vascularity"].astype(np.int64)
     combined = np.where(eoss.is_valid(h, v), np.maximum(h, v), MISSING)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float32
 from torch import Tensor
 
 from client.data.site_store import site_store
@@ -89,12 +89,12 @@ def _patients(ensemble: Committee, stores: Iterable[Store]) -> Iterable[pd.DataF
         yield pd.DataFrame(columns).dropna().groupby("patient").mean().reset_index()
 
 
-def _losses(output: Output, store: Store, exams: Tensor) -> Float64[np.ndarray, " exams"]:
+def _losses(output: Output, store: Store, exams: Tensor) -> Float32[np.ndarray, " exams"]:
     """Cross-entropy of each exam; nan where it has no grade or the network does not learn from it."""
     target = output.spec.target
     grades = store.tensors.grades[target.measurement][exams].numpy().astype(np.int64)
     truth = grades > target.threshold if target.kind == "binary" and target.threshold is not None else grades
     known = (grades >= target.at_least) & (grades != MISSING)
     chosen = output.probabilities[np.arange(len(grades)), np.where(known, truth, 0).astype(np.int64)]
-    losses: Float64[np.ndarray, " exams"] = np.where(known, -np.log(np.maximum(chosen, 1e-12)), np.nan)
+    losses: Float32[np.ndarray, " exams"] = np.where(known, -np.log(np.maximum(chosen, 1e-12)), np.nan)
     return losses

@@ -142,7 +142,7 @@ def check(settings: Settings) -> None:
         assert source.public is not None, "one of the three is given"
         sites = preflight.of_public(source.public, settings)
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
-    preflight.check_sites(preflight.left_out(sites, settings), settings, baselines=fewer)
+    preflight.check_sites(preflight.left_out(sites, source), settings, baselines=fewer)
 
 
 def cohort_size(settings: Settings) -> CohortSize | None:

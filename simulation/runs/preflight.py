@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,14 +14,14 @@ from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common import preflight
 from common.aggregation.algorithms import algorithm
-from common.cohort_settings import PhantomSettings, PublicSettings
+from common.cohort_settings import CohortSettings, PhantomSettings, PublicSettings
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
 from common.exam import MISSING, Exam
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import MeasurementSettings, Settings
 from common.training import trainable
 from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
@@ -108,7 +108,7 @@ def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
         DataError: if the labels cannot be used.
     """
     collection, splits = publics.planned(public, settings=settings)
-    exams = _labelled(collection, settings)
+    exams = _labelled(collection, settings.measurements)
     return [
         SiteExams(
             name=name,
@@ -125,13 +125,13 @@ def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
     ]
 
 
-def left_out(sites: Sequence[SiteExams], settings: Settings) -> list[SiteExams]:
+def left_out(sites: Sequence[SiteExams], cohort: CohortSettings | None) -> list[SiteExams]:
     """The sites, those of left out devices never trained on.
 
     Raises:
         ConfigurationError: if a device of ``cohort.leave_out`` is none of the cohort's.
     """
-    names = set(settings.cohort.leave_out) if settings.cohort is not None else set()
+    names = set(cohort.leave_out) if cohort is not None else set()
     known = sorted(set().union(*(site.devices for site in sites)))
     if not names <= set(known):
         raise ConfigurationError(f"Expected cohort.leave_out among {known}, got {sorted(names)}")
@@ -153,7 +153,7 @@ def check_sites(sites: Sequence[SiteExams], settings: Settings, *, baselines: Se
     training = [site for site in sites if site.trains]
     if not training:
         raise DataError("Expected a site that trains, got none: every site's patients are for tests alone")
-    _check_held_out(sites, settings)
+    _check_held_out(sites, settings.measurements)
     check_quorum(settings.federation, sites=len(training))
     if settings.privacy is None:
         _check_trained(training, settings)
@@ -181,14 +181,14 @@ def without_examples(sites: Sequence[SiteExams], settings: Settings) -> list[Net
     return [spec for spec in networks(settings).values() if not any(_trains(site, spec) for site in training)]
 
 
-def _check_held_out(sites: Sequence[SiteExams], settings: Settings) -> None:
+def _check_held_out(sites: Sequence[SiteExams], measurements: Iterable[str]) -> None:
     held_out = sum(int((site.data.fold == MISSING).sum()) for site in sites)
     if not held_out:
         raise DataError(
             "Expected held-out patients to test on, got none at any site: raise held_out (evaluate.held_out, or that "
             "of [cohort.phantom] or [cohort.public]), add patients, or give some the split test in manifest.csv"
         )
-    for name in settings.measurements:
+    for name in measurements:
         graded = sum(
             int(((site.data.fold == MISSING) & (site.data.grades[name] != MISSING)).sum()) for site in sites
         )
@@ -277,9 +277,9 @@ def _of_tables(site: CohortSite, settings: Settings) -> SiteExams:
     )
 
 
-def _labelled(collection: Collection, settings: Settings) -> list[Exam]:
+def _labelled(collection: Collection, measurements: Mapping[str, MeasurementSettings]) -> list[Exam]:
     """The exams of a collection with the grades that are whole numbers in range; others the site leaves out."""
-    missing = [name for name in settings.measurements if name not in collection.measurements]
+    missing = [name for name in measurements if name not in collection.measurements]
     if missing:
         raise DataError(
             f"Expected a column of labels for {', '.join(missing)}: name it in [cohort.public.columns]"
@@ -292,8 +292,7 @@ def _labelled(collection: Collection, settings: Settings) -> list[Exam]:
             line=line,
             images={},
             targets={
-                name: _grade(reading.get(name, ""), graded.grades)
-                for name, graded in settings.measurements.items()
+                name: _grade(reading.get(name, ""), graded.grades) for name, graded in measurements.items()
             },
             device=row.get("device") or "unknown",
         )

@@ -109,7 +109,7 @@ def _simulate(
     if settings.evaluate.heatmaps:
         heatmap_truth.jobs(sites)  # a cohort without truth is said first, too
     _open_stores(sites, settings, display)
-    exams = preflight.left_out(preflight.of_stores(sites, settings), settings)
+    exams = preflight.left_out(preflight.of_stores(sites, settings), settings.cohort)
     sites = _training(sites, [site.name for site in exams if site.trains])
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)

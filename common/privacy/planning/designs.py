@@ -14,7 +14,7 @@ spent on
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -22,7 +22,7 @@ from common.methods.rounds import stage_rounds
 from common.methods.stages import method
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.privacy.planning.private_steps import network_steps
-from common.settings import NetworkSettings, Settings
+from common.settings import MeasurementSettings, NetworkSettings, Settings
 
 Key: TypeAlias = Literal["networks", "published", "folds", "head_folds", "heads"]
 
@@ -82,12 +82,12 @@ def designs(settings: Settings) -> tuple[Design, ...]:
     own = tuple(_whole(settings))
     fewer = own[0].networks < PUBLISHED_NETWORKS
     published = _published(settings.federation.rounds * settings.training.local_steps)[:1] if fewer else ()
-    return (*published, *own, *_heads(list(_reference_heads(settings)), settings))
+    return (*published, *own, *_heads(list(_reference_heads(settings.measurements)), settings))
 
 
-def configured(settings: Settings) -> Key:
-    """The design that a configuration asks for."""
-    return "heads" if settings.method == "probe" else "networks"
+def configured(method: str) -> Key:
+    """The design that a configuration with this method asks for."""
+    return "heads" if method == "probe" else "networks"
 
 
 def leaves(settings: Settings) -> dict[str, int]:
@@ -198,9 +198,9 @@ def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]
     )
 
 
-def _reference_heads(settings: Settings) -> Iterator[NetworkSpec]:
+def _reference_heads(measurements: Mapping[str, MeasurementSettings]) -> Iterator[NetworkSpec]:
     for member in range(MEMBERS):
-        for measurement, graded in settings.measurements.items():
+        for measurement, graded in measurements.items():
             yield NetworkSpec(
                 name=f"probe/member{member}/{measurement}",
                 images=graded.images,

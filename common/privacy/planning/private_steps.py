@@ -13,9 +13,9 @@ PRIVATE_STEP = "private-step"
 """A step of one network that is trained whole."""
 
 
-def kind(settings: Settings) -> str:
-    """What a campaign's releases are booked as."""
-    return PRIVATE_SUM if settings.method == "probe" else PRIVATE_STEP
+def kind(method: str) -> str:
+    """What the releases of a campaign with this method are booked as."""
+    return PRIVATE_SUM if method == "probe" else PRIVATE_STEP
 
 
 def steps(settings: Settings) -> int:

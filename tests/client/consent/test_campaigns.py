@@ -245,7 +245,7 @@ def test_the_seconds_of_a_round_are_told(approved: Centre) -> None:
     assert isinstance(consent, Signed)
     assert consent.reply.round_seconds == timing.typical(approved.folder, approved.settings.plan_hash()) > 0
     for seconds in range(1, 20):
-        timing.add(approved.folder, approved.settings.plan_hash(), seconds)
+        timing.add(approved.folder, approved.settings.plan_hash(), float(seconds))
     assert timing.typical(approved.folder, approved.settings.plan_hash()) == 15.0
 
 

@@ -18,7 +18,7 @@ from client.ledger import behind, issued_receipts, ledger, ledger_check, ledger_
 from client.log import chain
 from client.site.site import Site
 from common.errors import BehindError, DataError
-from common.messages import PlanRequest
+from common.messages import EnsembleReply, PlanRequest, Signed
 from common.privacy.accounting import of_plan, spending
 from common.receipts import Kept, Receipt, payload
 from common.version import VERSION
@@ -238,7 +238,8 @@ def test_the_centre_keeps_the_highest_receipt_of_each_campaign_over_all_runs(tmp
         given.know("north", "k")
     (tmp_path / "run1" / "receipts").mkdir(parents=True)
     for one in site.kept[:3]:
-        first.keep(type("Signed", (), {"receipt": one.receipt})())
+        reply = EnsembleReply(site="north", request_id=one.receipt.request_id, missing=())
+        first.keep(Signed(reply=reply, receipt=one.receipt, contents_hash=one.receipt.reply_hash))
     assert [asdict(one) for one in second.known("north")] == [asdict(site.kept[2].receipt)]
     assert Receipts(tmp_path / "run3", kept=tmp_path / "home").known("north") == (site.kept[2].receipt,)
     assert second.known("../../north") == second.known("south") == ()

@@ -58,7 +58,7 @@ def encoders(tmp_path: Path, settings: Settings, *, seed: int = 0) -> Frozen:
     shutil.rmtree(tmp_path / "encoders", ignore_errors=True)
     make_encoders(tmp_path / "encoders", settings, seed=seed)
     return {
-        name: {piece.part: pretrained.part(spec, settings, piece.part) for piece in spec.frozen}
+        name: {piece.part: pretrained.part(spec, settings.network, piece.part) for piece in spec.frozen}
         for name, spec in networks(settings).items()
     }
 

@@ -108,12 +108,18 @@ def test_device_split_names_sites_after_devices_and_joins_the_smallest(
 
 def test_size_split_follows_the_weights(pictures: Path, tmp_path: Path) -> None:
     public.split_collection(
-        collection(pictures), by="size", sites=3, weights=(1, 2, 3), seed=1, out=tmp_path / "c", held_out=0.1
+        collection(pictures),
+        by="size",
+        sites=3,
+        weights=(1.0, 2.0, 3.0),
+        seed=1,
+        out=tmp_path / "c",
+        held_out=0.1,
     )
     assert [len(p) for p in site_patients(tmp_path / "c").values()] == [4, 8, 12]
     with pytest.raises(ConfigurationError, match="3 positive weights"):
         public.split_collection(
-            collection(pictures), by="size", sites=3, weights=(1, 2), seed=1, out=tmp_path / "d"
+            collection(pictures), by="size", sites=3, weights=(1.0, 2.0), seed=1, out=tmp_path / "d"
         )
 
 

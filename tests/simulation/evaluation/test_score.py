@@ -164,14 +164,13 @@ def test_a_run_without_all_its_networks_is_refused(run: synofed.Run, tmp_path: P
 
 
 def test_the_runs_device_unless_another_is_named(run: synofed.Run) -> None:
-    settings = score.open_committee(run.path).settings
-    assert score.choose_device(settings, "cpu") == CPU
-    elsewhere = settings.compute.model_copy(update={"devices": ("4711",)})
-    fallback = score.choose_device(settings.model_copy(update={"compute": elsewhere}))
+    compute = score.open_committee(run.path).settings.compute
+    assert score.choose_device(compute, "cpu") == CPU
+    fallback = score.choose_device(compute.model_copy(update={"devices": ("4711",)}))
     assert fallback.type in ("cpu", "cuda")
     for name in ("4711", "abacus"):
         with pytest.raises(ConfigurationError, match=r"Expected .* devices?"):
-            score.choose_device(settings, name)
+            score.choose_device(compute, name)
 
 
 def test_the_command_prints_scores_votes_weights_and_notices(

@@ -31,8 +31,8 @@ def heads() -> Settings:
 
 
 def test_heads_are_one_sum_a_round_and_whole_networks_are_steps() -> None:
-    assert (kind(heads()), steps(heads()), steps_per_round(heads())) == ("private-sum", 3, 1)
-    assert (kind(whole()), steps(whole()), steps_per_round(whole())) == ("private-step", 12, 4)
+    assert (kind(heads().method), steps(heads()), steps_per_round(heads())) == ("private-sum", 3, 1)
+    assert (kind(whole().method), steps(whole()), steps_per_round(whole())) == ("private-step", 12, 4)
 
 
 def test_class_weights_are_the_plans_of_networks_that_tell_grades_apart() -> None:
