@@ -314,12 +314,11 @@ def _slopes(
     cells: Bool[np.ndarray, "grades grades"],
 ) -> tuple[Float64[np.ndarray, " permutations"], Float64[np.ndarray, "systems permutations cells"]]:
     """The metric's mean over the systems, and its derivative by the counts of some cells for each of them."""
+    places = np.argwhere(cells)
+    steps = np.zeros((len(places), *cells.shape))
+    steps[np.arange(len(places)), *places.T] = _STEP
     value = np.asarray(metric(pooled), dtype=np.float64)
-    slopes = np.empty((*value.shape, int(cells.sum())))
-    for index, cell in enumerate(np.argwhere(cells)):
-        step = np.zeros(cells.shape)
-        step[tuple(cell)] = _STEP
-        slopes[..., index] = (np.asarray(metric(pooled + step)) - value) / _STEP
+    slopes = (np.asarray(metric(pooled[..., None, :, :] + steps)) - value[..., None]) / _STEP
     return np.asarray(value.mean(axis=0), dtype=np.float64), slopes
 
 
