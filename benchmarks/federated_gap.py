@@ -96,9 +96,12 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "kept-x0.5": (KEPT, *rate(0.5)),
     "kept-x2": (KEPT, *rate(2)),
     "kept-x3": (KEPT, *rate(3)),
+    "kept-2": (KEPT, *steps(2)),
     "kept-5": (KEPT, *steps(5)),
     "kept-20": (KEPT, *steps(20)),
     "kept-40": (KEPT, *steps(40)),
+    "kept-b64": (KEPT, "training.batch_size=64"),
+    "kept-b160": (KEPT, "training.batch_size=160"),
     "kept-falling": (KEPT, "training.schedule=rating"),
     "sgd-0.03": (KEPT, *sgd(0.03)),
     "sgd-0.1": (KEPT, *sgd(0.1)),
@@ -120,12 +123,16 @@ ARMS: Mapping[str, tuple[str, ...]] = {
     "pooled-x2": (KEPT, *rate(2)),
     "pooled-x3": (KEPT, *rate(3)),
     "pooled-falling": (KEPT, "training.schedule=rating"),
-    "pooled-small": (KEPT, "training.batch_size=7"),
+    "pooled-b7": (KEPT, "training.batch_size=7"),
+    "pooled-b64": (KEPT, "training.batch_size=64"),
     "alone": (KEPT,),
     "alone-fresh": (FRESH,),
     "alone-falling": (KEPT, "training.schedule=rating"),
 }
-"""Arms named ``pooled`` train on all sites' exams as one site, those named ``alone`` each site by itself."""
+"""Arms named ``pooled`` train on all sites' exams as one site, those named ``alone`` each site by itself.
+
+``-b64``: exams of a site's batch; a pooled step takes as many as all sites together, five times that.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

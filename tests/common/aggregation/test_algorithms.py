@@ -32,6 +32,7 @@ from common.aggregation.server_optimisers import AdaptiveOptimiser, adam
 from common.errors import ConfigurationError, UpdateError
 from common.networks import build
 from common.networks.layout import layout_of, norm_positions
+from common.networks.spec import NetworkSpec
 from common.settings import FederationSettings, NetworkSettings
 from common.training.data import ExamTensors
 from common.training.local import LocalUpdate, train_network
@@ -272,13 +273,15 @@ def test_norms_are_told_by_their_type() -> None:
         assert not any("conv" in name or "head" in name for name in inside)
 
 
-@pytest.mark.parametrize("network", [None, NetworkSettings(backbone="resnet18", image_px=32)])
+@pytest.mark.parametrize(
+    ("spec", "network"), [(FUSION, None), (SINGLE, NetworkSettings(backbone="resnet18", image_px=32))]
+)
 def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(
-    network: NetworkSettings | None,
+    spec: NetworkSpec, network: NetworkSettings | None
 ) -> None:
-    settings = local_settings(FUSION, local_steps=2)
+    settings = local_settings(spec, local_steps=2)
     settings = settings if network is None else replace(settings, network=network)
-    norms = norm_positions(build.network(FUSION, settings.network), build.layout(FUSION, settings.network))
+    norms = norm_positions(build.network(spec, settings.network), build.layout(spec, settings.network))
     for _, state, kept, answers in rounds(FedBN(), settings, count=2):
         assert not torch.equal(kept[0][NORMS], kept[1][NORMS])
         counts = [answer.num_examples for answer, _ in answers]
