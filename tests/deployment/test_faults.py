@@ -34,7 +34,7 @@ def campaign_killed(federation: Federation, run: Run) -> None:
 
 
 def superlink_killed(federation: Federation, run: Run) -> None:
-    found = find(federation, "up", "patient_superlink")
+    found = find(federation, "up", "waiting_superlink")
     assert found
     send(found, signal.SIGKILL)
 

@@ -49,7 +49,7 @@ TABLE = os.environ.get("SYNOFED_SCALE_TABLE")
 def memory_bytes(federation: Federation) -> dict[str, int]:
     """Resident memory of what runs at the centre and at the sites, the largest of each kind."""
     names = {
-        "patient_superlink": "SuperLink",
+        "waiting_superlink": "SuperLink",
         "flwr-serverapp": "campaign",
         "server.service.proxy": "proxy",
         "guarded_supernode node": "SuperNode",
