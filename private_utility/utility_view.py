@@ -10,7 +10,6 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -345,7 +344,6 @@ def chart(found: Study) -> str:
     scores = list(rows[0].scores)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.4, 3.3), layout="constrained")
-        FigureCanvasSVG(figure)
         panels: Sequence[Axes] = figure.subplots(1, len(scores), sharey=True, squeeze=False)[0]
         for axes, score in zip(panels, scores, strict=True):
             _panel(axes, rows, score)

@@ -179,13 +179,9 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     specs = list(networks(settings).values())
     secure = settings.federation.secure
     width = BYTES[settings.federation.encoding] if secure is None else SUMMED_BYTES
-    sizes: dict[object, int] = {}
-    for spec in specs:
-        if spec.shape not in sizes:
-            sizes[spec.shape] = build.layout(spec, settings.network).size
     kinds = sorted(f"reading {'+'.join(spec.images)}" for spec in specs)
     return {kind: len(list(same)) for kind, same in groupby(kinds)}, sum(
-        width * sizes[s.shape] for s in specs
+        width * build.layout(spec, settings.network).size for spec in specs
     )
 
 

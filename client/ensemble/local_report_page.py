@@ -11,7 +11,6 @@ import matplotlib as mpl
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from client.ensemble.local_report import HELD_OUT, TRAINED_ON, Part, Report
@@ -79,7 +78,6 @@ def _figure(part: Part, score: str) -> str:
     with mpl.rc_context({**STYLE, "svg.hashsalt": HASH_SALT, **inks}):
         width = 4.6 + room_in(label for label, _, _ in rows)
         canvas = Figure(figsize=(width, 0.65 + 0.3 * len(rows)), layout="constrained")
-        FigureCanvasSVG(canvas)
         axes = canvas.add_subplot()
         for place, (_, kind, kappa) in enumerate(rows):
             axes.plot([kappa.low, kappa.high], [place, place], color=COLOURS[kind], linewidth=1.6)
@@ -92,6 +90,6 @@ def _figure(part: Part, score: str) -> str:
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        document = svg(canvas, transparent=True)
+        document = svg(canvas)
     element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
     return element.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -144,9 +144,9 @@ def plan(settings: Settings, names: Sequence[str]) -> PrivateSum | UpdateSum:
     if not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise UpdateError("Expected networks of the plan, each once, got unknown or repeated ones")
     specs = {name: known[name] for name in names}
-    shapes = {spec.shape: spec for spec in specs.values()}
-    of_shape = {shape: layout(spec, settings.network).size for shape, spec in shapes.items()}
-    return planned_sum(settings, specs, {name: of_shape[spec.shape] for name, spec in specs.items()})
+    return planned_sum(
+        settings, specs, {name: layout(spec, settings.network).size for name, spec in specs.items()}
+    )
 
 
 def _check_group(site: Site, request: SumRequest, settings: Settings) -> None:

@@ -14,7 +14,7 @@ from common.errors import ConfigurationError
 from common.methods.stages import Stage, method
 from common.networks import build
 from common.networks.layout import Layout
-from common.networks.spec import NetworkSpec, Shape
+from common.networks.spec import NetworkSpec
 from common.settings import Settings
 
 
@@ -113,26 +113,17 @@ def pack(
 
 def layouts(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, Layout]:
     """The layout of each network's flat weights, by name; networks of one shape share it."""
-    by_shape: dict[Shape, Layout] = {}
-    found: dict[str, Layout] = {}
-    for spec in specs:
-        if spec.shape not in by_shape:
-            by_shape[spec.shape] = build.layout(spec, settings.network)
-        found[spec.name] = by_shape[spec.shape]
-    return found
+    return {spec.name: build.layout(spec, settings.network) for spec in specs}
 
 
 def frozen_bytes(specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, int]:
     """Bytes of each network's frozen parts as float32, by name: what a site is sent once."""
-    by_shape: dict[Shape, int] = {}
-    found: dict[str, int] = {}
-    for spec in specs:
-        if spec.shape not in by_shape:
-            by_shape[spec.shape] = sum(
-                4 * build.part_layout(spec, settings.network, piece.part).size for piece in spec.frozen
-            )
-        found[spec.name] = by_shape[spec.shape]
-    return found
+    return {
+        spec.name: sum(
+            4 * build.part_layout(spec, settings.network, piece.part).size for piece in spec.frozen
+        )
+        for spec in specs
+    }
 
 
 def _choices(stage: Stage) -> Iterator[Sequence[NetworkSpec]]:

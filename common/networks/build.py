@@ -13,10 +13,12 @@ from common.networks.fusion import FusionNetwork, ImageNetwork
 from common.networks.jigsaw import JigsawNetwork
 from common.networks.layout import Layout, flatten, layout_of, point
 from common.networks.probe import ProbeNetwork
-from common.networks.spec import NetworkSpec
+from common.networks.spec import NetworkSpec, Shape
 from common.settings import NetworkSettings
 
 Flat = Float32[Tensor, " _"]
+_layouts: dict[tuple[Shape, NetworkSettings, str], Layout] = {}
+"""By shape, settings and part ("": all that travels). A campaign has a few shapes, every round asks for theirs."""
 
 
 def network(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
@@ -50,14 +52,21 @@ def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
 
 def layout(spec: NetworkSpec, settings: NetworkSettings) -> Layout:
     """The layout of what travels of a spec's network: all but its frozen parts. Nothing is allocated for it."""
-    with torch.device("meta"):
-        return layout_of(_describe(spec, settings), frozen=[piece.part for piece in spec.frozen])
+    return _layout(spec, settings, "")
 
 
 def part_layout(spec: NetworkSpec, settings: NetworkSettings, part: str) -> Layout:
     """The layout of one part of a spec's network, as of a network of its own."""
-    with torch.device("meta"):
-        return layout_of(_describe(spec, settings).get_submodule(part))
+    return _layout(spec, settings, part)
+
+
+def _layout(spec: NetworkSpec, settings: NetworkSettings, part: str) -> Layout:
+    key = (spec.shape, settings, part)
+    if key not in _layouts:
+        module = described(spec, settings).get_submodule(part)
+        frozen = () if part else [piece.part for piece in spec.frozen]
+        _layouts[key] = layout_of(module, frozen=frozen)
+    return _layouts[key]
 
 
 def part(

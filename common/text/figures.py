@@ -1,4 +1,4 @@
-"""What figures on synofed's pages share: text that stays text, quiet axes."""
+"""What figures on synofed's pages share: text that stays text, quiet axes, no background."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ STYLE: dict[RcKeyType, Any] = {
     "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
 }
 HASH_SALT = "synofed"
 """So that the same figure has the same bytes."""
@@ -38,16 +40,18 @@ def room_in(labels: Iterable[str]) -> float:
     return _LETTER_IN * max(0, max(map(len, labels), default=0) - _USUAL_LETTERS)
 
 
-def svg(figure: Figure, **named: Any) -> str:
+def svg(figure: Figure) -> str:
     """A figure as an SVG document, every character of its text visible, and none that XML forbids.
 
     Args:
         figure: drawn within matplotlib's ``rc_context`` with :data:`STYLE`.
-        named: more for ``savefig``.
     """
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415
+
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # text stays text: whoever shows the page has the letters that the font here lacks
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
-        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, **named)
+        # not savefig, which draws what has a layout twice
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return visible(buffer.getvalue(), keep=LAYOUT)

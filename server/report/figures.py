@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
@@ -38,9 +37,6 @@ _STYLE: dict[RcKeyType, Any] = {
     **STYLE,
     "grid.color": LINE,
     "grid.linewidth": 0.7,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-    "savefig.facecolor": "none",
 }
 
 
@@ -258,7 +254,6 @@ def table(header: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 
 def _canvas(width_in: float, height_in: float) -> tuple[Canvas, Axes]:
     canvas = Canvas(figsize=(width_in, height_in), layout="constrained")
-    FigureCanvasSVG(canvas)
     return canvas, canvas.add_subplot()
 
 

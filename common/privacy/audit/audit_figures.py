@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -122,7 +121,6 @@ def _clock(times: Sequence[str]) -> NDArray[Any]:
 def _canvas(*, height: float) -> tuple[Figure, Axes]:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(5.6, height), layout="constrained")
-        FigureCanvasSVG(figure)
         axes = figure.add_subplot()
         axes.set_axisbelow(True)
     return figure, axes
@@ -130,6 +128,6 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     with mpl.rc_context(_STYLE):
-        document = svg(figure, transparent=True)
+        document = svg(figure)
     element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
     return element.replace(INK, "currentColor").replace(LINE, "var(--line)")

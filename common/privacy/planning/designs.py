@@ -98,8 +98,7 @@ def leaves(settings: Settings) -> dict[str, int]:
     """
     found = method(settings.method).stages(settings, {})
     specs = [spec for stage in found for spec in (*stage.networks, *stage.alternatives)]
-    sizes = _sizes(specs, settings.network)
-    return {spec.name: size for spec, size in zip(specs, sizes, strict=True)}
+    return {spec.name: _size(spec, settings.network) for spec in specs}
 
 
 def _published(steps: int) -> tuple[Design, ...]:
@@ -139,7 +138,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
         key="networks",
         title=f"{len(specs)} whole networks, each alone" if len(specs) > 1 else "1 whole network",
         networks=len(specs),
-        weights=max(_sizes(specs, settings.network)),
+        weights=max(_size(spec, settings.network) for spec in specs),
         steps=max(network_steps(spec, settings) for spec in specs),
         charged=sum(network_steps(spec, settings) for spec in specs),
         share=1,
@@ -162,7 +161,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
         key="folds",
         title=f"whole networks, a fold clipped as one, {folds} folds",
         networks=len(specs),
-        weights=max(sum(_sizes(vector, settings.network)) for vector in vectors),
+        weights=max(sum(_size(spec, settings.network) for spec in vector) for vector in vectors),
         steps=max(network_steps(vector[0], settings) for vector in vectors),
         charged=charged,
         share=(folds - 1) / folds,
@@ -173,7 +172,7 @@ def _whole(settings: Settings) -> Iterator[Design]:
 
 def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]:
     rounds = stage_rounds(specs, settings)
-    weights = sum(_sizes(specs, settings.network))
+    weights = sum(_size(spec, settings.network) for spec in specs)
     yield Design(
         key="head_folds",
         title=f"{len(specs)} heads on frozen encoders, in each of {FOLDS} folds",
@@ -218,10 +217,3 @@ def _size(spec: NetworkSpec, settings: NetworkSettings) -> int:
     if spec.probe is not None:
         return build.part_layout(spec, settings, "head").trained_size
     return build.layout(spec, settings).trained_size
-
-
-def _sizes(specs: Sequence[NetworkSpec], settings: NetworkSettings) -> list[int]:
-    """The same of several, each shape built once."""
-    by_shape = {spec.shape: spec for spec in specs}
-    sizes = {shape: _size(spec, settings) for shape, spec in by_shape.items()}
-    return [sizes[spec.shape] for spec in specs]
