@@ -101,6 +101,10 @@ class Ledger:
         self._take(os.pread(descriptor, state.st_size - self._size_bytes, self._size_bytes))
         return True
 
+    def _is_of_present_site(self) -> bool:
+        """Whether the folder is still the site's: a simulation may have made another in its place."""
+        return bool(self.book.opened["secret"] == secret_hash(site_secret(self.folder)))
+
     def _read(self, descriptor: int, *, holding: Head) -> None:
         """Read all of it; what was known of it before must still be there."""
         probe(self.folder)
@@ -115,7 +119,7 @@ class Ledger:
             public_key = keys.public_key(self.folder)
             facts = {"version": VERSION, "public_key": public_key, "secret": secret_hash(secret)}
             self.add(chain.OPENED, facts)
-        elif self.book.opened["secret"] != secret_hash(site_secret(self.folder)):
+        elif not self._is_of_present_site():
             raise VerificationError(
                 f"Expected the secret of the ledger in {secret_path(self.folder)}, got another: without it no "
                 f"patient can be found again; restore it from a backup"
@@ -145,7 +149,7 @@ def opened(folder: Path) -> Iterator[Ledger]:
         descriptor = file.fileno()
         ledger = _known.pop(folder, None)
         if ledger is None or not ledger._catch_up(descriptor):
-            before = ledger.head if ledger is not None else START
+            before = ledger.head if ledger is not None and ledger._is_of_present_site() else START
             ledger = Ledger(folder=folder)
             ledger._read(descriptor, holding=before)
         ledger._descriptor = descriptor

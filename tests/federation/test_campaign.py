@@ -47,6 +47,7 @@ App = Callable[[Message, Context], Message]
 
 def configured(text: str = "", *, image_px: int = 16) -> Settings:
     return make_settings(
+        images=("gs",),
         measurements=("hypertrophy",),
         grades=3,
         image_px=image_px,

@@ -280,6 +280,26 @@ def reply(site: Site, sequence: int = 1) -> Kept:
     return Kept(received="now", public_key=keys.public_key(site.folder), receipt=signed)
 
 
+def test_a_site_that_is_made_anew_in_the_place_of_another_has_a_ledger_of_its_own(tmp_path: Path) -> None:
+    """As where a study is run twice in one process; an older copy of the same site is refused."""
+    site = make_site(tmp_path / "site")
+    spend(site, 1, patients(2))
+    shutil.copytree(site.folder, tmp_path / "copy")
+    spend(site, 2, patients(2), campaign="b")
+    shutil.rmtree(site.folder)
+    spend(make_site(tmp_path / "site"), 1, patients(2))
+    assert len(ledger_file.read(site.folder).entries) == 2
+    spend(site, 1, patients(2), campaign="b")
+    put_back(site, tmp_path / "copy")
+    spend(site, 1, patients(2), campaign="c")  # the first site again, and all that it had booked by then
+    older = tmp_path / "older"
+    shutil.copytree(site.folder, older)
+    spend(site, 1, patients(2), campaign="d")
+    put_back(site, older)
+    with pytest.raises(VerificationError, match="as this process knows it"):
+        ledger.reserve(site, make_release("e0"), patients(2))
+
+
 def test_yesterdays_ledger_is_refused_by_the_sites_own_log(tmp_path: Path) -> None:
     site = make_site(tmp_path / "site")
     spend(site, 2, patients(3))

@@ -56,7 +56,14 @@ def left_over(mark: str) -> list[str]:
             "rounds.jsonl",
             marks=[pytest.mark.soak, pytest.mark.ci],
         ),
-        ("small", signal.SIGINT, 2, ["--engine", "ray", "--set", ENDLESS], "journal"),
+        pytest.param(
+            "small",
+            signal.SIGINT,
+            2,
+            ["--engine", "ray", "--set", ENDLESS],
+            "journal",
+            marks=[pytest.mark.soak, pytest.mark.ci],
+        ),
         pytest.param(
             "small",
             signal.SIGTERM,

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image, ImageOps
 
 import synofed
-from client.ledger import ledger_file
 from common import settings as configuration
 from common.errors import CampaignError, ChangedDataError
 from server.runs.run_folder import RunFolder
@@ -172,7 +171,6 @@ def test_baselines_of_other_settings_are_trained_anew(config: Path) -> None:
     two = ["rating.models=2", "evaluate.baselines=true", "evaluate.baseline_models=2"]
     out = config.parent / "two"
     synofed.simulate(config, out=out, overrides=[*FAST, *one])
-    ledger_file._known.clear()  # whoever goes on is another process
     again = synofed.simulate(config, out=out, overrides=[*FAST, *two], resume=True)
     fresh = synofed.simulate(config, out=config.parent / "fresh", overrides=[*FAST, *two])
     assert again.metrics() == fresh.metrics()

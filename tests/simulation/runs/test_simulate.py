@@ -70,6 +70,31 @@ def config(cohort: Path, tmp_path: Path) -> Path:
     return path
 
 
+FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+
+
+@pytest.fixture(scope="module")
+def whole(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
+    """The study, undisturbed; nobody changes it."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "small.toml").write_text(CONFIG.format(folder=cohort), encoding="utf-8")
+    return synofed.simulate(folder / "small.toml", out=folder / "run")
+
+
+@pytest.fixture(scope="module")
+def _short(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("short")
+    (folder / "small.toml").write_text(CONFIG.format(folder=cohort), encoding="utf-8")
+    return synofed.simulate(folder / "small.toml", out=folder / "run", overrides=FAST).path
+
+
+@pytest.fixture
+def finished(_short: Path, tmp_path: Path) -> Path:
+    """A short study's folder, that may be changed."""
+    shutil.copytree(_short, tmp_path / "run")
+    return tmp_path / "run"
+
+
 def _networks(run: Path) -> dict[str, np.ndarray]:
     return {n.spec.name: n.weights for n in network_files.load_all(run / "networks")}
 
@@ -81,8 +106,8 @@ def _assert_same_networks(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(values, second[name])
 
 
-def test_a_study_leaves_metrics_predictions_networks_and_a_report(config: Path, tmp_path: Path) -> None:
-    run = synofed.simulate(config, out=tmp_path / "run")
+def test_a_study_leaves_metrics_predictions_networks_and_a_report(whole: synofed.Run) -> None:
+    run = whole
     metrics, predictions = run.metrics(), run.predictions()
     for name in ("hypertrophy", "vascularity", "combined"):
         assert 0 <= metrics[name]["accuracy"]["value"] <= 1
@@ -150,11 +175,9 @@ def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tm
     assert (own["sites"]["south"]["exams"], own["mean"]["combined"]["accuracy"]["sites"]) == (0, 1)
 
 
-def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
-    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
-    first = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
-    (first.path / "mine.txt").write_text("kept", encoding="utf-8")
-    synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+def test_a_former_run_is_moved_aside(config: Path, finished: Path, tmp_path: Path) -> None:
+    (finished / "mine.txt").write_text("kept", encoding="utf-8")
+    synofed.simulate(config, out=finished, overrides=FAST)
     assert (tmp_path / "run.1" / "mine.txt").exists()
     assert not (tmp_path / "run" / "mine.txt").exists()
 
@@ -162,9 +185,8 @@ def test_a_former_run_is_moved_aside(config: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [1, pytest.param(3, marks=[pytest.mark.soak, pytest.mark.ci])])
 def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(
-    config: Path, tmp_path: Path, kills: int
+    config: Path, whole: synofed.Run, tmp_path: Path, kills: int
 ) -> None:
-    whole = synofed.simulate(config, out=tmp_path / "whole")
     command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config)]
     command += ["--out", str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
@@ -193,15 +215,13 @@ def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen
     wait_for(reached, every_s=0.01)
 
 
-@pytest.mark.slow
-def test_a_finished_study_that_is_resumed_stays_as_it_was(config: Path, tmp_path: Path) -> None:
-    short = ["federation.rounds=1", "rating.models=1"]
-    run = synofed.simulate(config, out=tmp_path / "run", overrides=short)
-    before, metrics = _networks(run.path), run.metrics()
-    again = synofed.simulate(config, out=tmp_path / "run", overrides=short, resume=True)
-    assert again.metrics() == metrics
-    for name, values in _networks(again.path).items():
-        np.testing.assert_array_equal(values, before[name])
+def test_a_finished_study_that_is_resumed_stays_as_it_was(
+    config: Path, whole: synofed.Run, tmp_path: Path
+) -> None:
+    shutil.copytree(whole.path, tmp_path / "run")
+    again = synofed.simulate(config, out=tmp_path / "run", resume=True)
+    assert again.metrics() == whole.metrics()
+    _assert_same_networks(whole.path, again.path)
 
 
 @pytest.mark.slow
@@ -282,8 +302,7 @@ def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
     shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("store"))
     picture = folder / "north" / "images" / "north-p008-e0_gs.png"
     picture.write_bytes(picture.read_bytes()[:60])
-    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", f"cohort.folder={folder}"]
-    run = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=[*FAST, f"cohort.folder={folder}"])
     assert "north-p008-e0" not in set(run.predictions()["exam_id"])
 
 
@@ -295,15 +314,12 @@ def test_without_validation_scores_the_last_round_is_taken_and_said(
     for site in ("north", "south"):
         toml = folder / site / "site.toml"
         toml.write_text(toml.read_text().replace(', "score_histograms"', ""))
-    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", f"cohort.folder={folder}"]
-    run = synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+    run = synofed.simulate(config, out=tmp_path / "run", overrides=[*FAST, f"cohort.folder={folder}"])
     assert "no validation scores of 6 networks" in (run.path / "log.txt").read_text(encoding="utf-8")
 
 
-def test_resuming_another_plan_is_refused(config: Path, tmp_path: Path) -> None:
-    fast = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
-    synofed.simulate(config, out=tmp_path / "run", overrides=fast)
+def test_resuming_another_plan_is_refused(config: Path, finished: Path, tmp_path: Path) -> None:
     with pytest.raises(CampaignError, match="another plan"):
-        synofed.simulate(config, out=tmp_path / "run", overrides=[*fast, "seed=4"], resume=True)
+        synofed.simulate(config, out=finished, overrides=[*FAST, "seed=4"], resume=True)
     with pytest.raises(ConfigurationError, match="Expected a run's folder"):
-        synofed.simulate(config, out=tmp_path / "none", overrides=fast, resume=True)
+        synofed.simulate(config, out=tmp_path / "none", overrides=FAST, resume=True)
