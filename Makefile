@@ -1,6 +1,8 @@
 # Everything from nothing: `make demo` runs the main job, `make test` the tests.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests start many processes: what one of them compiles, the others read.
+export PYTHONDONTWRITEBYTECODE =
 
 .PHONY: demo federation-demo privacy-demo test soak soak-ci bundle check bench bench-pfl clean
 

@@ -24,6 +24,8 @@ MOST_MODULES = 1200
 RUN = f"""
 import contextlib, io, json, os, sys
 import synofed
+import pydantic, rich.console, rich.table, typer  # what nearly every command needs, once for all of them
+import common.settings
 
 for words in json.loads(sys.argv[1]):
     if os.fork() == 0:

@@ -30,6 +30,7 @@ FAST = [
     "evaluate.baselines=false",
     "rating.models=1",
     "evaluate.bootstrap=100",
+    "rating.fusion=joint",
     "training.local_steps=1",
     "federation.group_bytes=50_000_000",
 ]
@@ -50,7 +51,8 @@ vascularity = "vascularity"
 """
 
 
-MANY = [2, pytest.param(4, marks=[pytest.mark.soak, pytest.mark.ci])]
+COUNT = 4
+"""Processes at once."""
 
 
 def started(folder: Path, *arguments: str | Path) -> subprocess.Popen[str]:
@@ -177,14 +179,14 @@ def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path: Path) -> N
     assert (tmp_path / "out" / "mine").read_text() == "kept"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", MANY)
-def test_runs_at_once_make_their_cohort_once(folder: Path, count: int) -> None:
+@pytest.mark.soak
+@pytest.mark.ci
+def test_runs_at_once_make_their_cohort_once(folder: Path) -> None:
     runs = [
         started(folder, "simulate", "public.toml", *options(f"name=r{i}", "federation.rounds=1"))
-        for i in range(count)
+        for i in range(COUNT)
     ]
-    assert [code for code, _ in ended(runs)] == [0] * count
+    assert [code for code, _ in ended(runs)] == [0] * COUNT
     (made,) = (path for path in (folder / "cohorts").iterdir() if path.is_dir())
     assert not made.name.startswith(".")
     weights = [
@@ -192,15 +194,15 @@ def test_runs_at_once_make_their_cohort_once(folder: Path, count: int) -> None:
             n.spec.name: n.weights.tobytes()
             for n in network_files.load_all(folder / "runs" / f"r{i}" / "networks")
         }
-        for i in range(count)
+        for i in range(COUNT)
     ]
     assert weights[0] and all(other == weights[0] for other in weights)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("count", MANY)
-def test_of_runs_in_one_folder_one_goes_on_alone(folder: Path, count: int) -> None:
-    rates = [0.01, 0.003, 0.001, 0.0003][-count:]
+@pytest.mark.soak
+@pytest.mark.ci
+def test_of_runs_in_one_folder_one_goes_on_alone(folder: Path) -> None:
+    rates = [0.01, 0.003, 0.001, 0.0003]
     runs = [
         started(
             folder, "simulate", "small.toml", *options("name=same", f"training.learning_rate={rate}"),
@@ -247,7 +249,8 @@ def test_what_a_killed_process_left_stops_nobody(folder: Path) -> None:
     assert code == 0, said
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_an_array_job_does_its_indices_at_once_and_each_once(folder: Path) -> None:
     (folder / "study.toml").write_text(
         'name = "array"\nbase = "small.toml"\nreference = "one"\nseeds = [1]\n'

@@ -167,8 +167,8 @@ def test_what_is_not_in_the_plan_holds_as_it_is_given_now_and_is_written_down(
 
 
 def test_baselines_of_other_settings_are_trained_anew(config: Path) -> None:
-    one = ["rating.models=2", "evaluate.baselines=true", "evaluate.baseline_models=1"]
-    two = ["rating.models=2", "evaluate.baselines=true", "evaluate.baseline_models=2"]
+    both = ["rating.models=2", "rating.fusion=joint", "evaluate.baselines=true"]
+    one, two = ([*both, f"evaluate.baseline_models={models}"] for models in (1, 2))
     out = config.parent / "two"
     synofed.simulate(config, out=out, overrides=[*FAST, *one])
     again = synofed.simulate(config, out=out, overrides=[*FAST, *two], resume=True)

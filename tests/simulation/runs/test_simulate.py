@@ -147,7 +147,7 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(whole: synofed
 
 
 def test_fewer_models_of_the_baselines_cut_the_federation_down_alike(config: Path, tmp_path: Path) -> None:
-    fewer = ["federation.rounds=1", "evaluate.baseline_models=1"]
+    fewer = ["federation.rounds=1", "rating.fusion=joint", "evaluate.baseline_models=1"]
     run = synofed.simulate(config, out=tmp_path / "run", overrides=fewer)
     metrics, predictions = run.metrics(), run.predictions()
     cut = pd.read_parquet(run.path / "predictions_baselines.parquet").query("system == 'federated'")
@@ -169,7 +169,12 @@ def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tm
         make_site_folder(
             tmp_path / "some" / name, name=name, patients=9, exams_per_patient=4, held_out_patients=held_out
         )
-    some = ["federation.rounds=1", f"cohort.folder={tmp_path / 'some'}"]
+    some = [
+        "federation.rounds=1",
+        "rating.models=1",
+        "rating.fusion=joint",
+        f"cohort.folder={tmp_path / 'some'}",
+    ]
     metrics = synofed.simulate(config, out=tmp_path / "run", overrides=some).metrics()
     own = metrics["own_patients"]
     assert (own["sites"]["south"]["exams"], own["mean"]["combined"]["accuracy"]["sites"]) == (0, 1)
@@ -224,7 +229,8 @@ def test_a_finished_study_that_is_resumed_stays_as_it_was(
     _assert_same_networks(whole.path, again.path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
     short = ["evaluate.baselines=false", "rating.models=1"]
     ours = synofed.simulate(config, out=tmp_path / "ours", overrides=short)
