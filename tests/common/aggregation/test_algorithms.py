@@ -328,11 +328,14 @@ def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign() -> None:
 
 def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays() -> None:
     settings = local_settings(SINGLE, **SGD)
-    plain = last(FedAvg(), settings, count=1)[1].weights
-    np.testing.assert_allclose(last(FedProx(mu=1e-6), settings, count=1)[1].weights, plain, atol=1e-6)
     origin = start(settings).numpy()
-    held = last(FedProx(mu=10.0), settings, count=1)[1].weights
-    assert np.linalg.norm(held - origin) < np.linalg.norm(plain - origin)
+    plain, nearly, held = (
+        last(algorithm, settings, count=1)[1].weights
+        for algorithm in (FedAvg(), FedProx(mu=1e-6), FedProx(mu=10.0))
+    )
+    way = np.linalg.norm(plain - origin)
+    assert np.linalg.norm(nearly - plain) < 0.01 * way  # a maximum may be another's on some processors
+    assert np.linalg.norm(held - origin) < way
 
 
 @pytest.mark.parametrize(
