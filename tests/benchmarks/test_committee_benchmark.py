@@ -9,6 +9,8 @@ import pytest
 
 from tests.patience import PATIENCE_S
 
+pytestmark = [pytest.mark.soak, pytest.mark.ci]  # minutes, and nothing of the product
+
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ("--image-px", "32", "--width", "4", "--models", "1", "--threads", "1", "--repeats", "1")
 

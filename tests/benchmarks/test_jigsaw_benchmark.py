@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.patience import PATIENCE_S
+
+pytestmark = [pytest.mark.soak, pytest.mark.ci]  # minutes, and nothing of the product
 
 ROOT = Path(__file__).resolve().parents[2]
 
