@@ -53,5 +53,7 @@ def svg(figure: Figure) -> str:
         # text stays text: whoever shows the page has the letters that the font here lacks
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         # not savefig, which draws what has a layout twice
-        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+        FigureCanvasSVG(figure).print_svg(  # type: ignore[no-untyped-call]
+            buffer, metadata={"Date": None, "Creator": None}
+        )
     return visible(buffer.getvalue(), keep=LAYOUT)
