@@ -208,7 +208,7 @@ def _with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: str
     if validity != "eoss":
         return grades
     h, v = grades["hypertrophy"], grades["vascularity"]
-    return grades | {COMBINED: np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))}
+    return grades | {COMBINED: eoss.combined_or_missing(h, v)}
 
 
 def _part(

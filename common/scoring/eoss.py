@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from common.exam import MISSING
 from common.scoring.grades import GradeError, Numbers, checked, first_index
 
 GRADES = 4
@@ -60,3 +61,9 @@ def combined(hypertrophy: Numbers, vascularity: Numbers) -> Integer[np.ndarray, 
             f"at index {place}: flow without hypertrophy cannot be; quarantine or repair such exams."
         )
     return np.asarray(np.maximum(h, v), dtype=np.int64)
+
+
+def combined_or_missing(hypertrophy: Numbers, vascularity: Numbers) -> Integer[np.ndarray, "*shape"]:
+    """The larger of two grades, ``MISSING`` where either is; whether the pair can be is not asked."""
+    h, v = np.asarray(hypertrophy), np.asarray(vascularity)
+    return np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))

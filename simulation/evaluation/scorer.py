@@ -115,7 +115,7 @@ class Scorer:
             columns[COMBINED] = grades_in(frame, f"{source}_{COMBINED}")
         elif self.settings.validity == "eoss":
             h, v = columns["hypertrophy"], columns["vascularity"]
-            columns[COMBINED] = np.where((h == MISSING) | (v == MISSING), MISSING, np.maximum(h, v))
+            columns[COMBINED] = eoss.combined_or_missing(h, v)
         return columns
 
     def invalid_pairs(self, frame: pd.DataFrame, source: str) -> int:

@@ -49,3 +49,12 @@ def test_combined_refuses_a_grade_out_of_range(pair: tuple[int, int]) -> None:
 def test_combined_refuses_fractions_and_missing_values() -> None:
     with pytest.raises(DataError, match="whole numbers for hypertrophy, got float64"):
         eoss.combined([1.0, np.nan], [0, 0])
+
+
+def test_a_pair_of_which_one_is_missing_has_no_combined_score_and_the_others_have_theirs() -> None:
+    h, v = np.meshgrid([-1, 0, 1, 2, 3], [-1, 0, 1, 2, 3])
+    found = eoss.combined_or_missing(h, v)
+    missing = (h == -1) | (v == -1)
+    assert (found[missing] == -1).all()
+    valid = eoss.is_valid(h, v)
+    np.testing.assert_array_equal(found[valid], eoss.combined(h[valid], v[valid]))
