@@ -33,7 +33,7 @@ import numpy as np
 from common.errors import ConfigurationError
 from common.privacy.planning import noise_ratio
 
-PHANTOM_VERSION = 3
+PHANTOM_VERSION = 4
 """Of the phantoms that the committed table was measured on (``simulation.cohorts.cohort.VERSION``)."""
 COLUMNS = (
     "epsilon", "delta", "patients", "sites", "secure_aggregation", "weights", "sample_rate", "rounds",
