@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from client.ensemble.local_report import HELD_OUT, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
-from common.text.figures import HASH_SALT, INK, LINE, STYLE, room_in, svg
+from common.text.figures import HASH_SALT, INK, LINE, STYLE, element, room_in, svg
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -90,6 +89,4 @@ def _figure(part: Part, score: str) -> str:
         axes.set_axisbelow(True)
         for side in ("top", "right", "left"):
             axes.spines[side].set_visible(False)
-        document = svg(canvas)
-    element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
-    return element.replace(INK, "currentColor").replace(LINE, "var(--line)")
+        return element(svg(canvas))

@@ -88,8 +88,7 @@ def assembled(
         weights: what travels.
         frozen: part -> flat vector of each frozen part.
     """
-    with torch.device("meta"):
-        built = _describe(spec, settings)
+    built = described(spec, settings)
     for piece in spec.frozen:
         module = built.get_submodule(piece.part)
         point(module, layout_of(module), frozen[piece.part])

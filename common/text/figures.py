@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
@@ -57,3 +58,9 @@ def svg(figure: Figure) -> str:
             buffer, metadata={"Date": None, "Creator": None}
         )
     return visible(buffer.getvalue(), keep=LAYOUT)
+
+
+def element(document: str) -> str:
+    """The SVG element of a document for an HTML page, its ink and lines in the page's own colours."""
+    found = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
+    return found.replace(INK, "currentColor").replace(LINE, "var(--line)")

@@ -16,7 +16,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
 from common.text import csv_text
-from common.text.figures import INK, LINE, STYLE, room_in, svg
+from common.text.figures import INK, LINE, STYLE, element, room_in, svg
 from server.report.tables import Cell, Interval
 
 if TYPE_CHECKING:
@@ -59,13 +59,8 @@ class Figure:
     @property
     def inline(self) -> str:
         """The SVG element for an HTML page, its ink and lines in the page's own colours."""
-        element = self.svg[self.svg.index("<svg") :]
-        element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-        element = re.sub(
-            r'\bid="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|[xy]tick)_?\d*"', "", element
-        )
-        element = element.replace(INK, "currentColor").replace(LINE, "var(--line)")
-        return element.replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
+        named = r'\bid="(?:figure|axes|patch|text|line2d|legend|matplotlib\.axis|[xy]tick)_?\d*"'
+        return re.sub(named, "", element(self.svg)).replace("<svg ", '<svg role="img" aria-hidden="true" ', 1)
 
     def save(self, folder: Path) -> None:
         """Write ``<name>.svg`` and ``<name>.csv``."""

@@ -25,7 +25,7 @@ def configured(backbone: str, px: int, *, batch_size: int = 4, sampling: str = "
 
 @pytest.mark.parametrize(
     ("backbone", "px", "smallest"),
-    [("inception_v3", 74, 75), ("vgg16", 16, 32), ("vgg16", 31, 32)],
+    [("inception_v3", 16, 75), ("inception_v3", 74, 75), ("vgg16", 16, 32), ("vgg16", 31, 32)],
 )
 def test_pictures_too_small_for_a_network_are_refused_with_the_smallest_that_works(
     backbone: str, px: int, smallest: int

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from common.privacy.accounting.costs import Cost, Spending
 from common.privacy.audit.evidence import Evidence
 from common.privacy.audit.rehearsal import Rehearsal
-from common.text.figures import HASH_SALT, INK, LINE, STYLE, svg
+from common.text.figures import HASH_SALT, LINE, STYLE, element, svg
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -128,6 +127,4 @@ def _canvas(*, height: float) -> tuple[Figure, Axes]:
 
 def _svg(figure: Figure) -> str:
     with mpl.rc_context(_STYLE):
-        document = svg(figure)
-    element = re.sub(r"<metadata>.*?</metadata>", "", document[document.index("<svg") :], flags=re.DOTALL)
-    return element.replace(INK, "currentColor").replace(LINE, "var(--line)")
+        return element(svg(figure))

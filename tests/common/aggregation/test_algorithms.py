@@ -328,14 +328,14 @@ def test_an_adaptive_centre_without_memory_takes_a_step_of_one_sign() -> None:
 
 def test_fedprox_with_a_small_mu_is_nearly_fedavg_and_with_a_large_one_stays() -> None:
     settings = local_settings(SINGLE, **SGD)
+    plain = last(FedAvg(), settings, count=1)[1].weights
+    nearly = last(FedProx(mu=1e-7), settings, count=1)[
+        1
+    ].weights  # at 1e-6 some processors take another maximum
+    np.testing.assert_allclose(nearly, plain, atol=1e-6)
     origin = start(settings).numpy()
-    plain, nearly, held = (
-        last(algorithm, settings, count=1)[1].weights
-        for algorithm in (FedAvg(), FedProx(mu=1e-6), FedProx(mu=10.0))
-    )
-    way = np.linalg.norm(plain - origin)
-    assert np.linalg.norm(nearly - plain) < 0.01 * way  # a maximum may be another's on some processors
-    assert np.linalg.norm(held - origin) < way
+    held = last(FedProx(mu=10.0), settings, count=1)[1].weights
+    assert np.linalg.norm(held - origin) < np.linalg.norm(plain - origin)
 
 
 @pytest.mark.parametrize(

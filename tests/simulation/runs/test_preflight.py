@@ -12,10 +12,9 @@ from common.errors import CampaignError, ConfigurationError, DataError, SynofedE
 from simulation.cohorts import cohort as cohorts
 from simulation.engine.site_logs import SiteLogs
 from simulation.runs import cost_card
-from tests.simulation.runs.test_simulate import CONFIG
+from tests.simulation.runs.test_simulate import CONFIG, FAST
 from tests.site_folders import make_site_folder, read_table, write_table
 
-FAST = ("federation.rounds=1", "evaluate.baselines=false", "rating.models=1")
 PHANTOM = "cohort={phantom={sites=2, patients=16, exams_per_patient=2, image_px=64, held_out=0.01}}"
 
 

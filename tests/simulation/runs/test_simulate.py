@@ -65,7 +65,11 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(cohort: Path, tmp_path: Path) -> Path:
-    path = tmp_path / "small.toml"
+    return _configured(cohort, tmp_path)
+
+
+def _configured(cohort: Path, folder: Path) -> Path:
+    path = folder / "small.toml"
     path.write_text(CONFIG.format(folder=cohort), encoding="utf-8")
     return path
 
@@ -77,15 +81,13 @@ FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
 def whole(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
     """The study, undisturbed; nobody changes it."""
     folder = tmp_path_factory.mktemp("whole")
-    (folder / "small.toml").write_text(CONFIG.format(folder=cohort), encoding="utf-8")
-    return synofed.simulate(folder / "small.toml", out=folder / "run")
+    return synofed.simulate(_configured(cohort, folder), out=folder / "run")
 
 
 @pytest.fixture(scope="module")
 def _short(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("short")
-    (folder / "small.toml").write_text(CONFIG.format(folder=cohort), encoding="utf-8")
-    return synofed.simulate(folder / "small.toml", out=folder / "run", overrides=FAST).path
+    return synofed.simulate(_configured(cohort, folder), out=folder / "run", overrides=FAST).path
 
 
 @pytest.fixture
