@@ -43,6 +43,13 @@ def ensemble(message: Message, context: Context) -> Message:
     return Message(exchange.answer_ensemble(_folder(context), message.content), reply_to=message)
 
 
+@app.evaluate()
+def evaluate(message: Message, context: Context) -> Message:
+    """Grade held-out patients with an ensemble, and tell what came of it as tables."""
+    reply = exchange.answer_evaluate(_folder(context), message.content, _compute(context))
+    return Message(reply, reply_to=message)
+
+
 def _compute(context: Context) -> Compute:
     return Compute(
         device=str(context.node_config.get("device", "auto")),

@@ -251,16 +251,16 @@ def sum_request_id(context: Context, phase: sums.Phase) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EnsembleRequest:
-    """Brings a site the ensemble that it helped to train, whole or in pieces.
+class _Pieces:
+    """Brings a site an ensemble, whole or in pieces.
 
     Attributes:
         campaign: the campaign's name.
         plan_hash: the plan that the site agreed to.
         request_id: names this request; the same id always has the same contents.
         statement: canonical JSON of :class:`common.ensemble.statement.Statement`.
-        signature: the centre's over the statement, in hex.
-        certificate: the centre's, PEM.
+        signature: the centre's over the statement, in hex; empty in a simulation.
+        certificate: the centre's, PEM; empty in a simulation.
         weights: some of the flat arrays that the statement names, by hash; never rounded.
     """
 
@@ -275,6 +275,16 @@ class EnsembleRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnsembleRequest(_Pieces):
+    """Brings a site the ensemble that it helped to train, to keep."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateRequest(_Pieces):
+    """Brings a site an ensemble, to grade its held-out patients with; the networks are not kept."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EnsembleReply:
     """A site's acknowledgement.
 
@@ -286,6 +296,22 @@ class EnsembleReply:
     site: str
     request_id: str
     missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateReply:
+    """What a site tells of an ensemble on its held-out patients.
+
+    Attributes:
+        missing: hashes of arrays that it has yet to get; none: it has graded its patients.
+        tables: canonical JSON of :class:`common.evaluation.site_tables.SiteTables`; empty while arrays are missing.
+    """
+
+    part: ClassVar[str] = "reply"
+    site: str
+    request_id: str
+    missing: tuple[str, ...]
+    tables: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,13 +338,16 @@ class MissingWeights:
     hashes: tuple[str, ...]
 
 
-Request = PlanRequest | TrainRequest | SumRequest | EnsembleRequest
+Pieces = EnsembleRequest | EvaluateRequest
+"""What brings a site an ensemble, whole or in pieces."""
+Request = PlanRequest | TrainRequest | SumRequest | Pieces
 RoundReply = TrainReply | SumReply
-Reply = TypeVar("Reply", bound=PlanReply | RoundReply | EnsembleReply)
-Reply_co = TypeVar("Reply_co", bound=PlanReply | RoundReply | EnsembleReply, covariant=True)
+PiecesReply = EnsembleReply | EvaluateReply
+Reply = TypeVar("Reply", bound=PlanReply | RoundReply | PiecesReply)
+Reply_co = TypeVar("Reply_co", bound=PlanReply | RoundReply | PiecesReply, covariant=True)
 Message = TypeVar(
     "Message",
-    bound=Request | PlanReply | RoundReply | EnsembleReply | Refusal | MissingWeights,
+    bound=Request | PlanReply | RoundReply | PiecesReply | Refusal | MissingWeights,
 )
 
 

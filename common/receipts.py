@@ -24,6 +24,8 @@ from common.hash_chain import Entry
 
 ENSEMBLE = "ensemble"
 """The group of the receipt by which a site acknowledges its ensemble."""
+EVALUATION = "evaluation"
+"""The group of the receipts of what a site tells of an ensemble on its held-out patients."""
 RECONCILED = "reconciled"
 """Event of the site's log: what receipts prove and log and ledger had lost was booked."""
 SUM = "sum"
@@ -45,9 +47,10 @@ class Receipt:
         campaign: the campaign's name.
         plan_hash: the plan that the site agreed to.
         request_id: the request that was answered.
-        server_round: its round; 0 but for what patients' data go into.
-        group: its group of networks; empty for the answer to a plan, :data:`ENSEMBLE` for an acknowledgement, and
-            begun with :data:`SUM` for a phase of a secure sum without patients' data.
+        server_round: its round of training; 0 where nothing was trained.
+        group: its group of networks; empty for the answer to a plan, :data:`ENSEMBLE` for an acknowledgement,
+            :data:`EVALUATION` for tables of held-out patients, and begun with :data:`SUM` for a phase of a secure
+            sum without patients' data.
         reply_hash: SHA-256 over all that the reply holds, as encoded.
         sequence: number of the reply among those of its campaign in the site's log, from 1; in format 1 of its entry.
         log_head: salted hash of that entry, which covers all entries before it; in format 1 the hash.

@@ -51,13 +51,18 @@ PRIVATE_ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that only post-process what private sites send."""
 
 
-class CampaignSettings(Section):
+class CampaignSettings(GrowingSection):
     """What the people who approve a campaign are told about it."""
+
+    later: ClassVar[tuple[str, ...]] = ("evaluation",)
 
     purpose: str = ""
     """What the networks are trained for."""
     recipients: tuple[str, ...] = ()
     """Who gets the trained networks."""
+    evaluation: bool = False
+    """Ask each site, once, for tables of how the finished ensemble grades its held-out patients. A site whose policy
+    permits none takes part all the same."""
 
 
 class ImageSettings(Section):
@@ -299,6 +304,11 @@ class Settings(Section):
             )
         if self.privacy is None:
             return self
+        if self.campaign.evaluation:
+            raise ValueError(
+                "campaign.evaluation is for campaigns without [privacy]: tables of held-out patients would leave "
+                "without noise"
+            )
         weighed = {name: len(weights) for name, weights in self.privacy.class_weights.items()}
         wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]
         if wrong:

@@ -11,9 +11,11 @@ from flwr.serverapp import Grid, ServerApp
 from common.fab import CAMPAIGN
 from common.settings import Settings
 from server import deployed
-from server.campaign import campaign
+from server.campaign import campaign, evaluation
 from server.campaign.campaign import Observer, Outcome
+from server.campaign.ensemble import Ensemble
 from server.campaign.library import NetworkLibrary
+from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 
 Finished = Callable[[Outcome], None]
@@ -34,17 +36,29 @@ def build(
     @server_app.main()
     def main(grid: Grid, context: Context) -> None:
         del context
-        finished(
-            campaign.run(
-                grid,
-                configuration,
-                roster=Roster.anyone(sites),
-                folder=folder,
-                campaign=configuration.name,
-                observer=observer,
-                library=library,
-            )
+        outcome = campaign.run(
+            grid,
+            configuration,
+            roster=Roster.anyone(sites),
+            folder=folder,
+            campaign=configuration.name,
+            observer=observer,
+            library=library,
         )
+        if configuration.campaign.evaluation:
+            ensemble = Ensemble.of(
+                outcome, configuration, folder=folder, campaign=configuration.name, home=None
+            )
+            evaluation.evaluate(
+                grid,
+                ensemble,
+                run=folder,
+                sites=outcome.sites,
+                keys=lambda: outcome.keys,
+                receipts=Receipts(folder),
+                nodes=lambda: {site: (node, "") for site, node in outcome.nodes.items()},
+            )
+        finished(outcome)
 
     return server_app
 

@@ -17,10 +17,10 @@ from common.ensemble.statement import RECIPIENT
 from common.errors import ConfigurationError, SynofedError
 from common.machine import file_lock
 from common.settings import Settings
-from server.campaign import campaign, hand_out
+from server.campaign import campaign, evaluation, hand_out
 from server.campaign.campaign import Outcome
+from server.campaign.ensemble import Ensemble
 from server.campaign.events import CentreNews, Event, SiteNews, StageStarted
-from server.campaign.hand_out import Ensemble
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 from server.federation.home import Home
@@ -66,6 +66,8 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
         )
         if RECIPIENT in settings.campaign.recipients:
             _hand_out(grid, home, this, settings, outcome, reporter)
+        if settings.campaign.evaluation:
+            _evaluate(grid, home, this, settings, outcome, reporter)
         reporter.end(outcome.status.value, missing=dict(outcome.missing))
         RunFolder(this.path).update_manifest(
             status=outcome.status.value,
@@ -93,17 +95,16 @@ def _hand_out(
 ) -> None:
     """Give the networks to the sites that trained them; one that does not take them changes no outcome."""
     sites = reporter.without_ensemble()
-    patience_s = min(hand_out.DAY_S, settings.federation.approval_s)
     try:
-        ensemble = Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home)
         left = hand_out.hand_out(
             grid,
-            ensemble,
+            Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home),
+            hand_out.KEEP,
             sites=sites,
-            keys=lambda: {site.name: site.receipt_key for site in Registry.open(home.path).registered()},
+            keys=lambda: _registered(home),
             receipts=Receipts(this.path, kept=home.receipts),
             told=reporter.handed,
-            patience_s=patience_s,
+            patience_s=min(hand_out.DAY_S, settings.federation.approval_s),
         )
     except SynofedError as error:
         left = dict.fromkeys(sites, str(error))
@@ -112,13 +113,41 @@ def _hand_out(
         logger.error("%s has not got the ensemble: %s", site, reason)
 
 
+def _evaluate(
+    grid: Grid, home: Home, this: Run, settings: Settings, outcome: Outcome, reporter: Reporter
+) -> None:
+    """Have the sites judge the networks; one that gives no tables changes no outcome."""
+    sites = [site for site in outcome.sites if site in _registered(home)]
+    try:
+        left = evaluation.evaluate(
+            grid,
+            Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home),
+            run=this.path,
+            sites=sites,
+            keys=lambda: _registered(home),
+            receipts=Receipts(this.path, kept=home.receipts),
+            told=reporter.judged,
+            patience_s=min(hand_out.DAY_S, settings.federation.approval_s),
+        )
+    except SynofedError as error:
+        left = dict.fromkeys(sites, str(error))
+    for site, reason in left.items():
+        reporter.judged(site, reason)
+        logger.error("%s has given no tables: %s", site, reason)
+
+
+def _registered(home: Home) -> dict[str, str]:
+    """Registered site -> the key of its receipts."""
+    return {site.name: site.receipt_key for site in Registry.open(home.path).registered()}
+
+
 def roster(home: Home, wish: Wish) -> Roster:
     """The sites that a campaign was submitted with, and their keys as they are registered now.
 
     Raises:
         ConfigurationError: if none of them is registered any more.
     """
-    keys = {site.name: site.receipt_key for site in Registry.open(home.path).registered()}
+    keys = _registered(home)
     taking_part = {name: keys[name] for name in wish.sites if name in keys}
     if not taking_part:
         raise ConfigurationError(
@@ -156,6 +185,7 @@ class Reporter:
                 for site in run.wish().sites
             },
             ensemble=before.ensemble,
+            evaluation=before.evaluation,
         )
         self._stage_rounds: dict[str, int] = {}
         self._started = time.monotonic()
@@ -186,6 +216,11 @@ class Reporter:
         """What became of the networks that a site gets; see :data:`server.campaign.hand_out.Told`."""
         logger.info("ensemble for %s: %s", site, reason)
         self._update(ensemble={**self._status.ensemble, site: reason})
+
+    def judged(self, site: str, reason: str) -> None:
+        """What became of the tables that a site is asked for, as :meth:`handed`."""
+        logger.info("tables of %s: %s", site, reason)
+        self._update(evaluation={**self._status.evaluation, site: reason})
 
     def end(self, state: str, *, reason: str = "", missing: dict[str, int] | None = None) -> None:
         """The last word of this process; an error while it is said is only logged: the disk may be full."""

@@ -17,6 +17,8 @@ from common.messages import TrainRequest
 
 RUN = "run"
 """The key of the run that was met; those of rounds hold a number and a slash."""
+EVALUATED = "evaluated"
+"""The key of the ensemble that patients were graded with."""
 
 
 def check(site_folder: Path, request: TrainRequest, *, asker: str | None = None) -> None:
@@ -70,6 +72,36 @@ def claim_at(site: Site, request: TrainRequest, *, asker: str | None = None) -> 
     """
     if site.policy.approval == "each":
         claim(site.folder, request, asker=asker)
+
+
+def claim_evaluation(site: Site, plan_hash: str, ensemble: str) -> None:
+    """Note which ensemble held-out patients are graded with: under one approval only one.
+
+    Networks of the centre's choice, one after the other, would tell more of single patients than those that were
+    trained. Where the policy approves campaigns, in simulations, nothing is noted.
+
+    Args:
+        site: the site.
+        plan_hash: of the campaign.
+        ensemble: the hash of what the centre states of it.
+
+    Raises:
+        UnapprovedError: if another was asked about since the approval.
+        PolicyError: if what was noted cannot be read.
+        StorageError: if it cannot be written.
+    """
+    if site.policy.approval != "each":
+        return
+    place = _path(site.folder, plan_hash)
+    with decisions.locked(place.parent):
+        known = _read(place)
+        if known.get(EVALUATED, ensemble) != ensemble:
+            raise UnapprovedError(
+                f"Another ensemble of campaign {plan_hash[:12]} was asked about under its approval: a second one has "
+                f"to be approved again with `synofed site campaigns approve`"
+            )
+        if EVALUATED not in known:
+            atomic.write(place, json.dumps(known | {EVALUATED: ensemble}).encode())
 
 
 def meet(site_folder: Path, plan_hash: str, run: str) -> None:

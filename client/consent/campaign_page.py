@@ -19,6 +19,7 @@ from common.settings import Settings
 
 BYTES = {"float32": 4, "bfloat16": 2}
 SUMMED_BYTES = 8
+TABLES = "tables"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +79,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
     stages = {} if objection else rounds_by_stage(settings)
-    leaves, stays = _private(settings) if settings.private else _metrics(site)
+    leaves, stays = _private(settings) if settings.private else _metrics(site, settings)
     if settings.federation.secure is not None:
         leaves = (*_summed(settings.federation.secure), *leaves)
     decided = f", by {state.by} at {state.decided}" if state.by else ""
@@ -215,18 +216,23 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
 
 
-def _metrics(site: Site) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _metrics(site: Site, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
-    told = {
+    told: dict[str, str] = {
         "counts": f"number of exams a network was trained on, training exams per measurement, {crowd}",
         "losses": "mean training loss per network and round",
         "score_histograms": f"validation scores per network as counts in 256 bins per class, {crowd}",
         "timings": "seconds that a round takes",
     }
+    permitted: set[str] = set(policy.metrics)
+    if settings.campaign.evaluation:
+        told[TABLES] = (
+            f"once, of the finished ensemble on held-out patients: tables of grades by score and machine, as the "
+            f"manifest names it, {crowd}"
+        )
+        permitted |= {TABLES} if policy.federated_evaluation else set()
     updates = "updates: how this site's exams changed the networks' weights"
-    leaves = tuple(text for metric, text in told.items() if metric in policy.metrics)
     always = "the site's name, version and training hours, and hashes of the log and the policy"
-    return (updates, *leaves, always), tuple(
-        text for metric, text in told.items() if metric not in policy.metrics
-    )
+    leaves = tuple(text for what, text in told.items() if what in permitted)
+    return (updates, *leaves, always), tuple(text for what, text in told.items() if what not in permitted)

@@ -164,6 +164,7 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
         weights_cache.forget(site.folder, plan_hash=plan_hash)
         sum_state.forget(site.folder, plan_hash=plan_hash)
         shutil.rmtree(site_state.folder(site.folder, plan_hash=plan_hash), ignore_errors=True)
+        shutil.rmtree(place / decisions.EVALUATING, ignore_errors=True)
     return decided
 
 

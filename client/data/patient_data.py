@@ -12,7 +12,7 @@ from pathlib import Path
 from client.data.tables.spreadsheets import SEARCHED, Line, is_workbook, read_lines
 from client.files import atomic
 from client.site.site import Site
-from client.state.decisions import PERSONAL
+from client.state.decisions import EVALUATING, PERSONAL
 from common.errors import DataError, StorageError
 from common.machine import file_lock
 
@@ -104,10 +104,9 @@ def delete(site: Site, found: Found) -> tuple[str, ...]:
             if table.is_file():
                 _drop(table, found)
         _clear_stores(site.folder / "store")
-        for made in (site.folder / "campaigns").glob(
-            f"*/*{PERSONAL}"
-        ):  # trained on the patient; a draft, too
-            shutil.rmtree(made)
+        campaigns = site.folder / "campaigns"
+        for made in (*campaigns.glob(f"*/*{PERSONAL}"), *campaigns.glob(f"*/{EVALUATING}")):
+            shutil.rmtree(made)  # of the patient; a draft, too
     except OSError as error:
         raise StorageError(
             f"A file of {site.name} cannot be deleted: {error.strerror}. Withdraw again; it goes on where it stopped"

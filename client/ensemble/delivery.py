@@ -6,56 +6,32 @@ run's folder, so that ``synofed score`` reads it. What has come so far lies besi
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import tomli_w
-from jaxtyping import Float32
 from pydantic import ValidationError
 
-from client.connection.enrolment import ca_certificate
+from client.ensemble import pieces
+from client.ensemble.pieces import Flat, Letter, Waiting
 from client.files import atomic
-from client.site.policy_file import enrolled
 from client.site.site import Site
 from client.state import decisions
-from common.enrolment import authority
 from common.ensemble.committee import Committee
-from common.ensemble.statement import RECIPIENT, NetworkStatement, Statement, verified
-from common.errors import (
-    ConfigurationError,
-    DataError,
-    PolicyError,
-    StorageError,
-    UpdateError,
-    VerificationError,
-)
+from common.ensemble.statement import RECIPIENT, Statement
+from common.errors import DataError, PolicyError, VerificationError
 from common.machine import network_files
-from common.machine.network_files import TrainedNetwork
 from common.messages import EnsembleReply, EnsembleRequest, WeightsRef
-from common.methods.stages import NetworkResult, networks
-from common.networks import build
+from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
-from common.section import Section
 from common.settings import NetworkSettings, Settings
 from common.text.notices import RESEARCH_ONLY
-
-Flat = Float32[np.ndarray, " _"]
-
-
-class Letter(Section):
-    """``statement.json``: what came with the networks."""
-
-    statement: str
-    signature: str
-    certificate: str
 
 
 def folder(site_folder: Path, plan_hash: str) -> Path:
@@ -83,20 +59,19 @@ def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleRe
     """
     if RECIPIENT not in settings.campaign.recipients:
         raise PolicyError(f"Expected {RECIPIENT!r} among the recipients of the approved plan, there is none")
-    letter = Letter(statement=request.statement, signature=request.signature, certificate=request.certificate)
-    statement = _verified(site, letter, now=datetime.now(UTC))
-    if (statement.campaign, statement.plan_hash) != (request.campaign, request.plan_hash):
-        raise UpdateError(
-            "Expected the ensemble of the campaign that the request names, got a different campaign's"
-        )
-    planned = _planned(statement, settings)
+    letter = Letter.of(request)
+    statement = letter.verified(site, now=datetime.now(UTC))
+    pieces.check_campaign(statement, request)
+    planned = pieces.planned(statement, settings)
     if _letter(folder(site.folder, request.plan_hash)) == letter.statement:
         return EnsembleReply(site=site.name, request_id=request.request_id, missing=())
-    with _writing():
-        draft = _Draft(decisions.folder(site.folder, request.plan_hash) / ".ensemble", statement, planned)
-        draft.add(request.weights, settings.network)
+    with pieces.writing():
+        path = decisions.folder(site.folder, request.plan_hash) / ".ensemble"
+        draft = _Draft(path, statement, planned, settings.network)
+        draft.add(request.weights)
         missing = draft.missing()
         if not missing:
+            draft.finish()
             _finish(draft.path, letter, statement, settings)
     return EnsembleReply(site=site.name, request_id=request.request_id, missing=missing)
 
@@ -116,7 +91,7 @@ def opened(site: Site, plan_hash: str) -> tuple[Statement, Committee]:
             f"Expected the ensemble of campaign {plan_hash[:12]} in {place}, there is none: the centre sends it when "
             f"the campaign has ended, if its plan says that sites receive it"
         ) from None
-    statement = _verified(site, letter, now=None)
+    statement = letter.verified(site, now=None)
     trained = [
         network_files.load(network_files.path(place / "networks", name)) for name in statement.networks
     ]
@@ -132,82 +107,52 @@ def opened(site: Site, plan_hash: str) -> tuple[Statement, Committee]:
 
 
 class _Draft:
-    """What has come so far: arrays by hash, and networks all of whose arrays have come."""
+    """What has come so far: arrays, and networks all of whose arrays have come."""
 
-    def __init__(self, path: Path, statement: Statement, planned: Mapping[str, NetworkSpec]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        statement: Statement,
+        planned: Mapping[str, NetworkSpec],
+        settings: NetworkSettings,
+    ) -> None:
         self.path = path
         self._statement = statement
-        self._planned = planned
+        self._arrays = Waiting(folder=path / "arrays", statement=statement, specs=planned, settings=settings)
         text = statement.dump().encode()
         stated = path / "stated.json"
         if not stated.exists() or stated.read_bytes() != text:
             shutil.rmtree(path, ignore_errors=True)  # pieces of an ensemble that is no longer sent
             atomic.write(stated, text)
 
-    def add(self, weights: Mapping[str, Flat], settings: NetworkSettings) -> None:
+    def add(self, weights: Mapping[str, Flat]) -> None:
         """Check and keep arrays, and make networks of them."""
-        sizes = dict(self._sizes(settings))
-        for digest, values in weights.items():
-            if digest not in sizes or WeightsRef.of(values).hash != digest:
-                raise UpdateError("Expected only weights that the statement names, got different ones")
-            if values.shape != (sizes[digest],) or not np.isfinite(values).all():
-                raise UpdateError(
-                    f"Expected {sizes[digest]} finite weights, got {values.shape} or NaN or infinity"
-                )
-        wanted = set(self.missing())
-        for digest, values in weights.items():
-            if digest in wanted:
-                atomic.write(self._array(digest), np.ascontiguousarray(values, dtype="<f4").tobytes())
-        for name, stated in self._statement.networks.items():
-            if not self._network(name).exists() and all(self._array(h).exists() for h in stated.hashes):
-                self._make(name, stated)
+        self._arrays.add(weights, wanted=self.missing())
+        for name in self._left():
+            if not self._arrays.lacking([name]):
+                network = self._arrays.network(name)
+                atomic.write(self._network(name), network_files.encode(network))
+                self._arrays.drop(
+                    [self._statement.networks[name].weights]
+                )  # others have its frozen parts too
 
     def missing(self) -> tuple[str, ...]:
         """Hashes of arrays that have yet to come."""
-        left = [n for name, n in self._statement.networks.items() if not self._network(name).exists()]
-        return tuple(
-            dict.fromkeys(h for network in left for h in network.hashes if not self._array(h).exists())
-        )
+        return self._arrays.lacking(self._left())
 
-    def _make(self, name: str, stated: NetworkStatement) -> None:
-        network = TrainedNetwork(
-            spec=self._planned[name],
-            result=stated.result,
-            weights=np.fromfile(self._array(stated.weights), dtype="<f4"),
-            frozen={part: np.fromfile(self._array(h), dtype="<f4") for part, h in stated.frozen.items()},
-        )
-        atomic.write(self._network(name), network_files.encode(network))
-        self._array(stated.weights).unlink()  # frozen parts stay: other networks have them too
+    def finish(self) -> None:
+        """Let go of what networks were made of."""
+        self._arrays.clear()
 
-    def _sizes(self, settings: NetworkSettings) -> Iterator[tuple[str, int]]:
-        for name, stated in self._statement.networks.items():
-            spec = self._planned[name]
-            yield stated.weights, build.layout(spec, settings).size
-            for part, digest in stated.frozen.items():
-                yield digest, build.part_layout(spec, settings, part).size
-
-    def _array(self, digest: str) -> Path:
-        return self.path / "arrays" / f"{digest}.f32"
+    def _left(self) -> list[str]:
+        return [name for name in self._statement.networks if not self._network(name).exists()]
 
     def _network(self, name: str) -> Path:
         return network_files.path(self.path / "networks", name)
 
 
-def _planned(statement: Statement, settings: Settings) -> dict[str, NetworkSpec]:
-    """The plan's networks that a statement names."""
-    known = networks(settings)
-    for name, stated in statement.networks.items():
-        own = (
-            {piece.part for piece in known[name].frozen if piece.network is None} if name in known else set()
-        )
-        if name not in known or set(stated.frozen) != own:
-            raise UpdateError(f"Expected networks as the plan has them, got {name!r:.200}")
-    return {name: known[name] for name in statement.networks}
-
-
 def _finish(draft: Path, letter: Letter, statement: Statement, settings: Settings) -> None:
     """Make a run's folder of a draft that has all its networks, and put it into its place."""
-    shutil.rmtree(draft / "arrays", ignore_errors=True)
     document = settings.model_dump(mode="json", exclude_none=True)
     atomic.write(draft / "config.toml", tomli_w.dumps(document).encode())
     manifest = {
@@ -232,31 +177,9 @@ def as_json(result: NetworkResult) -> dict[str, object]:
     return asdict(result) | {"auc": None if math.isnan(result.auc) else result.auc}
 
 
-def _verified(site: Site, letter: Letter, *, now: datetime | None) -> Statement:
-    if not enrolled(site):
-        raise PolicyError(
-            "Expected a site of a federation, whose authority signs for an ensemble: this one is none"
-        )
-    try:
-        trusted = authority(ca_certificate(site.folder).read_text(encoding="ascii"))
-    except (OSError, ValueError, ConfigurationError):
-        raise DataError(
-            f"Expected the federation's certificate at {ca_certificate(site.folder)}: enrol again with an invitation"
-        ) from None
-    return verified(letter.statement, letter.signature, letter.certificate, authority=trusted, now=now)
-
-
 def _letter(place: Path) -> str | None:
     """The statement of the ensemble that is there; ``None``: there is none."""
     try:
         return Letter.model_validate_json((place / "statement.json").read_bytes()).statement
     except (OSError, ValidationError):
         return None
-
-
-@contextlib.contextmanager
-def _writing() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"The ensemble cannot be kept: {error.strerror}. Free some space") from None

@@ -8,15 +8,16 @@ from pathlib import Path
 
 from client.ledger import ledger_head
 from client.log import chain
-from client.log.audit import CONSENT, ENSEMBLE, REPLY, SUM, Asked
+from client.log.audit import CONSENT, ENSEMBLE, EVALUATION, REPLY, SUM, Asked
 from client.site import keys
 from client.site.policy_file import policy_hash
 from client.site.site import Site
 from common import signed_json
 from common.errors import DataError, VerificationError
 from common.hash_chain import Entry, Head
-from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
+from common.messages import EnsembleRequest, EvaluateRequest, PlanRequest, Request, SumRequest, TrainRequest
 from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
+from common.receipts import EVALUATION as EVALUATION_GROUP
 from common.receipts import NOTHING, Contents, Kept, Receipt, parse, payload, placed, salted, verify
 from common.version import VERSION
 
@@ -29,7 +30,7 @@ _SHARED = (
     "group",
     "reply_hash",
 )
-_REPLIES = (CONSENT, REPLY, SUM, ENSEMBLE)
+_REPLIES = (CONSENT, REPLY, SUM, ENSEMBLE, EVALUATION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +93,17 @@ def of_ensemble(site: Site, request: EnsembleRequest, contents: Contents, asked:
     """
     receipt = _draft(site, request, contents, server_round=0, group=ENSEMBLE_GROUP)
     return _issue(site, ENSEMBLE, receipt, contents, asked)
+
+
+def of_evaluation(site: Site, request: EvaluateRequest, contents: Contents, asked: Asked) -> Receipt:
+    """Enter what was told of an ensemble in the log and sign its receipt; ``asked``: as the log says it.
+
+    Raises:
+        DataError: if log or key cannot be used.
+        VerificationError: if the log is damaged.
+    """
+    receipt = _draft(site, request, contents, server_round=0, group=EVALUATION_GROUP)
+    return _issue(site, EVALUATION, receipt, contents, asked)
 
 
 def read(path: Path) -> list[Kept]:
@@ -180,7 +192,7 @@ def _check_one(receipt: Receipt, given: Iterable[Receipt]) -> None:
 
 def _draft(
     site: Site,
-    request: PlanRequest | TrainRequest | SumRequest | EnsembleRequest,
+    request: Request,
     contents: Contents,
     *,
     server_round: int,

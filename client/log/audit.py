@@ -14,7 +14,7 @@ from client.log import chain
 from common import receipts
 from common.errors import UpdateError
 from common.hash_chain import Entry
-from common.messages import EnsembleRequest, PlanRequest, SumRequest, TrainRequest
+from common.messages import EnsembleRequest, EvaluateRequest, Request, SumRequest, TrainRequest
 from common.receipts import Contents
 
 REQUEST = "request"
@@ -23,13 +23,15 @@ REPLY = "reply"
 SUM = "sum"
 """A phase of a secure sum into which no patient's data went."""
 ENSEMBLE = "ensemble"
+EVALUATION = "evaluation"
+"""Tables of held-out patients, or what is missing to make them."""
 REPEATED = "repeated"
 MISSING = "missing-weights"
 REFUSAL = "refusal"
 POLICY = "policy"
 OFFICER = "officer"
 CAMPAIGN = "campaign"
-ANSWERS = (CONSENT, REPLY, SUM, ENSEMBLE, MISSING)
+ANSWERS = (CONSENT, REPLY, SUM, ENSEMBLE, EVALUATION, MISSING)
 """Events after which a request's id stands for its contents."""
 
 
@@ -38,11 +40,11 @@ class Asked:
     """What a request was, as the log has it.
 
     Attributes:
-        request: ``plan``, ``train``, ``ensemble``, or ``sum-`` and a phase.
+        request: ``plan``, ``train``, ``ensemble``, ``evaluate``, or ``sum-`` and a phase.
         campaign: the campaign's name.
         plan_hash: of the campaign.
         request_id: names the request.
-        server_round: 0 but for what patients' data go into.
+        server_round: of training; else 0.
         group: of networks; else as in :class:`common.receipts.Receipt`.
         request_hash: SHA-256 over its contents, in hex.
         request_bytes: of its arrays.
@@ -58,9 +60,7 @@ class Asked:
     request_bytes: int
 
     @classmethod
-    def of(
-        cls, request: PlanRequest | TrainRequest | SumRequest | EnsembleRequest, contents: Contents
-    ) -> Asked:
+    def of(cls, request: Request, contents: Contents) -> Asked:
         """The facts of a request."""
         kind, server_round, group = "plan", 0, ""
         if isinstance(request, TrainRequest):
@@ -69,6 +69,8 @@ class Asked:
             kind, (server_round, group) = f"sum-{request.asks.phase}", request.place
         elif isinstance(request, EnsembleRequest):
             kind, group = "ensemble", receipts.ENSEMBLE
+        elif isinstance(request, EvaluateRequest):
+            kind, group = "evaluate", receipts.EVALUATION
         return cls(
             request=kind,
             campaign=request.campaign,

@@ -27,6 +27,7 @@ from common import wire
 from common.errors import PolicyError, SynofedError, UpdateError, VerificationError
 from common.messages import (
     EnsembleRequest,
+    EvaluateRequest,
     MissingWeights,
     PlanRequest,
     Refusal,
@@ -40,7 +41,7 @@ from common.settings import Settings
 if TYPE_CHECKING:
     import torch
 
-Request = TypeVar("Request", PlanRequest, TrainRequest, SumRequest, EnsembleRequest)
+Request = TypeVar("Request", PlanRequest, TrainRequest, SumRequest, EnsembleRequest, EvaluateRequest)
 PARTS = frozenset({"request", "sum", "train", "weights", "attached", "extra"})
 MAXIMUM_TEXT_BYTES = 4_000_000
 """Of all texts of a request together."""
@@ -119,6 +120,28 @@ def answer_ensemble(folder: Path, record: RecordDict) -> RecordDict:
         )
 
     return handled(folder, record, EnsembleRequest, answer)
+
+
+def answer_evaluate(folder: Path, record: RecordDict, compute: Compute) -> RecordDict:
+    """What a site tells of an ensemble on its held-out patients, or its refusal."""
+
+    def answer(site: Site, request: EvaluateRequest, asked: Asked) -> RecordDict:
+        from client.ensemble import evaluation  # noqa: PLC0415  torch: the networks are asked
+
+        settings = campaigns.settings_of_approved(site, request.plan_hash, name=request.campaign)
+        again = _repeated(site, asked)
+        if again is not None:
+            return again
+        site.policy.check_hours()
+        packed = wire.encode(evaluation.take(site, request, settings, device=device_of(site, compute)))
+        return sent(
+            site,
+            asked,
+            packed,
+            lambda contents: issued_receipts.of_evaluation(site, request, contents, asked),
+        )
+
+    return handled(folder, record, EvaluateRequest, answer)
 
 
 def handled(

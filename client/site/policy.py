@@ -58,7 +58,8 @@ class Policy(GrowingSection):
     maximum_update_bytes: Bytes = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False
-    """Permit that the centre asks for tables of results on held-out patients; nothing in this version does."""
+    """Permit that a campaign, once, gets tables of how its ensemble grades this site's held-out patients, by score
+    and machine: counts alone, with ``minimum_cohort`` patients behind each table. They leave without noise."""
     maximum_epsilon: Rate | None = None
     """Privacy budget of a patient over all campaigns, who takes no part once it is spent; ``None``: no campaign with
     differential privacy runs."""

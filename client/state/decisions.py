@@ -25,6 +25,8 @@ HASH = re.compile(r"[0-9a-f]{64}")
 MAXIMUM_PLAN_BYTES = 1_000_000
 PERSONAL = "personal"
 """In a campaign's folder: what the site made of the networks for itself; removed where a patient withdraws."""
+EVALUATING = ".evaluation"
+"""In a campaign's folder: what has been computed so far for tables of held-out patients; removed alike."""
 
 
 class Status(StrEnum):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from client.data import patient_data
 from client.data.patient_data import Found
+from client.ensemble import held_out
 from client.files import atomic
 from client.files.lock import locked
 from client.ledger import ledger_file, ledger_patients
@@ -78,6 +79,7 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
         patient_data.keep(pending, found)
         _refuse(folder, secret, patient)
         left_over = patient_data.delete(site, found)
+        held_out.forget(folder, patient)
         statement = _statement(site, patient, found)
         atomic.write(place.with_suffix(".txt"), text(statement).encode())
         atomic.write(place, (statement.model_dump_json(indent=2) + "\n").encode())

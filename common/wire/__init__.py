@@ -23,6 +23,7 @@ PLAN = "query.plan"
 TRAIN = "train"
 SUM = "train.sum"
 ENSEMBLE = "query.ensemble"
+EVALUATE = "evaluate"
 RECEIPT = "receipt"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,8 @@ class Outcome:
         missing: site -> rounds in which its update was not used.
         results: by network; the weights are in ``<folder>/networks``.
         reused: of these, networks that were taken from a library.
+        nodes: where the sites were at the end, those that were there.
+        keys: of the sites' receipts.
     """
 
     status: Status
@@ -56,6 +58,8 @@ class Outcome:
     missing: Mapping[str, int]
     results: Mapping[str, NetworkResult]
     reused: frozenset[str] = frozenset()
+    nodes: Mapping[str, int] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def run(
@@ -123,7 +127,15 @@ def run(
                     library.add(network, settings, specs)
     missing = _missing(records, sites)
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
-    return Outcome(status=status, sites=sites, missing=missing, results=results, reused=frozenset(all_reused))
+    return Outcome(
+        status=status,
+        sites=sites,
+        missing=missing,
+        results=results,
+        reused=frozenset(all_reused),
+        nodes={site: member.node for site, member in members.present.items()},
+        keys=receipts.keys,
+    )
 
 
 def _check_secure(secure: SecureSettings | None, *, sites: int) -> None:

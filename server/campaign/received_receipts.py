@@ -19,7 +19,16 @@ from pathlib import Path
 from common import receipts
 from common.errors import CampaignError, VerificationError
 from common.machine import atomic
-from common.messages import EnsembleRequest, PlanReply, PlanRequest, Reply, Signed, SumRequest, TrainRequest
+from common.messages import (
+    EvaluateRequest,
+    Pieces,
+    PlanReply,
+    PlanRequest,
+    Reply,
+    Signed,
+    SumRequest,
+    TrainRequest,
+)
 from common.receipts import Kept, Receipt
 from common.version import VERSION
 
@@ -125,10 +134,11 @@ class Receipts:
         """Site -> key, of all that have agreed so far."""
         return {site: book.public_key for site, book in self._books.items()}
 
-    def asked(self, site: str, request: TrainRequest | SumRequest | EnsembleRequest) -> Asked:
+    def asked(self, site: str, request: TrainRequest | SumRequest | Pieces) -> Asked:
         """What the receipt of a site's reply to a request has to say."""
         fields = _fields(site, request.campaign, request.plan_hash, request.request_id)
-        server_round, group = 0, receipts.ENSEMBLE
+        server_round = 0
+        group = receipts.EVALUATION if isinstance(request, EvaluateRequest) else receipts.ENSEMBLE
         if isinstance(request, TrainRequest):
             server_round, group = request.server_round, request.group
         elif isinstance(request, SumRequest):

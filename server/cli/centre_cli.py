@@ -47,6 +47,10 @@ OF_RUN = {
         "server.cli.run_cli:watch",
         "Watch a campaign until it ends. Exits with 0 (all sites), 7 (a subset of them) or 1 (failed or stopped).",
     ),
+    "report": (
+        "server.cli.run_cli:report",
+        "Write a campaign's report: how its sites judged the ensemble, its rounds, its networks.",
+    ),
     "list": ("server.cli.run_cli:list_runs", "List all campaigns and their state."),
     "stop": (
         "server.cli.run_cli:stop",

@@ -74,6 +74,25 @@ def watch(
         Console().print(run_view.page(run))
 
 
+def report(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Write a campaign's report: how its sites judged the ensemble, its rounds, its networks."""
+    from server.report import inside, page  # noqa: PLC0415  Matplotlib
+
+    run = find(Home(home), campaign)
+    path = page.write(run.path)
+    judged = inside.read(run.path)
+    if as_json:
+        typer.echo(json.dumps({"report": str(path.resolve()), "judged": judged or None}))
+        return
+    if judged:
+        Console().print(run_view.judged(judged))
+    else:
+        typer.echo(
+            "No site was asked for tables of its held-out patients: campaign.evaluation = true asks them."
+        )
+    typer.echo(f"Report: {path}")
+
+
 def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
     """List all campaigns and their state."""
     runs = all_of(Home(home))

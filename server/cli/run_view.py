@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from common.text.terminal import Table
+from server.report.content import Json
 from server.runs.runs import ENDED, CampaignStatus, Run
 from server.service import presence
 from server.service.presence import Presence
@@ -98,6 +99,7 @@ def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
         "last used",
         "missed",
         "networks",
+        "tables",
     ):
         table.add_column(column)
     for name, site in status.sites.items():
@@ -110,8 +112,34 @@ def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
             _ago(site.last_used),
             str(status.missing.get(name, "")),
             status.ensemble.get(name, ""),
+            status.evaluation.get(name, ""),
         )
     return table
+
+
+def judged(found: Json) -> RenderableType:
+    """Accuracy and linear kappa by site and machine, as the sites told, and what they keep back."""
+    table = Table(box=box.SIMPLE, title="as the sites judged it, on held-out patients", title_justify="left")
+    for column in ("", "score", "exams", "patients", "accuracy", "linear kappa"):
+        table.add_column(column, justify="left" if column in ("", "score") else "right")
+    for place, scores in {"all sites": found["pooled"], **found["sites"], **found["devices"]}.items():
+        for number, (score, entry) in enumerate(scores.items()):
+            table.add_row(
+                "" if number else place,
+                score,
+                str(entry["exams"]),
+                str(entry["patients"]),
+                _with_interval(entry["accuracy"]),
+                _with_interval(entry["kappa_linear"]),
+            )
+    kept = [f"{site} keeps {count} tables back" for site, count in found["suppressed"].items() if count]
+    none = [f"{site} gave none: {reason}" for site, reason in found["without"].items()]
+    return Group(table, *map(Text, kept + none))
+
+
+def _with_interval(entry: Json) -> str:
+    value, (low, high) = entry["value"], entry["ci95"]
+    return "n/a" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _groups(run: Run, status: CampaignStatus) -> RenderableType:

@@ -10,7 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from server.report import certainty, figures, heatmaps, one_exam, tables
+from server.report import certainty, figures, heatmaps, inside, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -86,12 +86,12 @@ def write(run: Path) -> Path:
     for figure in drawn.values():
         figure.save(run / "figures")
     page = run / "report.html"
-    page.write_text(render(content, drawn), encoding="utf-8")
+    page.write_text(render(content, drawn, inside.read(run)), encoding="utf-8")
     return page
 
 
-def render(content: Content, drawn: dict[str, Figure]) -> str:
-    """The page's HTML."""
+def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
+    """The page's HTML; ``judged``: what :func:`server.report.inside.read` gives."""
     template = files("server.report").joinpath("page.html").read_text(encoding="utf-8")
     style = files("common").joinpath("page.css").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -126,6 +126,8 @@ def render(content: Content, drawn: dict[str, Figure]) -> str:
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
+        judged=_judged(judged) if judged else None,
+        kept_back=_kept_back(judged) if judged else (),
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
         certainty=[
@@ -362,6 +364,38 @@ def _places(content: Content, kind: str) -> Table:
             (f"{name}\n{where.strip(' ·')}", [size, *_metric_cells(block[content.primary]), (share, "")])
         )
     return Table(header=(title(kind[:-1]), "Exams", *METRICS.values(), "Contested"), rows=rows)
+
+
+def _judged(judged: Json) -> Table | None:
+    """Accuracy and kappa of every score, by all sites together, by site and by machine."""
+    scores = list(judged["pooled"])
+    places = {"All sites": judged["pooled"], **judged["sites"], **judged["devices"]}
+    rows = []
+    for place, block in places.items():
+        entries = [block.get(score) for score in scores]
+        largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
+        size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
+        cells = [
+            (number(entry[metric]["value"], metric), bounds(entry[metric], metric))
+            if entry
+            else (NOTHING, "")
+            for metric in ("accuracy", "kappa_linear")
+            for entry in entries
+        ]
+        rows.append((place, [size, *cells]))
+    header = [f"{title(score)}, {what}" for what in ("accuracy", "kappa") for score in scores]
+    return Table(header=("", "Exams", *header), rows=rows) if scores else None
+
+
+def _kept_back(judged: Json) -> list[str]:
+    """What is not in the tables, and why, one sentence per site."""
+    few = [
+        f"{site} keeps {count} table{'' if count == 1 else 's'} back, of fewer than "
+        f"{judged['minimum_cohort'][site]} patients"
+        for site, count in judged["suppressed"].items()
+        if count
+    ]
+    return few + [f"{site} gave none: {reason}" for site, reason in judged["without"].items()]
 
 
 def _tasks(content: Content) -> Table | None:

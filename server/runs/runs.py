@@ -83,6 +83,8 @@ class CampaignStatus(Section):
     sites: Mapping[str, SiteStatus] = Field(default_factory=dict)
     ensemble: Mapping[str, str] = Field(default_factory=dict)
     """Site that gets the networks at the end -> ``received``, or why it has not got them yet."""
+    evaluation: Mapping[str, str] = Field(default_factory=dict)
+    """Site that is asked for tables at the end -> ``received``, or why it has not given them yet."""
     missing: Mapping[str, int] = Field(default_factory=dict)
     """Site -> rounds in which its update was not used; known at the end."""
 

@@ -36,6 +36,7 @@ approval = "automatic"
 methods = ["*"]
 code = ["*"]
 metrics = ["counts", "losses", "score_histograms"]
+federated_evaluation = true
 minimum_cohort = {minimum_cohort}
 maximum_update_bytes = 100_000_000_000
 {budget}"""

@@ -32,7 +32,7 @@ from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.library import NetworkLibrary
 from server.report import page
-from server.rounds import journal
+from server.rounds import journal, site_results
 from server.rounds.journal import RoundRecord
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, disjoint, peers, pooled, public
@@ -215,6 +215,8 @@ def _train_and_evaluate(
     with Workers(devices, threads=settings.compute.threads) as workers:
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
+        for site, reason in site_results.without(run.path).items():
+            display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
         _train_side_by_side(baselines, run, display, workers)
     with display.step("personal networks") as bar:
@@ -318,6 +320,7 @@ def baseline_settings(settings: Settings) -> Settings:
     changes: dict[str, Section | None] = {
         "rating": settings.rating.model_copy(update={"models": models}),
         "federation": settings.federation.model_copy(update={"secure": None}),
+        "campaign": settings.campaign.model_copy(update={"evaluation": False}),
     }
     if settings.privacy is not None:
         open_heads = settings.privacy.model_copy(update={"mechanism": "none"})

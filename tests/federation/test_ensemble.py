@@ -44,7 +44,8 @@ from common.settings import CampaignSettings, Settings
 from server import deployed
 from server.campaign import campaign, hand_out
 from server.campaign.campaign import Outcome
-from server.campaign.hand_out import RECEIVED, Ensemble
+from server.campaign.ensemble import Ensemble
+from server.campaign.hand_out import KEEP, RECEIVED
 from server.campaign.members import Pace
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
@@ -85,23 +86,36 @@ class Federation:
     outcome: Outcome
 
     @classmethod
-    def made(cls, base: Path, settings: Settings) -> "Federation":
+    def made(
+        cls,
+        base: Path,
+        settings: Settings,
+        *,
+        patients: int = 8,
+        held_out_patients: int = 3,
+        policy: str = "",
+        minimum_cohort: int = 1,
+    ) -> "Federation":
+        """Of sites with further lines in their policy."""
         now = datetime.now(UTC)
         home = enrolling.make_home(base / "home", now=now)
         folders = tuple(
             make_site_folder(
                 base / name,
                 name=name,
-                patients=8,
+                patients=patients,
                 seed=seed,
                 measurements=("hypertrophy",),
                 grades=3,
                 readers=2,
-                held_out_patients=3,
+                held_out_patients=held_out_patients,
             )
             for seed, name in enumerate(NAMES)
         )
         for folder in folders:
+            toml = (folder / "site.toml").read_text(encoding="utf-8") + policy
+            toml = toml.replace("minimum_cohort = 1", f"minimum_cohort = {minimum_cohort}")
+            (folder / "site.toml").write_text(toml, encoding="utf-8")
             enrolling.join(home, folder, now=now)
             policy_file.sign(Site.open(folder), Ed25519PrivateKey.generate())
         run = base / "run"
@@ -158,6 +172,7 @@ class Federation:
         return hand_out.hand_out(
             grid(self.folders, fault or NoFault()),
             sent or self.ensemble,
+            KEEP,
             sites=sites,
             keys=lambda: {folder.name: keys.public_key(folder) for folder in self.folders},
             receipts=Receipts(self.run),
@@ -176,7 +191,7 @@ class Federation:
 
     def request(self, count: int | None = None, *, request_id: str = "one") -> EnsembleRequest:
         sent = self.ensemble
-        return sent.request(request_id, tuple(sent.sizes)[:count])
+        return sent.request(EnsembleRequest, request_id, tuple(sent.sizes)[:count])
 
 
 def grid(folders: Sequence[Path], fault: Fault | None = None) -> FaultyGrid:
@@ -284,6 +299,7 @@ def test_what_is_lost_on_the_way_is_sent_again(federation: Federation, loses: st
     left = hand_out.hand_out(
         grid(federation.folders, Losing()),
         federation.ensemble,
+        KEEP,
         sites=NAMES,
         keys=lambda: {folder.name: keys.public_key(folder) for folder in federation.folders},
         receipts=Receipts(federation.run),
@@ -326,6 +342,7 @@ def test_a_site_that_was_revoked_gets_nothing(federation: Federation) -> None:
     left = hand_out.hand_out(
         grid(federation.folders),
         federation.ensemble,
+        KEEP,
         sites=["north", "south"],
         keys=dict,
         receipts=Receipts(federation.run),
@@ -596,7 +613,7 @@ def test_frozen_parts_that_only_the_centre_has_come_along_once(tmp_path: Path) -
     store = site_store(Site.open(north), settings)
     every = torch.arange(len(store.tensors))
     expected = network_files.committee(trained, settings).outputs(store.tensors.images, every)
-    answer = federation.ask(whole.request("all", tuple(whole.sizes)))
+    answer = federation.ask(whole.request(EnsembleRequest, "all", tuple(whole.sizes)))
     assert isinstance(answer, Signed)
     assert answer.reply.missing == ()
     file.unlink()  # the site never had it

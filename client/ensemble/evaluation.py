@@ -1,0 +1,337 @@
+"""Grades a site's held-out patients with a finished ensemble, and tells what came of it as permitted tables.
+
+The networks come in pieces. Each is asked as soon as all of it is there, its probabilities are kept, and it is let
+go: an ensemble of 4 GB never lies here as a whole, unless the campaign's plan gives it to the site anyway. When all
+have been asked, MULTITUDE decides, and counts by score and machine leave (:mod:`common.evaluation.site_tables`), of
+patients as :mod:`client.ensemble.held_out` has frozen them. What left once is kept, and is all that leaves again.
+
+``<site folder>/campaigns/<plan hash>/evaluation/<hash of the statement>.json`` are the tables; ``.evaluation`` beside
+it holds what has been computed so far.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Int64
+
+from client.consent import answered_rounds
+from client.data.site_store import site_store
+from client.data.store import Store, graded
+from client.ensemble import delivery, held_out, pieces
+from client.ensemble.held_out import Behind, HeldOut
+from client.ensemble.pieces import Letter, Waiting
+from client.files import atomic
+from client.ledger import ledger
+from client.site.site import Site
+from client.state import decisions
+from common import signed_json
+from common.ensemble.committee import Scores, decided
+from common.ensemble.statement import Statement
+from common.errors import DataError, PolicyError
+from common.evaluation import site_tables
+from common.evaluation.site_tables import Judged, SiteTables
+from common.exam import MISSING
+from common.machine import network_files
+from common.messages import EvaluateReply, EvaluateRequest
+from common.methods.stages import Output
+from common.networks.spec import COMBINED, NetworkSpec
+from common.privacy.accounting.spending import UnboundedRelease
+from common.scoring import eoss
+from common.settings import Settings
+from common.version import VERSION
+
+Columns = Mapping[str, Int64[np.ndarray, " exams"]]
+
+
+def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: torch.device) -> EvaluateReply:
+    """Ask what has come of an ensemble; once all of it was asked, the reply has the tables.
+
+    Args:
+        site: the site.
+        request: what came.
+        settings: of the campaign, as the site approved it.
+        device: where to compute.
+
+    Raises:
+        PolicyError: if plan or policy permit no tables, or another ensemble was asked about before.
+        VerificationError: if the statement is not the centre's, or the ledger was changed.
+        UpdateError: if it speaks of another campaign, or of networks that the plan does not have, or an array is none
+            of its.
+        DataError: if the site's data cannot be used.
+        SiteStateError: if whose exams stand behind tables cannot be read.
+        StorageError: if something cannot be kept; then the next request brings what is missing.
+    """
+    _check_permitted(site, settings)
+    statement = Letter.of(request).stated(site)
+    pieces.check_campaign(statement, request)
+    specs = pieces.planned(statement, settings)
+    digest = hashlib.sha256(request.statement.encode()).hexdigest()
+    answered_rounds.claim_evaluation(site, request.plan_hash, digest)
+    place = folder(site.folder, request.plan_hash) / f"{digest}.json"
+
+    def reply(missing: tuple[str, ...], tables: str = "") -> EvaluateReply:
+        return EvaluateReply(site=site.name, request_id=request.request_id, missing=missing, tables=tables)
+
+    if place.exists():
+        return reply((), _kept(place))
+    store = graded(site_store(site, settings))
+    with pieces.writing():
+        work = _Work.of(site, request, statement, specs, store, settings)
+        work.add(request, device)
+        missing = work.missing()
+        if missing:
+            return reply(missing)
+        tables = _tables(site, request, store, work.scores(), settings)
+        atomic.write(place, tables.encode())
+        work.end()
+    return reply((), tables)
+
+
+def folder(site_folder: Path, plan_hash: str) -> Path:
+    """Where a campaign's tables lie."""
+    return decisions.folder(site_folder, plan_hash) / "evaluation"
+
+
+def _check_permitted(site: Site, settings: Settings) -> None:
+    if not settings.campaign.evaluation:
+        raise PolicyError(
+            "Expected a plan that asks for tables of held-out patients (campaign.evaluation), the approved one does "
+            "not"
+        )
+    if not site.policy.federated_evaluation:
+        raise PolicyError(
+            "The campaign asks for tables of held-out patients: set policy.federated_evaluation = true in site.toml "
+            "to permit that"
+        )
+
+
+def _kept(place: Path) -> str:
+    try:
+        return place.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"Expected the tables that left in {place}: {error}. Restore the file") from None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Work:
+    """An evaluation under way.
+
+    Attributes:
+        path: of all that it keeps.
+        waiting: arrays of networks that were not asked yet.
+        scoring: names of the networks that are asked, in the order of the committee.
+        built_on: name -> networks that have to be there when it is asked, itself among them.
+        exams: rows of the held-out exams.
+        store: of the site.
+        settings: of the campaign.
+        delivered: networks that the campaign gave to the site, by name.
+    """
+
+    path: Path
+    waiting: Waiting
+    scoring: tuple[str, ...]
+    built_on: Mapping[str, frozenset[str]]
+    exams: Int64[np.ndarray, " exams"]
+    store: Store
+    settings: Settings
+    delivered: Callable[[], Mapping[str, network_files.TrainedNetwork]]
+
+    @classmethod
+    def of(
+        cls,
+        site: Site,
+        request: EvaluateRequest,
+        statement: Statement,
+        specs: Mapping[str, NetworkSpec],
+        store: Store,
+        settings: Settings,
+    ) -> _Work:
+        """Go on with what there is, if it is of the same ensemble and the same data; else begin anew."""
+        path = decisions.folder(site.folder, request.plan_hash) / decisions.EVALUATING
+        stated = path / "stated.json"
+        text = signed_json.canonical([request.statement, store.fingerprint, site.file.data.consensus])
+        if not stated.exists() or stated.read_text(encoding="utf-8") != text:
+            shutil.rmtree(path, ignore_errors=True)
+            atomic.write(stated, text.encode())
+        return cls(
+            path=path,
+            waiting=Waiting(
+                folder=path / "arrays", statement=statement, specs=specs, settings=settings.network
+            ),
+            scoring=tuple(sorted(name for name, spec in specs.items() if spec.scoring)),
+            built_on={name: frozenset(_built_on(name, specs)) for name in specs},
+            exams=np.flatnonzero(store.tensors.fold.numpy() == MISSING),
+            store=store,
+            settings=settings,
+            delivered=lambda: _delivered(site, request, statement),
+        )
+
+    def add(self, request: EvaluateRequest, device: torch.device) -> None:
+        """Take arrays, ask every network that is whole now, and let go of what no other one needs."""
+        self.waiting.add(request.weights, wanted=self.missing())
+        left = self._left()
+        whole = [name for name in left if not self.waiting.lacking(self.built_on[name])]
+        if left and (here := self.delivered()):
+            self._ask(here, left, device)
+        elif whole:
+            built = {name: self.waiting.network(name) for name in sorted(self._needed(whole))}
+            self._ask(built, whole, device)
+        self._let_go()
+
+    def missing(self) -> tuple[str, ...]:
+        """Hashes of arrays that have yet to come."""
+        return self.waiting.lacking(sorted(self._needed(self._left())))
+
+    def scores(self) -> Scores:
+        """What the ensemble says of the held-out exams."""
+        outputs = [
+            Output(
+                spec=self.waiting.specs[name],
+                probabilities=np.load(self._probabilities(name)),
+                threshold=self.waiting.statement.networks[name].threshold,
+            )
+            for name in self.scoring
+        ]
+        return decided(outputs, self.settings)
+
+    def end(self) -> None:
+        """Let go of everything."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _ask(
+        self,
+        networks: Mapping[str, network_files.TrainedNetwork],
+        names: list[str],
+        device: torch.device,
+    ) -> None:
+        committee = network_files.committee(list(networks.values()), self.settings).on(device)
+        outputs = committee.outputs(self.store.tensors.images, torch.from_numpy(self.exams))
+        for output in outputs:
+            if output.spec.name in names:
+                self._keep(output.spec.name, output.probabilities)
+
+    def _keep(self, name: str, probabilities: Float32[np.ndarray, "exams classes"]) -> None:
+        if not np.isfinite(probabilities).all():
+            raise DataError(
+                f"Expected a network that gives finite probabilities, {name} gave NaN or infinity"
+            )
+        place = self._probabilities(name)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = place.with_suffix(".draft.npy")
+        np.save(draft, probabilities)
+        draft.replace(place)
+
+    def _let_go(self) -> None:
+        statement = self.waiting.statement
+        used = {h for name in self._needed(self._left()) for h in statement.networks[name].hashes}
+        self.waiting.drop(set(statement.hashes) - used)
+
+    def _needed(self, names: Iterable[str]) -> frozenset[str]:
+        return frozenset[str]().union(*(self.built_on[name] for name in names))
+
+    def _left(self) -> list[str]:
+        return [name for name in self.scoring if not self._probabilities(name).exists()]
+
+    def _probabilities(self, name: str) -> Path:
+        return network_files.path(self.path / "probabilities", name).with_suffix(".npy")
+
+
+def _delivered(
+    site: Site, request: EvaluateRequest, statement: Statement
+) -> Mapping[str, network_files.TrainedNetwork]:
+    """The ensemble's networks, where the same one was given to the site; else none."""
+    try:
+        kept, _ = delivery.opened(site, request.plan_hash)
+    except (DataError, PolicyError):
+        return {}
+    if kept != statement:
+        return {}
+    place = delivery.folder(site.folder, request.plan_hash) / "networks"
+    return {network.spec.name: network for network in network_files.load_all(place)}
+
+
+def _built_on(name: str, specs: Mapping[str, NetworkSpec]) -> set[str]:
+    sources = {piece.network for piece in specs[name].frozen if piece.network is not None}
+    return {name}.union(*(_built_on(source, specs) for source in sources))
+
+
+def _tables(site: Site, request: EvaluateRequest, store: Store, scores: Scores, settings: Settings) -> str:
+    """Decide what leaves, book it, and say it."""
+    exams = np.flatnonzero(store.tensors.fold.numpy() == MISSING)
+    named = store.exams.iloc[exams]
+    decisions_made = dict(zip(scores.names, scores.decision.T, strict=True))
+    if scores.combined is not None:
+        decisions_made[COMBINED] = scores.combined
+    references = _references(store, exams, settings)
+    asked = HeldOut(
+        exams=list(map(str, named["exam_id"])),
+        patients=list(map(str, named["patient_id"])),
+        devices=list(map(str, named["device"])),
+        references={name: references[name] for name in decisions_made if name in references},
+        grades=_grades(settings),
+    )
+    minimum = site.policy.minimum_cohort
+    behind = held_out.behind(site.folder, asked, minimum=minimum)
+    shown = [one for one in behind if len({asked.patients[row] for row in one.rows}) >= minimum]
+    above = scores.above() if site.policy.permits("score_histograms") else {}
+    patients = store.tensors.patient.numpy().astype(np.int64)[exams]
+    tables = tuple(
+        site_tables.table(
+            _judged(one, decisions_made[one.score], scores, patients, above.get(one.score)),
+            score=one.score,
+            device=one.device,
+            grades=asked.grades[one.score],
+        )
+        for one in shown
+    )
+    names = {asked.patients[row] for one in shown for row in one.rows}
+    if names:
+        ledger.book_unbounded(site, _release(request), names)
+    return SiteTables(
+        site=site.name, minimum_cohort=minimum, tables=tables, suppressed=len(behind) - len(shown)
+    ).dump()
+
+
+def _judged(
+    one: Behind,
+    decision: Int64[np.ndarray, " exams"],
+    scores: Scores,
+    patients: Int64[np.ndarray, " exams"],
+    above: np.ndarray | None,
+) -> Judged:
+    return Judged(
+        reference=one.reference,
+        decision=np.asarray(decision[one.rows], dtype=np.int64),
+        patient=patients[one.rows],
+        contested=scores.contested[one.rows],
+        above=None if above is None else above[one.rows],
+    )
+
+
+def _references(store: Store, exams: Int64[np.ndarray, " exams"], settings: Settings) -> Columns:
+    """Score -> the site's consensus of some exams, ``MISSING`` where there is none."""
+    found = {name: values.numpy().astype(np.int64)[exams] for name, values in store.tensors.grades.items()}
+    if settings.validity != "eoss":
+        return found
+    return found | {COMBINED: eoss.combined_or_missing(found["hypertrophy"], found["vascularity"])}
+
+
+def _grades(settings: Settings) -> dict[str, int]:
+    return {name: m.grades for name, m in settings.measurements.items()} | {COMBINED: eoss.GRADES}
+
+
+def _release(request: EvaluateRequest) -> UnboundedRelease:
+    return UnboundedRelease(
+        kind="tables",
+        campaign=request.campaign,
+        plan_hash=request.plan_hash,
+        server_round=0,
+        version=VERSION,
+    )

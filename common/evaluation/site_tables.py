@@ -1,0 +1,229 @@
+"""What a site tells of an ensemble on its held-out patients: counts by score and machine, nothing of an exam.
+
+Sites' tables add up: the sum of the confusion matrices is the matrix of all their exams. An interval that speaks of
+patients needs one thing more, how alike the exams of one patient are. With c_p the counts of patient p, cells of the
+confusion matrix in a row, C their sum and P the number of patients, a bootstrap over patients moves C with covariance
+
+    sum over p of c_p c_p^T  -  C C^T / P
+
+so each table has the sum of these products beside its counts, and the interval of any metric of C follows by the
+delta method, with no patient's counts out of the site.
+
+Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 (patients as the units that are drawn)
+and 21 (nonparametric delta method).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float64, Int64
+from numpy.typing import ArrayLike
+from pydantic import Field, ValidationError, model_validator
+
+from common import signed_json
+from common.errors import UpdateError
+from common.evaluation import bootstrap
+from common.evaluation.agreement import Values
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.histograms import BINS, ScoreHistograms
+from common.section import Positive, Section
+
+NORMAL_QUANTILE = 1.959963984540054
+MAXIMUM_TEXT = 4_000_000
+"""Letters of a site's tables."""
+STEP = 1e-6
+"""Of all exams, by how much a cell is moved to see how a metric moves."""
+
+Natural = Annotated[int, Field(ge=0, le=2**53)]
+Row = tuple[Natural, ...]
+
+
+class Table(Section):
+    """One score on the exams of one machine."""
+
+    score: Annotated[str, Field(min_length=1, max_length=100)]
+    """A measurement, or ``combined``."""
+    device: Annotated[str, Field(max_length=200)]
+    """The machine, as the site's manifest calls it."""
+    patients: Positive
+    exams: Positive
+    confusion: tuple[Row, ...]
+    """Exams, reference x decision."""
+    products: tuple[Row, ...]
+    """Sum over patients of the products of their counts, cell x cell, cells of ``confusion`` row by row."""
+    contested: Natural
+    """Exams on which the networks were divided."""
+    histograms: tuple[tuple[Row, Row], ...] = ()
+    """Of each cut, above grade 0, above 1 ..: the probabilities that the grade is above it, as counts in 256 bins, of
+    exams that are not and that are. Empty where the site keeps score histograms, or the score is a combined one."""
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Table:
+        grades = len(self.confusion)
+        counts, products = np.array(self.confusion), np.array(self.products)
+        fits = counts.shape == (grades, grades) and products.shape == (grades**2, grades**2) and grades >= 2
+        if not fits or counts.sum() != self.exams or self.contested > self.exams:
+            raise ValueError("expected a square of counts that add up to the exams, and their products")
+        if not (products == products.T).all() or products.sum() < self.exams or self.patients > self.exams:
+            raise ValueError("expected products of counts of as many patients as the table has")
+        if any(len(row) != BINS for cut in self.histograms for row in cut):
+            raise ValueError(f"expected histograms of {BINS} bins")
+        return self
+
+
+class SiteTables(Section):
+    """All that leaves a site of one evaluation."""
+
+    format: Literal[1] = 1
+    site: Annotated[str, Field(min_length=1, max_length=100)]
+    minimum_cohort: Positive
+    """Patients that stand behind each table, at least: the site's own rule."""
+    tables: tuple[Table, ...]
+    suppressed: Natural
+    """Tables that are kept back, since too few patients stand behind them."""
+
+    @model_validator(mode="after")
+    def _large_enough(self) -> SiteTables:
+        if any(table.patients < self.minimum_cohort for table in self.tables):
+            raise ValueError("expected tables of as many patients as the site's own rule asks for")
+        if len({(table.score, table.device) for table in self.tables}) < len(self.tables):
+            raise ValueError("expected one table per score and machine")
+        return self
+
+    def dump(self) -> str:
+        """Canonical JSON, as it leaves the site."""
+        return signed_json.canonical(self.model_dump(mode="json"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """Some exams of one machine, graded by people and by an ensemble.
+
+    Attributes:
+        reference: the site's consensus, ``(exams,)``.
+        decision: the ensemble's, ``(exams,)``.
+        patient: anything that tells patients apart, ``(exams,)``.
+        contested: whether the networks were divided, ``(exams,)``.
+        above: probability that the grade is above 0, above 1 .., ``(exams, cuts)``; ``None``: not told.
+    """
+
+    reference: Int64[np.ndarray, " exams"]
+    decision: Int64[np.ndarray, " exams"]
+    patient: Int64[np.ndarray, " exams"]
+    contested: Bool[np.ndarray, " exams"]
+    above: Float64[np.ndarray, "exams cuts"] | None = None
+
+
+def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
+    """Count exams.
+
+    Args:
+        judged: the exams, at least one, each with a reference and a decision.
+        score: what was graded.
+        device: the machine.
+        grades: the number of grades.
+    """
+    patients, patient = np.unique(judged.patient, return_inverse=True)
+    counts = bootstrap.patient_confusions(
+        judged.reference, judged.decision, patient, grades=grades, patients=len(patients)
+    )
+    flat = counts.reshape(len(patients), grades * grades)
+    return Table(
+        score=score,
+        device=device,
+        patients=len(patients),
+        exams=len(judged.reference),
+        confusion=_rows(counts.sum(axis=0)),
+        products=_rows(flat.T @ flat),
+        contested=int(judged.contested.sum()),
+        histograms=_histograms(judged),
+    )
+
+
+def parse(text: str) -> SiteTables:
+    """Read what a site sent.
+
+    Raises:
+        UpdateError: if it cannot be what a site of this version sends.
+    """
+    try:
+        if len(text) > MAXIMUM_TEXT:
+            raise ValueError("too long")
+        return SiteTables.model_validate(signed_json.parse(text))
+    except (ValidationError, ValueError, TypeError, RecursionError):
+        raise UpdateError("Expected a site's tables of an ensemble, got something else") from None
+
+
+def confusion(tables: Iterable[Table]) -> Int64[np.ndarray, "grades grades"]:
+    """The confusion matrix of some tables of one score together."""
+    return np.asarray(sum(np.array(one.confusion, dtype=np.int64) for one in tables))
+
+
+def estimate(metric: Callable[[ArrayLike], Values], tables: Sequence[Table]) -> Estimate:
+    """A metric of some tables of one score together, with its 95 % interval over patients.
+
+    Args:
+        metric: a function of :mod:`common.evaluation.agreement`, from ``(..., grades, grades)`` to ``(...)``.
+        tables: one or more, of different patients.
+
+    Returns:
+        The metric; nan, as are the interval's ends, where it cannot be computed.
+    """
+    counts = confusion(tables).astype(np.float64)
+    value = float(metric(counts))
+    if math.isnan(value):
+        return Estimate(value=value, low=value, high=value)
+    half = NORMAL_QUANTILE * math.sqrt(max(0.0, _variance(metric, counts, value, tables)))
+    return Estimate(value=value, low=value - half, high=value + half)
+
+
+def histograms(tables: Sequence[Table]) -> tuple[ScoreHistograms, ...]:
+    """Of each cut, the scores of some tables of one score together; empty where a site keeps them."""
+    if not all(one.histograms for one in tables):
+        return ()
+    cuts = zip(*(one.histograms for one in tables), strict=True)
+    return tuple(
+        ScoreHistograms(counts=np.sum([np.array(one, dtype=np.int64) for one in cut], axis=0)) for cut in cuts
+    )
+
+
+def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
+    """Tables by score, in the order in which scores come."""
+    found: dict[str, list[Table]] = {}
+    for one in tables:
+        found.setdefault(one.score, []).append(one)
+    return found
+
+
+def _variance(
+    metric: Callable[[ArrayLike], Values],
+    counts: Float64[np.ndarray, "grades grades"],
+    value: float,
+    tables: Sequence[Table],
+) -> float:
+    patients = sum(one.patients for one in tables)
+    cells, step = counts.size, STEP * counts.sum()
+    moved = counts + step * np.eye(cells).reshape(cells, *counts.shape)
+    slope = (np.asarray(metric(moved), dtype=np.float64) - value) / step
+    products = sum(np.array(one.products, dtype=np.float64) for one in tables)
+    total = counts.reshape(-1)
+    return float(slope @ (products - np.outer(total, total) / patients) @ slope)
+
+
+def _histograms(judged: Judged) -> tuple[tuple[Row, Row], ...]:
+    if judged.above is None:
+        return ()
+    found = []
+    for cut, scores in enumerate(judged.above.T):
+        below, over = ScoreHistograms.from_scores(scores.clip(0, 1), judged.reference > cut).counts.tolist()
+        found.append((tuple(below), tuple(over)))
+    return tuple(found)
+
+
+def _rows(counts: Int64[np.ndarray, "rows columns"]) -> tuple[Row, ...]:
+    return tuple(tuple(row) for row in counts.tolist())

@@ -1,0 +1,81 @@
+"""Has the sites of a finished campaign judge its ensemble on their held-out patients, and keeps their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from common import wire
+from common.errors import UpdateError
+from common.evaluation import site_tables
+from common.evaluation.site_tables import SiteTables
+from common.messages import EvaluateReply, EvaluateRequest
+from common.networks.spec import COMBINED
+from common.scoring import eoss
+from common.settings import Settings
+from server.campaign.ensemble import Ensemble
+from server.campaign.hand_out import DAY_S, Errand, Keys, Nodes, Told, hand_out
+from server.campaign.members import PACE, Pace
+from server.campaign.received_receipts import Receipts
+from server.rounds import site_results
+
+
+def evaluate(
+    grid: Grid,
+    ensemble: Ensemble,
+    *,
+    run: Path,
+    sites: Iterable[str],
+    keys: Keys,
+    receipts: Receipts,
+    told: Told = lambda site, reason: None,
+    nodes: Nodes | None = None,
+    patience_s: float = DAY_S,
+    pace: Pace = PACE,
+) -> dict[str, str]:
+    """Ask sites for their tables, once.
+
+    Args:
+        grid: connects to the sites.
+        ensemble: what they judge.
+        run: the run's folder; sites whose tables lie there are not asked again.
+        sites: who is asked, by name.
+        keys: who is registered.
+        receipts: where acknowledgements are kept.
+        told: told of every change.
+        nodes: see :func:`server.campaign.hand_out.hand_out`.
+        patience_s: after which the others have given none.
+        pace: how often to look and ask.
+
+    Returns:
+        Site -> why it has given none.
+    """
+
+    def take(reply: EvaluateReply) -> None:
+        found = site_tables.parse(reply.tables)
+        _check(found, reply.site, ensemble.settings)
+        site_results.keep(run, reply.site, reply.tables)
+
+    left = hand_out(
+        grid,
+        ensemble,
+        Errand(route=wire.EVALUATE, request=EvaluateRequest, reply=EvaluateReply, begins=False, done=take),
+        sites=[site for site in sites if not site_results.has(run, site)],
+        keys=keys,
+        receipts=receipts,
+        told=told,
+        nodes=nodes,
+        patience_s=patience_s,
+        pace=pace,
+    )
+    site_results.keep_without(run, left)
+    return left
+
+
+def _check(found: SiteTables, site: str, settings: Settings) -> None:
+    grades = {name: m.grades for name, m in settings.measurements.items()} | {COMBINED: eoss.GRADES}
+    strays = [one.score for one in found.tables if grades.get(one.score) != len(one.confusion)]
+    if found.site != site or strays:
+        raise UpdateError(f"Expected tables of {site} with the scores of the plan, got others")

@@ -1,0 +1,116 @@
+"""A simulation's sites judge the ensemble through the same requests as hospitals, and what they tell is exact."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import synofed
+from common.errors import ConfigurationError
+from common.evaluation import site_tables
+from common.exam import MISSING
+from common.scoring import eoss
+from server.rounds import site_results
+from simulation.cli import researcher_cli
+from tests.simulation.runs.test_simulate import CONFIG
+from tests.site_folders import make_settings, make_site_folder
+
+DEVICES = ("Resona 7", "Logiq E9")
+PUZZLES = """
+[rating.jigsaw]
+image_px = 24
+tile_px = 8
+permutations = 4
+rounds = 1
+[campaign]
+evaluation = true
+"""
+"""All three stages of RATING, so that networks are built on others."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
+    folder = tmp_path_factory.mktemp("inside")
+    for seed, name in enumerate(("north", "south")):
+        site = make_site_folder(
+            folder / "cohort" / name, name=name, patients=14, seed=seed, held_out_patients=8, devices=DEVICES
+        )
+        if name == "north":
+            toml = (site / "site.toml").read_text(encoding="utf-8")
+            (site / "site.toml").write_text(toml + "federated_evaluation = true\n", encoding="utf-8")
+    config = folder / "small.toml"
+    text = CONFIG.format(folder=folder / "cohort").replace("[cohort]", f"{PUZZLES}[cohort]")
+    config.write_text(text, encoding="utf-8")
+    overrides = ["federation.rounds=1", "evaluate.baselines=false", "federation.group_bytes=20000"]
+    return synofed.simulate(config, out=folder / "run", overrides=overrides)
+
+
+def by_hand(frame: pd.DataFrame, score: str, device: str) -> np.ndarray:
+    """From the table of predictions, which only a simulation has."""
+    part = frame[(frame["site"] == "north") & (frame["device"] == device)]
+    if score == "combined":
+        truth = eoss.combined_or_missing(
+            *(part[f"label_{name}"].to_numpy() for name in ("hypertrophy", "vascularity"))
+        )
+        decision = part[["decision_hypertrophy", "decision_vascularity"]].max(axis=1).to_numpy()
+    else:
+        truth, decision = part[f"label_{score}"].to_numpy(), part[f"decision_{score}"].to_numpy()
+    known = truth != MISSING
+    found = np.zeros((4, 4), dtype=np.int64)
+    np.add.at(found, (truth[known], decision[known]), 1)
+    return found
+
+
+def test_the_tables_equal_the_pooled_computation_exactly(run: synofed.Run) -> None:
+    found, frame = site_results.tables(run.path), run.predictions()
+    assert list(found) == ["north"]
+    assert {(one.score, one.device) for one in found["north"].tables} == {
+        (score, device) for score in ("hypertrophy", "vascularity", "combined") for device in DEVICES
+    }
+    for one in found["north"].tables:
+        np.testing.assert_array_equal(np.array(one.confusion), by_hand(frame, one.score, one.device))
+        assert bool(one.histograms) == (one.score != "combined")
+
+
+def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
+    (north,) = site_results.tables(run.path).values()
+    table = next(one for one in north.tables if (one.score, one.device) == ("hypertrophy", DEVICES[0]))
+    told = site_tables.histograms([table])
+    assert [cut.exams for cut in told] == [
+        (np.array(table.confusion)[: cut + 1].sum(), np.array(table.confusion)[cut + 1 :].sum())
+        for cut in range(3)
+    ]
+
+
+def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) -> None:
+    assert list(site_results.without(run.path)) == ["south"]
+    html = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "As the sites judged it" in html
+    assert "south gave none: refused: policy" in html
+
+
+def test_the_report_can_be_written_again_and_says_the_same(run: synofed.Run) -> None:
+    before = (run.path / "report.html").read_text(encoding="utf-8")
+    app = typer.Typer()
+    app.command()(researcher_cli.report)
+    assert CliRunner().invoke(app, [str(run.path)]).exit_code == 0
+    assert (run.path / "report.html").read_text(encoding="utf-8") == before
+
+
+def test_a_plan_that_does_not_ask_has_the_hash_that_it_had() -> None:
+    plain = make_settings()
+    asking = make_settings(text="[campaign]\nevaluation = true\n")
+    assert "evaluation" not in json.loads(plain.plan_json())["campaign"]
+    assert json.loads(asking.plan_json())["campaign"]["evaluation"] is True
+    assert plain.plan_hash() != asking.plan_hash()
+
+
+def test_tables_without_noise_do_not_go_with_privacy() -> None:
+    private = (
+        '[privacy]\nmechanism = "none"\npatients = 10\nmax_grad_norm = 1.0\n[campaign]\nevaluation = true\n'
+    )
+    with pytest.raises(ConfigurationError, match="evaluation is for campaigns without"):
+        make_settings(text=private)
