@@ -14,6 +14,7 @@ from client.ledger import issued_receipts, ledger_check, ledger_file
 from client.log import chain
 from client.log.audit import CAMPAIGN, OFFICER, POLICY, REPEATED, REPLY
 from client.site import keys, officer, policy_file
+from client.site.policy import Policy
 from client.site.site import Site
 from client.state import decisions
 from client.withdrawal.withdrawal import FOLDER as WITHDRAWALS
@@ -259,13 +260,18 @@ def _public_key(folder: Path) -> str:
     return keys.public_key(folder) if keys.path(folder).exists() else ""
 
 
+def _beside_updates(policy: Policy) -> tuple[str, ...]:
+    tables = ("tables of held-out patients, once per campaign",) if policy.federated_evaluation else ()
+    return (*policy.metrics, *tables)
+
+
 def _facts(site: Site) -> dict[str, str]:
     policy = site.policy
     signed = "not enrolled" if not policy_file.enrolled(site) else "signed by the privacy officer"
     cap = "no private release" if policy.maximum_epsilon is None else f"epsilon {policy.maximum_epsilon:g}"
     return {
         "Cap of the policy": f"{cap} at delta {policy.maximum_delta:g}, {signed}",
-        "May leave beside updates": ", ".join(policy.metrics) or "nothing",
+        "May leave beside updates": ", ".join(_beside_updates(policy)) or "nothing",
         "Training without privacy": "permitted" if policy.allow_unprotected else "not permitted",
         "Fewest patients behind a number": str(policy.minimum_cohort),
         "Replies are kept": f"{policy.keep_outbox_days} days" if policy.keep_outbox_days else "not at all",

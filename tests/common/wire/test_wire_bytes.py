@@ -15,6 +15,8 @@ from common.messages import (
     Encoding,
     EnsembleReply,
     EnsembleRequest,
+    EvaluateReply,
+    EvaluateRequest,
     MissingWeights,
     NetworkReply,
     PlanReply,
@@ -116,6 +118,15 @@ ENSEMBLE_REQUEST = EnsembleRequest(
     certificate="PEM",
     weights={"ef" * 32: FLAT},
 )
+EVALUATE_REQUEST = EvaluateRequest(
+    campaign="c",
+    plan_hash="ab" * 32,
+    request_id="r-3",
+    statement='{"x":1}',
+    signature="22" * 64,
+    certificate="PEM",
+    weights={"ef" * 32: FLAT},
+)
 SUM_REQUESTS: tuple[sums.Request, ...] = (
     sums.KeysRequest(context=CONTEXT),
     sums.SharesRequest(
@@ -156,6 +167,10 @@ def records() -> Mapping[str, RecordDict]:
         "train reply, float32": wire.encode(train_reply(), encoding="float32"),
         "ensemble request": wire.encode(ENSEMBLE_REQUEST),
         "ensemble reply": wire.encode(EnsembleReply(site="s", request_id="r-3", missing=("ef" * 32,))),
+        "evaluate request": wire.encode(EVALUATE_REQUEST),
+        "evaluate reply": wire.encode(
+            EvaluateReply(site="s", request_id="r-3", missing=(), tables='{"tables":[]}')
+        ),
         "refusal": wire.encode(Refusal(site="s", code="budget", version="1.2")),
         "missing weights": wire.encode(MissingWeights(site="s", request_id="r-1", hashes=("ef" * 32,))),
     }
@@ -183,6 +198,8 @@ GOLDEN = {
     "train reply, float32": "3b6be77d2723d725250230abba3786056feb70bd36df48795e43db65ee2c3fe9",
     "ensemble request": "dfa82d2346235fd79549eab0bc75c6d2d39f792464929b8bd3eae667170e4631",
     "ensemble reply": "27062e7b0a8154fe82590beccc68e32add3f8b96d80bb7a9752f324f72fabc3f",
+    "evaluate request": "dfa82d2346235fd79549eab0bc75c6d2d39f792464929b8bd3eae667170e4631",
+    "evaluate reply": "8c7250a35a95dd989b29cbe7b3ac1dd9005e557bf22e638d3566d9e1f096853e",
     "refusal": "148e0628f630d2d8956b967529d4d53fcf08ea7ec17a44896122a4a29f8205e6",
     "missing weights": "b75dbd7c9531129c6b3567f5ed7db2a70807706d05529ab1c2016abe768e4d25",
     "sum request, keys": "94db850ddcb48b090aeb278ccca195eecd9c0b4fed51f55bdeb292c071e727d9",
