@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -44,9 +44,9 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _folds(patients: int) -> list[str]:
-    """Of every exam: patients in turn into two folds, the last two into none."""
-    of_patients = [str(patient % 2) if patient < patients - 2 else "" for patient in range(patients)]
+def _folds(patients: int, held_out: int) -> list[str]:
+    """Of every exam: patients in turn into two folds, the last ones into none."""
+    of_patients = [str(patient % 2) if patient < patients - held_out else "" for patient in range(patients)]
     return [fold for fold in of_patients for _ in range(2)]
 
 
@@ -59,8 +59,16 @@ class Federation:
     officer: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
 
     @classmethod
-    def make(cls, folder: Path, names: Sequence[str], *, patients: int = 6) -> Federation:
-        """Provision a centre and enrol sites with tiny random cohorts."""
+    def make(
+        cls,
+        folder: Path,
+        names: Sequence[str],
+        *,
+        patients: int = 6,
+        held_out_patients: int = 2,
+        policies: Mapping[str, str] | None = None,
+    ) -> Federation:
+        """Provision a centre and enrol sites with tiny random cohorts, some with further lines in their policies."""
         made = cls(folder)
         now = datetime.now(UTC)
         address = f"127.0.0.1:{free_port()}"
@@ -73,17 +81,18 @@ class Federation:
             now=now,
         )
         for index, name in enumerate(names):
-            made.enrol(
-                make_site_folder(
-                    made.site(name),
-                    name=name,
-                    patients=patients,
-                    exams_per_patient=2,
-                    seed=index,
-                    held_out_patients=2,
-                    extra={"fold": _folds(patients)},  # else the site's key draws them
-                )
+            site = make_site_folder(
+                made.site(name),
+                name=name,
+                patients=patients,
+                exams_per_patient=2,
+                seed=index,
+                held_out_patients=held_out_patients,
+                extra={"fold": _folds(patients, held_out_patients)},  # else the site's key draws them
             )
+            toml = (site / "site.toml").read_text(encoding="utf-8")
+            (site / "site.toml").write_text(toml + (policies or {}).get(name, ""), encoding="utf-8")
+            made.enrol(site)
         return made
 
     @property
@@ -143,6 +152,15 @@ class Federation:
         port = self.home.federation().superlink.port
         with connect(port, superlink.files(self.home).authority) as link:
             yield link
+
+    def connected(self, names: Sequence[str]) -> None:
+        """Bring the centre up and sites in; returns when all are connected."""
+        self.up()
+        for name in names:
+            self.join(name)
+        self.wait(superlink.files(self.home).authority.exists, what="a SuperLink that starts")
+        self.wait(lambda: "the SuperLink answers" in self.said("up"), what="a SuperLink that answers")
+        self.wait(lambda: self.online() == set(names), what=f"{len(names)} connected sites")
 
     def online(self) -> set[str]:
         with self.control() as link:

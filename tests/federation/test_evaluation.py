@@ -32,7 +32,7 @@ from common.messages import EvaluateReply, EvaluateRequest, Refusal, Signed
 from common.privacy.accounting.spending import UnboundedRelease
 from common.settings import Settings
 from server.campaign import evaluation
-from server.campaign.hand_out import RECEIVED
+from server.campaign.hand_out import RECEIVED, Told
 from server.campaign.received_receipts import Receipts
 from server.rounds import site_results
 from tests.federation.fault_processes import NoFault
@@ -76,7 +76,13 @@ def federation(trained: Federation, tmp_path: Path) -> Federation:
 
 
 def judged(
-    federation: Federation, *, fault: Fault | None = None, sites: Sequence[str] = NAMES, group_bytes: int = 0
+    federation: Federation,
+    *,
+    fault: Fault | None = None,
+    sites: Sequence[str] = NAMES,
+    group_bytes: int = 0,
+    told: Told = lambda site, reason: None,
+    patience_s: float = PATIENCE_S,
 ) -> dict[str, str]:
     """The centre asks; who gave nothing, and why."""
     sent = federation.ensemble
@@ -90,8 +96,9 @@ def judged(
         sites=sites,
         keys=lambda: {folder.name: keys.public_key(folder) for folder in federation.folders},
         receipts=Receipts(federation.run),
-        patience_s=PATIENCE_S,
-        pace=PACE,
+        told=told,
+        patience_s=patience_s,
+        pace=replace(PACE, silence=1.0),
     )
 
 
@@ -165,7 +172,7 @@ def test_the_site_books_logs_and_keeps_what_left(federation: Federation) -> None
         last = list(chain.entries(folder / chain.NAME))[-1].content
         assert (last["event"], last["request"]) == ("evaluation", "evaluate")
         (place,) = at_site.folder(folder, federation.settings.plan_hash()).glob("*.json")
-        sent = (federation.run / "evaluation" / "tables" / f"{folder.name}.json").read_text(encoding="utf-8")
+        sent = (federation.run / "evaluation" / f"{folder.name}.json").read_text(encoding="utf-8")
         assert place.read_text(encoding="utf-8") == sent
         assert not any(str(name) in sent for name in site_store(site, federation.settings).exams["exam_id"])
 
@@ -404,27 +411,14 @@ def test_a_changed_table_is_no_answer(federation: Federation) -> None:
             fields["tables"] = str(fields["tables"]).replace('"contested":', '"contested":1')
             return (0.0,)
 
-    class Told:
-        reasons: list[str]
-
-        def __init__(self) -> None:
-            self.reasons = []
-
-        def __call__(self, site: str, reason: str) -> None:
-            self.reasons.append(reason)
-
-    told = Told()
-    evaluation.evaluate(
-        grid(federation.folders, Changing()),
-        federation.ensemble,
-        run=federation.run,
+    told: list[str] = []
+    judged(
+        federation,
+        fault=Changing(),
         sites=["north"],
-        keys=lambda: {folder.name: keys.public_key(folder) for folder in federation.folders},
-        receipts=Receipts(federation.run),
-        told=told,
+        told=lambda site, reason: told.append(reason),
         patience_s=2.0,
-        pace=PACE,
     )
-    assert any("reply_hash" in reason for reason in told.reasons)
-    assert RECEIVED not in told.reasons
+    assert any("reply_hash" in reason for reason in told)
+    assert RECEIVED not in told
     assert site_results.tables(federation.run) == {}

@@ -100,8 +100,8 @@ def test_requests_with_unknown_fields_or_parts(centre: Centre, kind: str) -> Non
 
 
 def test_an_unknown_kind_of_message_finds_no_handler(centre: Centre) -> None:
-    with pytest.raises(ValueError, match="evaluate"):
-        centre.send(wire.encode(centre.train_request()), "evaluate")
+    with pytest.raises(ValueError, match=r"evaluate function registered with name .all"):
+        centre.send(wire.encode(centre.train_request()), "evaluate.all")
 
 
 def test_a_network_of_another_shape_or_not_in_the_plan(centre: Centre) -> None:
