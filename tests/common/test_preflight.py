@@ -10,6 +10,7 @@ from common.methods.stages import networks
 from common.networks import build
 from common.preflight import _Trial
 from common.settings import Settings, load, parse
+from tests.marks import SOAK_CI
 from tests.site_folders import make_settings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -25,7 +26,12 @@ def configured(backbone: str, px: int, *, batch_size: int = 4, sampling: str = "
 
 @pytest.mark.parametrize(
     ("backbone", "px", "smallest"),
-    [("inception_v3", 16, 75), ("inception_v3", 74, 75), ("vgg16", 16, 32), ("vgg16", 31, 32)],
+    [
+        pytest.param("inception_v3", 16, 75, marks=SOAK_CI),
+        pytest.param("inception_v3", 74, 75, marks=SOAK_CI),
+        ("vgg16", 16, 32),
+        ("vgg16", 31, 32),
+    ],
 )
 def test_pictures_too_small_for_a_network_are_refused_with_the_smallest_that_works(
     backbone: str, px: int, smallest: int

@@ -18,7 +18,7 @@ from server.federation.enrolment import invite
 from tests.deployment.federation import Federation, free_port
 from tests.site_folders import make_site_folder
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
 
 
 @pytest.fixture(scope="module")

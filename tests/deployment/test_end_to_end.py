@@ -16,7 +16,7 @@ from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation, simulated_sites
 from tests.site_folders import make_settings, read_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
 
 
 def configured(name: str, *, rounds: int = 2, federation: str = "") -> Settings:

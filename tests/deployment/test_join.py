@@ -31,6 +31,8 @@ def state(site: Path) -> str:
     return str(json.loads(state_file(site).read_text())["state"]) if state_file(site).exists() else ""
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_site_is_let_in_when_it_is_accepted_and_shut_out_when_it_is_revoked(
     federation: Federation,
 ) -> None:
@@ -60,6 +62,8 @@ def test_a_site_is_let_in_when_it_is_accepted_and_shut_out_when_it_is_revoked(
     assert set(SITES) <= federation.online()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_killed_join_takes_its_processes_along_and_can_be_started_again(federation: Federation) -> None:
     name = SITES[0]
     process = federation.processes[name]

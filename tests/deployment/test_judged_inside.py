@@ -31,9 +31,7 @@ def test_tables_come_back_from_whoever_permits_them(tmp_path: Path) -> None:
     assert run.status().state == "COMPLETE_ALL_SITES", run.log.read_text()
     assert run.status().evaluation["dublin"] == "received"
     assert run.status().evaluation["espoo"].startswith("refused: policy")
-    done = CliRunner().invoke(
-        run_group, ["report", "judged", "--home", str(federation.home.path), "--json"]
-    )
+    done = CliRunner().invoke(run_group, ["report", "judged", "--home", str(federation.home.path), "--json"])
     assert done.exit_code == 0, done.output
     judged = json.loads(done.output)["judged"]
     entry = judged["pooled"]["hypertrophy"]

@@ -16,7 +16,7 @@ from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation
 from tests.flower_package import package
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
 
 PROJECT = """\
 [project]

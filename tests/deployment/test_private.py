@@ -13,7 +13,7 @@ from tests.deployment.federation import Federation
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
 ROUNDS = 2
 PRIVATE = f"""
 [federation]

@@ -41,6 +41,8 @@ def asked(url: str, *, post: bool) -> tuple[int, bytes]:
             return error.code, error.read()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 @pytest.mark.slow
 def test_others_get_no_work_and_bring_none_on_the_local_port(federation: Federation) -> None:
     base = f"https://127.0.0.1:{local_port(federation)}"
@@ -54,6 +56,8 @@ def test_others_get_no_work_and_bring_none_on_the_local_port(federation: Federat
         asked(base.replace("https", "http") + "/health", post=False)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 @pytest.mark.slow
 def test_others_read_no_file_of_the_site_and_see_no_secret(federation: Federation) -> None:
     folder = federation.site(SITE)

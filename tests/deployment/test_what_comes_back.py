@@ -14,7 +14,7 @@ from tests.deployment.federation import Federation
 from tests.deployment.test_end_to_end import configured
 from tests.site_folders import read_table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
 
 
 def words_of(site: Path) -> set[bytes]:

@@ -36,6 +36,7 @@ from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Clock, Fault, FaultyGrid, Sites, in_process, processes, replay
 from tests.federation.test_campaign import assert_same, configured, folders
 from tests.federation.test_campaign import run as run_undisturbed
+from tests.marks import SOAK_CI
 
 __all__ = ["folders"]
 
@@ -81,7 +82,13 @@ def grid_with(fault: Fault, folders: Sequence[Path]) -> FaultyGrid:
     return FaultyGrid(folders, in_process(client_app), fault)
 
 
-@pytest.mark.parametrize("death", ["broadcast", "aggregation", "writing", "written"])
+@pytest.mark.parametrize(
+    "death",
+    [
+        "writing",
+        *(pytest.param(death, marks=SOAK_CI) for death in ("broadcast", "aggregation", "written")),
+    ],
+)
 def test_a_centre_killed_at_any_instant_goes_on_with_the_same_bits(
     death: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -97,7 +104,9 @@ def test_a_centre_killed_at_any_instant_goes_on_with_the_same_bits(
     assert_same(undisturbed, tmp_path / "run")
 
 
-@pytest.mark.parametrize("death", ["training", "answered", "replied"])
+@pytest.mark.parametrize(
+    "death", ["training", *(pytest.param(death, marks=SOAK_CI) for death in ("answered", "replied"))]
+)
 def test_a_site_killed_at_any_instant_is_asked_again(
     death: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, FaultyGrid, Sites, processes
 from tests.federation.test_faults import Away, Duplicates, LostReplies, grid_with, rounds_of, run
 from tests.federation.test_secure import PLAIN, SECURE, final, plain, site
+from tests.marks import SOAK_CI
 
 pytestmark = pytest.mark.slow
 NAMES = ("north", "south", "west")
@@ -60,7 +61,7 @@ def test_replies_that_are_lost_or_come_twice_change_no_bit(
     assert final(tmp_path / "run").tobytes() == undisturbed
 
 
-@pytest.mark.parametrize("death", ["training", "replied"])
+@pytest.mark.parametrize("death", [pytest.param("training", marks=SOAK_CI), "replied"])
 def test_a_site_that_is_killed_goes_on_with_its_attempt(
     death: str, folders: list[Path], keys: dict[str, str], undisturbed: bytes, tmp_path: Path
 ) -> None:

@@ -234,6 +234,8 @@ def test_of_runs_in_one_folder_one_goes_on_alone(folder: Path) -> None:
     assert fresh.metrics() == synofed.Run(place.path).metrics()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 @pytest.mark.slow
 def test_what_a_killed_process_left_stops_nobody(folder: Path) -> None:
     command = ["simulate", "small.toml", *options("name=same", "federation.rounds=3")]

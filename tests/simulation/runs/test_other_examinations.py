@@ -60,7 +60,8 @@ def test_three_grades_read_from_one_image(tmp_path: Path) -> None:
     assert len(list((run.path / "networks").iterdir())) == 2 * 2 * 2
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 @pytest.mark.skipif(
     not (LIVER / "manifest.csv").exists(), reason="the liver pictures are not part of the repository"
 )

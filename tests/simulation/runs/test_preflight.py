@@ -67,7 +67,7 @@ def change(cohort: Path, table: str, **cells: str) -> None:
         (['compute.devices=["gpu:1"]'], "'gpu:1' is none of them"),
         (['compute.devices=["auto", "cpu"]'], "'auto' is none of them"),
         (["federation.quorum=3"], "quorum of at most 2, the sites that train, got 3"),
-        (["network.backbone=inception_v3"], "Raise network.image_px to 75"),
+        (["network.backbone=vgg16"], "Raise network.image_px to 32"),
         (["network.backbone=resnet18", "training.batch_size=1"], "training.batch_size .* to 2 or more"),
         (['cohort.leave_out=["nobodys"]'], "Expected cohort.leave_out among \\['Resona 7'\\]"),
         (['cohort.leave_out=["Resona 7"]'], "Expected a site that trains"),

@@ -32,7 +32,8 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_study_whose_sites_know_each_other_beside_baselines_that_sum_nothing(
     config: Path, tmp_path: Path
 ) -> None:

@@ -189,15 +189,15 @@ def test_a_former_run_is_moved_aside(config: Path, finished: Path, tmp_path: Pat
     assert not (tmp_path / "run" / "mine.txt").exists()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=[pytest.mark.soak, pytest.mark.ci])])
+@pytest.mark.soak
+@pytest.mark.ci
 def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(
-    config: Path, whole: synofed.Run, tmp_path: Path, kills: int
+    config: Path, whole: synofed.Run, tmp_path: Path
 ) -> None:
     command = [sys.executable, "-c", "import synofed; synofed.main()", "simulate", str(config)]
     command += ["--out", str(tmp_path / "killed")]
     environment = os.environ | {"PYTHONPATH": str(Path(synofed.__file__).parent)}
-    for attempt in range(kills):
+    for attempt in range(3):
         resume = ["--resume"] if attempt else []
         process = subprocess.Popen(
             [*command, *resume], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL

@@ -223,7 +223,8 @@ def test_the_written_table_says_how_it_came_about(done: studies.Study) -> None:
     assert (done.folder / "figures" / "accuracy-seen.svg").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_left_out_device_is_scored_and_not_trained_on(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,6 @@
+"""Marks that go together."""
+
+import pytest
+
+SOAK_CI = (pytest.mark.soak, pytest.mark.ci)
+"""Of what ``make test`` leaves out and ``.ci/run`` runs: a real SuperLink, Ray, killed processes, large networks."""
