@@ -3,7 +3,9 @@
 The networks come in pieces. Each is asked as soon as all of it is there, its probabilities are kept, and it is let
 go: an ensemble of 4 GB never lies here as a whole, unless the campaign's plan gives it to the site anyway. When all
 have been asked, MULTITUDE decides, and counts by score and machine leave (:mod:`common.evaluation.site_tables`), of
-patients as :mod:`client.ensemble.held_out` has frozen them. What left once is kept, and is all that leaves again.
+patients as :mod:`client.ensemble.held_out` has frozen them. Of their blocks every other one calibrates sets of grades
+(:mod:`common.evaluation.conformal`), and these are tried on the rest. What left once is kept, and is all that leaves
+again.
 
 ``<site folder>/campaigns/<plan hash>/evaluation/<hash of the statement>.json`` are the tables; ``.evaluation`` beside
 it holds what has been computed so far.
@@ -311,6 +313,7 @@ def _judged(
         decision=np.asarray(decision[one.rows], dtype=np.int64),
         patient=patients[one.rows],
         contested=scores.contested[one.rows],
+        calibrates=one.block % 2 == 0,
         above=None if above is None else above[one.rows],
     )
 

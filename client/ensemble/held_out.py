@@ -88,12 +88,14 @@ class Behind:
         device: the machine.
         rows: of :class:`HeldOut`.
         reference: the frozen grade of each; no exam where the table is suppressed.
+        block: number of each one's block.
     """
 
     score: str
     device: str
     rows: Int64[np.ndarray, " exams"]
     reference: Int64[np.ndarray, " exams"]
+    block: Int64[np.ndarray, " exams"]
 
 
 def behind(folder: Path, held_out: HeldOut, *, minimum: int) -> tuple[Behind, ...]:
@@ -175,14 +177,14 @@ class _Now:
         """A cell's exams in those of its blocks of which nobody is missing."""
         grades = self.held_out.grades[cell.score]
         exams = [
-            (self.rows[exam], grade)
-            for block in _joined(cell.blocks, minimum=minimum)
+            (self.rows[exam], grade, number)
+            for number, block in enumerate(_joined(cell.blocks, minimum=minimum))
             if all(e in self.rows and g < grades for kept in block.values() for e, g in kept.items())
             for kept in block.values()
             for exam, grade in kept.items()
         ]
-        rows, reference = np.array(sorted(exams), dtype=np.int64).reshape(-1, 2).T
-        return Behind(score=cell.score, device=cell.device, rows=rows, reference=reference)
+        rows, reference, block = np.array(sorted(exams), dtype=np.int64).reshape(-1, 3).T
+        return Behind(score=cell.score, device=cell.device, rows=rows, reference=reference, block=block)
 
 
 def _extended(frozen: Frozen, now: _Now, *, minimum: int) -> Iterator[Cell]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
 from common.ensemble.temperature import tempered
+from common.evaluation import conformal
 from common.imaging.prepare import picture
 from common.method_settings import RatingSettings
 from common.methods.stages import Output, SettlesTies, SharesVotes, method
@@ -75,6 +76,22 @@ class Scores:
         return {
             name: np.stack([np.mean(cuts[cut], axis=0) for cut in sorted(cuts)], axis=1)
             for name, cuts in found.items()
+        }
+
+    def sets(self, thresholds: Mapping[str, float]) -> dict[str, Bool[np.ndarray, "n grades"]]:
+        """Measurement -> which grades are in each exam's set (:mod:`common.evaluation.conformal`).
+
+        Args:
+            thresholds: measurement -> threshold of its sets; those not named have none.
+        """
+        above, index = self.above(), {name: place for place, name in enumerate(self.names)}
+        return {
+            name: conformal.sets(
+                conformal.efforts(conformal.probabilities(above[name]), self.decision[:, index[name]]),
+                threshold,
+            )
+            for name, threshold in thresholds.items()
+            if name in above and name in index
         }
 
     def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:

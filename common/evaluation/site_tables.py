@@ -27,9 +27,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from common import signed_json
 from common.errors import UpdateError
-from common.evaluation import bootstrap
+from common.evaluation import bootstrap, conformal
 from common.evaluation.agreement import Values
 from common.evaluation.bootstrap import Estimate
+from common.evaluation.conformal import Conformity
 from common.evaluation.histograms import BINS, ScoreHistograms
 from common.section import Positive, Section
 
@@ -61,6 +62,8 @@ class Table(Section):
     histograms: tuple[tuple[Row, Row], ...] = ()
     """Of each cut, above grade 0, above 1 ..: the probabilities that the grade is above it, as counts in 256 bins, of
     exams that are not and that are. Empty where the site keeps score histograms, or the score is a combined one."""
+    conformity: Conformity | None = None
+    """How sure the ensemble was of the readers' grades, for sets of grades; ``None`` without histograms."""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Table:
@@ -73,6 +76,9 @@ class Table(Section):
             raise ValueError("expected products of counts of as many patients as the table has")
         if any(len(row) != BINS for cut in self.histograms for row in cut):
             raise ValueError(f"expected histograms of {BINS} bins")
+        told = self.conformity
+        if told is not None and sum(told.calibration) + sum(told.reference) != self.exams:
+            raise ValueError("expected how sure the ensemble was of as many exams as the table has")
         return self
 
 
@@ -109,6 +115,7 @@ class Judged:
         decision: the ensemble's, ``(exams,)``.
         patient: anything that tells patients apart, ``(exams,)``.
         contested: whether the networks were divided, ``(exams,)``.
+        calibrates: which exams the threshold of sets of grades comes from, ``(exams,)``; the others try it.
         above: probability that the grade is above 0, above 1 .., ``(exams, cuts)``; ``None``: not told.
     """
 
@@ -116,6 +123,7 @@ class Judged:
     decision: Int64[np.ndarray, " exams"]
     patient: Int64[np.ndarray, " exams"]
     contested: Bool[np.ndarray, " exams"]
+    calibrates: Bool[np.ndarray, " exams"]
     above: Float64[np.ndarray, "exams cuts"] | None = None
 
 
@@ -142,6 +150,7 @@ def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
         products=_rows(flat.T @ flat),
         contested=int(judged.contested.sum()),
         histograms=_histograms(judged),
+        conformity=_conformity(judged),
     )
 
 
@@ -192,6 +201,16 @@ def histograms(tables: Sequence[Table]) -> tuple[ScoreHistograms, ...]:
     )
 
 
+def conformity(tables: Iterable[Table]) -> Conformity | None:
+    """How sure the ensemble was, of some tables of one score together; ``None`` where a site keeps it."""
+    found = Conformity()
+    for one in tables:
+        if one.conformity is None:
+            return None
+        found += one.conformity
+    return found
+
+
 def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
     """Tables by score, in the order in which scores come."""
     found: dict[str, list[Table]] = {}
@@ -223,6 +242,19 @@ def _histograms(judged: Judged) -> tuple[tuple[Row, Row], ...]:
         below, over = ScoreHistograms.from_scores(scores.clip(0, 1), judged.reference > cut).counts.tolist()
         found.append((tuple(below), tuple(over)))
     return tuple(found)
+
+
+def _conformity(judged: Judged) -> Conformity | None:
+    if judged.above is None:
+        return None
+    chances = conformal.probabilities(judged.above)
+    return conformal.conformity(
+        conformal.efforts(chances, judged.decision),
+        chances,
+        reference=judged.reference,
+        decision=judged.decision,
+        calibrates=judged.calibrates,
+    )
 
 
 def _rows(counts: Int64[np.ndarray, "rows columns"]) -> tuple[Row, ...]:

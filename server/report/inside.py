@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from common.evaluation import site_tables
+from common.evaluation import conformal, site_tables
 from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
 from common.evaluation.bootstrap import Estimate
+from common.evaluation.conformal import Conformity
 from common.evaluation.site_tables import SiteTables, Table
 from server.report.content import Json
 from server.rounds import site_results
@@ -45,7 +47,7 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         ``pooled``, ``sites`` and ``devices``, each score -> ``exams``, ``patients``, ``contested`` (a share),
         ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics with ``value`` and
         ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients behind each table,
-        at least; ``without``.
+        at least; ``without``; ``sets``: see :func:`_sets`.
     """
     every = [(site, table) for site, sent in found.items() for table in sent.tables]
     devices = sorted({table.device for _, table in every})
@@ -56,7 +58,74 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
         "without": dict(without),
+        "sets": {
+            score: sets
+            for score, tables in site_tables.by_score(table for _, table in every).items()
+            if (
+                sets := _sets(
+                    tables, {site: site_tables.by_score(s.tables) for site, s in found.items()}, score
+                )
+            )
+        },
     }
+
+
+def thresholds(run: Path) -> dict[str, float]:
+    """Measurement -> threshold of sets of grades, of all sites together; empty where no site told of any.
+
+    Raises:
+        DataError: if what they told cannot be read.
+    """
+    found = block(site_results.tables(run), {})["sets"]
+    return {score: sets["threshold"] for score, sets in found.items()}
+
+
+def _sets(tables: list[Table], by_site: Mapping[str, Mapping[str, list[Table]]], score: str) -> Json:
+    """Sets of grades of one measurement; empty where a site keeps what they need.
+
+    Returns:
+        ``level``, ``threshold``, ``calibration`` (exams), ``surest`` (``answered`` and ``right``, shares), and
+        ``pooled``, ``sites`` and ``devices``, each with ``calibration``, ``common`` and ``own``: what sets are worth
+        there at the common threshold, and at one of its own.
+    """
+    pooled = site_tables.conformity(tables)
+    if pooled is None:
+        return {}
+    common = conformal.threshold(pooled)
+    parts = {
+        "sites": {site: scores[score] for site, scores in by_site.items() if score in scores},
+        "devices": {
+            d: [one for one in tables if one.device == d] for d in sorted({t.device for t in tables})
+        },
+    }
+    surest = conformal.surest(pooled)
+    return {
+        "level": conformal.LEVEL,
+        "threshold": common,
+        "calibration": sum(pooled.calibration),
+        "surest": None if surest is None else {"answered": surest[0], "right": surest[1]},
+        "pooled": _place(pooled, common),
+        **{
+            kind: {
+                place: _place(site_tables.conformity(some) or Conformity(), common)
+                for place, some in of.items()
+            }
+            for kind, of in parts.items()
+        },
+    }
+
+
+def _place(told: Conformity, common: float) -> Json:
+    return {
+        "calibration": sum(told.calibration),
+        "common": _tried(told, common),
+        "own": _tried(told, conformal.threshold(told)),
+    }
+
+
+def _tried(told: Conformity, at: float) -> Json | None:
+    found = conformal.tried(told, at)
+    return None if found is None else asdict(found)
 
 
 def _scores(tables: Iterable[Table]) -> Json:

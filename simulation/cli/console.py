@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 from common.ensemble.committee import Scores
+from common.evaluation.conformal import LEVEL
 from common.networks.spec import COMBINED
 from common.privacy.planning import notice
 from common.settings import Settings
@@ -15,21 +18,30 @@ from simulation.engine.measure import Measured
 from simulation.runs.cost_card import PlanCard
 
 
-def score_table(scores: Scores) -> Table:
-    """One exam's grades, and what each scoring model votes."""
+def score_table(scores: Scores, thresholds: Mapping[str, float]) -> Table:
+    """One exam's grades, what each scoring model votes, and with ``thresholds`` the sets of grades."""
     models = scores.votes.shape[1]
     table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
-    for title in ("", "score", "votes of the models", "plurality", "above 0, 1 .., %"):
+    sets = _sets(scores, thresholds)
+    titles = ("", "score", "votes of the models", "plurality", "above 0, 1 .., %")
+    for title in (*titles, f"set at {100 * LEVEL:.0f} %") if sets else titles:
         table.add_column(title, justify="left" if title == "" else "right", no_wrap=title != "")
     above = scores.above()
     for index, name in enumerate(scores.names):
         votes = " ".join(str(vote) for vote in scores.votes[0, :, index])
         chances = " ".join(f"{100 * p:.0f}" for p in above[name][0]) if name in above else ""
-        table.add_row(name, str(scores.decision[0, index]), votes, str(scores.majority[0, index]), chances)
+        named = " ".join(map(str, sets[name])) if name in sets else ""
+        cells = (str(scores.decision[0, index]), votes, str(scores.majority[0, index]), chances, named)
+        table.add_row(name, *cells[: len(table.columns) - 1])
     if scores.combined is not None and COMBINED not in scores.names:
         table.add_section()
-        table.add_row("combined", str(scores.combined[0]), "", "", "")
+        table.add_row("combined", str(scores.combined[0]))
     return table
+
+
+def _sets(scores: Scores, thresholds: Mapping[str, float]) -> dict[str, list[int]]:
+    """Measurement -> the grades in the first exam's set."""
+    return {name: np.flatnonzero(shown[0]).tolist() for name, shown in scores.sets(thresholds).items()}
 
 
 def score_lines(scores: Scores) -> Iterator[str]:
@@ -46,15 +58,16 @@ def score_lines(scores: Scores) -> Iterator[str]:
         yield "Not contested, no tie"
 
 
-def score_json(scores: Scores, settings: Settings) -> dict[str, object]:
+def score_json(scores: Scores, settings: Settings, thresholds: Mapping[str, float]) -> dict[str, object]:
     """The same as :func:`score_table` and :func:`score_lines`, as JSON values."""
-    above = scores.above()
+    above, sets = scores.above(), _sets(scores, thresholds)
     measurements = {
         name: {
             "decision": int(scores.decision[0, index]),
             "votes": scores.votes[0, :, index].tolist(),
             "plurality": int(scores.majority[0, index]),
             "above": [round(float(p), 4) for p in above[name][0]] if name in above else None,
+            "set": sets.get(name),
         }
         for index, name in enumerate(scores.names)
     }

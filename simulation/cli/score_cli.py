@@ -52,6 +52,7 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score one exam's pictures, or a manifest's, with a finished run's ensemble."""
+    from server.report import inside  # noqa: PLC0415
     from simulation.cli import console as shown  # noqa: PLC0415
     from simulation.evaluation import score as scoring  # noqa: PLC0415
 
@@ -64,14 +65,14 @@ def score(
         _score_manifest(committee, manifest, out, as_json=as_json)
         return
     pictures = _pictures(given, rois or [])
-    scores = scoring.score_exam(committee, pictures)
+    scores, thresholds = scoring.score_exam(committee, pictures), inside.thresholds(run)
     written = _heatmaps(committee, pictures, scores, heatmap, heatmap_steps, heatmap_copies, as_json=as_json)
     if as_json:
-        answer = shown.score_json(scores, committee.settings)
+        answer = shown.score_json(scores, committee.settings, thresholds)
         typer.echo(json.dumps(answer | {"heatmaps": [str(path) for path in written]}))
         return
     console = Console()
-    console.print(shown.score_table(scores))
+    console.print(shown.score_table(scores, thresholds))
     whole = [name for name, picture in pictures.items() if picture.roi is None]
     lines = [f"Whole picture taken as region of interest: {', '.join(whole)}"] if whole else []
     lines += [f"Look at {guess}"] if (guess := scoring.guesses(committee, pictures)) else []

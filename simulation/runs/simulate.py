@@ -31,7 +31,7 @@ from common.training.trainable import named
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.library import NetworkLibrary
-from server.report import page
+from server.report import inside, page
 from server.rounds import journal, site_results
 from server.rounds.journal import RoundRecord
 from server.runs.run_folder import RunFolder
@@ -41,7 +41,7 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, trivial
+from simulation.evaluation import calibration, examples, heatmap_truth, sets, trivial
 from simulation.evaluation.metrics import metrics
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -470,10 +470,18 @@ def _evaluate(
             temperatures=personal.temperatures(choices),
             generator_seed=settings.seed,
         )
-        | {"personal": choices or None},
+        | {"personal": choices or None}
+        | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
     return frame
+
+
+def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:
+    """What sets of grades are worth on machines that nobody measured; nothing where no site told of any."""
+    at = inside.thresholds(run.path)
+    grades = {name: measurement.grades for name, measurement in settings.measurements.items()}
+    return {"sets_unseen": sets.unseen(frame, at, grades)} if at else {}
 
 
 def _networks(system: System) -> Iterator[TrainedNetwork]:

@@ -392,14 +392,18 @@ def test_a_reply_holds_tables_and_nothing_else(federation: Federation) -> None:
     assert set(sent) == {"format", "site", "minimum_cohort", "tables", "suppressed"}
     assert set(sent["tables"][0]) == {
         "score", "device", "patients", "exams", "confusion", "products", "contested", "histograms",
+        "conformity",
     }  # fmt: skip
 
 
 def test_score_histograms_are_a_permission_of_their_own(federation: Federation) -> None:
-    told = tables_of(ask(federation, request(federation))).tables[0].histograms
-    assert [sum(map(sum, cut)) for cut in told] == [21, 21]
+    (table,) = tables_of(ask(federation, request(federation))).tables
+    assert [sum(map(sum, cut)) for cut in table.histograms] == [21, 21]
+    assert table.conformity is not None
+    assert sum(table.conformity.calibration) == 3 * MINIMUM  # one block calibrates, the other tries
     with_policy(federation.folders[1], '"losses", "score_histograms"', '"losses"')
-    assert tables_of(ask(federation, request(federation), site=1)).tables[0].histograms == ()
+    (kept,) = tables_of(ask(federation, request(federation), site=1)).tables
+    assert (kept.histograms, kept.conformity) == ((), None)
 
 
 def test_a_changed_table_is_no_answer(federation: Federation) -> None:

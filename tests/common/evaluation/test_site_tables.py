@@ -32,6 +32,7 @@ def judged(
         decision=decision,
         patient=patient + first,
         contested=rng.random(len(patient)) < 0.1,
+        calibrates=patient % 2 == 0,
         above=above,
     )
 
@@ -47,6 +48,7 @@ def together(parts: list[Judged]) -> Judged:
         decision=np.concatenate([part.decision for part in parts]),
         patient=np.concatenate([part.patient for part in parts]),
         contested=np.concatenate([part.contested for part in parts]),
+        calibrates=np.concatenate([part.calibrates for part in parts]),
         above=np.concatenate([part.above for part in parts if part.above is not None]),
     )
 
@@ -65,6 +67,7 @@ def test_tables_of_sites_add_up_to_the_table_of_all(seed: int, sites: int) -> No
         )
     for one_cut, other_cut in zip(site_tables.histograms(each), site_tables.histograms([whole]), strict=True):
         np.testing.assert_array_equal(one_cut.counts, other_cut.counts)
+    assert site_tables.conformity(each) == site_tables.conformity([whole])
 
 
 @pytest.mark.parametrize("metric", [accuracy, LINEAR], ids=["accuracy", "kappa"])
@@ -92,7 +95,9 @@ def test_exams_of_one_patient_that_are_alike_widen_the_interval() -> None:
     none = np.zeros(120, dtype=bool)
 
     def width(patient: np.ndarray) -> float:
-        exams = Judged(reference=reference, decision=decision, patient=patient, contested=none)
+        exams = Judged(
+            reference=reference, decision=decision, patient=patient, contested=none, calibrates=none
+        )
         found = site_tables.estimate(accuracy, [site_tables.table(exams, score="s", device="d", grades=2)])
         return found.high - found.low
 
@@ -103,7 +108,7 @@ def test_exams_of_one_patient_that_are_alike_widen_the_interval() -> None:
 
 def test_nothing_of_one_grade_alone_has_a_kappa_or_an_interval() -> None:
     zero, none = np.zeros(5, dtype=np.int64), np.zeros(5, dtype=bool)
-    exams = Judged(reference=zero, decision=zero, patient=np.arange(5), contested=none)
+    exams = Judged(reference=zero, decision=zero, patient=np.arange(5), contested=none, calibrates=none)
     found = site_tables.estimate(LINEAR, [table(exams)])
     assert np.isnan([found.value, found.low, found.high]).all()
     sure = site_tables.estimate(accuracy, [table(exams)])
@@ -135,6 +140,7 @@ BROKEN = {
     "below zero": broken(contested=-1),
     "more contested than exams": broken(contested=1000),
     "products of others": broken(products=[[0] * 16] * 16),
+    "sure of other exams": broken(conformity={"calibration": [1] + [0] * 255}),
     "bins": broken(histograms=[[[1, 2], [3, 4]]]),
     "too few patients": sent(minimum_cohort=7),
     "a field too many": sent(patients=["p1"]),

@@ -203,6 +203,7 @@ def test_the_command_prints_scores_votes_weights_and_notices(
             "decision": row[f"decision_{name}"],
             "votes": [row[f"vote_{name}_0"], row[f"vote_{name}_1"]],
             "plurality": row[f"majority_{name}"],
+            "set": None,
         }
     assert content["weight"] == row["weight"]
     assert content["runner_up_weight"] == row["runner_up_weight"]

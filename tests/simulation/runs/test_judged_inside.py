@@ -10,11 +10,12 @@ from typer.testing import CliRunner
 
 import synofed
 from common.errors import ConfigurationError
-from common.evaluation import site_tables
+from common.evaluation import conformal, site_tables
 from common.exam import MISSING
 from common.scoring import eoss
+from server.report import inside
 from server.rounds import site_results
-from simulation.cli import researcher_cli
+from simulation.cli import researcher_cli, score_cli
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_settings, make_site_folder
 
@@ -83,6 +84,45 @@ def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
         (np.array(table.confusion)[: cut + 1].sum(), np.array(table.confusion)[cut + 1 :].sum())
         for cut in range(3)
     ]
+
+
+def efforts_by_hand(frame: pd.DataFrame, device: str) -> np.ndarray:
+    here = (frame["site"] == "north") & (frame["device"] == device) & (frame["label_hypertrophy"] != MISSING)
+    part = frame[here]
+    named = [str(column) for column in part if str(column).startswith("p:") and "hypertrophy" in str(column)]
+    above = [
+        part[[n for n in named if f"gt{cut}" in n]].mean(axis=1).to_numpy(dtype=float) for cut in range(3)
+    ]
+    chances = conformal.probabilities(np.stack(above, axis=1))
+    found = conformal.efforts(chances, part["decision_hypertrophy"].to_numpy())
+    return np.asarray(found[np.arange(len(part)), part["label_hypertrophy"].to_numpy()])
+
+
+def test_efforts_of_both_halves_are_those_of_the_table_of_predictions(run: synofed.Run) -> None:
+    (north,) = site_results.tables(run.path).values()
+    for device in DEVICES:
+        (table,) = [one for one in north.tables if (one.score, one.device) == ("hypertrophy", device)]
+        assert table.conformity is not None
+        both = np.array(table.conformity.calibration) + np.array(table.conformity.reference)
+        bins = np.minimum(efforts_by_hand(run.predictions(), device) * 256, 255).astype(int)
+        np.testing.assert_array_equal(both, np.bincount(bins, minlength=256))
+        assert sum(table.conformity.calibration) > 0 < sum(table.conformity.reference)
+
+
+def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> None:
+    assert set(inside.thresholds(run.path)) == {"hypertrophy", "vascularity"}
+    html = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "Sets of grades" in html
+    assert "surest of" in html
+    picture = next((run.path.parent / "cohort" / "north" / "images").glob("*_gs.png"))
+    doppler = picture.with_name(picture.name.replace("_gs", "_doppler"))
+    app = typer.Typer()
+    app.command()(score_cli.score)
+    done = CliRunner().invoke(app, [str(run.path), "--gs", str(picture), "--doppler", str(doppler), "--json"])
+    for measurement in json.loads(done.stdout)["measurements"].values():
+        shown = measurement["set"]
+        assert measurement["decision"] in shown
+        assert shown == list(range(shown[0], shown[-1] + 1))
 
 
 def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) -> None:
