@@ -10,7 +10,7 @@ import io
 import json
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
     import typer
-    from torch import nn
+    from torch import Tensor, nn
 
 __all__ = ["Run", "main", "simulate"]
 
@@ -96,22 +96,45 @@ class Run:
     def network(self, name: str) -> nn.Module:
         """A trained network by name, for example ``rating/fold0/vascularity/gt1/a``, ready to be evaluated.
 
-        It maps prepared pictures (``common.imaging.prepare.picture``), in the order of the images of its
-        measurement, each ``float32 (n, 3, side, side)``, to logits ``(n, 2)``.
+        It maps a list of prepared pictures, each ``float32 (n, 3, side, side)``, to logits ``(n, classes)``; which
+        pictures, in which order, is what :meth:`pictures` gives: ``run.network(name)(run.pictures(name, exam))``.
+        Parts that it has from other networks are built in.
 
         Raises:
-            DataError: if the run has no such network.
+            DataError: if the run has no such network, or one that it is built on is missing.
         """
-        import torch  # noqa: PLC0415
-
         from common.machine import network_files  # noqa: PLC0415
-        from common.networks import build, layout  # noqa: PLC0415
         from server.runs.run_folder import RunFolder  # noqa: PLC0415
 
-        trained = network_files.load(network_files.path(self.path / "networks", name))
-        module = build.network(trained.spec, RunFolder(self.path).settings().network)
-        layout.load(module, torch.from_numpy(trained.weights))
+        folder = self.path / "networks"
+        wanted = network_files.load(network_files.path(folder, name))
+        settings = RunFolder(self.path).settings()
+        (module,) = network_files.modules(list(network_files.load_all(folder)), [wanted.spec], settings)
         return module.eval()
+
+    def pictures(self, network: str, exam: Mapping[str, str | Path]) -> list[Tensor]:
+        """An exam's pictures as a network reads them.
+
+        Args:
+            network: its name, as for :meth:`network`.
+            exam: image -> its file, PNG, JPEG, TIFF or DICOM, cut to the region of interest; at least the images that
+                the network reads, for example ``{"gs": "a.png", "doppler": "b.png"}``.
+
+        Returns:
+            One tensor per image, in the network's order, ``float32 (1, 3, side, side)``.
+
+        Raises:
+            ConfigurationError: if an image that it reads is missing.
+            DataError: if a picture cannot be used, or the run has no such network.
+        """
+        from common.exam import ImageRef  # noqa: PLC0415
+        from common.machine import network_files  # noqa: PLC0415
+        from server.runs.run_folder import RunFolder  # noqa: PLC0415
+        from simulation.evaluation import score  # noqa: PLC0415
+
+        spec = network_files.load(network_files.path(self.path / "networks", network)).spec
+        refs = {name: ImageRef(path=str(path)) for name, path in exam.items()}
+        return score.prepared(refs, spec.images, RunFolder(self.path).settings())
 
 
 def simulate(
@@ -147,7 +170,8 @@ def simulate(
 def main() -> None:
     """The command line; exit codes as ``common.errors`` lists them.
 
-    What nobody foresaw is shown with its traceback, which holds no values of variables: it may be sent to somebody.
+    With ``--json`` an error is JSON too, on standard error: ``{"error": {"kind", "exit_code", "message"}}``. What
+    nobody foresaw is shown with its traceback, which holds no values of variables: it may be sent to somebody.
     """
     try:
         _check_packages()
@@ -164,10 +188,10 @@ def main() -> None:
         # not through Typer, which would show the variables of whatever failed
         typer.main.get_command(_commands())(prog_name="synofed")
     except SynofedError as error:
-        _say(f"Error: {error}\n")
+        _say(_told(str(error), code=error.code, exit_code=error.exit_code))
         sys.exit(error.exit_code)
     except OSError as error:
-        _say(f"Error: {explained(error)}\n")
+        _say(_told(explained(error), code="internal", exit_code=1))
         sys.exit(1)
     except KeyboardInterrupt:
         _say("Interrupted. Go on with --resume.\n")
@@ -175,6 +199,13 @@ def main() -> None:
     except Exception:
         _say(traceback.format_exc())
         sys.exit(1)
+
+
+def _told(message: str, *, code: str, exit_code: int) -> str:
+    """An error as a person reads it, or as JSON where the command was asked for that."""
+    if "--json" not in sys.argv:
+        return f"Error: {message}\n"
+    return json.dumps({"error": {"kind": code, "exit_code": exit_code, "message": message}}) + "\n"
 
 
 def _say(text: str) -> None:
@@ -193,8 +224,19 @@ def _commands() -> typer.Typer:
 
     app = typer.Typer(cls=group(_COMMANDS), no_args_is_help=True)
 
+    def show_version(asked: bool) -> None:
+        if asked:
+            from common.version import VERSION  # noqa: PLC0415
+
+            typer.echo(f"synofed {VERSION}")
+            raise typer.Exit
+
     @app.callback()
-    def _app() -> None:
+    def _app(
+        version: bool = typer.Option(
+            False, "--version", help="Print the version.", callback=show_version, is_eager=True
+        ),
+    ) -> None:
         """Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre."""
 
     return app

@@ -1,4 +1,5 @@
 import inspect
+import json
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import pytest
 from typer.utils import get_params_from_function
 
 import synofed
+from common.version import VERSION
 from tests.failing_commands import PLANTED, every_command
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +56,19 @@ def test_python_m_is_the_command(tmp_path: Path) -> None:
     assert "nothere.toml" in done.stderr
     assert run("-m", "synofed", "simulate", "--nonsense").returncode == 2
     assert "simulate" in run("-m", "synofed", "--help").stdout
+
+
+def test_it_says_its_version() -> None:
+    done = run("-m", "synofed", "--version")
+    assert (done.returncode, done.stdout) == (0, f"synofed {VERSION}\n")
+
+
+def test_where_json_is_asked_for_errors_are_json_too(tmp_path: Path) -> None:
+    done = run("-m", "synofed", "simulate", "nothere.toml", "--json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (3, "")
+    error = json.loads(done.stderr)["error"]
+    assert (error["kind"], error["exit_code"]) == ("configuration", 3)
+    assert "nothere.toml" in error["message"]
 
 
 @pytest.mark.parametrize("path", [path for path, _ in every_command()], ids=" ".join)

@@ -21,7 +21,7 @@ def test_each_package_is_the_repositorys_own(name: str) -> None:
 def test_the_public_names_are_these() -> None:
     assert synofed.__all__ == ["Run", "main", "simulate"]
     methods = {name for name in vars(synofed.Run) if not name.startswith("_")}
-    assert methods == {"path", "metrics", "predictions", "network"}
+    assert methods == {"path", "metrics", "predictions", "network", "pictures"}
 
 
 def test_a_folder_that_hides_a_package_is_named(tmp_path: Path) -> None:

@@ -25,7 +25,18 @@ AGAIN = (
 Prefix = Annotated[
     str, typer.Argument(metavar="ID", help="At least the first 6 digits of the campaign's hash.")
 ]
-By = Annotated[str | None, typer.Option("--by", help="Who decides; default: the name of your account.")]
+
+
+def _somebody(by: str | None) -> str | None:
+    if by is not None and not by.strip():
+        raise typer.BadParameter("expected a name, got an empty text")
+    return by
+
+
+By = Annotated[
+    str | None,
+    typer.Option("--by", help="Who decides; default: the name of your account.", callback=_somebody),
+]
 Without = Annotated[
     list[str] | None,
     typer.Option(

@@ -150,6 +150,11 @@ def _code(paths: Home, site: str, *, now: datetime) -> SecretStr:
 
 def _check_fingerprint(registration: Registration, spoken_by_site: str) -> None:
     told = "".join(spoken_by_site.lower().replace(":", " ").split())
+    if told and len(told) != len(registration.fingerprint):
+        raise VerificationError(
+            f"Expected a fingerprint of {len(registration.fingerprint)} digits, got {len(told)}: have the site read "
+            f"out all of it"
+        )
     if told and told != registration.fingerprint:
         raise VerificationError(
             f"Expected keys with fingerprint {spoken(told)}, the request has {spoken(registration.fingerprint)}: "

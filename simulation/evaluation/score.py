@@ -19,6 +19,7 @@ from client.ensemble import personal
 from common.ensemble.committee import BATCH, Committee, Scores
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
+from common.imaging.prepare import picture
 from common.machine import network_files
 from common.settings import ComputeSettings, Settings
 from server.runs.run_folder import RunFolder
@@ -94,6 +95,37 @@ def score_exam(committee: Committee, pictures: Pictures) -> Scores:
             f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
         )
     return _scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]])
+
+
+def prepared(pictures: Pictures, images: Sequence[str], settings: Settings) -> list[Tensor]:
+    """An exam's pictures, ready for a network that reads some of a run's images.
+
+    Args:
+        pictures: of the exam.
+        images: those that the network reads, in its order.
+        settings: of the run.
+
+    Returns:
+        ``float32 (1, 3, side, side)`` each.
+
+    Raises:
+        ConfigurationError: if a picture is missing.
+        DataError: if one cannot be used.
+    """
+    missing = [name for name in images if name not in pictures]
+    if missing:
+        raise ConfigurationError(
+            f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
+        )
+    cuts = [_read(name, pictures[name], settings) for name in images]
+    return [
+        picture(
+            torch.from_numpy(cut.pixels[None].copy()),
+            settings.images[name],
+            image_px=settings.network.image_px,
+        )
+        for name, cut in zip(images, cuts, strict=True)
+    ]
 
 
 def guesses(committee: Committee, pictures: Pictures) -> str:

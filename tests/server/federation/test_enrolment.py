@@ -142,7 +142,10 @@ def test_a_request_with_another_fingerprint_than_the_site_read_out_is_refused(tm
     home = make_home(tmp_path / "centre")
     request = _request(home, tmp_path / "north")
     with pytest.raises(VerificationError, match="somebody else may have written it"):
-        enrolment.accept(home.path, request, fingerprint="ab cd", now=NOW)
+        enrolment.accept(home.path, request, fingerprint="ab cd " * 16, now=NOW)
+    begins = Registration.parse(request).fingerprint[:16]
+    with pytest.raises(VerificationError, match="of 64 digits, got 16: have the site read out all of it"):
+        enrolment.accept(home.path, request, fingerprint=begins, now=NOW)
     told = Registration.parse(request).fingerprint.upper()
     in_groups = ":".join(told[start : start + 2] for start in range(0, 64, 2))
     assert enrolment.accept(home.path, request, fingerprint=in_groups, now=NOW).status == "registered"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -37,7 +38,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
     folder = tmp_path_factory.mktemp("inside")
     for seed, name in enumerate(("north", "south")):
         site = make_site_folder(
-            folder / "cohort" / name, name=name, patients=14, seed=seed, held_out_patients=8, devices=DEVICES
+            folder / "cohort" / name,
+            name=name,
+            patients=14,
+            seed=seed,
+            held_out_patients=8,
+            devices=DEVICES,
+            roi=None,
         )
         if name == "north":
             toml = (site / "site.toml").read_text(encoding="utf-8")
@@ -123,6 +130,22 @@ def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> 
         shown = measurement["set"]
         assert measurement["decision"] in shown
         assert shown == list(range(shown[0], shown[-1] + 1))
+
+
+def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed.Run) -> None:
+    """Fused ones, whose parts lie in other networks, too."""
+    row = run.predictions().set_index("exam_id").loc["north-p013-e0"]
+    images = run.path.parent / "cohort" / "north" / "images"
+    exam = {name: images / f"north-p013-e0_{name}.png" for name in ("gs", "doppler")}
+    names = [str(column).removeprefix("p:") for column in row.index if str(column).startswith("p:")]
+    assert any("hypertrophy" in name for name in names)
+    for name in names:
+        pictures = run.pictures(name, exam)
+        with torch.inference_mode():
+            probabilities = run.network(name)(pictures).softmax(dim=1)[0]
+        assert float(probabilities[1]) == pytest.approx(float(row[f"p:{name}"]), abs=1e-5)
+    with pytest.raises(ConfigurationError, match="Expected a picture for each of gs, doppler, got gs"):
+        run.pictures(next(name for name in names if "hypertrophy" in name), {"gs": exam["gs"]})
 
 
 def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) -> None:
