@@ -32,6 +32,7 @@ from common.evaluation.agreement import Values
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.histograms import BINS, ScoreHistograms
+from common.networks.spec import COMBINED
 from common.section import Positive, Section
 
 NORMAL_QUANTILE = 1.959963984540054
@@ -212,9 +213,9 @@ def conformity(tables: Iterable[Table]) -> Conformity | None:
 
 
 def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
-    """Tables by score, in the order in which scores come."""
+    """Tables by score, by their names, a combined one last."""
     found: dict[str, list[Table]] = {}
-    for one in tables:
+    for one in sorted(tables, key=lambda one: (one.score == COMBINED, one.score)):
         found.setdefault(one.score, []).append(one)
     return found
 

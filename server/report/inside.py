@@ -47,20 +47,24 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         ``pooled``, ``sites`` and ``devices``, each score -> ``exams``, ``patients``, ``contested`` (a share),
         ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics with ``value`` and
         ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients behind each table,
-        at least; ``without``; ``sets``: see :func:`_sets`.
+        at least; ``machines``: site -> its devices; ``without``; ``sets``: see :func:`_sets`.
     """
-    every = [(site, table) for site, sent in found.items() for table in sent.tables]
-    devices = sorted({table.device for _, table in every})
+    every = [table for sent in found.values() for table in sent.tables]
+    devices = {site: sorted({table.device for table in sent.tables}) for site, sent in found.items()}
     return {
-        "pooled": _scores(table for _, table in every),
-        "sites": {site: _scores(found[site].tables) for site in found},
-        "devices": {d: _scores(table for _, table in every if table.device == d) for d in devices},
+        "pooled": _scores(every),
+        "sites": {site: _scores(sent.tables) for site, sent in found.items()},
+        "devices": {
+            device: _scores(table for table in every if table.device == device)
+            for device in sorted({one for of_site in devices.values() for one in of_site})
+        },
+        "machines": devices,
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
         "without": dict(without),
         "sets": {
             score: sets
-            for score, tables in site_tables.by_score(table for _, table in every).items()
+            for score, tables in site_tables.by_score(every).items()
             if (
                 sets := _sets(
                     tables, {site: site_tables.by_score(s.tables) for site, s in found.items()}, score

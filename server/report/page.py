@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -372,9 +373,8 @@ def _places(content: Content, kind: str) -> Table:
 def _judged(judged: Json) -> Table | None:
     """Accuracy and kappa of every score, by all sites together, by site and by machine."""
     scores = list(judged["pooled"])
-    places = {"All sites": judged["pooled"], **judged["sites"], **judged["devices"]}
     rows = []
-    for place, block in places.items():
+    for place, block in _by_place(judged, judged).items():
         entries = [block.get(score) for score in scores]
         largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
         size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
@@ -394,7 +394,7 @@ def _sets(judged: Json, unseen: Json) -> Table | None:
     """Coverage and size of sets of grades, by measurement and place."""
     rows = []
     for score, sets in judged["sets"].items():
-        places = {"All sites": sets["pooled"], **sets["sites"], **sets["devices"]}
+        places = _by_place(judged, sets)
         if score in unseen:
             places["Never trained on"] = {"calibration": 0, "common": unseen[score], "own": None}
         for place, block in places.items():
@@ -409,7 +409,7 @@ def _sets(judged: Json, unseen: Json) -> Table | None:
                 (f"{100 * common['single']:.0f} %", ""),
                 (str(common["exams"]), f"{block['calibration']} set the threshold"),
             ]
-            rows.append((f"{title(score)}\n{place}", cells))
+            rows.append((f"{title(score)}\n{place.replace(chr(10), ', ')}", cells))
     header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", "Exams")
     return Table(header=header, rows=rows) if rows else None
 
@@ -435,6 +435,16 @@ def _promises(judged: Json, unseen: Json) -> list[str]:
                 f"is surest of, and a reader the others, {100 * surest['right']:.1f} % of its answers are right."
             )
     return said
+
+
+def _by_place(judged: Json, blocks: Json) -> dict[str, Json]:
+    """Label -> block: all sites, each site, and machines that are not all of one site's and nobody else's."""
+    machines = judged["machines"]
+    sites = {f"{site}\n{', '.join(machines[site])}": block for site, block in blocks["sites"].items()}
+    owners = Counter(device for of_site in machines.values() for device in of_site)
+    alone = {of_site[0] for of_site in machines.values() if len(of_site) == 1 and owners[of_site[0]] == 1}
+    devices = {device: block for device, block in blocks["devices"].items() if device not in alone}
+    return {"All sites": blocks["pooled"], **sites, **devices}
 
 
 def _kept_back(judged: Json) -> list[str]:
