@@ -33,6 +33,10 @@ _COMMANDS = {
         "Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon.",
     ),
     "report": ("simulation.cli.researcher_cli:report", "Rewrite a run's report."),
+    "passport": (
+        "server.cli.passport_cli:passport",
+        "Write an ensemble's passport: what it is, what it is for, how well it grades; signed by the centre.",
+    ),
     "score": (
         "simulation.cli.score_cli:score",
         "Score one exam's pictures, or a manifest's, with a finished run's ensemble.",

@@ -1,9 +1,11 @@
 """Verify synofed's privacy evidence without synofed: chain, signatures, debits and totals, offline, on files alone.
 
     python verify_independently.py BUNDLE.zip|BUNDLE_FOLDER|SITE_FOLDER [--key HEX] [--receipts FILE]
+    python verify_independently.py passport.html|passport.json [--authority ca.crt]
 
 Needs Python and the package `cryptography`; for campaigns that sample patients `dp_accounting` too. --key is the
-site's public key as somebody else knows it (the centre, an old statement), --receipts what the centre kept of it.
+site's public key as somebody else knows it (the centre, an old statement), --receipts what the centre kept of it,
+--authority the federation's certificate, under whose key the centre of an ensemble's passport has its own.
 Exit code 0: all fits; 8: something does not, and the first bad line is named. Formats: docs/formats.md.
 """
 
@@ -17,7 +19,10 @@ import zipfile
 from functools import reduce
 from pathlib import Path
 
+from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PARAMETERS = ("noise_multiplier", "sample_rate", "max_grad_norm", "patients", "images")
@@ -239,11 +244,46 @@ def verify(files, key):
     print(f"all fits{but}{'' if given else own}")
 
 
+def passport(data, authority):
+    """An ensemble's passport: the page around it is the one that it names, and the centre signed it."""
+    begin, end = '<script type="application/json" id="passport">', "</script>"
+    text = data.decode()
+    if begin in text:
+        head, _, rest = text.partition(begin)
+        text, _, tail = rest.partition(end)
+        page = f"{head}{begin}PASSPORT_JSON{end}{tail}"
+    document = json.loads(text)
+    stated, mark = document["passport"], document["signature"]
+    if begin in data.decode():
+        need(
+            hashlib.sha256(page.encode()).hexdigest() == stated["page"],
+            "the page is not the one that was signed",
+        )
+    if not mark:
+        need(authority is None, "the passport is not signed")
+        return print("not signed: made of a simulation, which has no centre; only its page was checked")
+    centre = x509.load_pem_x509_certificate(document["certificate"].encode())
+    message = b"synofed passport 1\n" + canonical(stated)
+    try:
+        centre.public_key().verify(bytes.fromhex(mark), message, ec.ECDSA(hashes.SHA256()))
+        if authority is not None:
+            centre.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.read_bytes()))
+    except (InvalidSignature, ValueError, TypeError):
+        need(False, "the signature is not of this federation's centre, or the statement was changed")
+    print(f"{stated['name']}, plan {stated['plan_hash'][:12]}, {len(stated['networks'])} networks")
+    own = ", by the file's own word for the centre's certificate: give --authority"
+    return print(f"all fits{'' if authority else own}")
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="The head of this file says what it does.")
     parser.add_argument("place", type=Path)
     parser.add_argument("--key")
     parser.add_argument("--receipts", type=Path)
+    parser.add_argument("--authority", type=Path)
     asked = parser.parse_args()
+    if asked.place.suffix in (".html", ".json"):
+        passport(asked.place.read_bytes(), asked.authority)
+        sys.exit(0)
     more = {"receipts.jsonl": asked.receipts.read_bytes()} if asked.receipts else {}
     verify(load(asked.place) | more, asked.key)

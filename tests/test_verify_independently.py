@@ -66,7 +66,7 @@ def edit(site: Campaign, change: Callable[[list[bytes]], list[bytes]], name: str
 
 def test_it_is_short_and_imports_nothing_of_ours() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
-    assert len(text.splitlines()) < 250
+    assert len(text.splitlines()) < 300
     nodes = list(ast.walk(ast.parse(text)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {str(node.module) for node in nodes if isinstance(node, ast.ImportFrom)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.site_tables import SiteTables, Table
 from server.report.content import Json
+from server.report.tables import NOTHING, Rows, bounds, number, title
 from server.rounds import site_results
 
 METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
@@ -72,6 +74,41 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
             )
         },
     }
+
+
+def by_place(judged: Json, blocks: Json) -> dict[str, Json]:
+    """Label -> block: all sites, each site, and machines that are not all of one site's and nobody else's.
+
+    Args:
+        judged: of :func:`block`.
+        blocks: what has ``pooled``, ``sites`` and ``devices``.
+    """
+    machines = judged["machines"]
+    sites = {f"{site}\n{', '.join(machines[site])}": block for site, block in blocks["sites"].items()}
+    owners = Counter(device for of_site in machines.values() for device in of_site)
+    alone = {of_site[0] for of_site in machines.values() if len(of_site) == 1 and owners[of_site[0]] == 1}
+    devices = {device: block for device, block in blocks["devices"].items() if device not in alone}
+    return {"All sites": blocks["pooled"], **sites, **devices}
+
+
+def table(judged: Json) -> tuple[Sequence[str], Rows]:
+    """Header and rows: exams, accuracy and linear kappa of every score, by place; no rows where no table came."""
+    scores = list(judged["pooled"])
+    header = [f"{title(score)}, {what}" for what in ("accuracy", "kappa") for score in scores]
+    rows = []
+    for place, scored in by_place(judged, judged).items() if scores else ():
+        entries = [scored.get(score) for score in scores]
+        largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
+        size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
+        cells = [
+            (number(entry[metric]["value"], metric), bounds(entry[metric], metric))
+            if entry
+            else (NOTHING, "")
+            for metric in ("accuracy", "kappa_linear")
+            for entry in entries
+        ]
+        rows.append((place, [size, *cells]))
+    return ("", "Exams", *header), rows
 
 
 def thresholds(run: Path) -> dict[str, float]:

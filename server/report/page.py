@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -15,7 +14,7 @@ from server.report import certainty, figures, heatmaps, inside, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
-from server.report.tables import METRICS, NOTHING, Cell, bounds, number, signed, title
+from server.report.tables import METRICS, NOTHING, Cell, Rows, bounds, number, signed, title
 
 _SYSTEM_NAMES = {
     "federated": "Federated",
@@ -56,7 +55,7 @@ class Table:
     """A table of the page: cells are a main text and a small one below it."""
 
     header: Sequence[str]
-    rows: Sequence[tuple[str, Sequence[tuple[str, str]]]]
+    rows: Rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +127,7 @@ def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
-        judged=_judged(judged) if judged else None,
+        judged=_table(inside.table(judged)) if judged else None,
         kept_back=_kept_back(judged) if judged else (),
         sets=_sets(judged, unseen_sets) if judged else None,
         promises=_promises(judged, unseen_sets) if judged else (),
@@ -370,31 +369,16 @@ def _places(content: Content, kind: str) -> Table:
     return Table(header=(title(kind[:-1]), "Exams", *METRICS.values(), "Contested"), rows=rows)
 
 
-def _judged(judged: Json) -> Table | None:
-    """Accuracy and kappa of every score, by all sites together, by site and by machine."""
-    scores = list(judged["pooled"])
-    rows = []
-    for place, block in _by_place(judged, judged).items():
-        entries = [block.get(score) for score in scores]
-        largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
-        size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
-        cells = [
-            (number(entry[metric]["value"], metric), bounds(entry[metric], metric))
-            if entry
-            else (NOTHING, "")
-            for metric in ("accuracy", "kappa_linear")
-            for entry in entries
-        ]
-        rows.append((place, [size, *cells]))
-    header = [f"{title(score)}, {what}" for what in ("accuracy", "kappa") for score in scores]
-    return Table(header=("", "Exams", *header), rows=rows) if scores else None
+def _table(shown: tuple[Sequence[str], Rows]) -> Table | None:
+    header, rows = shown
+    return Table(header=header, rows=rows) if rows else None
 
 
 def _sets(judged: Json, unseen: Json) -> Table | None:
     """Coverage and size of sets of grades, by measurement and place."""
     rows = []
     for score, sets in judged["sets"].items():
-        places = _by_place(judged, sets)
+        places = inside.by_place(judged, sets)
         if score in unseen:
             places["Never trained on"] = {"calibration": 0, "common": unseen[score], "own": None}
         for place, block in places.items():
@@ -435,16 +419,6 @@ def _promises(judged: Json, unseen: Json) -> list[str]:
                 f"is surest of, and a reader the others, {100 * surest['right']:.1f} % of its answers are right."
             )
     return said
-
-
-def _by_place(judged: Json, blocks: Json) -> dict[str, Json]:
-    """Label -> block: all sites, each site, and machines that are not all of one site's and nobody else's."""
-    machines = judged["machines"]
-    sites = {f"{site}\n{', '.join(machines[site])}": block for site, block in blocks["sites"].items()}
-    owners = Counter(device for of_site in machines.values() for device in of_site)
-    alone = {of_site[0] for of_site in machines.values() if len(of_site) == 1 and owners[of_site[0]] == 1}
-    devices = {device: block for device, block in blocks["devices"].items() if device not in alone}
-    return {"All sites": blocks["pooled"], **sites, **devices}
 
 
 def _kept_back(judged: Json) -> list[str]:

@@ -27,6 +27,8 @@ NOTHING = "n/a"
 """Shown for what could not be computed."""
 
 Cell: TypeAlias = str | int | float | None
+Rows: TypeAlias = Sequence[tuple[str, Sequence[tuple[str, str]]]]
+"""Of a table: label, its second line small, and cells, each a main text and a small one below it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,339 @@
+"""The passport of an ensemble: what it is, what it is for and not for, and how well it scores, signed by the centre.
+
+``passport.json`` is the statement, ``passport.html`` shows it and holds it: one file without scripts or links to
+anything outside it. Signed is the canonical JSON of the statement, which names the hash of the page around it, so
+that neither can be exchanged; ``docs/verify_independently.py`` checks both without synofed. A simulation has no
+centre: its passport says so and is not signed.
+
+The checklist follows the items of TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378); a run fills those that it knows,
+all others are marked open: people fill them in, or say why not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from importlib.resources import files
+from pathlib import Path
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from common import receipts as signed_receipts
+from common import settings as configuration
+from common import signed_json
+from common.errors import DataError
+from common.evaluation import calibration, site_tables
+from common.machine import atomic, network_files
+from common.messages import WeightsRef
+from common.methods.rounds import rounds_by_stage
+from common.privacy.planning import notice
+from common.settings import Settings
+from common.text.notices import RESEARCH_ONLY
+from server.federation.certificates import read_key
+from server.federation.home import Home
+from server.report import inside, tables
+from server.report.content import Content, Json, read
+from server.report.tables import Rows
+from server.rounds import site_results
+
+DOMAIN = b"synofed passport 1\n"
+"""Stands before what is signed, so that a signature can never pass for one over something else."""
+HOLDER = "PASSPORT_JSON"
+"""Stands in the page where the statement goes: with it the page has the hash that the statement names."""
+NOT_FOR = (
+    RESEARCH_ONLY,
+    "Not for joints, views or machines other than those it was judged on: on others nothing is promised.",
+    "Not a grade to act on where its answer is contested or its set has more than one grade: a reader looks.",
+)
+
+
+def write(run: Path) -> tuple[Path, Path]:
+    """Write ``passport.json`` and ``passport.html`` of a run.
+
+    Args:
+        run: its folder; in a centre's home it is signed with the centre's key.
+
+    Returns:
+        Both paths.
+
+    Raises:
+        DataError: if the run has no ensemble, or a file of it cannot be read.
+        ConfigurationError: if its configuration or the centre's key cannot be used.
+    """
+    content = read(run)
+    settings = configuration.load(run / "config.toml", past=True)
+    home = Home(run.resolve().parents[1])
+    key = read_key(home.server_key) if home.settings_file.exists() and home.server_key.exists() else None
+    statement = _statement(run, content, settings)
+    page = _page(statement, signed=key is not None)
+    statement["page"] = hashlib.sha256(page.encode()).hexdigest()
+    document = {
+        "passport": statement,
+        "signature": _sign(statement, key) if key is not None else "",
+        "certificate": home.server_certificate.read_text(encoding="ascii") if key is not None else "",
+    }
+    text = signed_json.canonical(document)
+    atomic.write(run / "passport.json", text.encode() + b"\n")
+    embedded = text.replace("<", "\\u003c")  # no text of it can end the element that holds it
+    before, _, after = page.rpartition(HOLDER)
+    atomic.write(run / "passport.html", f"{before}{embedded}{after}".encode())
+    return run / "passport.json", run / "passport.html"
+
+
+def _sign(statement: Json, key: ec.EllipticCurvePrivateKey) -> str:
+    return key.sign(DOMAIN + signed_json.canonical(statement).encode(), ec.ECDSA(hashes.SHA256())).hex()
+
+
+def _statement(run: Path, content: Content, settings: Settings) -> Json:
+    """All of it, as JSON's types."""
+    manifest, judged = content.manifest, inside.read(run)
+    networks = _networks(run)
+    if not networks:
+        raise DataError(
+            f"Expected a run with trained networks at {run}, its status is {manifest.get('status')}: a passport is "
+            f"of an ensemble that is there"
+        )
+    found: Json = {
+        "format": 1,
+        "name": content.name,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "synofed": str(manifest.get("synofed", "")),
+        "packages": dict(manifest.get("packages") or {}),
+        "status": str(manifest.get("status", "unknown")),
+        "plan_hash": str(manifest.get("plan_hash", settings.plan_hash())),
+        "phantom": tables.is_phantom(content),
+        "purpose": settings.campaign.purpose,
+        "recipients": list(settings.campaign.recipients),
+        "not_for": list(NOT_FOR),
+        "method": settings.method,
+        "images": {name: image.kind for name, image in settings.images.items()},
+        "measurements": {name: measured.grades for name, measured in settings.measurements.items()},
+        "rounds": rounds_by_stage(settings),
+        "privacy": {"label": notice.label(settings), "statement": notice.sentence(settings)},
+        "sites": _sites(run, manifest, judged, private=settings.private),
+        "judged": judged or None,
+        "scored": _scored(content),
+        "calibration": _calibration(run),
+        "networks": networks,
+        "ensemble": hashlib.sha256(signed_json.canonical(networks).encode()).hexdigest(),
+    }
+    found["checklist"] = [
+        {"item": number, "topic": topic, "text": text} for number, topic, text in _checklist(found, settings)
+    ]
+    return _finite(found)
+
+
+def _networks(run: Path) -> Json:
+    """Name -> hash of its weights, and how it was selected."""
+    return {
+        network.spec.name: {
+            "weights": WeightsRef.of(network.weights).hash,
+            "scores": network.spec.scoring,
+            "best_round": network.result.best_round,
+            "auc": network.result.auc,
+            "threshold": network.result.threshold,
+        }
+        for network in network_files.load_all(run / "networks")
+    }
+
+
+def _sites(run: Path, manifest: Json, judged: Json, *, private: bool) -> Json:
+    """What is known of each site; what its data were like only where that may leave it."""
+    missing, usable = manifest.get("missing") or {}, manifest.get("usable") or {}
+    prints = {} if private else manifest.get("fingerprints") or {}
+    return {
+        site: {
+            "machines": ((judged or {}).get("machines") or {}).get(site, []),
+            "rounds_missed": int(missing.get(site, 0)),
+            "usable": None if private else usable.get(site),
+            "data": prints.get(site),
+            "receipts": _receipts(run / "receipts" / f"{site}.jsonl"),
+        }
+        for site in manifest.get("sites") or []
+    }
+
+
+def _receipts(path: Path) -> Json | None:
+    """The last receipt that a site signed in this run."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    kept = max(map(signed_receipts.parse, lines), key=lambda one: one.receipt.sequence, default=None)
+    if kept is None:
+        return None
+    one = kept.receipt
+    return {
+        "replies": len(lines),
+        "sequence": one.sequence,
+        "log_head": one.log_head,
+        "ledger_sequence": one.ledger_sequence,
+        "ledger_head": one.ledger_head,
+        "public_key": kept.public_key,
+    }
+
+
+def _scored(content: Content) -> Json | None:
+    """What the centre itself computed on exams that it has; ``None``: it has none."""
+    if not content.metrics:
+        return None
+    names = ("accuracy", "kappa_linear", "kappa_quadratic", "balanced_accuracy", "confusion")
+    parts = {"seen": content.metrics, "unseen": content.metrics.get("unseen")}
+    shown = {
+        part: {"exams": block["exams"], "patients": block["patients"]}
+        | {score: {name: block[score][name] for name in names} for score in content.measurements}
+        for part, block in parts.items()
+        if block
+    }
+    return {"reference": content.metrics["reference"], **shown}
+
+
+def _calibration(run: Path) -> Json:
+    """Measurement -> of each cut, by the sites' own counts: exams, expected calibration error, Brier's score."""
+    every = [table for sent in site_results.tables(run).values() for table in sent.tables]
+    found: Json = {}
+    for score, of_score in site_tables.by_score(every).items():
+        cuts = []
+        for cut, told in enumerate(site_tables.histograms(of_score)):
+            scores, labels, counts = told.binned()
+            weights = counts[None]
+            cuts.append(
+                {
+                    "above": cut,
+                    "exams": int(counts.sum()),
+                    "auc": told.auc(),
+                    "ece": float(calibration.weighted_ece(scores, labels, weights)[0]),
+                    "brier": float(calibration.weighted_brier(scores, labels, weights)[0]),
+                }
+            )
+        if cuts:
+            found[score] = cuts
+    return found
+
+
+def _checklist(found: Json, settings: Settings) -> Iterator[tuple[int, str, str | None]]:
+    """Item, its topic, and what the run says of it; ``None``: open."""
+    sites, judged = found["sites"], found["judged"]
+    performance = judged or found["scored"]
+    stages = ", ".join(f"{name} {count}" for name, count in found["rounds"].items())
+    scoring = sum(network["scores"] for network in found["networks"].values())
+    patients = _patients(judged)
+    yield 1, "Title", None
+    yield 2, "Abstract", None
+    yield 3, "Background", None
+    yield 4, "Objectives", found["purpose"] or None
+    yield (
+        5,
+        "Data",
+        (f"{len(sites)} sites, each on its own scans, which did not leave it: {', '.join(sites)}."),
+    )
+    yield 6, "Participants", None
+    yield (
+        7,
+        "Data preparation",
+        f"Regions of interest of {', '.join(f'{n} ({k})' for n, k in found['images'].items())}, "
+        f"{settings.network.image_px} px; exams that cannot be used are quarantined at the site with a reason.",
+    )
+    yield (
+        8,
+        "Outcome",
+        "Grades by each site's readers, made one by the site's rule: "
+        + ", ".join(f"{name} 0 to {grades - 1}" for name, grades in found["measurements"].items()),
+    )
+    yield 9, "Predictors", "Pixels of the pictures; nothing else about a patient is read."
+    yield 10, "Sample size", patients and f"{patients} No size was planned for it here."
+    yield 11, "Missing data", "Exams without a grade of a measurement are left out of it; none is filled in."
+    yield (
+        12,
+        "Analytical methods",
+        f"{settings.method} in stages ({stages} rounds), {settings.federation.algorithm}; {scoring} networks score; "
+        f"held-out patients took part in neither training nor selection.",
+    )
+    yield 13, "Class imbalance", f"Sampling of training exams: {settings.training.sampling}."
+    yield 14, "Fairness", None
+    yield (
+        15,
+        "Model output",
+        "A grade of each measurement, decided by the ensemble from its networks' votes"
+        + ("; sets of grades." if (judged or {}).get("sets") else "."),
+    )
+    yield 16, "Training versus evaluation", performance and "The same sites and machines; other patients."
+    yield 17, "Ethical approval", None
+    yield 18, "Open science", "Software, plan and networks are named by version and hash in this passport."
+    yield 19, "Patient and public involvement", None
+    yield 20, "Participants (results)", patients
+    yield (
+        21,
+        "Model development",
+        f"{len(found['networks'])} networks; rounds that sites missed: "
+        f"{sum(site['rounds_missed'] for site in sites.values())}.",
+    )
+    yield (
+        22,
+        "Model specification",
+        f"Networks by SHA-256 below; the ensemble as a whole: {found['ensemble']}.",
+    )
+    yield 23, "Model performance", performance and "Below, with intervals over patients, by site and machine."
+    yield 24, "Model updating", None
+    yield 25, "Interpretation", None
+    yield 26, "Limitations", " ".join(NOT_FOR[1:]) + f" {found['privacy']['statement']}"
+    yield 27, "Usability", None
+
+
+def _patients(judged: Json | None) -> str | None:
+    """How many patients it was judged on."""
+    if not judged or not judged["pooled"]:
+        return None
+    entries = [
+        f"{name}: {e['exams']} exams of {e['patients']} patients" for name, e in judged["pooled"].items()
+    ]
+    return f"Judged inside the sites, {'; '.join(entries)}."
+
+
+def _page(statement: Json, *, signed: bool) -> str:
+    folder = files("server.report")
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    header, rows = _performance(statement)
+    html = environment.from_string(folder.joinpath("passport.html").read_text(encoding="utf-8")).render(
+        passport=statement,
+        signed=signed,
+        style=Markup(files("common").joinpath("page.css").read_text(encoding="utf-8")),
+        header=header,
+        rows=rows,
+        holder=HOLDER,
+    )
+    return html.lstrip() + "\n"
+
+
+def _performance(statement: Json) -> tuple[Sequence[str], Rows]:
+    """Header and rows: as the sites judged it, or else as the centre did on exams that it has."""
+    judged, scored = statement["judged"], statement["scored"]
+    if judged and judged["pooled"]:
+        return inside.table(judged)
+    if not scored:
+        return (), ()
+    scores = [*statement["measurements"], *(("combined",) if "combined" in scored["seen"] else ())]
+    header = [f"{tables.title(score)}, {what}" for what in ("accuracy", "kappa") for score in scores]
+    rows = []
+    for part, label in (("seen", "Sites that trained"), ("unseen", "Never trained on")):
+        if part in scored:
+            block = scored[part]
+            cells = [
+                (tables.number(block[s][metric]["value"], metric), tables.bounds(block[s][metric], metric))
+                for metric in ("accuracy", "kappa_linear")
+                for s in scores
+            ]
+            rows.append((label, [(str(block["exams"]), f"{block['patients']} patients"), *cells]))
+    return ("", "Exams", *header), rows
+
+
+def _finite(value: Json) -> Json:
+    """JSON has no NaN: null stands for it."""
+    found = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    assert isinstance(found, dict)
+    return found
