@@ -189,7 +189,7 @@ def _told(found: Spent) -> list[str]:
     ]
     if found.unbounded_patients:
         lines.append(
-            f"{found.unbounded_patients} of {found.patients} patients took part in training without differential "
+            f"{found.unbounded_patients} of {found.patients} patients stand behind releases without differential "
             f"privacy: for them no epsilon bounds what was revealed, whatever is printed above."
         )
     return lines

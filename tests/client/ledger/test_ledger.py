@@ -216,7 +216,7 @@ def test_releases_without_privacy_are_booked_once_a_campaign_and_said(tmp_path: 
     assert (found.patients, found.unbounded_patients) == (5, 4)
     assert [one.unbounded for one in found.campaigns] == [True, True]
     shown = CliRunner().invoke(commands, ["ledger", str(site.folder)]).output
-    assert "4 of 5 patients took part in training without differential" in shown
+    assert "4 of 5 patients stand behind releases without differential" in shown
     assert "no bound" in shown
 
 
