@@ -27,6 +27,13 @@ Criterion: TypeAlias = Literal["youden", "accuracy", "kappa"]
 Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
 
 
+Option = (
+    bool | Annotated[int, Field(ge=-(2**53), le=2**53)] | Annotated[float, Field(ge=-1e12, le=1e12)] | str
+)
+Options = dict[Name, Option]
+"""Settings of somebody's own code, by name; what they mean is for that code to say."""
+
+
 def secret(check: Callable[[str], str | None]) -> BeforeValidator:
     """Of a :class:`pydantic.SecretStr`: refuses what cannot be one, and never repeats it.
 

@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from common import signed_json
 from common.cohort_settings import CohortSettings
 from common.errors import ConfigurationError
+from common.extensions import is_object_path
 from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy_settings import PrivacySettings
 from common.section import (
@@ -28,6 +29,7 @@ from common.section import (
     Fraction,
     GrowingSection,
     Name,
+    Options,
     Positive,
     Rate,
     Seconds,
@@ -49,6 +51,13 @@ Rule = Annotated[str, Field(pattern=r"^(mean|median|trimmed_mean|krum|[\w.]+:\w+
 
 PRIVATE_ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that only post-process what private sites send."""
+
+
+def _check_options(options: Options, name: str, where: str, of: str) -> None:
+    if options and not is_object_path(name):
+        raise ValueError(
+            f"{where} is for code of your own, but {of} is {name!r}: remove it, or name your own"
+        )
 
 
 class CampaignSettings(GrowingSection):
@@ -83,8 +92,10 @@ class MeasurementSettings(Section):
     images: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
-class NetworkSettings(Section):
+class NetworkSettings(GrowingSection):
     """The networks' backbone and the size of the image they see."""
+
+    later: ClassVar[tuple[str, ...]] = ("options",)
 
     backbone: Backbone = "small"
     """``small``, ``resnet18``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
@@ -98,6 +109,18 @@ class NetworkSettings(Section):
     """Channels of the small backbone's first stage; ignored by the others."""
     hidden: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Width of the hidden layer of heads that have one (RATING's fusion head: 256)."""
+    options: Options = Field(default_factory=dict)
+    """Of a backbone of your own."""
+
+    @model_validator(mode="after")
+    def _options_are_of_ones_own(self) -> NetworkSettings:
+        _check_options(self.options, self.backbone, "network.options", "network.backbone")
+        return self
+
+    def __hash__(self) -> int:
+        """Layouts are found once per settings of networks; a dictionary has none of its own."""
+        fields = (getattr(self, name) for name in type(self).model_fields if name != "options")
+        return hash((*fields, *sorted(self.options.items())))
 
 
 Scale = Annotated[float, Field(ge=0.1, le=10)]
@@ -144,7 +167,7 @@ class TrainingSettings(GrowingSection):
 class FederationSettings(GrowingSection):
     """Rounds between sites and centre."""
 
-    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure")
+    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure", "options")
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
@@ -189,6 +212,13 @@ class FederationSettings(GrowingSection):
     encoding: Literal["float32", "bfloat16"] = "float32"
     secure: SecureSettings | None = None
     """Secure aggregation; ``None``: the centre sees every site's update."""
+    options: Options = Field(default_factory=dict)
+    """Of an algorithm of your own."""
+
+    @model_validator(mode="after")
+    def _options_are_of_ones_own(self) -> FederationSettings:
+        _check_options(self.options, self.algorithm, "federation.options", "federation.algorithm")
+        return self
 
     def needed(self, sites: int) -> int:
         """How many of this number of sites a round needs."""
@@ -253,6 +283,8 @@ class Settings(Section):
     name: Name
     seed: Seed = 0
     method: str = "rating"
+    options: Options = Field(default_factory=dict)
+    """Of a method of your own."""
     validity: Literal["eoss", "any"] = "any"
     """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0."""
     campaign: CampaignSettings = CampaignSettings()
@@ -274,6 +306,7 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Settings:
+        _check_options(self.options, self.method, "options", "method")
         for name, measurement in self.measurements.items():
             unknown = [image for image in measurement.images if image not in self.images]
             if unknown:
@@ -381,6 +414,8 @@ class Settings(Section):
         What a site makes for itself of what came back (``personal``) leaves no site, and is not in it.
         """
         plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "personal", "cohort"})
+        if not self.options:  # plans had none before there were any
+            del plan["options"]
         if self.network.weights != "none":
             plan["network"]["weights"] = "pretrained"
         return plan | {"evaluate": {"held_out": self.evaluate.held_out}}

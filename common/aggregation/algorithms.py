@@ -11,7 +11,7 @@ from common.aggregation.fedprox import FedProx
 from common.aggregation.scaffold import Scaffold
 from common.aggregation.server_optimisers import AdaptiveOptimiser, adam, yogi
 from common.errors import ConfigurationError
-from common.extensions import is_object_path, load_object
+from common.extensions import is_object_path, make
 from common.settings import FederationSettings
 
 __all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
@@ -47,7 +47,9 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
 
 
 def _own(settings: FederationSettings) -> FederatedAlgorithm:
-    found = load_object(settings.algorithm, what="federation.algorithm")(settings)
+    found = make(
+        settings.algorithm, settings, what="federation.algorithm", takes="the settings of [federation]"
+    )
     if not isinstance(found, FederatedAlgorithm):
         raise ConfigurationError(
             f"Expected federation.algorithm = {settings.algorithm!r} to give an algorithm as "

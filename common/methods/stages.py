@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int
 
 from common.errors import ConfigurationError
-from common.extensions import is_object_path, load_object
+from common.extensions import is_object_path, make
 from common.method_settings import StageSettings
 from common.networks.spec import NetworkSpec
 from common.settings import Settings, TrainingSettings
@@ -128,7 +128,7 @@ def method(name: str) -> Method:
         raise ConfigurationError(
             f"Expected method to be one of {sorted(BUILT_IN)} or package.module:Name, got {name!r}"
         )
-    return cast(Method, load_object(path, what="method")())
+    return cast(Method, make(path, what="method", takes="nothing"))
 
 
 def networks(settings: Settings) -> dict[str, NetworkSpec]:

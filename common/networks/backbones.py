@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.errors import ConfigurationError
-from common.extensions import is_object_path, load_object
+from common.extensions import is_object_path, make
 from common.networks import torchvision_shim
 from common.settings import NetworkSettings
 
@@ -99,7 +99,9 @@ def backbone(settings: NetworkSettings, *, layer: int | None = None) -> Built:
     """
     name = settings.backbone
     if is_object_path(name):
-        return _with_features(load_object(name, what="network.backbone")(settings))
+        return _with_features(
+            make(name, settings, what="network.backbone", takes="the settings of [network]")
+        )
     if name not in _BUILDERS:
         raise ConfigurationError(
             f"Expected network.backbone to be one of {sorted(_BUILDERS)} or package.module:Name, got {name!r}"
