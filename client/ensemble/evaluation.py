@@ -282,7 +282,11 @@ def _tables(site: Site, request: EvaluateRequest, store: Store, scores: Scores, 
     minimum = site.policy.minimum_cohort
     behind = held_out.behind(site.folder, asked, minimum=minimum)
     shown = [one for one in behind if len({asked.patients[row] for row in one.rows}) >= minimum]
-    above = scores.above() if site.policy.permits("score_histograms") else {}
+    above = {
+        name: values
+        for name, values in (scores.above() if site.policy.permits("score_histograms") else {}).items()
+        if values.shape[1] == asked.grades.get(name, 0) - 1  # a cascade may not ask about every cut
+    }
     patients = store.tensors.patient.numpy().astype(np.int64)[exams]
     tables = tuple(
         site_tables.table(

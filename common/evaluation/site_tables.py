@@ -203,13 +203,9 @@ def histograms(tables: Sequence[Table]) -> tuple[ScoreHistograms, ...]:
 
 
 def conformity(tables: Iterable[Table]) -> Conformity | None:
-    """How sure the ensemble was, of some tables of one score together; ``None`` where a site keeps it."""
-    found = Conformity()
-    for one in tables:
-        if one.conformity is None:
-            return None
-        found += one.conformity
-    return found
+    """How sure the ensemble was, of some tables of one score together, those that tell it; ``None`` if none does."""
+    told = [one.conformity for one in tables if one.conformity is not None]
+    return sum(told[1:], told[0]) if told else None
 
 
 def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:

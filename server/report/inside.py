@@ -122,7 +122,7 @@ def thresholds(run: Path) -> dict[str, float]:
 
 
 def _sets(tables: list[Table], by_site: Mapping[str, Mapping[str, list[Table]]], score: str) -> Json:
-    """Sets of grades of one measurement; empty where a site keeps what they need.
+    """Sets of grades of one measurement, of the sites that tell what they need; empty where none does.
 
     Returns:
         ``level``, ``threshold``, ``calibration`` (exams), ``surest`` (``answered`` and ``right``, shares), and
