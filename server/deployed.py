@@ -7,6 +7,7 @@ import os
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -93,47 +94,67 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
 def _hand_out(
     grid: Grid, home: Home, this: Run, settings: Settings, outcome: Outcome, reporter: Reporter
 ) -> None:
-    """Give the networks to the sites that trained them; one that does not take them changes no outcome."""
+    """Give the networks to the sites that trained them."""
     sites = reporter.without_ensemble()
-    try:
-        left = hand_out.hand_out(
+
+    def give(ensemble: Ensemble, patience_s: float) -> dict[str, str]:
+        return hand_out.hand_out(
             grid,
-            Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home),
+            ensemble,
             hand_out.KEEP,
             sites=sites,
             keys=lambda: _registered(home),
             receipts=Receipts(this.path, kept=home.receipts),
             told=reporter.handed,
-            patience_s=min(hand_out.DAY_S, settings.federation.approval_s),
+            patience_s=patience_s,
         )
-    except SynofedError as error:
-        left = dict.fromkeys(sites, str(error))
-    for site, reason in left.items():
-        reporter.handed(site, reason)
-        logger.error("%s has not got the ensemble: %s", site, reason)
+
+    lacks = "has not got the ensemble"
+    _send(give, home, this, settings, outcome, sites=sites, told=reporter.handed, lacks=lacks)
 
 
 def _evaluate(
     grid: Grid, home: Home, this: Run, settings: Settings, outcome: Outcome, reporter: Reporter
 ) -> None:
-    """Have the sites judge the networks; one that gives no tables changes no outcome."""
+    """Have the sites judge the networks."""
     sites = [site for site in outcome.sites if site in _registered(home)]
-    try:
-        left = evaluation.evaluate(
+
+    def ask(ensemble: Ensemble, patience_s: float) -> dict[str, str]:
+        return evaluation.evaluate(
             grid,
-            Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home),
+            ensemble,
             run=this.path,
             sites=sites,
             keys=lambda: _registered(home),
             receipts=Receipts(this.path, kept=home.receipts),
             told=reporter.judged,
-            patience_s=min(hand_out.DAY_S, settings.federation.approval_s),
+            patience_s=patience_s,
         )
+
+    lacks = "has given no tables"
+    _send(ask, home, this, settings, outcome, sites=sites, told=reporter.judged, lacks=lacks)
+
+
+def _send(
+    send: Callable[[Ensemble, float], dict[str, str]],
+    home: Home,
+    this: Run,
+    settings: Settings,
+    outcome: Outcome,
+    *,
+    sites: Sequence[str],
+    told: hand_out.Told,
+    lacks: str,
+) -> None:
+    """Send the ensemble to some sites; one that does not answer changes no outcome."""
+    try:
+        ensemble = Ensemble.of(outcome, settings, folder=this.path, campaign=this.name, home=home)
+        left = send(ensemble, min(hand_out.DAY_S, settings.federation.approval_s))
     except SynofedError as error:
         left = dict.fromkeys(sites, str(error))
     for site, reason in left.items():
-        reporter.judged(site, reason)
-        logger.error("%s has given no tables: %s", site, reason)
+        told(site, reason)
+        logger.error("%s %s: %s", site, lacks, reason)
 
 
 def _registered(home: Home) -> dict[str, str]:

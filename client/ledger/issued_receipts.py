@@ -15,7 +15,7 @@ from client.site.site import Site
 from common import signed_json
 from common.errors import DataError, VerificationError
 from common.hash_chain import Entry, Head
-from common.messages import EnsembleRequest, EvaluateRequest, PlanRequest, Request, SumRequest, TrainRequest
+from common.messages import EvaluateRequest, Pieces, PlanRequest, Request, SumRequest, TrainRequest
 from common.receipts import ENSEMBLE as ENSEMBLE_GROUP
 from common.receipts import EVALUATION as EVALUATION_GROUP
 from common.receipts import NOTHING, Contents, Kept, Receipt, parse, payload, placed, salted, verify
@@ -84,26 +84,23 @@ def of_sum(site: Site, request: SumRequest, contents: Contents, asked: Asked) ->
     return _issue(site, REPLY if server_round else SUM, receipt, contents, asked)
 
 
-def of_ensemble(site: Site, request: EnsembleRequest, contents: Contents, asked: Asked) -> Receipt:
-    """Enter the acknowledgement of an ensemble in the log and sign its receipt; ``asked``: as the log says it.
+def of_ensemble(site: Site, request: Pieces, contents: Contents, asked: Asked) -> Receipt:
+    """Enter what a site answers to an ensemble, kept or judged, in the log and sign its receipt.
+
+    Args:
+        site: the site.
+        request: what brought the ensemble.
+        contents: of the answer.
+        asked: as the log says it.
 
     Raises:
         DataError: if log or key cannot be used.
         VerificationError: if the log is damaged.
     """
-    receipt = _draft(site, request, contents, server_round=0, group=ENSEMBLE_GROUP)
-    return _issue(site, ENSEMBLE, receipt, contents, asked)
-
-
-def of_evaluation(site: Site, request: EvaluateRequest, contents: Contents, asked: Asked) -> Receipt:
-    """Enter what was told of an ensemble in the log and sign its receipt; ``asked``: as the log says it.
-
-    Raises:
-        DataError: if log or key cannot be used.
-        VerificationError: if the log is damaged.
-    """
-    receipt = _draft(site, request, contents, server_round=0, group=EVALUATION_GROUP)
-    return _issue(site, EVALUATION, receipt, contents, asked)
+    judged = isinstance(request, EvaluateRequest)
+    group = EVALUATION_GROUP if judged else ENSEMBLE_GROUP
+    receipt = _draft(site, request, contents, server_round=0, group=group)
+    return _issue(site, EVALUATION if judged else ENSEMBLE, receipt, contents, asked)
 
 
 def read(path: Path) -> list[Kept]:

@@ -138,7 +138,7 @@ def answer_evaluate(folder: Path, record: RecordDict, compute: Compute) -> Recor
             site,
             asked,
             packed,
-            lambda contents: issued_receipts.of_evaluation(site, request, contents, asked),
+            lambda contents: issued_receipts.of_ensemble(site, request, contents, asked),
         )
 
     return handled(folder, record, EvaluateRequest, answer)
