@@ -85,6 +85,8 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_site_that_is_not_enrolled_or_whose_keys_are_open_does_not_join(
     federation: Federation, tmp_path: Path
 ) -> None:
