@@ -66,6 +66,8 @@ def write(run: Path) -> tuple[Path, Path]:
         ConfigurationError: if its configuration or the centre's key cannot be used.
     """
     content = read(run)
+    if not content.config:
+        raise DataError(f"Expected a run's folder at {run}, there is no config.toml in it")
     settings = configuration.load(run / "config.toml", past=True)
     home = Home(run.resolve().parents[1])
     key = read_key(home.server_key) if home.settings_file.exists() and home.server_key.exists() else None

@@ -130,6 +130,11 @@ def test_the_command_names_what_people_have_to_fill_in(run: Path) -> None:
     assert "Ethical approval" in facts["open"]
 
 
+def test_a_folder_that_is_no_run_has_none(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="Expected a run's folder at"):
+        passport.write(tmp_path)
+
+
 def test_a_run_without_networks_has_none(run: Path) -> None:
     shutil.rmtree(run / "networks")
     with pytest.raises(DataError, match="of an ensemble that is there"):
