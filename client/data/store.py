@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from client.data import withdrawn
@@ -34,11 +35,15 @@ from common.errors import DataError
 from common.exam import MISSING, Exam, Quarantined
 from common.machine import atomic, file_lock
 from common.methods.stages import learns_without_grades
+from common.networks.spec import COMBINED
+from common.scoring import eoss
 from common.settings import Settings
 from common.training.data import ExamTensors
 
 FORMAT = 4
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
+Answers = Mapping[str, Int64[np.ndarray, " exams"]]
+"""Score -> grades, ``MISSING`` where there is none."""
 Stamps = dict[str, list[int] | None]
 """File name -> size in bytes and time of change in ns; ``None``: there is none."""
 
@@ -132,6 +137,20 @@ def graded(store: Store) -> Store:
         patient=data.patient[:count],
     )
     return replace(store, tensors=tensors, exams=store.exams[:count])
+
+
+def consensus(store: Store, validity: str) -> Answers:
+    """The site's readers' consensus of every exam of a store."""
+    grades = {name: values.numpy().astype(np.int64) for name, values in store.tensors.grades.items()}
+    return with_combined(grades, validity)
+
+
+def with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: str) -> Answers:
+    """Grades, and the combined score's where the rule of validity has one."""
+    if validity != "eoss":
+        return grades
+    h, v = grades["hypertrophy"], grades["vascularity"]
+    return grades | {COMBINED: eoss.combined_or_missing(h, v)}
 
 
 def training_exams(store: Store) -> pd.DataFrame:

@@ -63,7 +63,7 @@ def take(site: Site, request: EnsembleRequest, settings: Settings) -> EnsembleRe
     statement = letter.verified(site, now=datetime.now(UTC))
     pieces.check_campaign(statement, request)
     planned = pieces.planned(statement, settings)
-    if _letter(folder(site.folder, request.plan_hash)) == letter.statement:
+    if is_there(site.folder, request.plan_hash, letter.statement):
         return EnsembleReply(site=site.name, request_id=request.request_id, missing=())
     with pieces.writing():
         path = decisions.folder(site.folder, request.plan_hash) / ".ensemble"
@@ -177,9 +177,10 @@ def as_json(result: NetworkResult) -> dict[str, object]:
     return asdict(result) | {"auc": None if math.isnan(result.auc) else result.auc}
 
 
-def _letter(place: Path) -> str | None:
-    """The statement of the ensemble that is there; ``None``: there is none."""
+def is_there(site_folder: Path, plan_hash: str, statement: str) -> bool:
+    """Whether the ensemble of a statement, canonical JSON, is the one that the site has got."""
     try:
-        return Letter.model_validate_json((place / "statement.json").read_bytes()).statement
+        letter = (folder(site_folder, plan_hash) / "statement.json").read_bytes()
+        return Letter.model_validate_json(letter).statement == statement
     except (OSError, ValidationError):
-        return None
+        return False

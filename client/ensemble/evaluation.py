@@ -25,7 +25,7 @@ from jaxtyping import Float32, Int64
 
 from client.consent import answered_rounds
 from client.data.site_store import site_store
-from client.data.store import Store, graded
+from client.data.store import Store, consensus, graded
 from client.ensemble import delivery, held_out, pieces
 from client.ensemble.held_out import Behind, HeldOut
 from client.ensemble.pieces import Letter, Waiting
@@ -34,7 +34,7 @@ from client.ledger import ledger
 from client.site.site import Site
 from client.state import decisions
 from common import signed_json
-from common.ensemble.committee import Scores, decided
+from common.ensemble.committee import Committee, Scores, decided
 from common.ensemble.statement import Statement
 from common.errors import DataError, PolicyError
 from common.evaluation import site_tables
@@ -43,13 +43,11 @@ from common.exam import MISSING
 from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest
 from common.methods.stages import Output
-from common.networks.spec import COMBINED, NetworkSpec
+from common.networks.spec import NetworkSpec
 from common.privacy.accounting.spending import UnboundedRelease
-from common.scoring import eoss
+from common.scoring import validity
 from common.settings import Settings
 from common.version import VERSION
-
-Columns = Mapping[str, Int64[np.ndarray, " exams"]]
 
 
 def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: torch.device) -> EvaluateReply:
@@ -90,7 +88,7 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
         missing = work.missing()
         if missing:
             return reply(missing)
-        tables = _tables(site, request, store, work.scores(), settings)
+        tables = _tables(site, request, store, work.exams, work.scores(), settings)
         atomic.write(place, tables.encode())
         work.end()
     return reply((), tables)
@@ -133,7 +131,7 @@ class _Work:
         exams: rows of the held-out exams.
         store: of the site.
         settings: of the campaign.
-        delivered: networks that the campaign gave to the site, by name.
+        delivered: the ensemble, where the campaign gave it to the site; else ``None``.
     """
 
     path: Path
@@ -143,7 +141,7 @@ class _Work:
     exams: Int64[np.ndarray, " exams"]
     store: Store
     settings: Settings
-    delivered: Callable[[], Mapping[str, network_files.TrainedNetwork]]
+    delivered: Callable[[], Committee | None]
 
     @classmethod
     def of(
@@ -172,7 +170,7 @@ class _Work:
             exams=np.flatnonzero(store.tensors.fold.numpy() == MISSING),
             store=store,
             settings=settings,
-            delivered=lambda: _delivered(site, request, statement),
+            delivered=lambda: _delivered(site, request),
         )
 
     def add(self, request: EvaluateRequest, device: torch.device) -> None:
@@ -180,11 +178,11 @@ class _Work:
         self.waiting.add(request.weights, wanted=self.missing())
         left = self._left()
         whole = [name for name in left if not self.waiting.lacking(self.built_on[name])]
-        if left and (here := self.delivered()):
-            self._ask(here, left, device)
+        if left and (ensemble := self.delivered()) is not None:
+            self._ask(ensemble, left, device)
         elif whole:
-            built = {name: self.waiting.network(name) for name in sorted(self._needed(whole))}
-            self._ask(built, whole, device)
+            built = [self.waiting.network(name) for name in sorted(self._needed(whole))]
+            self._ask(network_files.committee(built, self.settings), whole, device)
         self._let_go()
 
     def missing(self) -> tuple[str, ...]:
@@ -207,15 +205,9 @@ class _Work:
         """Let go of everything."""
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _ask(
-        self,
-        networks: Mapping[str, network_files.TrainedNetwork],
-        names: list[str],
-        device: torch.device,
-    ) -> None:
-        committee = network_files.committee(list(networks.values()), self.settings).on(device)
-        outputs = committee.outputs(self.store.tensors.images, torch.from_numpy(self.exams))
-        for output in outputs:
+    def _ask(self, committee: Committee, names: list[str], device: torch.device) -> None:
+        images, exams = self.store.tensors.images, torch.from_numpy(self.exams)
+        for output in committee.on(device).outputs(images, exams):
             if output.spec.name in names:
                 self._keep(output.spec.name, output.probabilities)
 
@@ -245,18 +237,11 @@ class _Work:
         return network_files.path(self.path / "probabilities", name).with_suffix(".npy")
 
 
-def _delivered(
-    site: Site, request: EvaluateRequest, statement: Statement
-) -> Mapping[str, network_files.TrainedNetwork]:
-    """The ensemble's networks, where the same one was given to the site; else none."""
-    try:
-        kept, _ = delivery.opened(site, request.plan_hash)
-    except (DataError, PolicyError):
-        return {}
-    if kept != statement:
-        return {}
-    place = delivery.folder(site.folder, request.plan_hash) / "networks"
-    return {network.spec.name: network for network in network_files.load_all(place)}
+def _delivered(site: Site, request: EvaluateRequest) -> Committee | None:
+    """The ensemble, where the same one was given to the site."""
+    if not delivery.is_there(site.folder, request.plan_hash, request.statement):
+        return None
+    return delivery.opened(site, request.plan_hash)[1]
 
 
 def _built_on(name: str, specs: Mapping[str, NetworkSpec]) -> set[str]:
@@ -264,20 +249,23 @@ def _built_on(name: str, specs: Mapping[str, NetworkSpec]) -> set[str]:
     return {name}.union(*(_built_on(source, specs) for source in sources))
 
 
-def _tables(site: Site, request: EvaluateRequest, store: Store, scores: Scores, settings: Settings) -> str:
-    """Decide what leaves, book it, and say it."""
-    exams = np.flatnonzero(store.tensors.fold.numpy() == MISSING)
-    named = store.exams.iloc[exams]
-    decisions_made = dict(zip(scores.names, scores.decision.T, strict=True))
-    if scores.combined is not None:
-        decisions_made[COMBINED] = scores.combined
-    references = _references(store, exams, settings)
+def _tables(
+    site: Site,
+    request: EvaluateRequest,
+    store: Store,
+    exams: Int64[np.ndarray, " exams"],
+    scores: Scores,
+    settings: Settings,
+) -> str:
+    """Decide what leaves of the held-out exams, book it, and say it."""
+    named, answers = store.exams.iloc[exams], scores.answers()
+    references = consensus(store, settings.validity)
     asked = HeldOut(
         exams=list(map(str, named["exam_id"])),
         patients=list(map(str, named["patient_id"])),
         devices=list(map(str, named["device"])),
-        references={name: references[name] for name in decisions_made if name in references},
-        grades=_grades(settings),
+        references={name: references[name][exams] for name in answers if name in references},
+        grades=validity.grades(settings),
     )
     minimum = site.policy.minimum_cohort
     behind = held_out.behind(site.folder, asked, minimum=minimum)
@@ -290,7 +278,7 @@ def _tables(site: Site, request: EvaluateRequest, store: Store, scores: Scores, 
     patients = store.tensors.patient.numpy().astype(np.int64)[exams]
     tables = tuple(
         site_tables.table(
-            _judged(one, decisions_made[one.score], scores, patients, above.get(one.score)),
+            _judged(one, answers[one.score], scores, patients, above.get(one.score)),
             score=one.score,
             device=one.device,
             grades=asked.grades[one.score],
@@ -320,18 +308,6 @@ def _judged(
         calibrates=one.block % 2 == 0,
         above=None if above is None else above[one.rows],
     )
-
-
-def _references(store: Store, exams: Int64[np.ndarray, " exams"], settings: Settings) -> Columns:
-    """Score -> the site's consensus of some exams, ``MISSING`` where there is none."""
-    found = {name: values.numpy().astype(np.int64)[exams] for name, values in store.tensors.grades.items()}
-    if settings.validity != "eoss":
-        return found
-    return found | {COMBINED: eoss.combined_or_missing(found["hypertrophy"], found["vascularity"])}
-
-
-def _grades(settings: Settings) -> dict[str, int]:
-    return {name: m.grades for name, m in settings.measurements.items()} | {COMBINED: eoss.GRADES}
 
 
 def _release(request: EvaluateRequest) -> UnboundedRelease:

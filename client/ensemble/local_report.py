@@ -15,11 +15,11 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool
 from numpy.typing import NDArray
 
 from client.data.site_store import site_store
-from client.data.store import Store, graded
+from client.data.store import Answers, Store, consensus, graded, with_combined
 from client.ensemble import delivery, personal
 from client.site import training_device
 from client.site.site import Site
@@ -30,14 +30,11 @@ from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
 from common.evaluation.bootstrap import Estimate
 from common.exam import MISSING
-from common.networks.spec import COMBINED
 from common.privacy.planning import notice
 from common.scoring import eoss
 from common.settings import Settings
 from common.text.notices import RESEARCH_ONLY
 
-Answers = Mapping[str, Int64[np.ndarray, " exams"]]
-"""Score -> grades, ``MISSING`` where there is none."""
 Progress = Callable[[int, int], None]
 
 HELD_OUT, TRAINED_ON = "held out", "trained on"
@@ -131,7 +128,7 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
     answers, contested = _graded(committee.on(device), store, progress)
     opinions = {
         ENSEMBLE: answers,
-        CONSENSUS: _consensus(store, settings.validity),
+        CONSENSUS: consensus(store, settings.validity),
         **_readers(store, settings),
     }
     own = personal.opened(site, plan_hash, name=statement.campaign)
@@ -176,19 +173,11 @@ def _graded(
     contested = []
     for exams in torch.arange(total).split(BATCH):
         scores = committee.score(store.tensors.images, exams)
-        columns = dict(zip(scores.names, scores.decision.T, strict=True))
-        if scores.combined is not None:
-            columns[COMBINED] = scores.combined
-        for name, values in columns.items():
+        for name, values in scores.answers().items():
             grades.setdefault(name, []).append(np.asarray(values, dtype=np.int64))
         contested.append(scores.contested)
         progress(int(exams[-1]) + 1, total)
     return {name: np.concatenate(parts) for name, parts in grades.items()}, np.concatenate(contested)
-
-
-def _consensus(store: Store, validity: str) -> Answers:
-    grades = {name: values.numpy().astype(np.int64) for name, values in store.tensors.grades.items()}
-    return _with_combined(grades, validity)
 
 
 def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
@@ -200,15 +189,8 @@ def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
         grades = {
             name: first[name].fillna(MISSING).to_numpy().astype(np.int64) for name in settings.measurements
         }
-        found[str(reader)] = _with_combined(grades, settings.validity)
+        found[str(reader)] = with_combined(grades, settings.validity)
     return found
-
-
-def _with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: str) -> Answers:
-    if validity != "eoss":
-        return grades
-    h, v = grades["hypertrophy"], grades["vascularity"]
-    return grades | {COMBINED: eoss.combined_or_missing(h, v)}
 
 
 def _part(

@@ -58,6 +58,11 @@ class Scores:
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
 
+    def answers(self) -> dict[str, Int64[np.ndarray, " n"]]:
+        """Score -> the decision, the combined score's too where there is one."""
+        found = dict(zip(self.names, self.decision.T, strict=True))
+        return found if self.combined is None else found | {COMBINED: self.combined}
+
     def above(self) -> dict[str, Float64[np.ndarray, "n cuts"]]:
         """Measurement -> probability that the grade is above 0, above 1 ..: mean of the networks that tell it.
 

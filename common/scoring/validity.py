@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
 
@@ -19,3 +20,8 @@ def predicate(settings: Settings) -> Callable[[tuple[int, ...]], bool]:
         return eoss.is_valid_pair((combination[hypertrophy], combination[vascularity]))
 
     return is_valid
+
+
+def grades(settings: Settings) -> dict[str, int]:
+    """Score -> number of grades: of every measurement, and of the combined score."""
+    return {COMBINED: eoss.GRADES} | {name: m.grades for name, m in settings.measurements.items()}

@@ -12,8 +12,7 @@ from common.errors import UpdateError
 from common.evaluation import site_tables
 from common.evaluation.site_tables import SiteTables
 from common.messages import EvaluateReply, EvaluateRequest
-from common.networks.spec import COMBINED
-from common.scoring import eoss
+from common.scoring import validity
 from common.settings import Settings
 from server.campaign.ensemble import Ensemble
 from server.campaign.hand_out import DAY_S, Errand, Keys, Nodes, Told, hand_out
@@ -75,7 +74,7 @@ def evaluate(
 
 
 def _check(found: SiteTables, site: str, settings: Settings) -> None:
-    grades = {name: m.grades for name, m in settings.measurements.items()} | {COMBINED: eoss.GRADES}
+    grades = validity.grades(settings)
     strays = [one.score for one in found.tables if grades.get(one.score) != len(one.confusion)]
     if found.site != site or strays:
         raise UpdateError(f"Expected tables of {site} with the scores of the plan, got others")

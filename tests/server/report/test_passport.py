@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +14,10 @@ from common.errors import DataError
 from server.federation.home import Home
 from server.report import passport
 from tests import enrolling
-from tests.patience import PATIENCE_S
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
+from tests.test_verify_independently import verify
 
-SCRIPT = Path(__file__).parents[3] / "docs" / "verify_independently.py"
 PURPOSE = "Grades <script>alert(1)</script> PASSPORT_JSON & more"
 
 
@@ -47,18 +44,6 @@ def run(trained: Path, home: Home) -> Path:
     """The run, in a centre's home."""
     (home.path / "runs").mkdir(exist_ok=True)
     return Path(shutil.copytree(trained, home.path / "runs" / "small"))
-
-
-def verify(place: Path, *arguments: object) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-I", SCRIPT, place, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S,
-    )
-    assert not done.stderr, done.stderr
-    return done.returncode, done.stdout
 
 
 def test_it_says_what_the_run_knows_and_leaves_the_rest_open(run: Path) -> None:
