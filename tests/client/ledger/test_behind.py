@@ -6,14 +6,15 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from typer.testing import CliRunner
 
 from client.cli.site_cli import site as commands
 from client.consent import consent, reconcile
+from client.data.store import Store
 from client.ledger import behind, issued_receipts, ledger, ledger_check, ledger_file
 from client.log import chain
 from client.site.site import Site
@@ -23,6 +24,7 @@ from common.privacy.accounting import of_plan, spending
 from common.receipts import Kept, Receipt, payload
 from common.version import VERSION
 from server.campaign.received_receipts import Receipts
+from tests.exam_tensors import make_exams
 from tests.privacy_evidence import IDS, PATIENTS, ROUNDS, Campaign, make_plan
 from tests.receipts import KEY
 
@@ -48,8 +50,17 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     shutil.copytree(tmp_path / "backup", made.site.folder)
     ledger_file._known.clear()
 
-    exams = {"patient_id": list(IDS)}
-    monkeypatch.setattr(reconcile, "site_store", lambda site, settings: SimpleNamespace(exams=exams))
+    store = Store(
+        tensors=make_exams(len(IDS)),
+        exams=pd.DataFrame({"patient_id": list(IDS), "fold": 0}),
+        reader_grades=pd.DataFrame(),
+        fingerprint="",
+        quarantined=(),
+        notes=(),
+        usable={},
+        patients={},
+    )
+    monkeypatch.setattr(reconcile, "site_store", lambda site, settings: store)
     return made
 
 
