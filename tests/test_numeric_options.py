@@ -25,6 +25,7 @@ WITH = {
     "score": ("nothere", "--gs", "nothere.png", "--heatmap", "made"),
     "site log show": ("nothere",),
     "site personalise": ("nothere", "abc"),
+    "site alone": ("nothere", "abc"),
     "study": ("nothere.toml", "run"),
 }  # fmt: skip
 WORKS = {("site log show", "--last"), ("privacy plan", "--delta")}

@@ -32,7 +32,11 @@ def report(folder: Folder, prefix: Prefix, as_json: AsJson = False) -> None:
         title = f"{local_report_page.TITLES[part.name]}: {part.exams} exams, {part.patients} patients"
         table = Table("score", "compared", "exams", "accuracy", "linear kappa", title=title, box=None)
         for score, agreements in part.ensemble.items():
-            for one in (*agreements, *part.personal.get(score, ()), *part.readers[score]):
+            for one in (
+                *agreements,
+                *(one for own in part.own.values() for one in own[score]),
+                *part.readers[score],
+            ):
                 shown = [local_report_page.estimate(value) for value in (one.accuracy, one.kappa_linear)]
                 table.add_row(score, f"{one.second} against {one.first}", str(one.exams), *shown)
         Console().print(table)

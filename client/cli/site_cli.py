@@ -25,6 +25,10 @@ COMMANDS = {
         "client.cli.personalise_cli:personalise",
         "Train a campaign's networks further on this site's exams where its patients gain by it; all stays here.",
     ),
+    "alone": (
+        "simulation.cli.alone_cli:alone",
+        "Train an approved campaign's networks on this site's exams alone, to compare with. They stay here.",
+    ),
     "report": (
         "client.cli.report_cli:report",
         "Compare a campaign's ensemble with this site's readers, on its own patients. The results stay here.",

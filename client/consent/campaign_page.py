@@ -229,7 +229,8 @@ def _metrics(site: Site, settings: Settings) -> tuple[tuple[str, ...], tuple[str
     if settings.campaign.evaluation:
         told[TABLES] = (
             f"once, of the finished ensemble on held-out patients: tables of grades by score and machine, as the "
-            f"manifest names it, {crowd}"
+            f"manifest names it, {crowd}; beside them, if the site was told to train alone (site alone), the same "
+            f"counts of that"
         )
         permitted |= {TABLES} if policy.federated_evaluation else set()
     updates = "updates: how this site's exams changed the networks' weights"

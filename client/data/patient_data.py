@@ -12,7 +12,7 @@ from pathlib import Path
 from client.data.tables.spreadsheets import SEARCHED, Line, is_workbook, read_lines
 from client.files import atomic
 from client.site.site import Site
-from client.state.decisions import EVALUATING, PERSONAL
+from client.state.decisions import ALONE, EVALUATING, PERSONAL
 from common.errors import DataError, StorageError
 from common.machine import file_lock
 
@@ -105,8 +105,9 @@ def delete(site: Site, found: Found) -> tuple[str, ...]:
                 _drop(table, found)
         _clear_stores(site.folder / "store")
         campaigns = site.folder / "campaigns"
-        for made in (*campaigns.glob(f"*/*{PERSONAL}"), *campaigns.glob(f"*/{EVALUATING}")):
-            shutil.rmtree(made)  # of the patient; a draft, too
+        for name in (f"*{PERSONAL}", ALONE, f".{ALONE}*/", EVALUATING):
+            for made in campaigns.glob(f"*/{name}"):
+                shutil.rmtree(made)  # of the patient; a draft, too
     except OSError as error:
         raise StorageError(
             f"A file of {site.name} cannot be deleted: {error.strerror}. Withdraw again; it goes on where it stopped"

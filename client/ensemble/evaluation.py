@@ -4,8 +4,9 @@ The networks come in pieces. Each is asked as soon as all of it is there, its pr
 go: an ensemble of 4 GB never lies here as a whole, unless the campaign's plan gives it to the site anyway. When all
 have been asked, MULTITUDE decides, and counts by score and machine leave (:mod:`common.evaluation.site_tables`), of
 patients as :mod:`client.ensemble.held_out` has frozen them. Of their blocks every other one calibrates sets of grades
-(:mod:`common.evaluation.conformal`), and these are tried on the rest. What left once is kept, and is all that leaves
-again.
+(:mod:`common.evaluation.conformal`), and these are tried on the rest. Where the site trained networks alone
+(:mod:`client.ensemble.alone`), these grade the same exams, and are counted beside the ensemble. What left once is
+kept, and is all that leaves again.
 
 ``<site folder>/campaigns/<plan hash>/evaluation/<hash of the statement>.json`` are the tables; ``.evaluation`` beside
 it holds what has been computed so far.
@@ -15,8 +16,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from jaxtyping import Float32, Int64
 from client.consent import answered_rounds
 from client.data.site_store import site_store
 from client.data.store import Store, consensus, graded
-from client.ensemble import delivery, held_out, pieces
+from client.ensemble import alone, delivery, held_out, pieces
 from client.ensemble.held_out import Behind, HeldOut
 from client.ensemble.pieces import Letter, Waiting
 from client.files import atomic
@@ -38,7 +39,7 @@ from common.ensemble.committee import Committee, Scores, decided
 from common.ensemble.statement import Statement
 from common.errors import DataError, PolicyError
 from common.evaluation import site_tables
-from common.evaluation.site_tables import Judged, SiteTables
+from common.evaluation.site_tables import Judged, Paired, SiteTables
 from common.exam import MISSING
 from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest
@@ -81,6 +82,7 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
 
     if place.exists():
         return reply((), _kept(place))
+    alone.check_not_training(site.folder, request.plan_hash)
     store = graded(site_store(site, settings))
     with pieces.writing():
         work = _Work.of(site, request, statement, specs, store, settings)
@@ -88,7 +90,7 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
         missing = work.missing()
         if missing:
             return reply(missing)
-        tables = _tables(site, request, store, work.exams, work.scores(), settings)
+        tables = _tables(site, request, store, work.exams, work.outputs(), settings, device)
         atomic.write(place, tables.encode())
         work.end()
     return reply((), tables)
@@ -189,9 +191,9 @@ class _Work:
         """Hashes of arrays that have yet to come."""
         return self.waiting.lacking(sorted(self._needed(self._left())))
 
-    def scores(self) -> Scores:
-        """What the ensemble says of the held-out exams."""
-        outputs = [
+    def outputs(self) -> list[Output]:
+        """What each network says of the held-out exams."""
+        return [
             Output(
                 spec=self.waiting.specs[name],
                 probabilities=np.load(self._probabilities(name)),
@@ -199,7 +201,6 @@ class _Work:
             )
             for name in self.scoring
         ]
-        return decided(outputs, self.settings)
 
     def end(self) -> None:
         """Let go of everything."""
@@ -254,10 +255,12 @@ def _tables(
     request: EvaluateRequest,
     store: Store,
     exams: Int64[np.ndarray, " exams"],
-    scores: Scores,
+    outputs: Sequence[Output],
     settings: Settings,
+    device: torch.device,
 ) -> str:
     """Decide what leaves of the held-out exams, book it, and say it."""
+    scores = decided(outputs, settings)
     named, answers = store.exams.iloc[exams], scores.answers()
     references = consensus(store, settings.validity)
     asked = HeldOut(
@@ -276,9 +279,10 @@ def _tables(
         if values.shape[1] == asked.grades.get(name, 0) - 1  # a cascade may not ask about every cut
     }
     patients = store.tensors.patient.numpy().astype(np.int64)[exams]
+    paired = _paired(site, request.plan_hash, store, exams, outputs, settings, device)
     tables = tuple(
         site_tables.table(
-            _judged(one, answers[one.score], scores, patients, above.get(one.score)),
+            _judged(one, answers[one.score], scores, patients, above.get(one.score), paired.get(one.score)),
             score=one.score,
             device=one.device,
             grades=asked.grades[one.score],
@@ -299,6 +303,7 @@ def _judged(
     scores: Scores,
     patients: Int64[np.ndarray, " exams"],
     above: np.ndarray | None,
+    paired: Paired | None,
 ) -> Judged:
     return Judged(
         reference=one.reference,
@@ -307,7 +312,30 @@ def _judged(
         contested=scores.contested[one.rows],
         calibrates=one.block % 2 == 0,
         above=None if above is None else above[one.rows],
+        paired=paired and replace(paired, alone=paired.alone[one.rows], together=paired.together[one.rows]),
     )
+
+
+def _paired(
+    site: Site,
+    plan_hash: str,
+    store: Store,
+    exams: Int64[np.ndarray, " exams"],
+    outputs: Sequence[Output],
+    settings: Settings,
+    device: torch.device,
+) -> dict[str, Paired]:
+    """Score -> what the site trained alone says, and as many of the ensemble's models; empty: it trained nothing."""
+    found = alone.opened(site, plan_hash, settings, fingerprint=store.fingerprint)
+    if found is None:
+        return {}
+    by_itself = found.committee.on(device).score(store.tensors.images, torch.from_numpy(exams)).answers()
+    first = [output for output in outputs if output.spec.fold < found.models]
+    together = decided(first, found.committee.settings).answers()
+    return {
+        score: Paired(models=found.models, alone=by_itself[score], together=together[score])
+        for score in by_itself
+    }
 
 
 def _release(request: EvaluateRequest) -> UnboundedRelease:

@@ -1,6 +1,7 @@
 """How the ensemble that came back grades this site's own patients, beside its own readers; nothing of it leaves.
 
-Where the site made networks of its own (:mod:`client.ensemble.personal`), these stand beside it.
+Where the site made networks of its own (:mod:`client.ensemble.personal`), or trained alone
+(:mod:`client.ensemble.alone`), these stand beside it.
 
 Patients that were held out are a test; those that the networks were trained on are not, and are kept apart.
 """
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from client.data.site_store import site_store
 from client.data.store import Answers, Store, consensus, graded, with_combined
-from client.ensemble import delivery, personal
+from client.ensemble import alone, delivery, personal
 from client.site import training_device
 from client.site.site import Site
 from common.ensemble.committee import BATCH, Committee
@@ -39,7 +40,7 @@ Progress = Callable[[int, int], None]
 
 HELD_OUT, TRAINED_ON = "held out", "trained on"
 CONSENSUS = "consensus"
-ENSEMBLE, PERSONAL = "ensemble", "own networks"
+ENSEMBLE, PERSONAL, ALONE = "ensemble", "own networks", "trained alone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,7 @@ class Part:
         patients: their number.
         contested: share of exams on which the networks were divided.
         ensemble: score -> the ensemble against the consensus, then against each reader.
-        personal: score -> the same of the site's own networks; empty where it made none.
+        own: system -> score -> the same of the site's own networks, and of what it trained alone, where it has any.
         readers: score -> each pair of readers.
     """
 
@@ -82,7 +83,7 @@ class Part:
     patients: int
     contested: float
     ensemble: Mapping[str, tuple[Agreement, ...]]
-    personal: Mapping[str, tuple[Agreement, ...]]
+    own: Mapping[str, Mapping[str, tuple[Agreement, ...]]]
     readers: Mapping[str, tuple[Agreement, ...]]
 
 
@@ -131,9 +132,14 @@ def measure(site: Site, plan_hash: str, *, progress: Progress = lambda done, tot
         CONSENSUS: consensus(store, settings.validity),
         **_readers(store, settings),
     }
-    own = personal.opened(site, plan_hash, name=statement.campaign)
-    if own is not None:
-        opinions[PERSONAL] = _graded(own.on(device), store, progress)[0]
+    by_itself = alone.opened(site, plan_hash, settings, fingerprint=store.fingerprint)
+    others = {
+        PERSONAL: personal.opened(site, plan_hash, name=statement.campaign),
+        ALONE: None if by_itself is None else by_itself.committee,
+    }
+    for name, own in others.items():
+        if own is not None:
+            opinions[name] = _graded(own.on(device), store, progress)[0]
     held_out = store.tensors.fold.numpy() == MISSING
     parts = [
         _part(name, use, store, contested, opinions, settings)
@@ -207,7 +213,7 @@ def _part(
         replicates=settings.evaluate.bootstrap,
         generator=np.random.default_rng(settings.seed),
     )
-    readers = [opinion for opinion in opinions if opinion not in (ENSEMBLE, PERSONAL, CONSENSUS)]
+    readers = [opinion for opinion in opinions if opinion not in (ENSEMBLE, PERSONAL, ALONE, CONSENSUS)]
 
     def compared(score: str, first: str, second: str) -> Agreement:
         one, other = opinions[first][score][use], opinions[second][score][use]
@@ -228,8 +234,6 @@ def _part(
     scores = [score for score in opinions[ENSEMBLE] if score in opinions[CONSENSUS]]
 
     def against_people(answer: str) -> dict[str, tuple[Agreement, ...]]:
-        if answer not in opinions:
-            return {}
         return {s: tuple(compared(s, other, answer) for other in (CONSENSUS, *readers)) for s in scores}
 
     return Part(
@@ -238,7 +242,7 @@ def _part(
         patients=len(patients),
         contested=float(contested[use].mean()),
         ensemble=against_people(ENSEMBLE),
-        personal=against_people(PERSONAL),
+        own={name: against_people(name) for name in (PERSONAL, ALONE) if name in opinions},
         readers={
             score: tuple(compared(score, one, other) for one, other in combinations(readers, 2))
             for score in scores

@@ -12,7 +12,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from client.ensemble.local_report import HELD_OUT, TRAINED_ON, Part, Report
+from client.ensemble.local_report import ALONE, ENSEMBLE, HELD_OUT, PERSONAL, TRAINED_ON, Part, Report
 from common.evaluation.bootstrap import Estimate
 from common.text.figures import HASH_SALT, INK, LINE, STYLE, element, room_in, svg
 
@@ -23,7 +23,7 @@ TITLES = {
     HELD_OUT: "Patients that no network has seen",
     TRAINED_ON: "Patients that the networks were trained on: no test of them",
 }
-COLOURS = {"ensemble": "#2b7bba", "personal": "#2f9e77", "readers": "#8e63b0"}
+COLOURS = {ENSEMBLE: "#2b7bba", PERSONAL: "#2f9e77", ALONE: "#7f8c99", "readers": "#8e63b0"}
 
 
 def render(report: Report) -> str:
@@ -61,9 +61,10 @@ def _interval(value: Estimate) -> str:
 def _rows(part: Part, score: str) -> Iterator[tuple[str, str, Estimate]]:
     """Label, kind and kappa of each line of a chart."""
     against_consensus = part.ensemble[score][0]
-    yield f"ensemble, {against_consensus.first}", "ensemble", against_consensus.kappa_linear
-    for own in part.personal.get(score, ())[:1]:
-        yield f"{own.second}, {own.first}", "personal", own.kappa_linear
+    yield f"ensemble, {against_consensus.first}", ENSEMBLE, against_consensus.kappa_linear
+    for system, compared in part.own.items():
+        own = compared[score][0]
+        yield f"{own.second}, {own.first}", system, own.kappa_linear
     for pair in part.readers[score]:
         yield f"{pair.second}, {pair.first}", "readers", pair.kappa_linear
 

@@ -1,28 +1,24 @@
 """A site's own networks, made of the common ones that came back, kept in a folder that nothing sends from.
 
-``<site folder>/campaigns/<plan hash>/personal/`` is there whole or not at all, and is laid out as a run's folder, so
-that ``synofed score`` reads it. The networks in it were trained on the site's patients without noise and without
-anybody's approval of what leaves: they are for use at the site alone.
+``<site folder>/campaigns/<plan hash>/personal/`` has networks that were trained on the site's patients without noise
+and without anybody's approval of what leaves: they are for use at the site alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import tomli_w
 import torch
 from torch import Tensor
 
 from client.data.site_store import site_store
 from client.data.store import graded
-from client.ensemble import delivery
-from client.files import atomic, lock
+from client.ensemble import delivery, network_folder
+from client.files import lock
 from client.site import training_device
 from client.site.site import Site
 from client.state import decisions, site_state
@@ -32,7 +28,6 @@ from common.ensemble import personal
 from common.ensemble.candidates import Bench, Each
 from common.ensemble.committee import Committee
 from common.ensemble.personal import Personal
-from common.errors import StorageError
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.privacy.planning import notice
@@ -104,7 +99,7 @@ def opened(site: Site, plan_hash: str, *, name: str) -> Committee | None:
         name: of the campaign.
     """
     place = folder(site.folder, plan_hash)
-    if not (manifest := manifest_of(place)):
+    if not (manifest := network_folder.manifest_of(place)):
         return None
     networks = list(network_files.load_all(place / "networks"))
     return network_files.committee(
@@ -140,7 +135,7 @@ def kept(
     assert settings.personal is not None, "only called where it is asked for"
     store = graded(site_store(site, settings))
     origin = _origin(ensemble, settings.personal, store.fingerprint)
-    manifest = manifest_of(place)
+    manifest = network_folder.manifest_of(place)
     if manifest.get("origin") == origin:
         return manifest
     common = network_files.whole(ensemble, settings)
@@ -158,18 +153,8 @@ def kept(
     counted.total = personal.rounds(common, bench)
     made = personal.personalise(common, bench)
     manifest = _manifest(made, site.name, settings, origin)
-    _write(place, made, manifest, settings)
+    network_folder.write(place, made.networks, manifest, settings)
     return manifest
-
-
-def manifest_of(place: Path) -> Mapping[str, object]:
-    """What a folder's manifest says; nothing where it is not there, or no longer whole."""
-    try:
-        found = json.loads((place / "manifest.json").read_bytes())
-    except (OSError, ValueError):
-        return {}
-    named = found.get("networks", {}) if isinstance(found, dict) else {}
-    return found if all(network_files.path(place / "networks", n).exists() for n in named) else {}
 
 
 def chosen(manifest: Mapping[str, object]) -> dict[str, str]:
@@ -234,21 +219,3 @@ def _manifest(made: Personal, site: str, settings: Settings, origin: str) -> dic
         "privacy": "trained without noise on this site's patients, to stay here",
         "common": notice.label(settings),
     }
-
-
-def _write(place: Path, made: Personal, manifest: Mapping[str, object], settings: Settings) -> None:
-    draft = place.with_name(f".{place.name}")
-    try:
-        shutil.rmtree(draft, ignore_errors=True)
-        for network in made.networks:
-            atomic.write(
-                network_files.path(draft / "networks", network.spec.name), network_files.encode(network)
-            )
-        document = settings.model_dump(mode="json", exclude_none=True)
-        atomic.write(draft / "config.toml", tomli_w.dumps(document).encode())
-        atomic.write(draft / "manifest.json", json.dumps(manifest, indent=1).encode() + b"\n")
-        atomic.replace_folder(draft, place)
-    except OSError as error:
-        raise StorageError(
-            f"The site's own networks cannot be kept: {error.strerror}. Free some space, then run the command again"
-        ) from None

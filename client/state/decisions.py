@@ -25,6 +25,10 @@ HASH = re.compile(r"[0-9a-f]{64}")
 MAXIMUM_PLAN_BYTES = 1_000_000
 PERSONAL = "personal"
 """In a campaign's folder: what the site made of the networks for itself; removed where a patient withdraws."""
+ALONE = "alone"
+"""In a campaign's folder: what the site trained alone, to compare with; removed alike."""
+ALONE_TRAINING = ".alone-training"
+"""In a campaign's folder: what has been trained of it so far; removed alike."""
 EVALUATING = ".evaluation"
 """In a campaign's folder: what has been computed so far for tables of held-out patients; removed alike."""
 

@@ -7,7 +7,8 @@ confusion matrix in a row, C their sum and P the number of patients, a bootstrap
     sum over p of c_p c_p^T  -  C C^T / P
 
 so each table has the sum of these products beside its counts, and the interval of any metric of C follows by the
-delta method, with no patient's counts out of the site.
+delta method, with no patient's counts out of the site. Where a site trained networks alone, the counts of both
+systems stand in one row, so that the interval of what it gains is paired by patient.
 
 Source: Efron and Tibshirani 1993, An Introduction to the Bootstrap, chapters 8 (patients as the units that are drawn)
 and 21 (nonparametric delta method).
@@ -18,11 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
 
 from common import signed_json
@@ -45,6 +47,38 @@ Natural = Annotated[int, Field(ge=0, le=2**53)]
 Row = tuple[Natural, ...]
 
 
+def _squares(counts: np.ndarray, products: np.ndarray) -> bool:
+    """Whether these are the counts of one or two confusion matrices, and their products."""
+    cells = counts.size
+    return (
+        counts.shape[-1] >= 2
+        and counts.shape[-2:] == counts.shape[-1:] * 2
+        and products.shape == (cells, cells)
+    )
+
+
+class Beside(Section):
+    """The same exams, graded by networks that the site trained alone, and by as many of the ensemble's."""
+
+    models: Positive
+    """Scoring models on either side."""
+    alone: tuple[Row, ...]
+    """Exams, reference x decision of the site's own training."""
+    together: tuple[Row, ...]
+    """Exams, reference x decision of the ensemble's first models."""
+    products: tuple[Row, ...]
+    """Sum over patients of the products of their counts, cells of ``alone`` row by row, then of ``together``."""
+
+    @model_validator(mode="after")
+    def _counts_fit(self) -> Beside:
+        counts, products = np.array([self.alone, self.together]), np.array(self.products)
+        if not _squares(counts, products) or not (products == products.T).all():
+            raise ValueError("expected two squares of counts, and their products")
+        if (counts[0].sum(axis=-1) != counts[1].sum(axis=-1)).any():
+            raise ValueError("expected the same exams on both sides")
+        return self
+
+
 class Table(Section):
     """One score on the exams of one machine."""
 
@@ -65,13 +99,13 @@ class Table(Section):
     exams that are not and that are. Empty where the site keeps score histograms, or the score is a combined one."""
     conformity: Conformity | None = None
     """How sure the ensemble was of the readers' grades, for sets of grades; ``None`` without histograms."""
+    beside: Beside | None = None
+    """What the site's own training says of the exams; ``None`` where it trained nothing alone."""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Table:
-        grades = len(self.confusion)
         counts, products = np.array(self.confusion), np.array(self.products)
-        fits = counts.shape == (grades, grades) and products.shape == (grades**2, grades**2) and grades >= 2
-        if not fits or counts.sum() != self.exams or self.contested > self.exams:
+        if not _squares(counts, products) or counts.sum() != self.exams or self.contested > self.exams:
             raise ValueError("expected a square of counts that add up to the exams, and their products")
         if not (products == products.T).all() or products.sum() < self.exams or self.patients > self.exams:
             raise ValueError("expected products of counts of as many patients as the table has")
@@ -80,6 +114,8 @@ class Table(Section):
         told = self.conformity
         if told is not None and sum(told.calibration) + sum(told.reference) != self.exams:
             raise ValueError("expected how sure the ensemble was of as many exams as the table has")
+        if self.beside is not None and (np.sum(self.beside.alone, axis=1) != counts.sum(axis=1)).any():
+            raise ValueError("expected what the site's own training says of the table's exams")
         return self
 
 
@@ -108,6 +144,36 @@ class SiteTables(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Paired:
+    """What a site's own training says, and as many of the ensemble's models.
+
+    Attributes:
+        models: scoring models on either side.
+        alone: decisions of what the site trained alone, ``(exams,)``.
+        together: decisions of the ensemble's first models, ``(exams,)``.
+    """
+
+    models: int
+    alone: Int64[np.ndarray, " exams"]
+    together: Int64[np.ndarray, " exams"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A metric of two systems on the same patients.
+
+    Attributes:
+        alone: of what the sites trained alone, each on its own exams.
+        together: of the ensemble.
+        gain: ``together`` minus ``alone``, paired by patient.
+    """
+
+    alone: Estimate
+    together: Estimate
+    gain: Estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Judged:
     """Some exams of one machine, graded by people and by an ensemble.
 
@@ -118,6 +184,7 @@ class Judged:
         contested: whether the networks were divided, ``(exams,)``.
         calibrates: which exams the threshold of sets of grades comes from, ``(exams,)``; the others try it.
         above: probability that the grade is above 0, above 1 .., ``(exams, cuts)``; ``None``: not told.
+        paired: what the site trained alone says beside the ensemble; ``None``: there is nothing.
     """
 
     reference: Int64[np.ndarray, " exams"]
@@ -126,6 +193,7 @@ class Judged:
     contested: Bool[np.ndarray, " exams"]
     calibrates: Bool[np.ndarray, " exams"]
     above: Float64[np.ndarray, "exams cuts"] | None = None
+    paired: Paired | None = None
 
 
 def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
@@ -138,20 +206,40 @@ def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
         grades: the number of grades.
     """
     patients, patient = np.unique(judged.patient, return_inverse=True)
-    counts = bootstrap.patient_confusions(
-        judged.reference, judged.decision, patient, grades=grades, patients=len(patients)
-    )
-    flat = counts.reshape(len(patients), grades * grades)
+
+    def counts(
+        *decisions: Int64[np.ndarray, " exams"],
+    ) -> Int64[np.ndarray, "patients systems grades grades"]:
+        each = [
+            bootstrap.patient_confusions(
+                judged.reference, one, patient, grades=grades, patients=len(patients)
+            )
+            for one in decisions
+        ]
+        return np.stack(each, axis=1)
+
+    by_patient = counts(judged.decision)
+    beside = None
+    if judged.paired is not None:
+        both = counts(judged.paired.alone, judged.paired.together)
+        alone, together = both.sum(axis=0)
+        beside = Beside(
+            models=judged.paired.models,
+            alone=_rows(alone),
+            together=_rows(together),
+            products=_products(both),
+        )
     return Table(
         score=score,
         device=device,
         patients=len(patients),
         exams=len(judged.reference),
-        confusion=_rows(counts.sum(axis=0)),
-        products=_rows(flat.T @ flat),
+        confusion=_rows(by_patient.sum(axis=(0, 1))),
+        products=_products(by_patient),
         contested=int(judged.contested.sum()),
         histograms=_histograms(judged),
         conformity=_conformity(judged),
+        beside=beside,
     )
 
 
@@ -184,12 +272,49 @@ def estimate(metric: Callable[[ArrayLike], Values], tables: Sequence[Table]) -> 
     Returns:
         The metric; nan, as are the interval's ends, where it cannot be computed.
     """
-    counts = confusion(tables).astype(np.float64)
-    value = float(metric(counts))
-    if math.isnan(value):
-        return Estimate(value=value, low=value, high=value)
-    half = NORMAL_QUANTILE * math.sqrt(max(0.0, _variance(metric, counts, value, tables)))
-    return Estimate(value=value, low=value - half, high=value + half)
+    return _delta(
+        metric,
+        confusion(tables),
+        products=[one.products for one in tables],
+        patients=sum(one.patients for one in tables),
+    )
+
+
+def gain(metric: Callable[[ArrayLike], Values], tables: Iterable[Table]) -> Gain | None:
+    """A metric of what the sites trained alone and of the ensemble, on some tables of one score together.
+
+    Args:
+        metric: as of :func:`estimate`.
+        tables: those without such networks are left out; ``None``: all are.
+    """
+    told = [(one.patients, one.beside) for one in tables if one.beside is not None]
+    if not told:
+        return None
+    counts = np.sum([(one.alone, one.together) for _, one in told], axis=0)
+    of = partial(
+        _delta, counts=counts, products=[one.products for _, one in told], patients=sum(p for p, _ in told)
+    )
+    return Gain(
+        alone=of(lambda both: metric(both[..., 0, :, :])),
+        together=of(lambda both: metric(both[..., 1, :, :])),
+        gain=of(lambda both: np.subtract(metric(both[..., 1, :, :]), metric(both[..., 0, :, :]))),
+    )
+
+
+def mean_gain(gains: Sequence[Gain]) -> Gain:
+    """The mean over sites that have a gain, each alike; its interval speaks of other patients, not of other sites."""
+    told = [one for one in gains if not math.isnan(one.gain.value)]
+
+    def mean(parts: Sequence[Estimate]) -> Estimate:
+        value = sum(one.value for one in parts) / len(parts) if parts else math.nan
+        half = math.hypot(*(one.high - one.value for one in parts)) / max(len(parts), 1)
+        return Estimate(value=value, low=value - half, high=value + half)
+
+    return Gain(
+        alone=mean([one.alone for one in told]),
+        together=mean([one.together for one in told]),
+        gain=mean([one.gain for one in told]),
+    )
 
 
 def histograms(tables: Sequence[Table]) -> tuple[ScoreHistograms, ...]:
@@ -216,19 +341,26 @@ def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
     return found
 
 
-def _variance(
-    metric: Callable[[ArrayLike], Values],
-    counts: Float64[np.ndarray, "grades grades"],
-    value: float,
-    tables: Sequence[Table],
-) -> float:
-    patients = sum(one.patients for one in tables)
+def _delta(
+    metric: Callable[[NDArray[np.float64]], Values],
+    counts: Int64[np.ndarray, ...],
+    *,
+    products: Sequence[Sequence[Row]],
+    patients: int,
+) -> Estimate:
+    """A function of counts and its 95 % interval by the delta method; nan where it cannot be computed."""
+    counts = counts.astype(np.float64)
+    value = float(metric(counts))
+    if math.isnan(value):
+        return Estimate(value=value, low=value, high=value)
     cells, step = counts.size, STEP * counts.sum()
     moved = counts + step * np.eye(cells).reshape(cells, *counts.shape)
     slope = (np.asarray(metric(moved), dtype=np.float64) - value) / step
-    products = sum(np.array(one.products, dtype=np.float64) for one in tables)
     total = counts.reshape(-1)
-    return float(slope @ (products - np.outer(total, total) / patients) @ slope)
+    covariance = np.sum([np.array(one, dtype=np.float64) for one in products], axis=0)
+    covariance -= np.outer(total, total) / patients
+    half = NORMAL_QUANTILE * math.sqrt(max(0.0, float(slope @ covariance @ slope)))
+    return Estimate(value=value, low=value - half, high=value + half)
 
 
 def _histograms(judged: Judged) -> tuple[tuple[Row, Row], ...]:
@@ -252,6 +384,11 @@ def _conformity(judged: Judged) -> Conformity | None:
         decision=judged.decision,
         calibrates=judged.calibrates,
     )
+
+
+def _products(counts: Int64[np.ndarray, "patients systems grades grades"]) -> tuple[Row, ...]:
+    flat = counts.reshape(len(counts), -1)
+    return _rows(flat.T @ flat)
 
 
 def _rows(counts: Int64[np.ndarray, "rows columns"]) -> tuple[Row, ...]:

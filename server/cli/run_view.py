@@ -132,9 +132,18 @@ def judged(found: Json) -> RenderableType:
                 _with_interval(entry["accuracy"]),
                 _with_interval(entry["kappa_linear"]),
             )
+    gains = Table(
+        box=box.SIMPLE, title="alone against together, on own patients: accuracy", title_justify="left"
+    )
+    for column in ("", "score", "alone", "together", "gain"):
+        gains.add_column(column, justify="left" if column in ("", "score") else "right")
+    for score, of in found["gains"].items():
+        for place, entry in {"mean of sites": of["mean"], **of["sites"]}.items():
+            shown = [_with_interval(entry["accuracy"][system]) for system in ("alone", "together", "gain")]
+            gains.add_row(place, score, *shown)
     kept = [f"{site} keeps {count} tables back" for site, count in found["suppressed"].items() if count]
     none = [f"{site} gave none: {reason}" for site, reason in found["without"].items()]
-    return Group(table, *map(Text, kept + none))
+    return Group(table, *([gains] if found["gains"] else []), *map(Text, kept + none))
 
 
 def _with_interval(entry: Json) -> str:

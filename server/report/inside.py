@@ -15,7 +15,7 @@ from common.evaluation import conformal, site_tables
 from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
-from common.evaluation.site_tables import SiteTables, Table
+from common.evaluation.site_tables import Gain, SiteTables, Table
 from server.report.content import Json
 from server.report.tables import NOTHING, Rows, bounds, number, title
 from server.rounds import site_results
@@ -49,7 +49,8 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         ``pooled``, ``sites`` and ``devices``, each score -> ``exams``, ``patients``, ``contested`` (a share),
         ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics with ``value`` and
         ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients behind each table,
-        at least; ``machines``: site -> its devices; ``without``; ``sets``: see :func:`_sets`.
+        at least; ``machines``: site -> its devices; ``without``; ``gains``: see :func:`_gains`; ``sets``: see
+        :func:`_sets`.
     """
     every = [table for sent in found.values() for table in sent.tables]
     devices = {site: sorted({table.device for table in sent.tables}) for site, sent in found.items()}
@@ -64,6 +65,15 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
         "without": dict(without),
+        "gains": {
+            score: gains
+            for score in site_tables.by_score(every)
+            if (
+                gains := _gains(
+                    {site: site_tables.by_score(s.tables).get(score, []) for site, s in found.items()}
+                )
+            )
+        },
         "sets": {
             score: sets
             for score, tables in site_tables.by_score(every).items()
@@ -111,6 +121,84 @@ def table(judged: Json) -> tuple[Sequence[str], Rows]:
     return ("", "Exams", *header), rows
 
 
+def gains_table(judged: Json) -> tuple[Sequence[str], Rows]:
+    """Header and rows: accuracy of what sites trained alone and of the ensemble, on each one's own patients."""
+    found = judged["gains"]
+    header = ("", *(f"{title(score)}, {what}" for score in found for what in ("alone", "together", "gain")))
+    sites = sorted({site for of in found.values() for site in of["sites"]})
+    rows: list[tuple[str, list[tuple[str, str]]]] = []
+    for place in ("Mean of the sites", *sites) if sites else ():
+        cells = []
+        for of in found.values():
+            entry = of["sites"].get(place) if place in sites else of["mean"]
+            accuracy_of = (entry or {}).get("accuracy", {})
+            cells += [_cell(accuracy_of.get(system)) for system in ("alone", "together", "gain")]
+        rows.append((place, cells))
+    return header, rows
+
+
+def _cell(entry: Json | None) -> tuple[str, str]:
+    return (number(entry["value"], "accuracy"), bounds(entry, "accuracy")) if entry else (NOTHING, "")
+
+
+def sets_table(judged: Json, unseen: Json) -> tuple[Sequence[str], Rows]:
+    """Header and rows: coverage and size of sets of grades, by measurement and place."""
+    rows = []
+    for score, sets in judged["sets"].items():
+        places = by_place(judged, sets)
+        if score in unseen:
+            places["Never trained on"] = {"calibration": 0, "common": unseen[score], "own": None}
+        for place, block in places.items():
+            common, own = block["common"], block["own"]
+            if common is None:
+                continue
+            interval = f"{100 * common['low']:.0f} to {100 * common['high']:.0f} %"
+            cells = [
+                (f"{100 * common['coverage']:.1f} %", interval),
+                (f"{100 * own['coverage']:.1f} %" if own else NOTHING, ""),
+                (f"{common['size']:.2f}", ""),
+                (f"{100 * common['single']:.0f} %", ""),
+                (str(common["exams"]), f"{block['calibration']} set the threshold"),
+            ]
+            rows.append((f"{title(score)}\n{place.replace(chr(10), ', ')}", cells))
+    header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", "Exams")
+    return header, rows
+
+
+def promises(judged: Json, unseen: Json) -> list[str]:
+    """What sets of grades promise, where that fails, and what is won where the doubtful go to a reader."""
+    said = []
+    for score, sets in judged["sets"].items():
+        level = f"{100 * sets['level']:.0f} %"
+        if sets["threshold"] >= 1:
+            said.append(f"{title(score)}: {sets['calibration']} exams are too few to promise {level}.")
+        failing = {"machines never trained on": unseen.get(score)}
+        failing |= {place: block["common"] for place, block in {**sets["sites"], **sets["devices"]}.items()}
+        said += [
+            f"{title(score)}: on {place} the promise of {level} fails: {100 * block['coverage']:.1f} % "
+            f"({100 * block['low']:.0f} to {100 * block['high']:.0f} %)."
+            for place, block in failing.items()
+            if block and block["high"] < sets["level"]
+        ]
+        if surest := sets["surest"]:
+            said.append(
+                f"{title(score)}: where the ensemble answers the {100 * surest['answered']:.0f} % of exams that it "
+                f"is surest of, and a reader the others, {100 * surest['right']:.1f} % of its answers are right."
+            )
+    return said
+
+
+def kept_back(judged: Json) -> list[str]:
+    """What is not in the tables, and why, one sentence per site."""
+    few = [
+        f"{site} keeps {count} table{'' if count == 1 else 's'} back, of fewer than "
+        f"{judged['minimum_cohort'][site]} patients"
+        for site, count in judged["suppressed"].items()
+        if count
+    ]
+    return few + [f"{site} gave none: {reason}" for site, reason in judged["without"].items()]
+
+
 def thresholds(run: Path) -> dict[str, float]:
     """Measurement -> threshold of sets of grades, of all sites together; empty where no site told of any.
 
@@ -119,6 +207,51 @@ def thresholds(run: Path) -> dict[str, float]:
     """
     found = block(site_results.tables(run), {})["sets"]
     return {score: sets["threshold"] for score, sets in found.items()}
+
+
+def _gains(by_site: Mapping[str, list[Table]]) -> Json:
+    """What sites gain over training alone, each on its own patients; empty where none trained alone.
+
+    Returns:
+        ``sites``: site -> ``models``, ``exams``, ``patients`` and metrics with ``alone``, ``together`` and ``gain``,
+        each with ``value`` and ``ci95``; ``mean``: these metrics over the sites, all alike, taken as they are;
+        ``losing``: metric -> how many sites are worse off together.
+    """
+    told = {site: [one for one in tables if one.beside is not None] for site, tables in by_site.items()}
+    told = {site: tables for site, tables in told.items() if tables}
+    if not told:
+        return {}
+    gains = {
+        metric: {
+            site: gain for site, some in told.items() if (gain := site_tables.gain(of, some)) is not None
+        }
+        for metric, of in METRICS.items()
+    }
+    return {
+        "sites": {
+            site: {
+                "models": min(one.beside.models for one in tables if one.beside is not None),
+                "exams": sum(one.exams for one in tables),
+                "patients": sum(one.patients for one in tables),
+                **{metric: _gain(found[site]) for metric, found in gains.items()},
+            }
+            for site, tables in told.items()
+        },
+        "mean": {
+            metric: _gain(site_tables.mean_gain(list(found.values()))) for metric, found in gains.items()
+        },
+        "losing": {
+            metric: sum(one.gain.value < 0 for one in found.values()) for metric, found in gains.items()
+        },
+    }
+
+
+def _gain(found: Gain) -> Json:
+    return {
+        "alone": _estimate(found.alone),
+        "together": _estimate(found.together),
+        "gain": _estimate(found.gain),
+    }
 
 
 def _sets(tables: list[Table], by_site: Mapping[str, Mapping[str, list[Table]]], score: str) -> Json:

@@ -128,9 +128,10 @@ def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
         judged=_table(inside.table(judged)) if judged else None,
-        kept_back=_kept_back(judged) if judged else (),
-        sets=_sets(judged, unseen_sets) if judged else None,
-        promises=_promises(judged, unseen_sets) if judged else (),
+        kept_back=inside.kept_back(judged) if judged else (),
+        gains=_table(inside.gains_table(judged)) if judged else None,
+        sets=_table(inside.sets_table(judged, unseen_sets)) if judged else None,
+        promises=inside.promises(judged, unseen_sets) if judged else (),
         tasks=_tasks(content) if scored else None,
         over_networks=_over_networks(content) if scored else None,
         certainty=[
@@ -372,64 +373,6 @@ def _places(content: Content, kind: str) -> Table:
 def _table(shown: tuple[Sequence[str], Rows]) -> Table | None:
     header, rows = shown
     return Table(header=header, rows=rows) if rows else None
-
-
-def _sets(judged: Json, unseen: Json) -> Table | None:
-    """Coverage and size of sets of grades, by measurement and place."""
-    rows = []
-    for score, sets in judged["sets"].items():
-        places = inside.by_place(judged, sets)
-        if score in unseen:
-            places["Never trained on"] = {"calibration": 0, "common": unseen[score], "own": None}
-        for place, block in places.items():
-            common, own = block["common"], block["own"]
-            if common is None:
-                continue
-            interval = f"{100 * common['low']:.0f} to {100 * common['high']:.0f} %"
-            cells = [
-                (f"{100 * common['coverage']:.1f} %", interval),
-                (f"{100 * own['coverage']:.1f} %" if own else NOTHING, ""),
-                (f"{common['size']:.2f}", ""),
-                (f"{100 * common['single']:.0f} %", ""),
-                (str(common["exams"]), f"{block['calibration']} set the threshold"),
-            ]
-            rows.append((f"{title(score)}\n{place.replace(chr(10), ', ')}", cells))
-    header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", "Exams")
-    return Table(header=header, rows=rows) if rows else None
-
-
-def _promises(judged: Json, unseen: Json) -> list[str]:
-    """What sets of grades promise, where that fails, and what is won where the doubtful go to a reader."""
-    said = []
-    for score, sets in judged["sets"].items():
-        level = f"{100 * sets['level']:.0f} %"
-        if sets["threshold"] >= 1:
-            said.append(f"{title(score)}: {sets['calibration']} exams are too few to promise {level}.")
-        failing = {"machines never trained on": unseen.get(score)}
-        failing |= {place: block["common"] for place, block in {**sets["sites"], **sets["devices"]}.items()}
-        said += [
-            f"{title(score)}: on {place} the promise of {level} fails: {100 * block['coverage']:.1f} % "
-            f"({100 * block['low']:.0f} to {100 * block['high']:.0f} %)."
-            for place, block in failing.items()
-            if block and block["high"] < sets["level"]
-        ]
-        if surest := sets["surest"]:
-            said.append(
-                f"{title(score)}: where the ensemble answers the {100 * surest['answered']:.0f} % of exams that it "
-                f"is surest of, and a reader the others, {100 * surest['right']:.1f} % of its answers are right."
-            )
-    return said
-
-
-def _kept_back(judged: Json) -> list[str]:
-    """What is not in the tables, and why, one sentence per site."""
-    few = [
-        f"{site} keeps {count} table{'' if count == 1 else 's'} back, of fewer than "
-        f"{judged['minimum_cohort'][site]} patients"
-        for site, count in judged["suppressed"].items()
-        if count
-    ]
-    return few + [f"{site} gave none: {reason}" for site, reason in judged["without"].items()]
 
 
 def _tasks(content: Content) -> Table | None:

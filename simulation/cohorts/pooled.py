@@ -20,11 +20,25 @@ from simulation.cohorts.collection import write_table
 READER = "consensus"
 
 
-def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
+def site(
+    folder: Path,
+    sites: Sequence[CohortSite],
+    settings: Settings,
+    *,
+    name: str = "pooled",
+    code: Sequence[str] = ("*",),
+) -> Path:
     """Make a site folder of the training exams of several sites, with their labels and their folds.
 
     Pictures are hard links where the file system permits, else copies. A folder that is there is kept: what it
     holds follows from the sites.
+
+    Args:
+        folder: to make.
+        sites: whose exams.
+        settings: of the run.
+        name: of the site.
+        code: that its policy permits.
 
     Returns:
         ``folder``.
@@ -46,14 +60,14 @@ def site(folder: Path, sites: Sequence[CohortSite], settings: Settings) -> Path:
     policy = {
         "allow_unprotected": True,
         "methods": [settings.method],
-        "code": ["*"],
+        "code": list(code),
         "approval": "automatic",
         "metrics": ["counts", "losses", "score_histograms"],
         "minimum_cohort": 1,  # whoever trained at a site trains here
         "maximum_update_bytes": 100_000_000_000,
         "keep_outbox_days": 0,
     }
-    (building / "site.toml").write_text(tomli_w.dumps({"name": "pooled", "policy": policy}), encoding="utf-8")
+    (building / "site.toml").write_text(tomli_w.dumps({"name": name, "policy": policy}), encoding="utf-8")
     building.rename(folder)
     return folder
 

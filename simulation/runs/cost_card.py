@@ -22,7 +22,7 @@ from simulation.engine import engines
 from simulation.engine.measure import Measured, measure_all
 from simulation.evaluation import heatmap_truth
 from simulation.runs import preflight
-from simulation.runs.simulate import baseline_settings
+from simulation.runs.baselines import baseline_settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import torch
 
 from client.data.site_store import site_store
 from client.data.store import close_all
+from client.ensemble import alone
 from client.site.site import Site
 from client.state import site_state, sum_state, weights_cache
 from common.ensemble.heatmaps import HeatmapSettings
@@ -35,8 +36,8 @@ from server.report import inside, page
 from server.rounds import journal, site_results
 from server.rounds.journal import RoundRecord
 from server.runs.run_folder import RunFolder
-from simulation.cohorts import cohort, disjoint, peers, pooled, public
-from simulation.cohorts.cohort import Cohort, CohortSite
+from simulation.cohorts import cohort, disjoint, peers, public
+from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
@@ -45,27 +46,10 @@ from simulation.evaluation import calibration, examples, heatmap_truth, sets, tr
 from simulation.evaluation.metrics import metrics
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
-from simulation.runs import personal, preflight, same_sites
+from simulation.runs import baselines, personal, preflight, same_sites
+from simulation.runs.baselines import System
 
-CENTRALISED = "centralised"
 COHORTS = Path("cohorts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class System:
-    """One way of training the method: the federation, or a baseline beside it.
-
-    Attributes:
-        name: ``federated``, ``alone:<site>`` or ``centralised``.
-        folder: where its journal and networks lie.
-        sites: the folders of the sites that train.
-        settings: the run's, or for a baseline :func:`baseline_settings`.
-    """
-
-    name: str
-    folder: Path
-    sites: tuple[Path, ...]
-    settings: Settings
 
 
 def simulate(
@@ -111,7 +95,7 @@ def _simulate(
     _open_stores(sites, settings, display)
     exams = preflight.left_out(preflight.of_stores(sites, settings), settings.cohort)
     sites = _training(sites, [site.name for site in exams if site.trains])
-    fewer = baseline_settings(settings) if settings.evaluate.baselines else None
+    fewer = baselines.baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)
     untrained = preflight.without_examples(exams, settings)
     if untrained:
@@ -208,17 +192,21 @@ def _train_and_evaluate(
         settings=settings,
     )
     devices = engines.devices(settings.compute)
-    baselines = _baselines(run, sites, settings, display) if settings.evaluate.baselines else ()
-    for system in baselines:
+    beside = baselines.of(run, sites, settings, display) if settings.evaluate.baselines else ()
+    for system in beside:
         _forget_another_plan(system, display)
-    _rewrite_rounds(run, (federated, *baselines))
+    _rewrite_rounds(run, (federated, *beside))
     with Workers(devices, threads=settings.compute.threads) as workers:
+        if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
+            _train_side_by_side(beside, run, display, workers)
+            baselines.keep_alone(beside, federated)
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
         for site, reason in site_results.without(run.path).items():
             display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
-        _train_side_by_side(baselines, run, display, workers)
+        if not settings.campaign.evaluation:
+            _train_side_by_side(beside, run, display, workers)
     with display.step("personal networks") as bar:
         choices = personal.make(
             run.path,
@@ -230,12 +218,12 @@ def _train_and_evaluate(
             bar=bar,
         )
     with display.step("evaluation"):
-        frame = _evaluate(run, federated, baselines, sites, devices, choices)
+        frame = _evaluate(run, federated, beside, sites, devices, choices)
     if settings.evaluate.heatmaps:
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
         shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
-    _tidy(federated, *baselines)
+    _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
 
@@ -278,70 +266,10 @@ def _tidy(*systems: System) -> None:
         for site in system.sites:
             for kept in (weights_cache, site_state, sum_state):
                 kept.forget(site, plan_hash=plan_hash, run=campaign.run_name(system.folder))
+            alone.forget(site, plan_hash)
         pooled = (system.folder / "site").exists()
         for name in ("spool", *(("receipts", "site") if pooled else ())):
             shutil.rmtree(system.folder / name, ignore_errors=True)
-
-
-def _baselines(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> tuple[System, ...]:
-    """Each site alone and all sites pooled: the same method, code, seeds, networks and number of steps per network.
-
-    Where ``evaluate.baseline_models`` asks for fewer scoring models, the federation is cut down alike when they are
-    compared (:func:`simulation.evaluation.metrics.metrics`).
-
-    A pooled step sees a batch as large as all sites' batches of a federated step together: with one local step
-    a round, federated averaging is exactly that. A site that alone could train nothing of a measurement is
-    left out, which is said: untrained networks would make the federation look better than it is.
-    """
-    fewer = baseline_settings(settings)
-    training = [site for site in sites.sites if site.trains]
-    unable = preflight.unable(preflight.of_stores(sites, fewer), fewer)
-    for name, reason in unable.items():
-        display.line(f"Warning: {name} has no baseline of its own: alone it cannot train {reason}")
-    folder = run.path / "baselines"
-    alone = [
-        System(
-            name=f"alone:{site.name}",
-            folder=folder / f"alone-{site.name}",
-            sites=(site.folder,),
-            settings=fewer,
-        )
-        for site in training
-        if site.name not in unable
-    ]
-    return *alone, centralised(folder / CENTRALISED, training, fewer)
-
-
-def baseline_settings(settings: Settings) -> Settings:
-    """The settings of a baseline: the run's, where asked for with fewer models, without privacy and secure sums."""
-    models = settings.rating.models or settings.rating.folds
-    if settings.evaluate.baseline_models is not None:
-        models = min(models, settings.evaluate.baseline_models)
-    changes: dict[str, Section | None] = {
-        "rating": settings.rating.model_copy(update={"models": models}),
-        "federation": settings.federation.model_copy(update={"secure": None}),
-        "campaign": settings.campaign.model_copy(update={"evaluation": False}),
-    }
-    if settings.privacy is not None:
-        open_heads = settings.privacy.model_copy(update={"mechanism": "none"})
-        changes["privacy"] = open_heads if settings.method == "probe" else None
-    return settings.model_copy(update=changes)
-
-
-def centralised(folder: Path, training: Sequence[CohortSite], settings: Settings) -> System:
-    """All sites' exams as one site's: a step's batch is as large as all sites' batches together."""
-    batch_size = settings.training.batch_size * len(training)
-    larger = settings.training.model_copy(update={"batch_size": batch_size})
-    changes: dict[str, Section | None] = {"training": larger}
-    if settings.privacy is not None:
-        patients = settings.privacy.patients * len(training)
-        changes["privacy"] = settings.privacy.model_copy(update={"patients": patients})
-    return System(
-        name=CENTRALISED,
-        folder=folder,
-        sites=(pooled.site(folder / "site", training, settings),),
-        settings=settings.model_copy(update=changes),
-    )
 
 
 def _rewrite_rounds(run: RunFolder, systems: Sequence[System]) -> None:
@@ -426,7 +354,7 @@ def _steps(settings: Settings, outcome: Outcome) -> int:
 def _evaluate(
     run: RunFolder,
     federated: System,
-    baselines: Sequence[System],
+    beside: Sequence[System],
     sites: Cohort,
     devices: Sequence[str],
     choices: Mapping[str, object],
@@ -441,10 +369,10 @@ def _evaluate(
     simplest = trivial.learnt(sites, settings)
     frame = scored(ensemble)
     frame = frame.assign(**simplest.answers(frame, settings))
-    others = {system.name: scored(list(_networks(system))) for system in baselines}
-    fewest = baselines[0].settings if baselines else settings
+    others = {system.name: scored(list(_networks(system))) for system in beside}
+    fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
-    if baselines:
+    if beside:
         cut = [network for network in ensemble if network.spec.fold < models]
         if len(cut) < len(ensemble):
             others[FEDERATED] = scored(cut)

@@ -14,6 +14,7 @@ from flwr.app import Message
 from client.app import app as client_app
 from client.consent import campaigns
 from client.data.site_store import site_store
+from client.ensemble import alone
 from client.ensemble import evaluation as at_site
 from client.ledger import issued_receipts, ledger
 from client.log import chain, outbox
@@ -24,6 +25,7 @@ from client.state.decisions import Status
 from client.withdrawal.withdrawal import withdraw
 from common import signed_json, wire
 from common.ensemble.statement import Statement, sign
+from common.errors import PolicyError
 from common.evaluation import site_tables
 from common.evaluation.site_tables import SiteTables
 from common.exam import MISSING
@@ -31,10 +33,13 @@ from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest, Refusal, Signed
 from common.privacy.accounting.spending import UnboundedRelease
 from common.settings import Settings
+from common.text.terminal import Console
 from server.campaign import evaluation
 from server.campaign.hand_out import RECEIVED, Told
 from server.campaign.received_receipts import Receipts
 from server.rounds import site_results
+from simulation.engine.progress import Display
+from simulation.runs import alone as training
 from tests.federation.fault_processes import NoFault
 from tests.federation.faults import Fault, in_process
 from tests.federation.test_ensemble import NAMES, PACE, Federation, centre_key, command, configured, grid
@@ -263,6 +268,85 @@ def test_a_plan_that_does_not_ask_gives_no_right_to_ask(tmp_path: Path) -> None:
     assert "campaign.evaluation" in log_of(made.folders[0])
 
 
+# Alone against together
+
+
+def test_what_a_site_trained_alone_is_counted_beside_the_ensemble(federation: Federation) -> None:
+    north, plan_hash = federation.folders[0], federation.settings.plan_hash()
+    with_policy(north, 'approval = "automatic"', 'approval = "each"')
+    campaigns.decide(Site.open(north), plan_hash, Status.APPROVED, by="test")
+    logged = (north / chain.NAME).read_bytes()
+    booked = ledger.book(north).releases
+    said = json.loads(command("site", "alone", str(north), plan_hash[:12], "--json"))
+    assert said["models"] == 2
+    assert (north / chain.NAME).read_bytes() == logged
+    assert ledger.book(north).releases == booked
+    place = decisions.folder(north, plan_hash)
+    assert not list(place.glob(".alone*/"))
+
+    networks = list(network_files.load_all(place / "alone" / "networks"))
+    store = site_store(Site.open(north), federation.settings)
+    rows = np.flatnonzero(store.tensors.fold.numpy() == MISSING)
+    committee = network_files.committee(networks, federation.settings)
+    answers = committee.score(store.tensors.images, torch.from_numpy(rows)).decision[:, 0]
+    counts = np.zeros((3, 3), dtype=np.int64)
+    np.add.at(counts, (store.tensors.grades["hypertrophy"].numpy()[rows], answers), 1)
+
+    reply = ask(federation, request(federation))
+    (table,) = tables_of(reply).tables
+    assert table.beside is not None
+    np.testing.assert_array_equal(np.array(table.beside.alone), counts)
+    np.testing.assert_array_equal(np.array(table.beside.together), by_hand(federation, north))
+    (other,) = tables_of(ask(federation, request(federation), site=1)).tables
+    assert other.beside is None  # who trained nothing alone says nothing of it
+
+
+def test_the_local_report_holds_the_ensemble_against_it(federation: Federation) -> None:
+    north, plan_hash = federation.folders[0], federation.settings.plan_hash()
+    federation.hand_out(sites=["north"])
+    store = site_store(Site.open(north), federation.settings)
+    networks = list(network_files.load_all(federation.run / "networks"))
+    alone.keep(Site.open(north), plan_hash, networks, federation.settings, fingerprint=store.fingerprint)
+    found = json.loads(command("site", "report", str(north), plan_hash[:12], "--json"))
+    held_out = found["parts"][0]
+    (by_itself,) = (
+        one for one in held_out["own"]["trained alone"]["hypertrophy"] if one["first"] == "consensus"
+    )
+    together = next(one for one in held_out["ensemble"]["hypertrophy"] if one["first"] == "consensus")
+    assert by_itself["confusion"] == together["confusion"]  # the same networks
+    assert "what it trained alone" in Path(found["page"]).read_text(encoding="utf-8")
+
+
+def test_while_a_site_trains_alone_its_tables_wait(federation: Federation) -> None:
+    with alone.training(federation.folders[0], federation.settings.plan_hash()):
+        refused = ask(federation, request(federation))
+    assert isinstance(refused, Refusal)
+    assert refused.code == "busy"
+    assert tables_of(ask(federation, request(federation, request_id="later"))).tables
+
+
+def test_networks_of_other_exams_are_not_compared_with(federation: Federation) -> None:
+    """A patient who is held out now may have been trained on then; of one who withdrew nothing is left."""
+    north, plan_hash = federation.folders[0], federation.settings.plan_hash()
+    site = Site.open(north)
+    store = site_store(site, federation.settings)
+    networks = list(network_files.load_all(federation.run / "networks"))
+    alone.keep(site, plan_hash, networks, federation.settings, fingerprint=store.fingerprint)
+    found = alone.opened(site, plan_hash, federation.settings, fingerprint=store.fingerprint)
+    assert found is not None
+    assert alone.opened(site, plan_hash, federation.settings, fingerprint="of others") is None
+    withdraw(site, str(store.exams["patient_id"].iloc[0]))
+    assert not alone.folder(north, plan_hash).exists()
+
+
+def test_a_campaign_that_nobody_approved_is_not_trained_alone(federation: Federation) -> None:
+    north, plan_hash = federation.folders[0], federation.settings.plan_hash()
+    with_policy(north, 'approval = "automatic"', 'approval = "each"')
+    campaigns.decide(Site.open(north), plan_hash, Status.LEFT, by="test")
+    with pytest.raises(PolicyError, match="is left"):
+        training.train(Site.open(north), plan_hash, models=None, display=Display(Console(quiet=True)))
+
+
 # What a malicious centre tries
 
 
@@ -391,7 +475,7 @@ def test_a_reply_holds_tables_and_nothing_else(federation: Federation) -> None:
     assert set(sent) == {"format", "site", "minimum_cohort", "tables", "suppressed"}
     assert set(sent["tables"][0]) == {
         "score", "device", "patients", "exams", "confusion", "products", "contested", "histograms",
-        "conformity",
+        "conformity", "beside",
     }  # fmt: skip
 
 

@@ -109,7 +109,7 @@ def test_it_says_what_it_chose_and_a_second_time_is_no_work(
 
 def test_the_local_report_shows_them_beside_the_ensemble(north: Path, plan_hash: str) -> None:
     before = json.loads(command("site", "report", str(north), plan_hash[:12], "--json"))
-    assert [part["personal"] for part in before["parts"]] == [{}, {}]
+    assert [part["own"] for part in before["parts"]] == [{}, {}]
     personalised(north, plan_hash, *ASKED)
     found = json.loads(command("site", "report", str(north), plan_hash[:12], "--json"))
     held_out = found["parts"][0]
@@ -125,7 +125,7 @@ def test_the_local_report_shows_them_beside_the_ensemble(north: Path, plan_hash:
         for row in read_table(north / "grades.csv")
         if row["reader"] == "r1"
     }
-    (against,) = (one for one in held_out["personal"]["hypertrophy"] if one["first"] == "r1")
+    (against,) = (one for one in held_out["own"]["own networks"]["hypertrophy"] if one["first"] == "r1")
     assert (against["second"], against["exams"]) == ("own networks", len(tested))
     right = np.mean([answers[exam] == given[exam] for exam in tested])
     assert against["accuracy"]["value"] == pytest.approx(right)

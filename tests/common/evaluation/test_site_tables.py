@@ -1,5 +1,7 @@
 """A site's tables: they add up to the matrix of all exams, and their intervals are the pooled bootstrap's."""
 
+import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,7 +14,7 @@ from common import signed_json
 from common.errors import UpdateError
 from common.evaluation import bootstrap, site_tables
 from common.evaluation.agreement import accuracy, kappa
-from common.evaluation.site_tables import Judged, SiteTables, Table
+from common.evaluation.site_tables import Judged, Paired, SiteTables, Table
 
 LINEAR = partial(kappa, weights="linear")
 
@@ -85,6 +87,53 @@ def test_intervals_are_as_wide_as_the_pooled_bootstraps(metric: partial[float], 
     pooled = bootstrap.estimate(metric, counts, draws)
     assert found.value == pytest.approx(pooled.value)
     assert found.high - found.low == pytest.approx(pooled.high - pooled.low, rel=0.1)
+
+
+def paired(rng: np.random.Generator, exams: Judged) -> Judged:
+    """What a site trained alone is right and wrong on the same exams as the ensemble, mostly."""
+    same = rng.random(len(exams.reference)) < 0.7
+    other = np.where(rng.random(len(same)) < 0.5, exams.reference, rng.integers(0, 4, len(same)))
+    return replace(
+        exams,
+        paired=Paired(models=1, alone=np.where(same, exams.decision, other), together=exams.decision),
+    )
+
+
+@pytest.mark.parametrize("metric", [accuracy, LINEAR], ids=["accuracy", "kappa"])
+def test_a_gains_interval_is_as_wide_as_the_pooled_bootstraps(metric: partial[float]) -> None:
+    rng = np.random.default_rng(3)
+    parts = [paired(rng, judged(rng, patients=40, first=100 * site)) for site in range(3)]
+    found = site_tables.gain(metric, [table(part) for part in parts])
+    assert found is not None
+    patient = np.unique(np.concatenate([part.patient for part in parts]), return_inverse=True)[1]
+    reference = np.concatenate([part.reference for part in parts])
+
+    def counted(decisions: list[np.ndarray]) -> np.ndarray:
+        return bootstrap.patient_confusions(
+            reference, np.concatenate(decisions), patient, grades=4, patients=120
+        )
+
+    together = counted([part.decision for part in parts])
+    alone = counted([part.paired.alone for part in parts if part.paired is not None])
+    draws = bootstrap.resamples(120, replicates=20_000, generator=rng)
+    one, other = (metric(bootstrap.replicate_confusions(c, draws)) for c in (together, alone))
+    low, high = np.quantile(np.subtract(one, other), [0.025, 0.975])
+    assert found.gain.value == pytest.approx(found.together.value - found.alone.value)
+    assert found.alone.value == pytest.approx(metric(alone.sum(axis=0)))
+    assert found.gain.high - found.gain.low == pytest.approx(high - low, rel=0.1)
+    apart = math.hypot(found.alone.high - found.alone.value, found.together.high - found.together.value)
+    assert found.gain.high - found.gain.value < apart  # paired: both err on the same exams
+
+
+def test_gains_of_sites_count_alike_whatever_their_size() -> None:
+    rng = np.random.default_rng(5)
+    parts = [paired(rng, judged(rng, patients=patients)) for patients in (10, 40)]
+    each = [found for part in parts if (found := site_tables.gain(accuracy, [table(part)])) is not None]
+    mean = site_tables.mean_gain(each)
+    assert mean.gain.value == pytest.approx(np.mean([one.gain.value for one in each]))
+    halves = [one.gain.high - one.gain.value for one in each]
+    assert mean.gain.high - mean.gain.value == pytest.approx(math.hypot(*halves) / 2)
+    assert site_tables.gain(accuracy, [table(judged(rng, patients=4))]) is None
 
 
 def test_exams_of_one_patient_that_are_alike_widen_the_interval() -> None:

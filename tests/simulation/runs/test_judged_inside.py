@@ -52,12 +52,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
     config = folder / "small.toml"
     text = CONFIG.format(folder=folder / "cohort").replace("[cohort]", f"{PUZZLES}[cohort]")
     config.write_text(text, encoding="utf-8")
-    overrides = ["federation.rounds=1", "evaluate.baselines=false", "federation.group_bytes=20000"]
+    overrides = ["federation.rounds=1", "evaluate.baseline_models=1", "federation.group_bytes=20000"]
     return synofed.simulate(config, out=folder / "run", overrides=overrides)
 
 
 def by_hand(frame: pd.DataFrame, score: str, device: str) -> np.ndarray:
-    """From the table of predictions, which only a simulation has."""
+    """North's counts, from a table of predictions, which only a simulation has."""
     part = frame[(frame["site"] == "north") & (frame["device"] == device)]
     if score == "combined":
         truth = eoss.combined_or_missing(
@@ -81,6 +81,23 @@ def test_the_tables_equal_the_pooled_computation_exactly(run: synofed.Run) -> No
     for one in found["north"].tables:
         np.testing.assert_array_equal(np.array(one.confusion), by_hand(frame, one.score, one.device))
         assert bool(one.histograms) == (one.score != "combined")
+
+
+def test_what_a_site_trained_alone_stands_beside_as_many_of_the_ensembles_models(run: synofed.Run) -> None:
+    baselines = pd.read_parquet(run.path / "predictions_baselines.parquet")
+    frames = dict(iter(baselines.groupby("system")))
+    (north,) = site_results.tables(run.path).values()
+    for one in north.tables:
+        assert one.beside is not None
+        assert one.beside.models == 1
+        for name, counts in (("alone:north", one.beside.alone), ("federated", one.beside.together)):
+            np.testing.assert_array_equal(np.array(counts), by_hand(frames[name], one.score, one.device))
+    gains = inside.read(run.path)["gains"]["hypertrophy"]
+    own = run.metrics()["own_patients"]["sites"]["north"]["hypertrophy"]["accuracy"]
+    assert gains["sites"]["north"]["exams"] == sum(o.exams for o in north.tables if o.score == "hypertrophy")
+    if run.metrics()["reference"] != "truth":
+        assert gains["mean"]["accuracy"]["gain"]["value"] == pytest.approx(own["gain"]["value"])
+    assert "Alone against together" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
 def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
