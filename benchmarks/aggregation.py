@@ -91,7 +91,7 @@ def rounds(folder: Path, settings: Settings, *, spool: Spool, sites: int, parame
         group,
         settings=settings,
         campaign="benchmark",
-        sites=[f"site-{index:03d}" for index in range(sites)],
+        sites=lambda: [f"site-{index:03d}" for index in range(sites)],
         start=Zeros(parameters),
         algorithm=algorithm(settings.federation),
         journal=Journal(folder / "journal", "g"),

@@ -63,7 +63,7 @@ def _check_options(options: Options, name: str, where: str, of: str) -> None:
 class CampaignSettings(GrowingSection):
     """What the people who approve a campaign are told about it."""
 
-    later: ClassVar[tuple[str, ...]] = ("evaluation",)
+    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining")
 
     purpose: str = ""
     """What the networks are trained for."""
@@ -72,6 +72,9 @@ class CampaignSettings(GrowingSection):
     evaluation: bool = False
     """Ask each site, once, for tables of how the finished ensemble grades its held-out patients. A site whose policy
     permits none takes part all the same."""
+    late_joining: bool = False
+    """Let the list of sites grow: who is admitted later trains from the next round after it agreed, and sites that
+    train nothing may judge the ensemble, which then goes to them too."""
 
 
 class ImageSettings(Section):
@@ -327,6 +330,20 @@ class Settings(Section):
                 raise ValueError(
                     f'validity "eoss" needs hypertrophy and vascularity with 4 grades each; got {grades}'
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _list_may_grow(self) -> Settings:
+        if self.campaign.late_joining and self.federation.secure is not None:
+            raise ValueError(
+                "campaign.late_joining is for campaigns without [federation.secure]: sums are over the sites that "
+                "all agreed to at the start, and one site more would be known by the difference"
+            )
+        if self.campaign.late_joining and self.privacy is not None:
+            raise ValueError(
+                "campaign.late_joining is for campaigns without [privacy]: noise and epsilon are planned for the "
+                "sites that begin"
+            )
         return self
 
     @model_validator(mode="after")

@@ -64,6 +64,7 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
             campaign=this.name,
             observer=reporter,
             kept=home.receipts,
+            admitted=lambda: roster(home, this.wish()),
         )
         if RECIPIENT in settings.campaign.recipients:
             _hand_out(grid, home, this, settings, outcome, reporter)
@@ -116,8 +117,10 @@ def _hand_out(
 def _evaluate(
     grid: Grid, home: Home, this: Run, settings: Settings, outcome: Outcome, reporter: Reporter
 ) -> None:
-    """Have the sites judge the networks."""
-    sites = [site for site in outcome.sites if site in _registered(home)]
+    """Have the sites judge the networks, those that trained nothing too."""
+    wish = this.wish()
+    asked = dict.fromkeys((*outcome.sites, *wish.late, *wish.judges))
+    sites = [site for site in asked if site in _registered(home)]
 
     def ask(ensemble: Ensemble, patience_s: float) -> dict[str, str]:
         return evaluation.evaluate(
@@ -169,13 +172,17 @@ def roster(home: Home, wish: Wish) -> Roster:
         ConfigurationError: if none of them is registered any more.
     """
     keys = _registered(home)
-    taking_part = {name: keys[name] for name in wish.sites if name in keys}
-    if not taking_part:
+    if not any(name in keys for name in wish.sites):
         raise ConfigurationError(
             f"None of the campaign's sites is registered any more: {', '.join(wish.sites)}. Invite them again, or "
             f"submit a campaign over others"
         )
-    return Roster.of(taking_part, gone=(name for name in wish.sites if name not in keys))
+    return Roster.of(
+        {name: keys[name] for name in (*wish.sites, *wish.late, *wish.judges) if name in keys},
+        gone=(name for name in wish.sites if name not in keys),
+        late=wish.late,
+        judges=wish.judges,
+    )
 
 
 class Reporter:

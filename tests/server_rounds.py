@@ -37,7 +37,7 @@ def group_rounds(folder: Path, configuration: Settings) -> GroupRounds:
         group,
         settings=configuration,
         campaign="test",
-        sites=SITES,
+        sites=lambda: SITES,
         start=weights.StartWeights(configuration, folder / "networks"),
         algorithm=algorithm(configuration.federation),
         journal=Journal(folder / "journal", group.name),

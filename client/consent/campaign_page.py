@@ -20,6 +20,8 @@ from common.settings import Settings
 BYTES = {"float32": 4, "bfloat16": 2}
 SUMMED_BYTES = 8
 TABLES = "tables"
+LATER = "sites that the centre admits later: they train, or judge the networks"
+"""Among the recipients of a campaign whose list of sites may grow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +90,7 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         name=state.names[-1],
         status=f"{state.status}{decided}",
         purpose=settings.campaign.purpose,
-        recipients=settings.campaign.recipients,
+        recipients=settings.campaign.recipients + ((LATER,) if settings.campaign.late_joining else ()),
         method=settings.method,
         rounds=sum(stages.values()),
         stages=stages,

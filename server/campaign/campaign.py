@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from server.campaign.members import PACE, Members, Pace
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 from server.campaign.status import Status
-from server.rounds import quorum, weights
+from server.rounds import journal, quorum, weights
 from server.rounds.exchanges import Rounds
 from server.rounds.journal import Journal, RoundRecord
 from server.rounds.rounds import GroupRounds
@@ -73,6 +73,7 @@ def run(
     library: NetworkLibrary | None = None,
     pace: Pace = PACE,
     kept: Path | None = None,
+    admitted: Callable[[], Roster] | None = None,
 ) -> Outcome:
     """Run a campaign from where its journal stands to its end.
 
@@ -86,6 +87,7 @@ def run(
         library: networks that need not be trained again.
         pace: how often sites are looked for and asked.
         kept: where sites' highest receipts of all runs are kept; none: of this run alone.
+        admitted: the roster as it is now; asked where the plan lets sites join late.
 
     Raises:
         ConfigurationError: if the aggregation rule does not work with that number of sites.
@@ -99,10 +101,20 @@ def run(
     _check_secure(settings.federation.secure, sites=roster.count)
     folder.mkdir(parents=True, exist_ok=True)
     receipts = Receipts(folder, kept=kept)
-    members = Members(grid, settings, campaign, receipts, roster, observer, pace, run=run_name(folder))
+    members = Members(
+        grid,
+        settings,
+        campaign,
+        receipts,
+        roster,
+        observer,
+        pace,
+        run=run_name(folder),
+        admitted=admitted if settings.campaign.late_joining else None,
+        joined=_trained_before(folder / "journal", settings),
+    )
     members.gather()
-    quorum.check_prospects(settings, members.usable, sites=roster.count)
-    sites = members.sites
+    quorum.check_prospects(settings, members.usable, sites=max(roster.count, len(members.sites)))
     _check_participants(settings, members)
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)
     results: dict[str, NetworkResult] = {}
@@ -125,6 +137,9 @@ def run(
                 results[network.spec.name] = network.result
                 if library is not None:
                     library.add(network, settings, specs)
+    trained = {site for record in records for site in record.participants}
+    late = frozenset(members.sites) - roster.expected - trained if roster.registered else frozenset()
+    sites = tuple(site for site in members.sites if site in roster.gone or site not in late)
     missing = _missing(records, sites)
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
     return Outcome(
@@ -136,6 +151,12 @@ def run(
         nodes={site: member.node for site, member in members.present.items()},
         keys=receipts.keys,
     )
+
+
+def _trained_before(folder: Path, settings: Settings) -> frozenset[str]:
+    """The sites whose updates this run has used before it was interrupted."""
+    before = journal.records(folder, plan_hash=settings.plan_hash())
+    return frozenset(site for record in before for site in record.participants)
 
 
 def _check_secure(secure: SecureSettings | None, *, sites: int) -> None:
@@ -205,10 +226,11 @@ def _whole_groups(stage: Stage, settings: Settings, found: list[TrainedNetwork])
 
 
 def _missing(records: Iterable[RoundRecord], sites: tuple[str, ...]) -> dict[str, int]:
+    """Site -> rounds that went without it; not those before it joined."""
     absent = dict.fromkeys(sites, 0)
     for record in records:
-        for site in set(sites) - set(record.participants):
-            absent[site] += record.dropped.get(site) != NO_PART
+        for site in set(sites) & record.dropped.keys():
+            absent[site] += record.dropped[site] != NO_PART
     return {site: rounds for site, rounds in absent.items() if rounds}
 
 
@@ -223,7 +245,6 @@ def _rounds(
     campaign: str,
 ) -> Sequence[Rounds]:
     """A stage's groups, each where its journal stands."""
-    sites = members.sites
     names = {spec.name for spec in specs}
     if settings.federation.secure is None:
         packed = groups.of_stage(stage, settings, networks=specs)
@@ -236,7 +257,7 @@ def _rounds(
                 group,
                 settings=settings,
                 campaign=campaign,
-                sites=sites,
+                sites=members.sites,
                 start=weights.StartWeights(settings, folder / "networks"),
                 algorithm=federated,
                 journal=Journal(folder / "journal", group.name),
@@ -252,7 +273,7 @@ def _rounds(
             group,
             settings=settings,
             campaign=campaign,
-            sites=sites,
+            sites=lambda: members.sites,
             start=weights.StartWeights(settings, folder / "networks"),
             algorithm=federated,
             journal=Journal(folder / "journal", group.name),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -107,6 +107,9 @@ class Members:
         observer: told whenever a site's state changes.
         pace: how often to look and ask.
         run: names the run.
+        admitted: the roster as it is now, which may have grown; ``None``: it does not.
+        joined: sites that trained in this run before it was interrupted: those that were admitted later are
+            waited for like all others.
     """
 
     def __init__(
@@ -120,8 +123,11 @@ class Members:
         pace: Pace,
         *,
         run: str = "",
+        admitted: Callable[[], Roster] | None = None,
+        joined: Iterable[str] = (),
     ) -> None:
         self._run = run
+        self._admitted = admitted
         self._grid = grid
         self._settings = settings
         self._campaign = campaign
@@ -131,6 +137,8 @@ class Members:
         self._pace = pace
         self._nodes: dict[int, _Node] = {}
         self._members: dict[str, Member] = {}
+        self._joined = frozenset(joined)
+        self._agreed = set(self._joined)
         self._without: dict[str, frozenset[str]] = {}
         self._restarted: set[str] = set()
         self._looked_at = -math.inf
@@ -138,9 +146,13 @@ class Members:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """All sites of the campaign in the order of aggregation, whether they are here or not."""
+        """The sites that train, in the order of aggregation, whether they are here or not.
+
+        One that was admitted later is among them once it has agreed.
+        """
         if self._roster.registered:
-            return tuple(sorted({*self._roster.keys, *self._roster.gone}))
+            joined = self._roster.late & self._agreed
+            return tuple(sorted({*self._roster.expected, *self._roster.gone, *joined}))
         return tuple(sorted(node.name for node in self._nodes.values() if node.name))
 
     @property
@@ -151,7 +163,7 @@ class Members:
     @property
     def usable(self) -> Mapping[str, Mapping[str, int]]:
         """What the sites that tell it would train: site -> measurement -> exams."""
-        return {name: member.usable for name, member in self._members.items() if member.usable}
+        return {name: self._members[name].usable for name in self._here() if self._members[name].usable}
 
     def apart(self, tasks: frozenset[str]) -> frozenset[str]:
         """Sites whose people approved the campaign without one of some tasks, as far as they have answered."""
@@ -204,18 +216,35 @@ class Members:
         found = [node for node in self._nodes.values() if node.name == site]
         return f"{found[0].state}: {found[0].reason}" if found else "has not connected"
 
+    def _here(self) -> list[str]:
+        """The sites that train and are present."""
+        return [name for name in self.sites if name in self._members]
+
+    def _expected(self) -> list[_Node]:
+        """The connected ones of the sites that the campaign begins, or goes on, with."""
+        if not self._roster.registered:
+            return list(self._nodes.values())
+        return [node for node in self._nodes.values() if node.name in self._awaited()]
+
+    def _awaited(self) -> frozenset[str]:
+        return self._roster.expected | (self._roster.late & self._joined)
+
     def _all_connected(self) -> bool:
-        return len(self._nodes) >= self._roster.count - len(self._roster.gone)
+        if not self._roster.registered:
+            return len(self._nodes) >= self._roster.count
+        return len(self._expected()) >= len(self._awaited())
 
     def _again(self, node: _Node) -> bool:
         """Whether a node may be asked once more: a simulation's sites say once what they think."""
         return self._roster.registered or node.state == "unknown"
 
     def _settled(self) -> bool:
-        states = [node.state for node in self._nodes.values()]
+        states = [node.state for node in self._expected()]
         return self._all_connected() and all(state in ("present", "declined") for state in states)
 
     def _look(self) -> None:
+        if self._admitted is not None:
+            self._roster = self._admitted()
         for info in self._grid.get_nodes():
             if self._roster.registered and info.name not in self._roster.keys:
                 continue
@@ -317,6 +346,7 @@ class Members:
             round_seconds=consent.round_seconds,
             usable=consent.usable,
         )
+        self._agreed.add(consent.site)
         node.tries = 0
         self._become(node, "present", lacking(consent.usable))
 
@@ -341,22 +371,20 @@ class Members:
 
     def _check_quorum(self, patience_s: float) -> None:
         needed = self._settings.federation.needed(self._roster.count)
-        if len(self._members) >= needed:
+        if len(self._here()) >= needed:
             return
-        declined = [f"{n.name} {n.reason}" for n in self._nodes.values() if n.state == "declined"]
+        declined = [f"{n.name} {n.reason}" for n in self._expected() if n.state == "declined"]
         declined += [f"{site} is no longer registered" for site in self._roster.gone]
         if declined:
             spent = _refuses(BudgetError.code)
-            only_budgets = all(
-                node.reason == spent for node in self._nodes.values() if node.state == "declined"
-            )
+            only_budgets = all(node.reason == spent for node in self._expected() if node.state == "declined")
             error = BudgetError if only_budgets and not self._roster.gone else PolicyError
             raise error(f"The campaign cannot do without: {'; '.join(sorted(declined))}")
         missing = {site: self.why(site) for site in self.sites if site not in self._members}
         named = "; ".join(f"{site} {why}" for site, why in sorted(missing.items()))
         raise CampaignError(
             f"Expected {needed} of {self._roster.count} sites to agree within {patience_s:g} s, "
-            f"{len(self._members)} did{f' ({named})' if named else ''}; connected are {len(self._nodes)}"
+            f"{len(self._here())} did{f' ({named})' if named else ''}; connected are {len(self._expected())}"
         )
 
 

@@ -52,6 +52,10 @@ OF_RUN = {
         "Write a campaign's report: how its sites judged the ensemble, its rounds, its networks.",
     ),
     "list": ("server.cli.run_cli:list_runs", "List all campaigns and their state."),
+    "admit": (
+        "server.cli.run_cli:admit",
+        "Let sites into a submitted campaign whose plan allows it; they train from the next round after they agreed.",
+    ),
     "stop": (
         "server.cli.run_cli:stop",
         "Stop a campaign. `resume` continues from its last aggregated round.",

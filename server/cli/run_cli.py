@@ -29,6 +29,9 @@ def submit(
     ],
     home: HomeOption = DEFAULT_HOME,
     sites: Annotated[str, typer.Option(help="Registered sites, comma-separated; default: all.")] = "",
+    judges: Annotated[
+        str, typer.Option(help="Registered sites that train nothing and judge the ensemble, comma-separated.")
+    ] = "",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
@@ -40,20 +43,21 @@ def submit(
 ) -> None:
     """Submit a campaign. The running centre starts it."""
     settings = configuration.load(config, overrides=overrides or ())
-    chosen = [name for name in sites.split(",") if name]
-    run = submitting.submit(Home(home), settings, sites=chosen)
+    run = submitting.submit(Home(home), settings, sites=_names(sites), judges=_names(judges))
     wish = run.wish()
     if not as_json:
         typer.echo(
             f"{run.name}: submitted to {len(wish.sites)} sites ({', '.join(wish.sites)}), plan "
             f"{settings.plan_hash()}\n"
-            f"  each site's people approve it there: synofed site campaigns show SITE_FOLDER "
+            + (f"  judged by {', '.join(wish.judges)}, who train nothing\n" if wish.judges else "")
+            + f"  each site's people approve it there: synofed site campaigns show SITE_FOLDER "
             f"{settings.plan_hash()[:12]}\n"
             f"  watch it: synofed run watch {run.name} --home {home}"
         )
     elif not wait:
-        facts = {"campaign": run.name, "sites": list(wish.sites), "plan_hash": settings.plan_hash()}
-        typer.echo(json.dumps({**facts, "folder": str(run.path.resolve())}))
+        facts = {"campaign": run.name, "sites": list(wish.sites), "judges": list(wish.judges)}
+        whose = {"plan_hash": settings.plan_hash(), "folder": str(run.path.resolve())}
+        typer.echo(json.dumps({**facts, **whose}))
     if wait:
         _wait(run, as_json=as_json)
 
@@ -100,6 +104,31 @@ def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> N
         typer.echo(json.dumps([run_view.facts(run) for run in runs]))
     else:
         Console().print(run_view.overview(runs))
+
+
+def admit(
+    campaign: Name,
+    sites: Annotated[str, typer.Argument(metavar="SITES", help="Registered sites, comma-separated.")],
+    home: HomeOption = DEFAULT_HOME,
+    judge: Annotated[
+        bool, typer.Option("--judge", help="They judge the ensemble at the end, and train nothing.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Let sites into a submitted campaign whose plan allows it; they train from the next round after they agreed."""
+    run = submitting.admit(Home(home), campaign, _names(sites), judge=judge)
+    wish = run.wish()
+    if as_json:
+        facts = {"campaign": run.name, "sites": wish.sites, "late": wish.late, "judges": wish.judges}
+        typer.echo(json.dumps(facts))
+    else:
+        typer.echo(
+            f"{run.name}: {', '.join(_names(sites))} may agree now: synofed site campaigns show SITE_FOLDER"
+        )
+
+
+def _names(text: str) -> list[str]:
+    return [name for name in text.split(",") if name]
 
 
 def stop(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:

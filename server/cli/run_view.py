@@ -122,7 +122,8 @@ def judged(found: Json) -> RenderableType:
     table = Table(box=box.SIMPLE, title="as the sites judged it, on held-out patients", title_justify="left")
     for column in ("", "score", "exams", "patients", "accuracy", "linear kappa"):
         table.add_column(column, justify="left" if column in ("", "score") else "right")
-    for place, scores in {"all sites": found["pooled"], **found["sites"], **found["devices"]}.items():
+    sites = {f"{s} (trained nothing)" if s in found["strangers"] else s: e for s, e in found["sites"].items()}
+    for place, scores in {"all sites": found["pooled"], **sites, **found["devices"]}.items():
         for number, (score, entry) in enumerate(scores.items()):
             table.add_row(
                 "" if number else place,

@@ -76,12 +76,12 @@ def read(run: Path) -> Content:
     try:
         config = _text(run / "config.toml")
         settings = toml_text.parse(config, source=str(run / "config.toml"))
-        manifest = json.loads(_text(run / "manifest.json") or "{}")
+        about = manifest(run)
         return Content(
-            name=str(manifest.get("name") or settings.get("name") or run.name),
+            name=str(about.get("name") or settings.get("name") or run.name),
             config=config,
             settings=settings,
-            manifest=manifest,
+            manifest=about,
             metrics=json.loads(_text(run / "metrics.json") or "{}"),
             rounds=[_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line],
             examples=read_examples(run / "figures" / "examples"),
@@ -90,6 +90,18 @@ def read(run: Path) -> Content:
         )
     except (ConfigurationError, ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None
+
+
+def manifest(run: Path) -> Json:
+    """What a run's ``manifest.json`` says; empty where there is none.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    try:
+        return dict(json.loads(_text(run / "manifest.json") or "{}"))
+    except (ValueError, TypeError, OSError) as error:
+        raise DataError(f"Expected a run's manifest in {run}: {error}") from None
 
 
 def _text(path: Path) -> str:

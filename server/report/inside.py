@@ -16,6 +16,7 @@ from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kap
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.site_tables import Gain, SiteTables, Table
+from server.report import content
 from server.report.content import Json
 from server.report.tables import NOTHING, Rows, bounds, number, title
 from server.rounds import site_results
@@ -35,27 +36,35 @@ def read(run: Path) -> Json:
         DataError: if it cannot be read.
     """
     found, without = site_results.tables(run), site_results.without(run)
-    return block(found, without) if found or without else {}
+    return block(found, without, trained=_trained(run, found)) if found or without else {}
 
 
-def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
+def _trained(run: Path, found: Mapping[str, SiteTables]) -> frozenset[str]:
+    """The sites whose exams the networks learnt from: the others judge what they had no part in."""
+    named = content.manifest(run).get("sites")
+    return frozenset(map(str, named)) if isinstance(named, list) else frozenset(found)
+
+
+def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, trained: frozenset[str]) -> Json:
     """As JSON's types; ``None`` for what cannot be computed.
 
     Args:
         found: site -> its tables.
         without: site -> why it gave none.
+        trained: the sites that trained the ensemble.
 
     Returns:
-        ``pooled``, ``sites`` and ``devices``, each score -> ``exams``, ``patients``, ``contested`` (a share),
-        ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics with ``value`` and
-        ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients behind each table,
-        at least; ``machines``: site -> its devices; ``without``; ``gains``: see :func:`_gains`; ``sets``: see
-        :func:`_sets`.
+        ``pooled`` (of the sites that trained), ``sites`` and ``devices``, each score -> ``exams``, ``patients``,
+        ``contested`` (a share), ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics
+        with ``value`` and ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
+        behind each table, at least; ``machines``: site -> its devices; ``strangers``: sites that trained nothing;
+        ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`.
     """
     every = [table for sent in found.values() for table in sent.tables]
+    pooled = [table for site, sent in found.items() if site in trained for table in sent.tables]
     devices = {site: sorted({table.device for table in sent.tables}) for site, sent in found.items()}
     return {
-        "pooled": _scores(every),
+        "pooled": _scores(pooled),
         "sites": {site: _scores(sent.tables) for site, sent in found.items()},
         "devices": {
             device: _scores(table for table in every if table.device == device)
@@ -64,6 +73,7 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         "machines": devices,
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
+        "strangers": sorted(found.keys() - trained),
         "without": dict(without),
         "gains": {
             score: gains
@@ -76,7 +86,7 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str]) -> Json:
         },
         "sets": {
             score: sets
-            for score, tables in site_tables.by_score(every).items()
+            for score, tables in site_tables.by_score(pooled).items()
             if (
                 sets := _sets(
                     tables, {site: site_tables.by_score(s.tables) for site, s in found.items()}, score
@@ -94,7 +104,8 @@ def by_place(judged: Json, blocks: Json) -> dict[str, Json]:
         blocks: what has ``pooled``, ``sites`` and ``devices``.
     """
     machines = judged["machines"]
-    sites = {f"{site}\n{', '.join(machines[site])}": block for site, block in blocks["sites"].items()}
+    named = {site: f"{site} (trained nothing)" if site in judged["strangers"] else site for site in machines}
+    sites = {f"{named[site]}\n{', '.join(machines[site])}": one for site, one in blocks["sites"].items()}
     owners = Counter(device for of_site in machines.values() for device in of_site)
     alone = {of_site[0] for of_site in machines.values() if len(of_site) == 1 and owners[of_site[0]] == 1}
     devices = {device: block for device, block in blocks["devices"].items() if device not in alone}
@@ -205,7 +216,7 @@ def thresholds(run: Path) -> dict[str, float]:
     Raises:
         DataError: if what they told cannot be read.
     """
-    found = block(site_results.tables(run), {})["sets"]
+    found = read(run).get("sets", {})
     return {score: sets["threshold"] for score, sets in found.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -74,6 +74,9 @@ class GroupRounds:
 
     ``request`` -> ``accept`` or ``drop`` once per site -> ``close``, until ``done``. Round ``rounds + 1`` trains
     nothing: it scores the final weights, so that the last round can be selected too.
+
+    Args:
+        sites: who takes part, in the order of aggregation; asked when a round of training begins.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class GroupRounds:
         *,
         settings: Settings,
         campaign: str,
-        sites: Sequence[str],
+        sites: Callable[[], Sequence[str]],
         start: StartWeights,
         algorithm: FederatedAlgorithm,
         journal: Journal,
@@ -96,7 +99,8 @@ class GroupRounds:
         self._settings = settings
         self._campaign = campaign
         self._plan_hash = settings.plan_hash()
-        self._sites = tuple(sites)
+        self._now = sites
+        self._sites = tuple(sites())
         self._algorithm = algorithm
         self._spool = spool
         self._round: _Round | None = None
@@ -139,6 +143,8 @@ class GroupRounds:
         text = f"{self._run}/{self._campaign}/{self._plan_hash}/{self.group.name}/{server_round}"
         request_id = hashlib.sha256(text.encode()).hexdigest()[:32]
         self._spool.clear()
+        if server_round <= self._rounds:  # whoever trained scores
+            self._sites = tuple(self._now())
         self._round = _Round(
             server_round=server_round,
             request_id=request_id,

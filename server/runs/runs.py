@@ -32,7 +32,8 @@ State = Literal[
     "COMPLETE_SUBSET",
     "FAILED",
 ]
-ENDED = frozenset({"STOPPED", "COMPLETE_ALL_SITES", "COMPLETE_SUBSET", "FAILED"})
+COMPLETE = frozenset({"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"})
+ENDED = frozenset({"STOPPED", "FAILED"}) | COMPLETE
 EXIT_CODES: Mapping[str, int] = {"COMPLETE_ALL_SITES": 0, "COMPLETE_SUBSET": 7, "FAILED": 1, "STOPPED": 1}
 """What a command that waits for a campaign's end exits with."""
 
@@ -43,6 +44,10 @@ class Wish(Section):
     wanted: Literal["run", "stop"] = "run"
     sites: tuple[str, ...]
     """That take part, by their registered names."""
+    late: tuple[str, ...] = ()
+    """That were admitted after submission."""
+    judges: tuple[str, ...] = ()
+    """That train nothing, and judge the ensemble."""
     submitted: str
     asked: str
     """When the operator last wanted something: tries and waits begin anew with it."""

@@ -12,16 +12,17 @@ from common.settings import Settings
 from server.federation.home import Home
 from server.federation.registry import Registry
 from server.runs.run_folder import RunFolder
-from server.runs.runs import ENDED, CampaignStatus, Run, Wish, find, now
+from server.runs.runs import COMPLETE, ENDED, CampaignStatus, Run, Wish, find, now
 
 
-def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
+def submit(home: Home, settings: Settings, *, sites: Sequence[str] = (), judges: Sequence[str] = ()) -> Run:
     """Make a campaign's folder; the service starts the campaign as soon as it sees it.
 
     Args:
         home: of the centre.
         settings: the configuration; its ``name`` is the campaign's.
-        sites: that take part, by registered names; empty: all that are registered now.
+        sites: that take part, by registered names; empty: all that are registered now, but for the judges.
+        judges: registered sites that train nothing, and judge the ensemble.
 
     Raises:
         ConfigurationError: if there is a campaign of that name, a site is not registered, or none is; if the quorum
@@ -32,7 +33,13 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     from server.rounds.quorum import check_quorum  # noqa: PLC0415  torch
 
     home.federation()
-    chosen = _sites(Registry.open(home.path), sites)
+    registry = Registry.open(home.path)
+    judging = _sites(registry, judges) if judges else ()
+    chosen = tuple(name for name in _sites(registry, sites) if name not in judging)
+    if judging:
+        _check_may_grow(settings, judging, judge=True)
+    if not chosen:
+        raise ConfigurationError("Expected judges beside the sites that train, got no site that trains")
     check_quorum(settings.federation, sites=len(chosen))
     preflight.check(settings)
     place = home.runs / settings.name
@@ -47,9 +54,49 @@ def submit(home: Home, settings: Settings, *, sites: Sequence[str] = ()) -> Run:
     RunFolder.begin(draft.path, _with_absolute_weights(pretrained.resolved(settings)))
     asked = now()
     draft.write_status(CampaignStatus(state="SUBMITTED"))
-    draft.write_wish(Wish(sites=chosen, submitted=asked, asked=asked))
+    draft.write_wish(Wish(sites=chosen, judges=judging, submitted=asked, asked=asked))
     draft.path.rename(place)
     return Run(place)
+
+
+def admit(home: Home, name: str, sites: Sequence[str], *, judge: bool = False) -> Run:
+    """Let registered sites into a campaign that was submitted without them; a running one asks them from now on.
+
+    Args:
+        home: of the centre.
+        name: of the campaign.
+        sites: by registered names.
+        judge: they judge the ensemble at the end, and train nothing.
+
+    Raises:
+        ConfigurationError: if there is no such campaign, its plan keeps to the sites that it was submitted with, or a
+            site is not registered or in it already.
+        CampaignError: if it is complete.
+    """
+    run = find(home, name)
+    wish, state = run.wish(), run.status().state
+    added = _sites(Registry.open(home.path), sites)
+    _check_may_grow(run.settings(), added, judge=judge)
+    if known := sorted({*wish.sites, *wish.late, *wish.judges} & set(added)):
+        raise ConfigurationError(f"Expected sites that are not in {name!r} yet, got {', '.join(known)}")
+    if state in COMPLETE:
+        raise CampaignError(
+            f"The campaign {name!r} is complete ({state}): submit a new one, with --judges for sites that are to "
+            f"judge without training"
+        )
+    grown = {"judges": (*wish.judges, *added)} if judge else {"late": (*wish.late, *added)}
+    run.write_wish(wish.model_copy(update=grown))
+    return run
+
+
+def _check_may_grow(settings: Settings, sites: Sequence[str], *, judge: bool) -> None:
+    if not settings.campaign.late_joining:
+        raise ConfigurationError(
+            f"Expected a plan with campaign.late_joining = true, under which {', '.join(sites)} may come in: the "
+            f"sites of this one approved it for themselves alone"
+        )
+    if judge and not settings.campaign.evaluation:
+        raise ConfigurationError("Expected a plan with campaign.evaluation = true: without it nobody judges")
 
 
 def stop(home: Home, name: str) -> Run:
@@ -75,7 +122,7 @@ def resume(home: Home, name: str) -> Run:
     """
     run = find(home, name)
     state = run.status().state
-    if state in {"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"}:
+    if state in COMPLETE:
         raise CampaignError(
             f"The campaign {name!r} is complete ({state}): submit a new one under another name"
         )

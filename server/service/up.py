@@ -20,7 +20,7 @@ from common.machine.file_lock import LockedError
 from common.machine.processes import Backoff, Service, until_signalled
 from server.federation.home import Federation, Home
 from server.federation.registry import Registry
-from server.runs.runs import ENDED, Attempts, CampaignStatus, Run, all_of
+from server.runs.runs import COMPLETE, ENDED, Attempts, CampaignStatus, Run, all_of
 from server.service import control, presence, superlink
 from server.service.control import Control, canonical
 
@@ -177,7 +177,7 @@ class _Tended:
         elif alive and status.state == "RUNNING" and file_lock.holder(self.run.path) is None:
             self._bury(attempts)
         elif not alive and (status.state not in ENDED or wish.asked != attempts.asked):
-            if status.state in {"COMPLETE_ALL_SITES", "COMPLETE_SUBSET"}:
+            if status.state in COMPLETE:
                 return
             if wish.asked != attempts.asked:
                 attempts = Attempts(asked=wish.asked)

@@ -43,3 +43,48 @@ def test_tables_come_back_from_whoever_permits_them(tmp_path: Path) -> None:
     assert kept.read_bytes() == (run.path / "evaluation" / "dublin.json").read_bytes()
     assert "As the sites judged it" in (run.path / "report.html").read_text(encoding="utf-8")
     assert leaked(federation, [federation.site(name) for name in SITES]) == []
+
+
+def test_sites_join_late_or_judge_what_they_did_not_train(tmp_path: Path) -> None:
+    """Dublin is expected from the start; Galway is admitted while nobody trains yet; Espoo judges."""
+    names = ("dublin", "espoo", "galway")
+    federation = Federation.make(
+        tmp_path,
+        names,
+        patients=9,
+        held_out_patients=5,
+        policies=dict.fromkeys(names, "federated_evaluation = true\n"),
+    )
+    try:
+        federation.connected(names[1:])
+        settings = configured("grown", rounds=2)
+        asked = CampaignSettings(evaluation=True, late_joining=True)
+        settings = settings.model_copy(update={"campaign": asked})
+        run = submit.submit(federation.home, settings, sites=["dublin"], judges=["espoo"])
+        home = ["--home", str(federation.home.path)]
+        done = CliRunner().invoke(run_group, ["admit", "grown", "galway", *home])
+        assert done.exit_code == 0, done.output
+
+        def agreed() -> bool:
+            sites = run.status().sites
+            return all(name in sites and sites[name].state == "present" for name in names[1:])
+
+        federation.wait(agreed, what="Espoo and Galway agreeing")
+        federation.join("dublin")
+        federation.ended(run)
+    finally:
+        federation.close()
+    assert run.status().state == "COMPLETE_ALL_SITES", run.log.read_text()
+    assert {name: site.used > 0 for name, site in run.status().sites.items()} == {
+        "dublin": True,
+        "galway": True,
+        "espoo": False,
+    }
+    assert set(run.status().evaluation.values()) == {"received"}
+    done = CliRunner().invoke(run_group, ["report", "grown", *home, "--json"])
+    judged = json.loads(done.output)["judged"]
+    assert (sorted(judged["sites"]), judged["strangers"]) == (sorted(names), ["espoo"])
+    pooled = judged["pooled"]["hypertrophy"]["exams"]
+    assert pooled == sum(judged["sites"][name]["hypertrophy"]["exams"] for name in ("dublin", "galway"))
+    page = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "espoo (trained nothing)" in page

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 import synofed
 from common.errors import CampaignError, ConfigurationError
 from common.machine import file_lock
-from common.settings import Settings
+from common.settings import CampaignSettings, Settings
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision
@@ -100,6 +100,40 @@ def test_a_campaign_takes_all_registered_sites_or_those_named(home: Home) -> Non
     assert everybody.settings().plan_hash() == settings().plan_hash()
     assert submit.submit(home, settings("south"), sites=["south"]).wish().sites == ("south",)
     assert not [path for path in home.runs.iterdir() if path.name.startswith(".")]
+
+
+def growing(name: str) -> Settings:
+    asked = CampaignSettings(late_joining=True, evaluation=True)
+    return settings(name).model_copy(update={"campaign": asked})
+
+
+def test_sites_are_admitted_later_where_the_plan_says_so(home: Home) -> None:
+    run = submit.submit(home, growing("open"), sites=["north"])
+    submit.admit(home, "open", ["south"])
+    assert (run.wish().sites, run.wish().late, run.wish().judges) == (("north",), ("south",), ())
+    with pytest.raises(ConfigurationError, match="not in 'open' yet, got south"):
+        submit.admit(home, "open", ["south"], judge=True)
+    with pytest.raises(ConfigurationError, match="registered sites"):
+        submit.admit(home, "open", ["west"])
+    submit.submit(home, settings("closed"), sites=["north"])
+    with pytest.raises(ConfigurationError, match=r"campaign.late_joining = true"):
+        submit.admit(home, "closed", ["south"])
+    run.write_status(CampaignStatus(state="COMPLETE_SUBSET"))
+    run.write_wish(run.wish().model_copy(update={"late": ()}))
+    with pytest.raises(CampaignError, match="is complete"):
+        submit.admit(home, "open", ["south"])
+
+
+def test_judges_do_not_train(home: Home) -> None:
+    run = submit.submit(home, growing("judged"), judges=["south"])
+    assert (run.wish().sites, run.wish().judges) == (("north",), ("south",))
+    members = deployed.roster(home, run.wish())
+    assert (members.count, sorted(members.expected), sorted(members.judges)) == (1, ["north"], ["south"])
+    with pytest.raises(ConfigurationError, match="no site that trains"):
+        submit.submit(home, growing("nobody"), judges=["north", "south"])
+    quiet = growing("quiet").model_copy(update={"campaign": CampaignSettings(late_joining=True)})
+    with pytest.raises(ConfigurationError, match=r"campaign.evaluation = true"):
+        submit.submit(home, quiet, judges=["south"])
 
 
 def test_what_cannot_run_is_refused_before_anything_is_written(home: Home) -> None:
