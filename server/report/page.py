@@ -133,6 +133,8 @@ def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
         sets=_table(inside.sets_table(judged, unseen_sets)) if judged else None,
         promises=inside.promises(judged, unseen_sets) if judged else (),
         tasks=_tasks(content) if scored else None,
+        cross_site=_table(tables.cross_site(content)) if scored else None,
+        cross_validated=_table(tables.cross_validated(content)),
         over_networks=_over_networks(content) if scored else None,
         certainty=[
             _certainty(content, measure) for measure in certainty.MEASURES if certainty.tasks(content)

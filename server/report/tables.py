@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -203,6 +205,46 @@ def over_networks(content: Content) -> list[tuple[str, Json]]:
         for cut, task in cuts.items()
         if task.get("over_networks")
     ]
+
+
+def cross_site(content: Content) -> tuple[Sequence[str], Rows]:
+    """Header and rows: accuracy of the headline score, systems by the sites that they are judged at."""
+    matrix = ((content.metrics.get("cross_site") or {}).get("scores") or {}).get(content.primary) or {}
+    sites = sorted({site for of in matrix.values() for site in of})
+    rows = []
+    for system, of in matrix.items():
+        own = system.removeprefix("alone:")
+        label = {"federated": "All sites together", "centralised": "All data in one place"}.get(system, own)
+        cells = [
+            (
+                number((of.get(site) or {}).get("accuracy"), "accuracy"),
+                "its own patients" if site == own else "",
+            )
+            for site in sites
+        ]
+        rows.append((label, cells))
+    return ("Trained at", *sites), rows
+
+
+def cross_validated(content: Content) -> tuple[Sequence[str], Rows]:
+    """Header and rows: each task's AUC on the patients that its networks were not trained on, over the folds."""
+    folds: dict[str, dict[str, list[float]]] = {}
+    for name, result in (content.manifest.get("networks") or {}).items():
+        parts = name.split("/")
+        auc = result.get("auc")
+        if len(parts) >= 4 and parts[1].startswith("fold") and parts[3].startswith("gt") and auc is not None:
+            label = f"{title(parts[2])} > {parts[3].removeprefix('gt')}"
+            folds.setdefault(label, {}).setdefault(parts[1], []).append(float(auc))
+    rows = []
+    for label, of in folds.items():
+        means = [sum(aucs) / len(aucs) for aucs in of.values() if not math.isnan(sum(aucs))]
+        if len(means) > 1:
+            spread = f"({statistics.stdev(means):.3f})"
+            each = ", ".join(f"{mean:.3f}" for mean in means)
+            rows.append(
+                (label, [(f"{statistics.mean(means):.3f} {spread}", f"{len(means)} folds"), (each, "")])
+            )
+    return ("Task", "AUC, mean (SD) over folds", "Each fold"), rows
 
 
 def curves(rounds: Sequence[Round], system: str, quantity: str) -> dict[str, list[tuple[int, float]]]:

@@ -26,7 +26,7 @@ from common.evaluation.own_patients import ALONE
 from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from simulation.evaluation import calibration, own_patients
+from simulation.evaluation import calibration, cross_site, own_patients
 from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
@@ -204,7 +204,7 @@ def _compared(
     frames: Mapping[str, pd.DataFrame],
     cuts: Mapping[str, Sequence[float]],
 ) -> Block:
-    """``baselines``, paired ``differences`` and ``own_patients``, on held-out exams of the sites that trained."""
+    """``baselines``, paired ``differences``, ``own_patients`` and the matrix ``cross_site``, on held-out exams."""
     patients = Patients.of(seen)
     weights = scorer.weights(patients)
     trained = _trained(frames, seen, unseen)
@@ -257,6 +257,7 @@ def _compared(
         "baselines": baselines,
         "differences": _differences(scorer, systems, weights, run=scoring_models(seen), trained=models),
         "own_patients": None,
+        "cross_site": None,
         "impossible_votes": _impossible_votes(scorer, seen),
     }
     if alone:
@@ -265,6 +266,10 @@ def _compared(
             scorer, {site: {ALONE: tables[name], **shared} for site, name in alone.items()}
         )
         found["own_patients"] = {"models": models, **own}
+        everywhere = {
+            name: trained[name] for name in (FEDERATED, *alone.values(), "centralised") if name in trained
+        }
+        found["cross_site"] = {"models": models, "scores": cross_site.block(scorer, everywhere)}
     return found
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -16,7 +17,8 @@ from PIL import Image
 
 from common.errors import DataError
 from common.settings import Settings
-from server.report.content import Json
+from server.report import tables
+from server.report.content import Json, read
 from server.report.examples import Example, write_examples
 from server.report.page import write
 from simulation.evaluation.metrics import metrics
@@ -272,6 +274,27 @@ def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path: Pat
     assert "with 1 scoring model each" in page.text
     assert "cut down" not in page.text
     assert "Sites alone, mean" in {row["line"] for row in data_of(folder, "learning_loss")}
+
+
+def test_the_matrix_of_sites_and_the_folds_are_tables(run: Path) -> None:
+    content = read(run)
+    header, rows = tables.cross_site(content)
+    assert header[0] == "Trained at"
+    assert [label for label, _ in rows] == ["All sites together", "site-a", "site-b", "All data in one place"]
+    matrix = content.metrics["cross_site"]["scores"]["combined"]
+    for (label, cells), of in zip(rows, matrix.values(), strict=True):
+        assert [text for text, _ in cells] == [f"{100 * of[site]['accuracy']:.1f} %" for site in header[1:]]
+        assert [small for _, small in cells].count("its own patients") == label.startswith("site-")
+    assert "Trained at one site, judged at another" in (run / "report.html").read_text(encoding="utf-8")
+
+    networks = {
+        f"rating/fold{fold}/hypertrophy/gt0/{letter}": {"auc": auc}
+        for fold, letter, auc in ((0, "a", 0.8), (0, "b", 0.6), (1, "a", 0.9), (2, "a", None))
+    }
+    alone = replace(content, manifest={"networks": networks})
+    ((label, (mean, each)),) = tables.cross_validated(alone)[1]
+    assert (label, mean) == ("Hypertrophy > 0", ("0.800 (0.141)", "2 folds"))
+    assert each == ("0.700, 0.900", "")
 
 
 def test_own_patients_are_shown_by_site_with_the_mean(run: Path, page: Page) -> None:

@@ -301,6 +301,14 @@ def test_own_patients_are_each_sites_own(result: Json) -> None:
     assert set(own["sites"]) == {"site-a", "site-b"}  # nobody trained alone at the third
 
 
+def test_trained_at_one_site_and_judged_at_every_other(result: Json) -> None:
+    matrix = result["cross_site"]["scores"]["combined"]
+    assert list(matrix) == ["federated", "alone:site-a", "alone:site-b", "centralised"]
+    for system, table in others().items():
+        for site in table["site"].unique():  # the one never trained on, too
+            assert matrix[system][site]["accuracy"] == pytest.approx(share_right(table, site=site))
+
+
 def test_no_system_of_a_sites_own_no_own_patients() -> None:
     assert metrics(frame(), settings=RATING)["own_patients"] is None
     pooled = metrics(frame(), settings=RATING, baselines={"centralised": frame(right=0.9)})
