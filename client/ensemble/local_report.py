@@ -34,6 +34,7 @@ from common.exam import MISSING
 from common.privacy.planning import notice
 from common.scoring import eoss
 from common.settings import Settings
+from common.text.json_values import finite
 from common.text.notices import RESEARCH_ONLY
 
 Progress = Callable[[int, int], None]
@@ -165,7 +166,7 @@ def as_json(report: Report) -> dict[str, object]:
         "status": report.statement.status,
         "consensus": report.consensus,
         "bootstrap": report.replicates,
-        "parts": [_finite(asdict(part)) for part in report.parts],
+        "parts": [finite(asdict(part)) for part in report.parts],
         "notice": list(report.notices),
     }
 
@@ -248,11 +249,3 @@ def _part(
             for score in scores
         },
     )
-
-
-def _finite(value: object) -> object:
-    if isinstance(value, float):
-        return value if np.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(entry) for key, entry in value.items()}
-    return [_finite(entry) for entry in value] if isinstance(value, (list, tuple)) else value

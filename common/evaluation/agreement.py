@@ -18,6 +18,8 @@ a grade that never occurs as reference     as usual  usual  left out of the mean
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -143,3 +145,12 @@ def _divide(part: ArrayLike, whole: ArrayLike) -> Values:
     result = np.full(denominator.shape, np.nan)
     np.divide(numerator, denominator, out=result, where=denominator != 0)
     return result if result.ndim else float(result)
+
+
+METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
+    "accuracy": accuracy,
+    "kappa_linear": partial(kappa, weights="linear"),
+    "kappa_quadratic": partial(kappa, weights="quadratic"),
+    "balanced_accuracy": balanced_accuracy,
+}
+"""By which systems are compared, by the names that they have in ``metrics.json``."""

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from common.evaluation import conformal, site_tables
-from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa
+from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.site_tables import Gain, SiteTables, Table
+from common.text import json_values
 from server.report import content
 from server.report.content import Json
 from server.report.tables import NOTHING, Rows, bounds, number, title
 from server.rounds import site_results
-
-METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
-    "accuracy": accuracy,
-    "kappa_linear": partial(kappa, weights="linear"),
-    "kappa_quadratic": partial(kappa, weights="quadratic"),
-    "balanced_accuracy": balanced_accuracy,
-}
 
 
 def read(run: Path) -> Json:
@@ -324,14 +314,13 @@ def _entry(tables: list[Table]) -> Json:
         "patients": sum(one.patients for one in tables),
         "contested": sum(one.contested for one in tables) / exams,
         "confusion": site_tables.confusion(tables).tolist(),
-        "auc": [_number(cut.auc()) for cut in site_tables.histograms(tables)],
+        "auc": [json_values.number(cut.auc()) for cut in site_tables.histograms(tables)],
         **{name: _estimate(site_tables.estimate(metric, tables)) for name, metric in METRICS.items()},
     }
 
 
 def _estimate(found: Estimate) -> Json:
-    return {"value": _number(found.value), "ci95": [_number(found.low), _number(found.high)]}
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return {
+        "value": json_values.number(found.value),
+        "ci95": [json_values.number(found.low), json_values.number(found.high)],
+    }

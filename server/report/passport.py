@@ -12,7 +12,6 @@ all others are marked open: people fill them in, or say why not.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -33,6 +32,7 @@ from common.messages import WeightsRef
 from common.methods.rounds import rounds_by_stage
 from common.privacy.planning import notice
 from common.settings import Settings
+from common.text.json_values import finite
 from common.text.notices import RESEARCH_ONLY
 from server.federation.certificates import read_key
 from server.federation.home import Home
@@ -127,7 +127,9 @@ def _statement(run: Path, content: Content, settings: Settings) -> Json:
     found["checklist"] = [
         {"item": number, "topic": topic, "text": text} for number, topic, text in _checklist(found, settings)
     ]
-    return _finite(found)
+    plain = finite(found)
+    assert isinstance(plain, dict), "as it was"
+    return plain
 
 
 def _networks(run: Path) -> Json:
@@ -332,10 +334,3 @@ def _performance(statement: Json) -> tuple[Sequence[str], Rows]:
             ]
             rows.append((label, [(str(block["exams"]), f"{block['patients']} patients"), *cells]))
     return ("", "Exams", *header), rows
-
-
-def _finite(value: Json) -> Json:
-    """JSON has no NaN: null stands for it."""
-    found = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    assert isinstance(found, dict)
-    return found

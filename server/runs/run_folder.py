@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from common.machine import atomic, file_lock
 from common.machine.file_lock import LockedError
 from common.privacy.planning import notice
 from common.settings import Settings
+from common.text.json_values import finite
 from common.version import VERSION
 from server.rounds.journal import RoundRecord
 
@@ -135,7 +135,7 @@ class RunFolder:
 
     def write_json(self, name: str, content: Json) -> None:
         """Write a JSON file; NaN becomes null."""
-        atomic.write(self.path / name, json.dumps(_finite(content), indent=1).encode() + b"\n")
+        atomic.write(self.path / name, json.dumps(finite(content), indent=1).encode() + b"\n")
 
     def append_round(self, system: str, record: RoundRecord) -> None:
         """Add a line to ``rounds.jsonl``."""
@@ -149,7 +149,7 @@ class RunFolder:
 
 
 def _line(system: str, record: RoundRecord) -> str:
-    return json.dumps(_finite({"system": system} | asdict(record))) + "\n"
+    return json.dumps(finite({"system": system} | asdict(record))) + "\n"
 
 
 def _manifest(settings: Settings) -> Json:
@@ -183,14 +183,3 @@ def _differences(one: Json, other: Json, prefix: str = "") -> list[str]:
         elif first != second:
             found.append(f"{prefix}{key}")
     return found
-
-
-def _finite(value: object) -> object:
-    """JSON has no NaN: null stands for it."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(entry) for entry in value]
-    return value

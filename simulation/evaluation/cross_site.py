@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 
 import pandas as pd
-from numpy.typing import ArrayLike
 
-from common.evaluation.agreement import Values, accuracy, kappa
+from common.evaluation.agreement import METRICS
 from simulation.evaluation.scorer import Block, Patients, Scorer
-
-METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
-    "accuracy": accuracy,
-    "kappa_linear": partial(kappa, weights="linear"),
-}
 
 
 def block(scorer: Scorer, frames: Mapping[str, pd.DataFrame]) -> Block:

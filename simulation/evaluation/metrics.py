@@ -14,7 +14,6 @@ entry of ``baselines`` and ``differences`` says with how many scoring ``models``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -26,6 +25,7 @@ from common.evaluation.own_patients import ALONE
 from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
+from common.text.json_values import finite
 from simulation.evaluation import calibration, cross_site, own_patients
 from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
@@ -109,7 +109,7 @@ def metrics(
         temperatures or {},
     )
     result |= _compared(scorer, seen, unseen, dict(baselines or {}), cuts or {})
-    safe = _json_safe(result)
+    safe = finite(result)
     assert isinstance(safe, dict)
     return safe
 
@@ -380,13 +380,3 @@ def _same_exams(frame: pd.DataFrame, seen: pd.DataFrame, name: str) -> pd.DataFr
             f"{len(keys[1] - keys[0])} of them are missing and {len(keys[0] - keys[1])} are others."
         )
     return part
-
-
-def _json_safe(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _json_safe(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_json_safe(item) for item in value]
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    return value

@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 
 from common.evaluation import bootstrap
+from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.own_patients import ALONE, Compared, OwnPatients, Site, own_patients
-from simulation.evaluation.scorer import METRICS, Block, Patients, Scorer
+from simulation.evaluation.scorer import Block, Patients, Scorer
 
 FEDERATED = "federated"
 PERSONAL = "personal"

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from common.evaluation import bootstrap, paired, roc, tasks
-from common.evaluation.agreement import Values, accuracy, balanced_accuracy, kappa, spearman
+from common.evaluation.agreement import METRICS, Values, spearman
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.intraclass import icc
 from common.evaluation.one_vs_rest import one_vs_rest
@@ -22,12 +22,6 @@ from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
 
-METRICS: Mapping[str, Callable[[ArrayLike], Values]] = {
-    "accuracy": accuracy,
-    "kappa_linear": partial(kappa, weights="linear"),
-    "kappa_quadratic": partial(kappa, weights="quadratic"),
-    "balanced_accuracy": balanced_accuracy,
-}
 CORRELATIONS: Mapping[str, Callable[[ArrayLike], Values]] = {"spearman": spearman, "icc": icc}
 """Said of each system beside the metrics by which systems are compared."""
 

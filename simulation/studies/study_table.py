@@ -21,13 +21,14 @@ from jaxtyping import Float64, Int64
 
 from common.errors import DataError
 from common.evaluation import bootstrap, paired
+from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import Metric
 from common.evaluation.seeds import OverSeeds, estimate, over_seeds, seeds_needed
 from common.networks.spec import COMBINED
 from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import scorer_of, scoring_models
-from simulation.evaluation.scorer import METRICS, Patients
+from simulation.evaluation.scorer import Patients
 from simulation.studies.study import Study, StudyRun
 
 SHOWN = ("accuracy", "kappa_linear")

@@ -12,6 +12,7 @@ from common.evaluation.bootstrap import Estimate
 from common.machine import atomic
 from common.networks.spec import COMBINED
 from common.text import csv_text
+from common.text.json_values import number
 from common.text.terminal import Table as RichTable
 from common.version import VERSION
 from server.report import figures
@@ -213,27 +214,23 @@ def _cell_json(cell: Cell) -> dict[str, object]:
     difference = cell.difference
     return {
         **_estimate_json(cell.value),
-        "seeds_sd": _finite(cell.seeds_sd),
+        "seeds_sd": number(cell.seeds_sd),
         "difference": None
         if difference is None
         else {
             **_estimate_json(difference.value),
-            "seeds": list(map(_finite, difference.seeds)),
-            "sd": _finite(difference.over.sd),
-            "p_t": _finite(difference.over.p_t),
-            "p_signs": _finite(difference.over.p_signs),
-            "p_holm": _finite(difference.p_holm),
+            "seeds": list(map(number, difference.seeds)),
+            "sd": number(difference.over.sd),
+            "p_t": number(difference.over.p_t),
+            "p_signs": number(difference.over.p_signs),
+            "p_holm": number(difference.p_holm),
             "seeds_needed": difference.seeds_needed,
         },
     }
 
 
 def _estimate_json(estimate: Estimate) -> dict[str, object]:
-    return {"value": _finite(estimate.value), "ci95": [_finite(estimate.low), _finite(estimate.high)]}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return {"value": number(estimate.value), "ci95": [number(estimate.low), number(estimate.high)]}
 
 
 def _csv(study: Study, table: Table) -> str:
@@ -249,9 +246,9 @@ def _csv(study: Study, table: Table) -> str:
         tested: tuple[csv_text.Cell, ...] = (None,) * 9
         if d is not None:
             over = (d.value.value, d.value.low, d.value.high, d.over.sd, d.over.p_t, d.over.p_signs, d.p_holm)
-            tested = (*map(_finite, over), d.seeds_needed, " ".join(f"{one:.6f}" for one in d.seeds))
+            tested = (*map(number, over), d.seeds_needed, " ".join(f"{one:.6f}" for one in d.seeds))
         made_of = (" ".join(map(str, row.seeds)), row.models, row.networks, row.steps)
-        lines.append((row.row, row.column, place, score, metric, *map(_finite, numbers), *tested, *made_of))
+        lines.append((row.row, row.column, place, score, metric, *map(number, numbers), *tested, *made_of))
     return figures.table(header, lines)
 
 
@@ -380,9 +377,9 @@ def _figure(study: Study, table: Table, column: str, place: str) -> figures.Figu
                 Interval(
                     label=row.title,
                     kind=kind,
-                    value=_finite(value.value),
-                    low=_finite(value.low),
-                    high=_finite(value.high),
+                    value=number(value.value),
+                    low=number(value.low),
+                    high=number(value.high),
                 )
             )
     name = "-".join(filter(None, ("accuracy", column, place)))
