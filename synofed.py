@@ -1,15 +1,19 @@
 """synofed: hospitals train synovitis-scoring networks together on ultrasound scans that never leave them.
 
-The one public module: :func:`simulate` and :class:`Run`, and :func:`main`, the command line.
+The one public module: a researcher's commands as functions, each named as its command, :class:`Run` and
+:class:`Study`, what they leave, and :func:`main`, the command line. What a command prints as JSON its function
+returns; progress and warnings go to standard error. Every function raises a ``common.errors.SynofedError`` for what
+is wrong with settings, data or sites, said in full.
+
+A script that makes phantoms starts processes, which import it: call these functions below
+``if __name__ == "__main__":``.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import io
 import json
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,59 +21,31 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
-    import typer
     from torch import Tensor, nn
 
-__all__ = ["Run", "main", "simulate"]
+__all__ = [
+    "Run",
+    "Study",
+    "import_pictures",
+    "main",
+    "make_cohort",
+    "passport",
+    "plan",
+    "plan_study",
+    "pretrain",
+    "readers",
+    "report",
+    "score",
+    "score_manifest",
+    "show_cohort",
+    "simulate",
+    "simulate_seeds",
+    "split_cohort",
+    "study",
+]
 
 _PACKAGES = ("common", "client", "server", "simulation")
-_COMMANDS = {
-    "simulate": (
-        "simulation.cli.researcher_cli:simulate",
-        "Run a whole study: sites, federated rounds, evaluation, report.",
-    ),
-    "plan": (
-        "simulation.cli.researcher_cli:plan",
-        "Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon.",
-    ),
-    "report": ("simulation.cli.researcher_cli:report", "Rewrite a run's report."),
-    "passport": (
-        "server.cli.passport_cli:passport",
-        "Write an ensemble's passport: what it is, what it is for, how well it grades; signed by the centre.",
-    ),
-    "score": (
-        "simulation.cli.score_cli:score",
-        "Score one exam's pictures, or a manifest's, with a finished run's ensemble.",
-    ),
-    "study": (
-        "simulation.cli.study_cli:study",
-        "Compare systems, settings or conditions: many runs over the same patients, and their table.",
-    ),
-    "pretrain": (
-        "simulation.cli.pretrain_cli:pretrain",
-        "Train public encoders on phantoms, for private campaigns to build on. They cost no privacy.",
-    ),
-    "readers": (
-        "simulation.cli.readers_cli:readers",
-        "Score a reader study: each reader and their average, without and with assistance.",
-    ),
-    "cohort": ("simulation.cli.cohort_cli:cohort", "Phantom or public data, laid out as site folders."),
-    "data": ("client.cli.data_cli:data", "A hospital's scans: import and check them, or withdraw a patient."),
-    "site": (
-        "client.cli.site_cli:site",
-        "A hospital's site: join, check, approve campaigns, and see what left.",
-    ),
-    "federation": (
-        "server.cli.centre_cli:federation",
-        "The coordinating centre: certificates, sites, and the running service.",
-    ),
-    "run": ("server.cli.centre_cli:run", "The coordinating centre's campaigns: submit, watch, stop, resume."),
-    "privacy": (
-        "simulation.cli.privacy_cli:privacy",
-        "Differential privacy: plan what it costs, check that its claims hold.",
-    ),
-}
-"""Name -> where the command is, and what lists say of it (:mod:`common.text.command_table`)."""
+Pathlike = str | Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +92,7 @@ class Run:
         (module,) = network_files.modules(list(network_files.load_all(folder)), [wanted.spec], settings)
         return module.eval()
 
-    def pictures(self, network: str, exam: Mapping[str, str | Path]) -> list[Tensor]:
+    def pictures(self, network: str, exam: Mapping[str, Pathlike]) -> list[Tensor]:
         """An exam's pictures as a network reads them.
 
         Args:
@@ -141,22 +117,225 @@ class Run:
         return score.prepared(refs, spec.images, RunFolder(self.path).settings())
 
 
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A study's folder, with those of its runs that are done.
+
+    Attributes:
+        path: its folder; ``table.md``, ``table.csv`` and ``table.json`` lie there.
+        runs: that are done, by name.
+        missing: names of the runs that are not.
+    """
+
+    path: Path
+    runs: Mapping[str, Run]
+    missing: tuple[str, ...]
+
+    def table(self) -> pd.DataFrame:
+        """One row for each of the study's rows, conditions, places, scores and metrics, with its difference.
+
+        The columns are those of ``table.csv``.
+        """
+        import pandas as pd  # noqa: PLC0415
+
+        from common.text import csv_text  # noqa: PLC0415
+
+        return pd.read_csv(self.path / "table.csv").map(
+            lambda cell: csv_text.original(cell) if isinstance(cell, str) else cell
+        )
+
+
+def import_pictures(
+    images: Pathlike,
+    labels: Pathlike,
+    *,
+    out: Pathlike,
+    columns: Mapping[str, str],
+    measurements: Sequence[str] = (),
+    grades: Mapping[str, int] | None = None,
+    patient: str = "",
+    sheet: str = "",
+    header_row: int = 0,
+) -> Path:
+    """Create a manifest from a folder of pictures and a table of labels, as ``synofed cohort import`` does.
+
+    Args:
+        images: folder that the paths in the table start from.
+        labels: CSV or XLSX, one row per picture.
+        out: folder to be made, with ``manifest.csv``, ``grades.csv`` and the pictures.
+        columns: manifest column or measurement -> column of the table; ``<image>_path`` is needed. What is no
+            measurement passes through to the manifest.
+        measurements: which of them are grades; none named: the one that is no manifest column.
+        grades: what words in the measurements' columns mean, ``{"normal": 0, "benign": 1}``; grades are 0 to 15.
+        patient: column of the patients, in place of ``columns["patient_id"]``, or ``each-picture``.
+        sheet: of an XLSX file; the first where empty.
+        header_row: line of the header; 0: the first line that has the columns.
+
+    Returns:
+        The manifest, which :func:`split_cohort` takes.
+    """
+    _check_packages()
+    from simulation.cohorts import public  # noqa: PLC0415
+
+    how = public.Labels(
+        columns=columns,
+        measurements=measurements,
+        words=grades,
+        patient=patient,
+        sheet=sheet,
+        header_row=header_row,
+    )
+    manifest = public.import_pictures(Path(images), Path(labels), how, Path(out))
+    _warn(public.remarks(manifest.parent))
+    return manifest
+
+
+def split_cohort(
+    manifest: Pathlike,
+    *,
+    out: Pathlike,
+    sites: int | None = 3,
+    by: str = "device",
+    alpha: float = 1.0,
+    weights: Sequence[float] = (),
+    held_out: float = 0.3,
+    seed: int = 0,
+) -> Path:
+    """Split a manifest into site folders, each patient at one site, as ``synofed cohort split`` does.
+
+    Args:
+        manifest: ``manifest.csv``, with ``grades.csv`` and pictures beside it.
+        out: folder to be made.
+        sites: how many; ``None``: as many as there are groups, weights or sites in the file.
+        by: ``device``, ``dirichlet``, ``size``, ``column:NAME``, ``file:ASSIGNMENT.csv`` or ``package.module:Name``.
+        alpha: of the Dirichlet distribution over grades; smaller: sites differ more.
+        weights: relative sizes of the sites, for ``size``.
+        held_out: share of patients held out for testing, above 0 and below 1.
+        seed: the same seed gives the same split.
+
+    Returns:
+        The folder of site folders, which :func:`simulate` takes as ``cohort``.
+    """
+    _check_packages()
+    from simulation.cohorts import public  # noqa: PLC0415
+
+    made = public.split(
+        Path(manifest),
+        by=by,
+        sites=sites,
+        alpha=alpha,
+        weights=weights,
+        held_out=held_out,
+        seed=seed,
+        out=Path(out),
+    )
+    _warn(public.remarks(made.folder))
+    return made.folder
+
+
+def make_cohort(
+    out: Pathlike,
+    *,
+    sites: int = 5,
+    patients: int = 40,
+    exams: int = 8,
+    image_px: int = 224,
+    unseen: bool = True,
+    seed: int = 0,
+) -> Path:
+    """Create phantom patients, laid out as site folders, as ``synofed cohort make`` does.
+
+    Args:
+        out: folder to be made.
+        sites: number of sites that train.
+        patients: per site.
+        exams: joint exams per patient.
+        image_px: side of the region of interest in the pictures.
+        unseen: add a site whose device is never trained on.
+        seed: the same seed gives the same cohort.
+
+    Returns:
+        The folder of site folders, which :func:`simulate` takes as ``cohort``.
+    """
+    _check_packages()
+    from common.cohort_settings import PhantomSettings  # noqa: PLC0415
+    from common.settings import section  # noqa: PLC0415
+    from common.text.terminal import Console  # noqa: PLC0415
+    from simulation.cohorts import cohort  # noqa: PLC0415
+    from simulation.engine.progress import Display  # noqa: PLC0415
+
+    asked = {"sites": sites, "patients": patients, "exams_per_patient": exams, "image_px": image_px}
+    settings = section(PhantomSettings, {**asked, "unseen_device": unseen}, source="The cohort")
+    with Display(Console(stderr=True)) as display, display.step("phantom cohort") as bar:
+        return cohort.make(settings, seed=seed, out=Path(out), progress=bar).folder
+
+
+def show_cohort(folder: Pathlike, out: Pathlike, *, seed: int = 0) -> None:
+    """Draw a contact sheet of a phantom cohort, grades by device, as ``synofed cohort show`` does.
+
+    Args:
+        folder: of the cohort.
+        out: PNG to be written.
+        seed: chooses the examples.
+    """
+    _check_packages()
+    from simulation.cohorts import cohort  # noqa: PLC0415
+
+    cohort.show(Path(folder), Path(out), seed=seed)
+
+
+def plan(config: Pathlike, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """What a run will cost before it starts, as ``synofed plan CONFIG --json`` prints it.
+
+    Args:
+        config: a TOML file, as in ``configs/``.
+        overrides: ``section.key=value`` pairs that replace settings.
+
+    Returns:
+        Bytes, hours of steps measured now and the rest of :class:`simulation.runs.cost_card.PlanCard`; ``None`` is
+        what cannot be known without a cohort.
+    """
+    _check_packages()
+    from dataclasses import asdict  # noqa: PLC0415
+
+    from common import settings  # noqa: PLC0415
+    from simulation.runs import cost_card  # noqa: PLC0415
+
+    return asdict(cost_card.plan(settings.load(Path(config), overrides=overrides)))
+
+
+def plan_study(config: Pathlike) -> list[dict[str, Any]]:
+    """What each row of a study will cost before it starts, as ``synofed plan STUDY --json`` prints it.
+
+    Args:
+        config: a study's TOML file, as ``configs/rating_table_small.toml``.
+    """
+    _check_packages()
+    from simulation.studies import study as studies  # noqa: PLC0415
+    from simulation.studies import study_cost  # noqa: PLC0415
+
+    return study_cost.as_json(study_cost.card(studies.load(Path(config))))
+
+
 def simulate(
-    config: str | Path, *, overrides: Sequence[str] = (), out: str | Path | None = None, resume: bool = False
+    config: Pathlike,
+    *,
+    overrides: Sequence[str] = (),
+    cohort: Pathlike | None = None,
+    out: Pathlike | None = None,
+    resume: bool = False,
 ) -> Run:
     """Run a multi-centre study on this machine.
 
     Args:
         config: a TOML file, as in ``configs/``.
         overrides: ``section.key=value`` pairs that replace settings.
+        cohort: folder of site folders, in place of the configuration's ``[cohort]``.
         out: the run's folder; ``runs/<name>`` by default. A former run there is moved aside.
         resume: go on with a run that was interrupted.
 
     Returns:
         The finished run.
-
-    Raises:
-        common.errors.SynofedError: for what is wrong with settings, data or sites, said in full.
     """
     _check_packages()
     from common import settings  # noqa: PLC0415
@@ -164,86 +343,193 @@ def simulate(
     from simulation.engine.progress import Display  # noqa: PLC0415
     from simulation.runs.simulate import simulate as run  # noqa: PLC0415
 
-    configuration = settings.load(Path(config), overrides=overrides)
-    folder = Path(out) if out is not None else Path("runs") / configuration.name
+    folder = [] if cohort is None else [settings.of_folder(Path(cohort))]
+    configuration = settings.load(Path(config), overrides=[*overrides, *folder])
+    place = Path(out) if out is not None else Path("runs") / configuration.name
     with Display(Console(stderr=True)) as display:
-        path, _ = run(configuration, out=folder, resume=resume, display=display)
+        path, _ = run(configuration, out=place, resume=resume, display=display)
     return Run(path)
 
 
-def main() -> None:
-    """The command line; exit codes as ``common.errors`` lists them.
+def simulate_seeds(
+    config: Pathlike, seeds: Sequence[int], *, overrides: Sequence[str] = (), out: Pathlike | None = None
+) -> dict[str, Any]:
+    """Run one configuration once per seed, as ``synofed simulate CONFIG --seeds`` does; what is done is not repeated.
 
-    With ``--json`` an error is JSON too, on standard error: ``{"error": {"kind", "exit_code", "message"}}``. What
-    nobody foresaw is shown with its traceback, which holds no values of variables: it may be sent to somebody.
+    Args:
+        config: a TOML file, as in ``configs/``.
+        seeds: of patients, split and start of training.
+        overrides: ``section.key=value`` pairs that replace settings.
+        out: folder of the runs and ``seeds.json``; ``runs/<name>-seeds`` by default.
+
+    Returns:
+        Mean, standard deviation and each seed's value of every figure; ``missing`` names seeds whose run failed.
     """
+    _check_packages()
+    from common.text.terminal import Console  # noqa: PLC0415
+    from simulation.studies import seeds as of_seeds  # noqa: PLC0415
+
+    each = of_seeds.parse(",".join(map(str, seeds)))
+    found = of_seeds.study(Path(config), each, overrides=overrides, out=None if out is None else Path(out))
+    of_seeds.run_all(found, console=Console(stderr=True))
+    return of_seeds.as_json(of_seeds.write(found))
+
+
+def study(config: Pathlike, *, out: Pathlike | None = None) -> Study:
+    """Do a study's runs, many over the same patients, and write their table; what is done is not repeated.
+
+    Args:
+        config: a study's TOML file, as ``configs/rating_table_small.toml``.
+        out: the study's folder; ``runs/<name>`` by default.
+
+    Returns:
+        The study; a run whose campaign could not go on is in ``missing``.
+    """
+    _check_packages()
+    from common.text.terminal import Console  # noqa: PLC0415
+    from simulation.studies import study as studies  # noqa: PLC0415
+    from simulation.studies import study_view  # noqa: PLC0415
+    from simulation.studies.study_table import table  # noqa: PLC0415
+
+    opened = studies.load(Path(config), out=None if out is None else Path(out))
+    studies.run_all(opened, opened.runs, console=Console(stderr=True), go_on=True)
+    found = table(opened)
+    study_view.write(opened, found, command=f"synofed study {config}")
+    missing = tuple(run.name for run in found.missing)
+    done = {run.name: Run(opened.run_folder(run)) for run in opened.runs if run.name not in missing}
+    return Study(opened.folder, done, missing)
+
+
+def score(
+    run: Pathlike | Run,
+    exam: Mapping[str, Pathlike],
+    *,
+    regions: Mapping[str, str] | None = None,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Score one exam's pictures with a finished run's ensemble, as ``synofed score RUN --json`` does.
+
+    Args:
+        run: the run, or its folder.
+        exam: image -> its file, PNG, JPEG, TIFF or DICOM, for each image of the run: ``{"gs": "a.png", ...}``.
+        regions: image -> "x y width height" of its region of interest in pixels; the whole picture where not given.
+        device: ``auto``, ``cpu`` or a GPU's number; ``None``: the run's setting.
+
+    Returns:
+        What :func:`simulation.runs.answers.as_json` describes.
+    """
+    _check_packages()
+    from server.report import inside  # noqa: PLC0415
+    from simulation.evaluation import score as scoring  # noqa: PLC0415
+    from simulation.runs import answers  # noqa: PLC0415
+
+    folder = run.path if isinstance(run, Run) else Path(run)
+    committee = answers.open_on(folder, device)
+    scores = scoring.score_exam(committee, answers.pictures(exam, regions or {}))
+    return answers.as_json(scores, committee.settings, inside.thresholds(folder))
+
+
+def score_manifest(run: Pathlike | Run, manifest: Pathlike, *, device: str | None = None) -> pd.DataFrame:
+    """Score every exam of a manifest with a finished run's ensemble, as ``synofed score RUN --manifest`` does.
+
+    Args:
+        run: the run, or its folder.
+        manifest: CSV with ``exam_id`` and ``<image>_path``, optionally ``<image>_roi`` and ``site``; paths start from
+            its folder.
+        device: ``auto``, ``cpu`` or a GPU's number; ``None``: the run's setting.
+
+    Returns:
+        One row per exam, in the order of the manifest; one with a picture that cannot be used has its ``reason`` and
+        no scores.
+    """
+    _check_packages()
+    from simulation.evaluation import score as scoring  # noqa: PLC0415
+    from simulation.runs import answers  # noqa: PLC0415
+
+    committee = answers.open_on(run.path if isinstance(run, Run) else Path(run), device)
+    return scoring.score_manifest(committee, Path(manifest))
+
+
+def report(run: Pathlike | Run) -> Path:
+    """Rewrite a run's ``report.html``, and return its path."""
+    _check_packages()
+    from server.report import page  # noqa: PLC0415
+
+    return page.write(run.path if isinstance(run, Run) else Path(run))
+
+
+def passport(run: Pathlike | Run) -> tuple[Path, Path]:
+    """Write an ensemble's passport: what it is, what it is for, how well it grades; signed by the centre.
+
+    Returns:
+        ``passport.json`` and ``passport.html``.
+    """
+    _check_packages()
+    from server.report import passport as made  # noqa: PLC0415
+
+    return made.write(run.path if isinstance(run, Run) else Path(run))
+
+
+def pretrain(config: Pathlike, *, overrides: Sequence[str] = (), out: Pathlike | None = None) -> Path:
+    """Train public encoders on phantoms, for private campaigns to build on; those of the same settings are found.
+
+    Args:
+        config: a TOML file, as ``configs/pretrain.toml``.
+        overrides: ``section.key=value`` pairs that replace settings.
+        out: folder to be made; ``encoders/<name>`` by default.
+
+    Returns:
+        The folder, which ``network.weights`` names.
+    """
+    _check_packages()
+    from common import settings  # noqa: PLC0415
+    from common.text.terminal import Console  # noqa: PLC0415
+    from simulation.engine.progress import Display  # noqa: PLC0415
+    from simulation.runs import pretrain as encoders  # noqa: PLC0415
+
+    configuration = settings.load(Path(config), overrides=overrides)
+    place = Path(out) if out is not None else Path("encoders") / configuration.name
+    with Display(Console(stderr=True)) as display:
+        return encoders.pretrain(configuration, out=place, display=display).folder
+
+
+def readers(table: Pathlike, *, truth: Pathlike | None = None, seed: int = 0) -> dict[str, Any]:
+    """Score a reader study, without and with assistance, as ``synofed readers CSV --json`` does.
+
+    Args:
+        table: readings, one row each: ``exam_id, reader, condition`` and grades.
+        truth: CSV with ``exam_id`` and ``truth_<measurement>``, if the readings lack them.
+        seed: of bootstrap and permutations.
+
+    Returns:
+        Each reader and their average, with intervals; ``docs/reader-study.md`` describes the entries.
+    """
+    _check_packages()
+    from simulation.readers import readers_files  # noqa: PLC0415
+    from simulation.readers.readers import measure  # noqa: PLC0415
+    from simulation.readers.readings import read  # noqa: PLC0415
+
+    readings = read(Path(table), truth=None if truth is None else Path(truth))
+    return readers_files.content(readings, measure(readings, seed=seed))
+
+
+def main() -> None:
+    """The command line; exit codes as ``common.errors`` lists them."""
     try:
         _check_packages()
     except ImportError as error:
         sys.exit(f"Error: {error}")
-    import typer  # noqa: PLC0415
+    from simulation.cli import command_line  # noqa: PLC0415
 
-    from common.errors import SynofedError, explained  # noqa: PLC0415
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may lack letters that a name has
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        # not through Typer, which would show the variables of whatever failed
-        typer.main.get_command(_commands())(prog_name="synofed")
-    except SynofedError as error:
-        _say(_told(str(error), code=error.code, exit_code=error.exit_code))
-        sys.exit(error.exit_code)
-    except OSError as error:
-        _say(_told(explained(error), code="internal", exit_code=1))
-        sys.exit(1)
-    except KeyboardInterrupt:
-        _say("Interrupted. Go on with --resume.\n")
-        sys.exit(130)
-    except Exception:
-        _say(traceback.format_exc())
-        sys.exit(1)
+    command_line.run()
 
 
-def _told(message: str, *, code: str, exit_code: int) -> str:
-    """An error as a person reads it, or as JSON where the command was asked for that."""
-    if "--json" not in sys.argv:
-        return f"Error: {message}\n"
-    return json.dumps({"error": {"kind": code, "exit_code": exit_code, "message": message}}) + "\n"
+def _warn(remarks: Sequence[str]) -> None:
+    from common.text.terminal import Console  # noqa: PLC0415
 
-
-def _say(text: str) -> None:
-    """To standard error, without secrets and without what a terminal would obey."""
-    from common.text.redaction import redacted  # noqa: PLC0415
-    from common.text.terminal import LAYOUT, visible  # noqa: PLC0415
-
-    sys.stderr.write(visible(redacted(text), keep=LAYOUT))
-
-
-def _commands() -> typer.Typer:
-    """The command line."""
-    import typer  # noqa: PLC0415
-
-    from common.text.command_table import group  # noqa: PLC0415
-
-    app = typer.Typer(cls=group(_COMMANDS), no_args_is_help=True)
-
-    def show_version(asked: bool) -> None:
-        if asked:
-            from common.version import VERSION  # noqa: PLC0415
-
-            typer.echo(f"synofed {VERSION}")
-            raise typer.Exit
-
-    @app.callback()
-    def _app(
-        version: bool = typer.Option(
-            False, "--version", help="Print the version.", callback=show_version, is_eager=True
-        ),
-    ) -> None:
-        """Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre."""
-
-    return app
+    console = Console(stderr=True)
+    for remark in remarks:
+        console.print(remark)
 
 
 def _check_packages() -> None:

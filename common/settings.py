@@ -9,9 +9,10 @@ but for the share of patients that is held out.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -42,6 +43,7 @@ from common.secure_settings import SecureSettings, objection, overstated
 from common.text import toml_text
 from common.text.redaction import redacted
 
+AnySection = TypeVar("AnySection", bound=Section)
 Algorithm = Annotated[
     str, Field(pattern=r"^(fedavg|fedprox|scaffold|fedbn|fedavgm|fedadam|fedyogi|[\w.]+:\w+)$")
 ]
@@ -480,6 +482,28 @@ def load(path: Path, *, overrides: Sequence[str] = (), past: bool = False) -> Se
         raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
     text = toml_text.decoded(content, source=str(path))
     return parse(text, overrides=overrides, source=str(path), past=past)
+
+
+def of_folder(cohort: Path) -> str:
+    """The override that takes the sites of a folder, whatever ``[cohort]`` has."""
+    return f"cohort={{folder={json.dumps(str(cohort))}}}"
+
+
+def section(kind: type[AnySection], values: Mapping[str, object], *, source: str) -> AnySection:
+    """A section from a command's options or a caller's arguments.
+
+    Args:
+        kind: of section.
+        values: by field.
+        source: what they are of, in error messages.
+
+    Raises:
+        ConfigurationError: listing every unknown name and every value out of range at once.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(describe(error, source=source)) from None
 
 
 def _set(document: dict[str, Any], override: str) -> None:

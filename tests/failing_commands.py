@@ -14,6 +14,7 @@ import click
 import typer
 
 import synofed
+from simulation.cli.command_line import commands
 
 LOGIN = "user:pa/ss@w0rd-planted"
 PROXY = f"http://{LOGIN}@proxy.example.org:3128"
@@ -35,7 +36,7 @@ def leaves(
 
 
 def every_command() -> list[tuple[tuple[str, ...], click.Command]]:
-    found = synofed._commands()
+    found = commands()
     return list(leaves(typer.main.get_command(found)))
 
 

@@ -1,4 +1,5 @@
 import importlib.util
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,35 @@ def test_each_package_is_the_repositorys_own(name: str) -> None:
     assert Path(spec.origin).is_relative_to(ROOT)
 
 
-def test_the_public_names_are_these() -> None:
-    assert synofed.__all__ == ["Run", "main", "simulate"]
-    methods = {name for name in vars(synofed.Run) if not name.startswith("_")}
-    assert methods == {"path", "metrics", "predictions", "network", "pictures"}
+def public_interface() -> str:
+    """Every public name with its signature, a line each; attributes of classes have none."""
+    lines = []
+    for name in synofed.__all__:
+        found = getattr(synofed, name)
+        lines.append(f"{name}{inspect.signature(found)}")
+        if inspect.isclass(found):
+            lines += [
+                f"{name}.{inner}{inspect.signature(value) if callable(value) else ''}"
+                for inner, value in sorted(vars(found).items())
+                if not inner.startswith("_")
+            ]
+    return "\n".join(lines).replace("'", "") + "\n"
+
+
+def test_the_public_names_and_their_signatures_are_these() -> None:
+    """A line that changes here breaks somebody's script: say so in the changelog."""
+    assert public_interface() == (ROOT / "tests/evidence/public_interface.txt").read_text(encoding="utf-8")
+    for name in synofed.__all__:
+        assert inspect.getdoc(getattr(synofed, name)), name
+
+
+def test_importing_it_imports_nothing_of_ours_and_nothing_slow() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import synofed; "
+        "print(*sorted({name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert set(done.stdout.split()) <= {"synofed", *sys.stdlib_module_names}
 
 
 def test_a_folder_that_hides_a_package_is_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import click
 import pytest
 import typer
 
-import synofed
+from simulation.cli import command_line
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -66,7 +66,7 @@ def mentioned(text: str) -> Iterator[list[str]]:
 
 @functools.cache
 def commands() -> click.Command:
-    return typer.main.get_command(synofed._commands())
+    return typer.main.get_command(command_line.commands())
 
 
 def command(words: list[str]) -> tuple[click.Command, list[str]]:

@@ -12,7 +12,7 @@ import click
 import pytest
 import typer
 
-import synofed
+from simulation.cli.command_line import commands
 from tests.site_folders import make_site_folder
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +65,7 @@ def walk(
 
 
 def everything() -> list[tuple[tuple[str, ...], click.Command]]:
-    return list(walk(typer.main.get_command(synofed._commands())))
+    return list(walk(typer.main.get_command(commands())))
 
 
 @pytest.mark.slow

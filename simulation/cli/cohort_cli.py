@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings, PublicSettings
+from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError
 from common.section import LAST_SEED
 from common.text.terminal import Console
@@ -33,14 +32,8 @@ def make_cohort(
     """Create phantom patients, laid out as site folders."""
     from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
 
-    try:
-        settings = PhantomSettings(
-            sites=sites, patients=patients, exams_per_patient=exams, image_px=image_px, unseen_device=unseen
-        )
-    except ValidationError as error:
-        raise ConfigurationError(configuration.describe(error, source="The cohort")) from None
-    if out.exists():
-        raise ConfigurationError(f"Expected a new folder, {out} exists already: remove it or choose another")
+    asked = {"sites": sites, "patients": patients, "exams_per_patient": exams, "image_px": image_px}
+    settings = configuration.section(PhantomSettings, {**asked, "unseen_device": unseen}, source="The cohort")
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
@@ -80,26 +73,13 @@ def split_cohort(
     """Split a manifest into site folders, each patient at one site."""
     from simulation.cohorts import public  # noqa: PLC0415
 
-    try:
-        asked = PublicSettings(
-            images=manifest.parent,
-            labels=manifest,
-            columns={},
-            by=by,
-            sites=sites,
-            alpha=alpha,
-            weights=tuple(weights or ()),
-            held_out=held_out,
-        )
-    except ValidationError as error:
-        raise ConfigurationError(configuration.describe(error, source="The split")) from None
     made = public.split(
         manifest,
-        by=asked.by,
-        sites=asked.sites,
-        alpha=asked.alpha,
-        weights=asked.weights,
-        held_out=asked.held_out,
+        by=by,
+        sites=sites,
+        alpha=alpha,
+        weights=weights or (),
+        held_out=held_out,
         seed=seed,
         out=out,
     )

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import numpy as np
-
 from common.ensemble.committee import Scores
 from common.evaluation.conformal import LEVEL
 from common.networks.spec import COMBINED
-from common.privacy.planning import notice
-from common.settings import Settings
-from common.text.notices import RESEARCH_ONLY
 from common.text.terminal import Table
 from server.campaign.campaign_cost import StageCost
 from simulation.engine.measure import Measured
+from simulation.runs import answers
 from simulation.runs.cost_card import PlanCard
 
 
@@ -22,7 +18,7 @@ def score_table(scores: Scores, thresholds: Mapping[str, float]) -> Table:
     """One exam's grades, what each scoring model votes, and with ``thresholds`` the sets of grades."""
     models = scores.votes.shape[1]
     table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
-    sets = _sets(scores, thresholds)
+    sets = answers.sets(scores, thresholds)
     titles = ("", "score", "votes of the models", "plurality", "above 0, 1 .., %")
     for title in (*titles, f"set at {100 * LEVEL:.0f} %") if sets else titles:
         table.add_column(title, justify="left" if title == "" else "right", no_wrap=title != "")
@@ -39,11 +35,6 @@ def score_table(scores: Scores, thresholds: Mapping[str, float]) -> Table:
     return table
 
 
-def _sets(scores: Scores, thresholds: Mapping[str, float]) -> dict[str, list[int]]:
-    """Measurement -> the grades in the first exam's set."""
-    return {name: np.flatnonzero(shown[0]).tolist() for name, shown in scores.sets(thresholds).items()}
-
-
 def score_lines(scores: Scores) -> Iterator[str]:
     """How sure the ensemble is, in words."""
     most = scores.votes.shape[1] ** len(scores.names)
@@ -56,32 +47,6 @@ def score_lines(scores: Scores) -> Iterator[str]:
         yield "Tie: another answer fits the votes as well, the lower grade went first; a human should look"
     elif not scores.contested[0]:
         yield "Not contested, no tie"
-
-
-def score_json(scores: Scores, settings: Settings, thresholds: Mapping[str, float]) -> dict[str, object]:
-    """The same as :func:`score_table` and :func:`score_lines`, as JSON values."""
-    above, sets = scores.above(), _sets(scores, thresholds)
-    measurements = {
-        name: {
-            "decision": int(scores.decision[0, index]),
-            "votes": scores.votes[0, :, index].tolist(),
-            "plurality": int(scores.majority[0, index]),
-            "above": [round(float(p), 4) for p in above[name][0]] if name in above else None,
-            "set": sets.get(name),
-        }
-        for index, name in enumerate(scores.names)
-    }
-    return {
-        "measurements": measurements,
-        "combined": None if scores.combined is None else int(scores.combined[0]),
-        "weight": int(scores.weight[0]),
-        "runner_up_weight": int(scores.runner_up_weight[0]),
-        "largest_weight": scores.votes.shape[1] ** len(scores.names),
-        "contested": bool(scores.contested[0]),
-        "tie": bool(scores.tie[0]),
-        "networks": len(scores.outputs),
-        "notice": [RESEARCH_ONLY, notice.sentence(settings)],
-    }
 
 
 def plan_table(card: PlanCard) -> Table:

@@ -54,7 +54,7 @@ def simulate(
     if devices is not None:
         given.append(f"compute.devices={json.dumps(devices.split(','))}")
     if folder is not None:
-        given.append(f"cohort={{folder={json.dumps(str(folder))}}}")
+        given.append(configuration.of_folder(folder))
     if seeds is not None:
         seeds_cli.simulate(config, seeds, overrides=given, out=out, as_json=as_json)
         return

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from common import settings as configuration
 from common.errors import ConfigurationError, DataError, refusal
-from common.exam import ImageRef, Roi
+from common.exam import ImageRef
 from common.machine import atomic
 from common.privacy.planning import notice
 from common.text import csv_text
@@ -55,20 +54,21 @@ def score(
     from server.report import inside  # noqa: PLC0415
     from simulation.cli import console as shown  # noqa: PLC0415
     from simulation.evaluation import score as scoring  # noqa: PLC0415
+    from simulation.runs import answers  # noqa: PLC0415
 
     given = [*(images or []), *(f"{n}={p}" for n, p in (("gs", gs), ("doppler", doppler)) if p is not None)]
     if (manifest is None) == (not given) or (manifest is None) != (out is None):
         raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
-    committee = scoring.open_committee(run)
-    committee = committee.on(scoring.choose_device(committee.settings.compute, device)).fastest()
+    committee = answers.open_on(run, device)
     if manifest is not None and out is not None:
         _score_manifest(committee, manifest, out, as_json=as_json)
         return
-    pictures = _pictures(given, rois or [])
+    boxes = _named(rois or [], '--roi name="x y width height"')
+    pictures = answers.pictures(_named(given, "--image name=path"), boxes)
     scores, thresholds = scoring.score_exam(committee, pictures), inside.thresholds(run)
     written = _heatmaps(committee, pictures, scores, heatmap, heatmap_steps, heatmap_copies, as_json=as_json)
     if as_json:
-        answer = shown.score_json(scores, committee.settings, thresholds)
+        answer = answers.as_json(scores, committee.settings, thresholds)
         typer.echo(json.dumps(answer | {"heatmaps": [str(path) for path in written]}))
         return
     console = Console()
@@ -97,10 +97,9 @@ def _heatmaps(
     from common.ensemble.heatmaps import HeatmapSettings  # noqa: PLC0415
     from simulation.evaluation import heatmaps  # noqa: PLC0415
 
-    try:
-        settings = HeatmapSettings(steps=steps, noisy_copies=copies)
-    except ValidationError as error:
-        raise ConfigurationError(configuration.describe(error, source="The heatmap")) from None
+    settings = configuration.section(
+        HeatmapSettings, {"steps": steps, "noisy_copies": copies}, source="The heatmap"
+    )
     with Display(Console(stderr=True, quiet=as_json)) as display:
         return heatmaps.write(committee, pictures, scores, folder=folder, settings=settings, display=display)
 
@@ -127,18 +126,6 @@ def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json:
         console.print(f"look at {exam_id}: {note}")
     typer.echo(f"{counts['scored']} exams scored, {quarantined} quarantined: {out}")
     typer.echo("\n".join(notices))
-
-
-def _pictures(images: list[str], rois: list[str]) -> dict[str, ImageRef]:
-    paths, boxes = _named(images, "--image name=path"), _named(rois, '--roi name="x y width height"')
-    stray = sorted(set(boxes) - set(paths))
-    if stray:
-        raise ConfigurationError(f"Expected --roi for one of {', '.join(paths)}, got {', '.join(stray)}")
-    try:
-        parsed = {name: Roi.parse(text) for name, text in boxes.items()}
-    except ValueError as error:
-        raise ConfigurationError(f"Expected --roi 'x y width height' in pixels: {error}") from None
-    return {name: ImageRef(path=path, roi=parsed.get(name)) for name, path in paths.items()}
 
 
 def _named(pairs: list[str], form: str) -> dict[str, str]:

@@ -9,16 +9,12 @@ from pathlib import Path
 
 import typer
 
-from common.errors import BusyError, CampaignError, DataError, SubsetError, SynofedError
-from common.machine import atomic
+from common.errors import SubsetError
 from common.networks.spec import COMBINED
 from common.text.terminal import Console, Table
 from simulation.engine import interruption
-from simulation.engine.progress import Display
 from simulation.studies import seeds
-from simulation.studies import study as studies
 from simulation.studies.seeds import Figure, Summary
-from simulation.studies.study import Study
 
 TITLES = {
     "seen": "held-out patients",
@@ -36,12 +32,9 @@ NAMES = {"accuracy": "accuracy, % or points", "kappa_linear": "linear kappa"}
 def simulate(config: Path, text: str, *, overrides: Sequence[str], out: Path | None, as_json: bool) -> None:
     """Do the runs that are not done, then say what they have in common."""
     found = seeds.study(config, seeds.parse(text), overrides=overrides, out=out)
-    failed = _run(found, as_json=as_json)
-    if failed and not any(map(found.done, found.runs)):
-        raise next(iter(failed.values()))
-    told = seeds.summary(found)
-    content = json.dumps(seeds.as_json(told), indent=1)
-    atomic.write(found.folder / seeds.NAME, content.encode() + b"\n")
+    with interruption.said():
+        failed = seeds.run_all(found, console=Console(quiet=as_json))
+    told = seeds.write(found)
     if as_json:
         typer.echo(json.dumps(seeds.as_json(told)))
     else:
@@ -52,20 +45,6 @@ def simulate(config: Path, text: str, *, overrides: Sequence[str], out: Path | N
     if told.missing:
         missing = "; ".join(f"seed {seed}: {failed[seed]}" for seed in told.missing)
         raise SubsetError(f"{len(told.missing)} of {len(found.runs)} runs are missing. {missing}")
-
-
-def _run(found: Study, *, as_json: bool) -> dict[int, SynofedError]:
-    """Do the runs one after the other; what cannot go on costs its own seed, and is told: seed -> why."""
-    failed: dict[int, SynofedError] = {}
-    for number, run in enumerate(found.runs, start=1):
-        with interruption.said(), Display(Console(quiet=as_json)) as display:
-            display.line(f"run {number} of {len(found.runs)}: seed {run.seed}")
-            try:
-                studies.run_one(found, run, display=display)
-            except (BusyError, CampaignError, DataError) as error:
-                failed[run.seed] = error
-                display.line(f"seed {run.seed} failed: {error}")
-    return failed
 
 
 def _table(told: Summary) -> Table:

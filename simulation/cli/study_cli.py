@@ -10,10 +10,9 @@ from typing import Annotated
 
 import typer
 
-from common.errors import BusyError, CampaignError, ConfigurationError, SubsetError
+from common.errors import ConfigurationError, SubsetError
 from common.text.terminal import Console
 from simulation.engine import interruption
-from simulation.engine.progress import Display
 from simulation.studies import study as studies
 from simulation.studies.study import Study, StudyRun
 
@@ -50,7 +49,10 @@ def study(
         _expand(opened, as_json=as_json)
         return
     if action is not Action.TABLE:
-        _run(opened, _chosen(opened, index), go_on=action is Action.ALL, as_json=as_json)
+        with interruption.said():
+            studies.run_all(
+                opened, _chosen(opened, index), console=Console(quiet=as_json), go_on=index is None
+            )
     if action is not Action.RUN:
         _table(opened, config, as_json=as_json)
 
@@ -85,19 +87,6 @@ def _expand(opened: Study, *, as_json: bool) -> None:
         return
     for i, run in enumerate(opened.runs):
         typer.echo(f"{i:4d}  {run.name}{'  done' if opened.done(run) else ''}")
-
-
-def _run(opened: Study, runs: Sequence[StudyRun], *, go_on: bool, as_json: bool) -> None:
-    """Do runs one after the other; a campaign that cannot go on costs its own run, not those after it."""
-    for number, run in enumerate(runs, start=1):
-        with interruption.said(), Display(Console(quiet=as_json)) as display:
-            display.line(f"run {number} of {len(runs)}: {run.name}")
-            try:
-                studies.run_one(opened, run, display=display)
-            except (CampaignError, BusyError) as error:
-                if not go_on:
-                    raise
-                display.line(f"{run.name} {'is left' if isinstance(error, BusyError) else 'failed'}: {error}")
 
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:

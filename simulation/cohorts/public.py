@@ -21,7 +21,7 @@ from client.data.tables.rows import Row, read_rows, refuse, whole
 from common.cohort_settings import PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.extensions import is_object_path, load_object
-from common.settings import Settings
+from common.settings import Settings, section
 from simulation.cohorts import partition
 from simulation.cohorts.cohort import Cohort, by_one, discover
 from simulation.cohorts.collection import (
@@ -70,16 +70,28 @@ def split(
     held_out: float = 0.3,
     progress: Progress | None = None,
 ) -> Cohort:
-    """Split a manifest, with the grades and pictures beside it, into sites: see :func:`split_collection`."""
+    """Split a manifest, with the grades and pictures beside it, into sites: see :func:`split_collection`.
+
+    Raises:
+        ConfigurationError: also for numbers that :class:`PublicSettings` does not allow.
+        DataError: also if the manifest or its grades cannot be used.
+    """
+    given = {"by": by, "alpha": alpha, "weights": weights, "held_out": held_out}
+    counted = {} if sites is None else {"sites": sites}
+    asked = section(
+        PublicSettings,
+        {"images": manifest.parent, "labels": manifest, "columns": {}, **given, **counted},
+        source="The split",
+    )
     return split_collection(
         read_collection(manifest),
-        by=by,
-        sites=sites,
+        by=asked.by,
+        sites=None if sites is None else asked.sites,
         seed=seed,
         out=out,
-        alpha=alpha,
-        weights=weights,
-        held_out=held_out,
+        alpha=asked.alpha,
+        weights=asked.weights,
+        held_out=asked.held_out,
         progress=progress,
     )
 

@@ -17,10 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from common import settings as configuration
-from common.errors import ConfigurationError, DataError
+from common.errors import BusyError, CampaignError, ConfigurationError, DataError, SynofedError
+from common.machine import atomic
 from common.section import LAST_SEED
 from common.settings import Settings
+from common.text.terminal import Console
 from server.runs.run_folder import RunFolder
+from simulation.engine.progress import Display
+from simulation.studies import study as studies
 from simulation.studies.study import Part, Study, StudyFile, StudyRun
 
 NAME = "seeds.json"
@@ -130,6 +134,40 @@ def study(config: Path, seeds: Sequence[int], *, overrides: Sequence[str] = (), 
         if found.done(run):
             _check_done(found.run_folder(run), run.settings)
     return found
+
+
+def run_all(found: Study, *, console: Console) -> dict[int, SynofedError]:
+    """Do the runs one after the other; what cannot go on costs its own seed, and is told.
+
+    Returns:
+        Seed -> why its run failed.
+
+    Raises:
+        SynofedError: of the first, if no run is done.
+    """
+    failed: dict[int, SynofedError] = {}
+    for number, run in enumerate(found.runs, start=1):
+        with Display(console) as display:
+            display.line(f"run {number} of {len(found.runs)}: seed {run.seed}")
+            try:
+                studies.run_one(found, run, display=display)
+            except (BusyError, CampaignError, DataError) as error:
+                failed[run.seed] = error
+                display.line(f"seed {run.seed} failed: {error}")
+    if failed and not any(map(found.done, found.runs)):
+        raise next(iter(failed.values()))
+    return failed
+
+
+def write(found: Study) -> Summary:
+    """Write :func:`summary` to ``seeds.json`` in the study's folder.
+
+    Raises:
+        DataError: if no run is done.
+    """
+    told = summary(found)
+    atomic.write(found.folder / NAME, json.dumps(as_json(told), indent=1).encode() + b"\n")
+    return told
 
 
 def summary(found: Study) -> Summary:

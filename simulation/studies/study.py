@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -41,11 +41,12 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationError
 
 from common import settings as configuration
-from common.errors import ConfigurationError
+from common.errors import BusyError, CampaignError, ConfigurationError
 from common.networks.spec import COMBINED
 from common.section import Name, Section, Seed
 from common.settings import Settings
 from common.text import toml_text
+from common.text.terminal import Console
 from server.campaign.status import Status
 from server.runs.run_folder import RunFolder
 from simulation.engine.progress import Display
@@ -242,3 +243,26 @@ def run_one(study: Study, run: StudyRun, *, display: Display) -> Path:
         networks_folder=study.folder / "networks",
     )
     return path
+
+
+def run_all(study: Study, runs: Sequence[StudyRun], *, console: Console, go_on: bool) -> None:
+    """Do runs one after the other.
+
+    Args:
+        study: the study.
+        runs: of it.
+        console: shows progress.
+        go_on: a campaign that cannot go on costs its own run, not those after it.
+
+    Raises:
+        SynofedError: of a run, as :func:`simulation.runs.simulate.simulate` has it.
+    """
+    for number, run in enumerate(runs, start=1):
+        with Display(console) as display:
+            display.line(f"run {number} of {len(runs)}: {run.name}")
+            try:
+                run_one(study, run, display=display)
+            except (CampaignError, BusyError) as error:
+                if not go_on:
+                    raise
+                display.line(f"{run.name} {'is left' if isinstance(error, BusyError) else 'failed'}: {error}")

@@ -13,6 +13,7 @@ import synofed
 from common.errors import DataError
 from server.federation.home import Home
 from server.report import passport
+from simulation.cli.command_line import commands
 from tests import enrolling
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -109,7 +110,7 @@ def test_of_a_simulation_it_is_not_signed_and_says_so(trained: Path) -> None:
 
 
 def test_the_command_names_what_people_have_to_fill_in(run: Path) -> None:
-    done = CliRunner().invoke(synofed._commands(), ["passport", str(run), "--json"])
+    done = CliRunner().invoke(commands(), ["passport", str(run), "--json"])
     facts = json.loads(done.stdout)
     assert facts["signed"] is True
     assert "Ethical approval" in facts["open"]

@@ -11,7 +11,6 @@ from typing import cast
 import pytest
 from typer.testing import CliRunner
 
-import synofed
 from common.errors import CampaignError, ConfigurationError
 from common.machine import file_lock
 from common.settings import CampaignSettings, Settings
@@ -25,6 +24,7 @@ from server.runs import submit
 from server.runs.runs import Attempts, CampaignStatus, Run, find
 from server.service import up
 from server.service.control import Control
+from simulation.cli.command_line import commands
 from tests.full_disk import limited_files
 from tests.site_folders import make_settings
 
@@ -316,7 +316,7 @@ def test_the_status_says_who_is_where(reported: Run) -> None:
 
 def test_commands_show_it(reported: Run, home: Home) -> None:
     runner = CliRunner(env={"COLUMNS": "160"})
-    app = synofed._commands()
+    app = commands()
     shown = runner.invoke(app, ["run", "watch", "demo", "--once", "--home", str(home.path)])
     assert shown.exit_code == 0
     assert "unapproved" in shown.output
@@ -333,13 +333,13 @@ def test_commands_show_it(reported: Run, home: Home) -> None:
 )
 def test_watching_exits_as_the_campaign_ended(reported: Run, home: Home, state: str, code: int) -> None:
     reported.write_status(CampaignStatus.model_validate({"state": state}))
-    watched = CliRunner().invoke(synofed._commands(), ["run", "watch", "demo", "--home", str(home.path)])
+    watched = CliRunner().invoke(commands(), ["run", "watch", "demo", "--home", str(home.path)])
     assert watched.exit_code == code
     assert state in watched.output
 
 
 def test_submit_checks_the_configuration_and_says_how_to_watch(home: Home, tmp_path: Path) -> None:
-    runner, app = CliRunner(), synofed._commands()
+    runner, app = CliRunner(), commands()
     config = submit.submit(home, settings("model")).path / "config.toml"
     arguments = ["run", "submit", str(config), "--home", str(home.path), "--set", "name=second"]
     said = runner.invoke(app, [*arguments, "--sites", "north"])

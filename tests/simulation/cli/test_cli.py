@@ -2,12 +2,14 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import synofed
+from common.errors import ConfigurationError
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -125,7 +127,7 @@ def test_a_cohort_is_made_shown_and_split(
     made = tmp_path / "made"
     small = ["--sites", "2", "--patients", "3", "--exams", "2", "--image-px", "64"]
     assert command(monkeypatch, "cohort", "make", "--out", str(made), *small) == 0
-    assert command(monkeypatch, "cohort", "make", "--out", str(made), *small) == 3
+    assert command(monkeypatch, "cohort", "make", "--out", str(made), *small) == 4
     assert command(monkeypatch, "cohort", "show", str(made), "--out", str(tmp_path / "sheet.png")) == 0
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     manifest = str(make_site_folder(tmp_path / "all", patients=12, exams_per_patient=2) / "manifest.csv")
@@ -173,3 +175,67 @@ def test_import_names_what_is_graded_and_passes_the_rest_through(
         grades = (place / "grades.csv").read_text(encoding="utf-8").splitlines()
         assert grades[0] == "exam_id,reader,session,grade"
         assert {line[-1] for line in grades[1:]} == {"0", "1", "2"}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_python_makes_what_the_commands_make(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures").mkdir()
+    rng = np.random.default_rng(3)
+    rows = ["file,class,clinic"]
+    for i in range(12):
+        Image.fromarray(rng.integers(0, 255, (28, 28), dtype=np.uint8)).save(tmp_path / f"pictures/{i}.png")
+        rows.append(f"{i}.png,{('normal', 'ill')[i % 2]},{'ab'[i % 3 // 2]}")
+    shutil.copy(tmp_path / "pictures" / "0.png", tmp_path / "pictures" / "twice.png")
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, "twice.png,normal,a"]) + "\n", encoding="utf-8")
+    given = "cohort import --images pictures --labels labels.csv --out one --patient each-picture"
+    given += " --column us_path=file --column clinic=clinic --measurement grade=class --grades normal=0,ill=1"
+    assert command(monkeypatch, *given.split()) == 0
+    split = "cohort split one/manifest.csv --by column:clinic --sites 2 --held-out 0.4 --seed 5 --out sites"
+    assert command(monkeypatch, *split.split()) == 0
+    make = "cohort make --out made --sites 1 --patients 2 --exams 2 --image-px 64 --no-unseen --seed 7"
+    assert command(monkeypatch, *make.split()) == 0
+    assert command(monkeypatch, "cohort", "show", "made", "--out", "sheet.png", "--seed", "2") == 0
+    capsys.readouterr()
+
+    manifest = synofed.import_pictures(
+        "pictures",
+        "labels.csv",
+        out="two",
+        columns={"us_path": "file", "clinic": "clinic", "grade": "class"},
+        measurements=["grade"],
+        grades={"normal": 0, "ill": 1},
+        patient="each-picture",
+    )
+    assert manifest == Path("two/manifest.csv")
+    assert "copies.csv" in capsys.readouterr().err
+    sites = synofed.split_cohort(
+        "one/manifest.csv", out="again", by="column:clinic", sites=2, held_out=0.4, seed=5
+    )
+    made = synofed.make_cohort("drawn", sites=1, patients=2, exams=2, image_px=64, unseen=False, seed=7)
+    synofed.show_cohort(made, "sheet-too.png", seed=2)
+    for python, by_command in ((manifest.parent, "one"), (sites, "sites"), (made, "made")):
+        assert files(tmp_path / python) == files(tmp_path / by_command) != {}
+    assert Path("sheet-too.png").read_bytes() == Path("sheet.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"held_out": 2.0}, "held_out: .* got 2.0"),
+        ({"alpha": 0.0}, "alpha: .* got 0.0"),
+        ({"sites": 0}, "sites: .* got 0"),
+        ({"weights": [1.0, -1.0]}, "weights.1: .* got -1.0"),
+        ({"by": "nothing"}, "got 'nothing'"),
+    ],
+)
+def test_python_says_what_is_wrong(asked: dict[str, Any], said: str, tmp_path: Path) -> None:
+    manifest = make_site_folder(tmp_path / "all", patients=6, exams_per_patient=1) / "manifest.csv"
+    with pytest.raises(ConfigurationError, match=said):
+        synofed.split_cohort(manifest, out=tmp_path / "made", **asked)
+    assert not (tmp_path / "made").exists()

@@ -188,6 +188,13 @@ def test_the_command_prints_scores_votes_weights_and_notices(
     named = ["--image", f"gs={refs['gs'].path}", "--image", f"doppler={refs['doppler'].path}"]
     assert command(monkeypatch, run.path, *named, *boxes, "--json") == 0
     content = json.loads(capsys.readouterr().out)
+    paths, regions = {name: ref.path for name, ref in refs.items()}, dict.fromkeys(refs, ROI)
+    answer = synofed.score(run, paths, regions=regions, device="cpu")
+    assert answer | {"heatmaps": []} == content
+    with pytest.raises(ConfigurationError, match="doppler"):
+        synofed.score(run.path, {"gs": paths["gs"]})
+    with pytest.raises(ConfigurationError, match=r"region .* got us"):
+        synofed.score(run.path, paths, regions={"us": ROI})
     row = run.predictions().set_index("exam_id").loc["north-p006-e1"]
     assert row["tie"]
     assert "Tie: another answer fits the votes as well" in text

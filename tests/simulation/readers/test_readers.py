@@ -13,6 +13,7 @@ from scipy.stats import spearmanr, wilcoxon
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 from typer.testing import CliRunner
 
+import synofed
 from common.errors import DataError
 from common.evaluation.intraclass import raters_icc
 from simulation.cli.readers_cli import readers
@@ -161,6 +162,7 @@ def test_severity_is_drawn_within_the_grade() -> None:
 def test_figures_are_those_of_the_table(tmp_path: Path, command: Command) -> None:
     rows = study(right=(0.3, 0.9), cases=10)
     got = json.loads(command(write(tmp_path / "study.csv", rows), "--json"))
+    assert json.loads(json.dumps(synofed.readers(tmp_path / "study.csv"))) == got
     assert (got["kind"], got["notice"], got["unit"]) == ("readers", [], "patient")
     assert set(got["measurements"]) == {"hypertrophy", "vascularity", "combined"}
     frame = pd.DataFrame(rows)

@@ -336,6 +336,12 @@ def test_the_command_says_what_will_happen_and_leaves_nothing(
     assert content["cohort"]["sites"] == 1
     assert content["total_hours"] > 0
     assert content["privacy"] == NO_PRIVACY
+    given = synofed.plan(config, overrides=["federation.rounds=7"])
+    assert given.keys() == content.keys()
+    assert (given["plan_hash"], given["site_down_bytes"]) == (
+        content["plan_hash"],
+        content["site_down_bytes"],
+    )
     assert sorted(tmp_path.rglob("*")) == before
 
 

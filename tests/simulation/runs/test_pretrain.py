@@ -9,12 +9,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import synofed
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
 from common.machine import encoder_files
 from common.settings import Settings
 from common.text.terminal import Console
+from simulation.cli.command_line import commands
 from simulation.cohorts import cohort, disjoint
 from simulation.engine.progress import Bar, Display
 from simulation.phantom.devices import FITTED
@@ -188,7 +188,7 @@ def test_the_command_says_what_there_is(made: Made, tmp_path: Path) -> None:
     ]  # fmt: skip
     overrides = [part for value in small for part in ("--set", value)]
     command = ["pretrain", str(config), "--out", str(tmp_path / "out"), "--json", *overrides]
-    first, second = (CliRunner().invoke(synofed._commands(), command) for _ in range(2))
+    first, second = (CliRunner().invoke(commands(), command) for _ in range(2))
     assert first.exit_code == 0, first.output
     facts = json.loads(first.stdout)
     assert facts["folder"] == str(tmp_path / "out") and not facts["reused"]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import synofed
 from common.errors import CampaignError, ConfigurationError, DataError
 from server.report.content import Json
 from simulation.engine.progress import Display
@@ -167,6 +168,9 @@ def test_every_seed_has_patients_of_its_own_and_the_summary_is_of_their_metrics(
     assert "seed 4: Expected replies of 2 sites, got 1" in shown.err
     assert (told["seeds"], told["missing"]) == ([1], [4])
     assert told["figures"][0]["sd"] is None, "one seed has none"
+    assert json.loads(json.dumps(synofed.simulate_seeds(config, (1, 4), overrides=FAST))) == told
+    with pytest.raises(ConfigurationError, match="got 1 again"):
+        synofed.simulate_seeds(config, (1, 1))
 
 
 def test_where_every_seed_fails_it_is_said_why(

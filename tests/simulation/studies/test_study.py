@@ -98,6 +98,23 @@ def test_the_table_has_every_row_and_the_reference_is_not_compared_with_itself(d
 
 
 @pytest.mark.slow
+def test_python_gives_the_study_and_its_table(
+    done: studies.Study, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = synofed.study(config, out=done.folder)
+    assert found.path == done.folder
+    assert (list(found.runs), found.missing) == ([run.name for run in done.runs], ())
+    own = table(done).rows[1].cells["seen"]["combined"]["kappa_linear"]
+    rows = found.table().set_index(["row", "place", "score", "metric"])
+    row = rows.loc[("gs_only", "seen", "combined", "kappa_linear")]
+    assert own.difference is not None
+    assert row["value"] == pytest.approx(own.value.value)
+    assert row["difference"] == pytest.approx(own.difference.value.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
 def test_a_cell_is_the_mean_of_its_runs_metrics(done: studies.Study) -> None:
     runs = [run for run in done.runs if run.row == "gs_only"]
     metrics = [json.loads((done.run_folder(run) / "metrics.json").read_text()) for run in runs]
