@@ -241,6 +241,7 @@ def make_cohort(
     exams: int = 8,
     image_px: int = 224,
     unseen: bool = True,
+    machines: Sequence[Pathlike] = (),
     seed: int = 0,
 ) -> Path:
     """Create phantom patients, laid out as site folders, as ``synofed cohort make`` does.
@@ -252,6 +253,7 @@ def make_cohort(
         exams: joint exams per patient.
         image_px: side of the region of interest in the pictures.
         unseen: add a site whose device is never trained on.
+        machines: TOML files of machines of your own, for the first sites; as ``docs/examples/machine.toml``.
         seed: the same seed gives the same cohort.
 
     Returns:
@@ -259,13 +261,16 @@ def make_cohort(
     """
     _check_packages()
     from common.cohort_settings import PhantomSettings  # noqa: PLC0415
-    from common.settings import section  # noqa: PLC0415
+    from common.settings import machine_profile, section  # noqa: PLC0415
     from common.text.terminal import Console  # noqa: PLC0415
     from simulation.cohorts import cohort  # noqa: PLC0415
     from simulation.engine.progress import Display  # noqa: PLC0415
 
     asked = {"sites": sites, "patients": patients, "exams_per_patient": exams, "image_px": image_px}
-    settings = section(PhantomSettings, {**asked, "unseen_device": unseen}, source="The cohort")
+    own = [machine_profile(Path(path)) for path in machines]
+    settings = section(
+        PhantomSettings, {**asked, "unseen_device": unseen, "machines": own}, source="The cohort"
+    )
     with Display(Console(stderr=True)) as display, display.step("phantom cohort") as bar:
         return cohort.make(settings, seed=seed, out=Path(out), progress=bar).folder
 

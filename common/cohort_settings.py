@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from common.section import Count, GrowingSection, Positive, Rate, Section, Seed, Share
+from common.section import Count, GrowingSection, Name, Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -29,10 +30,56 @@ class ShiftSettings(Section):
     """Patients of the last site over those of the first; the sites' sum stays."""
 
 
+GreyLevel = Annotated[float, Field(ge=0, le=255)]
+Colour = tuple[
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
+    Annotated[int, Field(ge=0, le=255)],
+]
+"""Red, green, blue."""
+
+
+class MachineProfile(Section):
+    """An ultrasound machine with probe and preset, as :class:`simulation.phantom.devices.Device` describes it.
+
+    Pixel lengths hold for a region of interest of 224 px.
+    """
+
+    name: Name
+    """In the manifest's column ``device``."""
+    mm_per_px: Annotated[float, Field(ge=0.06, le=0.09)]
+    axial_px: Annotated[float, Field(ge=1, le=16)]
+    lateral_px: Annotated[float, Field(ge=1, le=32)]
+    attenuation_db: Annotated[float, Field(ge=0, le=30)]
+    noise_db: Annotated[float, Field(ge=-80, le=-20)]
+    tone: Annotated[tuple[GreyLevel, ...], Field(min_length=27, max_length=27)]
+    """Grey levels of echoes of -66, -63 .. 12 dB, none below the one before it."""
+    standoff_mm: Annotated[float, Field(ge=0, le=4)]
+    proximal_left: Annotated[float, Field(ge=0, le=1)]
+    doppler: Literal["colour", "power"]
+    flow_threshold: Annotated[float, Field(ge=0.01, le=0.9)]
+    colour_noise: Annotated[float, Field(ge=0, le=10)]
+    doppler_reject_db: Annotated[float, Field(ge=-30, le=6)]
+    doppler_grey: Annotated[float, Field(ge=20, le=255)]
+    doppler_blur: Annotated[float, Field(ge=1, le=4)]
+    box_colour: Colour
+    text_colour: Colour
+    maker: Annotated[str, Field(pattern=r"^[ -~]{1,32}$")]
+
+    @field_validator("tone")
+    @classmethod
+    def _stronger_echoes_are_no_darker(cls, tone: tuple[float, ...]) -> tuple[float, ...]:
+        if any(after < before for before, after in pairwise(tone)) or tone[0] == tone[-1]:
+            raise ValueError(
+                "expected grey levels of which none is below the one before it, and not all alike"
+            )
+        return tone
+
+
 class PhantomSettings(GrowingSection):
     """A cohort of phantom patients (``simulation.phantom``)."""
 
-    later: ClassVar[tuple[str, ...]] = ("ungraded_per_graded", "maximum_epsilon", "shift")
+    later: ClassVar[tuple[str, ...]] = ("ungraded_per_graded", "maximum_epsilon", "shift", "machines")
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
     patients: Positive = 40
@@ -52,6 +99,23 @@ class PhantomSettings(GrowingSection):
     seed: Seed | None = None
     """``None``: the run's."""
     shift: ShiftSettings = ShiftSettings()
+    machines: tuple[MachineProfile, ...] = ()
+    """Of your own, one for each of the first sites; the others have the measured ones, as without. A configuration
+    may name a TOML file in the place of each. Its content is read with the configuration: a cohort is of what the
+    file said, and the configuration that a run writes needs no file."""
+
+    @model_validator(mode="after")
+    def _machines_have_sites(self) -> PhantomSettings:
+        names = [machine.name for machine in self.machines]
+        if len(set(names)) < len(names):
+            raise ValueError(f"cohort.phantom.machines needs names that differ, got {', '.join(names)}")
+        room = {"own": self.sites, "one": 1, "drawn": 0}[self.shift.devices]
+        if len(names) > room:
+            raise ValueError(
+                f"cohort.phantom.machines has {len(names)} of your own, with {self.sites} sites and shift.devices "
+                f'"{self.shift.devices}" there is room for {room}'
+            )
+        return self
 
 
 Alpha = Annotated[float, Field(ge=1e-4, le=1e6)]

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import Field, ValidationError, model_validator
 
 from common import signed_json
-from common.cohort_settings import CohortSettings
+from common.cohort_settings import CohortSettings, MachineProfile
 from common.errors import ConfigurationError
 from common.extensions import is_object_path
 from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
@@ -462,9 +462,17 @@ def parse(
     Raises:
         ConfigurationError: listing every unknown key and every value out of range at once.
     """
+    return _checked(_document(text, overrides, source=source), source=source, past=past)
+
+
+def _document(text: str, overrides: Sequence[str], *, source: str) -> dict[str, Any]:
     document = toml_text.parse(text, source=source)
     for override in overrides:
         _set(document, override)
+    return document
+
+
+def _checked(document: dict[str, Any], *, source: str, past: bool) -> Settings:
     try:
         settings = Settings.model_validate(document)
     except ValidationError as error:
@@ -475,13 +483,39 @@ def parse(
 
 
 def load(path: Path, *, overrides: Sequence[str] = (), past: bool = False) -> Settings:
-    """Read a configuration file; see :func:`parse`. Relative paths in ``cohort`` start at the working folder."""
+    """Read a configuration file, and those of machines that it names; see :func:`parse`.
+
+    Relative paths in ``cohort`` start at the working folder.
+    """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
-    text = toml_text.decoded(content, source=str(path))
-    return parse(text, overrides=overrides, source=str(path), past=past)
+    document = _document(toml_text.decoded(content, source=str(path)), overrides, source=str(path))
+    _read_machines(document)
+    return _checked(document, source=str(path), past=past)
+
+
+def _read_machines(document: dict[str, Any]) -> None:
+    """Put the content of each machine's file in the place of its name."""
+    match document:
+        case {"cohort": {"phantom": {"machines": list() as machines}}}:
+            machines[:] = [
+                machine_profile(Path(one)).model_dump() if isinstance(one, str) else one for one in machines
+            ]
+
+
+def machine_profile(path: Path) -> MachineProfile:
+    """Read a TOML file with a machine's profile, as ``docs/examples/machine.toml``.
+
+    Raises:
+        ConfigurationError: if there is none, or listing every unknown key and every value out of range at once.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(f"Expected a machine's profile at {path}: {error}") from None
+    return section(MachineProfile, toml_text.read(content, source=str(path)), source=str(path))
 
 
 def of_folder(cohort: Path) -> str:

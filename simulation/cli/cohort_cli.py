@@ -27,13 +27,22 @@ def make_cohort(
     exams: Annotated[int, typer.Option(help="Joint exams per patient.")] = 8,
     image_px: Annotated[int, typer.Option(help="Side of the region of interest.")] = 224,
     unseen: Annotated[bool, typer.Option(help="Add a site whose device is never trained on.")] = True,
+    machines: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--machine", help="TOML file of a machine for the first site, the next, ...; repeatable."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
 ) -> None:
     """Create phantom patients, laid out as site folders."""
     from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
 
+    own = [configuration.machine_profile(path) for path in machines or []]
     asked = {"sites": sites, "patients": patients, "exams_per_patient": exams, "image_px": image_px}
-    settings = configuration.section(PhantomSettings, {**asked, "unseen_device": unseen}, source="The cohort")
+    settings = configuration.section(
+        PhantomSettings, {**asked, "unseen_device": unseen, "machines": own}, source="The cohort"
+    )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")

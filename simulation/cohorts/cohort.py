@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from client.data.tables.rows import read_rows
 from common.cohort_settings import PhantomSettings
-from common.errors import DataError
+from common.errors import ConfigurationError, DataError
 from common.machine import file_lock
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.folders import Job, Tables, write_patient, write_site
@@ -50,11 +50,20 @@ class Cohort:
 
 
 def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
-    """The machine of each site: the five measured ones, then other presets of them, and the unseen one.
+    """The machine of each site: the cohort's own, the five measured ones, other presets of these, and the unseen one.
 
     With ``shift.devices = "one"`` all but the unseen site have the first, with ``"drawn"`` each has one that no
     other cohort has.
+
+    Raises:
+        ConfigurationError: if a machine of the cohort's own is called as one of the others.
     """
+    taken = {"unseen", *(device.name for device in FITTED)}
+    known = [machine.name for machine in settings.machines if machine.name in taken]
+    if known:
+        raise ConfigurationError(
+            f"Expected names for cohort.phantom.machines that no other machine has, got {', '.join(known)}"
+        )
     chosen = {_site_name(site): _machine(settings, site, seed=seed) for site in range(settings.sites)}
     if settings.unseen_device:
         chosen["unseen"] = random_device(stream(seed, "unseen", "device"))
@@ -66,6 +75,9 @@ def _machine(settings: PhantomSettings, site: int, *, seed: int) -> Device:
     if settings.shift.devices == "drawn":
         return random_device(stream(seed, name, "drawn"), name=f"drawn-{seed}-{site + 1}")
     index = site if settings.shift.devices == "own" else 0
+    if index < len(settings.machines):
+        return Device(**settings.machines[index].model_dump())
+    index -= len(settings.machines)
     device = FITTED[index % len(FITTED)]
     if index < len(FITTED):
         return device

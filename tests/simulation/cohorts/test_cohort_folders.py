@@ -1,17 +1,25 @@
 import csv
 import hashlib
 import json
+import shutil
 import tomllib
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tomli_w
 from PIL import Image
 
-from common.cohort_settings import PhantomSettings
-from common.errors import DataError
+import synofed
+from common import settings
+from common.cohort_settings import MachineProfile, PhantomSettings, ShiftSettings
+from common.errors import ConfigurationError, DataError
 from simulation.cohorts import cohort
 from simulation.phantom import folders
+from simulation.runs import simulate
 
+SITES = ("site-a", "site-b")
 SMALL = PhantomSettings(sites=2, patients=4, exams_per_patient=2, held_out=0.25, image_px=64)
 
 
@@ -168,3 +176,113 @@ def test_the_contact_sheet_shows_every_site(folder: Path, tmp_path: Path) -> Non
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.height > 3 * 40
         assert sheet.width > 8 * 40
+
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "machine.toml"
+ONE_EACH = SMALL.model_copy(update={"patients": 1, "exams_per_patient": 1})
+
+
+def test_the_first_site_has_the_machine_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    small = partial(synofed.make_cohort, sites=2, patients=1, exams=1, image_px=64, unseen=False, seed=3)
+    own, usual = small("own", machines=[EXAMPLE]), small("usual")
+    devices = [rows(folder / name / "manifest.csv")[0]["device"] for folder in (own, usual) for name in SITES]
+    assert devices == ["clinic-7", "logiq-e9", "logiq-e9", "logiq-e9-breast"]
+    drawn, measured = (
+        np.asarray(Image.open(next((f / "site-a" / "images").glob("*_gs.png")))) for f in (own, usual)
+    )
+    assert drawn.shape == measured.shape
+    assert (drawn != measured).mean() > 0.5
+    assert cohort.discover(own).sites[0].trains
+    index = json.loads((own / "cohort.json").read_text())
+    assert index["settings"]["machines"][0]["maker"] == "CLINIC 7  L15-4"
+    assert "machines" not in json.loads((usual / "cohort.json").read_text())["settings"]
+
+
+CONFIGURATION = """
+name = "own"
+[images.gs]
+kind = "grey"
+[measurements.hypertrophy]
+images = ["gs"]
+[cohort.phantom]
+machines = ["machine.toml"]
+"""
+
+
+def test_a_machines_content_shapes_the_cohort_and_not_the_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, machine = tmp_path / "own.toml", tmp_path / "machine.toml"
+    config.write_text(CONFIGURATION, encoding="utf-8")
+    shutil.copy(EXAMPLE, machine)
+    first = settings.load(config)
+    machine.write_text(machine.read_text().replace("noise_db = -50.0", "noise_db = -40.0"), encoding="utf-8")
+    other = settings.load(config)
+    usual = settings.load(config, overrides=["cohort.phantom.machines=[]"])
+    assert first.plan_hash() == other.plan_hash() == usual.plan_hash()
+    phantoms = [found.cohort.phantom for found in (first, other, usual) if found.cohort is not None]
+    assert len({simulate._short_hash(phantom, 1) for phantom in phantoms if phantom is not None}) == 3
+    machine.unlink()
+    written = tomli_w.dumps(first.model_dump(mode="json", exclude_none=True))
+    assert settings.parse(written) == first, "a run's own configuration needs no file"
+    with pytest.raises(ConfigurationError, match=r"a machine's profile at machine\.toml"):
+        settings.load(config)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("mm_per_px = 0.070", "mm_per_px = 0.2", "mm_per_px: .* less than or equal to 0.09, got 0.2"),
+        ("axial_px = 3.2", "axial_px = nan", "axial_px: .* finite number, got nan"),
+        ('doppler = "power"', 'doppler = "both"', "doppler: .*'colour' or 'power', got 'both'"),
+        ("standoff_mm", "standof_mm", "standoff_mm: is missing\n.*standof_mm: no such setting"),
+        ("    4, 4, 5,", "    4, 5,", "tone: .* at least 27 items"),
+        ("217, 228, 238", "217, 216, 238", "tone: expected grey levels of which none is below"),
+        ("text_colour = [240, 240, 240]", "text_colour = [240, 240, 300]", "text_colour.2: .* 255, got 300"),
+        ('name = "clinic-7"', 'name = "Clinic 7"', "name: .* got 'Clinic 7'"),
+        ("name =", "name", "is not TOML"),
+    ],
+)
+def test_a_machine_that_cannot_be_is_said_with_its_file_and_key(
+    old: str, new: str, said: str, tmp_path: Path
+) -> None:
+    text = EXAMPLE.read_text(encoding="utf-8")
+    assert text.count(old) >= 1
+    (tmp_path / "mine.toml").write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=f"(?s)mine.toml .*{said}"):
+        settings.machine_profile(tmp_path / "mine.toml")
+
+
+def test_machines_need_sites_and_names_of_their_own() -> None:
+    mine = settings.machine_profile(EXAMPLE)
+    other = mine.model_copy(update={"name": "other"})
+    known = mine.model_copy(update={"name": "artus"})
+    for given, said in (
+        ({"machines": [mine, mine]}, "names that differ, got clinic-7, clinic-7"),
+        ({"machines": [mine, other], "sites": 1}, "has 2 of your own, with 1 sites"),
+        ({"machines": [mine], "shift": {"devices": "drawn"}}, "room for 0"),
+    ):
+        with pytest.raises(ConfigurationError, match=said):
+            settings.section(PhantomSettings, given, source="The cohort")
+    with pytest.raises(ConfigurationError, match="no other machine has, got artus"):
+        cohort.devices(SMALL.model_copy(update={"machines": (known,)}), seed=0)
+    shared = PhantomSettings(sites=3, machines=(mine,), shift=ShiftSettings(devices="one"))
+    assert {d.name for name, d in cohort.devices(shared, seed=0).items() if name != "unseen"} == {"clinic-7"}
+
+
+@pytest.mark.parametrize("end", ["ge", "le"])
+def test_a_machine_at_the_ends_of_what_is_allowed_can_be_drawn(end: str, tmp_path: Path) -> None:
+    ends = {
+        name: getattr(one, end)
+        for name, field in MachineProfile.model_fields.items()
+        for one in field.metadata
+        if hasattr(one, end)
+    }
+    assert len(ends) == 12
+    machine = settings.machine_profile(EXAMPLE).model_copy(update=ends)
+    alone = ONE_EACH.model_copy(update={"sites": 1, "unseen_device": False, "machines": (machine,)})
+    made = cohort.make(alone, seed=1, out=tmp_path / "made", workers=1)
+    with Image.open(next((made.folder / "site-a" / "images").glob("*_gs.png"))) as picture:
+        assert np.asarray(picture).std() > 5

@@ -192,3 +192,33 @@ def test_a_run_of_an_earlier_version_is_refused(config: Path, tmp_path: Path) ->
     (tmp_path / "run" / "sites.json").unlink()
     with pytest.raises(CampaignError, match="an earlier version did not note it"):
         resume(config)
+
+
+PHANTOM = """
+[cohort.phantom]
+sites = 2
+patients = 24
+exams_per_patient = 1
+image_px = 64
+unseen_device = false
+machines = ["machine.toml"]
+"""
+
+
+@pytest.mark.slow
+def test_another_machine_is_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config, machine = tmp_path / "small.toml", tmp_path / "machine.toml"
+    config.write_text(CONFIG[: CONFIG.index("[cohort]")] + PHANTOM, encoding="utf-8")
+    shutil.copy(Path(__file__).parents[3] / "docs" / "examples" / "machine.toml", machine)
+    run = synofed.simulate(config, out="run", overrides=FAST)
+    settings = RunFolder(run.path).settings()
+    text = machine.read_text(encoding="utf-8")
+    machine.write_text(text.replace("noise_db = -50.0", "noise_db = -40.0"), encoding="utf-8")
+    assert configuration.load(config, overrides=FAST).plan_hash() == settings.plan_hash()
+    with pytest.raises(ChangedDataError, match="site-a"):
+        synofed.simulate(config, out="run", overrides=FAST, resume=True)
+    machine.unlink()
+    again = synofed.simulate(run.path / "config.toml", out="run", resume=True)
+    assert again.path == run.path
+    assert len(list(Path("cohorts").glob("phantom-*"))) == 2
