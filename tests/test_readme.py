@@ -9,6 +9,7 @@ import click
 import pytest
 import typer
 
+from common.text.table_forms import FORMS
 from simulation.cli import command_line
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -72,6 +73,9 @@ def commands() -> click.Command:
 def command(words: list[str]) -> tuple[click.Command, list[str]]:
     """The command that words name, and what follows its name."""
     found = commands()
+    if words[:1] == ["--tables"]:
+        assert words[1] in FORMS
+        words = words[2:]
     while isinstance(found, click.Group) and words:
         if found.name == "ledger" and words[0] not in found.commands:
             words = ["show", *words]

@@ -10,6 +10,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from common.machine import page_tables
 from server.report import certainty, figures, heatmaps, inside, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
@@ -68,7 +69,7 @@ class Card:
 
 
 def write(run: Path) -> Path:
-    """Write ``report.html`` and ``figures/`` of a run.
+    """Write ``report.html``, its tables as Markdown and LaTeX, and ``figures/`` of a run.
 
     Whatever the run has not (no baselines, no examples, no evaluation yet) is left out of the page.
 
@@ -87,6 +88,7 @@ def write(run: Path) -> Path:
         figure.save(run / "figures")
     page = run / "report.html"
     page.write_text(render(content, drawn, inside.read(run)), encoding="utf-8")
+    page_tables.write(page)
     return page
 
 

@@ -27,7 +27,7 @@ from common import settings as configuration
 from common import signed_json
 from common.errors import DataError
 from common.evaluation import calibration, site_tables
-from common.machine import atomic, network_files
+from common.machine import atomic, network_files, page_tables
 from common.messages import WeightsRef
 from common.methods.rounds import rounds_by_stage
 from common.privacy.planning import notice
@@ -84,6 +84,7 @@ def write(run: Path) -> tuple[Path, Path]:
     embedded = text.replace("<", "\\u003c")  # no text of it can end the element that holds it
     before, _, after = page.rpartition(HOLDER)
     atomic.write(run / "passport.html", f"{before}{embedded}{after}".encode())
+    page_tables.write(run / "passport.html")
     return run / "passport.json", run / "passport.html"
 
 

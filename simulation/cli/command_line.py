@@ -7,11 +7,13 @@ import json
 import sys
 import traceback
 
+import click
 import typer
 
 from common.errors import SynofedError, explained
 from common.text.command_table import group
 from common.text.redaction import redacted
+from common.text.table_forms import FORMS
 from common.text.terminal import LAYOUT, visible
 from common.version import VERSION
 
@@ -115,6 +117,12 @@ def commands() -> typer.Typer:
     def _app(
         version: bool = typer.Option(
             False, "--version", help="Print the version.", callback=show_version, is_eager=True
+        ),
+        tables: str | None = typer.Option(
+            None,
+            "--tables",
+            click_type=click.Choice(list(FORMS)),
+            help="Print a command's tables in this form: synofed --tables latex study CONFIG table.",
         ),
     ) -> None:
         """Train networks across hospitals: simulate studies, run a hospital's site, run the coordinating centre."""

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from client.cli.cli_options import AsJson, KeptReceipts, Noted
 from common.errors import VerificationError
-from common.machine import atomic
+from common.machine import atomic, page_tables
 from common.privacy.audit.claims import some
 from common.privacy.audit.evidence import Check
 from common.text.terminal import Console, Table
@@ -72,6 +72,7 @@ def audit(
         place.mkdir(parents=True, exist_ok=True)
         atomic.write(place / DATA, (json.dumps(content, indent=1) + "\n").encode(), mode=0o600)
         atomic.write(place / PAGE, audit_report.render(report).encode(), mode=0o600)
+        page_tables.write(place / PAGE, mode=0o600)
     if as_json:
         typer.echo(json.dumps(content))
     else:

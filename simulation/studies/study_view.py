@@ -1,18 +1,20 @@
-"""A study's table on a terminal, as Markdown, CSV, JSON and as a figure."""
+"""A study's table on a terminal, as Markdown, LaTeX, CSV, JSON and as a figure."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from common.evaluation.bootstrap import Estimate
 from common.machine import atomic
 from common.networks.spec import COMBINED
-from common.text import csv_text
+from common.text import csv_text, table_forms
 from common.text.json_values import number
+from common.text.table_forms import PlainTable
 from common.text.terminal import Table as RichTable
 from common.version import VERSION
 from server.report import figures
@@ -84,7 +86,7 @@ def as_json(study: Study, table: Table) -> dict[str, object]:
 
 
 def write(study: Study, table: Table, *, command: str) -> list[Path]:
-    """Write ``table.json``, ``table.csv``, ``table.md`` and a figure into the study's folder.
+    """Write ``table.json``, ``table.csv``, ``table.md``, ``table.tex`` and a figure into the study's folder.
 
     Args:
         study: the study.
@@ -95,10 +97,12 @@ def write(study: Study, table: Table, *, command: str) -> list[Path]:
     atomic.write(folder / "table.json", json.dumps(as_json(study, table), indent=1).encode() + b"\n")
     atomic.write(folder / "table.csv", _csv(study, table).encode())
     atomic.write(folder / "table.md", "\n".join(_markdown(study, table, command)).encode() + b"\n")
+    latex = "\n\n".join(map(table_forms.latex, plain_tables(study, table)))
+    atomic.write(folder / "table.tex", latex.encode() + b"\n")
     drawn = [_figure(study, table, column, place) for column, place in _parts(study, table)]
     for figure in drawn:
         figure.save(folder / "figures")
-    names = ("table.md", "table.csv", "table.json")
+    names = ("table.md", "table.tex", "table.csv", "table.json")
     return [folder / name for name in names]
 
 
@@ -283,14 +287,8 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     yield from (f"* {line}" for line in (*power(study, table), *unequal(study, table)))
     if table.missing:
         yield f"* missing runs: {', '.join(run.name for run in table.missing)}"
-    for column, place in _parts(study, table):
-        name = f"{_column_title(study, column)}: " if column else ""
-        rows = [row for row in table.rows if row.column == column]
-        for metric in SHOWN:
-            yield from ("", f"## {name}{PLACES[place]}, {NAMES[metric]}", "")
-            yield from _markdown_table(study, rows, place, metric)
-    if any(study.file.conditions()):
-        yield from _matrices(study, table)
+    for plain in plain_tables(study, table):
+        yield from ("", f"## {plain.title}", "", table_forms.markdown(replace(plain, title="")))
     yield from ("", "## What the rows are", "")
     for row in table.rows:
         note = study.file.rows[row.row].note
@@ -299,36 +297,56 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
         yield f"* **{row.title}**{f' ({row.column})' if row.column else ''}: {f'{note} ' if note else ''}{steps}."
 
 
-def _matrices(study: Study, table: Table) -> Iterator[str]:
+def plain_tables(study: Study, table: Table) -> Iterator[PlainTable]:
+    """Every table of the study: of each condition, place and metric, then those over the conditions."""
+    for column, place in _parts(study, table):
+        name = f"{_column_title(study, column)}: " if column else ""
+        rows = [row for row in table.rows if row.column == column]
+        for metric in SHOWN:
+            yield _metric_table(study, rows, place, metric, title=f"{name}{PLACES[place]}, {NAMES[metric]}")
+    if any(study.file.conditions()):
+        yield from _matrices(study, table)
+
+
+def _plain(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> PlainTable:
+    return PlainTable(title=title, header=header, rows=rows, right=[False, *[True] * (len(header) - 1)])
+
+
+def _matrices(study: Study, table: Table) -> Iterator[PlainTable]:
     """The main score under each condition: of all rows, or of the only row by device."""
     names = tuple(dict.fromkeys(row.row for row in table.rows))
-    yield from _device_matrix(study, table) if len(names) == 1 else _condition_matrix(study, table, names)
+    if len(names) == 1:
+        yield _device_matrix(study, table)
+    else:
+        yield from _condition_matrices(study, table, names)
 
 
-def _device_matrix(study: Study, table: Table) -> Iterator[str]:
+def _device_matrix(study: Study, table: Table) -> PlainTable:
     """Accuracy by condition and device: where one device after the other is left out, the study's matrix."""
     devices = list(dict.fromkeys(device for row in table.rows for device in row.devices))
-    yield from ("", f"## {table.rows[0].title}: accuracy % of the main score by condition and device", "")
-    yield f"| condition | {' | '.join(devices)} |"
-    yield f"|{'---|' * (len(devices) + 1)}"
-    for row in table.rows:
-        values = [_percent(row.devices[device]) if device in row.devices else "" for device in devices]
-        yield f"| {' | '.join([_column_title(study, row.column), *values])} |"
+    rows = [
+        [
+            _column_title(study, row.column),
+            *(_percent(row.devices[device]) if device in row.devices else "" for device in devices),
+        ]
+        for row in table.rows
+    ]
+    title = f"{table.rows[0].title}: accuracy % of the main score by condition and device"
+    return _plain(title, ["condition", *devices], rows)
 
 
-def _condition_matrix(study: Study, table: Table, names: Sequence[str]) -> Iterator[str]:
+def _condition_matrices(study: Study, table: Table, names: Sequence[str]) -> Iterator[PlainTable]:
     """Accuracy by row and condition."""
     found = {(row.row, row.column): row for row in table.rows}
-    columns = [column for column, _ in dict.fromkeys(_parts(study, table)) if column]
+    titles = {row.row: row.title for row in table.rows}
+    conditions = list(dict.fromkeys(column for column, _ in _parts(study, table) if column))
     for place in dict.fromkeys(place for _, place in _parts(study, table)):
-        yield from ("", f"## {PLACES[place]}, accuracy % of the main score by condition", "")
-        conditions = list(dict.fromkeys(columns))
-        yield f"| | {' | '.join(_column_title(study, column) for column in conditions)} |"
-        yield f"|{'---|' * (len(conditions) + 1)}"
-        for name in names:
-            rows = [found.get((name, column)) for column in conditions]
-            title = next(row.title for row in rows if row is not None)
-            yield f"| {' | '.join([title, *(_main_accuracy(row, place) for row in rows)])} |"
+        rows = [
+            [titles[name], *(_main_accuracy(found.get((name, column)), place) for column in conditions)]
+            for name in names
+        ]
+        title = f"{PLACES[place]}, accuracy % of the main score by condition"
+        yield _plain(title, ["", *(_column_title(study, column) for column in conditions)], rows)
 
 
 def _main_accuracy(row: StudyRow | None, place: str) -> str:
@@ -342,7 +360,9 @@ def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.value:.1f} ({100 * estimate.low:.1f} to {100 * estimate.high:.1f})"
 
 
-def _markdown_table(study: Study, rows: Sequence[StudyRow], place: str, metric: str) -> Iterator[str]:
+def _metric_table(
+    study: Study, rows: Sequence[StudyRow], place: str, metric: str, *, title: str
+) -> PlainTable:
     scores = _scores(rows, place)
     main = _main(scores)
     header = [
@@ -354,14 +374,14 @@ def _markdown_table(study: Study, rows: Sequence[StudyRow], place: str, metric: 
         "its sd",
         *_P,
     ]
-    yield f"| {' | '.join(header)} |"
-    yield f"|{'---|' * len(header)}"
+    lines = []
     for row in rows:
         cells = row.cells[place]
         cell = cells.get(main, {}).get(metric)
         last = ("",) * 5 if cell is None else _chance(cell, metric)
         values = [_value(cells.get(score, {}).get(metric), metric) for score in scores]
-        yield f"| {' | '.join([row.title, _made_of(row), *values, *last])} |"
+        lines.append([row.title, _made_of(row), *values, *last])
+    return _plain(title, header, lines)
 
 
 def _figure(study: Study, table: Table, column: str, place: str) -> figures.Figure:

@@ -4,10 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich import box
+from rich.console import Group
+from rich.text import Text
 
+from common.text import table_forms
 from common.text.terminal import LAYOUT, Console, Table, visible
 
 ROOT = Path(__file__).parents[3]
@@ -95,3 +100,54 @@ def test_a_terminal_without_the_letters_of_a_name_gets_their_numbers(tmp_path: P
     assert done.returncode == 4
     assert "Traceback" not in done.stderr
     assert "\\u062f" in done.stderr
+
+
+words = st.lists(
+    st.text(st.characters(categories=["Lu", "Ll"], max_codepoint=255), min_size=1, max_size=22), max_size=9
+)
+columns = st.lists(st.tuples(words, words, st.booleans()), min_size=3, max_size=12)
+
+
+@given(columns, st.sampled_from([80, 60, 120]), st.sampled_from([None, box.SIMPLE, box.HEAVY_HEAD]))
+def test_no_word_is_cut_and_no_line_is_too_long(
+    given_columns: list[tuple[list[str], list[str], bool]], width: int, edge: box.Box | None
+) -> None:
+    table = Table(box=edge)
+    for title, _, whole in given_columns:
+        table.add_column(" ".join(title), no_wrap=whole)
+    table.add_row(*(" ".join(cell) for _, cell, _ in given_columns))
+    shown = printed(table, width=width)
+    assert max(map(len, shown.splitlines())) <= width
+    seen = set(re.findall(r"[^\s│┃]+", shown))
+    for _, cell, _ in given_columns:
+        assert set(cell) <= seen
+
+
+def test_a_table_that_fits_stays_as_it_is_and_a_wide_one_is_set_upright() -> None:
+    table = Table("campaign", "state", "why", title="runs")
+    table.add_row("one", Text("COMPLETE_ALL_SITES", style="green"), "")
+    table.add_row("two", Text("INTERRUPTED"), "the centre was stopped")
+    states = ["COMPLETE_ALL_SITES", "INTERRUPTED"]
+    assert [row[1] for row in cells(printed(table, width=60))] == states
+    tight = cells(printed(table, width=44))
+    assert [row[1] for row in tight if row[1]] == states
+    assert " ".join(row[2] for row in tight).split() == ["the", "centre", "was", "stopped"]
+    upright = cells(printed(table, width=37))
+    assert upright == [
+        ["campaign", "one"], ["state", "COMPLETE_ALL_SITES"],
+        ["campaign", "two"], ["state", "INTERRUPTED"], ["why", "the centre was stopped"],
+    ]  # fmt: skip
+    assert "runs" in printed(table, width=37)
+
+
+@pytest.mark.parametrize("form", table_forms.FORMS)
+def test_a_command_prints_its_tables_in_the_form_that_is_asked_for(form: str) -> None:
+    table = Table("site", "accuracy %", title="by site")
+    table.add_column("p", justify="right")
+    table.add_row("[msk]_1", "88.1 (85 to 90)" * 30, "0.04")
+    command = click.Command("x", params=[click.Option(["--tables"])])
+    with command.make_context("x", ["--tables", form]):
+        shown = printed(Group(Text("before"), table), "after", width=40)
+    assert shown == f"before\n{table_forms.FORMS[form](table.plain())}\n\nafter\n"
+    assert table.plain().rows == [("[msk]_1", "88.1 (85 to 90)" * 30, "0.04")]
+    assert table.plain().right == [False, False, True]

@@ -15,11 +15,12 @@ from common.errors import CampaignError, ConfigurationError
 from common.evaluation import paired
 from common.evaluation.seeds import seeds_needed
 from common.machine import network_files
+from common.text.terminal import Console
 from common.training.local_settings import local_settings
 from server.campaign.campaign_cost import stages
 from simulation.engine.progress import Display
 from simulation.studies import study as studies
-from simulation.studies import study_cost
+from simulation.studies import study_cost, study_view
 from simulation.studies.study_table import table
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -230,6 +231,17 @@ def test_the_written_table_says_how_it_came_about(done: studies.Study) -> None:
         "Other networks or steps than RATING (6,",
     ):  # fmt: skip
         assert words in text
+    latex = (done.folder / "table.tex").read_text(encoding="utf-8")
+    assert latex.count("\\begin{table}") == text.count("|---|") > 0
+    assert "RATING & " in latex
+    for shown in study_view.tables(done, table(done)):
+        console = Console(width=80)
+        with console.capture() as capture:
+            console.print(shown)
+        assert max(map(len, capture.get().splitlines())) <= 80
+        plain = shown.plain()
+        whole = {word for row in plain.rows for cell in row for word in cell.split()}
+        assert whole <= set(re.split(r"[\s│┃]+", capture.get()))
     rows = pd.read_csv(done.folder / "table.csv")
     primary = rows[rows["p_holm"].notna()]
     assert set(primary["row"]) <= {"gs_only", "christensen"}
