@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import typer
+from PIL import Image
 
 from common.text.table_forms import FORMS
 from simulation.cli import command_line
 from tests.simulation.runs.test_simulate import CONFIG
-from tests.site_folders import make_site_folder
+from tests.site_folders import make_site_folder, read_table
+from tests.test_names import call
 
 README = Path(__file__).parents[1] / "README.md"
 DOCUMENTS = (README, README.parent / "CONTRIBUTING.md", *sorted((README.parent / "docs").rglob("*.md")))
@@ -38,6 +41,70 @@ def test_the_example_in_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     exec(compile(smaller, str(README), "exec"), {})
     assert "ci95" in capsys.readouterr().out
+
+
+RESEARCHER = README.parent / "docs" / "researcher.md"
+
+
+def draw_pictures(folder: Path, header: str) -> None:
+    """More rows and pictures for the table of labels that the guide shows."""
+    rng = np.random.default_rng(0)
+    (folder / "pictures").mkdir()
+    rows = [header]
+    for number in range(48):
+        name, patient, hospital = (
+            f"a{number + 17:03}.png",
+            f"P{number // 2:02}",
+            ["Oslo", "Bergen", "Molde"][number // 2 % 3],
+        )
+        grade = number // 6 % 3
+        picture = rng.integers(0, 90, (40, 40)) + 60 * grade
+        Image.fromarray(picture.astype(np.uint8)).save(folder / "pictures" / name)
+        machine = "HDI 5000" if hospital == "Oslo" else "Aplio"
+        rows.append(
+            f"{name},{patient},{hospital},{machine},{('normal', 'benign', 'malignant')[grade]},{40 + number}"
+        )
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    sites = [f"P{patient:02},{'ab'[patient % 2]}" for patient in range(24)]
+    (folder / "assignment.csv").write_text("\n".join(["patient_id,site", *sites]) + "\n", encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_guides_way_from_own_pictures_to_a_score_runs_word_by_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    section = (
+        RESEARCHER.read_text(encoding="utf-8")
+        .partition("### Your own or public pictures")[2]
+        .partition("\n## ")[0]
+    )
+    (header,) = re.findall(r"```\n(file,.*)\n", section)
+    (configuration,) = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
+    draw_pictures(tmp_path, header)
+    (tmp_path / "own.toml").write_text(configuration, encoding="utf-8")
+    given = list(fenced(section))
+    assert [" ".join(words[:2]) for words in given[:6]] == ["cohort import", *["cohort split"] * 5]
+    for words in given:
+        # what takes minutes is done with less of it, and all else as it is written
+        less = ["--set", "federation.rounds=1", "--set", "network.width=4"] if words[0] == "simulate" else []
+        assert call(monkeypatch, *words, *less) == 0, capsys.readouterr().err
+    said = capsys.readouterr().out
+    assert "graded: grade; passed through: hospital, age" in said
+    assert "votes of the models" in said
+    sites = {
+        name: sorted(path.parent.name for path in Path(name).glob("*/manifest.csv"))
+        for name in ("sites", "by-device", "unlike", "sizes", "assigned")
+    }
+    assert sites["sites"] == ["bergen", "molde", "oslo"]
+    assert sites["by-device"] == ["aplio", "hdi-5000"]
+    assert sites["assigned"] == ["a", "b"]
+    assert [len(names) for names in sites.values()] == [3, 2, 3, 3, 2]
+    sizes = [
+        len({row["patient_id"] for row in read_table(Path("sizes", name, "manifest.csv"))})
+        for name in sites["sizes"]
+    ]
+    assert sizes == [12, 8, 4]
 
 
 def test_every_command_in_the_readme_names_what_exists() -> None:
