@@ -42,6 +42,7 @@ __all__ = [
     "simulate_seeds",
     "split_cohort",
     "study",
+    "tensorboard",
 ]
 
 _PACKAGES = ("common", "client", "server", "simulation")
@@ -473,6 +474,23 @@ def passport(run: Pathlike | Run) -> tuple[Path, Path]:
     from server.report import passport as made  # noqa: PLC0415
 
     return made.write(run.path if isinstance(run, Run) else Path(run))
+
+
+def tensorboard(run: Pathlike | Run, *, out: Pathlike | None = None) -> Path:
+    """Write a run's rounds and scores as event files for TensorBoard, which has to be installed.
+
+    Args:
+        run: the run, or its folder.
+        out: folder to be made; ``tensorboard`` in the run's folder by default.
+
+    Returns:
+        The folder, for ``tensorboard --logdir``.
+    """
+    _check_packages()
+    from simulation.runs import event_files  # noqa: PLC0415
+
+    folder = run.path if isinstance(run, Run) else Path(run)
+    return event_files.write(folder, folder / event_files.NAME if out is None else Path(out))
 
 
 def pretrain(config: Pathlike, *, overrides: Sequence[str] = (), out: Pathlike | None = None) -> Path:

@@ -39,6 +39,10 @@ COMMANDS = {
         "simulation.cli.study_cli:study",
         "Compare systems, settings or conditions: many runs over the same patients, and their table.",
     ),
+    "tensorboard": (
+        "simulation.cli.tensorboard_cli:tensorboard",
+        "Write a run's rounds and scores as event files for TensorBoard.",
+    ),
     "pretrain": (
         "simulation.cli.pretrain_cli:pretrain",
         "Train public encoders on phantoms, for private campaigns to build on. They cost no privacy.",
