@@ -429,7 +429,7 @@ def score(
     from simulation.evaluation import score as scoring  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
-    folder = run.path if isinstance(run, Run) else Path(run)
+    folder = _folder(run)
     committee = answers.open_on(folder, device)
     scores = scoring.score_exam(committee, answers.pictures(exam, regions or {}))
     return answers.as_json(scores, committee.settings, inside.thresholds(folder))
@@ -452,7 +452,7 @@ def score_manifest(run: Pathlike | Run, manifest: Pathlike, *, device: str | Non
     from simulation.evaluation import score as scoring  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
-    committee = answers.open_on(run.path if isinstance(run, Run) else Path(run), device)
+    committee = answers.open_on(_folder(run), device)
     return scoring.score_manifest(committee, Path(manifest))
 
 
@@ -461,7 +461,7 @@ def report(run: Pathlike | Run) -> Path:
     _check_packages()
     from server.report import page  # noqa: PLC0415
 
-    return page.write(run.path if isinstance(run, Run) else Path(run))
+    return page.write(_folder(run))
 
 
 def passport(run: Pathlike | Run) -> tuple[Path, Path]:
@@ -473,7 +473,7 @@ def passport(run: Pathlike | Run) -> tuple[Path, Path]:
     _check_packages()
     from server.report import passport as made  # noqa: PLC0415
 
-    return made.write(run.path if isinstance(run, Run) else Path(run))
+    return made.write(_folder(run))
 
 
 def tensorboard(run: Pathlike | Run, *, out: Pathlike | None = None) -> Path:
@@ -489,7 +489,7 @@ def tensorboard(run: Pathlike | Run, *, out: Pathlike | None = None) -> Path:
     _check_packages()
     from simulation.runs import event_files  # noqa: PLC0415
 
-    folder = run.path if isinstance(run, Run) else Path(run)
+    folder = _folder(run)
     return event_files.write(folder, folder / event_files.NAME if out is None else Path(out))
 
 
@@ -545,6 +545,10 @@ def main() -> None:
     from simulation.cli import command_line  # noqa: PLC0415
 
     command_line.run()
+
+
+def _folder(run: Pathlike | Run) -> Path:
+    return run.path if isinstance(run, Run) else Path(run)
 
 
 def _warn(remarks: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from typing import get_args
 import pytest
 from rich.console import RenderableType
 
+import synofed
 from client.check.report import SECTIONS, Finding, Report
 from client.check.report import State as Found
 from client.cli import ledger_cli
@@ -163,10 +164,8 @@ def test_a_command_prints_it(
 
 
 def test_a_run_has_its_tables_beside_its_report(tmp_path: Path) -> None:
-    from server.report import page
-
     run = make_full(tmp_path / "run")
-    report = page.write(run)
+    report = synofed.report(run)
     markdown = (run / "report_tables.md").read_text(encoding="utf-8")
     latex = (run / "report_tables.tex").read_text(encoding="utf-8")
     found = list(table_forms.of_page(report.read_text(encoding="utf-8")))

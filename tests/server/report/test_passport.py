@@ -48,7 +48,9 @@ def run(trained: Path, home: Home) -> Path:
 
 
 def test_it_says_what_the_run_knows_and_leaves_the_rest_open(run: Path) -> None:
-    statement, page = passport.write(run)
+    statement, page = synofed.passport(run)
+    assert (statement, page) == (run / "passport.json", run / "passport.html")
+    assert "**How well it grades**" in (run / "passport_tables.md").read_text(encoding="utf-8")
     stated = json.loads(statement.read_bytes())["passport"]
     assert stated["purpose"] == PURPOSE
     assert set(stated["sites"]) == {"north"}

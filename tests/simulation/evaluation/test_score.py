@@ -88,6 +88,7 @@ def test_a_manifest_scores_as_its_exams_do_one_by_one(run: synofed.Run, cohort: 
         cohort / "north" / "manifest.csv",
         progress=lambda done, total: steps.append((done, total)),
     )
+    pd.testing.assert_frame_equal(table, synofed.score_manifest(run, cohort / "north" / "manifest.csv"))
     assert len(table) == 24
     assert steps[-1] == (24, 24)
     assert (table["reason"] == "").all()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import synofed
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
 from common.machine import encoder_files
@@ -194,3 +195,4 @@ def test_the_command_says_what_there_is(made: Made, tmp_path: Path) -> None:
     assert facts["folder"] == str(tmp_path / "out") and not facts["reused"]
     assert facts["sha256"] == encoder_files.read_about(tmp_path / "out").sha256
     assert json.loads(second.stdout)["reused"]
+    assert synofed.pretrain(config, overrides=small, out=tmp_path / "out") == tmp_path / "out"
