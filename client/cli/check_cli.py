@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
 
-from client.cli.cli_options import AsJson, Folder
+from client.cli.cli_options import AsJson, Folder, bar
 from client.site.site import Site
 from common.settings import load
 from common.text.terminal import Console, Table
@@ -38,16 +37,8 @@ def check(
 
     site = Site.open(folder)
     given = load(plan) if plan is not None else None
-    errors = Console(stderr=True)
-    with Progress(console=errors, disable=as_json or not errors.is_terminal, transient=True) as progress:
-        task = progress.add_task("exams", total=None)
-        checked = run.check(
-            site,
-            given=given,
-            rehearse=rehearse,
-            now=datetime.now(UTC),
-            progress=lambda count, total: progress.update(task, completed=count, total=total),
-        )
+    with bar("exams", quiet=as_json) as progress:
+        checked = run.check(site, given=given, rehearse=rehearse, now=datetime.now(UTC), progress=progress)
     written = run.write(checked, site)
     report, rehearsal = checked.report, checked.rehearsal
     if as_json:

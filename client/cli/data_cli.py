@@ -48,15 +48,7 @@ def ingest(
     place = private or out.with_name(f"{out.name}.private")
     meaning = meanings.load(mapping)
     with bar("files", quiet=as_json) as progress:
-        task = progress.add_task("files", total=None)
-        done = importing.ingest(
-            source,
-            out,
-            meaning,
-            private=place,
-            replace=replace,
-            progress=lambda count, total: progress.update(task, completed=count, total=total),
-        )
+        done = importing.ingest(source, out, meaning, private=place, replace=replace, progress=progress)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "private": str(place), **asdict(done)}))
         return
@@ -77,10 +69,7 @@ def check(
     from client.data.doctor import check as doctor  # noqa: PLC0415
 
     with bar("pictures", quiet=as_json) as progress:
-        task = progress.add_task("pictures", total=None)
-        report = doctor.check(
-            folder, progress=lambda count, total: progress.update(task, completed=count, total=total)
-        )
+        report = doctor.check(folder, progress=progress)
     place = detail or report.folder / "check.csv"
     doctor.write(report, place)
     if as_json:

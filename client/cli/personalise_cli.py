@@ -52,13 +52,7 @@ def personalise(
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source="What is asked for")) from None
     with bar("training further", quiet=as_json) as progress:
-        task = progress.add_task("training further", total=None)
-        place, manifest = personal.make(
-            site,
-            plan_hash,
-            asked,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
+        place, manifest = personal.make(site, plan_hash, asked, progress=progress)
     if as_json:
         typer.echo(json.dumps({"folder": str(place), **manifest}))
         return

@@ -55,9 +55,9 @@ def alike(pictures: Sequence[Likeness]) -> Iterator[tuple[int, int]]:
     """Indices of each two pictures that are probably copies of one another."""
     if not pictures:
         return
-    bits = np.stack([picture.bits for picture in pictures])
+    bits = np.stack([picture.bits for picture in pictures]).view(np.uint64).T.copy()  # words x pictures
     for one, picture in enumerate(pictures):
-        distance = np.bitwise_count(bits[one + 1 :] ^ bits[one]).sum(axis=1, dtype=np.int32)
+        distance = np.bitwise_count(bits[:, one + 1 :] ^ bits[:, one, None]).sum(axis=0, dtype=np.int32)
         for other in (np.flatnonzero(distance <= MOST_BITS) + one + 1).tolist():
             if float(picture.thumbnail @ pictures[other].thumbnail) >= CLOSEST:
                 yield one, other

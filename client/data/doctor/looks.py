@@ -11,11 +11,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from client.data.doctor.hashes import Likeness, likeness, pixels_digest
-from client.data.ingest.prepare import is_coloured
+from client.data.ingest.prepare import colour, is_coloured
 from client.data.pictures import burned_in
 from client.data.pictures.decoder import decode
 from common.errors import DataError
 from common.exam import Roi
+from common.imaging.doppler import brightness
 from common.imaging.roi import MARGIN
 
 AT_ONCE = 64
@@ -100,14 +101,15 @@ def _look(folder: Path, place: Place) -> Look:
     texts = burned_in.find(rgb)
     plain = burned_in.mask(rgb, texts)
     seen = [box for box in texts if _reaches(box, roi)]
-    light = plain[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width].max(axis=2)
+    inside = slice(roi.y, roi.y + roi.height), slice(roi.x, roi.x + roi.width)
+    light, coloured = brightness(plain[inside]), colour(plain)
     low, high, brightest = np.percentile(light, (1, 99, 99.5)) if light.size else (0.0, 0.0, 0.0)
     return Look(
         place=place,
         digest=pixels_digest(rgb),
         likeness=likeness(np.asarray(decoded.image.convert("L"))),
-        coloured=is_coloured(plain[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]),
-        coloured_anywhere=is_coloured(plain),
+        coloured=is_coloured(coloured[inside]),
+        coloured_anywhere=is_coloured(coloured),
         roi_inside=roi.x + roi.width <= width and roi.y + roi.height <= height,
         size=(width, height),
         text_in_roi=len(seen),

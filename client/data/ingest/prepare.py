@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from PIL import Image
 
 from client.data.ingest import scans
@@ -22,7 +22,7 @@ from client.data.pictures.dicom import IDENTIFYING, Picture
 from client.data.tables.file_rows import FileRows, Row
 from common.errors import DataError
 from common.exam import Roi
-from common.imaging.doppler import flow_mask
+from common.imaging.doppler import brightness, flow_mask
 
 FLOW_SATURATION = 0.40
 FLOW_PX = 20
@@ -129,10 +129,14 @@ def prepare(prep: Preparation, source: int, name: str) -> list[Scan | Refused]:
     return results
 
 
-def is_coloured(rgb: UInt8[np.ndarray, "h w 3"]) -> bool:
-    """Whether a picture shows colour, as flow or a colour bar does."""
-    saturated = flow_mask(rgb, saturation=FLOW_SATURATION) > 0
-    return int((saturated & (rgb.max(axis=2) >= DIMMEST_FLOW)).sum()) >= FLOW_PX
+def colour(rgb: UInt8[np.ndarray, "h w 3"]) -> Bool[np.ndarray, "h w"]:
+    """Which pixels are coloured, as flow or a colour bar is."""
+    return (flow_mask(rgb, saturation=FLOW_SATURATION) > 0) & (brightness(rgb) >= DIMMEST_FLOW)
+
+
+def is_coloured(coloured: Bool[np.ndarray, "h w"]) -> bool:
+    """Whether a picture shows colour, of which these pixels are."""
+    return bool(np.count_nonzero(coloured) >= FLOW_PX)
 
 
 def _scan(
@@ -160,7 +164,7 @@ def _scan(
             f"cut the scan out under [[devices]], or look at it and set burned_in.action"
         )
     pixels = burned_in.mask(pixels, text)
-    image = facts["image"] or panel.image or ("doppler" if is_coloured(pixels) else "gs")
+    image = facts["image"] or panel.image or ("doppler" if is_coloured(colour(pixels)) else "gs")
     if panel.image and facts["image"] and panel.image != facts["image"] and "tag" not in panel.by:
         image = panel.image  # a profile speaks of each part of a screen, a file's name of all of it
     scan = Scan(

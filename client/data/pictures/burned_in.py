@@ -9,15 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, cached_property, partial
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int16, UInt8
+from jaxtyping import Bool, Float32, Float64, Int16, Int64, Shaped, UInt8
 from scipy import ndimage
 
-from common.imaging.doppler import flow_mask
+from common.imaging.doppler import brightness, flow_mask
 
 TALLEST_PX = 40
 BLOCK_PX = 16
+AT_ONCE = 1024
+"""Strokes whose neighbours are looked for together: those of all of them could need too much memory."""
 WIDTHS_PX = ((1, 1.0), (2, 1.0), (3, 1.15), (5, 2.0))
 """Distance to the sides of a stroke, and how much more than the threshold it must stand out there."""
 STEEP = 28
@@ -78,23 +81,29 @@ class Box:
 
 Kept = Callable[[Box], bool]
 """Which strokes are looked at."""
+Strokes = Callable[[float], Sequence[Box]]
+"""Share of the threshold -> strokes that stand out by it, from left to right."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """A picture, light text on it, and what is asked of a stroke at each pixel.
+@dataclass(frozen=True, kw_only=True)
+class _Seen:  # without slots, so that what is asked of it twice can be kept
+    """A picture, light text on it, and what is asked of a stroke in each block.
 
     Attributes:
         light: brightness.
-        unrest: usual difference of neighbours.
         noise: by how much a stroke would have to stand out from its sides to be sure; little beside the scan.
         threshold: by how much it has to.
     """
 
     light: Int16[np.ndarray, "h w"]
-    unrest: Float32[np.ndarray, "h w"]
-    noise: Float32[np.ndarray, "h w"]
-    threshold: Float32[np.ndarray, "h w"]
+    noise: Float32[np.ndarray, "rows columns"]
+    threshold: Float32[np.ndarray, "rows columns"]
+
+    @cached_property
+    def brightest(self) -> Float32[np.ndarray, "rows columns"]:
+        """The upper end of speckle around each block."""
+        usual, high = map(_over_blocks, np.percentile(_blocks(self.light), (50, 90), axis=2))
+        return np.asarray(np.minimum(usual + TAIL * (high - usual), WHITE).astype(np.float32))
 
 
 def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
@@ -103,20 +112,21 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     Args:
         rgb: a picture.
     """
-    light = rgb.max(axis=2).astype(np.int16)
+    light = brightness(rgb).astype(np.int16)
     flow = flow_mask(rgb, saturation=SATURATION) > 0
     flow &= light >= DIMMEST
     unrest, here = _unrest(light)
-    threshold = np.clip(12 + 3 * unrest, 18, STEEP).astype(np.float32)
+    threshold = np.clip(12 + 3 * unrest, 18, STEEP)
     noise = 12 + 3 * np.where(here > CALM, unrest, 0)
-    seen = _Seen(light=light, unrest=unrest, noise=noise, threshold=threshold)
-    found = _lines(seen, fewest=4, kept=lambda box: not _coloured(light, flow, box))
-    of_any_colour = _lines(seen, fewest=4, kept=lambda _: True)
-    found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
-    inverted = np.int16(255) - light
-    dark = np.where(unrest < FLAT, threshold, np.maximum(noise, 60)).astype(np.float32)  # gaps between fibres
-    seen = _Seen(light=inverted, unrest=unrest, noise=noise, threshold=dark)
-    found += _lines(seen, fewest=5, kept=lambda box: not _near_flow(flow, box))
+    everywhere = _spread(unrest, light.shape)
+    strokes = cache(partial(_strokes, _Seen(light=light, noise=noise, threshold=threshold)))
+    found = _lines(strokes, everywhere, fewest=4, kept=lambda box: not _coloured(light, flow, box))
+    if flow.any():
+        of_any_colour = _lines(strokes, everywhere, fewest=4, kept=lambda _: True)
+        found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
+    dark = np.where(unrest < FLAT, threshold, np.maximum(noise, 60))  # gaps between fibres
+    strokes = cache(partial(_strokes, _Seen(light=np.int16(255) - light, noise=noise, threshold=dark)))
+    found += _lines(strokes, everywhere, fewest=5, kept=lambda box: not _near_flow(flow, box))
     height, width = light.shape
     return tuple(sorted({_grown(line, height, width) for line in found}))
 
@@ -140,32 +150,31 @@ def share(shape: tuple[int, ...], boxes: Sequence[Box]) -> float:
     return float(covered.mean()) if covered.size else 0.0
 
 
-def _unrest(light: Int16[np.ndarray, "h w"]) -> tuple[Float32[np.ndarray, "h w"], Float32[np.ndarray, "h w"]]:
+def _unrest(
+    light: Int16[np.ndarray, "h w"],
+) -> tuple[Float32[np.ndarray, "rows columns"], Float32[np.ndarray, "rows columns"]]:
     """Usual difference of neighbours in a row: of the blocks around, so that text hardly counts; and of each."""
     steps = np.abs(np.diff(light, axis=1, append=light[:, -1:]))
     usual = np.percentile(_blocks(steps), 60, axis=2)
     around = np.asarray(ndimage.percentile_filter(usual, 50, size=(3, 5), mode="nearest"))
-    return _spread(around, light.shape), _spread(usual, light.shape)
+    return around.astype(np.float32), usual.astype(np.float32)
 
 
 def _above(
-    light: Int16[np.ndarray, "h w"], strokes: Bool[np.ndarray, "h w"], restless: Bool[np.ndarray, "h w"]
-) -> Float32[np.ndarray, "h w"]:
+    seen: _Seen, strokes: Bool[np.ndarray, "h w"], restless: Bool[np.ndarray, "rows columns"]
+) -> Int16[np.ndarray, "h w"]:
     """What strokes must outshine where the scan itself is full of them, as fine-grained speckle is; else -1.
 
     Text stands in some blocks and leaves those around it empty, speckle fills nearly all. Its upper tail is short:
     of log-compressed Rayleigh amplitudes the 90th percentile lies 5.2 dB above the median, and one in 100,000
     is 12 dB above it.
     """
-    filled = _over_blocks(_blocks(strokes.astype(np.int16)).mean(axis=2))
-    crowded = restless & (_spread(filled, light.shape) > CROWDED)
-    blocks = _blocks(light)
-    usual, high = (_over_blocks(np.percentile(blocks, percent, axis=2)) for percent in (50, 90))
-    brightest = _spread(np.minimum(usual + TAIL * (high - usual), WHITE), light.shape)
-    return np.where(crowded, brightest, np.float32(-1))
+    filled = _over_blocks(np.count_nonzero(_blocks(strokes), axis=2) / BLOCK_PX**2)
+    crowded = restless & (filled.astype(np.float32) > CROWDED)
+    return _spread(_whole(np.where(crowded, seen.brightest, np.float32(-1))), seen.light.shape)
 
 
-def _blocks(values: Int16[np.ndarray, "h w"]) -> Int16[np.ndarray, "rows columns pixels"]:
+def _blocks(values: Shaped[np.ndarray, "h w"]) -> Shaped[np.ndarray, "rows columns pixels"]:
     height, width = values.shape
     padded = np.pad(values, ((0, -height % BLOCK_PX), (0, -width % BLOCK_PX)), mode="edge")
     rows, columns = padded.shape[0] // BLOCK_PX, padded.shape[1] // BLOCK_PX
@@ -178,17 +187,21 @@ def _over_blocks(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndar
     return np.asarray(ndimage.percentile_filter(values, 50, size=(5, 7), mode="mirror"))
 
 
-def _spread(
-    values: Float64[np.ndarray, "rows columns"], shape: tuple[int, ...]
-) -> Float32[np.ndarray, "h w"]:
+def _spread(values: Shaped[np.ndarray, "rows columns"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "h w"]:
     """Each block's value at each of its pixels."""
-    whole = np.kron(values, np.ones((BLOCK_PX, BLOCK_PX)))
-    return whole[: shape[0], : shape[1]].astype(np.float32)
+    return values.repeat(BLOCK_PX, axis=0)[: shape[0]].repeat(BLOCK_PX, axis=1)[:, : shape[1]]
+
+
+def _whole(values: Float32[np.ndarray, "rows columns"]) -> Int16[np.ndarray, "rows columns"]:
+    """Rounded down: a whole number is above a value if it is above this one."""
+    return np.asarray(np.floor(values), dtype=np.int16)
 
 
 def _coloured(light: Int16[np.ndarray, "h w"], flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
     """Whether a stroke's brightest pixels are coloured, as a vessel's are; what lies behind it does not count."""
     inside = slice(stroke.top, stroke.bottom), slice(stroke.left, stroke.right)
+    if not flow[inside].any():
+        return False
     bright = light[inside] >= light[inside].max() - 10
     return bool(flow[inside][bright].mean() > 0.5)
 
@@ -197,7 +210,8 @@ def _near_flow(flow: Bool[np.ndarray, "h w"], stroke: Box) -> bool:
     """Whether there is colour around a stroke: between two vessels is a dark one."""
     rows = slice(max(stroke.top - NEAR_PX, 0), stroke.bottom + NEAR_PX)
     columns = slice(max(stroke.left - NEAR_PX, 0), stroke.right + NEAR_PX)
-    return bool(flow[rows, columns].mean() > NEAR_SHARE)
+    around = flow[rows, columns]
+    return bool(np.count_nonzero(around) / around.size > NEAR_SHARE)
 
 
 def _is_one_colour(rgb: UInt8[np.ndarray, "h w 3"], flow: Bool[np.ndarray, "h w"], line: Box) -> bool:
@@ -219,7 +233,7 @@ def _is_one_colour(rgb: UInt8[np.ndarray, "h w 3"], flow: Bool[np.ndarray, "h w"
 
 
 def _upright(
-    light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "h w"]
+    light: Int16[np.ndarray, "h w"], threshold: Float32[np.ndarray, "rows columns"]
 ) -> Bool[np.ndarray, "h w"]:
     """Pixels of upright ridges at least 3 pixels high."""
     reach = max(distance for distance, _ in WIDTHS_PX)
@@ -229,39 +243,46 @@ def _upright(
     for distance, times in WIDTHS_PX:
         left = padded[:, reach - distance : reach - distance + width]
         right = padded[:, reach + distance : reach + distance + width]
-        ridge |= light - np.maximum(left, right) > threshold * times
+        ridge |= light - np.maximum(left, right) > _spread(_whole(threshold * times), light.shape)
     return _high(ridge)
 
 
 def _high(ridge: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Those at least 3 pixels high; a slanted stroke moves aside."""
-    wide = ndimage.binary_dilation(ridge, np.ones((1, 3), np.bool_))
-    return np.asarray(ndimage.binary_opening(wide, np.ones((3, 1), np.bool_)) & ridge)
+    wide = ridge.copy()
+    wide[:, 1:] |= ridge[:, :-1]
+    wide[:, :-1] |= ridge[:, 1:]
+    core = wide[:-2] & wide[1:-1] & wide[2:]
+    high = np.zeros_like(ridge)
+    for start in range(3 if len(core) else 0):
+        high[start : start + len(core)] |= core
+    high &= ridge
+    return high
 
 
-def _strokes(seen: _Seen, share: float, kept: Kept) -> list[Box]:
+def _strokes(seen: _Seen, share: float) -> list[Box]:
     """Upright ridges, from left to right, that stand out by a share of the threshold."""
     upright = _upright(seen.light, seen.threshold * np.float32(share))
     restless = seen.noise > STEEP * share
     if restless.any():
-        upright = _high(upright & (seen.light > _above(seen.light, upright, restless)))
+        upright = _high(upright & (seen.light > _above(seen, upright, restless)))
     labels, _ = ndimage.label(upright, np.ones((3, 3)))
     boxes = [
         Box(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
         for rows, columns in ndimage.find_objects(labels)
     ]
     fitting = [box for box in boxes if 3 <= box.height <= TALLEST_PX and box.width <= TALLEST_PX]
-    return sorted(filter(kept, fitting), key=lambda box: box.left)
+    return sorted(fitting, key=lambda box: box.left)
 
 
-def _lines(seen: _Seen, *, fewest: int, kept: Kept) -> list[Box]:
+def _lines(strokes: Strokes, unrest: Float32[np.ndarray, "h w"], *, fewest: int, kept: Kept) -> list[Box]:
     """Lines of text: side by side at least ``fewest`` strokes, one less on the screen's background."""
     lines: list[Box] = []
-    for group in _grouped(_strokes(seen, 1.0, kept)):
+    for group in _grouped([box for box in strokes(1.0) if kept(box)]):
         line = group[0]
         for stroke in group[1:]:
             line = line.joined(stroke)
-        flat = bool(seen.unrest[line.top : line.bottom, line.left : line.right].mean() < FLAT)
+        flat = bool(unrest[line.top : line.bottom, line.left : line.right].mean() < FLAT)
         aspect = 0.8 if flat else 1.2
         if (
             len(group) >= fewest - flat
@@ -271,12 +292,12 @@ def _lines(seen: _Seen, *, fewest: int, kept: Kept) -> list[Box]:
             lines.append(line)
     if not lines:
         return []
-    faint = _strokes(seen, FAINT, kept)
+    faint = [box for box in strokes(FAINT) if kept(box)]
     return [_extended(line, faint) for line in lines]
 
 
 def _grouped(strokes: Sequence[Box]) -> list[list[Box]]:
-    """Strokes joined to the next ones of about their height, at most a height away."""
+    """Strokes, from left to right, joined to the next ones of about their height, at most a height away."""
     parent = list(range(len(strokes)))
 
     def root(index: int) -> int:
@@ -285,22 +306,30 @@ def _grouped(strokes: Sequence[Box]) -> list[list[Box]]:
             index = parent[index]
         return index
 
-    for one, stroke in enumerate(strokes):
-        for other in range(one + 1, len(strokes)):
-            if strokes[other].left - stroke.right > TALLEST_PX:
-                break
-            if _neighbours(stroke, strokes[other]):
-                parent[root(one)] = root(other)
+    sides = np.array([(box.top, box.left, box.bottom, box.right) for box in strokes], np.int64).reshape(-1, 4)
+    for start in range(0, len(strokes), AT_ONCE):
+        for one, other in _neighbours(sides, np.arange(start, min(start + AT_ONCE, len(strokes)))).tolist():
+            parent[root(one)] = root(other)
     groups: dict[int, list[Box]] = {}
     for index, stroke in enumerate(strokes):
         groups.setdefault(root(index), []).append(stroke)
     return list(groups.values())
 
 
-def _neighbours(one: Box, other: Box) -> bool:
-    lower, higher = sorted((one.height, other.height))
-    near = other.left - one.right <= max(higher, 5)
-    return near and one.shared_rows(other) >= 0.5 * lower and lower >= 0.3 * higher
+def _neighbours(
+    sides: Int64[np.ndarray, "strokes 4"], which: Int64[np.ndarray, " chosen"]
+) -> Int64[np.ndarray, "pairs 2"]:
+    """Each of the chosen strokes with those to its right that belong to it."""
+    top, left, bottom, right = sides.T
+    height = bottom - top
+    counts = np.searchsorted(left, right[which] + TALLEST_PX, side="right") - which - 1
+    one = which.repeat(counts)
+    other = one + 1 + np.arange(len(one)) - (np.cumsum(counts) - counts).repeat(counts)
+    lower, higher = np.minimum(height[one], height[other]), np.maximum(height[one], height[other])
+    shared = np.minimum(bottom[one], bottom[other]) - np.maximum(top[one], top[other])
+    near = left[other] - right[one] <= np.maximum(higher, 5)
+    belong = near & (shared >= 0.5 * lower) & (lower >= 0.3 * higher)
+    return np.stack([one[belong], other[belong]], axis=1)
 
 
 def _extended(line: Box, faint: Sequence[Box]) -> Box:

@@ -391,3 +391,15 @@ def test_a_file_of_several_pictures_is_none_that_can_be_read(folder: Folder) -> 
     pages[0].save(folder.path / "images" / "x3_gs.png", format="TIFF", save_all=True, append_images=pages[1:])
     (finding,) = found(doctor.check(folder.path))["missing"]
     assert "2 pictures, expected one" in finding.what
+
+
+def test_progress_tells_of_every_picture(folder: Folder) -> None:
+    told: list[tuple[int, int]] = []
+    doctor.check(folder.path, progress=lambda done, total: told.append((done, total)))
+    assert told == [(done, 12) for done in range(1, 13)]
+
+
+def test_a_negative_is_no_copy() -> None:
+    picture = speckle(1)[..., 0]
+    pictures = [likeness(picture), likeness(255 - picture), likeness(picture // 2)]
+    assert list(alike(pictures)) == [(0, 2)]

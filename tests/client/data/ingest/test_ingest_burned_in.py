@@ -163,3 +163,14 @@ def test_the_share_counts_a_pixel_once() -> None:
     box = burned_in.Box(top=0, left=0, bottom=5, right=10)
     assert burned_in.share((10, 10), [box, box]) == 0.5
     assert burned_in.share((0, 10), []) == 0.0
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1024])
+def test_strokes_are_grouped_alike_however_many_are_looked_at_together(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = with_text(with_text(speckle(3), "WEBER 1957", (10, 20)), "KOWALSKI", (60, 100))
+    expected = burned_in.find(written)
+    assert len(expected) >= 2
+    monkeypatch.setattr(burned_in, "AT_ONCE", at_once)
+    assert burned_in.find(written) == expected
