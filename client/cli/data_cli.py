@@ -11,7 +11,7 @@ import typer
 
 from client.cli import withdraw_cli
 from client.cli.cli_options import AsJson, bar
-from common.errors import DataError
+from common.errors import ConfigurationError, DataError
 from common.text.terminal import Console, Table
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ data.command("withdraw")(withdraw_cli.withdraw)
 @data.command("ingest")
 def ingest(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, PNG, JPEG or TIFF files.")],
-    out: Annotated[Path, typer.Option(help="Data folder to create.")],
+    out: Annotated[Path | None, typer.Option(help="Data folder to create; needed unless --dry-run.")] = None,
     mapping: Annotated[
         Path | None,
         typer.Option(
@@ -39,9 +39,36 @@ def ingest(
     replace: Annotated[
         bool, typer.Option("--replace", help="Move an existing folder aside, to OUT.before-1.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Import nothing; show what the mapping makes of the first files."),
+    ] = False,
+    propose: Annotated[
+        bool,
+        typer.Option(
+            "--propose",
+            help="With --dry-run: draft a mapping from names and tags into --mapping (default: mapping.toml).",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Import an export: crop regions, mask text, assign pseudonyms, pair pictures."""
+    if dry_run:
+        from client.cli import dry_run_view  # noqa: PLC0415
+
+        with bar("files", quiet=as_json) as progress:
+            trial = dry_run_view.attempt(source, mapping, propose=propose, progress=progress)
+        if as_json:
+            typer.echo(json.dumps(dry_run_view.document(trial)))
+        else:
+            dry_run_view.show(trial)
+        return
+    if propose:
+        raise ConfigurationError(
+            "Expected --dry-run beside --propose: a draft is looked at before it is used"
+        )
+    if out is None:
+        raise ConfigurationError("Expected --out, the data folder to be made, or --dry-run")
     from client.data.ingest import ingest as importing  # noqa: PLC0415
     from client.data.ingest import mapping as meanings  # noqa: PLC0415
 

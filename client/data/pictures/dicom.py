@@ -6,6 +6,7 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -113,6 +114,37 @@ def read(content: bytes, *, frame: int | None) -> Picture:
         kind=f"{syntax.name}, {dataset.PhotometricInterpretation}",
         notes=tuple(filter(None, notes)),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a file tells before its pixels.
+
+    Attributes:
+        tags: as of a :class:`Picture`.
+        regions: how many of them there are.
+        size: width and height in pixels.
+    """
+
+    tags: Mapping[str, str]
+    regions: int
+    size: tuple[int, int]
+
+
+def head(path: Path) -> Head:
+    """Read the tags of a file; its pixels are left on the disk.
+
+    Raises:
+        DataError: if it is no whole file; the message holds nothing of its values.
+    """
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    try:
+        dataset = pydicom.dcmread(path, stop_before_pixels=True)
+        size = int(dataset.get("Columns", 0)), int(dataset.get("Rows", 0))
+        return Head(tags=_tags(dataset), regions=len(_regions(dataset)), size=size)
+    except Exception as error:  # as above
+        raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
 
 
 def _tags(dataset: FileDataset) -> dict[str, str]:
