@@ -105,6 +105,7 @@ def _describe(folder: Path, version: str, *, complete: bool) -> None:
         "".join(f"{key}={value}\n" for key, value in facts.items()), encoding="utf-8"
     )
     shutil.copy(ROOT / "deploy" / "install.sh", folder / "install.sh")
+    shutil.copy(ROOT / "configs" / "mapping.example.toml", folder / "mapping.example.toml")
     for container in sorted((ROOT / "deploy" / "containers").glob("*")):
         shutil.copy(container, folder / container.name)
     files = sorted(path for path in folder.rglob("*") if path.is_file())

@@ -28,9 +28,7 @@ def ingest(
     out: Annotated[Path | None, typer.Option(help="Data folder to create; needed unless --dry-run.")] = None,
     mapping: Annotated[
         Path | None,
-        typer.Option(
-            help="Mapping file: what files, tags and tables mean; see configs/mapping.example.toml."
-        ),
+        typer.Option(help="Mapping file: what files, tags and tables mean; --propose drafts one."),
     ] = None,
     private: Annotated[
         Path | None,

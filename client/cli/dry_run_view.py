@@ -12,7 +12,7 @@ from common.errors import DataError, refusal
 from common.machine import atomic
 from common.text.terminal import Console, Table
 
-DRAFT = Path("mapping.toml")
+DRAFT, EXAMPLE = Path("mapping.toml"), "mapping.example.toml"
 Progress = Callable[[int, int], None]
 
 
@@ -45,7 +45,7 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
     Args:
         source: folder of the export.
         mapping: the mapping file; with ``propose`` where the draft is written.
-        propose: whether a mapping is drafted first.
+        propose: whether a mapping is drafted first; the example that explains every line is put beside it.
         progress: told of files looked at, out of all that are.
 
     Raises:
@@ -66,6 +66,7 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
             progress(done, len(names))
         proposed = proposal.propose(seen)
         _write(source, mapping, proposal.draft(proposed, seen, files=len(export.pictures)).encode("utf-8"))
+        _write(source, mapping.with_name(EXAMPLE), meanings.EXAMPLE.read_bytes())
     found = preview.preview(source, meanings.load(mapping), export)
     rows = mapping.with_name(f"{mapping.stem}-files.csv") if mapping is not None else None
     if rows is not None:
@@ -131,26 +132,16 @@ def _facts(proposed: Sequence[proposal.Proposed], looked_at: int) -> Table:
 def _files(rows: Sequence[preview.Row], files: int) -> Table:
     shown = len({row.file for row in rows})
     table = Table(title=f"The first {shown} of {files} files, paired among themselves")
-    for column in (
-        "file",
-        "image",
-        "patient",
-        "visit",
-        "side",
-        "joint",
-        "view",
-        "device",
-        "exam",
-        "not told, or why left out",
-    ):
-        table.add_column(column)
+    for column in ("file", "image", "patient", "visit", "joint", "exam"):
+        table.add_column(column, no_wrap=column != "joint")
+    table.add_column("device")
+    table.add_column("not told, or why left out")
     for row in rows:
         number = f"{row.file}.{row.panel}" if row.panel > 1 else str(row.file)
-        open_ = f"not told: {', '.join(row.not_told)}" if row.not_told else ""
-        table.add_row(
-            number, row.image, row.patient, row.visit, row.side, f"{row.joint} {row.digit}".strip(), row.view,
-            row.device, row.exam, "; ".join(filter(None, (row.reason, open_))),
-        )  # fmt: skip
+        joint = " ".join(filter(None, (row.side, row.joint, row.digit, row.view)))
+        open_ = ", ".join(row.not_told)
+        remark = "; ".join(filter(None, (row.reason, f"not told: {open_}" if open_ else "")))
+        table.add_row(number, row.image, row.patient, row.visit, joint, row.exam, row.device, remark)
     return table
 
 

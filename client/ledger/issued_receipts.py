@@ -129,7 +129,9 @@ def check(folder: Path, kept: Iterable[Kept] = ()) -> Checked:
     """
     path = folder / chain.NAME
     if keys.path(folder).exists() and not path.exists():
-        raise VerificationError(f"Expected the site's log at {path}, there is none: it was removed")
+        raise VerificationError(
+            f"Expected the site's log at {path}, there is none: it was removed, or nothing has happened here yet"
+        )
     entries = list(chain.entries(path))
     found = places(folder, kept, entries)
     by_sequence = _by_sequence([one for _, one in found if one is not None])

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,10 @@ def test_says_what_it_is(own: Path) -> None:
     (wheel,) = (own / "wheels").glob("*.whl")
     assert (own / "requirements.txt").read_text().startswith(f"synofed=={VERSION} --hash=sha256:")
     assert wheel.name == f"synofed-{VERSION}-py3-none-any.whl"
+    example = (ROOT / "configs" / "mapping.example.toml").read_bytes()
+    assert (own / "mapping.example.toml").read_bytes() == example
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.read("client/data/ingest/mapping_template.toml") == example
 
 
 @pytest.mark.parametrize("change", ["wheel", "more", "script", "python", "target"])

@@ -220,6 +220,10 @@ USUAL: MappingOf[Fact, Sources] = {
 """Where facts come from if the mapping does not say."""
 
 
+EXAMPLE = Path(__file__).with_name("mapping_template.toml")
+"""A mapping file in which every line is explained."""
+
+
 def load(path: Path | None) -> Mapping:
     """Read a mapping file; without one, what DICOM tags say.
 

@@ -92,7 +92,7 @@ def draft(proposed: Sequence[Proposed], samples: Sequence[Sample], *, files: int
         f"# A draft from the names and tags of {len(samples)} of {files} files, to be read and mended by a person.",
         "#   CHECK  found, but it may mean something else",
         "#   GAP    nothing tells; without your line it stays unknown",
-        "# configs/mapping.example.toml explains every line. Then:",
+        "# mapping.example.toml beside it explains every line. Then:",
         "#   synofed data ingest EXPORT --dry-run --mapping THIS_FILE",
         "#   synofed data ingest EXPORT --out DATA --mapping THIS_FILE",
         "",

@@ -162,6 +162,7 @@ def test_the_draft_and_the_screen_show_nobody(tmp_path: Path, command: Command) 
     shown = (said + as_json + draft.read_text(encoding="utf-8")).casefold()
     assert not [secret for secret in SECRETS if secret.casefold() in shown]
     rows = tmp_path / "draft-files.csv"
+    assert mapping.load(tmp_path / "mapping.example.toml").grades is not None
     assert "0004711-X" in rows.read_text(encoding="utf-8")
     assert {path.stat().st_mode & 0o777 for path in (draft, rows)} == {0o600}
     first = json.loads(as_json)["first"]

@@ -457,6 +457,8 @@ def test_a_mapping_that_cannot_be_used_says_why(tmp_path: Path, text: str, says:
 
 
 def test_the_example_mapping_can_be_read() -> None:
-    meaning = mapping.load(Path(__file__).parents[4] / "configs" / "mapping.example.toml")
+    example = Path(__file__).parents[4] / "configs" / "mapping.example.toml"
+    assert mapping.EXAMPLE.read_bytes() == example.read_bytes()
+    meaning = mapping.load(example)
     assert meaning.grades is not None
     assert meaning.grades.measurements == ("hypertrophy", "vascularity")
