@@ -1,6 +1,7 @@
 """Makes the offline bundle: wheels, checksums, the hash of the app's package, and a script that installs them.
 
-``make bundle`` writes ``dist/synofed-VERSION-MACHINE/`` and a ``.tar`` of it. Wheels are those that pip finds here
+``make bundle`` writes ``dist/synofed-VERSION-MACHINE/`` and a ``.tar`` of it, beside it the list of what is in it
+(``.cdx.json``, CycloneDX) and the checksums of both (``.SHA256SUMS``). Wheels are those that pip finds here
 with the versions of ``constraints.txt``; what has none is built. Where the site has a GPU, run it on a
 machine whose pip finds the CUDA build of torch.
 """
@@ -8,7 +9,7 @@ machine whose pip finds the CUDA build of torch.
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
 import os
 import platform
 import shutil
@@ -16,9 +17,13 @@ import subprocess
 import sys
 import tarfile
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 
+import sbom
+
 ROOT = Path(__file__).resolve().parents[1]
+SBOM = "sbom.cdx.json"
 EPOCH = "1577836800"  # 2020-01-01: the same sources give the same wheel
 
 
@@ -35,7 +40,7 @@ def make(out: Path, *, complete: bool) -> Path:
     """Make the bundle beside its place, and put it there when it is whole.
 
     Args:
-        out: folder that gets the bundle's folder and, if it is complete, its ``.tar``.
+        out: folder that gets the bundle's folder, contents and checksums and, if it is complete, its ``.tar``.
         complete: with everything that synofed depends on.
 
     Returns:
@@ -51,9 +56,13 @@ def make(out: Path, *, complete: bool) -> Path:
     place = out / name
     shutil.rmtree(place, ignore_errors=True)
     draft.rename(place)
+    made = [out / f"{name}.cdx.json"]
+    shutil.copy(place / SBOM, made[0])
     if complete:
-        with tarfile.open(out / f"{name}.tar", "w") as archive:
+        made.append(out / f"{name}.tar")
+        with tarfile.open(made[-1], "w") as archive:
             archive.add(place, arcname=name)
+    (out / f"{name}.SHA256SUMS").write_text(_sums(made, out, ""), encoding="utf-8")
     return place
 
 
@@ -92,7 +101,7 @@ def _copy_source(target: Path) -> None:
 
 def _describe(folder: Path, version: str, *, complete: bool) -> None:
     wheels = sorted((folder / "wheels").glob("*.whl"))
-    requirements = "".join(f"{_requirement(wheel)} --hash=sha256:{_sha256(wheel)}\n" for wheel in wheels)
+    requirements = "".join(f"{_requirement(wheel)} --hash=sha256:{sbom.sha256(wheel)}\n" for wheel in wheels)
     (folder / "requirements.txt").write_text(requirements, encoding="utf-8")
     facts = {
         "version": version,
@@ -108,19 +117,19 @@ def _describe(folder: Path, version: str, *, complete: bool) -> None:
     shutil.copy(ROOT / "configs" / "mapping.example.toml", folder / "mapping.example.toml")
     for container in sorted((ROOT / "deploy" / "containers").glob("*")):
         shutil.copy(container, folder / container.name)
+    bill = sbom.bill(folder, name="synofed", version=version)
+    (folder / SBOM).write_text(json.dumps(bill, indent=2) + "\n", encoding="utf-8")
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    sums = "".join(f"{_sha256(path)}  ./{path.relative_to(folder)}\n" for path in files)
-    (folder / "SHA256SUMS").write_text(sums, encoding="utf-8")
+    (folder / "SHA256SUMS").write_text(_sums(files, folder, "./"), encoding="utf-8")
+
+
+def _sums(files: Sequence[Path], folder: Path, before: str) -> str:
+    return "".join(f"{sbom.sha256(path)}  {before}{path.relative_to(folder)}\n" for path in files)
 
 
 def _requirement(wheel: Path) -> str:
     name, version = wheel.name.split("-")[:2]
     return f"{name.replace('_', '-')}=={version}"
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fab_hash() -> str:
