@@ -261,7 +261,7 @@ def _load_or_build(
 def _locked(folder: Path) -> Iterator[None]:
     """Alone among all processes; what a killed builder left behind is cleared away."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid == os.geteuid():
+    if hasattr(os, "geteuid") and folder.stat().st_uid == os.geteuid():
         folder.chmod(0o700)  # pictures and patients' ids: not for other accounts of this machine
     with file_lock.hold(folder / file_lock.NAME):
         for left_over in folder.glob(".building-*"):

@@ -13,6 +13,9 @@ from typing import BinaryIO
 
 from common.machine import file_lock
 
+NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
+"""Not on Windows."""
+
 
 def write(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -> None:
     """Write a file so that a reader, after a crash at any instant, finds the old or the new content.
@@ -135,6 +138,6 @@ def _remove_left_over(path: Path) -> None:
     with suppress(PermissionError):  # a folder may be written and not listed
         for name in filter(drafts.fullmatch, os.listdir(path.parent)):  # noqa: PTH208  paths cost twice as much
             draft = path.with_name(name)
-            with suppress(OSError), os.fdopen(os.open(draft, os.O_RDWR | os.O_NOFOLLOW), "r+b") as file:
+            with suppress(OSError), os.fdopen(os.open(draft, os.O_RDWR | NO_LINK), "r+b") as file:
                 file_lock.take(file, wait=False)
                 draft.unlink(missing_ok=True)

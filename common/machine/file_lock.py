@@ -6,7 +6,7 @@ forked while it is held shares it; a program that is started does not.
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
 import socket
 import time
@@ -16,6 +16,11 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: what needs no lock works all the same
+    fcntl = None  # type: ignore[assignment]
 
 NAME = ".lock"
 WAITS_S = (0.05, 0.1, 0.2)
@@ -52,6 +57,7 @@ def hold(place: Path, *, mode: int = 0o600, wait: bool = True) -> FileIO:
 
 def take(file: BinaryIO | FileIO, *, wait: bool = True) -> None:
     """Lock an open file until it is closed; arguments and errors as of :func:`hold`."""
+    _check_system()
     fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -61,6 +67,7 @@ def is_held(place: Path) -> bool:
     Raises:
         OSError: if it cannot be opened, or it cannot be told.
     """
+    _check_system()
     try:
         with place.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -125,6 +132,13 @@ def holder(folder: Path) -> int | None:
             return None
     except LockedError as error:
         return int((str(error).split() or ["0"])[0])
+
+
+def _check_system() -> None:
+    if fcntl is None:
+        raise OSError(
+            errno.ENOSYS, "files cannot be locked on this system, which has no flock (on Windows use WSL)"
+        )
 
 
 def _opened(place: Path, mode: int) -> FileIO:
