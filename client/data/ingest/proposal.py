@@ -130,7 +130,11 @@ def _unknown_words(samples: Sequence[Sample]) -> Iterator[str]:
     words: Counter[str] = Counter()
     for source in (each for each in USUAL["side"] if isinstance(each, str)):
         texts = (_text(sample, source) for sample in samples)
-        words.update(text for text in texts if text and _said("side", text) is None and "'" not in text)
+        words.update(
+            text
+            for text in texts
+            if text and _said("side", text) is None and "'" not in text and text.isprintable()
+        )
     if words:
         yield from ("", "# GAP side: codes that are not known; say what they mean.", "# [values.side]")
         yield from (f"# '{word}' = \"left\"   # in {count} files" for word, count in sorted(words.items()))
@@ -315,7 +319,7 @@ def _chosen(fact: Fact, samples: Sequence[Sample], found: Sequence[_Candidate]) 
             doubts.append(f"{of} says otherwise in {against} of {len(both)} files and is left out")
         elif each.said.keys() - said.keys() or fact in ("side", "image", "visit"):
             sources.append(each.source)
-            doubts += [each.doubt] if each.doubt else []
+            doubts += [each.doubt] if each.doubt and not (both and not against) else []
             doubts += [f"{of} contradicts it in {against} files, which are then left out"] if against else []
             said = {**each.said, **said}
     if not sources:

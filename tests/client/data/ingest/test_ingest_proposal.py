@@ -128,6 +128,15 @@ def test_a_source_that_contradicts_the_tag_is_left_out_and_that_is_said() -> Non
         assert "name says otherwise in 4 of 4 files" in found[fact].why
 
 
+def test_a_date_in_a_name_that_the_tag_confirms_is_no_doubt() -> None:
+    seen = [
+        Sample(name=f"IM_20240301_{i}", dicom=True, tags={"StudyDate": "20240301"}, regions=True, size=None)
+        for i in range(4)
+    ]
+    found = by_fact(seen)["visit"]
+    assert (found.state, len(found.sources)) == ("found", 2)
+
+
 def test_words_that_stand_in_few_names_are_taken_for_chance() -> None:
     names = [f"Weber{i}_x.png" for i in range(20)] + ["CD_x.png"]
     assert by_fact(of_names(names))["image"].state == "gap"
