@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from client.data.ingest import draft, placing, preview, proposal, samples, scans
 from client.data.ingest import mapping as meanings
-from client.data.ingest import placing, preview, proposal, samples, scans
 from common.errors import DataError, refusal
 from common.machine import atomic
 from common.text.terminal import Console, Table
@@ -65,7 +65,7 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
             seen.append(samples.read(source, name))
             progress(done, len(names))
         proposed = proposal.propose(seen)
-        _write(source, mapping, proposal.draft(proposed, seen, files=len(export.pictures)).encode("utf-8"))
+        _write(source, mapping, draft.toml(proposed, seen, files=len(export.pictures)).encode("utf-8"))
         _write(source, mapping.with_name(EXAMPLE), meanings.EXAMPLE.read_bytes())
     found = preview.preview(source, meanings.load(mapping), export)
     rows = mapping.with_name(f"{mapping.stem}-files.csv") if mapping is not None else None
@@ -85,7 +85,12 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
 def document(trial: Trial) -> dict[str, object]:
     """For ``--json``."""
     facts = [
-        {**asdict(each), "sources": list(map(proposal.written, each.sources))} for each in trial.proposed
+        {
+            **asdict(each),
+            "sources": list(map(draft.written, each.sources)),
+            "hints": list(map(draft.written, each.hints)),
+        }
+        for each in trial.proposed
     ]
     return {
         "mapping": str(trial.mapping) if trial.mapping else None,

@@ -1,4 +1,4 @@
-"""Drafts a mapping from an export's names and tags: what could be each fact's source, and what nothing tells.
+"""What could be the source of each fact in an export's names and tags, and which facts nothing tells.
 
 Only words of the closed list (:data:`client.data.ingest.facts.WORDS`), DICOM's own elements and dates are
 recognised. Who the patient is cannot be known from a name, so that it is always marked to be checked; what has no
@@ -51,7 +51,7 @@ class Proposed:
         files: how many of the files that were looked at have it.
         state: ``check``: found, but may be something else; ``gap``: nothing tells.
         why: in words, nothing of a name or a value in them.
-        hints: lines that could be its sources, for a person to choose from.
+        hints: what could be its source, for a person to choose from.
     """
 
     fact: Fact
@@ -59,7 +59,7 @@ class Proposed:
     files: int
     state: State
     why: str
-    hints: tuple[str, ...] = ()
+    hints: tuple[Origin, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,85 +78,6 @@ def propose(samples: Sequence[Sample]) -> tuple[Proposed, ...]:
         samples: files of the export, at least one.
     """
     return tuple(_PROPOSALS.get(fact, _usual)(fact, samples) for fact in PROPOSED)
-
-
-def draft(proposed: Sequence[Proposed], samples: Sequence[Sample], *, files: int) -> str:
-    """The text of a mapping file, with what is to be checked and what is missing marked in comments.
-
-    Args:
-        proposed: for each fact.
-        samples: that it was made from.
-        files: pictures in the whole export.
-    """
-    lines = [
-        f"# A draft from the names and tags of {len(samples)} of {files} files, to be read and mended by a person.",
-        "#   CHECK  found, but it may mean something else",
-        "#   GAP    nothing tells; without your line it stays unknown",
-        "# mapping.example.toml beside it explains every line. Then:",
-        "#   synofed data ingest EXPORT --dry-run --mapping THIS_FILE",
-        "#   synofed data ingest EXPORT --out DATA --mapping THIS_FILE",
-        "",
-        "[facts]",
-    ]
-    for each in proposed:
-        mark = {"found": "", "check": "CHECK ", "gap": "GAP "}[each.state]
-        lines.append(f"# {mark}{each.fact}: {each.why}")
-        if each.sources:
-            lines.append(f"{each.fact} = [{', '.join(map(written, each.sources))}]")
-        lines += [f"# {each.fact} = [{hint}]" for hint in each.hints]
-    return "\n".join([*lines, *_unknown_words(samples), *_screens(samples), *_GRADES]) + "\n"
-
-
-def written(source: Origin) -> str:
-    """A source as TOML has it."""
-    if isinstance(source, Part):
-        return f"{{of = \"{source.of}\", pattern = '{source.pattern}'}}"
-    return f'"{source}"'
-
-
-_GRADES = (
-    "",
-    "# GAP grades: names and tags tell of none.",
-    "# [grades]",
-    '# path = "grades.csv"',
-    '# exam = {patient_id = "COLUMN", visit = "COLUMN", side = "COLUMN", joint = "COLUMN", digit = "COLUMN"}',
-    '# reader = "COLUMN"',
-    '# columns = {hypertrophy = "COLUMN", vascularity = "COLUMN"}',
-)
-
-
-def _unknown_words(samples: Sequence[Sample]) -> Iterator[str]:
-    """Codes of a side that are in no list of ours."""
-    words: Counter[str] = Counter()
-    for source in (each for each in USUAL["side"] if isinstance(each, str)):
-        texts = (_text(sample, source) for sample in samples)
-        words.update(
-            text
-            for text in texts
-            if text and _said("side", text) is None and "'" not in text and text.isprintable()
-        )
-    if words:
-        yield from ("", "# GAP side: codes that are not known; say what they mean.", "# [values.side]")
-        yield from (f"# '{word}' = \"left\"   # in {count} files" for word, count in sorted(words.items()))
-
-
-def _screens(samples: Sequence[Sample]) -> Iterator[str]:
-    """Sizes of screens of which no tag says where the scan is."""
-    sizes = Counter(sample.size for sample in samples if not sample.regions and sample.size is not None)
-    if not sizes:
-        return
-    yield from (
-        "",
-        f"# GAP devices: of {sizes.total()} files no tag says which part of the screen is the scan, so that all",
-        "# of it is kept. Name the part: x, y, width, height.",
-    )
-    for (width, height), count in sizes.most_common(5):
-        yield from (
-            f"# [[devices]]   # {count} files",
-            '# name = "NAME"',
-            f"# size = [{width}, {height}]",
-            f"# panels = [{{box = [0, 0, {width}, {height}]}}]",
-        )
 
 
 def _usual(fact: Fact, samples: Sequence[Sample]) -> Proposed:
@@ -227,7 +148,7 @@ def _patient(fact: Fact, samples: Sequence[Sample]) -> Proposed:
         why, state = f"{why}; no two files have the same: is it the patient?", "check"
     if rest and not any(isinstance(each, Part) for each in told.sources):
         why, state = f"{why}; {len(places) or 'no'} parts of names could be it", "gap"
-    hints = tuple(written(Part(of="name", pattern=place)) for place in places)
+    hints = tuple(Part(of="name", pattern=place) for place in places)
     return Proposed(fact=fact, sources=told.sources, files=told.files, state=state, why=why, hints=hints)
 
 
@@ -279,7 +200,9 @@ def _tags(fact: Fact, samples: Sequence[Sample], sources: Sequence[Origin]) -> I
     for source in sources:
         if isinstance(source, Part):
             continue
-        said = {i: word for i, sample in enumerate(samples) if (word := _said(fact, _text(sample, source)))}
+        said = {
+            i: word for i, sample in enumerate(samples) if (word := said_by(fact, text_of(sample, source)))
+        }
         if said:
             yield _Candidate(source=source, said=said)
 
@@ -292,8 +215,8 @@ def _parts(
         said: dict[int, str] = {}
         torn = 0
         for i, sample in enumerate(samples):
-            texts = re.findall(pattern, _text(sample, of), re.IGNORECASE)
-            words = [word for text in texts if (word := _said(fact, text))]
+            texts = re.findall(pattern, text_of(sample, of), re.IGNORECASE)
+            words = [word for text in texts if (word := said_by(fact, text))]
             if words:
                 said[i] = words[0]
                 torn += len(set(words)) > 1
@@ -319,7 +242,8 @@ def _chosen(fact: Fact, samples: Sequence[Sample], found: Sequence[_Candidate]) 
             doubts.append(f"{of} says otherwise in {against} of {len(both)} files and is left out")
         elif each.said.keys() - said.keys() or fact in ("side", "image", "visit"):
             sources.append(each.source)
-            doubts += [each.doubt] if each.doubt and not (both and not against) else []
+            confirmed = bool(both) and all(said[i] == each.said[i] for i in both)
+            doubts += [each.doubt] if each.doubt and not confirmed else []
             doubts += [f"{of} contradicts it in {against} files, which are then left out"] if against else []
             said = {**each.said, **said}
     if not sources:
@@ -343,7 +267,7 @@ def _seen_words(fact: Fact, samples: Sequence[Sample], of: Source) -> list[str]:
     """Known words that stand in a text, the longest first; a lone B is no word for a kind of picture."""
     known = [word for word, ours in WORDS[fact].items() if ours and word != "b"]
     pattern = re.compile(_pattern(fact, sorted(known, key=len, reverse=True)), re.IGNORECASE)
-    found = (word for sample in samples for word in pattern.findall(_text(sample, of)))
+    found = (word for sample in samples for word in pattern.findall(text_of(sample, of)))
     seen = {word.casefold(): word for word in found}
     return sorted(seen.values(), key=lambda word: (-len(word), word))
 
@@ -354,13 +278,14 @@ def _pattern(fact: Fact, words: Sequence[str]) -> str:
     return f"(?<![A-Za-z0-9])({'|'.join(map(re.escape, words))})(?!{after})".replace("\\ ", " ")
 
 
-def _text(sample: Sample, source: Source) -> str:
+def text_of(sample: Sample, source: Source) -> str:
+    """What a name or a tag says, in the hospital's words; empty where it says nothing."""
     kind, _, keyword = source.partition(":")
     return sample.name if kind == "name" else sample.tags.get(keyword, "")
 
 
-def _said(fact: Fact, text: str) -> str | None:
-    """In our words; ``None`` for what is not known."""
+def said_by(fact: Fact, text: str) -> str | None:
+    """The same in our words; ``None`` for what is not known."""
     if not text.strip():
         return ""
     try:

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 import synofed
+from client.data.ingest import draft as drafts
 from client.data.ingest import mapping, preview, proposal, samples, scans
 from client.data.ingest.ingest import ingest
 from client.data.ingest.samples import Sample
@@ -65,7 +66,7 @@ def test_a_draft_from_names_imports_what_they_say(tmp_path: Path) -> None:
     source = written(tmp_path / "export", NAMES)
     seen = [samples.read(source, name) for name in NAMES]
     (tmp_path / "draft.toml").write_text(
-        proposal.draft(proposal.propose(seen), seen, files=len(NAMES)), encoding="utf-8"
+        drafts.toml(proposal.propose(seen), seen, files=len(NAMES)), encoding="utf-8"
     )
     meaning = mapping.load(tmp_path / "draft.toml")
     done = ingest(source, tmp_path / "data", meaning, private=tmp_path / "private")
@@ -104,7 +105,7 @@ def test_who_the_patient_is_stays_open_unless_one_numbered_part_could_be(
 ) -> None:
     found = by_fact(of_names(names))["patient_id"]
     assert (found.state, found.sources, len(found.hints)) == ("gap", (), hints)
-    text = proposal.draft([found], of_names(names), files=len(names))
+    text = drafts.toml([found], of_names(names), files=len(names))
     assert "patient_id = [" not in [line[: len("patient_id = [")] for line in text.splitlines()]
 
 
@@ -157,7 +158,7 @@ def test_the_text_of_an_element_tells_the_joint() -> None:
 
 def test_codes_of_a_side_that_are_unknown_are_listed_to_be_explained() -> None:
     seen = of_tags([{"Laterality": "L"}, {"Laterality": "LH"}, {"Laterality": "LH"}])
-    text = proposal.draft(proposal.propose(seen), seen, files=3)
+    text = drafts.toml(proposal.propose(seen), seen, files=3)
     assert "# 'LH' = \"left\"   # in 2 files" in text
 
 
@@ -168,7 +169,13 @@ def test_the_draft_and_the_screen_show_nobody(tmp_path: Path, command: Command) 
     assert code == 0
     code, as_json = command([export.source, "--dry-run", "--mapping", draft, "--json"])
     assert code == 0
-    shown = (said + as_json + draft.read_text(encoding="utf-8")).casefold()
+    other = tmp_path / "other.toml"
+    code, proposed = command([export.source, "--dry-run", "--propose", "--mapping", other, "--json"])
+    facts = json.loads(proposed)["facts"]
+    assert facts[0]["state"] == "check"  # of one machine's files the name was taken for the patient's
+    assert facts[3]["sources"][0] == '"tag:Laterality"'
+    assert other.read_bytes() == draft.read_bytes()
+    shown = (said + as_json + proposed + draft.read_text(encoding="utf-8")).casefold()
     assert not [secret for secret in SECRETS if secret.casefold() in shown]
     rows = tmp_path / "draft-files.csv"
     assert mapping.load(tmp_path / "mapping.example.toml").grades is not None
@@ -220,3 +227,15 @@ def test_samples_are_spread_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(samples, "MOST", 5)
     assert samples.spread([str(i) for i in range(9)]) == ["0", "2", "4", "6", "8"]
     assert samples.spread(["a", "b"]) == ["a", "b"]
+
+
+def test_what_could_be_the_patient_is_listed_in_json_too(tmp_path: Path, command: Command) -> None:
+    source = written(tmp_path / "export", ["A_1_a.png", "A_2_b.png", "B_1_c.png", "B_2_d.png"])
+    mapping_file = tmp_path / "m.toml"
+    code, said = command([source, "--dry-run", "--propose", "--mapping", mapping_file, "--json"])
+    assert code == 0
+    patient = json.loads(said)["facts"][0]
+    assert (patient["fact"], patient["state"], patient["sources"]) == ("patient_id", "gap", [])
+    draft = mapping_file.read_text(encoding="utf-8")
+    assert len(patient["hints"]) == 2
+    assert all(f"# patient_id = [{hint}]" in draft for hint in patient["hints"])
