@@ -68,6 +68,7 @@ class Exam:
     Attributes:
         line: line of the manifest, for messages.
         targets: measurement -> consensus grade, ``None`` where no reader gave one.
+        age: of the patient at the visit, in whole years; ``None``: not known.
         split: ``train``, ``test``, or empty where the site decides.
         fold: a fold given by the manifest, or ``None``.
     """
@@ -79,6 +80,7 @@ class Exam:
     device: str = "unknown"
     diagnosis: str = ""
     joint: str = ""
+    age: int | None = None
     split: str = ""
     fold: int | None = None
     targets: Mapping[str, int | None]

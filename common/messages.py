@@ -83,6 +83,8 @@ class PlanReply:
         hours: when the site trains, as windows [start, end) in minutes of the UTC week, which begins on Monday at
             00:00; none: always.
         round_seconds: what a round of this site took lately; NaN where none was measured.
+        statistics: canonical JSON of :class:`common.evaluation.site_statistics.SiteStatistics`; empty where they stay
+            there, or the plan does not ask.
     """
 
     part: ClassVar[str] = "reply"
@@ -94,6 +96,7 @@ class PlanReply:
     without: tuple[str, ...] = ()
     hours: tuple[tuple[int, int], ...] = ()
     round_seconds: float = math.nan
+    statistics: str = ""
 
     def __post_init__(self) -> None:
         """Refuse hours outside a week."""

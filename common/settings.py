@@ -65,7 +65,7 @@ def _check_options(options: Options, name: str, where: str, of: str) -> None:
 class CampaignSettings(GrowingSection):
     """What the people who approve a campaign are told about it."""
 
-    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining")
+    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining", "statistics")
 
     purpose: str = ""
     """What the networks are trained for."""
@@ -77,6 +77,9 @@ class CampaignSettings(GrowingSection):
     late_joining: bool = False
     """Let the list of sites grow: who is admitted later trains from the next round after it agreed, and sites that
     train nothing may judge the ensemble, which then goes to them too."""
+    statistics: bool = False
+    """Ask each site, before anything is trained, how many patients it has by machine, joint, diagnosis, age and
+    grade. A site whose policy permits none takes part all the same."""
 
 
 class ImageSettings(Section):
@@ -360,6 +363,10 @@ class Settings(Section):
             raise ValueError(
                 "campaign.evaluation is for campaigns without [privacy]: tables of held-out patients would leave "
                 "without noise"
+            )
+        if self.campaign.statistics:
+            raise ValueError(
+                "campaign.statistics is for campaigns without [privacy]: counts of patients would leave without noise"
             )
         weighed = {name: len(weights) for name, weights in self.privacy.class_weights.items()}
         wrong = [name for name, count in weighed.items() if count != self._grades().get(name)]

@@ -227,6 +227,10 @@ def _metrics(site: Site, settings: Settings) -> tuple[tuple[str, ...], tuple[str
         "score_histograms": f"validation scores per network as counts in 256 bins per class, {crowd}",
         "timings": "seconds that a round takes",
     }
+    if settings.campaign.statistics:
+        told["statistics"] = (
+            f"before training: patients by machine, joint, diagnosis, decade of age and grade, {crowd}"
+        )
     permitted: set[str] = set(policy.metrics)
     if settings.campaign.evaluation:
         told[TABLES] = (

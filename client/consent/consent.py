@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from client.consent import answered_rounds, campaigns, peers, timing
+from client.consent import answered_rounds, campaigns, peers, statistics, timing
 from client.data.site_store import site_store
 from client.ledger import behind
 from client.site import keys, training_device
@@ -52,6 +52,7 @@ def consider_plan(site: Site, request: PlanRequest) -> PlanReply:
         public_key=keys.public_key(site.folder),
         hours=site.policy.windows(),
         round_seconds=timing.typical(site.folder, request.plan_hash) if timed else math.nan,
+        statistics=statistics.of(site, settings),
     )
 
 

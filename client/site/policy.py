@@ -19,7 +19,7 @@ NEWEST: Literal[2] = 2
 """Version of a policy that is signed now."""
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""
-Metric = Literal["counts", "losses", "score_histograms", "timings"]
+Metric = Literal["counts", "losses", "score_histograms", "timings", "statistics"]
 
 
 class Policy(GrowingSection):
@@ -51,7 +51,8 @@ class Policy(GrowingSection):
     metrics: tuple[Metric, ...] = ()
     """What may leave beside updates: ``counts`` (exams a network was trained on, training exams per measurement),
     ``losses`` (mean training loss per network and round), ``score_histograms`` (validation scores, 256 bins per class
-    and network), ``timings`` (seconds per round)."""
+    and network), ``timings`` (seconds per round), ``statistics`` (patients by machine, joint, diagnosis, age and
+    grade, before anything is trained, to campaigns that ask)."""
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
     With it noise stands for them: a rule that looks at their number would itself be a release."""

@@ -28,7 +28,7 @@ from server.campaign.members import PACE, Members, Pace
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
 from server.campaign.status import Status
-from server.rounds import journal, quorum, weights
+from server.rounds import journal, quorum, site_results, weights
 from server.rounds.exchanges import Rounds
 from server.rounds.journal import Journal, RoundRecord
 from server.rounds.rounds import GroupRounds
@@ -116,6 +116,7 @@ def run(
     members.gather()
     quorum.check_prospects(settings, members.usable, sites=max(roster.count, len(members.sites)))
     _check_participants(settings, members)
+    _keep_statistics(folder, members)
     loop = Loop(grid, members, receipts, observer, settings.federation, pace=pace, patient=roster.registered)
     results: dict[str, NetworkResult] = {}
     records: list[RoundRecord] = []
@@ -137,6 +138,7 @@ def run(
                 results[network.spec.name] = network.result
                 if library is not None:
                     library.add(network, settings, specs)
+    _keep_statistics(folder, members)  # of those who joined late, too
     trained = {site for record in records for site in record.participants}
     late = frozenset(members.sites) - roster.expected - trained if roster.registered else frozenset()
     sites = tuple(site for site in members.sites if site in roster.gone or site not in late)
@@ -151,6 +153,12 @@ def run(
         nodes={site: member.node for site, member in members.present.items()},
         keys=receipts.keys,
     )
+
+
+def _keep_statistics(folder: Path, members: Members) -> None:
+    for site, member in members.present.items():
+        if member.statistics:
+            site_results.keep_statistics(folder, site, member.statistics)
 
 
 def _trained_before(folder: Path, settings: Settings) -> frozenset[str]:

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import BudgetError, CampaignError, PolicyError, UpdateError, VerificationError
+from common.evaluation import site_statistics
 from common.messages import TRANSIENT, PlanReply, PlanRequest, Refusal, Signed
 from common.settings import Settings
 from common.version import VERSION
@@ -66,12 +67,14 @@ class Member:
         hours: when it trains.
         round_seconds: what a round took it lately; NaN: unknown.
         usable: measurement -> its training exams, 0 where it would train nothing; empty where it does not tell.
+        statistics: what it tells of its patients, as it came; empty: nothing.
     """
 
     node: int
     hours: tuple[tuple[int, int], ...]
     round_seconds: float
     usable: Mapping[str, int]
+    statistics: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -333,6 +336,12 @@ class Members:
             )
             return
         try:
+            if consent.statistics and site_statistics.parse(consent.statistics).site != consent.site:
+                raise UpdateError("Expected a site's own statistics, got those of another")
+        except UpdateError as error:
+            self._decline(node, str(error))
+            return
+        try:
             self._receipts.meet(request, answer)
         except VerificationError as error:
             if not self._roster.registered:
@@ -345,6 +354,7 @@ class Members:
             hours=consent.hours,
             round_seconds=consent.round_seconds,
             usable=consent.usable,
+            statistics=consent.statistics,
         )
         self._agreed.add(consent.site)
         node.tries = 0

@@ -200,6 +200,29 @@ def kept_back(judged: Json) -> list[str]:
     return few + [f"{site} gave none: {reason}" for site, reason in judged["without"].items()]
 
 
+def statistics(run: Path) -> tuple[Sequence[str], Rows]:
+    """Header and rows: patients by characteristic and value, of each site that told any before it trained.
+
+    Raises:
+        DataError: if what they told cannot be read.
+    """
+    found = site_results.statistics(run)
+    names = dict.fromkeys(name for sent in found.values() for name in sent.characteristics)
+    rows = []
+    for name in names:
+        counted = {site: sent.characteristics.get(name) for site, sent in found.items()}
+        values = dict.fromkeys(value for one in counted.values() if one for value in one.values)
+        for value in values:
+            cells = [
+                (str(one.values.get(value, NOTHING)) if one else NOTHING, "") for one in counted.values()
+            ]
+            rows.append((f"{title(name)}\n{value}", cells))
+        if any(one and one.others for one in counted.values()):
+            others = [(str(one.others or NOTHING) if one else NOTHING, "") for one in counted.values()]
+            rows.append((f"{title(name)}\nothers together", others))
+    return ("Patients with such an exam", *found), rows
+
+
 def thresholds(run: Path) -> dict[str, float]:
     """Measurement -> threshold of sets of grades, of all sites together; empty where no site told of any.
 

@@ -87,13 +87,23 @@ def write(run: Path) -> Path:
     for figure in drawn.values():
         figure.save(run / "figures")
     page = run / "report.html"
-    page.write_text(render(content, drawn, inside.read(run)), encoding="utf-8")
+    html = render(content, drawn, inside.read(run), statistics=_table(inside.statistics(run)))
+    page.write_text(html, encoding="utf-8")
     page_tables.write(page)
     return page
 
 
-def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
-    """The page's HTML; ``judged``: what :func:`server.report.inside.read` gives."""
+def render(
+    content: Content, drawn: dict[str, Figure], judged: Json, *, statistics: Table | None = None
+) -> str:
+    """The page's HTML.
+
+    Args:
+        content: what the run's folder holds.
+        drawn: figures by name.
+        judged: what :func:`server.report.inside.read` gives.
+        statistics: of the sites' patients, where some told them.
+    """
     template = files("server.report").joinpath("page.html").read_text(encoding="utf-8")
     style = files("common").joinpath("page.css").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -129,6 +139,7 @@ def render(content: Content, drawn: dict[str, Figure], judged: Json) -> str:
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
+        statistics=statistics,
         judged=_table(inside.table(judged)) if judged else None,
         kept_back=inside.kept_back(judged) if judged else (),
         gains=_table(inside.gains_table(judged)) if judged else None,

@@ -1,38 +1,54 @@
-"""What sites told of a run's ensemble, in the run's folder.
+"""What sites told of their patients and of a run's ensemble, in the run's folder.
 
-``evaluation/<site>.json`` is what a site sent, byte for byte, as its receipt has it; ``not_evaluated.json`` says why
-others sent nothing.
+``statistics/<site>.json`` and ``evaluation/<site>.json`` are what a site sent, byte for byte, as its receipts have
+it; ``not_evaluated.json`` says why others sent no tables.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from common.errors import DataError, UpdateError
-from common.evaluation import site_tables
+from common.evaluation import site_statistics, site_tables
+from common.evaluation.site_statistics import SiteStatistics
 from common.evaluation.site_tables import SiteTables
 from common.machine import atomic
 
+Sent = TypeVar("Sent")
 FOLDER = "evaluation"
+STATISTICS = "statistics"
 WITHOUT = "not_evaluated.json"
 
 
 def has(run: Path, site: str) -> bool:
     """Whether a run has a site's tables."""
-    return _path(run, site).exists()
+    return _path(run, FOLDER, site).exists()
 
 
 def keep(run: Path, site: str, text: str) -> None:
-    """Keep what a site sent.
+    """Keep the tables that a site sent.
 
     Raises:
-        OSError: if it cannot be written; nothing of it is then.
+        OSError: if they cannot be written; nothing of them is then.
     """
-    path = _path(run, site)
-    path.parent.mkdir(exist_ok=True)
-    atomic.write(path, text.encode())
+    _keep(_path(run, FOLDER, site), text)
+
+
+def keep_statistics(run: Path, site: str, text: str) -> None:
+    """Keep what a site told of its patients; errors as of :func:`keep`."""
+    _keep(_path(run, STATISTICS, site), text)
+
+
+def statistics(run: Path) -> Mapping[str, SiteStatistics]:
+    """What sites told of their patients, by site.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    return _read_all(run / STATISTICS, site_statistics.parse)
 
 
 def keep_without(run: Path, reasons: Mapping[str, str]) -> None:
@@ -50,13 +66,7 @@ def tables(run: Path) -> Mapping[str, SiteTables]:
     Raises:
         DataError: if one cannot be read.
     """
-    found = {}
-    for path in sorted((run / FOLDER).glob("*.json")):
-        try:
-            found[path.stem] = site_tables.parse(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, UpdateError) as error:
-            raise DataError(f"Expected a site's tables in {path}: {error}") from None
-    return found
+    return _read_all(run / FOLDER, site_tables.parse)
 
 
 def without(run: Path) -> Mapping[str, str]:
@@ -74,5 +84,20 @@ def without(run: Path) -> Mapping[str, str]:
         raise DataError(f"Expected why sites gave no tables in {path}: {error}") from None
 
 
-def _path(run: Path, site: str) -> Path:
-    return run / FOLDER / f"{site}.json"
+def _read_all(folder: Path, parse: Callable[[str], Sent]) -> dict[str, Sent]:
+    found = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found[path.stem] = parse(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, UpdateError) as error:
+            raise DataError(f"Expected what a site sent in {path}: {error}") from None
+    return found
+
+
+def _keep(path: Path, text: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    atomic.write(path, text.encode())
+
+
+def _path(run: Path, folder: str, site: str) -> Path:
+    return run / folder / f"{site}.json"

@@ -9,8 +9,9 @@ from client.data.tables.rows import read_rows, refuse, whole
 from common.exam import Exam, ImageRef, Roi
 from common.settings import Settings
 
-DESCRIPTIVE = ("visit", "side", "joint", "digit", "view", "device", "diagnosis", "split", "fold")
+DESCRIPTIVE = ("visit", "side", "joint", "digit", "view", "device", "diagnosis", "age", "split", "fold")
 """Columns that may stand beside ``exam_id``, ``patient_id`` and the images'."""
+OLDEST = 130
 
 
 def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Exam], tuple[str, ...]]:
@@ -52,6 +53,9 @@ def _row_problems(root: Path, row: Mapping[str, str], settings: Settings) -> Ite
     fold = whole(row.get("fold", ""))
     if fold and not (fold.isdecimal() and int(fold) < settings.rating.folds):
         yield f"fold is {fold!r}, expected 0 to {settings.rating.folds - 1} or nothing"
+    age = whole(row.get("age", ""))
+    if age and not (age.isdecimal() and int(age) <= OLDEST):
+        yield f"age is {age!r}, expected whole years, 0 to {OLDEST}, or nothing"
     for image in settings.images:
         yield from image_problems(root, image, row)
 
@@ -92,6 +96,7 @@ def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
         device=row.get("device") or "unknown",
         diagnosis=row.get("diagnosis", ""),
         joint=row.get("joint", ""),
+        age=int(age) if (age := whole(row.get("age", ""))) else None,
         split=row.get("split", ""),
         fold=int(fold) if fold else None,
         targets={},

@@ -108,6 +108,7 @@ PLAN_REPLY = PlanReply(
     without=("trees",),
     hours=((0, 420), (1140, 1860)),
     round_seconds=12.5,
+    statistics='{"format":1}',
 )
 ENSEMBLE_REQUEST = EnsembleRequest(
     campaign="c",
@@ -190,8 +191,8 @@ def digest(record: RecordDict) -> str:
 GOLDEN = {
     "plan request": "db631deff5f129e2b361a7496f308f1b0de299312d642b0f5d303fad50a296d0",
     "plan request, bare": "4fc90663377388cf68c8164ab2ea95c3d8762718ef3c5fc96248667828568b11",
-    "plan reply": "fbc585e0cedcdf69e3b14241c02f53f928608e4c0d52a23af0cd70f807c39ff9",
-    "plan reply, bare": "c5f882f08e76bd7533bbfca9e2ddcb85abf99d05fe042a47ce5e5e31dca9d48b",
+    "plan reply": "51ad9e2530239c6ddbbd4c0ff8b20aef5588a053a9c691af4513b0b446c04d3d",
+    "plan reply, bare": "aef0dd6a6d6e0931b4e23443cee0b8e37c781f456315b5087b37094e6b78b989",
     "train request, bfloat16": "7dfcc6ef5b687ded5fd54701c49b87442632f3485d6b337eb36edd504e4039d7",
     "train request, float32": "4cdf0f80fc080c9f0406388e3d184b76ad55c97736df76a32aa19db67af45cff",
     "train reply, bfloat16": "865fbd95833f0ec4611498b6ba669c478d088fd2ce9c216ef58d1a0b75a7c0f8",

@@ -29,6 +29,7 @@ permutations = 4
 rounds = 1
 [campaign]
 evaluation = true
+statistics = true
 """
 """All three stages of RATING, so that networks are built on others."""
 
@@ -48,7 +49,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
         )
         if name == "north":
             toml = (site / "site.toml").read_text(encoding="utf-8")
-            (site / "site.toml").write_text(toml + "federated_evaluation = true\n", encoding="utf-8")
+            (site / "site.toml").write_text(
+                toml.replace('"score_histograms"', '"score_histograms", "statistics"')
+                + "federated_evaluation = true\n",
+                encoding="utf-8",
+            )
     config = folder / "small.toml"
     text = CONFIG.format(folder=folder / "cohort").replace("[cohort]", f"{PUZZLES}[cohort]")
     config.write_text(text, encoding="utf-8")
@@ -163,6 +168,14 @@ def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed
         assert float(probabilities[1]) == pytest.approx(float(row[f"p:{name}"]), abs=1e-5)
     with pytest.raises(ConfigurationError, match="Expected a picture for each of gs, doppler, got gs"):
         run.pictures(next(name for name in names if "hypertrophy" in name), {"gs": exam["gs"]})
+
+
+def test_what_sites_have_was_told_before_training(run: synofed.Run) -> None:
+    (north,) = site_results.statistics(run.path).values()
+    assert sum(north.characteristics["device"].values.values()) == 14
+    html = (run.path / "report.html").read_text(encoding="utf-8")
+    assert "What the sites have" in html
+    assert "grade 3" in html
 
 
 def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) -> None:
