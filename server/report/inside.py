@@ -15,7 +15,7 @@ from common.evaluation.site_tables import Gain, SiteTables, Table
 from common.text import json_values
 from server.report import content
 from server.report.content import Json
-from server.report.tables import NOTHING, Rows, bounds, number, title
+from server.report.tables import NOTHING, Rows, bounds, number, signed, title
 from server.rounds import site_results
 
 
@@ -123,23 +123,22 @@ def table(judged: Json) -> tuple[Sequence[str], Rows]:
 
 
 def gains_table(judged: Json) -> tuple[Sequence[str], Rows]:
-    """Header and rows: accuracy of what sites trained alone and of the ensemble, on each one's own patients."""
+    """Header and rows: points of accuracy by which the ensemble is ahead of training alone, on own patients."""
     found = judged["gains"]
-    header = ("", *(f"{title(score)}, {what}" for score in found for what in ("alone", "together", "gain")))
     sites = sorted({site for of in found.values() for site in of["sites"]})
     rows: list[tuple[str, list[tuple[str, str]]]] = []
     for place in ("Mean of the sites", *sites) if sites else ():
-        cells = []
-        for of in found.values():
-            entry = of["sites"].get(place) if place in sites else of["mean"]
-            accuracy_of = (entry or {}).get("accuracy", {})
-            cells += [_cell(accuracy_of.get(system)) for system in ("alone", "together", "gain")]
-        rows.append((place, cells))
-    return header, rows
+        entries = [of["sites"].get(place) if place in sites else of["mean"] for of in found.values()]
+        rows.append((place, [_gained((entry or {}).get("accuracy")) for entry in entries]))
+    return ("", *(f"{title(score)}, points" for score in found)), rows
 
 
-def _cell(entry: Json | None) -> tuple[str, str]:
-    return (number(entry["value"], "accuracy"), bounds(entry, "accuracy")) if entry else (NOTHING, "")
+def _gained(entry: Json | None) -> tuple[str, str]:
+    if entry is None or entry["gain"]["value"] is None:
+        return NOTHING, ""
+    alone, together = (number(entry[system]["value"], "accuracy") for system in ("alone", "together"))
+    gain, spread = signed(entry["gain"], digits=1, scale=100)
+    return f"{gain} ({spread})", f"{alone} alone, {together} together"
 
 
 def sets_table(judged: Json, unseen: Json) -> tuple[Sequence[str], Rows]:
