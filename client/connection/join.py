@@ -23,6 +23,7 @@ from client.connection import enrolment
 from client.connection.enrolment import Enrolment
 from client.connection.supernode import Joining, free_port, prepare, services
 from client.connection.tls import explain_tls, failure
+from client.connection.waiting_campaigns import WaitingCampaigns
 from client.site import keys
 from client.site.site import Site, proxy_objection
 from common.errors import ConfigurationError, ConnectionLostError, DataError, SynofedError, explained
@@ -103,6 +104,7 @@ class Joined:
             OSError: at the start, if the site's folder cannot be written for another reason than a full disk.
         """
         joining(self.folder)
+        campaigns = WaitingCampaigns(self.folder, self.say)
         with until_signalled() as ended, ExitStack() as stack:
             while not ended() and not self._locked(stack):
                 time.sleep(LOOK_S)
@@ -111,8 +113,10 @@ class Joined:
                     lost = self.look()
                     if lost is not None and once:
                         raise lost
+                    campaigns.look()
                     time.sleep(LOOK_S)
             finally:
+                campaigns.stop()
                 self._stop()
                 self._note("left", "")
 

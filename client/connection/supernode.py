@@ -16,7 +16,7 @@ from common.machine.flower_environment import environment
 from common.machine.loopback import LoopbackFiles
 from common.machine.processes import Service
 
-SITE_VARIABLE = "SYNOFED_SITE"
+SITE_VARIABLE = "SYNOFED_SITE_FOLDER"
 """Tells the guarded SuperNode which site's log its refusals belong to."""
 TASK_POLL_S = 0.2
 """Between two looks of the executor for a task."""

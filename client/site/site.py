@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError
@@ -16,9 +16,6 @@ from common.errors import ConfigurationError, DataError
 from common.section import Section, secret
 from common.settings import describe
 from common.text import toml_text
-
-if TYPE_CHECKING:
-    pass
 
 
 class DataSection(Section):
@@ -66,6 +63,13 @@ class NetworkSection(Section):
     """The hospital's forward proxy, ``http://[USER:PASSWORD@]HOST:PORT``; empty: connect directly."""
 
 
+class NotifySection(Section):
+    """The ``[notify]`` section of ``site.toml``."""
+
+    command: tuple[Annotated[str, Field(pattern=r"^[^\x00]+$", max_length=10_000)], ...] = ()
+    """Run without a shell when a campaign waits for a decision, once for each; none: nobody is told."""
+
+
 class SiteFile(Section):
     """``site.toml``: what belongs to the site alone."""
 
@@ -76,6 +80,7 @@ class SiteFile(Section):
     """Site -> Ed25519 key of its receipts in hex, as its people gave it: with these alone are sums made."""
     compute: ComputeSection = ComputeSection()
     network: NetworkSection = NetworkSection()
+    notify: NotifySection = NotifySection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -238,3 +238,15 @@ def test_the_officers_key_is_made_once_and_opens_with_its_passphrase(tmp_path: P
         officer.make(place, passphrase="correct horse battery")
     with pytest.raises(DataError, match="officer's key at"):
         officer.load(tmp_path / "none", passphrase="")
+
+
+def test_whom_the_site_tells_of_a_campaign_is_no_part_of_what_was_signed(folder: Path) -> None:
+    sign(folder)
+    before = policy_file.policy_hash(Site.open(folder))
+    with (folder / "site.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[notify]\ncommand = ["/usr/local/bin/tell", "--all"]\n')
+    site = Site.open(folder)
+    assert site.file.notify.command == ("/usr/local/bin/tell", "--all")
+    assert (policy_file.policy_hash(site), policy_file.check(site).serial) == (before, 1)
+    admit(folder)
+    assert events(folder) == ["officer", "policy"]
