@@ -52,8 +52,10 @@ def _signed(site: Site, signature: policy_file.Signature) -> Finding:
 def permits(site: Site) -> Finding:
     """The policy in one line."""
     file = site.policy
-    if not (file.allow_unprotected and file.methods) and not file.code:
-        why = "policy.methods is empty" if file.allow_unprotected else "policy.allow_unprotected is false"
+    protected = file.allow_secure_only or file.maximum_epsilon is not None
+    if not ((file.allow_unprotected or protected) and file.methods) and not file.code:
+        why = "policy.allow_unprotected is false, allow_secure_only too, and there is no maximum_epsilon"
+        why = "policy.methods is empty" if file.allow_unprotected or protected else why
         return warning("policy", f"Nothing may run here: {why}", "Write into site.toml what you permit")
     said = [
         f"{', '.join(file.methods) or 'no built-in method'} for at most {file.maximum_rounds} rounds"

@@ -246,6 +246,14 @@ def test_the_policy_in_one_line(folder: Path) -> None:
     assert "policy.methods is empty" in consent.permits(closed).found
     none = policy(folder, "allow_unprotected = true", "allow_unprotected = false")
     assert "allow_unprotected is false" in consent.permits(none).found
+    closed = policy(folder, "methods = []", 'methods = ["rating"]')
+    assert (
+        consent.permits(closed).state == "warning"
+    )  # methods without any protection that they may run under
+    for protected in ("maximum_epsilon = 8.0", "allow_secure_only = true"):
+        opened = policy(folder, "allow_unprotected = false", f"allow_unprotected = false\n{protected}")
+        assert consent.permits(opened).found.startswith("Permits rating for"), protected
+        policy(folder, f"\n{protected}", "")
 
 
 def test_a_policy_that_nobody_signed_is_a_problem_and_a_signed_one_is_not(folder: Path) -> None:
