@@ -34,7 +34,7 @@ def init(
     """Create the site's folder, its keys and the request to send to the centre. Existing keys are kept."""
     if systemd and cron:
         raise typer.BadParameter("Expected one of --systemd and --cron.")
-    invited = Invitation.parse(_read(invitation))
+    invited = read(invitation)
     place = folder or Path(invited.site)
     done = enrolment.enrol(place, invited, now=datetime.now(UTC))
     started = service.install(place, "systemd" if systemd else "cron") if systemd or cron else None
@@ -78,10 +78,16 @@ def _described(folder: Path, done: Enrolled) -> str:
     return "\n".join(lines)
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> Invitation:
+    """Read an invitation.
+
+    Raises:
+        DataError: if the file cannot be read.
+        ConfigurationError: if it holds something else.
+    """
     try:
         with path.open("rb") as file:
-            return file.read(LIMIT_BYTES + 1).decode()
+            return Invitation.parse(file.read(LIMIT_BYTES + 1).decode())
     except OSError as error:
         raise DataError(f"Expected an invitation at {path}: {error.strerror}") from None
     except UnicodeDecodeError:

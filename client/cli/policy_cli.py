@@ -44,7 +44,7 @@ def officer_key(
     as_json: AsJson = False,
 ) -> None:
     """Create the privacy officer's key, protected by a passphrase. Only the officer should keep it."""
-    public_key = officer.make(out, passphrase=_passphrase(passphrase_file, confirm=True))
+    public_key = officer.make(out, passphrase=passphrase(passphrase_file, confirm=True))
     if as_json:
         typer.echo(json.dumps({"key": str(out), "public_key": public_key}))
         return
@@ -69,7 +69,7 @@ def sign(
 ) -> None:
     """Sign the policy as it stands in site.toml."""
     site = Site.open(folder)
-    signing = officer.load(key, passphrase=_passphrase(passphrase_file, confirm=False))
+    signing = officer.load(key, passphrase=passphrase(passphrase_file, confirm=False))
     signature = policy_file.sign(site, signing, new_officer=new_officer)
     if as_json:
         typer.echo(signature.model_dump_json(exclude={"signature"}))
@@ -95,7 +95,12 @@ def _state(site: Site) -> str:
     return f"Signed at {signature.signed} with key {officer.spoken(signature.public_key)}, serial {signature.serial}."
 
 
-def _passphrase(file: Path | None, *, confirm: bool) -> str:
+def passphrase(file: Path | None, *, confirm: bool) -> str:
+    """The passphrase in a file, or as somebody types it.
+
+    Raises:
+        DataError: if the file cannot be read.
+    """
     if file is None:
         return str(typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm))
     try:

@@ -9,6 +9,10 @@ import typer
 from common.text.command_table import group
 
 COMMANDS = {
+    "start": (
+        "client.cli.start_cli:start",
+        "Lead from an invitation to a joined site, as far as it goes now. Run it again after what it asks for.",
+    ),
     "init": (
         "client.cli.init_cli:init",
         "Create the site's folder, its keys and the request to send to the centre. Existing keys are kept.",

@@ -42,16 +42,13 @@ def find(site: Site) -> SiteStatus:
     Raises:
         VerificationError: if its log or a decision is damaged.
     """
-    noted: dict[str, object] = {}
-    place = join.state_file(site.folder)
-    if place.exists() and join.runs(site.folder):
-        noted = json.loads(place.read_text(encoding="utf-8"))
+    noted = join.noted(site.folder)
     entry = chain.last(site.folder / chain.NAME)
     return SiteStatus(
         site=site.name,
-        connection=str(noted.get("state", "not joined")),
-        reason=str(noted.get("reason", "")),
-        since=str(noted.get("since", "")),
+        connection=noted.get("state", "not joined"),
+        reason=noted.get("reason", ""),
+        since=noted.get("since", ""),
         campaigns={h[:12]: str(state.status) for h, state in decisions.listed(site).items()},
         last=str(entry.content.get("event", "")) if entry is not None else "",
         last_time=str(entry.content.get("time", "")) if entry is not None else "",

@@ -33,7 +33,7 @@ from common.enrolment import (
     certificate_fingerprint,
     split_address,
 )
-from common.errors import ConfigurationError, DataError
+from common.errors import ConfigurationError, DataError, SynofedError
 from common.section import Section
 from common.settings import describe
 from common.text import toml_text
@@ -151,6 +151,18 @@ def enrol(folder: Path, invitation: Invitation, *, now: datetime) -> Enrolled:
         made=tuple(str(path.relative_to(folder)) for path in lasting if path not in kept),
         kept=tuple(str(path.relative_to(folder)) for path in kept),
     )
+
+
+def made_from(folder: Path, invitation: Invitation) -> bool:
+    """Whether a site's folder was laid out with this very invitation, which may have expired since."""
+    try:
+        enrolled = Enrolment.open(folder)
+        Registration.parse(request_file(folder).read_text(encoding="utf-8")).check(invitation.code)
+    except (SynofedError, OSError, UnicodeDecodeError):
+        return False
+    lasting = (keys.path(folder), node_key(folder), folder / "site.toml")
+    same = enrolled.ca_fingerprint == certificate_fingerprint(invitation.ca_certificate)
+    return same and all(path.exists() for path in lasting)
 
 
 def _lay_out(folder: Path, invitation: Invitation) -> Registration:

@@ -37,6 +37,8 @@ CONNECTED = "SuperNode ID:"
 QUIET_S = 5.0
 """What keeps a SuperNode that has not connected by then is looked for; again when it has lived twice as long."""
 PROBE_S = 8.0
+TRY_S = 60.0
+"""How long a SuperNode may take to connect once."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """A disk on which there may be room again."""
 Say = Callable[[str], None]
@@ -219,6 +221,47 @@ class Joined:
 def state_file(folder: Path) -> Path:
     """Where a site's connection stands: ``state``, ``reason``, ``since``, ``pid``, ``address``."""
     return folder / "flower" / "state.json"
+
+
+def noted(folder: Path) -> dict[str, str]:
+    """What ``state_file`` says while a process has joined the site; else nothing."""
+    place = state_file(folder)
+    if not (place.exists() and runs(folder)):
+        return {}
+    content: dict[str, object] = json.loads(place.read_text(encoding="utf-8"))
+    return {name: str(value) for name, value in content.items()}
+
+
+def is_let_in(folder: Path) -> bool:
+    """Whether the centre lets a site in: its SuperNode connects once and leaves; nothing is there that could train.
+
+    Raises:
+        ConnectionLostError: if something else keeps it from the centre.
+        ConfigurationError: if the site is joined already, or as :func:`joining`.
+        DataError: as :func:`joining`.
+    """
+    start = joining(folder)
+    with locked(start.folder):
+        prepare(start)
+        node, _ = services(start, port=free_port())
+        node.start()
+        try:
+            until = time.monotonic() + TRY_S
+            while node.running and CONNECTED not in node.output() and time.monotonic() < until:
+                time.sleep(LOOK_S)
+            ended, printed = not node.running, node.output()
+        finally:
+            node.stop(grace_s=STOP_S)
+    if CONNECTED in printed:
+        return True
+    if _NOT_ACTIVATED.search(printed):
+        return False
+    if ended:
+        raise explain(printed, address=start.address, was_connected=False)
+    reason = what_keeps(start.folder, printed, address=start.address)
+    raise ConnectionLostError(
+        reason or f"{start.address} let nobody in within {TRY_S:.0f} s: try again later"
+    )
 
 
 def explain(printed: str, *, address: str, was_connected: bool) -> ConnectionLostError:
