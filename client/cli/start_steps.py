@@ -178,7 +178,10 @@ def data_check(given: Given) -> Step:
     problems = found.count("problem")
     said = f"{problems} problems, {len(found) - problems} things to look at"
     if problems:
-        todo = f"correct or remove the exams that {place} names; synofed data check {site.folder} lists them anew"
+        todo = (
+            f"correct or remove the exams that {place} names; synofed data check {site.folder} writes it anew. Where "
+            f"they are right as they are, go on by hand: synofed site join {site.folder}"
+        )
         return _waiting(said, todo, DataError)
     return _done(said, todo=f"look at {place}" if found else "")
 
@@ -271,8 +274,8 @@ STEPS: tuple[tuple[str, Callable[[Given], Step], tuple[str, ...]], ...] = (
     ("data", data, ()),
     ("data check", data_check, ("data",)),
     ("policy", policy, ()),
-    ("check", check, ("data check", "policy")),
-    ("join", joined, ("check",)),
+    ("check", check, ("data", "policy")),
+    ("join", joined, ("data check", "check")),
 )
 """Name, what is done, and which steps have to be done before."""
 

@@ -263,6 +263,18 @@ def test_data_are_checked_until_they_are_clean(hospital: Hospital) -> None:
     assert str(hospital.data / "check.csv") in twice.steps["data check"]["todo"]
     assert hospital.start(hospital.folder).steps["data check"]["said"] == twice.steps["data check"]["said"]
     write_table(hospital.data / "manifest.csv", rows)
+    lines = (hospital.data / "grades.csv").read_text(encoding="utf-8").splitlines()
+    exam = lines[1].split(",")[0]
+    contradiction = f"{exam},r1,1,0,3"  # flow without hypertrophy
+    odd_grades = "\n".join([lines[0], contradiction, *lines[2:]]) + "\n"
+    (hospital.data / "grades.csv").write_text(odd_grades, encoding="utf-8")
+    hospital.permits()
+    left = hospital.start(hospital.folder, *hospital.officer())
+    assert left.code == 4
+    assert left.steps["data check"]["state"] == "waiting"
+    assert left.steps["check"]["state"] == "done"  # the site could take part: that is for people to say
+    assert left.steps["join"]["said"] == "after data check"
+    (hospital.data / "grades.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert hospital.start(hospital.folder).steps["data check"]["state"] == "done"
     before = (hospital.data / "check.csv").stat().st_mtime_ns
     assert hospital.start(hospital.folder).steps["data check"]["state"] == "done"
