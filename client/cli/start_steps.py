@@ -168,11 +168,7 @@ def data_check(given: Given) -> Step:
         from client.data.doctor import check as doctor  # noqa: PLC0415  numpy, pillow
 
         with bar("pictures", quiet=given.quiet) as progress:
-            task = progress.add_task("pictures", total=None)
-            report = doctor.check(
-                given.folder,
-                progress=lambda count, total: progress.update(task, completed=count, total=total),
-            )
+            report = doctor.check(given.folder, progress=progress)
         doctor.write(report, place)
         found = _listed(place)
     problems = found.count("problem")
@@ -233,13 +229,8 @@ def check(given: Given) -> Step:
 
     site = Site.open(given.folder)
     with bar("exams", quiet=given.quiet) as progress:
-        task = progress.add_task("exams", total=None)
         checked = run.check(
-            site,
-            given=None,
-            rehearse=given.rehearse,
-            now=datetime.now(UTC),
-            progress=lambda count, total: progress.update(task, completed=count, total=total),
+            site, given=None, rehearse=given.rehearse, now=datetime.now(UTC), progress=progress
         )
     run.write(checked, site)
     report = checked.report
