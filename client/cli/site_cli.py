@@ -10,7 +10,7 @@ from common.text.command_table import group
 
 COMMANDS = {
     "start": (
-        "client.cli.start_cli:start",
+        "client.cli.start.command:start",
         "Lead from an invitation to a joined site, as far as it goes now. Run it again after what it asks for.",
     ),
     "init": (

@@ -12,8 +12,9 @@ import pytest
 import typer
 
 import synofed
-from client.cli import start_cli, start_steps
-from client.cli.start_steps import STEPS, Given, Step
+from client.cli.start import command as start_cli
+from client.cli.start import steps as start_steps
+from client.cli.start.steps import STEPS, Given, Step
 from client.connection import enrolment as site_enrolment
 from client.connection import join
 from client.data.doctor import check as doctor

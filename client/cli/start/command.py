@@ -16,7 +16,7 @@ from client.cli.policy_cli import PassphraseFile
 from common.text.terminal import Console
 
 if TYPE_CHECKING:
-    from client.cli.start_steps import Given, Step
+    from client.cli.start.steps import Given, Step
 
 MARKS = {"done": "[x]", "waiting": "[ ]", "failed": "[!]"}
 
@@ -54,13 +54,13 @@ def start(
     """Lead from an invitation to a joined site, as far as it goes now. Run it again after what it asks for."""
     if systemd and cron:
         raise typer.BadParameter("Expected one of --systemd and --cron.")
-    from client.cli import start_steps  # noqa: PLC0415
+    from client.cli.start import steps as walking  # noqa: PLC0415
 
     ask = not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
     if officer_key is not None and passphrase_file is None and not ask:
         raise typer.BadParameter("Expected --passphrase-file with --officer-key where nobody can be asked.")
     invited = None if invitation.is_dir() else init_cli.read(invitation)
-    given = start_steps.Given(
+    given = walking.Given(
         folder=folder or (invitation if invited is None else Path(invited.site)),
         invitation=invited,
         data=data,
@@ -73,7 +73,7 @@ def start(
     )
     console = Console(quiet=as_json)
     steps = []
-    for step in start_steps.walk(given):
+    for step in walking.walk(given):
         steps.append(step)
         console.print(f"{MARKS[step.state]} {step.name:<10}  {step.said}", soft_wrap=True)
     code = next((step.exit_code for step in steps if step.exit_code), 0)
