@@ -89,7 +89,7 @@ def run() -> None:
         _say(_told(explained(error), code="internal", exit_code=1))
         sys.exit(1)
     except KeyboardInterrupt:
-        _say("Interrupted. Go on with --resume.\n")
+        _say("Interrupted.\n")
         sys.exit(130)
     except Exception:
         _say(traceback.format_exc())
