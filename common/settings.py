@@ -480,10 +480,7 @@ def _document(text: str, overrides: Sequence[str], *, source: str) -> dict[str, 
 
 
 def _checked(document: dict[str, Any], *, source: str, past: bool) -> Settings:
-    try:
-        settings = Settings.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(describe(error, source=source)) from None
+    settings = section(Settings, document, source=source)
     if settings.overstated and not past:
         raise ConfigurationError(f"{source} cannot be used:\n{settings.overstated}")
     return settings
@@ -531,7 +528,7 @@ def of_folder(cohort: Path) -> str:
 
 
 def section(kind: type[AnySection], values: Mapping[str, object], *, source: str) -> AnySection:
-    """A section from a command's options or a caller's arguments.
+    """A section from a document, a command's options or a caller's arguments.
 
     Args:
         kind: of section.

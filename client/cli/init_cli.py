@@ -32,12 +32,11 @@ def init(
     as_json: AsJson = False,
 ) -> None:
     """Create the site's folder, its keys and the request to send to the centre. Existing keys are kept."""
-    if systemd and cron:
-        raise typer.BadParameter("Expected one of --systemd and --cron.")
+    kind = service_cli.chosen(systemd=systemd, cron=cron)
     invited = read(invitation)
     place = folder or Path(invited.site)
     done = enrolment.enrol(place, invited, now=datetime.now(UTC))
-    started = service.install(place, "systemd" if systemd else "cron") if systemd or cron else None
+    started = service.install(place, kind) if kind else None
     if as_json:
         content = {
             **done.enrolment.model_dump(mode="json"),

@@ -6,14 +6,12 @@ import json
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
 
 from client.cli.campaigns_cli import Prefix
 from client.cli.cli_options import AsJson, Folder, bar
 from client.consent import campaigns
 from client.site.site import Site
 from common import settings as configuration
-from common.errors import ConfigurationError
 from common.settings import PersonalSettings
 from common.text.terminal import Console, Table
 
@@ -45,12 +43,8 @@ def personalise(
     site = Site.open(folder)
     plan_hash = campaigns.find(site, prefix)
     given = {"candidates": candidates, "steps": steps, "margin": margin}
-    try:
-        asked = PersonalSettings.model_validate(
-            {key: value for key, value in given.items() if value is not None}
-        )
-    except ValidationError as error:
-        raise ConfigurationError(configuration.describe(error, source="What is asked for")) from None
+    named = {key: value for key, value in given.items() if value is not None}
+    asked = configuration.section(PersonalSettings, named, source="What is asked for")
     with bar("training further", quiet=as_json) as progress:
         place, manifest = personal.make(site, plan_hash, asked, progress=progress)
     if as_json:

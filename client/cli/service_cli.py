@@ -35,6 +35,17 @@ def command(
     typer.echo(json.dumps(asdict(done)) if as_json else described(done))
 
 
+def chosen(*, systemd: bool, cron: bool) -> service.Kind | None:
+    """By what a site is to start at boot; ``None``: it is not.
+
+    Raises:
+        typer.BadParameter: for both.
+    """
+    if systemd and cron:
+        raise typer.BadParameter("Expected one of --systemd and --cron.")
+    return "systemd" if systemd else "cron" if cron else None
+
+
 def described(done: Installed) -> str:
     """What was set up and what is left to do, for people."""
     state = "runs now and " if done.running else ""

@@ -7,8 +7,6 @@ come or gone since. ``<site folder>/statistics.json`` has what was told, and key
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,7 +16,7 @@ from client.data import withdrawn
 from client.data.tables.tables import read_tables
 from client.files import atomic, lock
 from client.ledger import ledger_file
-from client.ledger.identifiers import spelling
+from client.ledger.identifiers import spelling, tag
 from client.site.site import Site
 from common.errors import SiteStateError
 from common.evaluation import site_statistics
@@ -66,21 +64,20 @@ def of(site: Site, settings: Settings) -> str:
     )
     exams = withdrawn.without(site.folder, tables).exams
     key, minimum = ledger_file.site_secret(site.folder), site.policy.minimum_cohort
-    tags = tuple(sorted({_tag(key, exam.patient_id) for exam in exams}))
+    tags = tuple(sorted({tag(key, "statistics", spelling(exam.patient_id)) for exam in exams}))
+    asked = dict(_characteristics(exams, settings))
     with lock.locked(site.folder / f".{NAME}.lock"):
         before = _read(site.folder / NAME)
         told = dict(before.told)
-        for name, values in _characteristics(exams, settings):
+        for name, values in asked.items():
             last = told.get(name)
             if last is None or last.minimum < minimum or len(set(tags) ^ set(last.patients)) >= minimum:
                 counted = site_statistics.count(values, minimum=minimum)
                 told[name] = Told(counted=counted, minimum=minimum, patients=tags)
         if (kept := Kept(told=told)) != before:
             atomic.write(site.folder / NAME, kept.model_dump_json().encode())
-    asked = [name for name, _ in _characteristics(exams, settings)]
-    shown = {
-        name: told[name].counted for name in asked if told[name].counted.values or told[name].counted.others
-    }
+    counts = {name: told[name].counted for name in asked}
+    shown = {name: counted for name, counted in counts.items() if counted.values or counted.others}
     return SiteStatistics(site=site.name, minimum_cohort=minimum, characteristics=shown).dump()
 
 
@@ -94,10 +91,6 @@ def _characteristics(
     for name in settings.measurements:
         grades = [(exam.patient_id, exam.targets.get(name)) for exam in exams]
         yield name, [(patient, f"grade {grade}") for patient, grade in grades if grade is not None]
-
-
-def _tag(key: bytes, patient: str) -> str:
-    return hmac.new(key, f"statistics\n{spelling(patient)}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def _read(path: Path) -> Kept:

@@ -9,7 +9,7 @@ on the same exams.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -118,12 +118,17 @@ def opened(site: Site, plan_hash: str, settings: Settings, *, fingerprint: str) 
     if network_folder.manifest_of(place).get("fingerprint") != fingerprint:
         return None
     networks = list(network_files.load_all(place / "networks"))
-    models = len({network.spec.fold for network in networks if network.spec.scoring})
+    models = models_of(networks)
     rating = settings.rating.model_copy(update={"models": models})
     return Alone(
         committee=network_files.committee(networks, settings.model_copy(update={"rating": rating})),
         models=models,
     )
+
+
+def models_of(networks: Iterable[TrainedNetwork]) -> int:
+    """How many scoring models are among networks: one for each of their folds."""
+    return len({network.spec.fold for network in networks if network.spec.scoring})
 
 
 def forget(site_folder: Path, plan_hash: str) -> None:

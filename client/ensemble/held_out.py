@@ -21,8 +21,6 @@ the policy's minimum is raised                    neighbouring blocks are taken 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +32,7 @@ from pydantic import ValidationError
 
 from client.files import atomic, lock
 from client.ledger import ledger_file
-from client.ledger.identifiers import spelling
+from client.ledger.identifiers import spelling, tag
 from common.errors import SiteStateError
 from common.exam import MISSING
 from common.section import Section
@@ -234,7 +232,7 @@ def _without(cell: Cell, name: str) -> Cell:
 
 
 def _tag(key: bytes, what: str, name: str) -> str:
-    return hmac.new(key, f"held out: {what}\n{name}".encode(), hashlib.sha256).hexdigest()[:32]
+    return tag(key, f"held out: {what}", name)
 
 
 def _path(folder: Path) -> Path:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
@@ -41,6 +43,11 @@ def spelling(identifier: str) -> str:
     text = unicodedata.normalize("NFKC", identifier).casefold()
     text = re.sub(r"(?<=[0-9])\s+(?=[0-9])", "_", text.strip())
     return re.sub(r"(?<![0-9])0+(?=[0-9])", "", re.sub(r"\s+", "", text))
+
+
+def tag(key: bytes, what: str, content: object) -> str:
+    """A keyed hash that stands for a content of some kind, in files that hold no names: 32 hex digits."""
+    return hmac.new(key, f"{what}\n{content}".encode(), hashlib.sha256).hexdigest()[:32]
 
 
 def look_alikes(

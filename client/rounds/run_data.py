@@ -9,7 +9,6 @@ withdraw leave a run at any time: that is no change.
 from __future__ import annotations
 
 import hashlib
-import hmac
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from client.data.site_store import site_store
 from client.data.store import Store
 from client.files import atomic
 from client.ledger import ledger_file, ledger_patients
+from client.ledger.identifiers import tag
 from client.site.site import Site
 from client.state import site_state
 from common.errors import ChangedDataError, SiteStateError
@@ -135,7 +135,7 @@ def _exams(site: Site, store: Store, key: bytes) -> dict[str, Exam]:
 
 
 def _tag(key: bytes, what: str, content: object) -> str:
-    return hmac.new(key, f"run data: {what}\n{content}".encode(), hashlib.sha256).hexdigest()[:32]
+    return tag(key, f"run data: {what}", content)
 
 
 def _changes(

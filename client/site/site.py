@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr
 
 from client.site.policy import Policy
 from common.enrolment import Hex32, SiteName
-from common.errors import ConfigurationError, DataError
+from common.errors import DataError
 from common.section import Section, secret
-from common.settings import describe
+from common.settings import section
 from common.text import toml_text
 
 
@@ -104,10 +104,7 @@ class Site:
         except OSError as error:
             raise DataError(f"Expected a site's folder with site.toml at {folder}: {error}") from None
         document = toml_text.read(content, source=str(path))
-        try:
-            return cls(folder=folder, file=SiteFile.model_validate(document))
-        except ValidationError as error:
-            raise ConfigurationError(describe(error, source=str(path))) from None
+        return cls(folder=folder, file=section(SiteFile, document, source=str(path)))
 
     @property
     def name(self) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from common import signed_json
-from common.errors import UpdateError
+from common.evaluation import sent
 from common.section import Positive, Section
 
 MAXIMUM_TEXT = 200_000
@@ -85,9 +85,4 @@ def parse(text: str) -> SiteStatistics:
     Raises:
         UpdateError: if it cannot be what a site of this version sends.
     """
-    try:
-        if len(text) > MAXIMUM_TEXT:
-            raise ValueError("too long")
-        return SiteStatistics.model_validate(signed_json.parse(text))
-    except (ValidationError, ValueError, TypeError, RecursionError):
-        raise UpdateError("Expected a site's statistics, got something else") from None
+    return sent.parse(SiteStatistics, text, longest=MAXIMUM_TEXT, what="a site's statistics")

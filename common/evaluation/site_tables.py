@@ -25,11 +25,10 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from common import signed_json
-from common.errors import UpdateError
-from common.evaluation import bootstrap, conformal
+from common.evaluation import bootstrap, conformal, sent
 from common.evaluation.agreement import Values
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
@@ -249,12 +248,7 @@ def parse(text: str) -> SiteTables:
     Raises:
         UpdateError: if it cannot be what a site of this version sends.
     """
-    try:
-        if len(text) > MAXIMUM_TEXT:
-            raise ValueError("too long")
-        return SiteTables.model_validate(signed_json.parse(text))
-    except (ValidationError, ValueError, TypeError, RecursionError):
-        raise UpdateError("Expected a site's tables of an ensemble, got something else") from None
+    return sent.parse(SiteTables, text, longest=MAXIMUM_TEXT, what="a site's tables of an ensemble")
 
 
 def confusion(tables: Iterable[Table]) -> Int64[np.ndarray, "grades grades"]:

@@ -140,8 +140,8 @@ def run(
                     library.add(network, settings, specs)
     _keep_statistics(folder, members)  # of those who joined late, too
     trained = {site for record in records for site in record.participants}
-    late = frozenset(members.sites) - roster.expected - trained if roster.registered else frozenset()
-    sites = tuple(site for site in members.sites if site in roster.gone or site not in late)
+    took_part = trained | roster.expected | set(roster.gone)  # who came too late to train did not
+    sites = tuple(site for site in members.sites if not roster.registered or site in took_part)
     missing = _missing(records, sites)
     status = Status.COMPLETE_SUBSET if missing else Status.COMPLETE_ALL_SITES
     return Outcome(

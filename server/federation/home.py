@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tomli_w
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from common.enrolment import split_address
 from common.errors import ConfigurationError, refusal
 from common.machine import atomic
 from common.section import Section
-from common.settings import describe
+from common.settings import section
 from common.text import toml_text
 
 Port = Annotated[int, Field(ge=1, le=65535)]
@@ -144,10 +144,7 @@ class Home:
         except OSError as error:
             raise ConfigurationError(f"Expected to read {self.settings_file}: {error.strerror}") from None
         document = toml_text.read(content, source=str(self.settings_file))
-        try:
-            return Federation.model_validate(document)
-        except ValidationError as error:
-            raise ConfigurationError(describe(error, source=str(self.settings_file))) from None
+        return section(Federation, document, source=str(self.settings_file))
 
     def write_federation(self, federation: Federation) -> None:
         """Write ``federation.toml``."""

@@ -90,7 +90,7 @@ def train(site: Site, plan_hash: str, *, models: int | None, display: Display) -
     return Trained(
         folder=alone.folder(site.folder, plan_hash),
         networks=len(networks),
-        models=len({network.spec.fold for network in networks if network.spec.scoring}),
+        models=alone.models_of(networks),
         seconds=time.monotonic() - started,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from client.cli import init_cli
+from client.cli import init_cli, service_cli
 from client.cli.cli_options import AsJson
 from client.cli.policy_cli import PassphraseFile
 from common.text.terminal import Console
@@ -52,8 +52,7 @@ def start(
     as_json: AsJson = False,
 ) -> None:
     """Lead from an invitation to a joined site, as far as it goes now. Run it again after what it asks for."""
-    if systemd and cron:
-        raise typer.BadParameter("Expected one of --systemd and --cron.")
+    kind = service_cli.chosen(systemd=systemd, cron=cron)
     from client.cli.start import steps as walking  # noqa: PLC0415
 
     ask = not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
@@ -66,7 +65,7 @@ def start(
         data=data,
         officer_key=officer_key,
         passphrase_file=passphrase_file,
-        service="systemd" if systemd else "cron" if cron else None,
+        service=kind,
         rehearse=rehearse,
         ask=ask,
         quiet=as_json,

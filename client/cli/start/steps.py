@@ -87,11 +87,11 @@ def walk(given: Given) -> Iterator[Step]:
 
 
 def _taken(take: Callable[[Given], Step], given: Given) -> Step:
-    if take is folder:
-        return take(given)
     try:
         return take(given)
     except SynofedError as error:
+        if take is folder:
+            raise
         return Step(state="failed", said=str(error), exit_code=error.exit_code)
 
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping as MappingOf
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from pydicom.datadict import tag_for_keyword
 
 from common.errors import ConfigurationError
 from common.section import Count, Positive, Seconds, Section
-from common.settings import describe
+from common.settings import section
 from common.text import toml_text
 
 Fact = Literal[
@@ -237,10 +237,7 @@ def load(path: Path | None) -> Mapping:
     except OSError as error:
         raise ConfigurationError(f"Expected a mapping at {path}: {error.strerror}") from None
     document = toml_text.read(content, source=str(path))
-    try:
-        mapping = Mapping.model_validate(document)
-    except ValidationError as error:
-        raise ConfigurationError(describe(error, source=str(path))) from None
+    mapping = section(Mapping, document, source=str(path))
     if mapping.uses_table and mapping.table is None:
         raise ConfigurationError(f"Expected a [table] section in {path}, since facts come from its columns")
     return _placed(mapping, path.parent)
