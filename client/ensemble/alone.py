@@ -12,10 +12,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from client.ensemble import delivery, network_folder
+from client.ensemble import network_folder
 from client.files import lock
 from client.site.site import Site
 from client.state import decisions
@@ -24,8 +23,6 @@ from common.errors import BusyError, StorageError
 from common.machine import file_lock, network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
-from common.text.notices import RESEARCH_ONLY
-from common.version import VERSION
 
 NOTICE = (
     "These networks were trained on this site's patients alone, without noise. They are for use here: give them to "
@@ -87,19 +84,15 @@ def keep(
     Raises:
         StorageError: if it cannot be written.
     """
-    manifest = {
-        "status": "ALONE",
-        "name": settings.name,
-        "site": site.name,
-        "synofed": VERSION,
-        "plan_hash": plan_hash,
-        "fingerprint": fingerprint,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "networks": {network.spec.name: delivery.as_json(network.result) for network in networks},
-        "notice": [RESEARCH_ONLY, NOTICE],
-        "privacy": "trained without noise on this site's patients, to stay here",
-    }
-    network_folder.write(folder(site.folder, plan_hash), networks, manifest, settings)
+    network_folder.write(
+        folder(site.folder, plan_hash),
+        networks,
+        settings,
+        status="ALONE",
+        site=site.name,
+        notice=NOTICE,
+        facts={"plan_hash": plan_hash, "fingerprint": fingerprint},
+    )
 
 
 def opened(site: Site, plan_hash: str, settings: Settings, *, fingerprint: str) -> Alone | None:

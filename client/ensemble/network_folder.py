@@ -7,16 +7,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import tomli_w
 
+from client.ensemble import delivery
 from client.files import atomic
 from common.errors import StorageError
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
+from common.text.notices import RESEARCH_ONLY
+from common.version import VERSION
 
 
 def manifest_of(place: Path) -> Mapping[str, object]:
@@ -30,19 +34,43 @@ def manifest_of(place: Path) -> Mapping[str, object]:
 
 
 def write(
-    place: Path, networks: Iterable[TrainedNetwork], manifest: Mapping[str, object], settings: Settings
-) -> None:
+    place: Path,
+    networks: Sequence[TrainedNetwork],
+    settings: Settings,
+    *,
+    status: str,
+    site: str,
+    notice: str,
+    facts: Mapping[str, object],
+) -> Mapping[str, object]:
     """Put networks into a folder, instead of what was there.
 
     Args:
         place: the folder.
-        networks: read one by one.
-        manifest: what ``manifest.json`` says; ``networks`` has an entry for each.
-        settings: of the campaign.
+        networks: all of them.
+        settings: that they were trained with.
+        status: what kind of networks they are.
+        site: the site's name.
+        notice: what they may be used for.
+        facts: what else ``manifest.json`` says of them.
+
+    Returns:
+        What ``manifest.json`` says.
 
     Raises:
         StorageError: if they cannot be written; what was there is there still.
     """
+    manifest = {
+        "status": status,
+        "name": settings.name,
+        "site": site,
+        "synofed": VERSION,
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        **facts,
+        "networks": {network.spec.name: delivery.as_json(network.result) for network in networks},
+        "notice": [RESEARCH_ONLY, notice],
+        "privacy": "trained without noise on this site's patients, to stay here",
+    }
     draft = place.with_name(f".{place.name}")
     try:
         shutil.rmtree(draft, ignore_errors=True)
@@ -58,3 +86,4 @@ def write(
         raise StorageError(
             f"The site's own networks cannot be kept: {error.strerror}. Free some space, then run the command again"
         ) from None
+    return manifest

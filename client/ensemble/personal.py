@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
@@ -27,12 +26,10 @@ from common.aggregation.fedbn import NORMS
 from common.ensemble import personal
 from common.ensemble.candidates import Bench, Each
 from common.ensemble.committee import Committee
-from common.ensemble.personal import Personal
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.privacy.planning import notice
 from common.settings import PersonalSettings, Settings
-from common.text.notices import RESEARCH_ONLY
 from common.version import VERSION
 
 NOTICE = (
@@ -152,9 +149,22 @@ def kept(
     )
     counted.total = personal.rounds(common, bench)
     made = personal.personalise(common, bench)
-    manifest = _manifest(made, site.name, settings, origin)
-    network_folder.write(place, made.networks, manifest, settings)
-    return manifest
+    return network_folder.write(
+        place,
+        made.networks,
+        settings,
+        status="PERSONAL",
+        site=site.name,
+        notice=NOTICE,
+        facts={
+            "plan_hash": settings.plan_hash(),
+            "origin": origin,
+            "choices": {
+                name: {**asdict(choice), "sentence": choice.sentence} for name, choice in made.choices.items()
+            },
+            "common": notice.label(settings),
+        },
+    )
 
 
 def chosen(manifest: Mapping[str, object]) -> dict[str, str]:
@@ -200,22 +210,3 @@ def _origin(ensemble: Sequence[TrainedNetwork], personal_settings: PersonalSetti
     for network in ensemble:
         digest.update(network_files.encode(network))
     return digest.hexdigest()
-
-
-def _manifest(made: Personal, site: str, settings: Settings, origin: str) -> dict[str, object]:
-    return {
-        "status": "PERSONAL",
-        "name": settings.name,
-        "site": site,
-        "synofed": VERSION,
-        "plan_hash": settings.plan_hash(),
-        "origin": origin,
-        "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "choices": {
-            name: {**asdict(choice), "sentence": choice.sentence} for name, choice in made.choices.items()
-        },
-        "networks": {n.spec.name: delivery.as_json(n.result) for n in made.networks},
-        "notice": [RESEARCH_ONLY, NOTICE],
-        "privacy": "trained without noise on this site's patients, to stay here",
-        "common": notice.label(settings),
-    }
