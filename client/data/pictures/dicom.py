@@ -77,6 +77,12 @@ def is_dicom(start: bytes) -> bool:
     return start[PREAMBLE_BYTES : PREAMBLE_BYTES + len(MAGIC)] == MAGIC
 
 
+def quiet() -> None:
+    """Keep pydicom from minding small rules, of which machines break many, and from printing values of a file."""
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
 def read(content: bytes, *, frame: int | None) -> Picture:
     """Read one picture; of a clip the chosen one.
 
@@ -87,8 +93,7 @@ def read(content: bytes, *, frame: int | None) -> Picture:
     Raises:
         DataError: if it is no picture, or cannot be decoded. The message holds nothing of the file's values.
     """
-    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE  # machines break many small rules
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # what is wrong is said below, without values
+    quiet()
     try:
         dataset = pydicom.dcmread(io.BytesIO(content))
         tags = _tags(dataset)
@@ -137,8 +142,7 @@ def head(path: Path) -> Head:
     Raises:
         DataError: if it is no whole file; the message holds nothing of its values.
     """
-    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    quiet()
     try:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
         size = int(dataset.get("Columns", 0)), int(dataset.get("Rows", 0))
