@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -18,13 +21,19 @@ if TYPE_CHECKING:
     from client.data.doctor.findings import Report
     from client.data.ingest.ingest import Ingested
 
+DAY = "%Y-%m-%d"
+Pictures: TypeAlias = tuple[Path, Mapping[str, int]]
+"""A folder of them, and counts of the archive that they are from."""
+
 data = typer.Typer(no_args_is_help=True)
 data.command("withdraw")(withdraw_cli.withdraw)
 
 
 @data.command("ingest")
 def ingest(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="Folder of DICOM, PNG, JPEG or TIFF files.")],
+    source: Annotated[
+        Path | None, typer.Argument(metavar="[SRC]", help="Folder of DICOM, PNG, JPEG or TIFF files.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Data folder to create; needed unless --dry-run.")] = None,
     mapping: Annotated[
         Path | None,
@@ -48,38 +57,75 @@ def ingest(
             help="With --dry-run: draft a mapping from names and tags into --mapping (default: mapping.toml).",
         ),
     ] = False,
+    dicomweb: Annotated[
+        str,
+        typer.Option(metavar="URL", help="In place of SRC: the hospital's archive (PACS), by DICOMweb."),
+    ] = "",
+    since: Annotated[
+        datetime | None, typer.Option("--from", formats=[DAY], metavar="DAY", help="Studies of this day on.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--to", formats=[DAY], metavar="DAY", help="Studies up to this day.")
+    ] = None,
+    patients: Annotated[
+        Path | None, typer.Option(help="Only these: a table with patient_id or accession_number.")
+    ] = None,
+    graded: Annotated[
+        bool, typer.Option("--graded", help="Only patients in the mapping's table of grades.")
+    ] = False,
+    modality: Annotated[str, typer.Option(help="Only series of this modality.")] = "US",
+    login: Annotated[
+        Path | None,
+        typer.Option(
+            help="File with USER:PASSWORD or Bearer TOKEN; default: what SYNOFED_DICOMWEB_LOGIN holds."
+        ),
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="The archive's certificate authority, in PEM.")] = None,
+    plain_http: Annotated[
+        bool, typer.Option("--plain-http", help="Permit http:// to another machine.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what was fetched, in the private folder.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Import an export: crop regions, mask text, assign pseudonyms, pair pictures."""
-    if dry_run:
-        from client.cli import dry_run_view  # noqa: PLC0415
-
-        with bar("files", quiet=as_json) as progress:
-            trial = dry_run_view.attempt(source, mapping, propose=propose, progress=progress)
-        if as_json:
-            typer.echo(json.dumps(dry_run_view.document(trial)))
-        else:
-            dry_run_view.show(trial)
-        return
-    if propose:
+    if propose and not dry_run:
         raise ConfigurationError(
             "Expected --dry-run beside --propose: a draft is looked at before it is used"
         )
-    if out is None:
+    if out is None and not dry_run:
         raise ConfigurationError("Expected --out, the data folder to be made, or --dry-run")
-    from client.data.ingest import ingest as importing  # noqa: PLC0415
-    from client.data.ingest import mapping as meanings  # noqa: PLC0415
+    if (source is None) == (not dicomweb):
+        raise ConfigurationError("Expected SRC, a folder of pictures, or --dicomweb URL, one of the two")
+    came: AbstractContextManager[Pictures]
+    place = None if out is None or dry_run else private or out.with_name(f"{out.name}.private")
+    if source is not None:
+        if any((since, until, patients, graded, login, ca, plain_http, keep)):
+            raise ConfigurationError(
+                "Expected --dicomweb URL beside --from, --to, --patients, --graded, --login, --ca, --plain-http "
+                "and --keep"
+            )
+        came = nullcontext((source, {}))
+    else:
+        from client.cli import dicomweb_fetch  # noqa: PLC0415
 
-    place = private or out.with_name(f"{out.name}.private")
-    meaning = meanings.load(mapping)
-    with bar("files", quiet=as_json) as progress:
-        done = importing.ingest(source, out, meaning, private=place, replace=replace, progress=progress)
-    if as_json:
-        typer.echo(json.dumps({"out": str(out), "private": str(place), **asdict(done)}))
-        return
-    console = Console()
-    console.print(_ingested(done))
-    console.print("\n".join(_next(done, out, place)), soft_wrap=True)
+        asked = dicomweb_fetch.Asked(
+            url=dicomweb, login=login, ca=ca, plain_http=plain_http, mapping=None if propose else mapping,
+            since=since and since.date(), until=until and until.date(), patients=patients,
+            graded=graded, modality=modality, keep=keep, quiet=as_json,
+        )  # fmt: skip
+        came = (
+            dicomweb_fetch.first(asked)
+            if dry_run or out is None or place is None
+            else dicomweb_fetch.whole(asked, out=out, private=place, replace=replace)
+        )
+    with came as (folder, counts):
+        if out is None or place is None:
+            said = f"--dicomweb {dicomweb} ..." if dicomweb else str(folder)
+            _try_out(folder, counts, mapping, said, propose=propose, as_json=as_json)
+        else:
+            _import(folder, counts, out, mapping, private=place, replace=replace, as_json=as_json)
 
 
 @data.command("check")
@@ -107,6 +153,48 @@ def check(
         raise DataError(
             f"{report.problems} problems in {report.folder}: {place} names the exams; correct or remove them"
         )
+
+
+def _try_out(
+    folder: Path, archive: Mapping[str, int], mapping: Path | None, said: str, *, propose: bool, as_json: bool
+) -> None:
+    from client.cli import dry_run_view  # noqa: PLC0415
+
+    with bar("files", quiet=as_json) as progress:
+        trial = dry_run_view.attempt(folder, mapping, propose=propose, progress=progress)
+    if as_json:
+        typer.echo(json.dumps({**dry_run_view.document(trial), **_of_archive(archive)}))
+    else:
+        dry_run_view.show(trial, said)
+
+
+def _import(
+    folder: Path,
+    archive: Mapping[str, int],
+    out: Path,
+    mapping: Path | None,
+    *,
+    private: Path,
+    replace: bool,
+    as_json: bool,
+) -> None:
+    from client.data.ingest import ingest as importing  # noqa: PLC0415
+    from client.data.ingest import mapping as meanings  # noqa: PLC0415
+
+    meaning = meanings.load(mapping)
+    with bar("files", quiet=as_json) as progress:
+        done = importing.ingest(folder, out, meaning, private=private, replace=replace, progress=progress)
+    if as_json:
+        document = {"out": str(out), "private": str(private), **asdict(done), **_of_archive(archive)}
+        typer.echo(json.dumps(document))
+        return
+    console = Console()
+    console.print(_ingested(done))
+    console.print("\n".join(_next(done, out, private)), soft_wrap=True)
+
+
+def _of_archive(counts: Mapping[str, int]) -> dict[str, Mapping[str, int]]:
+    return {"archive": counts} if counts else {}
 
 
 def _ingested(done: Ingested) -> Table:

@@ -21,7 +21,6 @@ class Trial:
     """A dry run.
 
     Attributes:
-        source: folder of the export.
         mapping: the mapping file, ``None`` where there is none.
         rows: where rows with names are.
         files: pictures in the export.
@@ -30,7 +29,6 @@ class Trial:
         first: what came of the first files.
     """
 
-    source: Path
     mapping: Path | None
     rows: Path | None
     files: int
@@ -72,7 +70,6 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
     if rows is not None:
         _write(source, rows, placing.table(preview.COLUMNS, found.named))
     return Trial(
-        source=source,
         mapping=mapping,
         rows=rows,
         files=len(export.pictures),
@@ -102,13 +99,18 @@ def document(trial: Trial) -> dict[str, object]:
     }
 
 
-def show(trial: Trial) -> None:
-    """For a screen."""
+def show(trial: Trial, asked: str) -> None:
+    """For a screen.
+
+    Args:
+        trial: of a mapping.
+        asked: the words of the command that say where pictures come from.
+    """
     console = Console()
     if trial.proposed:
         console.print(_facts(trial.proposed, trial.looked_at))
     console.print(_files(trial.first, trial.files))
-    console.print("\n".join(_next(trial)), soft_wrap=True)
+    console.print("\n".join(_next(trial, asked)), soft_wrap=True)
 
 
 def _write(source: Path, place: Path, content: bytes) -> None:
@@ -150,13 +152,13 @@ def _files(rows: Sequence[preview.Row], files: int) -> Table:
     return table
 
 
-def _next(trial: Trial) -> list[str]:
+def _next(trial: Trial, asked: str) -> list[str]:
     lines = ["Patients, visits and exams are numbered here; nothing was imported."]
     if trial.rows is not None:
         lines.append(f"{trial.rows} has their ids and dates, and names of files: it stays at the hospital.")
     if trial.proposed:
         lines += [
             f"{trial.mapping}: mend what is marked CHECK or GAP, then look again:",
-            f"  synofed data ingest {trial.source} --dry-run --mapping {trial.mapping}",
+            f"  synofed data ingest {asked} --dry-run --mapping {trial.mapping}",
         ]
     return lines

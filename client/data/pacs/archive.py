@@ -29,8 +29,8 @@ class Archive:
     """
 
     url: str
-    authorization: SecretStr = SecretStr("")
-    ca: Path | None = None
+    authorization: SecretStr
+    ca: Path | None
 
 
 def archive(
@@ -66,7 +66,7 @@ def _check_address(url: str, *, plain_http: bool) -> None:
         fits = False
     if not fits or parts.query or parts.fragment or "@" in url or not url.isascii() or not url.isprintable():
         raise ConfigurationError(
-            f"Expected --dicomweb https://HOST[:PORT]/PATH without a login, for example https://pacs/dicom-web: a login "
+            f"Expected --dicomweb https://HOST[:PORT]/PATH without a login, for example https://pacs/dicom-web: that "
             f"belongs into --login FILE or {LOGIN_VARIABLE}"
         )
     if parts.scheme == "http" and not plain_http and not _is_this_machine(parts.hostname or ""):

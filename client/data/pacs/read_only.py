@@ -66,12 +66,12 @@ class ReadOnly(requests.Session):
     def _once(self, request: requests.PreparedRequest, kwargs: Mapping[str, object]) -> requests.Response:
         lists = "json" in request.headers.get("Accept", "")
         try:
-            response = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})  # type: ignore[arg-type]
+            response = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})
             content = _content(response, LARGEST_LIST_BYTES if lists else self.largest_bytes)
         except requests.exceptions.SSLError:
             raise ConfigurationError(
-                f"The certificate of {self.archive.url} is not trusted, or is of another name: name the hospital's own "
-                f"authority by --ca"
+                f"The certificate of {self.archive.url} is not trusted, or is of another name: name the hospital's "
+                f"own authority by --ca"
             ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise ConnectionLostError(

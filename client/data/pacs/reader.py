@@ -95,7 +95,7 @@ class Reader:
         except SynofedError:
             raise
         except requests.HTTPError as error:
-            raise DataError(f"the archive answers {error.response.status_code}") from None
+            raise DataError(f"the archive answers {_status(error)}") from None
         except Exception as error:  # a damaged file makes the parser raise nearly anything
             raise DataError(f"the archive gives no whole DICOM file ({type(error).__name__})") from None
         if given != uid:
@@ -122,15 +122,15 @@ class Reader:
             found = page(offset)
         except requests.HTTPError as error:
             raise ConfigurationError(
-                f"Expected DICOMweb at {self._url}, a search there is answered by {error.response.status_code}: look at "
-                f"the address in the archive's documentation, and whether it permits to search (QIDO-RS)"
+                f"Expected DICOMweb at {self._url}, a search there is answered by {_status(error)}: look "
+                f"at the address in the archive's documentation, and whether it permits to search (QIDO-RS)"
             ) from None
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
             raise ConfigurationError(
-                f"Expected a list in JSON from {self._url}, got something else, perhaps a page to log in: look at the "
-                f"address in the archive's documentation, often https://HOST/dicom-web"
+                f"Expected a list in JSON from {self._url}, got something else, perhaps a page to log in: look at "
+                f"the address in the archive's documentation, often https://HOST/dicom-web"
             )
         return found
 
@@ -140,3 +140,7 @@ def text(found: Found, keyword: str) -> str:
     element = found.get(f"{tag_for_keyword(keyword):08X}")
     values = element.get("Value") if isinstance(element, dict) else None
     return str(values[0]).strip() if isinstance(values, list) and values and values[0] is not None else ""
+
+
+def _status(error: requests.HTTPError) -> str:
+    return str(error.response.status_code) if error.response is not None else "an error"

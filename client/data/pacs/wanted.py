@@ -1,9 +1,9 @@
-"""Which studies are wanted of an archive: of days, of patients, of accession numbers; never all of them by accident."""
+"""Which studies are wanted of an archive: of days, of patients, of accession numbers; never all by accident."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -87,7 +87,15 @@ def listed(path: Path) -> tuple[Key, ...]:
     columns = [column for column in COLUMNS if column in read_table(path, []).columns]
     if not columns:
         raise DataError(f"Expected a column {' or '.join(COLUMNS)} in {path}")
-    return _keys(path, columns, {COLUMNS[column]: column for column in columns})
+    table = read_table(path, columns)
+    refuse_faults(path, table)
+    return _keys(
+        path,
+        [
+            (line, {COLUMNS[column]: row[column] for column in columns if row[column]})
+            for line, row in table.rows
+        ],
+    )
 
 
 def graded(section: GradesSection) -> tuple[Key, ...]:
@@ -100,24 +108,19 @@ def graded(section: GradesSection) -> tuple[Key, ...]:
     column = section.exam.get("patient_id")
     if column is None:
         raise ConfigurationError("Expected patient_id in grades.exam of the mapping beside --graded")
+    table = read_table(section.path, [column], sheet=section.sheet, header_row=section.header_row)
     return _keys(
-        section.path, [column], {"PatientID": column}, sheet=section.sheet, header_row=section.header_row
+        section.path, [(line, {"PatientID": row[column]}) for line, row in table.rows if row[column]]
     )
 
 
-def _keys(
-    path: Path, columns: Sequence[str], of: Mapping[str, str], *, sheet: str = "", header_row: int = 0
-) -> tuple[Key, ...]:
-    table = read_table(path, columns, sheet=sheet, header_row=header_row)
-    refuse_faults(path, table)
-    keys: list[Key] = []
-    for line, row in table.rows:
-        key = {keyword: row[column] for keyword, column in of.items() if row[column]}
-        if not key or _has_wildcard(key.values()):
-            raise DataError(f"{path}, line {line}: expected an id without * ? and \\, got none or one with them")
-        keys.append(key)
-    return tuple({tuple(key.items()): key for key in keys}.values())
+def _keys(path: Path, rows: Sequence[tuple[int, Key]]) -> tuple[Key, ...]:
+    """Each once.
 
-
-def _has_wildcard(values: Iterable[str]) -> bool:
-    return any(set("*?\\") & set(value) for value in values)
+    Raises:
+        DataError: if one is empty, or an archive would take it for a pattern.
+    """
+    for line, key in rows:
+        if not key or any(set("*?\\") & set(value) for value in key.values()):
+            raise DataError(f"Expected an id without * ? and \\ in line {line} of {path}")
+    return tuple({tuple(key.items()): key for _, key in rows}.values())
