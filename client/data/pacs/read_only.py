@@ -63,10 +63,13 @@ class ReadOnly(requests.Session):
                 time.sleep(wait_s)
         return self._once(request, kwargs)
 
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """None is followed, wherever it leads."""
+
     def _once(self, request: requests.PreparedRequest, kwargs: Mapping[str, object]) -> requests.Response:
         lists = "json" in request.headers.get("Accept", "")
         try:
-            response = super().send(request, **{**kwargs, "stream": True, "allow_redirects": False})
+            response = super().send(request, **{**kwargs, "stream": True})
             content = _content(response, LARGEST_LIST_BYTES if lists else self.largest_bytes)
         except requests.exceptions.SSLError:
             raise ConfigurationError(

@@ -52,7 +52,8 @@ class Reader:
             archive.url, session=session, permissive_uid=True, timeout=(CONNECT_S, SILENT_S)
         )
         self._client.set_http_retry_params(retry=False)  # the session does, where an answer breaks off too
-        logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)  # it would name patients
+        for name in ("dicomweb_client", "retrying"):  # they would print addresses with ids, and tracebacks
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         dicom.quiet()
 
     def studies(self, filters: Mapping[str, str]) -> Iterator[Found]:
