@@ -111,7 +111,10 @@ def dicom_archive(
             archive.asked.append((self.command, self.path))
             self.reply(405, b"")
 
-        do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_HEAD = refuse
+        def __getattr__(self, name: str) -> Callable[[], None]:
+            if name.startswith("do_"):
+                return self.refuse
+            raise AttributeError(name)
 
         def search(self, place: list[str], query: dict[str, str]) -> None:
             wrong = archive.faults

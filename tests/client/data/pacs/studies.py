@@ -1,4 +1,4 @@
-"""A factory of what a hospital's archive holds: studies of three patients, with a clip, a report and another modality."""
+"""A factory of what a hospital's archive holds: three patients, a clip, a file without a picture, an X-ray."""
 
 from __future__ import annotations
 

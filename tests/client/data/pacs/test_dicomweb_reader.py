@@ -157,9 +157,9 @@ def test_a_connection_that_breaks_half_way_is_tried_again(
 
 
 def test_a_file_whose_end_cannot_be_told_is_not_taken(held: studies.Studies, tmp_path: Path) -> None:
-    with dicom_archive(held.everything, faults=Faults(unannounced=True, bare=True)) as archive:
-        with pytest.raises(ConnectionLostError):
-            get(archive, tmp_path / "fetched")
+    faults = Faults(unannounced=True, bare=True)
+    with dicom_archive(held.everything, faults=faults) as archive, pytest.raises(ConnectionLostError):
+        get(archive, tmp_path / "fetched")
     assert files(tmp_path / "fetched") == {}
 
 
@@ -211,9 +211,9 @@ def test_what_an_archive_does_not_give_is_left_out_with_a_reason(
 def test_an_archive_that_gives_no_picture_is_named(
     held: studies.Studies, tmp_path: Path, faults: Faults, reason: str
 ) -> None:
-    with dicom_archive(held.everything, faults=faults) as archive:
-        with pytest.raises(DataError, match=f"gave none of 7: .*{reason}"):
-            get(archive, tmp_path / "fetched", largest_bytes=1_000_000)
+    refused = pytest.raises(DataError, match=f"gave none of 7: .*{reason}")
+    with dicom_archive(held.everything, faults=faults) as archive, refused:
+        get(archive, tmp_path / "fetched", largest_bytes=1_000_000)
     assert files(tmp_path / "fetched") == {}
 
 

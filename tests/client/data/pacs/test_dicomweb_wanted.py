@@ -166,5 +166,5 @@ def test_ids_come_from_the_grades(tmp_path: Path) -> None:
     path.write_text("Befunde\nPat;GS\nA 1;2\nB;1\nA 1;0\n;1\n", encoding="utf-8")
     section = GradesSection(path=path, exam={"patient_id": "Pat"}, columns={"hypertrophy": "GS"})
     assert graded(section) == ({"PatientID": "A 1"}, {"PatientID": "B"})
-    with pytest.raises(ConfigurationError, match="patient_id in grades.exam"):
+    with pytest.raises(ConfigurationError, match=r"patient_id in grades\.exam"):
         graded(GradesSection(path=path, exam={"file": "Pat"}, columns={"hypertrophy": "GS"}))
