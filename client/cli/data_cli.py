@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from client.data.doctor.findings import Report
     from client.data.ingest.ingest import Ingested
 
+ARCHIVE = "From the hospital's archive, by DICOMweb"
 DAY = "%Y-%m-%d"
 Pictures: TypeAlias = tuple[Path, Mapping[str, int]]
 """A folder of them, and counts of the archive that they are from."""
@@ -59,37 +60,63 @@ def ingest(
     ] = False,
     dicomweb: Annotated[
         str,
-        typer.Option(metavar="URL", help="In place of SRC: the hospital's archive (PACS), by DICOMweb."),
+        typer.Option(
+            metavar="URL", help="In place of SRC: the hospital's archive (PACS).", rich_help_panel=ARCHIVE
+        ),
     ] = "",
     since: Annotated[
-        datetime | None, typer.Option("--from", formats=[DAY], metavar="DAY", help="Studies of this day on.")
+        datetime | None,
+        typer.Option(
+            "--from",
+            formats=[DAY],
+            metavar="DAY",
+            help="First day of the studies, as 2024-01-31.",
+            rich_help_panel=ARCHIVE,
+        ),
     ] = None,
     until: Annotated[
-        datetime | None, typer.Option("--to", formats=[DAY], metavar="DAY", help="Studies up to this day.")
+        datetime | None,
+        typer.Option(
+            "--to", formats=[DAY], metavar="DAY", help="Last day of the studies.", rich_help_panel=ARCHIVE
+        ),
     ] = None,
     patients: Annotated[
-        Path | None, typer.Option(help="Only these: a table with patient_id or accession_number.")
+        Path | None,
+        typer.Option(
+            help="Only these: a table with patient_id or accession_number.", rich_help_panel=ARCHIVE
+        ),
     ] = None,
     graded: Annotated[
-        bool, typer.Option("--graded", help="Only patients in the mapping's table of grades.")
+        bool,
+        typer.Option(
+            "--graded", help="Only patients in the mapping's table of grades.", rich_help_panel=ARCHIVE
+        ),
     ] = False,
-    modality: Annotated[str, typer.Option(help="Only series of this modality.")] = "US",
+    modality: Annotated[
+        str, typer.Option(help="Only series of this modality.", rich_help_panel=ARCHIVE)
+    ] = "US",
     login: Annotated[
         Path | None,
         typer.Option(
-            help="File with USER:PASSWORD or Bearer TOKEN; default: what SYNOFED_DICOMWEB_LOGIN holds."
+            help="File with USER:PASSWORD or Bearer TOKEN; default: what SYNOFED_DICOMWEB_LOGIN holds.",
+            rich_help_panel=ARCHIVE,
         ),
     ] = None,
-    ca: Annotated[Path | None, typer.Option(help="The archive's certificate authority, in PEM.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(help="The certificate authority of the archive, in PEM.", rich_help_panel=ARCHIVE),
+    ] = None,
     plain_http: Annotated[
-        bool, typer.Option("--plain-http", help="Permit http:// to another machine.")
+        bool,
+        typer.Option("--plain-http", help="Permit http:// to another machine.", rich_help_panel=ARCHIVE),
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Keep what was fetched, in the private folder.")
+        bool,
+        typer.Option("--keep", help="Keep what was fetched, in the private folder.", rich_help_panel=ARCHIVE),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Import an export: crop regions, mask text, assign pseudonyms, pair pictures."""
+    """Import an export, or the archive's pictures: crop regions, mask text, assign pseudonyms, pair pictures."""
     if propose and not dry_run:
         raise ConfigurationError(
             "Expected --dry-run beside --propose: a draft is looked at before it is used"

@@ -71,12 +71,12 @@ class ReadOnly(requests.Session):
         try:
             response = super().send(request, **{**kwargs, "stream": True})
             content = _content(response, LARGEST_LIST_BYTES if lists else self.largest_bytes)
-        except requests.exceptions.SSLError:
-            raise ConfigurationError(
-                f"The certificate of {self.archive.url} is not trusted, or is of another name: name the hospital's "
-                f"own authority by --ca"
-            ) from None
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+            if isinstance(error, requests.exceptions.SSLError) and "CERTIFICATE_VERIFY" in str(error):
+                raise ConfigurationError(
+                    f"The certificate of {self.archive.url} is not trusted, or is of another name: name the "
+                    f"hospital's own authority by --ca"
+                ) from None
             raise ConnectionLostError(
                 f"{self.archive.url} cannot be reached or broke off ({type(error).__name__}): run the same command "
                 f"again, it goes on where it stopped"

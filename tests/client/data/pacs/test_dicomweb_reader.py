@@ -52,9 +52,9 @@ def search(archive: DicomArchive, wanted: Wanted) -> tuple[Studies, Instances]:
     return found, find_instances(reader(archive), found.uids, wanted.modality, quiet)
 
 
-def get(archive: DicomArchive, folder: Path, **more: int) -> Fetched:
+def get(archive: DicomArchive, folder: Path, *, largest_bytes: int = 10**8) -> Fetched:
     _, found = search(archive, Wanted(keys=KEYS))
-    return fetch(reader(archive, **more), found.each, folder, quiet)
+    return fetch(reader(archive, largest_bytes=largest_bytes), found.each, folder, quiet)
 
 
 def files(folder: Path) -> dict[str, bytes]:
@@ -298,6 +298,10 @@ def test_only_the_named_authority_is_trusted(held: studies.Studies, tmp_path: Pa
         for authority in (None, other[0]):
             with pytest.raises(ConfigurationError, match="not trusted"):
                 find_studies(reader(archive, ca=authority), Wanted(keys=KEYS), quiet)
+    with dicom_archive(held.everything) as archive:
+        archive.url = archive.url.replace("http://", "https://")
+        with pytest.raises(ConnectionLostError, match="cannot be reached"):
+            find_studies(reader(archive), Wanted(keys=KEYS), quiet)
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD", "get"])
