@@ -51,6 +51,10 @@ COMMANDS = {
         "simulation.cli.readers_cli:readers",
         "Score a reader study: each reader and their average, without and with assistance.",
     ),
+    "serve": (
+        "simulation.cli.serve_cli:serve",
+        "Show pages in the browser: reading room, reader studies, officer's desk, dashboard.",
+    ),
     "cohort": ("simulation.cli.cohort_cli:cohort", "Phantom or public data, laid out as site folders."),
     "data": ("client.cli.data_cli:data", "A hospital's scans: import and check them, or withdraw a patient."),
     "site": (

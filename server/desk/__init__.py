@@ -1,0 +1,1 @@
+"""The centre's pages in the browser."""
