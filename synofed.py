@@ -108,14 +108,14 @@ class Run:
             ConfigurationError: if an image that it reads is missing.
             DataError: if a picture cannot be used, or the run has no such network.
         """
+        from client.ensemble import scoring  # noqa: PLC0415
         from common.exam import ImageRef  # noqa: PLC0415
         from common.machine import network_files  # noqa: PLC0415
         from server.runs.run_folder import RunFolder  # noqa: PLC0415
-        from simulation.evaluation import score  # noqa: PLC0415
 
         spec = network_files.load(network_files.path(self.path / "networks", network)).spec
         refs = {name: ImageRef(path=str(path)) for name, path in exam.items()}
-        return score.prepared(refs, spec.images, RunFolder(self.path).settings())
+        return scoring.prepared(refs, spec.images, RunFolder(self.path).settings())
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,8 +425,8 @@ def score(
         What :func:`simulation.runs.answers.as_json` describes.
     """
     _check_packages()
+    from client.ensemble import scoring  # noqa: PLC0415
     from server.report import inside  # noqa: PLC0415
-    from simulation.evaluation import score as scoring  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
     folder = _folder(run)

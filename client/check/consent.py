@@ -8,7 +8,7 @@ from importlib import metadata
 
 from client.check.report import Finding, ok, problem, warning
 from client.connection.join import joining
-from client.data.tables.tables import read_tables
+from client.data.tables.sources import Sources
 from client.site import policy_file
 from client.site.policy import NEWEST
 from client.site.site import Site
@@ -118,14 +118,7 @@ def _campaign(site: Site, plan_hash: str, state: State) -> Finding:
         if settings.plan_hash() != plan_hash:
             return _misfit(state, name, DataError("the plan was written by another version"))
         site.policy.check_plan(settings)
-        data = site.file.data
-        read_tables(
-            site.data_folder,
-            manifest=data.manifest,
-            grades=data.grades,
-            rule=data.consensus,
-            settings=settings,
-        )
+        Sources.of(site).tables(settings)
     except SynofedError as error:
         return _misfit(state, name, error)
     advice = "Somebody here has to approve or leave it" if state.status is Status.WAITING else ""

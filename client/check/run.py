@@ -15,7 +15,8 @@ from client.check.report import DetailRow, Finding, Report, ok, problem, warning
 from client.data.ingest.placing import table
 from client.data.site_store import site_store
 from client.data.tables.rows import read_rows
-from client.data.tables.tables import Reading, read_tables
+from client.data.tables.sources import Sources
+from client.data.tables.tables import Reading
 from client.site.site import Site
 from common.errors import StorageError, SynofedError, refusal
 from common.extensions import is_object_path
@@ -196,10 +197,7 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _readings(site: Site, settings: Settings) -> tuple[Reading, ...]:
-    file = site.file.data
-    return read_tables(
-        site.data_folder, manifest=file.manifest, grades=file.grades, rule=file.consensus, settings=settings
-    ).readings
+    return Sources.of(site).tables(settings).readings
 
 
 def _doctor(site: Site) -> tuple[Finding, list[DetailRow]]:

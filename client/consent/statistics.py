@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from client.data import withdrawn
-from client.data.tables.tables import read_tables
+from client.data.tables.sources import Sources
 from client.files import atomic, lock
 from client.ledger import ledger_file
 from client.ledger.identifiers import spelling, tag
@@ -58,11 +58,7 @@ def of(site: Site, settings: Settings) -> str:
     """
     if not settings.campaign.statistics or not site.policy.permits("statistics"):
         return ""
-    file = site.file.data
-    tables = read_tables(
-        site.data_folder, manifest=file.manifest, grades=file.grades, rule=file.consensus, settings=settings
-    )
-    exams = withdrawn.without(site.folder, tables).exams
+    exams = withdrawn.without(site.folder, Sources.of(site).tables(settings)).exams
     key, minimum = ledger_file.site_secret(site.folder), site.policy.minimum_cohort
     tags = tuple(sorted({tag(key, "statistics", spelling(exam.patient_id)) for exam in exams}))
     asked = dict(_characteristics(exams, settings))

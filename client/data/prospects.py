@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from client.data import withdrawn
-from client.data.tables.tables import read_tables
+from client.data.tables.sources import Sources
 from client.site.keys import site_secret
 from client.site.site import Site
 from common.exam import Exam
@@ -44,11 +44,8 @@ def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTen
     """
     from client.data.tables.ungraded import with_ungraded  # noqa: PLC0415  scikit-learn
 
-    file = site.file.data
-    tables = read_tables(
-        site.data_folder, manifest=file.manifest, grades=file.grades, rule=file.consensus, settings=settings
-    )
-    tables = withdrawn.without(site.folder, with_ungraded(tables, settings, secret=secret))
+    tables = with_ungraded(Sources.of(site).tables(settings), settings, secret=secret)
+    tables = withdrawn.without(site.folder, tables)
     return without_pictures(tables.exams, settings, secret=secret)
 
 

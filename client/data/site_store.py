@@ -25,14 +25,7 @@ def site_store(
     Raises:
         DataError: if tables or images cannot be used.
     """
-    from client.data.store import Sources, open_store  # noqa: PLC0415  torch: only where exams are read
+    from client.data.store import open_store  # noqa: PLC0415  torch: only where exams are read
+    from client.data.tables.sources import Sources  # noqa: PLC0415
 
-    data = site.file.data
-    sources = Sources(
-        site=site.folder,
-        data=site.data_folder,
-        manifest=data.manifest,
-        grades=data.grades,
-        consensus=data.consensus,
-    )
-    return open_store(sources, settings, progress=progress)
+    return open_store(Sources.of(site), settings, progress=progress)

@@ -27,8 +27,10 @@ from numpy.typing import NDArray
 
 from client.data import withdrawn
 from client.data.pictures.arrays import Progress, write_arrays
+from client.data.tables import reading_room
 from client.data.tables.folds import folds
-from client.data.tables.tables import Reading, Tables, read_tables
+from client.data.tables.sources import Sources
+from client.data.tables.tables import Reading, Tables
 from client.data.tables.ungraded import with_ungraded
 from client.site.keys import site_secret
 from common.errors import DataError
@@ -46,25 +48,6 @@ Answers = Mapping[str, Int64[np.ndarray, " exams"]]
 """Score -> grades, ``MISSING`` where there is none."""
 Stamps = dict[str, list[int] | None]
 """File name -> size in bytes and time of change in ns; ``None``: there is none."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sources:
-    """Where a site's data are and how they are read.
-
-    Attributes:
-        site: the site's folder, which holds the store.
-        data: the folder of tables and pictures.
-        manifest: file name of the manifest there.
-        grades: file name of the readers' grades there.
-        consensus: rule that makes one grade of several.
-    """
-
-    site: Path
-    data: Path
-    manifest: str = "manifest.csv"
-    grades: str = "grades.csv"
-    consensus: str = "median"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +97,7 @@ def open_store(sources: Sources, settings: Settings, *, progress: Progress | Non
     """
     path = sources.site / "store" / _key(sources, settings)
     stamps = _stamps(sources.data, (sources.manifest, sources.grades)) | withdrawn.stamp(sources.site)
+    stamps |= _stamps(sources.site, reading_room.tables(sources.site))
     with _opening:
         known = _opened.get(path)
         if known is not None and known[0] == stamps:
@@ -272,15 +256,9 @@ def _locked(folder: Path) -> Iterator[None]:
 def _build(
     path: Path, sources: Sources, stamps: Stamps, settings: Settings, progress: Progress | None
 ) -> None:
-    tables = read_tables(
-        sources.data,
-        manifest=sources.manifest,
-        grades=sources.grades,
-        rule=sources.consensus,
-        settings=settings,
-    )
     secret = site_secret(sources.site)
-    tables = withdrawn.without(sources.site, with_ungraded(tables, settings, secret=secret))
+    tables = with_ungraded(sources.tables(settings), settings, secret=secret)
+    tables = withdrawn.without(sources.site, tables)
     building = path.with_name(f".building-{path.name}")
     building.mkdir()
     try:
@@ -335,7 +313,13 @@ def _readings(readings: Sequence[Reading], settings: Settings) -> dict[str, list
 
 def _fingerprint(sources: Sources, digests: Sequence[str], secret: bytes) -> str:
     content = hmac.new(secret, digestmod=hashlib.sha256)
-    for name in (sources.manifest, sources.grades):
-        content.update(hashlib.sha256((sources.data / name).read_bytes()).digest())
+    room = reading_room.tables(sources.site)
+    tables = [
+        sources.data / sources.manifest,
+        sources.data / sources.grades,
+        *(sources.site / name for name in room),
+    ]
+    for table in tables:
+        content.update(hashlib.sha256(table.read_bytes() if table.exists() else b"").digest())
     content.update("".join(digests).encode())
     return content.hexdigest()

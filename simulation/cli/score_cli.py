@@ -51,9 +51,9 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Score one exam's pictures, or a manifest's, with a finished run's ensemble."""
+    from client.ensemble import scoring  # noqa: PLC0415
     from server.report import inside  # noqa: PLC0415
     from simulation.cli import console as shown  # noqa: PLC0415
-    from simulation.evaluation import score as scoring  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
     given = [*(images or []), *(f"{n}={p}" for n, p in (("gs", gs), ("doppler", doppler)) if p is not None)]

@@ -21,6 +21,7 @@ from client.data.site_store import site_store
 from client.site.site import Site
 from common.cohort_settings import PhantomSettings
 from common.ensemble.committee import Committee
+from common.ensemble.explained import explained, under
 from common.ensemble.heatmaps import HeatmapSettings, networks_above_zero
 from common.errors import DataError
 from common.evaluation.bootstrap import Estimate, resamples
@@ -70,12 +71,12 @@ def write(
         ConfigurationError: if the run's method gives no heatmaps.
         DataError: if the cohort is none of phantoms, another version made it, or no such exam is there.
     """
-    explained = heatmaps.explained(committee)
+    networks = explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
     truth = regions(jobs(cohort), names)
     start = time.monotonic()
-    found = heatmaps.compute(explained, _pictures(committee, chosen, cohort), settings, display)
+    found = heatmaps.compute(networks, _pictures(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
     image_px = committee.settings.network.image_px
     patient, patients = pd.factorize(pd.MultiIndex.from_frame(chosen[["site", "patient_id"]]))
@@ -98,10 +99,10 @@ def write(
         _examples(chosen, found, truth, list(committee.settings.measurements)),
     )
     return {
-        "measurement": explained.measurement,
+        "measurement": networks.measurement,
         "exams": len(chosen),
         "patients": len(patients),
-        "networks": len(explained.modules),
+        "networks": len(networks.modules),
         **settings.model_dump(include={"steps", "noise_sigma", "cut"}),
         "copies": settings.copies,
         "seconds": round(seconds, 1),
@@ -212,6 +213,6 @@ def _pair(regions: Mapping[str, Region], found: Mapping[str, Float[Tensor, "h w"
 
 def _outlined(region: Region, heatmap: Float[Tensor, "h w"]) -> Bytes:
     """A region under its heatmap, with a line around the synovium."""
-    shown = heatmaps.under(region.shown, heatmap)
+    shown = under(region.shown, heatmap)
     shown[binary_dilation(region.synovium) & ~region.synovium] = OUTLINE
     return shown

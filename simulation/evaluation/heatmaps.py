@@ -11,18 +11,16 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from client.data.pictures.decoder import decode
 from client.data.pictures.pictures import read_cut
 from common.ensemble.committee import Committee, Scores
+from common.ensemble.explained import Explained, explained, under
 from common.ensemble.heatmaps import (
     HeatmapSettings,
     attributions,
     heatmaps,
-    networks_above_zero,
-    overlay,
 )
 from common.errors import DataError, refusal
 from common.exam import ImageRef
@@ -34,52 +32,6 @@ from simulation.evaluation import panel
 MEASURED_S = 0.5
 """Passes that are shorter are measured with more steps at once."""
 PANEL = "reading"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Explained:
-    """The networks of an ensemble that heatmaps explain.
-
-    Attributes:
-        modules: ready to be asked.
-        images: what they read, in their order.
-        measurement: whose grade > 0 they answer.
-        seed: of the run, for the noise.
-        device: where they are.
-    """
-
-    modules: tuple[nn.Module, ...]
-    images: tuple[str, ...]
-    measurement: str
-    seed: int
-    device: torch.device
-
-    @property
-    def question(self) -> str:
-        """What the heatmaps are about."""
-        return f"what speaks for {title(self.measurement).lower()} > 0"
-
-    def generator(self) -> torch.Generator:
-        """Of the noise; the same each time."""
-        return torch.Generator().manual_seed(self.seed)
-
-
-def explained(committee: Committee) -> Explained:
-    """The networks of a committee that heatmaps explain.
-
-    Raises:
-        ConfigurationError: if its method has none.
-    """
-    settings = committee.settings
-    chosen = networks_above_zero(committee.specs, measurements=list(settings.measurements))
-    modules = dict(zip((spec.name for spec in committee.specs), committee.modules, strict=True))
-    return Explained(
-        modules=tuple(modules[spec.name] for spec in chosen),
-        images=chosen[0].images,
-        measurement=chosen[0].target.measurement,
-        seed=settings.seed,
-        device=committee.device,
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,13 +138,6 @@ def compute(
             networks.modules, read, settings=settings, generator=networks.generator(), progress=bar
         )
     return dict(zip(networks.images, found, strict=True))
-
-
-def under(picture: np.ndarray, heatmap: Float[Tensor, "h w"]) -> np.ndarray:
-    """A picture ``uint8 (height, width[, 3])`` of any size under a heatmap, which is brought to that size."""
-    size = (int(picture.shape[0]), int(picture.shape[1]))
-    larger = F.interpolate(heatmap[None, None], size=size, mode="bilinear", align_corners=False)
-    return overlay(picture, larger[0, 0].clamp(0, 1).numpy())
 
 
 def write(

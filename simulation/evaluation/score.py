@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import UInt8
-from torch import Tensor
 
 from client.data.pictures.arrays import decoded
-from client.data.pictures.pictures import Cut, read_cut
+from client.data.pictures.pictures import Cut
 from client.data.tables.manifest import image_problems, image_refs
 from client.data.tables.rows import Row, read_rows, refuse
-from client.ensemble import personal
+from client.ensemble import personal, scoring
+from client.ensemble.scoring import Pictures
 from common.ensemble.committee import BATCH, Committee, Scores
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
-from common.imaging.prepare import picture
 from common.machine import network_files
 from common.settings import ComputeSettings, Settings
 from server.runs.run_folder import RunFolder
 from simulation.engine import engines
 
 Progress = Callable[[int, int], None]
-Pictures = Mapping[str, ImageRef]
-"""Image name -> where it lies."""
 
 
 def open_committee(run: Path) -> Committee:
@@ -78,83 +73,6 @@ def choose_device(compute: ComputeSettings, name: str | None = None) -> torch.de
     return torch.device(engines.devices(ComputeSettings())[0])
 
 
-def score_exam(committee: Committee, pictures: Pictures) -> Scores:
-    """Score one exam from its picture files.
-
-    Args:
-        committee: the ensemble.
-        pictures: one for each image of the run's settings; without ROI the whole picture is taken.
-
-    Raises:
-        ConfigurationError: if the images are not those of the run.
-        DataError: if a picture cannot be used.
-    """
-    images = committee.settings.images
-    if set(pictures) != set(images):
-        raise ConfigurationError(
-            f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
-        )
-    return _scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]])
-
-
-def prepared(pictures: Pictures, images: Sequence[str], settings: Settings) -> list[Tensor]:
-    """An exam's pictures, ready for a network that reads some of a run's images.
-
-    Args:
-        pictures: of the exam.
-        images: those that the network reads, in its order.
-        settings: of the run.
-
-    Returns:
-        ``float32 (1, 3, side, side)`` each.
-
-    Raises:
-        ConfigurationError: if a picture is missing.
-        DataError: if one cannot be used.
-    """
-    missing = [name for name in images if name not in pictures]
-    if missing:
-        raise ConfigurationError(
-            f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
-        )
-    cuts = [_read(name, pictures[name], settings) for name in images]
-    return [
-        picture(
-            torch.from_numpy(cut.pixels[None].copy()),
-            settings.images[name],
-            image_px=settings.network.image_px,
-        )
-        for name, cut in zip(images, cuts, strict=True)
-    ]
-
-
-def guesses(committee: Committee, pictures: Pictures) -> str:
-    """What is guessed of an exam's picture files when they are read, empty if nothing is."""
-    settings = committee.settings
-    return _guesses([_read(name, pictures[name], settings) for name in settings.images], committee)
-
-
-def _guesses(cuts: Sequence[Cut], committee: Committee) -> str:
-    named = zip(committee.settings.images, cuts, strict=True)
-    return "; ".join(f"{name} with {note}" for name, cut in named for note in cut.notes)
-
-
-def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
-    try:
-        return read_cut(Path(), ref, settings.images[name], image_px=settings.network.image_px)
-    except DataError as error:
-        raise DataError(f"The picture {name} at {ref.path} cannot be scored: {error}") from None
-
-
-def _scores(committee: Committee, exams: Sequence[Sequence[Cut]]) -> Scores:
-    """Scores of exams whose pictures are in the order of the settings' images."""
-    stored: dict[str, UInt8[Tensor, "exams _ side side"]] = {
-        name: torch.from_numpy(np.stack([cuts[index].pixels for cuts in exams]))
-        for index, name in enumerate(committee.settings.images)
-    }
-    return committee.score(stored, torch.arange(len(exams)))
-
-
 def score_manifest(committee: Committee, manifest: Path, *, progress: Progress | None = None) -> pd.DataFrame:
     """Score every exam of a manifest: columns ``exam_id``, ``<image>_path`` and optionally ``<image>_roi, site``.
 
@@ -177,9 +95,11 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     notes: dict[int, str] = {}
     frames: list[pd.DataFrame] = []
     for rows, exams in _batches(manifest.parent, pictures, committee.settings, reasons, progress):
-        columns = _answer_first(_scores(committee, exams))
+        columns = _answer_first(scoring.scores(committee, exams))
         notes |= {
-            row: note for row, cuts in zip(rows, exams, strict=True) if (note := _guesses(cuts, committee))
+            row: note
+            for row, cuts in zip(rows, exams, strict=True)
+            if (note := scoring.guesses_of(cuts, committee))
         }
         frames.append(pd.DataFrame(columns, index=pd.Index(rows)))
     if not frames:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from client.data.tables import reading_room
 from client.data.tables.manifest import read_manifest
-from client.data.tables.rows import grade, read_rows, refuse
+from client.data.tables.reading_room import Room
+from client.data.tables.rows import Row, grade, read_rows, refuse
 from client.ledger.identifiers import respelled
 from common.errors import DataError
 from common.exam import Exam, Quarantined, consensus, repair
@@ -44,7 +46,15 @@ class Tables:
     ungraded: tuple[Exam, ...] = ()
 
 
-def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings: Settings) -> Tables:
+def read_tables(
+    folder: Path,
+    *,
+    manifest: str,
+    grades: str,
+    rule: str,
+    settings: Settings,
+    room: Room = reading_room.NOTHING,
+) -> Tables:
     """Read a site's tables.
 
     An exam is quarantined if any reader gave an impossible pair or a grade that does not exist, or if no
@@ -58,12 +68,14 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
         grades: file name of the readers' grades.
         rule: how several readers' grades become one, see :func:`common.exam.consensus`.
         settings: which images and measurements are needed.
+        room: what readers did in the reading room.
 
     Raises:
         DataError: for a missing file or column, and for rows of the manifest that cannot be used, all listed.
     """
     exams, unknown = read_manifest(folder, folder / manifest, settings)
-    readings, suspect = _read_grades(folder / grades, settings)
+    exams = [_redrawn(exam, room) for exam in exams]
+    readings, suspect = _read_grades(folder / grades, settings, room)
     _check_reader(rule, readings, folder / grades)
     by_exam: dict[str, list[Reading]] = {}
     for reading in readings:
@@ -73,7 +85,7 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
     quarantined: list[Quarantined] = []
     for exam in exams:
         mine = by_exam.get(exam.exam_id, [])
-        reason = suspect.get(exam.exam_id) or _impossible(mine, settings)
+        reason = room.excluded.get(exam.exam_id) or suspect.get(exam.exam_id) or _impossible(mine, settings)
         read = replace(exam, targets=_targets(mine, rule, settings))
         if reason is None and not read.graded:
             reason = "no reader gave a grade"
@@ -91,6 +103,17 @@ def read_tables(folder: Path, *, manifest: str, grades: str, rule: str, settings
         notes=tuple(_notes(unknown, len(strays), len(respelled(strays, names)))),
         ungraded=tuple(ungraded),
     )
+
+
+def _redrawn(exam: Exam, room: Room) -> Exam:
+    """With the regions that were drawn in the reading room."""
+    drawn = {name: roi for name in exam.images if (roi := room.regions.get((exam.exam_id, name)))}
+    if not drawn:
+        return exam
+    images = {
+        name: replace(ref, roi=drawn[name]) if name in drawn else ref for name, ref in exam.images.items()
+    }
+    return replace(exam, images=images)
 
 
 def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
@@ -127,10 +150,10 @@ def _impossible(readings: Sequence[Reading], settings: Settings) -> str | None:
     return None
 
 
-def _read_grades(path: Path, settings: Settings) -> tuple[list[Reading], dict[str, str]]:
-    """All readings, and exam -> reason for those with a grade that is none."""
-    readings: list[Reading] = []
-    suspect: dict[str, str] = {}
+def _read_grades(path: Path, settings: Settings, room: Room) -> tuple[list[Reading], dict[str, str]]:
+    """All readings, the table's first, and exam -> reason for those with a grade that is none."""
+    if room.grades and not path.exists():
+        return _readings((), room, settings)
     table = read_rows(path, ["exam_id", "reader", *settings.measurements])
     refuse(
         path,
@@ -141,18 +164,26 @@ def _read_grades(path: Path, settings: Settings) -> tuple[list[Reading], dict[st
             if not row[column]
         ),
     )
-    for line, row in table.rows:
+    return _readings(table.rows, room, settings)
+
+
+def _readings(
+    rows: Sequence[tuple[int, Row]], room: Room, settings: Settings
+) -> tuple[list[Reading], dict[str, str]]:
+    readings: list[Reading] = []
+    suspect: dict[str, str] = {}
+    for line, row in (*rows, *room.grades):
         grades: dict[str, int | None] = {}
         for name, measurement in settings.measurements.items():
             try:
-                cell = grade(row[name], measurement.grades)
+                cell = grade(row.get(name, ""), measurement.grades)
             except DataError:
                 problem = f"{name} is {row[name]!r}, expected 0 to {measurement.grades - 1} or nothing"
                 suspect.setdefault(row["exam_id"], f"grades line {line}: {problem}")
                 cell = ""
             grades[name] = int(cell) if cell else None
         readings.append(Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades))
-    sessions = [row.get("session", "") for _, row in table.rows]
+    sessions = [row.get("session", "") for _, row in rows] + [reading_room.SESSION] * len(room.grades)
     return readings, {**_contradictions(readings, sessions), **suspect}
 
 

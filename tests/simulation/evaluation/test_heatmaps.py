@@ -10,8 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from client.ensemble import scoring
 from common.cohort_settings import PhantomSettings
 from common.ensemble.committee import Committee
+from common.ensemble.explained import explained
 from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
@@ -24,7 +26,7 @@ from common.settings import Settings, parse
 from common.text.terminal import Console
 from simulation.cohorts import cohort
 from simulation.engine.progress import Display
-from simulation.evaluation import heatmap_truth, heatmaps, score
+from simulation.evaluation import heatmap_truth, heatmaps
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -81,7 +83,7 @@ def refs(site: Path, roi: Roi | None = ROI) -> dict[str, ImageRef]:
 def write(
     committee: Committee, pictures: dict[str, ImageRef], folder: Path, display: Display
 ) -> dict[str, np.ndarray]:
-    scores = score.score_exam(committee, pictures)
+    scores = scoring.score_exam(committee, pictures)
     files = heatmaps.write(committee, pictures, scores, folder=folder, settings=FEW, display=display)
     shown = {}
     for path in files:
@@ -145,7 +147,7 @@ def looks_at_flow(chosen: Settings) -> Committee:
 
 def test_an_image_that_is_not_read_has_no_heatmap(site: Path, tmp_path: Path, display: Display) -> None:
     chosen = settings(site)
-    scores = score.score_exam(untrained(chosen), refs(site))
+    scores = scoring.score_exam(untrained(chosen), refs(site))
     files = heatmaps.write(
         looks_at_flow(chosen), refs(site), scores, folder=tmp_path, settings=FEW, display=display
     )
@@ -164,11 +166,11 @@ def test_a_method_without_such_networks_is_said(site: Path) -> None:
     spec = NetworkSpec(name="grades", images=("doppler",), target=grades)
     committee = Committee(specs=(spec,), modules=(Redness(),), thresholds=(0.5,), settings=chosen)
     with pytest.raises(ConfigurationError, match="gives no heatmaps"):
-        heatmaps.explained(committee)
+        explained(committee)
 
 
 def test_cost_grows_with_exams_networks_steps_and_copies(site: Path) -> None:
-    networks_of = heatmaps.explained(untrained(settings(site)))
+    networks_of = explained(untrained(settings(site)))
     pictures = [torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 16)]
     paper = heatmaps.cost(networks_of, pictures, HeatmapSettings(), exams=3)
     assert paper.passes == 2 * 50 * 8

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import synofed
+from client.ensemble import scoring
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef, Roi
 from common.text import csv_text
@@ -61,7 +62,7 @@ def test_pictures_score_as_the_same_exam_did_in_the_run(run: synofed.Run, cohort
     predictions = run.predictions()
     assert len(predictions) == 9
     for _, row in predictions.iterrows():
-        scores = score.score_exam(committee, _refs(cohort / "north", row["exam_id"]))
+        scores = scoring.score_exam(committee, _refs(cohort / "north", row["exam_id"]))
         for name, values in score.score_columns(scores).items():
             assert np.asarray(values).tolist() == [row[name]], name
         for name, values in scores.probabilities().items():
@@ -75,7 +76,7 @@ def test_the_roi_is_what_is_scored(run: synofed.Run, cohort: Path) -> None:
     cut = _refs(cohort / "north", "north-p007-e0")
     whole = {name: ImageRef(path=ref.path) for name, ref in cut.items()}
     one, other = (
-        np.stack(list(score.score_exam(committee, refs).probabilities().values())) for refs in (cut, whole)
+        np.stack(list(scoring.score_exam(committee, refs).probabilities().values())) for refs in (cut, whole)
     )
     assert not np.allclose(one, other)
 
@@ -93,7 +94,7 @@ def test_a_manifest_scores_as_its_exams_do_one_by_one(run: synofed.Run, cohort: 
     assert steps[-1] == (24, 24)
     assert (table["reason"] == "").all()
     for _, row in table.iloc[::5].iterrows():
-        scores = score.score_exam(committee, _refs(cohort / "north", row["exam_id"]))
+        scores = scoring.score_exam(committee, _refs(cohort / "north", row["exam_id"]))
         for name, values in score.score_columns(scores).items():
             assert np.asarray(values).tolist() == [row[name]], name
 

@@ -1,0 +1,99 @@
+"""Scores exams whose pictures lie in files, with an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from client.data.pictures.pictures import Cut, read_cut
+from common.ensemble.committee import Committee, Scores
+from common.errors import ConfigurationError, DataError
+from common.exam import ImageRef
+from common.imaging.prepare import picture
+from common.settings import Settings
+
+Pictures = Mapping[str, ImageRef]
+"""Image name -> where it lies."""
+
+
+def score_exam(committee: Committee, pictures: Pictures) -> Scores:
+    """Score one exam from its picture files.
+
+    Args:
+        committee: the ensemble.
+        pictures: one for each image of the run's settings; without ROI the whole picture is taken.
+
+    Raises:
+        ConfigurationError: if the images are not those of the run.
+        DataError: if a picture cannot be used.
+    """
+    images = committee.settings.images
+    if set(pictures) != set(images):
+        raise ConfigurationError(
+            f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
+        )
+    return scores(committee, [[_read(name, pictures[name], committee.settings) for name in images]])
+
+
+def prepared(pictures: Pictures, images: Sequence[str], settings: Settings) -> list[Tensor]:
+    """An exam's pictures, ready for a network that reads some of a run's images.
+
+    Args:
+        pictures: of the exam.
+        images: those that the network reads, in its order.
+        settings: of the run.
+
+    Returns:
+        ``float32 (1, 3, side, side)`` each.
+
+    Raises:
+        ConfigurationError: if a picture is missing.
+        DataError: if one cannot be used.
+    """
+    missing = [name for name in images if name not in pictures]
+    if missing:
+        raise ConfigurationError(
+            f"Expected a picture for each of {', '.join(images)}, got {', '.join(pictures) or 'none'}"
+        )
+    cuts = [_read(name, pictures[name], settings) for name in images]
+    return [
+        picture(
+            torch.from_numpy(cut.pixels[None].copy()),
+            settings.images[name],
+            image_px=settings.network.image_px,
+        )
+        for name, cut in zip(images, cuts, strict=True)
+    ]
+
+
+def guesses(committee: Committee, pictures: Pictures) -> str:
+    """What is guessed of an exam's picture files when they are read, empty if nothing is."""
+    settings = committee.settings
+    return guesses_of([_read(name, pictures[name], settings) for name in settings.images], committee)
+
+
+def scores(committee: Committee, exams: Sequence[Sequence[Cut]]) -> Scores:
+    """Scores of exams whose pictures are in the order of the settings' images."""
+    stored: dict[str, UInt8[Tensor, "exams _ side side"]] = {
+        name: torch.from_numpy(np.stack([cuts[index].pixels for cuts in exams]))
+        for index, name in enumerate(committee.settings.images)
+    }
+    return committee.score(stored, torch.arange(len(exams)))
+
+
+def guesses_of(cuts: Sequence[Cut], committee: Committee) -> str:
+    """What is guessed of an exam's pictures, in the order of the settings' images."""
+    named = zip(committee.settings.images, cuts, strict=True)
+    return "; ".join(f"{name} with {note}" for name, cut in named for note in cut.notes)
+
+
+def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
+    try:
+        return read_cut(Path(), ref, settings.images[name], image_px=settings.network.image_px)
+    except DataError as error:
+        raise DataError(f"The picture {name} at {ref.path} cannot be scored: {error}") from None
