@@ -422,7 +422,7 @@ def score(
         device: ``auto``, ``cpu`` or a GPU's number; ``None``: the run's setting.
 
     Returns:
-        What :func:`simulation.runs.answers.as_json` describes.
+        What :func:`client.ensemble.scoring.answer` describes.
     """
     _check_packages()
     from client.ensemble import scoring  # noqa: PLC0415
@@ -432,7 +432,7 @@ def score(
     folder = _folder(run)
     committee = answers.open_on(folder, device)
     scores = scoring.score_exam(committee, answers.pictures(exam, regions or {}))
-    return answers.as_json(scores, committee.settings, inside.thresholds(folder))
+    return scoring.answer(scores, committee.settings, inside.thresholds(folder))
 
 
 def score_manifest(run: Pathlike | Run, manifest: Pathlike, *, device: str | None = None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,20 +20,28 @@ def stamp(folder: Path) -> dict[str, list[int] | None]:
     return {str(place.relative_to(folder)): [status.st_size, status.st_mtime_ns]}
 
 
+def among(folder: Path, names: Collection[str]) -> set[str]:
+    """Those of some patients who withdrew.
+
+    Raises:
+        VerificationError: if the list is not as the ledger knows it.
+    """
+    if not (folder / ledger_file.NAME).exists() and not stamp(folder):
+        return set()
+    refused = ledger_patients.withdrawn(folder, ledger.book(folder))
+    if not refused:
+        return set()
+    secret = ledger_file.site_secret(folder)
+    return {name for name in names if ledger_patients.has_withdrawn(secret, refused, name)}
+
+
 def without(folder: Path, tables: Tables) -> Tables:
     """A site's tables but for patients who withdrew.
 
     Raises:
         VerificationError: if the list is not as the ledger knows it: somebody who withdrew would be trained on.
     """
-    if not (folder / ledger_file.NAME).exists() and not stamp(folder):
-        return tables
-    refused = ledger_patients.withdrawn(folder, ledger.book(folder))
-    if not refused:
-        return tables
-    secret = ledger_file.site_secret(folder)
-    names = {exam.patient_id for exam in tables.exams}
-    gone = {name for name in names if ledger_patients.has_withdrawn(secret, refused, name)}
+    gone = among(folder, {exam.patient_id for exam in tables.exams})
     exams = {exam.exam_id for exam in tables.exams if exam.patient_id in gone}
     if not exams:
         return tables

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from client.ensemble import scoring
 from common.ensemble.committee import Scores
 from common.evaluation.conformal import LEVEL
 from common.networks.spec import COMBINED
 from common.text.terminal import Table
 from server.campaign.campaign_cost import StageCost
 from simulation.engine.measure import Measured
-from simulation.runs import answers
 from simulation.runs.cost_card import PlanCard
 
 
@@ -18,7 +18,7 @@ def score_table(scores: Scores, thresholds: Mapping[str, float]) -> Table:
     """One exam's grades, what each scoring model votes, and with ``thresholds`` the sets of grades."""
     models = scores.votes.shape[1]
     table = Table(title=f"Scored by {len(scores.outputs)} networks in {models} models")
-    sets = answers.sets(scores, thresholds)
+    sets = scoring.sets(scores, thresholds)
     titles = ("", "score", "votes of the models", "plurality", "above 0, 1 .., %")
     for title in (*titles, f"set at {100 * LEVEL:.0f} %") if sets else titles:
         table.add_column(title, justify="left" if title == "" else "right", no_wrap=title != "")

@@ -68,7 +68,7 @@ def score(
     scores, thresholds = scoring.score_exam(committee, pictures), inside.thresholds(run)
     written = _heatmaps(committee, pictures, scores, heatmap, heatmap_steps, heatmap_copies, as_json=as_json)
     if as_json:
-        answer = answers.as_json(scores, committee.settings, thresholds)
+        answer = scoring.answer(scores, committee.settings, thresholds)
         typer.echo(json.dumps(answer | {"heatmaps": [str(path) for path in written]}))
         return
     console = Console()

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
 from client.data.pictures.decoder import decode
-from client.data.pictures.pictures import read_cut
+from client.ensemble import scoring
 from common.ensemble.committee import Committee, Scores
 from common.ensemble.explained import Explained, explained, under
 from common.ensemble.heatmaps import (
@@ -154,7 +153,7 @@ def write(
     Args:
         committee: the ensemble.
         pictures: image name -> where it lies; without ROI the whole picture is taken.
-        scores: of the exam, from :func:`simulation.evaluation.score.score_exam`.
+        scores: of the exam, from :func:`client.ensemble.scoring.score_exam`.
         folder: made if it is not there.
         settings: steps, copies, cut.
         display: shows cost and progress.
@@ -167,7 +166,8 @@ def write(
         DataError: if a picture cannot be read or the folder not be written.
     """
     networks = explained(committee)
-    found = compute(networks, _as_read(committee, pictures, networks), settings, display)
+    read = dict(zip(networks.images, scoring.as_read(committee, pictures, networks.images), strict=True))
+    found = compute(networks, read, settings, display)
     whole = {name: _picture(ref.path) for name, ref in pictures.items()}
     columns = []
     for name, ref in pictures.items():
@@ -179,18 +179,6 @@ def write(
     )
     files = {name: column.heatmap for name, column in zip(pictures, columns, strict=True) if column.heatmap}
     return [_save(image, folder / f"{name}.png") for name, image in {**files, PANEL: reading}.items()]
-
-
-def _as_read(
-    committee: Committee, pictures: Mapping[str, ImageRef], networks: Explained
-) -> dict[str, Float[Tensor, "1 3 px px"]]:
-    images, image_px = committee.settings.images, committee.settings.network.image_px
-    stored = {
-        name: torch.from_numpy(read_cut(Path(), ref, images[name], image_px=image_px).pixels[None].copy())
-        for name, ref in pictures.items()
-    }
-    prepared = committee.pictures(stored, torch.tensor([0]))
-    return {name: prepared[name] for name in networks.images}
 
 
 def _answer(scores: Scores) -> dict[str, int]:

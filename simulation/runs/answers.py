@@ -1,18 +1,13 @@
-"""A finished run's ensemble and what it answers of one exam, as plain values."""
+"""A finished run's ensemble, and the exam that it is asked about."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
-from common.ensemble.committee import Committee, Scores
+from common.ensemble.committee import Committee
 from common.errors import ConfigurationError
 from common.exam import ImageRef, Roi
-from common.privacy.planning import notice
-from common.settings import Settings
-from common.text.notices import RESEARCH_ONLY
 from simulation.evaluation import score
 
 
@@ -51,45 +46,3 @@ def pictures(paths: Mapping[str, str | Path], regions: Mapping[str, str]) -> dic
     except ValueError as error:
         raise ConfigurationError(f"Expected a region (--roi) 'x y width height' in pixels: {error}") from None
     return {name: ImageRef(path=str(path), roi=boxes.get(name)) for name, path in paths.items()}
-
-
-def sets(scores: Scores, thresholds: Mapping[str, float]) -> dict[str, list[int]]:
-    """Measurement -> the grades in the first exam's set."""
-    return {name: np.flatnonzero(shown[0]).tolist() for name, shown in scores.sets(thresholds).items()}
-
-
-def as_json(scores: Scores, settings: Settings, thresholds: Mapping[str, float]) -> dict[str, object]:
-    """One exam's answer as plain values.
-
-    Args:
-        scores: of one exam.
-        settings: of the run.
-        thresholds: measurement -> threshold of its sets of grades, as :func:`server.report.inside.thresholds` has it.
-
-    Returns:
-        ``measurements`` (for each: ``decision``, ``votes`` of the models, ``plurality``, ``above``, the probabilities
-        of more than grade 0, 1 .., ``set``), ``combined``, ``weight``, ``runner_up_weight``, ``largest_weight``,
-        ``contested``, ``tie``, ``networks``, ``notice``.
-    """
-    above, named = scores.above(), sets(scores, thresholds)
-    measurements = {
-        name: {
-            "decision": int(scores.decision[0, index]),
-            "votes": scores.votes[0, :, index].tolist(),
-            "plurality": int(scores.majority[0, index]),
-            "above": [round(float(p), 4) for p in above[name][0]] if name in above else None,
-            "set": named.get(name),
-        }
-        for index, name in enumerate(scores.names)
-    }
-    return {
-        "measurements": measurements,
-        "combined": None if scores.combined is None else int(scores.combined[0]),
-        "weight": int(scores.weight[0]),
-        "runner_up_weight": int(scores.runner_up_weight[0]),
-        "largest_weight": scores.votes.shape[1] ** len(scores.names),
-        "contested": bool(scores.contested[0]),
-        "tie": bool(scores.tie[0]),
-        "networks": len(scores.outputs),
-        "notice": [RESEARCH_ONLY, notice.sentence(settings)],
-    }

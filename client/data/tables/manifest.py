@@ -40,7 +40,7 @@ def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Ex
             exams.append(_exam(line, row, settings))
     refuse(path, [*errors, *_contradictions(exams)])
     known = {"exam_id", "patient_id", *DESCRIPTIVE}
-    unknown = [c for c in table.columns if c not in known and not c.endswith(("_path", "_roi"))]
+    unknown = [c for c in table.columns if c not in known and not c.endswith(("_path", "_roi", "_mm_per_px"))]
     return exams, tuple(unknown)
 
 

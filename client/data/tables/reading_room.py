@@ -1,8 +1,8 @@
 """What a site's readers did in the reading room, as far as training uses it: regions, grades, exclusions.
 
-``<site folder>/reading/`` is written by :mod:`client.reading`. A region drawn there goes before the manifest's. Grades
-given there are one more reader's, unless the reader had seen the ensemble's answer first: networks that learn from such
-grades learn from themselves.
+``<site folder>/reading/`` is written by :mod:`client.reading`. A region drawn there goes before the manifest's.
+Grades given there are one more reader's, unless the reader had seen the ensemble's answer first: networks that learn
+from such grades learn from themselves.
 """
 
 from __future__ import annotations

@@ -1,0 +1,109 @@
+"""Pictures as a reader sees them: at the machine's own resolution, frame by frame, and where a region may lie."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from client.data.pictures.decoder import decode
+from client.reading.worklist import Listed
+from common.errors import DataError
+from common.exam import Roi
+
+KEPT = 32
+"""Pictures that stay decoded: those around the exam that is open."""
+MOST_LOOKED_AT = 200
+"""Exams whose regions a suggestion is made of."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """One frame, ready for a browser.
+
+    Attributes:
+        png: in colour.
+        width: in pixels.
+        height: in pixels.
+        frames: of the file.
+    """
+
+    png: bytes
+    width: int
+    height: int
+    frames: int
+
+
+def frame(path: Path, number: int = 1) -> Shown:
+    """A frame of a picture's file.
+
+    Args:
+        path: the file.
+        number: from 1.
+
+    Raises:
+        DataError: if it cannot be shown.
+    """
+    return _frame(path, number, _stamp(path))
+
+
+def size(path: Path) -> tuple[int, int]:
+    """Width and height of a picture, from the start of its file; (0, 0) if that cannot be read."""
+    try:
+        with Image.open(path) as opened:
+            return opened.size
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return 0, 0
+
+
+def suggested(
+    exam: Listed, image: str, exams: Iterable[Listed], drawn: Mapping[tuple[str, str], Roi], folder: Path
+) -> Roi | None:
+    """Where the region of a picture may lie: the median of those of the site's other pictures that look alike.
+
+    Alike are pictures of the same image, machine and size. ``None`` where there are none.
+
+    Args:
+        exam: whose region is wanted.
+        image: which of its images.
+        exams: of the site.
+        drawn: (exam, image) -> regions that go before the manifest's.
+        folder: of the pictures.
+    """
+    wanted = size(folder / exam.images[image].path)
+    boxes: list[tuple[int, int, int, int]] = []
+    for other in exams:
+        if len(boxes) == MOST_LOOKED_AT:
+            break
+        alike = other.about["device"] == exam.about["device"] and image in other.images
+        if other.exam_id == exam.exam_id or not alike:
+            continue
+        roi = drawn.get((other.exam_id, image)) or other.images[image].roi
+        if roi is not None and size(folder / other.images[image].path) == wanted:
+            boxes.append((roi.x, roi.y, roi.width, roi.height))
+    if not boxes:
+        return None
+    x, y, width, height = (int(value) for value in np.median(boxes, axis=0))
+    return Roi(x=x, y=y, width=min(width, wanted[0] - x), height=min(height, wanted[1] - y))
+
+
+def _stamp(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError as error:
+        raise DataError(f"The picture cannot be read ({error.strerror}): is its file still there?") from None
+
+
+@lru_cache(maxsize=KEPT)
+def _frame(path: Path, number: int, stamp: int) -> Shown:
+    del stamp  # a changed file is another picture
+    decoded = decode(path.read_bytes(), mode="RGB", frame=number)
+    output = io.BytesIO()
+    decoded.image.save(output, format="PNG", compress_level=1)
+    width, height = decoded.image.size
+    return Shown(png=output.getvalue(), width=width, height=height, frames=decoded.frames)
