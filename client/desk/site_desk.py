@@ -9,6 +9,13 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
+from client.desk import reader_routes, study_routes
+from client.reading import study as studies
+from client.reading import worklist
+from client.reading.assistant import Assistance, Assistant
+from client.reading.opened import Exams
+from client.reading.progress import Progress
+from client.reading.room import ReadingRoom
 from client.site.site import Site
 
 PAGES = (
@@ -16,25 +23,58 @@ PAGES = (
     {"href": "/officer.html", "title": "Officer"},
     {"href": "/campaigns.html", "title": "Campaigns"},
 )
+ORGANISER = ""
+Parts = tuple[Sequence[APIRouter], Sequence[Traversable], tuple[str, ...]]
+"""What pages ask for, the pages, and for whom links are made."""
 
 
-def pages(
-    site: Site, *, ensemble: Path | None, study: Path | None
-) -> tuple[Sequence[APIRouter], Sequence[Traversable], tuple[str, ...]]:
+def pages(site: Site, *, assistant: Assistant | None) -> Parts:
     """What a site's pages are made of.
 
     Args:
         site: the site.
-        ensemble: a run's folder, whose networks assist readers; ``None``: what the site received last, if anything.
-        study: a reader study's file: then there are its pages alone.
-
-    Returns:
-        What pages ask for, the pages, and for whom links are made.
+        assistant: whom readers ask; ``None``: the ensemble that the site received last, if any.
     """
+    assistance = Assistance(site, assistant)
+    routers = [_desk(site.name, PAGES), reader_routes.routes(_exams(site), assistance)]
+    return routers, [files("client.desk").joinpath("pages")], ("",)
+
+
+def study_pages(site: Site, study: Path, *, assistant: Assistant | None) -> Parts:
+    """What the pages of a reader study are made of: those of a site are not among them.
+
+    Args:
+        site: whose exams are read.
+        study: the study's file.
+        assistant: whom aided readers ask; ``None``: the ensemble that the site received last.
+
+    Raises:
+        ConfigurationError: if the file cannot be used.
+        DataError: if it names exams that cannot be read, or there is no ensemble.
+        CampaignError: if the study was begun by another file.
+    """
+    exams, assistance = _exams(site), Assistance(site, assistant)
+    readable = [exam.exam_id for exam in exams.all().values() if not exam.problem]
+    progress = Progress(site.folder, studies.load(study, readable), exams.room.scheme)
+    assert assistance.assistant, "opened now: a study without it would stop at its first aided exam"
+    routers = [
+        _desk(progress.design.file.name, ({"href": "/", "title": "Study"},)),
+        study_routes.organiser_routes(exams, progress, assistance),
+        study_routes.routes(exams, progress, assistance),
+    ]
+    places = [files("client.desk").joinpath("study_page"), files("client.desk").joinpath("pages")]
+    return routers, places, (*study_routes.people(progress), ORGANISER)
+
+
+def _desk(title: str, shown: Sequence[dict[str, str]]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/desk")
     def desk() -> dict[str, object]:
-        return {"title": site.name, "pages": list(PAGES)}
+        return {"title": title, "pages": list(shown)}
 
-    return [router], [files("client.desk").joinpath("pages")], ("",)
+    return router
+
+
+def _exams(site: Site) -> Exams:
+    return Exams(site, ReadingRoom(site.folder, worklist.scheme(site)))

@@ -56,7 +56,7 @@ def suggestions(picture: Rgb, *, usual_sharpness: float | None, saturation: floa
 
 
 def _grey(picture: Rgb) -> Float[np.ndarray, "h w"]:
-    return np.asarray(picture, dtype=np.float64).mean(axis=2)
+    return np.asarray(picture.mean(axis=2), dtype=np.float64)
 
 
 def _turns(picture: Rgb, flow: np.ndarray) -> float:

@@ -72,9 +72,14 @@ class Session:
 
     Attributes:
         person: for whom the link was made, which nothing in the browser can change; empty: for whoever has it.
+        name: as whom somebody works here: the person, or what was typed.
     """
 
     person: str
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        self.name = self.name or self.person
 
 
 @dataclass(slots=True)
@@ -190,6 +195,7 @@ def application(way: Door, routers: Iterable[APIRouter], pages: Sequence[Travers
         app.include_router(router, prefix="/api")
     places = [*pages, files("common.machine").joinpath("desk_files"), files("common")]
     app.add_api_route("/", lambda: _file(places, "index.html"), include_in_schema=False)
+    app.add_api_route("/favicon.ico", lambda: Response(status_code=204), include_in_schema=False)
     app.add_api_route("/{name}", lambda name: _file(places, name), include_in_schema=False)
     return _Guard(app, way)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from fastapi import APIRouter
 
+    from client.reading.assistant import Assistant
+
     Pages = tuple[Sequence[APIRouter], Sequence[Traversable], tuple[str, ...]]
     """What pages ask for, the pages, and for whom links are made."""
 
@@ -54,7 +56,7 @@ def serve(
         if as_json:
             typer.echo(json.dumps({"person": person, "url": url}))
         else:
-            typer.echo(f"{f'{person}: ' if person else ''}open {url} (works once)")
+            typer.echo(f"{f'{person}: ' if person else ''}{url} (works once)")
 
     way = desk.door(listener.getsockname()[1], behind=behind, announce=announce)
     for person in people:
@@ -67,9 +69,27 @@ def _pages(folder: Path, *, ensemble: Path | None, study: Path | None) -> Pages:
         from client.desk import site_desk  # noqa: PLC0415
         from client.site.site import Site  # noqa: PLC0415
 
-        return site_desk.pages(Site.open(folder), ensemble=ensemble, study=study)
+        assistant = None if ensemble is None else _assistant(ensemble)
+        site = Site.open(folder)
+        if study is not None:
+            return site_desk.study_pages(site, study, assistant=assistant)
+        return site_desk.pages(site, assistant=assistant)
     if ensemble is not None or study is not None:
         raise ConfigurationError(f"Expected a site's folder with --ensemble or --study, {folder} is none")
     from server.desk import centre_desk  # noqa: PLC0415
 
     return centre_desk.pages(folder)
+
+
+def _assistant(run: Path) -> Assistant:
+    """A run's ensemble, with what the run knows of its machines and sets of grades."""
+    from client.reading.assistant import Assistant  # noqa: PLC0415
+    from server.report import inside  # noqa: PLC0415
+    from simulation.runs import answers  # noqa: PLC0415
+
+    return Assistant(
+        name=run.resolve().name,
+        committee=answers.open_on(run, None),
+        thresholds=inside.thresholds(run),
+        machines=answers.machines(run),
+    )

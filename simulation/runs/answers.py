@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,3 +47,12 @@ def pictures(paths: Mapping[str, str | Path], regions: Mapping[str, str]) -> dic
     except ValueError as error:
         raise ConfigurationError(f"Expected a region (--roi) 'x y width height' in pixels: {error}") from None
     return {name: ImageRef(path=str(path), roi=boxes.get(name)) for name, path in paths.items()}
+
+
+def machines(run: Path) -> frozenset[str] | None:
+    """The machines that a run's networks were trained on; ``None``: it does not say."""
+    try:
+        metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        return frozenset(metrics["seen"]["devices_used"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
