@@ -7,9 +7,12 @@ nothing leaves before the reader's own grades are locked, where the design asks 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from secrets import compare_digest
+from threading import Thread
 from typing import Annotated
 
 from fastapi import APIRouter, Request, Response
@@ -25,7 +28,7 @@ from client.reading.pictures import Shown
 from client.reading.progress import Progress, Task, now
 from client.reading.study import DISCUSSION, WITH, WITHOUT
 from client.reading.worklist import Listed
-from common.errors import PolicyError
+from common.errors import PolicyError, SynofedError
 from common.exam import Roi
 from common.machine import desk
 from common.section import Section
@@ -106,6 +109,18 @@ class _Study:
         shown = self.exams.frame(exam, image, frame)
         return png(_cut(shown, self.exams.regions(exam)[image].roi))
 
+    def prepare(self, reader: str, task: Task) -> None:
+        """Ask the ensemble about this exam and the next in the background, where the session has assistance."""
+        sitting = self.progress.design.sittings(reader)[task.session - 1]
+        if WITH in sitting.conditions:
+            soon = [self.listed(exam) for exam in sitting.exams[task.done : task.done + 2]]
+            Thread(target=self._ask, args=(soon,), daemon=True).start()
+
+    def _ask(self, soon: Sequence[Listed]) -> None:
+        for exam in soon:
+            with suppress(SynofedError):  # whoever asks for it is told
+                self.assistance.assistant.ask(self.exams.regions(exam))
+
     def looks_at(self, request: Request) -> str:
         """The exam that somebody has before him, a reader or whoever settles."""
         person = desk.session(request).person
@@ -143,12 +158,15 @@ def routes(exams: Exams, progress: Progress, assistance: Assistance) -> APIRoute
             "combinations": progress.scheme.combinations,
             "notice": RESEARCH_ONLY,
         }
+        if not person:
+            return about | {"organiser": True}
         if person not in progress.design.file.readers:
             return about | _settling(study, person)
         task = progress.task(person, now=now())
         if not isinstance(task, Task):
             return about | {"rest": {"until": _text(task.until), "session": task.session}}
         task = progress.show(person, now=now())
+        study.prepare(person, task)
         told = {name: value for name, value in asdict(task).items() if name != "exam_id"}
         return about | {"task": {**told, **study.page(task.exam_id)}}
 
@@ -244,7 +262,10 @@ def _standing(progress: Progress, reader: str) -> dict[str, object]:
 
 
 def _settling(study: _Study, person: str) -> dict[str, object]:
-    case = adjudication.case(study.progress, person)
+    try:
+        case = adjudication.case(study.progress, person)
+    except PolicyError as error:
+        return {"waits": str(error)}
     if case is None:
         return {"rest": {"until": None, "session": 0}}
     grades = {name: dict(given) for name, given in case.grades.items()}

@@ -19,6 +19,7 @@ from common.exam import ImageRef
 
 if TYPE_CHECKING:
     from common.ensemble.committee import Committee
+    from common.ensemble.heatmaps import HeatmapSettings
 
 Answer = Mapping[str, object]
 KEPT = 200
@@ -49,12 +50,14 @@ class Assistant:
         committee: the networks.
         thresholds: measurement -> threshold of its sets of grades; empty: there are none.
         machines: on which it was trained; ``None``: that is not known.
+        heatmap: how heatmaps are made; ``None``: as RATING's are.
     """
 
     name: str
     committee: Committee
     thresholds: Mapping[str, float]
     machines: frozenset[str] | None
+    heatmap: HeatmapSettings | None = None
     _known: dict[tuple[object, ...], Answered] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
 
@@ -111,7 +114,12 @@ class Assistant:
         except SynofedError as error:
             return {}, str(error)
         read = scoring.as_read(self.committee, pictures, networks.images)
-        found = heatmaps(networks.modules, read, settings=HeatmapSettings(), generator=networks.generator())
+        found = heatmaps(
+            networks.modules,
+            read,
+            settings=self.heatmap or HeatmapSettings(),
+            generator=networks.generator(),
+        )
         layered = {}
         for name, heatmap in zip(networks.images, found, strict=True):
             ref = pictures[name]

@@ -182,6 +182,8 @@ class ReadingRoom:
             self.shown.add((exam_id, reader))
 
     def _write_tables(self) -> None:
+        if not self._events.path.exists():
+            return  # tables that somebody else made are not ours to replace
         regions = [
             (exam, image, f"{d.roi.x} {d.roi.y} {d.roi.width} {d.roi.height}", d.reader, d.time)
             for (exam, image), d in sorted(self.drawn.items())

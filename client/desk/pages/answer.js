@@ -33,7 +33,7 @@ export function answerView(answer, heatmap) {
       el("thead", {}, el("tr", {}, ["", "score", "votes of the models", "set of grades", "probability"].map((text) => el("th", { scope: "col" }, text)))),
       el("tbody", {}, rows,
         answer.combined === null ? null : el("tr", {}, el("th", { scope: "row" }, "combined"), el("td", { class: "score" }, String(answer.combined)), el("td", {}), el("td", {}), el("td", {}))))),
-    el("p", { class: "soft" }, answer.notice.join(" ")));
+    el("p", { class: "soft" }, answer.notice[0]));
 }
 
 /** How many models gave which grade. */

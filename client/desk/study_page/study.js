@@ -37,11 +37,9 @@ async function start() {
 async function next() {
   if (open) open.viewer.close();
   open = null;
-  const study = await ask("study").catch((error) => ({ error }));
-  if (study.error) {
-    const organiser = await ask("study/progress").catch(() => null);
-    return organiser ? standing(organiser) : show(main, el("section", {}, el("h1", {}, "Not now"), el("p", {}, study.error.message)));
-  }
+  const study = await ask("study");
+  if (study.organiser) return standing(await ask("study/progress"));
+  if (study.waits) return show(main, el("section", {}, el("h1", {}, "Not now"), el("p", {}, study.waits)));
   if (study.rest) return rest(study);
   if (study.case) return settle(study);
   await read(study);
@@ -64,7 +62,6 @@ function view(study, exam) {
 async function read(study) {
   const { task } = study;
   view(study, task);
-  open.watch = new Watch(task.seconds, task.hidden_seconds);
   open.grader.set(task.draft);
   const aided = task.condition === "with";
   show(main,
@@ -79,9 +76,16 @@ async function read(study) {
       open.answered));
   open.viewer.render();
   main.querySelector("h1").focus({ preventScroll: true });
-  if (aided) await attempt(async () => {
+  const begin = () => { open.watch = new Watch(task.seconds, task.hidden_seconds); };
+  if (!aided) return begin();
+  // Time counts, and grades are taken, from when the answer is in sight.
+  open.grader.lock();
+  show(open.answered, el("p", { class: "soft" }, "The ensemble looks at the pictures …"));
+  await attempt(async () => {
     const told = await send("study/answer");
     show(open.answered, answerView(told, (name) => `/api/study/heatmaps/${encodeURIComponent(name)}?of=${task.token}`));
+    open.grader.render();
+    begin();
   });
 }
 
@@ -94,6 +98,7 @@ function keep() {
 async function lock() {
   const { exam, grader, watch, study } = open;
   if (study.case) return settled(grader.grades);
+  if (!watch) return say("The ensemble's answer is not in sight yet.", { error: true });
   if (!grader.whole) return say(`Expected a grade of ${grader.names.filter((name) => !(name in grader.grades)).join(" and ")}.`, { error: true });
   await send("study/graded", { token: exam.token, condition: exam.condition, grades: grader.grades, ...watch.turn() });
   say("");
@@ -157,6 +162,7 @@ function keys(event) {
     m: () => useTool(open, viewer.tool === "ruler" ? "window" : "ruler"), v: () => viewer.reset(), o: () => viewer.pixels(),
     ",": () => viewer.step(-1), ".": () => viewer.step(1), "?": help, "Shift+?": help,
   };
+  if (!open.watch && !open.study.case && key !== "?") return;
   if (grader.key(key, (text) => say(text, { error: true }))) { /* chosen */ }
   else if (key === "Enter" && !inControl) attempt(lock);
   else if (key === " " && !inControl && !event.target.closest("input")) viewer.play();
