@@ -22,6 +22,7 @@ WITH = {
     "privacy audit": ("nothere", "--empirical"),
     "federation provision": ("--name", "n", "--address", "localhost:8443"),
     "readers": ("nothere.csv",),
+    "serve": ("nothere",),
     "score": ("nothere", "--gs", "nothere.png", "--heatmap", "made"),
     "site log show": ("nothere",),
     "site personalise": ("nothere", "abc"),

@@ -49,7 +49,7 @@ def read_all(
     """Read until there is nothing to read."""
     done = []
     while isinstance(task := progress.task(reader, now=now), Task):
-        progress.grade(reader, task.exam_id, task.condition, grades, seconds=7, hidden_seconds=1, now=now)
+        progress.grade(reader, task.exam_id, task.condition, grades, seconds=7.0, hidden_seconds=1.0, now=now)
         done.append(task)
     return done
 
@@ -96,7 +96,7 @@ def test_the_washout_is_enforced_from_the_last_reading(tmp_path: Path) -> None:
     assert rest.until is not None
     assert timedelta(days=13.9) < rest.until - datetime.now(UTC) < timedelta(days=14.1)
     with pytest.raises(PolicyError, match="nothing to read"):
-        progress.grade("Anna", "e0", WITH, GRADES, seconds=1, hidden_seconds=0, now=datetime.now(UTC))
+        progress.grade("Anna", "e0", WITH, GRADES, seconds=1.0, hidden_seconds=0.0, now=datetime.now(UTC))
     later = read_all(progress, "Anna", rest.until)
     assert [task.session for task in later] == [2] * len(EXAMS)
     assert {done[0].condition, later[0].condition} == {WITHOUT, WITH}
@@ -107,7 +107,7 @@ def test_a_second_reader_grades_alone_first_and_that_is_locked(tmp_path: Path) -
     progress = progress_of(tmp_path, design="second-reader")
     task = progress.show("Anna", now=START)
     assert (task.condition, progress.may_see_answer("Anna", task.exam_id, now=START)) == (WITHOUT, False)
-    progress.grade("Anna", task.exam_id, WITHOUT, GRADES, seconds=3, hidden_seconds=0, now=START)
+    progress.grade("Anna", task.exam_id, WITHOUT, GRADES, seconds=3.0, hidden_seconds=0.0, now=START)
     aided = progress.show("Anna", now=START)
     assert (aided.exam_id, aided.condition, aided.draft) == (task.exam_id, WITH, GRADES)
     assert progress.may_see_answer("Anna", task.exam_id, now=START)
@@ -118,8 +118,8 @@ def test_a_second_reader_grades_alone_first_and_that_is_locked(tmp_path: Path) -
             task.exam_id,
             WITHOUT,
             {"hypertrophy": 0, "vascularity": 0},
-            seconds=0,
-            hidden_seconds=0,
+            seconds=0.0,
+            hidden_seconds=0.0,
             now=START,
         )
     done = read_all(progress, "Anna", START)
@@ -130,7 +130,7 @@ def test_a_second_reader_grades_alone_first_and_that_is_locked(tmp_path: Path) -
 def test_another_process_goes_on_where_this_one_was(tmp_path: Path) -> None:
     progress = progress_of(tmp_path)
     task = progress.show("Anna", now=START)
-    progress.change("Anna", {"hypertrophy": 3}, seconds=12.34, hidden_seconds=2, now=START)
+    progress.change("Anna", {"hypertrophy": 3}, seconds=12.34, hidden_seconds=2.0, now=START)
     again = progress_of(tmp_path).task("Anna", now=START)
     assert isinstance(again, Task)
     assert (again.exam_id, again.draft, again.seconds, again.hidden_seconds) == (
@@ -185,7 +185,7 @@ def test_grades_that_cannot_be_locked_are_refused(tmp_path: Path, grades: dict[s
     progress = progress_of(tmp_path)
     task = progress.show("Anna", now=START)
     with pytest.raises(DataError, match="Expected"):
-        progress.grade("Anna", task.exam_id, task.condition, grades, seconds=1, hidden_seconds=0, now=START)
+        progress.grade("Anna", task.exam_id, task.condition, grades, seconds=1.0, hidden_seconds=0.0, now=START)
     assert progress.task("Anna", now=START) == task
 
 
@@ -216,8 +216,8 @@ def test_disagreements_go_to_discussion_and_then_to_who_decides(tmp_path: Path) 
                 task.exam_id,
                 task.condition,
                 given[task.exam_id],
-                seconds=1,
-                hidden_seconds=0,
+                seconds=1.0,
+                hidden_seconds=0.0,
                 now=START,
             )
     assert adjudication.case(progress, "Eve") is None
