@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests start many processes: what one of them compiles, the others read.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo federation-demo privacy-demo test soak soak-ci bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo reading-demo test test-browser soak soak-ci bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -19,6 +19,10 @@ privacy-demo: .venv/installed
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+
+# Pages in a real browser; installs what it needs.
+test-browser: .venv/browser
+	$(BIN)/python -m pytest -n 0 -m browser -rs
 
 # What needs minutes, or what not every machine has; it lists what it had to skip.
 soak: .venv/installed
@@ -56,6 +60,13 @@ bench-pfl: .venv/installed .venv-pfl/installed
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch .venv/installed
+
+# Chromium as Debian packages it; axe-core looks for what people cannot use.
+.venv/browser: .venv/installed
+	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium > /dev/null; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
+	npm install --silent --no-save --prefix .venv/npm axe-core@4.14.1
+	touch .venv/browser
 
 clean:
 	rm -rf .venv .venv-pfl build *.egg-info

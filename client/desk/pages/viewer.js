@@ -80,7 +80,7 @@ class Pane {
   constructor(viewer, image, source, draw) {
     Object.assign(this, { viewer, image, source, draw, frame: 1, timer: null, line: null });
     this.region = image.region;
-    this.picture = el("img", { src: source(image.name, 1), alt: `${image.name} picture`, draggable: false });
+    this.picture = el("img", { src: source(image.name, 1), alt: `${image.name} picture`, draggable: "false" });
     this.overlay = svg("svg", { viewBox: `0 0 ${image.width} ${image.height}`, "aria-hidden": "true" });
     this.inner = el("div", { class: "inner" }, this.picture, this.overlay);
     this.stage = el("div", {
@@ -243,7 +243,7 @@ class Pane {
 
   changed() {
     clearTimeout(this.saving);
-    this.saving = setTimeout(() => this.draw(this.image.name, this.region), 250);
+    this.saving = setTimeout(() => { this.saving = null; this.draw(this.image.name, this.region); }, 250);
   }
 
   key(event) {
@@ -305,7 +305,7 @@ class Pane {
   /** What the desk keeps of this image now. */
   kept(image) {
     this.image = image;
-    this.region = image.region;
+    if (!this.saving) this.region = image.region; // else somebody draws on already
     this.fields();
     this.render();
   }

@@ -185,7 +185,9 @@ def test_grades_that_cannot_be_locked_are_refused(tmp_path: Path, grades: dict[s
     progress = progress_of(tmp_path)
     task = progress.show("Anna", now=START)
     with pytest.raises(DataError, match="Expected"):
-        progress.grade("Anna", task.exam_id, task.condition, grades, seconds=1.0, hidden_seconds=0.0, now=START)
+        progress.grade(
+            "Anna", task.exam_id, task.condition, grades, seconds=1.0, hidden_seconds=0.0, now=START
+        )
     assert progress.task("Anna", now=START) == task
 
 
