@@ -93,6 +93,21 @@ def youden(confusion: ArrayLike, *, cut: int) -> Values:
     return sensitivity(confusion, cut=cut) + specificity(confusion, cut=cut) - 1
 
 
+def grades_auc(confusion: ArrayLike, *, cut: int) -> Values:
+    """Area under the ROC curve that grades draw (Wilcoxon's), for reference grades cut above ``cut``.
+
+    The chance that an exam with a reference above the cut got a higher grade than one below it, ties counting one
+    half; nan without either. Where :func:`youden` cuts reference and grade alike, here all grades are used.
+    """
+    matrix = np.asarray(confusion, dtype=np.float64)
+    positive, negative = matrix[..., cut + 1 :, :].sum(axis=-2), matrix[..., : cut + 1, :].sum(axis=-2)
+    below = np.cumsum(negative, axis=-1) - negative / 2
+    pairs = positive.sum(axis=-1) * negative.sum(axis=-1)
+    whole = np.asarray((positive * below).sum(axis=-1))
+    result = np.divide(whole, pairs, out=np.full(whole.shape, np.nan), where=pairs > 0)
+    return result if result.ndim else float(result)
+
+
 def _share(rows: Num[np.ndarray, "*stack some grades"], columns: slice) -> Values:
     right = np.asarray(rows[..., columns].sum(axis=(-2, -1)), dtype=np.float64)
     total = np.asarray(rows.sum(axis=(-2, -1)), dtype=np.float64)
