@@ -10,19 +10,19 @@ of one reader, Cov2 between readers in one condition, Cov3 between readers in di
 own variance. They are estimated by leaving out patients, each with all exams (jackknife). Mean squares MS(T), MS(R)
 and MS(TR) are those of the table of figures, conditions (T) by readers (R). With two conditions and J readers:
 
-==================  ==========================================  ====================  =================================
-analysis            error of MS(T)                              degrees of freedom    speaks of
-==================  ==========================================  ====================  =================================
-random              MS(TR) + J max(Cov2 - Cov3, 0)              1; ddf_H = error^2    other readers, other patients
-                                                                (J - 1) / MS(TR)^2
-fixed               Var - Cov1 + (J - 1) max(Cov2 - Cov3, 0)    1; infinite           these readers, other patients
-random, one cond.   MS(R) + J max(Cov2, 0)                      error^2 (J - 1) /     the same
-                                                                MS(R)^2
-fixed, one cond.    Var + (J - 1) max(Cov2, 0)                  infinite              the same
-==================  ==========================================  ====================  =================================
+====================  =====================================  =========================  =====================
+analysis              error of MS(T)                         degrees of freedom         speaks of
+====================  =====================================  =========================  =====================
+random                MS(TR) + J max(Cov2 - Cov3, 0)         ddf_H = (J - 1) error^2 /  other readers, other
+                                                             MS(TR)^2                   patients
+fixed                 Var - Cov1 +                           infinite                   these readers, other
+                      (J - 1) max(Cov2 - Cov3, 0)                                       patients
+random, single        MS(R) + J max(Cov2, 0)                 (J - 1) error^2 / MS(R)^2  as above
+fixed, single         Var + (J - 1) max(Cov2, 0)             infinite                   as above
+====================  =====================================  =========================  =====================
 
 F = MS(T) / error; the difference has the standard error sqrt(2 error / J), one condition's mean sqrt(error / J).
-ddf_H and its single-condition form carry these names in Hillis 2007.
+F has one degree of freedom in its numerator. Figures of a single condition come from that condition's data only.
 
 ===================================================  ============================================================
 case                                                 result
