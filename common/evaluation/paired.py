@@ -130,12 +130,23 @@ def compare(
     Raises:
         DataError: if the two do not have the same exams.
     """
-    (value_a, drawn_a), (value_b, drawn_b) = (
-        _drawn(metric, systems, weights) for systems in _systems(first, second)
-    )
-    interval = bootstrap.summary(value_a - value_b, drawn_a - drawn_b)
+    interval = difference(metric, *_systems(first, second), weights=weights)
     p = swap_test(metric, first, second, generator=generator, permutations=permutations)
     return Comparison(value=interval.value, low=interval.low, high=interval.high, p=p)
+
+
+def difference(
+    metric: Metric,
+    first: Int64[np.ndarray, "*systems patients grades grades"],
+    second: Int64[np.ndarray, "*other_systems patients grades grades"],
+    *,
+    weights: Int64[np.ndarray, "replicates patients"],
+) -> Estimate:
+    """The interval of :func:`compare` without its test; the two need not have answered the same exams."""
+    (value_a, drawn_a), (value_b, drawn_b) = (
+        _drawn(metric, _stacked(systems), weights) for systems in (first, second)
+    )
+    return bootstrap.summary(value_a - value_b, drawn_a - drawn_b)
 
 
 def swap_test(
@@ -192,22 +203,34 @@ def signed_rank(
         second: the same patients answered by others; patients whom one side did not answer are left out.
 
     Returns:
+        As :func:`wilcoxon`.
+    """
+    shares = [np.asarray(accuracy(_stacked(side).sum(axis=0))) for side in (first, second)]
+    return wilcoxon(shares[0] - shares[1])
+
+
+def wilcoxon(by_patient: Float64[np.ndarray, " patients"]) -> float:
+    """Two-sided p of Wilcoxon's signed rank test.
+
+    Args:
+        by_patient: differences, nan where there is none.
+
+    Returns:
         From the exact distribution up to 50 patients, with equal differences up to 13; otherwise from the normal one,
-        corrected for these. 1 if no patient differs, nan without exams.
+        corrected for these. 1 if no patient differs, nan without any difference.
 
     Source:
         Wilcoxon 1945, doi 10.2307/3001968; zeros are left out, as there.
     """
-    shares = [np.asarray(accuracy(_stacked(side).sum(axis=0))) for side in (first, second)]
-    differences = (shares[0] - shares[1]).round(12)  # equal on paper: of one rank
+    differences = by_patient.round(12)  # equal on paper: of one rank
     differences = differences[np.isfinite(differences)]
     if not len(differences):
         return float("nan")
     differences = differences[differences != 0]
     if len(differences) > 13:
-        from scipy.stats import wilcoxon  # noqa: PLC0415  takes long
+        from scipy import stats  # noqa: PLC0415  takes long
 
-        return float(wilcoxon(differences).pvalue)
+        return float(stats.wilcoxon(differences).pvalue)
     # All signs at once: scipy, where two are equal, asks for them one by one, which takes a second.
     signs = 1 - 2 * bootstrap.subsets(len(differences))
     _, place, ties = np.unique(np.abs(differences), return_inverse=True, return_counts=True)

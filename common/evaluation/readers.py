@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from typing import TypeAlias
 
 import numpy as np
@@ -26,6 +27,7 @@ from common.evaluation.agreement import accuracy, kappa, spearman
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.intraclass import icc
 from common.evaluation.paired import Comparison, Metric
+from common.exam import MISSING
 
 WITHOUT, WITH = "without", "with"
 CONDITIONS = (WITHOUT, WITH)
@@ -106,6 +108,41 @@ def reader_confusions(
         truth, graded, reader * patients + patient, grades=grades, patients=readers * patients
     )
     return each.reshape(readers, patients, grades, grades)
+
+
+def pair_confusions(
+    grades: Int64[np.ndarray, "exams raters"],
+    patient: Integer[np.ndarray, " exams"],
+    *,
+    levels: int,
+    patients: int,
+) -> tuple[list[tuple[int, int]], Int64[np.ndarray, "pairs patients grades grades"]]:
+    """Raters two by two, on the exams that both graded; a pair without any is left out.
+
+    Args:
+        grades: one column a rater, or a session of one; ``MISSING`` where not graded.
+        patient: index 0 .. ``patients`` - 1 of each exam's patient.
+        levels: the number of grades.
+        patients: the number of patients.
+
+    Returns:
+        The pairs' columns, and the confusion matrix of each pair and patient, rows the first rater.
+    """
+    pairs, counts = [], []
+    for first, second in combinations(range(grades.shape[1]), 2):
+        both = (grades[:, [first, second]] != MISSING).all(axis=1)
+        if both.any():
+            pairs.append((first, second))
+            counts.append(
+                bootstrap.patient_confusions(
+                    grades[both, first],
+                    grades[both, second],
+                    patient[both],
+                    grades=levels,
+                    patients=patients,
+                )
+            )
+    return pairs, np.reshape(np.array(counts, dtype=np.int64), (len(pairs), patients, levels, levels))
 
 
 def rows(

@@ -2,11 +2,15 @@
 
 Columns ``exam_id, reader, condition`` (``without`` or ``with`` assistance), the grades, optionally ``patient_id``,
 and the reference in columns ``truth_<measurement>``, here or in a table of its own. Grades and reference are either
-``combined`` or the pair ``hypertrophy, vascularity``, from which the combined score follows.
+``combined`` or the pair ``hypertrophy, vascularity``, from which the combined score follows. What an ensemble says of
+the exams may stand in ``ensemble_<measurement>``, how long a reading took in ``seconds`` (``hidden_seconds``: while
+its page was hidden), and in which ``session`` it was read, if exams were read more than once in a condition.
 """
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +30,12 @@ PAIR = ("hypertrophy", "vascularity")
 SIMULATED = "simulated-"
 """How the names of simulated readers begin, by which they are known in any table."""
 SIMULATED_READERS = "simulated readers"
+ENSEMBLE = "ensemble"
+_ENSEMBLE = f"{ENSEMBLE}_"
+TIMES = ("seconds", "hidden_seconds")
 
 Exams: TypeAlias = dict[str, dict[str, str]]
-"""What rows say of an exam: ``patient_id`` and reference grades."""
+"""What rows say of an exam: ``patient_id``, reference grades and the ensemble's."""
 Grades: TypeAlias = dict[str, NDArray[np.int64]]
 
 
@@ -37,12 +44,14 @@ class Readings:
     """Readings that can be used.
 
     Attributes:
-        table: column -> one value per reading: the texts ``exam_id, patient, reader, condition``, and for each
-            measurement m the grades ``m`` and ``truth_m``, ``MISSING`` where not graded.
+        table: column -> one value per reading, by session: the texts ``exam_id, patient, reader, condition``; for
+            each measurement m the grades ``m``, ``truth_m`` and ``ensemble_m``, ``MISSING`` where not graded; and
+            ``TIMES``, nan where not measured.
         measurements: ``combined``, or all three.
         unit: what is drawn and swapped as a whole: the patient, or the exam where patients are not named.
         impossible: pairs of grades that cannot be, and where; they count as not graded.
         unreferenced: exams without any reference grade.
+        sessions: how many there are.
     """
 
     table: Mapping[str, np.ndarray]
@@ -50,6 +59,7 @@ class Readings:
     unit: Literal["patient", "exam"]
     impossible: tuple[str, ...]
     unreferenced: tuple[str, ...]
+    sessions: int
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -79,14 +89,34 @@ def read(path: Path, *, truth: Path | None = None) -> Readings:
     sites = ["site"] if "site" in readings.columns else []
     reference = readings if truth is None else _of_sites(read_rows(truth, ["exam_id", *sites]))
     graded = _graded(readings.columns, "", path)
-    referenced = _graded([*readings.columns, *reference.columns], "truth_", truth or path)
-    readings, reference = (_plain(table, (*graded, *referenced)) for table in (readings, reference))
+    columns = [*readings.columns, *reference.columns]
+    referenced = _graded(columns, "truth_", truth or path)
+    answered = _graded(columns, _ENSEMBLE, path) if any(c.startswith(_ENSEMBLE) for c in columns) else ()
+    readings, reference = (
+        _plain(table, (*graded, *referenced, *answered)) for table in (readings, reference)
+    )
     exams: Exams = {}
     if truth is not None:
-        refuse(truth, list(_exam_problems(reference, referenced, exams)))
-    problems = [*_exam_problems(readings, referenced, exams), *_reading_problems(readings, graded, exams)]
+        refuse(truth, list(_exam_problems(reference, (*referenced, *answered), exams)))
+    problems = [
+        *_exam_problems(readings, (*referenced, *answered), exams),
+        *_reading_problems(readings, graded, exams),
+    ]
     refuse(path, problems)
-    return _readings(readings, graded, referenced, exams)
+    return _readings(readings, (graded, referenced, answered), exams)
+
+
+def counted(
+    table: Mapping[str, np.ndarray], use: NDArray[np.bool_], *, time: int = 1
+) -> NDArray[np.bool_]:
+    """Of the rows in ``use``, those in which a reader reads an exam in a condition for the first (second ..) time."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    chosen = np.zeros(len(use), dtype=bool)
+    for row in np.flatnonzero(use):
+        key = (table["reader"][row], table["exam_id"][row], table["condition"][row])
+        seen[key] += 1
+        chosen[row] = seen[key] == time
+    return chosen
 
 
 def _of_sites(table: Table) -> Table:
@@ -137,7 +167,8 @@ def _exam_problems(table: Table, referenced: Sequence[str], exams: Exams) -> Ite
             if not row[column]:
                 yield f"  line {line}: {column} is empty, expected an identifier"
         exam = exams.setdefault(row["exam_id"], {})
-        for column in given:
+        said = [c for c in given if row[c] or not c.startswith(_ENSEMBLE)]  # who reads alone may not see the ensemble
+        for column in said:
             if exam.setdefault(column, row[column]) != row[column]:
                 yield (
                     f"  line {line}: {column} is {row[column]!r}, expected {exam[column]!r}, as another row has it "
@@ -148,20 +179,41 @@ def _exam_problems(table: Table, referenced: Sequence[str], exams: Exams) -> Ite
 
 
 def _reading_problems(table: Table, graded: Sequence[str], exams: Exams) -> Iterator[str]:
-    known = {column for exam in exams.values() for column in exam}
-    seen: dict[tuple[str, str, str], int] = {}
+    known = {column for exam in exams.values() for column in exam if not column.startswith(_ENSEMBLE)}
+    keys = [c for c in ("exam_id", "reader", "condition", "session") if c in table.columns]
+    seen: dict[tuple[str, ...], int] = {}
     for line, row in table.rows:
         if not row["reader"]:
             yield f"  line {line}: reader is empty, expected a name"
+        if row["reader"] == ENSEMBLE:
+            yield f"  line {line}: reader is {ENSEMBLE!r}, expected a person; its grades are columns {_ENSEMBLE}..."
         if row["condition"] not in CONDITIONS:
             yield f"  line {line}: condition is {row['condition']!r}, expected {' or '.join(CONDITIONS)}"
         for column in graded:
             yield from _grade_problems(line, column, row[column])
+        yield from _time_problems(line, row)
         if known - set(exams[row["exam_id"]]):
             yield f"  line {line}: exam_id is {row['exam_id']!r}, expected an exam of the reference's table"
-        key = (row["exam_id"], row["reader"], row["condition"])
+        key = tuple(row[column] for column in keys)
         if seen.setdefault(key, line) != line:
-            yield f"  line {line}: exam_id, reader, condition are those of line {seen[key]}, expected each once"
+            yield f"  line {line}: {', '.join(keys)} are those of line {seen[key]}, expected each once"
+
+
+def _time_problems(line: int, row: dict[str, str]) -> Iterator[str]:
+    """A reading takes time; its page need not have been hidden at all."""
+    for column, least in zip(TIMES, ("above 0", "from 0"), strict=True):
+        value = _seconds(row.get(column, ""))
+        if row.get(column) and not (value > 0 or (value == 0 and column != TIMES[0])):
+            yield f"  line {line}: {column} is {row[column]!r}, expected a number {least} or nothing"
+
+
+def _seconds(text: str) -> float:
+    """nan for what is no number."""
+    try:
+        value = float(text)
+    except ValueError:
+        return float("nan")
+    return value if math.isfinite(value) else float("nan")
 
 
 def _grade_problems(line: int, column: str, text: str) -> Iterator[str]:
@@ -169,16 +221,23 @@ def _grade_problems(line: int, column: str, text: str) -> Iterator[str]:
         yield f"  line {line}: {column} is {text!r}, expected 0..{eoss.GRADES - 1} or nothing"
 
 
-def _readings(table: Table, graded: Sequence[str], referenced: Sequence[str], exams: Exams) -> Readings:
-    rows = [row | exams[row["exam_id"]] for _, row in table.rows]
+def _readings(table: Table, columns_of: tuple[tuple[str, ...], ...], exams: Exams) -> Readings:
+    """``columns_of``: grades, reference, ensemble."""
+    graded, referenced, _ = columns_of
+    lines = _by_session(table.rows)
+    rows = [row | exams[row["exam_id"]] for _, row in lines]
     by_patient = "patient_id" in rows[0]
-    places = [f"line {line}" for line, _ in table.rows], [f"exam {row['exam_id']}" for row in rows]
+    of_exam = [f"exam {row['exam_id']}" for row in rows]
+    places = [f"line {line}" for line, _ in lines], of_exam, of_exam
     impossible: list[str] = []
     columns: dict[str, np.ndarray] = {name: _texts(rows, name) for name in ("exam_id", "reader", "condition")}
     columns["patient"] = _texts(rows, "patient_id" if by_patient else "exam_id")
-    for names, where in zip((graded, referenced), places, strict=True):
+    for names, where in zip(columns_of, places, strict=True):
         columns |= _with_combined({name: _numbers(rows, name) for name in names}, where, impossible)
     measurements = (*PAIR, COMBINED) if len(graded) == len(referenced) == len(PAIR) else (COMBINED,)
+    nothing = np.full(len(rows), MISSING, dtype=np.int64)
+    columns |= {name: columns.get(name, nothing) for name in (f"{_ENSEMBLE}{m}" for m in measurements)}
+    columns |= {name: np.array([_seconds(row.get(name, "")) for row in rows]) for name in TIMES}
     none = np.all([columns[f"truth_{name}"] == MISSING for name in measurements], axis=0)
     return Readings(
         table=columns,
@@ -186,7 +245,16 @@ def _readings(table: Table, graded: Sequence[str], referenced: Sequence[str], ex
         unit="patient" if by_patient else "exam",
         impossible=tuple(dict.fromkeys(impossible)),  # a reference once, however often the exam was read
         unreferenced=tuple(dict.fromkeys(columns["exam_id"][none])),
+        sessions=len({row.get("session", "") for row in rows}),
     )
+
+
+def _by_session(rows: Sequence[tuple[int, dict[str, str]]]) -> list[tuple[int, dict[str, str]]]:
+    """Sessions in order: by number if all are numbers, otherwise as texts, as dates are; one without a name first."""
+    named = {row.get("session", "") for _, row in rows} - {""}
+    if any(math.isnan(_seconds(name)) for name in named):
+        return sorted(rows, key=lambda numbered: numbered[1].get("session", ""))
+    return sorted(rows, key=lambda numbered: _seconds(numbered[1].get("session") or "-1e300"))
 
 
 def _texts(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.object_]:
@@ -194,7 +262,7 @@ def _texts(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.object_]:
 
 
 def _numbers(rows: Sequence[dict[str, str]], column: str) -> NDArray[np.int64]:
-    return np.array([int(row[column] or MISSING) for row in rows], dtype=np.int64)
+    return np.array([int(row.get(column) or MISSING) for row in rows], dtype=np.int64)
 
 
 def _with_combined(grades: Grades, places: Sequence[str], impossible: list[str]) -> Grades:

@@ -67,14 +67,18 @@ def readings(run: Path, *, seed: int, count: int = READERS) -> pd.DataFrame:
         WITHOUT: read_alone(rng, readers, severity),
         WITH: read_assisted(rng, readers, severity, answers=(answers[0], answers[1])),
     }
-    truths = {f"truth_{name}": grades for name, grades in zip(PAIR, truth, strict=True)}
+    same = {
+        f"{source}_{name}": grades
+        for source, pair in (("truth", truth), ("ensemble", answers))
+        for name, grades in zip(PAIR, pair, strict=True)
+    }
     parts = [
         exams[["exam_id", "patient_id"]].assign(
             reader=reader.name,
             kind=SIMULATED_READERS,
             condition=condition,
             **{name: grades[index] for name, grades in zip(PAIR, pairs, strict=True)},
-            **truths,
+            **same,
         )
         for index, reader in enumerate(readers)
         for condition, pairs in graded.items()
