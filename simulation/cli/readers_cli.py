@@ -33,7 +33,7 @@ def readers(
         Path | None,
         typer.Option(metavar="RUN", help="Simulate readers of a run's phantoms instead; needs --out."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for all figures as CSV, and a chart.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for all figures as CSV, and charts.")] = None,
     seed: Annotated[
         int, typer.Option(min=0, max=LAST_SEED, help="Seed of bootstrap, permutations and simulated readers.")
     ] = 0,
@@ -56,9 +56,11 @@ def readers(
         from simulation.readers import readers_chart  # noqa: PLC0415  matplotlib
 
         _write(out / "reader_study.csv", files.csv(readings, study))
-        chart = readers_chart.figure(readings, study)
-        _write(out / f"{chart.name}.svg", chart.svg)
-        _write(out / f"{chart.name}.csv", chart.csv)
+        _write(out / "reader_findings.csv", files.findings_csv(readings, study))
+        for chart in (readers_chart.figure(readings, study), readers_chart.gain(readings, study)):
+            if chart is not None:
+                _write(out / f"{chart.name}.svg", chart.svg)
+                _write(out / f"{chart.name}.csv", chart.csv)
     if as_json:
         typer.echo(json.dumps(files.content(readings, study)))
         return

@@ -85,7 +85,9 @@ class Scored:
     patients: int
     patient: Integer[np.ndarray, " readings"]
 
-    def grid(self, condition: str) -> tuple[Int64[np.ndarray, "exams readers"], Integer[np.ndarray, " exams"]]:
+    def grid(
+        self, condition: str
+    ) -> tuple[Int64[np.ndarray, "exams readers"], Integer[np.ndarray, " exams"]]:
         """Grades in one condition, ``MISSING`` where there are none, of all exams; and each exam's patient."""
         exams, first, exam = np.unique(
             self.table["exam_id"].astype(str), return_index=True, return_inverse=True
@@ -197,9 +199,7 @@ def within(
         found = []
         for reader, name in enumerate(first.readers):
             grades = np.column_stack([once[:, reader], again[:, reader]])
-            _, counts = readers.pair_confusions(
-                grades, patient, levels=eoss.GRADES, patients=first.patients
-            )
+            _, counts = readers.pair_confusions(grades, patient, levels=eoss.GRADES, patients=first.patients)
             found += [(name, pair) for pair in counts]
         state = partial(_estimated, part=WITHIN, metric="kappa_linear", condition=condition)
         for name, pair in found:

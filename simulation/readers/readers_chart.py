@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator
 
 import matplotlib as mpl
 import numpy as np
@@ -13,20 +14,22 @@ from common.evaluation.readers import CONDITIONS
 from common.text import csv_text
 from server.report import figures
 from server.report.figures import Figure
-from simulation.readers.readers import Measured
+from simulation.readers import findings
+from simulation.readers.findings import Finding
+from simulation.readers.readers import Measured, Study
 from simulation.readers.readers_files import condition_value, reader_name
-from simulation.readers.readings import Readings
+from simulation.readers.readings import ENSEMBLE, Readings
 
-FIGURE = "reader_accuracy"
+FIGURE, GAIN = "reader_accuracy", "reader_gain"
 
 
-def figure(readings: Readings, study: Mapping[str, Measured]) -> Figure:
-    """Accuracy of each reader without and with assistance, one panel per measurement."""
+def figure(readings: Readings, study: Study) -> Figure:
+    """Accuracy of each reader without and with assistance, and the ensemble's; one panel per measurement."""
     with mpl.rc_context(figures._STYLE):
-        canvas, whole = figures._canvas(1.9 * len(study) + 0.9, 3.0)
+        canvas, whole = figures._canvas(1.9 * len(study.measurements) + 0.9, 3.0)
         whole.remove()
-        panels = canvas.subplots(1, len(study), sharey=True, squeeze=False)[0]
-        for axes, (name, measured) in zip(panels, study.items(), strict=True):
+        panels = canvas.subplots(1, len(study.measurements), sharey=True, squeeze=False)[0]
+        for axes, (name, measured) in zip(panels, study.measurements.items(), strict=True):
             _slopes(axes, readings, measured)
             axes.set_title(name, fontsize=8.5)
         panels[0].set_ylabel("accuracy")
@@ -40,9 +43,19 @@ def figure(readings: Readings, study: Mapping[str, Measured]) -> Figure:
             reader_name(row, measured),
             *(condition_value(row, condition) for condition in CONDITIONS),
         )
-        for name, measured in study.items()
+        for name, measured in study.measurements.items()
         for row in measured.rows
         if row.metric == "accuracy"
+    ]
+    rows += [
+        (
+            readings.kind,
+            name,
+            ENSEMBLE,
+            *(one.value if c in readings.conditions else None for c in CONDITIONS),
+        )
+        for name, measured in study.measurements.items()
+        for one in _ensemble(measured)
     ]
     return Figure(
         name=FIGURE,
@@ -68,10 +81,56 @@ def _slopes(axes: Axes, readings: Readings, measured: Measured) -> None:
         if mean:
             _label(axes, places[0], values[0], side=-1)
             _label(axes, places[-1], values[-1], side=1)
+    for one in _ensemble(measured):
+        axes.axhline(
+            one.value, color=figures.COLOURS["federated"], linewidth=1.4, linestyle=(0, (4, 2)), zorder=1
+        )
+        axes.annotate(
+            f"{ENSEMBLE} {100 * one.value:.0f} %", (0.02, one.value), xycoords=("axes fraction", "data"),
+            xytext=(0, 2), textcoords="offset points", fontsize=6.5, color=figures.COLOURS["federated"],
+        )  # fmt: skip
     axes.set_xticks(places, list(readings.conditions))
     axes.set(xlim=(-0.7, len(places) - 0.3), xlabel="assistance")
     axes.grid(axis="y")
     axes.tick_params(length=0)
+
+
+def _ensemble(measured: Measured) -> list[Finding]:
+    return [one for one in measured.findings if (one.part, one.metric) == (findings.ALONE, "accuracy")]
+
+
+def gain(readings: Readings, study: Study) -> Figure | None:
+    """What assistance changed in accuracy: of each reader, of these on average, and of other readers.
+
+    Returns:
+        ``None`` for a study of one condition.
+    """
+    rows = [row for name, measured in study.measurements.items() for row in _gains(name, measured)]
+    if not rows:
+        return None
+    caption = (
+        f"{readings.kind.capitalize()}: accuracy with minus without assistance. Of each reader and of these readers "
+        "on average, for other patients; of other readers and other patients (Obuchowski and Rockette)."
+    )
+    return figures.intervals(GAIN, caption, rows, axis="accuracy, with minus without", percent=True)
+
+
+def _gains(name: str, measured: Measured) -> Iterator[figures.Interval]:
+    for row in measured.rows:
+        if row.metric == "accuracy" and row.difference is not None:
+            whose = "these readers" if row.reader is None else reader_name(row, measured)
+            kind = "readers" if row.reader is None else "alone"
+            yield _interval(
+                f"{name}: {whose}", kind, row.difference.value, row.difference.low, row.difference.high
+            )
+    for one in measured.findings:
+        if (one.metric, one.reader, one.condition) == ("accuracy", findings.RANDOM, findings.DIFFERENCE):
+            yield _interval(f"{name}: other readers", "federated", one.value, one.low, one.high)
+
+
+def _interval(label: str, kind: str, *numbers: float) -> figures.Interval:
+    value, low, high = (number if math.isfinite(number) else None for number in numbers)
+    return figures.Interval(label=label, kind=kind, value=value, low=low, high=high)
 
 
 def _label(axes: Axes, place: float, value: float, *, side: int) -> None:

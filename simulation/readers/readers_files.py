@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
 
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import PERMUTATIONS, Comparison
 from common.evaluation.readers import CONDITIONS, ReaderMetric
 from common.text import csv_text
 from common.text.csv_text import Cell
-from simulation.readers.readers import REPLICATES, Measured
-from simulation.readers.readers_view import AMONG, AVERAGE, notices
+from simulation.readers.findings import AVERAGE, Finding
+from simulation.readers.readers import REPLICATES, Measured, Study
+from simulation.readers.readers_view import AMONG, notices
 from simulation.readers.readings import Readings
 
 _COLUMNS = (
@@ -19,22 +21,25 @@ _COLUMNS = (
     *(f"{part}_{end}" for part in (*CONDITIONS, "difference") for end in ("value", "low", "high")),
     "p", "p_holm", "p_signed_rank",
 )  # fmt: skip
+_FINDING = tuple(field.name for field in fields(Finding))
 
 
-def content(readings: Readings, study: Mapping[str, Measured]) -> dict[str, object]:
+def content(readings: Readings, study: Study) -> dict[str, object]:
     """A study as JSON values; ``None`` for what cannot be computed."""
     return {
         "kind": readings.kind,
         "notice": notices(readings),
         "unit": readings.unit,
         "conditions": list(readings.conditions),
-        "measurements": {name: _block(measured) for name, measured in study.items()},
+        "measurements": {name: _block(measured) for name, measured in study.measurements.items()},
+        "times": _found(study.times),
+        "session": "first" if readings.sessions > 1 else None,
         "left_out": {
             "impossible": list(readings.impossible),
             "without_reference": list(readings.unreferenced),
             "one_condition_only": {
                 name: {reader: list(exams) for reader, exams in measured.unpaired.items()}
-                for name, measured in study.items()
+                for name, measured in study.measurements.items()
             },
         },
         "replicates": REPLICATES,
@@ -42,7 +47,7 @@ def content(readings: Readings, study: Mapping[str, Measured]) -> dict[str, obje
     }
 
 
-def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
+def csv(readings: Readings, study: Study) -> str:
     """One row per measurement, metric and reader; the first of each metric is the average.
 
     The last of a measurement has the readers' agreement among each other.
@@ -51,7 +56,7 @@ def csv(readings: Readings, study: Mapping[str, Measured]) -> str:
         _COLUMNS,
         (
             (readings.kind, name, *cells)
-            for name, measured in study.items()
+            for name, measured in study.measurements.items()
             for cells in (*(_cells(row, measured) for row in measured.rows), *_among(measured))
         ),
     )
@@ -71,7 +76,27 @@ def _block(measured: Measured) -> dict[str, object]:
         "average": average,
         "readers": each,
         "among_readers": {"exams": measured.shared, "icc": among},
+        "findings": _found(measured.findings),
+        "not_computed": dict(measured.refused),
     }
+
+
+def _found(findings: Sequence[Finding]) -> list[dict[str, object]]:
+    return [dict(zip(_FINDING, _finding(one), strict=True)) for one in findings]
+
+
+def _finding(one: Finding) -> tuple[Cell, ...]:
+    """In the order of a finding's own fields."""
+    return tuple(_plain(value) if isinstance(value, float) else value for value in asdict(one).values())
+
+
+def findings_csv(readings: Readings, study: Study) -> str:
+    """One row per finding; those of times have no measurement."""
+    of = {name: measured.findings for name, measured in study.measurements.items()} | {"": study.times}
+    return csv_text.table(
+        ("kind", "measurement", *_FINDING),
+        ((readings.kind, name, *_finding(one)) for name, found in of.items() for one in found),
+    )
 
 
 def _entry(row: ReaderMetric) -> dict[str, object]:

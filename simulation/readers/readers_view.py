@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich import box
 
@@ -11,10 +11,12 @@ from common.evaluation.bootstrap import Estimate
 from common.evaluation.paired import PERMUTATIONS, Comparison
 from common.text.terminal import Table
 from server.report.tables import NOTHING
-from simulation.readers.readers import REPLICATES, Measured
-from simulation.readers.readings import Readings
+from simulation.readers import findings, findings_view
+from simulation.readers.findings import AVERAGE
+from simulation.readers.findings_view import p_value, shown, title_of
+from simulation.readers.readers import REPLICATES, Measured, Study
+from simulation.readers.readings import ENSEMBLE, Readings
 
-AVERAGE = "average"
 AMONG = "among each other"
 _EACH = ("accuracy", "kappa_linear", "youden")
 """How the names of metrics begin that have room in the table of each reader."""
@@ -35,23 +37,26 @@ def notices(readings: Readings) -> list[str]:
     return said
 
 
-def tables(readings: Readings, study: Mapping[str, Measured]) -> Iterator[Table]:
-    """For each measurement the readers, then their average with intervals and tests."""
-    for name, measured in study.items():
+def tables(readings: Readings, study: Study) -> Iterator[Table]:
+    """For each measurement the readers, their average with intervals and tests, and what else was found."""
+    for name, measured in study.measurements.items():
         yield _each(name, readings, measured)
         yield _average(name, readings, measured)
+        yield from findings_view.tables(name, readings, measured)
+    if study.times:
+        yield findings_view.times(study.times, readings)
 
 
-def lines(readings: Readings, study: Mapping[str, Measured]) -> Iterator[str]:
+def lines(readings: Readings, study: Study) -> Iterator[str]:
     """What was left out, and how figures were made."""
     for pair in readings.impossible:
         yield f"Left out, cannot be: {pair}"
     if readings.unreferenced:
         yield f"Left out, no reference: {', '.join(readings.unreferenced)}"
-    for name, measured in study.items():
+    for name, measured in study.measurements.items():
         for reader, exams in measured.unpaired.items():
             yield f"Left out, {name} read in one condition only by {reader}: {', '.join(exams)}"
-    for name, measured in study.items():
+    for name, measured in study.measurements.items():
         yield f"Scored, {name}: {measured.patients} {readings.unit}s, {_span(measured.exams)} exams per reader"
     yield f"Intervals: 95 %, {REPLICATES} bootstrap draws of {readings.unit}s; readers are taken as they are"
     if len(readings.conditions) > 1:
@@ -59,15 +64,16 @@ def lines(readings: Readings, study: Mapping[str, Measured]) -> Iterator[str]:
             f"p: readings of a {readings.unit} swapped at random ({PERMUTATIONS} times, or all ways if fewer), and "
             "with one exam more that speaks against the difference; p Holm: corrected over the readers"
         )
-        for name, measured in study.items():
+        for name, measured in study.measurements.items():
             p = next(row.p_signed_rank for row in measured.rows if row.p_signed_rank is not None)
-            yield f"Wilcoxon's signed rank test of average accuracy by {readings.unit}, {name}: p {_p(p)}"
-    for name, measured in study.items():
+            yield f"Wilcoxon's signed rank test of average accuracy by {readings.unit}, {name}: p {p_value(p)}"
+    for name, measured in study.measurements.items():
         if measured.icc:
             yield (
                 f"ICC of readers, {name}: ICC(2,1) among each other, on {measured.shared} exams that all graded; "
                 "the others are against the reference"
             )
+    yield from findings_view.lines(readings, study.measurements, study.times)
     yield from notices(readings)
 
 
@@ -80,18 +86,24 @@ def _each(name: str, readings: Readings, measured: Measured) -> Table:
     table.add_column("")
     rows = [row for row in measured.rows if row.metric.startswith(_EACH)]
     for metric in dict.fromkeys(row.metric for row in rows):
-        table.add_column(_title(metric).replace(" ", "\n"), justify="right", no_wrap=True)
+        table.add_column(title_of(metric).replace(" ", "\n"), justify="right", no_wrap=True)
         if both and metric == "accuracy":
             table.add_column("p\nHolm", justify="right", no_wrap=True)
     for reader in (*range(len(measured.readers)), None):
         cells = []
         for row in (row for row in rows if row.reader == reader):
-            cells.append("→".join(_shown(row.conditions[c].value, row.metric) for c in readings.conditions))
+            cells.append("→".join(shown(row.conditions[c].value, row.metric) for c in readings.conditions))
             if both and row.metric == "accuracy":
-                cells.append("" if row.p_holm is None else _p(row.p_holm))
+                cells.append("" if row.p_holm is None else p_value(row.p_holm))
         if reader is None:
             table.add_section()
         table.add_row(AVERAGE if reader is None else measured.readers[reader], *cells)
+    alone = {one.metric: one for one in findings_view.of(measured.findings, findings.ALONE)}
+    if alone:
+        cells = []
+        for metric in dict.fromkeys(row.metric for row in rows):
+            cells += [shown(alone[metric].value, metric), *([""] if both and metric == "accuracy" else [])]
+        table.add_row(ENSEMBLE, *cells)
     return table
 
 
@@ -108,41 +120,21 @@ def _average(name: str, readings: Readings, measured: Measured) -> Table:
     for row in (row for row in measured.rows if row.reader is None):
         cells = [_interval(row.conditions[c], row.metric) for c in readings.conditions]
         if row.difference is not None:
-            cells += [_interval(row.difference, row.metric), _p(row.difference.p)]
-        table.add_row(_title(row.metric), *cells)
+            cells += [_interval(row.difference, row.metric), p_value(row.difference.p)]
+        table.add_row(title_of(row.metric), *cells)
     if measured.icc:
         table.add_section()
         table.add_row("ICC of readers", *(_interval(measured.icc[c], "icc") for c in readings.conditions))
+    for row in findings_view.agreement(measured, readings.conditions):
+        table.add_row(*row)
     return table
-
-
-def _shown(value: float, metric: str) -> str:
-    if not math.isfinite(value):
-        return NOTHING
-    return f"{100 * value:.1f}" if metric == "accuracy" else f"{value:.2f}"
 
 
 def _interval(estimate: Estimate | Comparison, metric: str) -> str:
     if not math.isfinite(estimate.value):
         return NOTHING
-    value, low, high = (_shown(number, metric) for number in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (shown(number, metric) for number in (estimate.value, estimate.low, estimate.high))
     return f"{value} ({low}, {high})"
-
-
-def _p(p: float) -> str:
-    if not math.isfinite(p):
-        return NOTHING
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _title(metric: str) -> str:
-    titles = {
-        "accuracy": "accuracy %",
-        "kappa_linear": "linear kappa",
-        "spearman": "Spearman",
-        "icc": "ICC(2,1)",
-    }
-    return titles.get(metric, metric.replace("youden_", "Youden "))
 
 
 def _span(counts: Sequence[int]) -> str:

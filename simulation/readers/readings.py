@@ -106,9 +106,7 @@ def read(path: Path, *, truth: Path | None = None) -> Readings:
     return _readings(readings, (graded, referenced, answered), exams)
 
 
-def counted(
-    table: Mapping[str, np.ndarray], use: NDArray[np.bool_], *, time: int = 1
-) -> NDArray[np.bool_]:
+def counted(table: Mapping[str, np.ndarray], use: NDArray[np.bool_], *, time: int = 1) -> NDArray[np.bool_]:
     """Of the rows in ``use``, those in which a reader reads an exam in a condition for the first (second ..) time."""
     seen: Counter[tuple[str, str, str]] = Counter()
     chosen = np.zeros(len(use), dtype=bool)
@@ -167,7 +165,9 @@ def _exam_problems(table: Table, referenced: Sequence[str], exams: Exams) -> Ite
             if not row[column]:
                 yield f"  line {line}: {column} is empty, expected an identifier"
         exam = exams.setdefault(row["exam_id"], {})
-        said = [c for c in given if row[c] or not c.startswith(_ENSEMBLE)]  # who reads alone may not see the ensemble
+        said = [
+            c for c in given if row[c] or not c.startswith(_ENSEMBLE)
+        ]  # who reads alone may not see the ensemble
         for column in said:
             if exam.setdefault(column, row[column]) != row[column]:
                 yield (
@@ -208,7 +208,7 @@ def _time_problems(line: int, row: dict[str, str]) -> Iterator[str]:
 
 
 def _seconds(text: str) -> float:
-    """nan for what is no number."""
+    """A text as a number, nan where it is none."""
     try:
         value = float(text)
     except ValueError:

@@ -19,11 +19,14 @@ def severities(rng: np.random.Generator, patients: int) -> tuple[np.ndarray, np.
     return np.repeat(np.arange(patients), EXAMS), hypertrophy, vascularity
 
 
-def graded(
-    rng: np.random.Generator, truth: np.ndarray, habit: np.ndarray, noise: np.ndarray
-) -> np.ndarray:
+def graded(rng: np.random.Generator, truth: np.ndarray, habit: np.ndarray, noise: np.ndarray) -> np.ndarray:
     """Grades ``(exams, readers)`` of readers who are as the model says."""
-    seen = truth[:, None] + rng.random((len(truth), 1)) + habit + noise * rng.normal(size=(len(truth), len(habit)))
+    seen = (
+        truth[:, None]
+        + rng.random((len(truth), 1))
+        + habit
+        + noise * rng.normal(size=(len(truth), len(habit)))
+    )
     return np.clip(np.floor(seen), 0, 3).astype(np.int64)
 
 
@@ -42,7 +45,9 @@ def test_finds_known_habits_and_noise(spread: float, noise: float, error: float)
         assert np.sqrt(np.square(middle - true).mean()) < error
         ratios = np.array([reader.noise.value for reader in found]) / noises
         assert np.abs(np.log(ratios)).max() < 0.45
-        held += [reader.habit.low < value < reader.habit.high for reader, value in zip(found, true, strict=True)]
+        held += [
+            reader.habit.low < value < reader.habit.high for reader, value in zip(found, true, strict=True)
+        ]
     assert np.mean(held) > 0.8
 
 
