@@ -193,7 +193,7 @@ def within(
         sessions: the readings of the first session in which he graded an exam, and of the second.
         weights: bootstrap draws of the patients.
     """
-    first, second = sessions
+    first = sessions[0]
     for condition in first.conditions:
         (once, patient), (again, _) = (scored.grid(condition) for scored in sessions)
         found = []

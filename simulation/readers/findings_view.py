@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
 
+from common.evaluation.bootstrap import Estimate
+from common.evaluation.paired import Comparison
 from common.text.terminal import Table
 from server.report.tables import NOTHING
 from simulation.readers import findings as parts
@@ -167,7 +169,7 @@ def shown(value: float, metric: str) -> str:
     return f"{100 * value:.1f}" if metric == "accuracy" else f"{value:.2f}"
 
 
-def interval(one: Finding, metric: str = "") -> str:
+def interval(one: Finding | Estimate | Comparison, metric: str = "") -> str:
     """Value and interval."""
     if not math.isfinite(one.value):
         return NOTHING

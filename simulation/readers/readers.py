@@ -164,7 +164,7 @@ def _of_same(readings: Readings, use: np.ndarray, others: np.ndarray) -> np.ndar
     """Of some rows those whose reader, exam and condition are those of another row."""
     keys = list(zip(*(readings.table[column] for column in ("reader", "exam_id", "condition")), strict=True))
     wanted = {keys[row] for row in np.flatnonzero(others)}
-    return use & np.array([key in wanted for key in keys], dtype=bool)
+    return np.asarray(use & np.array([key in wanted for key in keys], dtype=bool))
 
 
 def _among(scored: Scored) -> tuple[np.ndarray, dict[str, np.ndarray]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -14,6 +15,7 @@ from common.evaluation.readers import CONDITIONS
 from common.text import csv_text
 from server.report import figures
 from server.report.figures import Figure
+from server.report.tables import Interval
 from simulation.readers import findings
 from simulation.readers.findings import Finding
 from simulation.readers.readers import Measured, Study
@@ -112,11 +114,14 @@ def gain(readings: Readings, study: Study) -> Figure | None:
         f"{readings.kind.capitalize()}: accuracy with minus without assistance. Of each reader and of these readers "
         "on average, for other patients; of other readers and other patients (Obuchowski and Rockette)."
     )
-    return figures.intervals(GAIN, caption, rows, axis="accuracy, with minus without", percent=True)
+    axis = f"accuracy of {readings.kind}, with minus without"
+    drawn = figures.intervals(GAIN, caption, rows, axis=axis, percent=True)
+    cells = [(readings.kind, row.label, row.value, row.low, row.high) for row in rows]
+    return replace(drawn, csv=csv_text.table(("kind", "row", "value", "ci95_low", "ci95_high"), cells))
 
 
-def _gains(name: str, measured: Measured) -> Iterator[figures.Interval]:
-    for row in measured.rows:
+def _gains(name: str, measured: Measured) -> Iterator[Interval]:
+    for row in sorted(measured.rows, key=lambda row: row.reader is None):  # each, and then all of them
         if row.metric == "accuracy" and row.difference is not None:
             whose = "these readers" if row.reader is None else reader_name(row, measured)
             kind = "readers" if row.reader is None else "alone"
@@ -128,9 +133,9 @@ def _gains(name: str, measured: Measured) -> Iterator[figures.Interval]:
             yield _interval(f"{name}: other readers", "federated", one.value, one.low, one.high)
 
 
-def _interval(label: str, kind: str, *numbers: float) -> figures.Interval:
+def _interval(label: str, kind: str, *numbers: float) -> Interval:
     value, low, high = (number if math.isfinite(number) else None for number in numbers)
-    return figures.Interval(label=label, kind=kind, value=value, low=low, high=high)
+    return Interval(label=label, kind=kind, value=value, low=low, high=high)
 
 
 def _label(axes: Axes, place: float, value: float, *, side: int) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from rich import box
 
-from common.evaluation.bootstrap import Estimate
-from common.evaluation.paired import PERMUTATIONS, Comparison
+from common.evaluation.paired import PERMUTATIONS
 from common.text.terminal import Table
-from server.report.tables import NOTHING
 from simulation.readers import findings, findings_view
 from simulation.readers.findings import AVERAGE
-from simulation.readers.findings_view import p_value, shown, title_of
+from simulation.readers.findings_view import interval, p_value, shown, title_of
 from simulation.readers.readers import REPLICATES, Measured, Study
 from simulation.readers.readings import ENSEMBLE, Readings
 
@@ -118,23 +115,16 @@ def _average(name: str, readings: Readings, measured: Measured) -> Table:
     for title in (*readings.conditions, *(("difference", "p") if len(readings.conditions) > 1 else ())):
         table.add_column(title, justify="right", no_wrap=True)
     for row in (row for row in measured.rows if row.reader is None):
-        cells = [_interval(row.conditions[c], row.metric) for c in readings.conditions]
+        cells = [interval(row.conditions[c], row.metric) for c in readings.conditions]
         if row.difference is not None:
-            cells += [_interval(row.difference, row.metric), p_value(row.difference.p)]
+            cells += [interval(row.difference, row.metric), p_value(row.difference.p)]
         table.add_row(title_of(row.metric), *cells)
     if measured.icc:
         table.add_section()
-        table.add_row("ICC of readers", *(_interval(measured.icc[c], "icc") for c in readings.conditions))
-    for row in findings_view.agreement(measured, readings.conditions):
-        table.add_row(*row)
+        table.add_row("ICC of readers", *(interval(measured.icc[c], "icc") for c in readings.conditions))
+    for kappas in findings_view.agreement(measured, readings.conditions):
+        table.add_row(*kappas)
     return table
-
-
-def _interval(estimate: Estimate | Comparison, metric: str) -> str:
-    if not math.isfinite(estimate.value):
-        return NOTHING
-    value, low, high = (shown(number, metric) for number in (estimate.value, estimate.low, estimate.high))
-    return f"{value} ({low}, {high})"
 
 
 def _span(counts: Sequence[int]) -> str:

@@ -154,7 +154,7 @@ def jackknife(
     """
     patients = left_out.shape[-1]
     apart = left_out - left_out.mean(axis=-1, keepdims=True)
-    return np.einsum("ijk,abk->ijab", apart, apart) * (patients - 1) / patients
+    return np.asarray(np.einsum("ijk,abk->ijab", apart, apart) * (patients - 1) / patients)
 
 
 def _covariances(

@@ -112,13 +112,13 @@ def habits(
 def _natural(parameters: Parameters) -> Parameters:
     """Habits and log noise as habits and noise."""
     readers = len(parameters) // 2
-    return np.concatenate([parameters[:readers], np.exp(parameters[readers:])])
+    return np.asarray(np.concatenate([parameters[:readers], np.exp(parameters[readers:])]))
 
 
 def _one_hot(
     grades: Int64[np.ndarray, "exams readers"], levels: int
 ) -> Float64[np.ndarray, "exams readers levels"]:
-    return (grades[..., None] == np.arange(levels)).astype(np.float64)
+    return np.asarray(grades[..., None] == np.arange(levels), dtype=np.float64)
 
 
 def _fit(

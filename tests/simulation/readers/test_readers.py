@@ -309,7 +309,7 @@ def test_a_grade_that_was_not_given_leaves_the_other_measurement(tmp_path: Path)
     for row in rows:
         if row["exam_id"] == "e3":
             row["vascularity"] = ""
-    found = measure(read(write(tmp_path / "study.csv", rows)), seed=0)
+    found = measure(read(write(tmp_path / "study.csv", rows)), seed=0).measurements
     assert found["hypertrophy"].exams == (32, 32)
     assert found["vascularity"].exams == found["combined"].exams == (31, 31)
 

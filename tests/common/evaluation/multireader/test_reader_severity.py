@@ -27,7 +27,7 @@ def graded(rng: np.random.Generator, truth: np.ndarray, habit: np.ndarray, noise
         + habit
         + noise * rng.normal(size=(len(truth), len(habit)))
     )
-    return np.clip(np.floor(seen), 0, 3).astype(np.int64)
+    return np.asarray(np.clip(np.floor(seen), 0, 3), dtype=np.int64)
 
 
 @pytest.mark.parametrize(("spread", "noise", "error"), [(0.5, 1.9, 0.2), (0.2, 0.4, 0.07)])
