@@ -171,13 +171,11 @@ def _likelihood(
     whole = weighted.sum(axis=1, keepdims=True)
     posterior = weighted / whole
 
-    def score(slope: Float64[np.ndarray, "readers levels bins"]) -> Float64[np.ndarray, "exams readers"]:
-        by_cell = posterior @ (slope / chance).reshape(readers * levels, -1).T
-        return np.asarray((flat * by_cell).reshape(given.shape).sum(axis=2), dtype=np.float64)
-
-    of_habit = score(by_habit)
-    of_habit -= of_habit.mean(axis=1, keepdims=True)  # habits are taken from their mean
-    return float((largest + np.log(whole)).sum()), np.hstack([of_habit, score(by_noise), posterior - bins])
+    # Of each cell of a reader's grades, what his habit and his noise add there.
+    cells = [posterior @ (slope / chance).reshape(readers * levels, -1).T for slope in (by_habit, by_noise)]
+    of_habit, of_noise = ((flat * by_cell).reshape(given.shape).sum(axis=2) for by_cell in cells)
+    of_habit = of_habit - of_habit.mean(axis=1, keepdims=True)  # habits are taken from their mean
+    return float((largest + np.log(whole)).sum()), np.hstack([of_habit, of_noise, posterior - bins])
 
 
 def _chances(
@@ -193,10 +191,8 @@ def _chances(
     cuts = np.arange(1, levels)[None, :, None] - _SEVERITIES - habit[:, None, None]
     standard = cuts / noise[:, None, None]
     density = np.exp(-np.square(standard) / 2) / np.sqrt(2 * np.pi)
-
-    def between(at_cuts: Float64[np.ndarray, "readers cuts bins"], last: float) -> np.ndarray:
-        ends = [np.full((len(habit), 1, len(_SEVERITIES)), end) for end in (0.0, last)]
-        return np.diff(np.concatenate([ends[0], at_cuts, ends[1]], axis=1), axis=1)
-
-    chance = np.maximum(between(ndtr(standard), 1.0), _LEAST)
-    return chance, -between(density / noise[:, None, None], 0.0), -between(density * standard, 0.0)
+    none = np.zeros((len(habit), 1, len(_SEVERITIES)))
+    chance = np.diff(ndtr(standard), axis=1, prepend=none, append=none + 1)
+    by_habit = -np.diff(density / noise[:, None, None], axis=1, prepend=none, append=none)
+    by_noise = -np.diff(density * standard, axis=1, prepend=none, append=none)
+    return np.maximum(chance, _LEAST), by_habit, by_noise

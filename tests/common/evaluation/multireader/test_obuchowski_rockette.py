@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_rel
 
+from benchmarks.readers_random import null_study
 from common.errors import DataError
 from common.evaluation import roc
 from common.evaluation.agreement import accuracy
@@ -140,30 +141,6 @@ def test_edge_cases() -> None:
     healthy = analyse(area, counts[:, :, :69])
     assert healthy.fixed is not None
     assert np.isnan([healthy.fixed.value, healthy.fixed.p, healthy.components.error]).all()
-
-
-def null_study(rng: np.random.Generator, *, readers: int, patients: int, exams: int = 3) -> np.ndarray:
-    """Readers, patients and their pairs have their own chances; conditions differ by reader, on average by nothing.
-
-    The model of Roe and Metz 1997, doi 10.1016/S1076-6332(97)80210-3, with exams within patients and grades 0-3.
-    """
-    patient = np.repeat(np.arange(patients), exams)
-    severity = np.abs(rng.normal(0, 1.2, patients)[patient] + rng.normal(0, 0.8, len(patient)))
-    truth = np.clip(np.floor(severity), 0, 3).astype(np.int64)
-    seen = (
-        severity
-        + rng.normal(0, 0.3, (1, readers, 1))
-        + rng.normal(0, 0.25, (2, readers, 1))
-        + rng.normal(0, 0.4, patients)[patient]
-        + rng.normal(0, 0.3, (2, 1, patients))[..., patient]
-        + rng.normal(0, 0.5, (2, readers, len(patient)))
-    )
-    graded = np.clip(np.floor(seen), 0, 3).astype(np.int64)
-    each = [
-        patient_confusions(truth, row, patient, grades=4, patients=patients)
-        for row in graded.reshape(2 * readers, -1)
-    ]
-    return np.reshape(each, (2, readers, patients, 4, 4))
 
 
 def test_finds_differences_that_are_not_there_as_often_as_it_says() -> None:
