@@ -55,3 +55,14 @@ def test_overhead_trains_the_same_networks_on_both_sides() -> None:
     difference = result["relative_difference_of_final_weights"]
     assert isinstance(difference, float)
     assert difference < 0.01  # one step: the same batches, the same rates
+
+
+def test_readers_random_tells_what_is_found_of_nothing() -> None:
+    result = _run("readers_random.py", "8")
+    accuracy = result["accuracy"]
+    assert isinstance(accuracy, dict)
+    for patients in accuracy.values():
+        for measured in patients.values():
+            assert set(measured) == {"random", "fixed", "width", "narrower"}
+            assert 0 <= measured["random"] <= 1
+            assert measured["width"] > 0
