@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import matplotlib as mpl
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
@@ -68,7 +67,7 @@ def figure(readings: Readings, study: Study) -> Figure:
 
 
 def _slopes(axes: Axes, readings: Readings, measured: Measured) -> None:
-    places = np.arange(len(readings.conditions))
+    places = [float(place) for place in range(len(readings.conditions))]
     for row in (row for row in measured.rows if row.metric == "accuracy"):
         mean = row.reader is None
         values = [row.conditions[condition].value for condition in readings.conditions]

@@ -177,7 +177,8 @@ def test_a_second_session_is_for_kappa_within_alone(tmp_path: Path, command: Cal
     table = room(sessions=2)
     mine = table[(table["session"] == 1) | ((table["reader"] == "r1") & (table["condition"] == "without"))]
     shuffled = mine.sample(frac=1, random_state=0)  # the column says the order, not the place
-    frame, _ = found(shuffled, tmp_path / "s.csv", "hypertrophy")
+    both = measure(read(write(tmp_path / "s.csv", shuffled)), seed=0).measurements["hypertrophy"]
+    frame = pd.DataFrame([asdict(one) for one in both.findings])
     reading = mine[(mine["reader"] == "r1") & (mine["condition"] == "without")]
     wide = reading.pivot(index="exam_id", columns="session", values="hypertrophy")
     row = one(frame, part="within_readers", reader="r1", condition="without")
@@ -187,7 +188,6 @@ def test_a_second_session_is_for_kappa_within_alone(tmp_path: Path, command: Cal
     first = measure(read(write(tmp_path / "1.csv", mine[mine["session"] == 1])), seed=0).measurements[
         "hypertrophy"
     ]
-    both = measure(read(tmp_path / "s.csv"), seed=0).measurements["hypertrophy"]
     assert first.rows == both.rows, "all else is of the first session"
     shown = " ".join(command(tmp_path / "s.csv").split())
     assert "Sessions: the first in which a reader graded an exam counts" in shown

@@ -377,10 +377,17 @@ def test_simulated_readers_are_called_so_everywhere(run: Path, tmp_path: Path, c
     assert len(titles) == 6
     assert all("simulated readers" in title for title in titles)
     assert "assistance is an assumption" in " ".join(shown.split())
-    for name in ("simulated_readings.csv", "reader_study.csv", "reader_accuracy.csv"):
-        with (out / name).open(newline="") as file:
+    for name in ("simulated_readings", "reader_study", "reader_accuracy", "reader_findings", "reader_gain"):
+        with (out / f"{name}.csv").open(newline="") as file:
             assert {row["kind"] for row in csv.DictReader(file)} == {"simulated readers"}
     assert "Simulated readers" in (out / "reader_accuracy.svg").read_text()
+    assert "simulated readers" in (out / "reader_gain.svg").read_text()
+    found = pd.read_csv(out / "reader_findings.csv")
+    (right,) = found[(found["part"] == "ensemble") & (found["metric"] == "accuracy")].groupby("reader")[
+        "value"
+    ]
+    assert right[0] == "ensemble"
+    assert right[1].between(0.7, 1).all(), "the run's ensemble stands beside them"
     # The table alone is enough to know them by, even without that column.
     table = pd.read_csv(out / "simulated_readings.csv").drop(columns="kind")
     table.to_csv(tmp_path / "bare.csv", index=False)
