@@ -98,27 +98,33 @@ class Scored:
         return grades, self.patient[first]
 
 
-def ensemble(
-    scored: Scored, weights: Int64[np.ndarray, "replicates patients"], generator: np.random.Generator
-) -> Iterator[Finding]:
-    """The ensemble's own figures on the exams that readers graded, and each reader's minus the ensemble's on his."""
-    answer, truth = (scored.table[f"{source}_{scored.name}"] for source in (ENSEMBLE, "truth"))
-    given = answer != MISSING
+def ensemble(scored: Scored, weights: Int64[np.ndarray, "replicates patients"]) -> Iterator[Finding]:
+    """The ensemble's own figures, on the exams that readers graded."""
+    answer = scored.table[f"{ENSEMBLE}_{scored.name}"]
+    given = np.flatnonzero(answer != MISSING)
     _, first = np.unique(scored.table["exam_id"].astype(str)[given], return_index=True)
     if not len(first):
         return
+    once = given[first]
     own = patient_confusions(
-        truth[given][first],
-        answer[given][first],
-        scored.patient[given][first],
+        scored.table[f"truth_{scored.name}"][once],
+        answer[once],
+        scored.patient[once],
         grades=eoss.GRADES,
         patients=scored.patients,
     )
     for name, metric in readers.metrics(eoss.GRADES).items():
         found = paired.estimate(metric, own, weights)
         yield _estimated(found, part=ALONE, metric=name, reader=ENSEMBLE, exams=len(first))
+
+
+def against(
+    scored: Scored, weights: Int64[np.ndarray, "replicates patients"], generator: np.random.Generator
+) -> Iterator[Finding]:
+    """Each reader minus the ensemble, on the exams that he graded, in each condition."""
+    answer, truth = (scored.table[f"{source}_{scored.name}"] for source in (ENSEMBLE, "truth"))
     for condition in scored.conditions:
-        use = given & (scored.table["condition"] == condition)
+        use = (answer != MISSING) & (scored.table["condition"] == condition)
         graded, answered = (
             readers.reader_confusions(
                 truth[use],
@@ -131,8 +137,8 @@ def ensemble(
             )
             for grades in (scored.table[scored.name], answer)
         )
-        there = np.flatnonzero(answered.any(axis=(1, 2, 3)))
-        for name, metric in _AGAINST.items():
+        there = np.flatnonzero(answered.any(axis=(1, 2, 3))).tolist()
+        for name, metric in _AGAINST.items() if there else ():
             compare = partial(paired.compare, metric, weights=weights, generator=generator)
             mean = compare(graded[there], answered[there])
             yield _against(mean, name, condition, AVERAGE, int(answered.sum()))

@@ -146,7 +146,8 @@ def _findings(
     found: list[Finding] = []
     refused = {}
     ways: dict[str, Callable[[], Iterator[Finding]]] = {
-        parts.ALONE: lambda: parts.ensemble(scored, weights, generator),
+        parts.ALONE: lambda: parts.ensemble(scored, weights),
+        parts.AGAINST: lambda: parts.against(scored, weights, generator),
         parts.BETWEEN: lambda: parts.between(scored, weights),
         parts.WITHIN: lambda: parts.within(twice, draws),
         parts.CROSSED: lambda: parts.crossed(scored),
