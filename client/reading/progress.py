@@ -21,7 +21,7 @@ from client.reading.study import WITH, WITHOUT, Design, Sitting
 from client.reading.worklist import Scheme
 from common.errors import CampaignError, DataError, PolicyError
 
-LONGEST_S = 86_400.0
+SHORTEST_S, LONGEST_S = 0.1, 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +292,8 @@ def _named(task: Task) -> dict[str, object]:
 
 
 def _times(seconds: float, hidden_seconds: float) -> dict[str, float]:
-    """Times as the page measured them, within a day."""
+    """Times as the page measured them, within a day; nobody reads in no time."""
     return {
-        "seconds": round(min(max(seconds, 0.0), LONGEST_S), 1),
+        "seconds": round(min(max(seconds, SHORTEST_S), LONGEST_S), 1),
         "hidden_seconds": round(min(max(hidden_seconds, 0.0), LONGEST_S), 1),
     }

@@ -113,7 +113,9 @@ def test_two_readers_and_two_sessions_end_in_their_table(
     )
     scored = readers.measure(readings.read(path, truth=truth), seed=1)
     accuracy = next(
-        row for row in scored["hypertrophy"].rows if row.metric == "accuracy" and row.reader is None
+        row
+        for row in scored.measurements["hypertrophy"].rows
+        if row.metric == "accuracy" and row.reader is None
     )
     for condition in ("without", "with"):
         wanted = [row["hypertrophy"] == "1" for row in rows if row["condition"] == condition]
