@@ -17,6 +17,10 @@ federation-demo: .venv/installed
 privacy-demo: .venv/installed
 	$(BIN)/python -m demos.privacy_demo
 
+# A phantom hospital's reading room in the browser, with a small ensemble that is trained once.
+reading-demo: .venv/installed
+	$(BIN)/python -m demos.reading_demo
+
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
 

@@ -118,6 +118,11 @@ class Import:
         if not self.exams:
             raise DataError(self._nothing())
 
+    def _spacing(self) -> tuple[str, ...]:
+        """The column of the pictures' scale, where a file tells of one."""
+        scans = (scan for exam in self.exams.values() for scan in self.scans_of(exam).values())
+        return ("mm_per_px",) if any(scan.mm_per_px for scan in scans) else ()
+
     def write(self) -> Grades | None:
         """Write pictures and tables into the folder that is being built.
 
@@ -126,6 +131,7 @@ class Import:
         """
         (self.building / "images").mkdir()
         images = self.meaning.pair.images
+        parts = ("path", "roi", *self._spacing())
         rows, pictures = [], []
         for exam_id, exam in self.exams.items():
             mine = self.scans_of(exam)
@@ -136,9 +142,10 @@ class Import:
                 shutil.copyfile(self.prep.scan_path(scan.source, scan.panel), self.building / path)
                 roi = scan.roi
                 cells += [path, f"{roi.x} {roi.y} {roi.width} {roi.height}" if roi else ""]
+                cells += [f"{scan.mm_per_px:g}" if scan.mm_per_px else ""] * (len(parts) - 2)
                 pictures.append(self._record(path, exam_id, image, scan))
             rows.append(cells)
-        columns = (*MANIFEST, *(f"{image}_{part}" for image in images for part in ("path", "roi")))
+        columns = (*MANIFEST, *(f"{image}_{part}" for image in images for part in parts))
         self._table("manifest.csv", columns, rows)
         self._table("pictures.csv", RECORD, pictures)
         self._table("quarantine.csv", QUARANTINE, self.quarantine())

@@ -15,7 +15,7 @@ from client.data.ingest import scans
 from client.data.ingest.facts import gather
 from client.data.ingest.mapping import Fact
 from client.data.ingest.mapping import Mapping as Meaning
-from client.data.ingest.region import Panel, common_part, panels, within
+from client.data.ingest.region import Panel, common_part, panels, spacing_mm, within
 from client.data.pictures import burned_in
 from client.data.pictures.burned_in import Box
 from client.data.pictures.dicom import IDENTIFYING, Picture
@@ -47,6 +47,7 @@ class Scan:
         roi: in pixels of the kept part, ``None``: all of it.
         colour_box: in pixels of the kept part, if the file tells of one.
         size: width and height of the kept part.
+        mm_per_px: of the kept part, ``None`` where the file does not say.
         masked: painted over, in pixels of the kept part.
         painted: share of the kept part in which text was painted over, 0 to 1.
         notes: what was guessed when the file was decoded.
@@ -63,6 +64,7 @@ class Scan:
     roi: Roi | None
     colour_box: Roi | None
     size: tuple[int, int]
+    mm_per_px: float | None
     masked: tuple[Roi, ...]
     painted: float
     notes: tuple[str, ...]
@@ -177,6 +179,7 @@ def _scan(
         roi=_roi(prep, name, box),
         colour_box=within(panel.colour_box, box) if panel.colour_box is not None else None,
         size=(box.width, box.height),
+        mm_per_px=spacing_mm(picture.regions, box),
         masked=(*always, *(_as_roi(area) for area in text)),
         painted=painted,
         notes=picture.notes,

@@ -69,6 +69,20 @@ def panels(picture: Picture, name: str, devices: Sequence[DeviceSection]) -> tup
     return tuple(sorted(found, key=lambda panel: (panel.box.x, panel.box.y)))
 
 
+def spacing_mm(regions: Sequence[Region], box: Roi) -> float | None:
+    """Millimetres per pixel of a part of a screen, where the regions that lie in it agree."""
+    within = [
+        region
+        for region in regions
+        if region.left < box.x + box.width
+        and box.x < region.right
+        and region.top < box.y + box.height
+        and box.y < region.bottom
+    ]
+    found = {region.mm_per_px for region in within}
+    return found.pop() if len(found) == 1 else None
+
+
 def fits(device: DeviceSection, picture: Picture, name: str) -> bool:
     """Whether a profile is of the machine that made a picture."""
     height, width = picture.rgb.shape[:2]

@@ -29,6 +29,8 @@ MODALITIES = ("US", "IVUS", "OT", "SC", "")
 TWO_DIMENSIONAL = 1
 TISSUE, COLOUR_FLOW = 1, 2
 """Region Data Type, PS3.3 C.8.5.5.1."""
+CENTIMETRES = 3
+"""Physical Units, likewise."""
 IDENTIFYING = (
     "PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "OtherPatientNames", "AccessionNumber",
     "InstitutionName", "InstitutionAddress", "ReferringPhysicianName", "OperatorsName",
@@ -44,6 +46,7 @@ class Region:
 
     Attributes:
         flow: whether it shows colour flow, else tissue.
+        mm_per_px: of both axes; ``None`` where the file does not say, or they differ by more than a hundredth.
     """
 
     left: int
@@ -51,6 +54,7 @@ class Region:
     right: int
     bottom: int
     flow: bool
+    mm_per_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,10 +179,20 @@ def _regions(dataset: Dataset) -> tuple[Region, ...]:
             right=item.RegionLocationMaxX1,
             bottom=item.RegionLocationMaxY1,
             flow=item.RegionDataType == COLOUR_FLOW,
+            mm_per_px=_spacing(item),
         )
         for item in dataset.get("SequenceOfUltrasoundRegions") or ()
         if item.RegionSpatialFormat == TWO_DIMENSIONAL and item.RegionDataType in (TISSUE, COLOUR_FLOW)
     )
+
+
+def _spacing(item: Dataset) -> float | None:
+    """Millimetres per pixel of a region, PS3.3 C.8.5.5.1.15 to 17; a scan is never finer than a micrometre."""
+    units = item.get("PhysicalUnitsXDirection"), item.get("PhysicalUnitsYDirection")
+    across, down = (abs(float(item.get(name) or 0)) * 10 for name in ("PhysicalDeltaX", "PhysicalDeltaY"))
+    if units != (CENTIMETRES, CENTIMETRES) or not 1e-3 < across < 10 or abs(across - down) > 0.01 * across:
+        return None
+    return round(across, 6)
 
 
 def _check(dataset: FileDataset, *, frame: int) -> int:

@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 import synofed
 from client.data.ingest import mapping
 from client.data.ingest.ingest import Ingested, ingest
-from client.data.pictures import burned_in
+from client.data.pictures import burned_in, dicom
 from client.data.pictures.arrays import write_arrays
 from client.data.tables.manifest import read_manifest
 from client.data.tables.tables import read_tables
@@ -109,6 +109,33 @@ def test_only_the_region_is_kept_and_each_picture_goes_with_its_own(
     doppler = np.asarray(Image.open(data / exam["doppler_path"]))
     assert (grey == speckle(0)).all()
     assert (doppler == with_flow(speckle(0))).all()
+
+
+def test_the_scale_of_a_scan_is_kept_for_the_ruler(imported: tuple[Export, Path, Ingested]) -> None:
+    _, data, _ = imported
+    scales = {row["device"]: row["gs_mm_per_px"] for row in rows(data / "manifest.csv")}
+    assert scales == {"MyLab Twice": "0.08", "HS40": ""}
+
+
+@pytest.mark.parametrize(
+    ("change", "spacing"),
+    [
+        ({}, 0.08),
+        ({"PhysicalUnitsXDirection": 4}, None),
+        ({"PhysicalDeltaY": -0.008}, 0.08),  # measured from below
+        ({"PhysicalDeltaY": 0.009}, None),
+        ({"PhysicalDeltaX": 0.0, "PhysicalDeltaY": 0.0}, None),
+    ],
+)
+def test_a_scale_that_is_no_length_or_differs_by_axis_is_none(
+    tmp_path: Path, change: dict[str, float], spacing: float | None
+) -> None:
+    path = tmp_path / "a.dcm"
+    file = write_dicom(path, speckle(0), regions=[(0, 0, 63, 63, TISSUE)])
+    for name, value in change.items():
+        setattr(file.SequenceOfUltrasoundRegions[0], name, value)
+    file.save_as(path)
+    assert [region.mm_per_px for region in dicom.read(path.read_bytes(), frame=None).regions] == [spacing]
 
 
 def test_grades_find_their_exams_through_words_dates_and_linked_ids(
