@@ -22,9 +22,10 @@ from simulation.runs.simulate import simulate
 
 CONFIG = Path(__file__).parent.parent / "configs" / "quickstart.toml"
 SMALL = (
-    "cohort.phantom.sites=3", "cohort.phantom.patients=24", "cohort.phantom.exams_per_patient=6",
+    "cohort.phantom.sites=3", "cohort.phantom.patients=20", "cohort.phantom.exams_per_patient=6",
     "cohort.phantom.unseen_device=false", "cohort.phantom.ungraded_per_graded=1", "rating.folds=2",
-    "federation.rounds=10", "rating.head.rounds=4", "evaluate.baselines=false", "evaluate.heatmaps=0",
+    "name=reading-demo", "federation.rounds=8", "rating.head.rounds=4", "evaluate.baselines=false",
+    "evaluate.heatmaps=0",
 )  # fmt: skip
 FOLDER = Path("runs") / "reading-demo"
 
@@ -32,7 +33,7 @@ FOLDER = Path("runs") / "reading-demo"
 def main() -> None:
     """Train what is not there yet, and say how the reading room is opened."""
     console = Console()
-    settings = configuration.load(CONFIG, overrides=(*SMALL, "name=reading-demo"))
+    settings = configuration.load(CONFIG, overrides=SMALL).model_copy(update={"personal": None})
     key = hashlib.sha256((settings.model_dump_json() + VERSION).encode()).hexdigest()[:12]
     run, site = FOLDER / f"ensemble-{key}", FOLDER / "site-a"
     if not run.exists():
@@ -40,9 +41,11 @@ def main() -> None:
         with Display(Console(stderr=True)) as display:
             simulate(settings, out=run, resume=False, display=display)
     if not site.exists():
-        phantom = settings.cohort.phantom
-        assert phantom is not None, "of the configuration"
-        patients = phantom.model_copy(update={"sites": 1, "patients": 8, "ungraded_per_graded": 0})
+        assert settings.cohort is not None, "of the configuration"
+        assert settings.cohort.phantom is not None, "likewise"
+        patients = settings.cohort.phantom.model_copy(
+            update={"sites": 1, "patients": 8, "ungraded_per_graded": 0}
+        )
         made = cohort.make(patients, seed=settings.seed + 1, out=FOLDER / "patients")
         shutil.copytree(made.sites[0].folder, site)
     command = ["synofed", "serve", str(site), "--ensemble", str(run)]

@@ -28,5 +28,6 @@ def assistant(site: Site) -> Assistant:
         committee=untrained(settings(site.folder)),
         thresholds={"hypertrophy": 0.9},
         machines=frozenset({"Resona 7"}),
+        others_known=True,
         heatmap=HeatmapSettings(steps=2, noisy_copies=1),
     )

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from client.data.tables.rows import read_rows
 from client.ensemble import delivery
 from client.site import training_device
 from client.site.site import Site
@@ -49,14 +50,16 @@ class Assistant:
         name: whose it is.
         committee: the networks.
         thresholds: measurement -> threshold of its sets of grades; empty: there are none.
-        machines: on which it was trained; ``None``: that is not known.
+        machines: on which it was trained, as far as that is known.
+        others_known: whether it was trained on no others.
         heatmap: how heatmaps are made; ``None``: as RATING's are.
     """
 
     name: str
     committee: Committee
     thresholds: Mapping[str, float]
-    machines: frozenset[str] | None
+    machines: frozenset[str]
+    others_known: bool
     heatmap: HeatmapSettings | None = None
     _known: dict[tuple[object, ...], Answered] = field(default_factory=dict)
     _asking: threading.Lock = field(default_factory=threading.Lock)
@@ -68,7 +71,9 @@ class Assistant:
 
     def knows(self, machine: str) -> bool | None:
         """Whether an exam's machine was among those that it was trained on; ``None``: not known."""
-        return None if self.machines is None or not machine else machine in self.machines
+        if machine and machine in self.machines:
+            return True
+        return False if machine and self.others_known else None
 
     def ask(self, pictures: Mapping[str, ImageRef]) -> Answered:
         """What it says of an exam; one at a time, each once.
@@ -166,7 +171,7 @@ class Assistance:
 
 
 def received(site: Site, plan_hash: str) -> Assistant:
-    """The ensemble that a site received, which it trained itself: its machines are known, others' are not.
+    """The ensemble that a site received, since it took part: its own machines are known, the others' are not.
 
     Raises:
         DataError: if there is none.
@@ -175,7 +180,14 @@ def received(site: Site, plan_hash: str) -> Assistant:
     statement, committee = delivery.opened(site, plan_hash)
     compute = site.file.compute
     device = training_device.prepared(site, device=compute.device, threads=compute.threads)
-    return Assistant(name=statement.campaign, committee=committee.on(device), thresholds={}, machines=None)
+    table = read_rows(site.data_folder / site.file.data.manifest, ["exam_id"])
+    return Assistant(
+        name=statement.campaign,
+        committee=committee.on(device),
+        thresholds={},
+        machines=frozenset(row.get("device", "") for _, row in table.rows),
+        others_known=False,
+    )
 
 
 def _newest(site: Site) -> str | None:

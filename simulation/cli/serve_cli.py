@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,8 @@ def serve(
     way = desk.door(listener.getsockname()[1], behind=behind, announce=announce)
     for person in people:
         way.link(person)
-    desk.server(desk.application(way, routers, pages)).run(sockets=[listener])
+    with suppress(KeyboardInterrupt):  # the usual end
+        desk.server(desk.application(way, routers, pages)).run(sockets=[listener])
 
 
 def _pages(folder: Path, *, ensemble: Path | None, study: Path | None) -> Pages:
@@ -87,9 +89,11 @@ def _assistant(run: Path) -> Assistant:
     from server.report import inside  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
+    machines = answers.machines(run)
     return Assistant(
         name=run.resolve().name,
         committee=answers.open_on(run, None),
         thresholds=inside.thresholds(run),
-        machines=answers.machines(run),
+        machines=machines or frozenset(),
+        others_known=machines is not None,
     )
