@@ -10,18 +10,14 @@ from typing import Annotated
 import typer
 
 from client.cli.cli_options import AsJson, Folder
-from client.consent import answered_rounds, campaign_page, opened_sums
+from client.consent import campaign_page, deciding
 from client.consent import campaigns as decisions
+from client.consent.deciding import Decision
 from client.site.site import Site
-from client.state.decisions import State, Status, listed
-from common.errors import PolicyError
+from client.state.decisions import listed
 from common.text.terminal import Console, Table
 
 campaigns = typer.Typer(no_args_is_help=True)
-AGAIN = (
-    " It was run under an approval before: this is a second one, under which the centre may ask for every round once "
-    "more, also over other sites, and may spend as much again. If nobody wanted a second run, pause it."
-)
 Prefix = Annotated[
     str, typer.Argument(metavar="ID", help="At least the first 6 digits of the campaign's hash.")
 ]
@@ -77,35 +73,31 @@ def approve(
     folder: Folder, prefix: Prefix, by: By = None, without: Without = None, as_json: AsJson = False
 ) -> None:
     """Approve a campaign: exactly this plan. Read `show` first."""
-    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json, without=without or [])
+    _decide(folder, prefix, Decision.APPROVE, by, as_json=as_json, without=without or [])
 
 
 @campaigns.command("pause")
 def pause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
     """Stop answering a campaign's requests until `unpause`."""
-    _decide(folder, prefix, Status.PAUSED, by, as_json=as_json)
+    _decide(folder, prefix, Decision.PAUSE, by, as_json=as_json)
 
 
 @campaigns.command("unpause")
 def unpause(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
     """Resume a paused campaign."""
-    site = Site.open(folder)
-    state = listed(site)[decisions.find(site, prefix)]
-    if state.status is not Status.PAUSED:
-        raise PolicyError(f"Expected a campaign that is paused, this one is {state.status}")
-    _decide(folder, prefix, Status.APPROVED, by, as_json=as_json)
+    _decide(folder, prefix, Decision.UNPAUSE, by, as_json=as_json)
 
 
 @campaigns.command("leave")
 def leave(folder: Folder, prefix: Prefix, by: By = None, as_json: AsJson = False) -> None:
     """Leave a campaign: answer no more requests. What has already left cannot be recalled."""
-    _decide(folder, prefix, Status.LEFT, by, as_json=as_json)
+    _decide(folder, prefix, Decision.LEAVE, by, as_json=as_json)
 
 
 def _decide(
     folder: Folder,
     prefix: str,
-    status: Status,
+    decision: Decision,
     by: str | None,
     *,
     as_json: bool,
@@ -113,19 +105,8 @@ def _decide(
 ) -> None:
     site = Site.open(folder)
     plan_hash = decisions.find(site, prefix)
-    before = listed(site)[plan_hash].status
-    state = decisions.decide(site, plan_hash, status, by=by or getpass.getuser(), without=without)
-    again = False
-    if status is Status.APPROVED and before is not Status.PAUSED:
-        again = answered_rounds.forget(site.folder, plan_hash)
-        opened_sums.forget(site.folder, plan_hash)
+    decided = deciding.take(site, plan_hash, decision, by=by or getpass.getuser(), without=without)
     if as_json:
-        typer.echo(json.dumps({"plan_hash": plan_hash, **state.model_dump(mode="json")}))
+        typer.echo(json.dumps({"plan_hash": plan_hash, **decided.state.model_dump(mode="json")}))
         return
-    typer.echo(_told(plan_hash, state, again=again))
-
-
-def _told(plan_hash: str, state: State, *, again: bool) -> str:
-    out = f" The site takes no part in {', '.join(state.without)}." if state.without else ""
-    out += AGAIN if again else ""
-    return f"Campaign {plan_hash[:12]} ({state.names[-1]}) is {state.status}, as {state.by} decided.{out}"
+    typer.echo(decided.sentence)

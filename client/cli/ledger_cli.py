@@ -65,6 +65,23 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     console.print("\n".join(_told(found)), soft_wrap=True)
 
 
+@commands.command("patients")
+def patients(folder: Folder, as_json: AsJson = False) -> None:
+    """Show what every patient has spent, by the number that the ledger has for them."""
+    from client.ledger.ledger_spent import by_patient  # noqa: PLC0415  accounting: seconds
+
+    site = Site.open(folder)
+    found = by_patient(site)
+    if as_json:
+        typer.echo(json.dumps({"site": site.name, "patients": [asdict(one) for one in found]}))
+        return
+    table = Table("patient", "epsilon", "", title=f"{site.name}: all campaigns together", box=None)
+    for one in found:
+        also = ["no bound"] * one.unbounded + ["withdrew"] * one.withdrew
+        table.add_row(str(one.number), f"{one.epsilon:.3f}", ", ".join(also))
+    Console().print(table if found else "Nothing was booked to anybody.")
+
+
 @commands.command("head")
 def head(folder: Folder, as_json: AsJson = False) -> None:
     """Print a short code for the ledger's last entry, to write down on paper."""

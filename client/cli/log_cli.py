@@ -11,7 +11,7 @@ import typer
 from client.cli.cli_options import AsJson, Folder, KeptReceipts
 from client.ledger import issued_receipts
 from client.ledger.issued_receipts import Checked
-from client.log import chain
+from client.log import audit
 from client.site.site import Site
 from common.hash_chain import Entry
 
@@ -43,7 +43,7 @@ def show(
 ) -> None:
     """Print the last entries, after checking the whole log."""
     site = Site.open(folder)
-    entries = list(chain.entries(site.folder / chain.NAME))[-last:]
+    entries = audit.recent(site.folder, last)
     if as_json:
         typer.echo(json.dumps([dict(entry.content) for entry in entries]))
         return
@@ -52,10 +52,9 @@ def show(
 
 
 def _line(entry: Entry) -> str:
-    content = entry.content
-    told = ("request", "campaign", "status", "by", "code", "server_round", "group", "reply_bytes", "serial")
-    facts = " ".join(f"{name}={content[name]}" for name in told if content.get(name) not in (None, ""))
-    return f"{entry.sequence:>6} {content.get('time')} {content.get('event')}: {facts}"
+    return (
+        f"{entry.sequence:>6} {entry.content.get('time')} {entry.content.get('event')}: {audit.facts(entry)}"
+    )
 
 
 def _described(name: str, found: Checked, *, with_receipts: bool) -> str:

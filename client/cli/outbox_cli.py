@@ -9,7 +9,7 @@ import typer
 
 from client.cli.cli_options import AsJson, Folder
 from client.site.site import Site
-from common.errors import DataError, VerificationError
+from common.errors import VerificationError
 from common.text.terminal import Console, Table
 
 outbox = typer.Typer(no_args_is_help=True)
@@ -18,14 +18,9 @@ outbox = typer.Typer(no_args_is_help=True)
 @outbox.command("list")
 def list_(folder: Folder, as_json: AsJson = False) -> None:
     """List the replies that are kept, newest first."""
-    from client.cli import outbox_view  # noqa: PLC0415
-    from client.log import outbox as kept_replies  # noqa: PLC0415
+    from client.ledger import sent_replies  # noqa: PLC0415
 
-    site = Site.open(folder)
-    found = [
-        (request_id, outbox_view.found(site, request_id)) for request_id in kept_replies.ids(site.folder)
-    ]
-    rows = [outbox_view.row(request_id, kept) for request_id, kept in found]
+    rows = sent_replies.rows(Site.open(folder))
     if as_json:
         typer.echo(json.dumps(rows))
         return
@@ -42,38 +37,21 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Show one reply: its fields, its tensors with their norms, and whether it matches log and receipt."""
-    from flwr.app import ConfigRecord  # noqa: PLC0415
+    from client.ledger import sent_replies  # noqa: PLC0415
 
-    from client.cli import outbox_view  # noqa: PLC0415
-    from client.log import outbox as kept_replies  # noqa: PLC0415
-
-    site = Site.open(folder)
-    kept = kept_replies.find(site.folder, request_id)
-    if kept is None:
-        raise DataError(
-            f"Expected a reply to request {request_id}, none is kept: see `synofed site outbox list`"
-        )
-    fields = {name: dict(part) for name, part in kept.record.items() if isinstance(part, ConfigRecord)}
-    tensors = outbox_view.tensors(kept)
-    problem = outbox_view.problem(site, kept)
+    reply = sent_replies.reply(Site.open(folder), request_id)
     if as_json:
-        told = [{slot: getattr(tensor, slot) for slot in outbox_view.Tensor.__slots__} for tensor in tensors]
-        typer.echo(
-            json.dumps(
-                {**outbox_view.row(request_id, kept), "fields": fields, "tensors": told, "problem": problem}
-            )
-        )
+        typer.echo(json.dumps(reply.as_json()))
     else:
-        for name, part in fields.items():
+        for name, part in reply.fields.items():
             for key, value in part.items():
                 typer.echo(f"{name}.{key}: {json.dumps(value, default=str)}")
         table = Table("tensor", "type", "shape", "bytes", "norm", box=None)
-        for t in tensors:
+        for t in reply.tensors:
             table.add_row(t.name, t.dtype, str(t.shape), str(t.size_bytes), f"{t.norm:.6g}")
         Console().print(table)
         typer.echo(
-            problem
-            or f"Reply {kept.receipt.sequence} of its campaign in the log and the receipt bear it out."
+            reply.problem or f"Reply {reply.sequence} of its campaign in the log and the receipt bear it out."
         )
-    if problem:
-        raise VerificationError(problem)
+    if reply.problem:
+        raise VerificationError(reply.problem)

@@ -12,7 +12,7 @@ from client.cli.cli_options import AsJson, Folder
 from client.site import officer, policy_file
 from client.site.policy import NEWEST
 from client.site.site import Site
-from common.errors import DataError, SynofedError
+from common.errors import DataError
 
 policy = typer.Typer(no_args_is_help=True)
 PassphraseFile = Annotated[
@@ -28,7 +28,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     """Show the policy as it is read, and whether its signature is valid."""
     site = Site.open(folder)
     values = site.policy.model_dump(mode="json")
-    state = _state(site)
+    state = policy_file.state(site)
     if as_json:
         typer.echo(json.dumps({"site": site.name, "policy": values, "state": state}))
         return
@@ -83,16 +83,6 @@ def sign(
         f"Signed the policy of {site.name}, serial {signature.serial}, with key "
         f"{officer.spoken(signature.public_key)}. It counts from the next request on."
     )
-
-
-def _state(site: Site) -> str:
-    if not policy_file.enrolled(site):
-        return "This site belongs to no federation: its policy needs no signature."
-    try:
-        signature = policy_file.check(site)
-    except SynofedError as error:
-        return f"Every request is refused: {error}"
-    return f"Signed at {signature.signed} with key {officer.spoken(signature.public_key)}, serial {signature.serial}."
 
 
 def passphrase(file: Path | None, *, confirm: bool) -> str:

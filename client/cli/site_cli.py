@@ -51,6 +51,10 @@ COMMANDS = {
         "Campaigns that the centre has asked this site to join.",
     ),
     "policy": ("client.cli.policy_cli:policy", "What the site permits, signed by its privacy officer."),
+    "officer": (
+        "client.cli.officer_cli:sign",
+        "Show what the site's pages ask the privacy officer, in full, and sign what the officer agrees to.",
+    ),
     "ledger": ("client.cli.ledger_cli:commands", "How much of their privacy budget patients have spent."),
     "log": ("client.cli.log_cli:log", "The site's audit log of everything that came in and left."),
     "outbox": ("client.cli.outbox_cli:outbox", "The exact replies that left this site."),

@@ -27,11 +27,4 @@ def withdraw(
         typer.echo(json.dumps({**done.statement.model_dump(mode="json"), "left": done.left}))
         return
     typer.echo(text(done.statement))
-    if done.left:
-        typer.echo(
-            f"Look yourself: {', '.join(done.left)} beside the manifest seem to name the patient, and are no tables "
-            f"that can be read here."
-        )
-    typer.echo(
-        f"To be printed: {done.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
-    )
+    typer.echo("\n".join(done.advice))

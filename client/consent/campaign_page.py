@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 
@@ -20,6 +21,7 @@ from common.settings import Settings
 BYTES = {"float32": 4, "bfloat16": 2}
 SUMMED_BYTES = 8
 TABLES = "tables"
+BYTES_TITLE = "Bytes"
 LATER = "sites that the centre admits later: they train, or judge the networks"
 """Among the recipients of a campaign whose list of sites may grow."""
 
@@ -70,6 +72,14 @@ class Page:
     objection: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnExams:
+    """The part of a page that only the site itself can say, since it is of its exams."""
+
+    trains: tuple[str, ...] = ()
+    takes_part: tuple[str, ...] = ()
+
+
 def page(site: Site, plan_hash: str, state: State) -> Page:
     """The page of a campaign that a site was asked about.
 
@@ -78,6 +88,21 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         DataError: if it cannot be understood.
     """
     settings = decisions.plan(site, plan_hash, name=state.names[-1])
+    return of_plan(site, plan_hash, settings, state, own=own_exams(site, settings, state))
+
+
+def own_exams(site: Site, settings: Settings, state: State) -> OwnExams:
+    """What a site's exams would train of a plan; nothing where the policy forbids it."""
+    if _objection(site, settings):
+        return OwnExams()
+    told = not (settings.private or settings.federation.secure)
+    return OwnExams(
+        trains=_trains(site, settings) if told else (), takes_part=_takes_part(site, settings, state)
+    )
+
+
+def of_plan(site: Site, plan_hash: str, settings: Settings, state: State, *, own: OwnExams) -> Page:
+    """The page of a plan under a site's policy; no file of the site is read for it."""
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
     stages = {} if objection else rounds_by_stage(settings)
@@ -100,16 +125,16 @@ def page(site: Site, plan_hash: str, state: State) -> Page:
         reply_bytes=size,
         leaves=leaves,
         stays=stays,
-        trains=() if objection or settings.private or settings.federation.secure else _trains(site, settings),
-        takes_part=_takes_part(site, settings, state) if not objection else (),
+        trains=own.trains,
+        takes_part=own.takes_part,
         guarantee=" ".join(filter(None, (notice.sentence(settings), _again(site, settings, objection)))),
         objection=objection,
     )
 
 
-def text(page: Page) -> str:
-    """The page for a terminal."""
-    rows = {
+def rows(page: Page) -> dict[str, tuple[str, ...]]:
+    """The page as titles and their lines, for whatever shows it."""
+    said = {
         "Campaign": page.name,
         "Hash": page.plan_hash,
         "Status": page.status,
@@ -124,7 +149,7 @@ def text(page: Page) -> str:
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
         "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),
-        "": f"at most {page.reply_bytes / 1e6:.1f} MB per round, through the whole campaign"
+        BYTES_TITLE: f"at most {page.reply_bytes / 1e6:.1f} MB per round, through the whole campaign"
         if page.networks
         else "",
         "Stays here": "\n".join(page.stays),
@@ -132,12 +157,21 @@ def text(page: Page) -> str:
         "Privacy": page.guarantee,
         "Policy": f"REFUSES: {page.objection}" if page.objection else "permits this campaign",
     }
-    lines = []
-    for name, value in rows.items():
-        first, *more = (value or "").split("\n")
-        if first:
-            lines += [f"{name:<11} {first}", *(f"{'':<11} {line}" for line in more)]
-    return "\n".join(lines)
+    return {name: tuple(value.split("\n")) for name, value in said.items() if value}
+
+
+def text(page: Page) -> str:
+    """The page for a terminal."""
+    return aligned(rows(page))
+
+
+def aligned(rows: Mapping[str, Sequence[str]]) -> str:
+    """Rows for a terminal."""
+    return "\n".join(
+        f"{name if number == 0 and name != BYTES_TITLE else '':<11} {line}"
+        for name, lines in rows.items()
+        for number, line in enumerate(lines)
+    )
 
 
 def as_json(page: Page) -> dict[str, object]:

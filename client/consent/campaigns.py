@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 from client.consent import sum_tasks
 from client.files import atomic
@@ -114,7 +115,15 @@ def find(site: Site, prefix: str) -> str:
     return found[0]
 
 
-def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequence[str] = ()) -> State:
+def decide(
+    site: Site,
+    plan_hash: str,
+    status: Status,
+    *,
+    by: str,
+    without: Sequence[str] = (),
+    proof: Mapping[str, object] = MappingProxyType({}),
+) -> State:
     """Approve, pause, or leave a campaign; the decision is in the log before it counts.
 
     Args:
@@ -124,6 +133,7 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
         by: who decides.
         without: measurements or tasks in which the site takes no part, beside those for which it has nothing; only
             asked where the campaign is approved, and kept then.
+        proof: that they did, for the log.
 
     Raises:
         DataError: if it is approved and there is nothing for it.
@@ -157,7 +167,7 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
         raise PolicyError(
             f"Expected a campaign that is approved, campaign {plan_hash[:12]} is {state.status}"
         )
-    decided = _set(site, plan_hash, state, status, by=by, automatic=False)
+    decided = _set(site, plan_hash, state, status, by=by, automatic=False, proof=proof)
     if status is Status.LEFT:
         from client.state import site_state, sum_state, weights_cache  # noqa: PLC0415  torch: not for a plan
 
@@ -168,9 +178,19 @@ def decide(site: Site, plan_hash: str, status: Status, *, by: str, without: Sequ
     return decided
 
 
-def _set(site: Site, plan_hash: str, state: State, status: Status, *, by: str, automatic: bool) -> State:
+def _set(
+    site: Site,
+    plan_hash: str,
+    state: State,
+    status: Status,
+    *,
+    by: str,
+    automatic: bool,
+    proof: Mapping[str, object] = MappingProxyType({}),
+) -> State:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     facts: dict[str, object] = {
+        **proof,
         "plan_hash": plan_hash,
         "campaign": state.names[-1],
         "status": str(status),

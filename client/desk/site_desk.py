@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from client.desk import reader_routes, study_routes
+from client.desk import officer_records, officer_routes, reader_routes, study_routes
 from client.reading import study as studies
 from client.reading import worklist
 from client.reading.assistant import Assistance, Assistant
@@ -36,7 +36,12 @@ def pages(site: Site, *, assistant: Assistant | None) -> Parts:
         assistant: whom readers ask; ``None``: the ensemble that the site received last, if any.
     """
     assistance = Assistance(site, assistant)
-    routers = [_desk(site.name, PAGES), reader_routes.routes(_exams(site), assistance)]
+    routers = [
+        _desk(site.name, PAGES),
+        reader_routes.routes(_exams(site), assistance),
+        officer_routes.router(site.folder),
+        officer_records.router(site.folder),
+    ]
     return routers, [files("client.desk").joinpath("pages")], ("",)
 
 

@@ -78,6 +78,44 @@ def spent(site: Site) -> Spent:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentByPatient:
+    """One patient of the ledger, who has a number in it and no name.
+
+    Attributes:
+        number: in the ledger.
+        epsilon: of all private releases together.
+        unbounded: whether something was released without privacy.
+        withdrew: whether the patient withdrew.
+    """
+
+    number: int
+    epsilon: float
+    unbounded: bool
+    withdrew: bool
+
+
+def by_patient(site: Site) -> tuple[SpentByPatient, ...]:
+    """What every patient has spent, who has spent most first.
+
+    Raises:
+        VerificationError: if the ledger was changed.
+        StorageError: if it cannot be read.
+    """
+    book, delta = ledger.book(site.folder), site.policy.maximum_delta
+    withdrew = frozenset(book.withdrawn.values())
+    found = [
+        SpentByPatient(
+            number=number,
+            epsilon=history.epsilon(delta=delta),
+            unbounded=history.unbounded,
+            withdrew=number in withdrew,
+        )
+        for number, history in enumerate(book.histories())
+    ]
+    return tuple(sorted(found, key=lambda one: (-one.epsilon, not one.unbounded, one.number)))
+
+
 def _on_campaign(book: Book, plan_hash: str, *, delta: float) -> SpentOnCampaign:
     booked = [one for one in book.releases if one.release.plan_hash == plan_hash]
     private = sum(isinstance(one.release, PrivateRelease) for one in booked)

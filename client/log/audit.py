@@ -6,6 +6,7 @@ over all that a request holds but ``attached``, weights that the site itself had
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ REFUSAL = "refusal"
 POLICY = "policy"
 OFFICER = "officer"
 CAMPAIGN = "campaign"
+TOLD = ("request", "campaign", "status", "by", "code", "server_round", "group", "reply_bytes", "serial")
+"""Facts of entries that are shown in lists."""
 ANSWERS = (CONSENT, REPLY, SUM, ENSEMBLE, EVALUATION, MISSING)
 """Events after which a request's id stands for its contents."""
 
@@ -115,6 +118,30 @@ def refused(folder: Path, asked: Asked | None, *, code: str) -> None:
     """Enter that a request was refused."""
     facts: Mapping[str, object] = asked.facts() if asked is not None else {}
     chain.append(folder / chain.NAME, REFUSAL, {**facts, "code": code})
+
+
+def recent(folder: Path, count: int, *, before: int | None = None) -> list[Entry]:
+    """Entries of the log in order, after checking the whole log.
+
+    Args:
+        folder: the site's.
+        count: how many at most, counted from the end.
+        before: the number of an entry that they come before; ``None``: the last ones.
+
+    Raises:
+        VerificationError: naming the first line that was edited, dropped, added or moved.
+    """
+    kept: deque[Entry] = deque(maxlen=count)
+    for entry in chain.entries(folder / chain.NAME):
+        if before is None or entry.sequence < before:
+            kept.append(entry)
+    return list(kept)
+
+
+def facts(entry: Entry) -> str:
+    """The facts of an entry that people look for, in one line."""
+    content = entry.content
+    return " ".join(f"{name}={content[name]}" for name in TOLD if content.get(name) not in (None, ""))
 
 
 def find_answer(folder: Path, asked: Asked) -> Entry | None:

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -19,10 +20,10 @@ from client.files import atomic
 from client.log import chain
 from client.log.audit import OFFICER, POLICY
 from client.site import keys, officer, site_toml
-from client.site.policy import NEWEST
-from client.site.site import Site
+from client.site.policy import NEWEST, Policy
+from client.site.site import Site, SiteFile
 from common import signed_json
-from common.errors import PolicyError
+from common.errors import PolicyError, SynofedError
 from common.section import Section
 
 DOMAIN = b"synofed policy 1\n"
@@ -86,7 +87,7 @@ def check(site: Site) -> Signature:
     """
     signature = _read(site)
     _verify(site, signature)
-    _check_officer(site, signature.public_key)
+    check_officer(site, signature.public_key)
     _check_serial(site, signature.serial)
     return signature
 
@@ -111,18 +112,137 @@ def sign(site: Site, key: Ed25519PrivateKey, *, new_officer: bool = False) -> Si
     if new_officer:
         officer.pin(site.folder, public_key)
         chain.append_new(site.folder / chain.NAME, OFFICER, {"public_key": public_key})
-    _check_officer(site, public_key)
+    check_officer(site, public_key)
     site = _renewed(site)
-    entered = _entered(site)
-    serial = (entered[0] if entered is not None else 0) + 1
-    signed = datetime.now(UTC).isoformat(timespec="seconds")
-    unsigned = Signature(
-        site=site.name, serial=serial, signed=signed, public_key=public_key, signature="0" * 128
-    )
-    signature = unsigned.model_copy(update={"signature": signed_json.sign(_payload(site, unsigned), key)})
-    atomic.write(site.folder / NAME, (signature.model_dump_json(indent=2) + "\n").encode())
-    _enter(site, serial=serial)
+    signature = signed(site, key, serial=next_serial(site))
+    _keep(site, signature)
     return signature
+
+
+def signed(site: Site, key: Ed25519PrivateKey, *, serial: int) -> Signature:
+    """A signature over a site's policy; no file is read or written.
+
+    Args:
+        site: whose name, policy and peers are signed.
+        key: of the officer.
+        serial: of the policy, higher than all before.
+    """
+    unsigned = Signature(
+        site=site.name,
+        serial=serial,
+        signed=datetime.now(UTC).isoformat(timespec="seconds"),
+        public_key=key.public_key().public_bytes_raw().hex(),
+        signature="0" * 128,
+    )
+    return unsigned.model_copy(update={"signature": signed_json.sign(_payload(site, unsigned), key)})
+
+
+def accept(site: Site, policy: Policy, signature: Signature) -> Site:
+    """Put a policy that the officer has signed elsewhere into force; the first officer's key is pinned.
+
+    ``site.toml`` is written first: between it and the signature every request is refused.
+
+    Args:
+        site: as ``site.toml`` stands.
+        policy: that takes the place of the one in it.
+        signature: over it.
+
+    Returns:
+        The site as it is now.
+
+    Raises:
+        PolicyError: if the signature is of another policy, of another officer, or not of the next serial.
+        ConfigurationError: if the policy cannot be written into ``site.toml``.
+        StorageError: if something cannot be written.
+    """
+    file = site.file.model_copy(update={"policy": policy})
+    _verify(Site(folder=site.folder, file=file), signature)
+    if signature.serial != next_serial(site):
+        raise PolicyError(
+            f"Expected serial {next_serial(site)}, got {signature.serial}: another policy was signed meanwhile"
+        )
+    check_officer(site, signature.public_key)
+    site = put(site, policy)
+    _keep(site, signature)
+    return site
+
+
+def put(site: Site, policy: Policy) -> Site:
+    """Write a policy into ``site.toml``; where it needs a signature, nothing runs until it has one.
+
+    Raises:
+        ConfigurationError: if it cannot be written there.
+        StorageError: if the file cannot be written.
+    """
+    before, after = _settings(site.policy), _settings(policy)
+    changed = {name: value for name, value in after.items() if before[name] != value}
+    return site_toml.set_values(
+        site, "policy", changed, expected=site.file.model_copy(update={"policy": policy})
+    )
+
+
+def state(site: Site) -> str:
+    """Whether the policy counts, and by whose signature, in a sentence."""
+    if not enrolled(site):
+        return "This site belongs to no federation: its policy needs no signature."
+    try:
+        signature = check(site)
+    except SynofedError as error:
+        return f"Every request is refused: {error}"
+    return f"Signed at {signature.signed} with key {officer.spoken(signature.public_key)}, serial {signature.serial}."
+
+
+def next_serial(site: Site) -> int:
+    """What the next policy is signed as."""
+    entered = _entered(site)
+    return (entered[0] if entered is not None else 0) + 1
+
+
+def last_signed(site: Site) -> tuple[SiteFile, Signature] | None:
+    """The policy that was signed last, as the log has it, and its signature; ``None``: none that fits.
+
+    Raises:
+        VerificationError: if the log is damaged.
+    """
+    try:
+        signature = _read(site)
+    except PolicyError:
+        return None
+    entered = next(
+        (
+            entry
+            for entry in chain.newest(site.folder / chain.NAME, "event", POLICY)
+            if entry.content.get("serial") == signature.serial
+        ),
+        None,
+    )
+    if entered is None or not isinstance(entered.content["policy"], dict):
+        return None
+    content = dict(entered.content["policy"])
+    peers = content.pop("peers", {})
+    try:
+        file = SiteFile.model_validate({"name": site.name, "policy": content, "peers": peers})
+        _verify(Site(folder=site.folder, file=file), signature)
+    except (ValidationError, PolicyError):
+        return None
+    return file, signature
+
+
+def fits(file: SiteFile, signature: Signature) -> bool:
+    """Whether a signature is over the policy of a ``site.toml``; no file is read."""
+    payload = _payload(Site(folder=Path(), file=file), signature)
+    return signature.site == file.name and signed_json.fits(
+        signature.signature, payload, signature.public_key
+    )
+
+
+def _settings(policy: Policy) -> dict[str, object]:
+    return {name: getattr(policy, name) for name in type(policy).model_fields}
+
+
+def _keep(site: Site, signature: Signature) -> None:
+    atomic.write(site.folder / NAME, (signature.model_dump_json(indent=2) + "\n").encode())
+    _enter(site, serial=signature.serial)
 
 
 def _renewed(site: Site) -> Site:
@@ -152,16 +272,21 @@ def _read(site: Site) -> Signature:
 
 
 def _verify(site: Site, signature: Signature) -> None:
-    signed = signed_json.fits(signature.signature, _payload(site, signature), signature.public_key)
-    if signature.site != site.name or not signed:
+    if not fits(site.file, signature):
         raise PolicyError(
             f"The policy of {site.name} is not the one that was signed at {signature.signed}: undo the change in "
             f"site.toml, or {SIGN}"
         )
 
 
-def _check_officer(site: Site, public_key: str) -> None:
-    """The first officer's key is pinned; from then on file and log say whose signature counts."""
+def check_officer(site: Site, public_key: str) -> None:
+    """Whether a key is the officer's: the first one is pinned; from then on file and log say whose counts.
+
+    Raises:
+        PolicyError: if it is another's.
+        VerificationError: if the log or the pinned key is damaged.
+        StorageError: if the first key cannot be pinned.
+    """
     log = site.folder / chain.NAME
     pinned = officer.pinned(site.folder)
     entered = next(chain.newest(log, "event", OFFICER), None)

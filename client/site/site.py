@@ -70,6 +70,14 @@ class NotifySection(Section):
     """Run without a shell when a campaign waits for a decision, once for each; none: nobody is told."""
 
 
+class OfficerSection(Section):
+    """The ``[officer]`` section of ``site.toml``."""
+
+    folder: Path = Path("officer")
+    """Where the pages ask for signatures and the officer's own process puts them; from the site's folder, or
+    absolute, where another account has to reach it."""
+
+
 class SiteFile(Section):
     """``site.toml``: what belongs to the site alone."""
 
@@ -81,6 +89,7 @@ class SiteFile(Section):
     compute: ComputeSection = ComputeSection()
     network: NetworkSection = NetworkSection()
     notify: NotifySection = NotifySection()
+    officer: OfficerSection = OfficerSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import tomllib
+from collections.abc import Mapping
 
 import tomli_w
 from pydantic import ValidationError
@@ -56,17 +58,82 @@ def set_text(site: Site, section: str, name: str, value: str, *, expected: SiteF
         ConfigurationError: if the file would say anything else; then it stays as it was.
         StorageError: if it cannot be read or written.
     """
-    line = tomli_w.dumps({name: value}).strip()
+    return set_values(site, section, {name: value}, expected=expected)
+
+
+def set_values(site: Site, section: str, values: Mapping[str, object], *, expected: SiteFile) -> Site:
+    """Set settings of a section, each where it stands or as a new line; remarks beside them stay.
+
+    Args:
+        site: as it was read.
+        section: its name.
+        values: of the settings; ``None`` takes a line out.
+        expected: what the file says then.
+
+    Returns:
+        The site as it is now.
+
+    Raises:
+        ConfigurationError: if the file would say anything else; then it stays as it was.
+        StorageError: if it cannot be read or written.
+    """
+    lines = {name: _line(name, value) for name, value in values.items()}
     text = _read(site)
+    if _header(text, section) is None:
+        text = f"{text.rstrip()}\n\n[{section}]\n"
+    for name, line in lines.items():
+        start, end = _place(text, section)
+        text = text[:start] + _with_line(text[start:end], name, line) + text[end:]
+    said = "; ".join(line or f"no {name}" for name, line in lines.items())
+    return _written(site, text, section=section, line=said, expected=expected)
+
+
+def _line(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    return f"{name} = {_value(value)}"
+
+
+def _value(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    return tomli_w.dumps({"value": value}).strip().removeprefix("value = ")
+
+
+def _place(text: str, section: str) -> tuple[int, int]:
+    """Where the lines of a section begin and end."""
     header = _header(text, section)
     start = header.end() if header is not None else len(text)
     following = re.search(r"^[ \t]*\[", text[start:], re.MULTILINE)
-    end = start + following.start() if following else len(text)
-    there = re.compile(rf"""^[ \t]*{name}[ \t]*=[ \t]*("[^"\n]*"|'[^'\n]*')""", re.MULTILINE)
-    if there.search(text, start, end) is None:
-        return add_line(site, section, line, expected=expected)
-    text = text[:start] + there.sub(lambda found: line, text[start:end], count=1) + text[end:]
-    return _written(site, text, section=section, line=line, expected=expected)
+    return start, start + following.start() if following else len(text)
+
+
+def _with_line(part: str, name: str, line: str) -> str:
+    """The lines of a section with another line for a setting, which may stand over several."""
+    there = re.search(rf"^[ \t]*{name}[ \t]*=", part, re.MULTILINE)
+    if there is None:
+        return f"\n{line}{part}" if line else part
+    lines = part[there.start() :].splitlines(keepends=True)
+    for count in range(1, len(lines) + 1):
+        old = "".join(lines[:count])
+        try:
+            value = tomllib.loads(old)
+        except tomllib.TOMLDecodeError:
+            continue
+        rest = part[there.start() + len(old) :]
+        return part[: there.start()] + (f"{line}{_remark(old, value)}\n{rest}" if line else rest)
+    return f"\n{line}{part}"  # cannot be read: what comes of it is not what is expected
+
+
+def _remark(old: str, value: object) -> str:
+    """What stands beside a setting, with the blanks before it."""
+    for found in re.finditer(r"[ \t]*#", old):
+        try:
+            if tomllib.loads(old[: found.start()]) == value:
+                return old[found.start() :].rstrip("\n")
+        except tomllib.TOMLDecodeError:
+            continue
+    return ""
 
 
 def _read(site: Site) -> str:

@@ -97,13 +97,22 @@ def plan(site: Site, plan_hash: str, *, name: str) -> Settings:
         PolicyError: if the file is no longer what was asked for.
         DataError: if it cannot be understood.
     """
+    return understood(plan_text(site, plan_hash), name=name)
+
+
+def plan_text(site: Site, plan_hash: str) -> bytes:
+    """The very text that a plan's hash is of.
+
+    Raises:
+        PolicyError: if the file is no longer what was asked for.
+    """
     try:
         text = (folder(site.folder, plan_hash) / "plan.json").read_bytes()
     except OSError as error:
         raise PolicyError(f"Expected the plan of campaign {plan_hash[:12]}: {error.strerror}") from None
     if hashlib.sha256(text).hexdigest() != plan_hash:
         raise PolicyError(f"The plan of campaign {plan_hash[:12]} was changed: it no longer matches its hash")
-    return understood(text, name=name)
+    return text
 
 
 def understood(text: bytes, *, name: str) -> Settings:

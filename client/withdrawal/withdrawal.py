@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from client.data import patient_data
@@ -46,6 +47,16 @@ class Withdrawal:
     path: Path
     left: tuple[str, ...] = ()
 
+    @property
+    def advice(self) -> tuple[str, ...]:
+        """What is left for people to do."""
+        look = (
+            f"Look yourself: {', '.join(self.left)} beside the manifest seem to name the patient, and are no tables "
+            f"that can be read here."
+        )
+        printed = f"To be printed: {self.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
+        return (look, printed) if self.left else (printed,)
+
 
 def withdraw(site: Site, patient: str) -> Withdrawal:
     """Take a patient out of everything that is still to come; the same call again finishes what was cut short.
@@ -70,10 +81,7 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
         found = left or patient_data.find(site, patient)
         refused = tag in tags
         if not found.exams and not refused and not _booked(folder, secret, patient):
-            raise DataError(
-                f"Expected a patient of {site.data_folder / site.file.data.manifest} or of the ledger, got a name "
-                f"that neither knows: look it up in the link file of the import"
-            )
+            raise _nobody(site)
         if refused and left is None and not found.exams and place.exists():
             return Withdrawal(statement=_read(place), path=place)
         patient_data.keep(pending, found)
@@ -87,6 +95,70 @@ def withdraw(site: Site, patient: str) -> Withdrawal:
         pending.unlink()
         atomic.sync(pending.parent)
     return Withdrawal(statement=statement, path=place, left=left_over)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prospect:
+    """What a withdrawal would do.
+
+    Attributes:
+        exams: that would be deleted.
+        pictures: that would be deleted.
+        campaigns: that the patient took part in, which cannot be taken back.
+        epsilon: of all their private releases together.
+        delta: that epsilon is at.
+        unbounded: whether something left without differential privacy.
+        withdrawn: whether the patient withdrew already.
+    """
+
+    exams: int
+    pictures: int
+    campaigns: tuple[CampaignOfPatient, ...]
+    epsilon: float
+    delta: float
+    unbounded: bool
+    withdrawn: bool
+
+
+def prospect(site: Site, patient: str) -> Prospect:
+    """What :func:`withdraw` would find, before anything is done.
+
+    Raises:
+        DataError: if nobody of that name is or was there.
+        VerificationError: if the ledger was changed.
+    """
+    folder, delta = site.folder, site.policy.maximum_delta
+    secret = ledger_file.site_secret(folder)
+    found = patient_data.find(site, patient)
+    withdrawn = ledger_patients.has_withdrawn(
+        secret, ledger_patients.read(folder, ledger_patients.WITHDRAWN), patient
+    )
+    if not found.exams and not withdrawn and not _booked(folder, secret, patient):
+        raise _nobody(site)
+    book = Book.of(ledger_file.read(folder).entries)
+    table = ledger_patients.patients(folder, book)
+    name = ledger_patients.name_of(secret, table, patient)
+    number = ledger_patients.numbers(table, book, [name]).get(name)
+    history = book.history(number) if number is not None else spending.History()
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Prospect(
+        exams=len(found.exams),
+        pictures=len(found.pictures),
+        campaigns=tuple(_campaigns(folder, book, number, until=now, delta=delta))
+        if number is not None
+        else (),
+        epsilon=history.epsilon(delta=delta),
+        delta=delta,
+        unbounded=history.unbounded,
+        withdrawn=withdrawn,
+    )
+
+
+def _nobody(site: Site) -> DataError:
+    return DataError(
+        f"Expected a patient of {site.data_folder / site.file.data.manifest} or of the ledger, got a name that "
+        f"neither knows: look it up in the link file of the import"
+    )
 
 
 def unfinished(folder: Path) -> int:

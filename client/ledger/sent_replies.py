@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from flwr.app import Array, ArrayRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord
 
 from client.ledger import issued_receipts
 from client.log import chain
@@ -15,7 +15,7 @@ from client.log.outbox import Kept
 from client.site import keys
 from client.site.site import Site
 from common import bfloat16, wire
-from common.errors import SynofedError, VerificationError
+from common.errors import DataError, SynofedError, VerificationError
 from common.receipts import Kept as KeptReceipt
 
 KIND = {"float32": "<f4", "int64": "<i8"}
@@ -61,6 +61,57 @@ def row(request_id: str, kept: Kept | None) -> dict[str, object]:
         "bytes": wire.contents(kept.record).size_bytes,
         "log": kept.receipt.sequence,
     }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """All that is shown of one reply.
+
+    Attributes:
+        row: as in the list.
+        fields: part -> its fields.
+        tensors: its arrays.
+        problem: what does not fit between it, its receipt and the log; empty if all does.
+        sequence: its number among those of its campaign.
+    """
+
+    row: dict[str, object]
+    fields: dict[str, dict[str, object]]
+    tensors: list[Tensor]
+    problem: str
+    sequence: int
+
+    def as_json(self) -> dict[str, object]:
+        """As JSON's types."""
+        told = [{slot: getattr(tensor, slot) for slot in Tensor.__slots__} for tensor in self.tensors]
+        return {**self.row, "fields": self.fields, "tensors": told, "problem": self.problem}
+
+
+def rows(site: Site, *, first: int = 0, count: int | None = None) -> list[dict[str, object]]:
+    """Replies that are kept, the newest first; every one that is listed is read."""
+    ids = kept_replies.ids(site.folder)[first:]
+    return [row(one, found(site, one)) for one in ids[:count]]
+
+
+def reply(site: Site, request_id: str) -> Reply:
+    """One reply.
+
+    Raises:
+        DataError: if none is kept.
+        VerificationError: if its file was changed or damaged.
+    """
+    kept = kept_replies.find(site.folder, request_id)
+    if kept is None:
+        raise DataError(
+            f"Expected a reply to request {request_id}, none is kept: see `synofed site outbox list`"
+        )
+    return Reply(
+        row=row(request_id, kept),
+        fields={name: dict(part) for name, part in kept.record.items() if isinstance(part, ConfigRecord)},
+        tensors=tensors(kept),
+        problem=problem(site, kept),
+        sequence=kept.receipt.sequence,
+    )
 
 
 def tensors(kept: Kept) -> list[Tensor]:
