@@ -11,6 +11,7 @@ import asyncio
 import getpass
 import json
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -118,15 +119,34 @@ def router(folder: Path) -> APIRouter:
 
 async def _changes(folder: Path) -> AsyncIterator[str]:
     """Each new state, as events, with what the officer has answered meanwhile."""
-    before = ""
+    seen: object = None
     while True:
-        told = await run_in_threadpool(_settled_state, folder)
-        yield f"data: {told}\n\n" if told != before else ": still here\n\n"
-        before = told
+        files = await run_in_threadpool(_files, folder)
+        changed = files != seen
+        yield f"data: {await run_in_threadpool(_told, folder)}\n\n" if changed else ": still here\n\n"
+        seen = files
         await asyncio.sleep(LOOK_S)
 
 
-def _settled_state(folder: Path) -> str:
+def _files(folder: Path) -> dict[Path, int]:
+    """When the files were written that a state is made of: the log, which grows, is read when one of them changes."""
+    places = [
+        folder / "site.toml",
+        folder / policy_file.NAME,
+        officer.path(folder),
+        folder / "federation.json",
+    ]
+    places += folder.glob("campaigns/*/state.json")
+    with suppress(SynofedError):  # site.toml cannot be read: said where the state is told
+        places += Spool.of(Site.open(folder)).folder.glob("*/[!.]*.json")
+    found = {}
+    for place in places:
+        with suppress(OSError):
+            found[place] = place.stat().st_mtime_ns
+    return found
+
+
+def _told(folder: Path) -> str:
     try:
         return json.dumps(_state(folder))
     except (SynofedError, OSError) as error:

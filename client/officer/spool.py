@@ -1,7 +1,7 @@
 """Where a site's questions and its officer's answers lie.
 
-``questions/`` and ``done/`` are written by the site's account, ``answers/`` by the officer's. In the site's own folder
-only its account gets there. Elsewhere the three belong to the group that both accounts are in: the officer's may
+``questions/`` and ``done/`` are written by the site's account, ``answers/`` by the officer's. In the site's own
+folder only its account gets there. Elsewhere the three belong to the group that both accounts are in: the officer's may
 read what the site asks and put answers, and no more.
 """
 

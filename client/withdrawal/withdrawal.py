@@ -54,7 +54,10 @@ class Withdrawal:
             f"Look yourself: {', '.join(self.left)} beside the manifest seem to name the patient, and are no tables "
             f"that can be read here."
         )
-        printed = f"To be printed: {self.path.with_suffix('.txt')}. Delete the originals of the import, and copies elsewhere."
+        printed = (
+            f"To be printed: {self.path.with_suffix('.txt')}. Delete the originals of the import, and copies "
+            f"elsewhere."
+        )
         return (look, printed) if self.left else (printed,)
 
 
