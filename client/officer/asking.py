@@ -230,4 +230,4 @@ def _settled(question: Question, outcome: Outcome, said: str) -> Settled:
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

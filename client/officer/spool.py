@@ -1,8 +1,8 @@
 """Where a site's questions and its officer's answers lie.
 
 ``questions/`` and ``done/`` are written by the site's account, ``answers/`` by the officer's. In the site's own
-folder only its account gets there. Elsewhere the three belong to the group that both accounts are in: the officer's may
-read what the site asks and put answers, and no more.
+folder only its account gets there. Elsewhere the three belong to the group that both accounts are in: the officer's
+may read what the site asks and put answers, and no more.
 """
 
 from __future__ import annotations
@@ -174,4 +174,4 @@ def _read(place: Path, kind: type[Kind]) -> Kind | None:
             raise ValueError("too large")
         return kind.model_validate_json(content)
     except (ValidationError, ValueError):
-        raise DataError(f"Expected a {kind.__name__.lower()} in {place}, got something else") from None
+        raise DataError(f"Expected {place} to be as this version writes it, got something else") from None
