@@ -134,10 +134,10 @@ def _both(base: Path) -> None:
     assert did(SITE, key.read_bytes) == refused
     assert did(OFFICER, (site / "site.toml").read_bytes) == refused
     assert did(OFFICER, lambda: question.open("a").close()) == refused
-    assert did(OFFICER, lambda: (spool / "questions" / "mine.json").touch()) == refused
-    assert did(OFFICER, lambda: (spool / "done" / "mine.json").touch()) == refused
+    assert did(OFFICER, (spool / "questions" / "mine.json").touch) == refused
+    assert did(OFFICER, (spool / "done" / "mine.json").touch) == refused
     assert did(STRANGER, question.read_bytes, ()) == refused
-    assert did(STRANGER, lambda: (spool / "answers" / "mine.json").touch(), ()) == refused
+    assert did(STRANGER, (spool / "answers" / "mine.json").touch, ()) == refused
 
     words = ("--key", key, "--passphrase-file", base / "officer" / "passphrase")
     signing = started(OFFICER, lambda: sign(spool, words, pipe("y\n")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,7 @@ def serve(
     """
     from common.machine import desk  # noqa: PLC0415  FastAPI
 
+    os.umask(0o077)  # what pages write is for this account, as with a site's commands
     routers, pages, people = _pages(folder, ensemble=ensemble, study=study)
     listener = desk.bound(port)
 

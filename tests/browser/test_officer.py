@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def site(tmp_path: Path) -> tuple[Path, tuple[object, ...]]:
 
 @pytest.fixture
 def served(site: tuple[Path, tuple[object, ...]]) -> Iterator[Served]:
-    routers, pages, people = site_desk.pages(Site.open(site[0]), ensemble=None, study=None)
+    routers, pages, people = site_desk.pages(Site.open(site[0]), assistant=None)
     with desks.served(routers, pages, people) as found:
         yield found
 
@@ -56,7 +57,7 @@ def signing(site: Path, key: tuple[object, ...]) -> subprocess.Popen[str]:
 
 
 def test_an_officer_approves_one_campaign_and_refuses_another(
-    page: Page, served: Served, site: tuple[Path, tuple[object, ...]]
+    served: Served, page: Page, site: tuple[Path, tuple[object, ...]]
 ) -> None:
     folder, key = site
     spring = officers.waiting(folder, purpose=HOSTILE)
@@ -90,7 +91,7 @@ def test_an_officer_approves_one_campaign_and_refuses_another(
 
 
 def test_hostile_text_is_shown_as_it_was_written(
-    page: Page, served: Served, site: tuple[Path, tuple[object, ...]]
+    served: Served, page: Page, site: tuple[Path, tuple[object, ...]]
 ) -> None:
     officers.waiting(site[0], purpose=HOSTILE)
     opened(page, served)
@@ -98,7 +99,7 @@ def test_hostile_text_is_shown_as_it_was_written(
     assert page.locator("#part img").count() == page.locator("#part script").count() == 0
 
 
-def test_a_change_of_the_policy_is_shown_before_it_is_asked(page: Page, served: Served) -> None:
+def test_a_change_of_the_policy_is_shown_before_it_is_asked(served: Served, page: Page) -> None:
     opened(page, served, "policy")
     page.get_by_label("Most rounds of a campaign").fill("9")
     page.get_by_label("Training under secure aggregation alone").check()
@@ -111,7 +112,7 @@ def test_a_change_of_the_policy_is_shown_before_it_is_asked(page: Page, served: 
 
 
 def test_a_patient_is_withdrawn_by_keyboard_alone(
-    page: Page, served: Served, site: tuple[Path, tuple[object, ...]]
+    served: Served, page: Page, site: tuple[Path, tuple[object, ...]]
 ) -> None:
     opened(page, served, "withdrawal")
     page.get_by_label("Identifier, as in the manifest").focus()
@@ -129,11 +130,11 @@ def test_a_patient_is_withdrawn_by_keyboard_alone(
 
 @pytest.mark.parametrize("part", ["campaigns", "policy", "ledger", "outbox", "log", "withdrawal"])
 def test_no_part_is_wider_than_a_phone(
-    page: Page, served: Served, site: tuple[Path, tuple[object, ...]], part: str
+    served: Served, page: Page, site: tuple[Path, tuple[object, ...]], part: str
 ) -> None:
     officers.waiting(site[0], purpose="x" * 300)
     page.set_viewport_size({"width": PHONE_PX, "height": 844})
     opened(page, served, part)
     page.locator("#part h2").wait_for()
-    page.get_by_text("Reading").first.wait_for(state="hidden")
+    page.get_by_text(re.compile("^Reading.*…$")).first.wait_for(state="hidden")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_PX

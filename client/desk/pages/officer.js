@@ -31,9 +31,9 @@ function key() {
   return el(
     "section",
     { class: "note", "aria-label": "Signatures" },
-    el("p", {}, el("b", {}, "No officer's key belongs to this site yet."), " Decisions about campaigns count at once, as with `synofed site campaigns`: the log says who decided, and nothing proves it."),
+    el("p", {}, el("b", {}, "No officer's key belongs to this site yet."), " Decisions about campaigns count at once, as with ", el("code", {}, "synofed site campaigns"), ": the log says who decided, and nothing proves it."),
     state.signs_policy
-      ? el("p", {}, "The policy does need a signature. Make a key with `synofed site policy officer-key officer.pem`, change the policy here, and sign it; that key is the officer's from then on:")
+      ? el("p", {}, "The policy does need a signature. Make a key with ", el("code", {}, "synofed site policy officer-key officer.pem"), ", set the policy here, and sign it; that key is the officer's from then on:")
       : null,
     state.signs_policy ? el("code", { class: "command" }, state.command) : null,
     el("p", { class: "soft" }, "Policy: ", state.policy),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -27,12 +28,12 @@ class Desk:
         self.folder = folder
         self.browser = browser
 
-    def get(self, path: str) -> dict[str, object]:
+    def get(self, path: str) -> dict[str, Any]:
         answer = self.browser.get(f"/api/officer/{path}")
         assert answer.status_code == 200, answer.text
         return dict(answer.json())
 
-    def post(self, path: str, body: object, *, status: int = 200) -> dict[str, object]:
+    def post(self, path: str, body: object, *, status: int = 200) -> dict[str, Any]:
         answer = self.browser.post(f"/api/officer/{path}", json=body)
         assert answer.status_code == status, answer.text
         return dict(answer.json())
@@ -42,7 +43,7 @@ class Desk:
 
 
 def served(folder: Path) -> Iterator[Desk]:
-    routers, pages, people = site_desk.pages(Site.open(folder), ensemble=None, study=None)
+    routers, pages, people = site_desk.pages(Site.open(folder), assistant=None)
     with desks.served(routers, pages, people) as found:
         yield Desk(folder, found.entered())
 
@@ -66,14 +67,14 @@ def test_with_a_key_a_decision_waits_for_the_signature(desk: Desk) -> None:
     assert desk.status(plan_hash) == "waiting"
     state = desk.get("state")
     assert state["key"]
-    assert [one["plan_hash"] for one in state["questions"]] == [plan_hash]  # type: ignore[attr-defined]
+    assert [one["plan_hash"] for one in state["questions"]] == [plan_hash]
     assert "take that back" in str(
         desk.post(f"campaigns/{plan_hash}", {"decision": "leave"}, status=409)["error"]
     )
     officers.answered(desk.folder)
     state = desk.get("state")
     assert state["questions"] == []
-    assert state["settled"][0]["outcome"] == "signed"  # type: ignore[index]
+    assert state["settled"][0]["outcome"] == "signed"
     assert desk.status(plan_hash) == "approved"
 
 
@@ -95,7 +96,7 @@ def test_a_question_can_be_taken_back(desk: Desk) -> None:
     asked = desk.post(f"campaigns/{plan_hash}", {"decision": "leave"})["asked"]
     desk.post(f"questions/{asked}/take-back", {})
     state = desk.get("state")
-    assert (state["questions"], state["settled"][0]["outcome"]) == ([], "taken back")  # type: ignore[index]
+    assert (state["questions"], state["settled"][0]["outcome"]) == ([], "taken back")
     assert desk.status(plan_hash) == "waiting"
 
 
@@ -110,7 +111,7 @@ def test_without_a_key_a_decision_counts_at_once(unkeyed: Desk) -> None:
 
 def test_the_page_is_that_of_the_command_and_hostile_text_is_text(desk: Desk) -> None:
     plan_hash = officers.waiting(desk.folder, purpose=HOSTILE)
-    rows = {row["title"]: row["lines"] for row in desk.get(f"campaigns/{plan_hash}")["rows"]}  # type: ignore[attr-defined]
+    rows = {row["title"]: row["lines"] for row in desk.get(f"campaigns/{plan_hash}")["rows"]}
     assert rows["Purpose"] == [HOSTILE]
     assert rows["Hash"] == [plan_hash]
     assert rows["Policy"] == ["permits this campaign"]
@@ -146,7 +147,7 @@ def test_another_pages_request_decides_nothing(desk: Desk) -> None:
 def test_changes_of_the_policy_are_shown_in_words_then_asked(desk: Desk) -> None:
     values = {"maximum_epsilon": 4, "minimum_cohort": 10, "metrics": ["counts"]}
     shown = desk.post("policy/changes", {"values": values})["changes"]
-    assert [(one["permits"], one["sentence"]) for one in shown] == [  # type: ignore[attr-defined]
+    assert [(one["permits"], one["sentence"]) for one in shown] == [
         (
             "less",
             "What may leave beside updates: counts, losses, score_histograms, timings → counts",
@@ -189,18 +190,18 @@ def test_the_ledger_knows_numbers_and_no_names(desk: Desk) -> None:
     found = desk.get("ledger")
     text = json.dumps(found)
     assert "north-p" not in text
-    first, second = found["by_patient"]  # type: ignore[misc]
-    assert first["epsilon"] == found["epsilon"] > second["epsilon"] > 0  # type: ignore[operator]
+    first, second = found["by_patient"]
+    assert first["epsilon"] == found["epsilon"] > second["epsilon"] > 0
 
 
 def test_the_log_is_paged_newest_first(desk: Desk) -> None:
     for rounds in range(1, 16):
         officers.waiting(desk.folder, rounds=rounds)
     first = desk.get("log")
-    numbers = [one["sequence"] for one in first["entries"]]  # type: ignore[attr-defined]
+    numbers = [one["sequence"] for one in first["entries"]]
     assert (numbers, first["more"]) == (sorted(numbers, reverse=True), True)
     rest = desk.get(f"log?before={numbers[-1]}")
-    assert [one["sequence"] for one in rest["entries"]][-1] == 1  # type: ignore[attr-defined]
+    assert [one["sequence"] for one in rest["entries"]][-1] == 1
     assert rest["more"] is False
 
 

@@ -76,7 +76,8 @@ def test_no_text_is_obeyed_by_the_terminal_or_makes_a_line_of_its_own(tmp_path: 
     site = officers.signed(tmp_path / "south")
     plan_hash = officers.waiting(site, purpose=HOSTILE if where == "purpose" else "Score")
     asking.about_campaign(Site.open(site), plan_hash, Decision.APPROVE)
-    said = {"status": {"status": HOSTILE}, "trains": {"trains": (HOSTILE,)}}.get(where, {})
+    told: dict[str, object] = {"status": HOSTILE, "trains": (HOSTILE,)}
+    said = {name: text for name, text in told.items() if name == where}
     text = answering.shown(changed(officers.asked(site), **said), officers.public()).text
     assert "evil" in text
     assert "\x1b" not in text
