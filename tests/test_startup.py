@@ -130,6 +130,7 @@ READS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
     ("site policy show south", 0, ()),
     ("site ledger show south", 0, ()),
     ("site ledger verify south", 0, ()),
+    ("site ledger patients south", 0, ()),
     ("site log show south", 0, ()),
     ("site peers list south", 0, ()),
     ("site outbox list south", 0, ("flwr",)),

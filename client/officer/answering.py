@@ -134,8 +134,14 @@ def _campaign(question: Question, about: AboutCampaign, public_key: str) -> tupl
         text.append(f"The site says of its own exams, which nothing here can check:\n{said}")
     runs = about.decision in (Decision.APPROVE, Decision.UNPAUSE)
     objection = (UNSIGNED if file is None else page.objection) if runs else ""
-    if file is None:
+    if file is None or question.standing is None:
         text.append(UNSIGNED)
+    else:
+        signed = question.standing.signature
+        text.append(
+            f"Worked out under the policy that you signed at {visible(signed.signed)}, serial {signed.serial}: if you "
+            f"have signed a later one, the site shows an old one, and you should not sign."
+        )
     return "\n\n".join([*text, MEANS[about.decision]]), objection
 
 

@@ -10,10 +10,12 @@ Sessions live in memory: they end with the process.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -233,7 +235,12 @@ class _Guard:
             await answer(scope, receive, _with_headers(send))
             return
         scope["synofed.session"] = self._door.session(request.cookies)
-        await self._app(scope, within, _with_headers(send))
+        sent = _with_headers(send)
+        try:
+            await self._app(scope, within, sent)
+        except asyncio.CancelledError:  # the server ends while a page still listens to it
+            with suppress(RuntimeError):
+                await sent({"type": "http.response.body", "body": b"", "more_body": False})
 
     def _answer(self, request: Request) -> Response | None:
         """What is said to a request that the pages don't see."""

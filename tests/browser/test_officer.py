@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,3 +138,18 @@ def test_no_part_is_wider_than_a_phone(
     page.locator("#part h2").wait_for()
     page.get_by_text(re.compile("^Reading.*…$")).first.wait_for(state="hidden")
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE_PX
+
+
+@pytest.mark.parametrize("part", ["campaigns", "policy", "ledger", "outbox", "log", "withdrawal"])
+def test_axe_finds_nothing_serious(
+    served: Served,
+    page: Page,
+    site: tuple[Path, tuple[object, ...]],
+    axe: Callable[[Page], list[str]],
+    part: str,
+) -> None:
+    officers.waiting(site[0])
+    opened(page, served, part)
+    page.locator("#part h2").wait_for()
+    page.get_by_text(re.compile("^Reading.*…$")).first.wait_for(state="hidden")
+    assert axe(page) == []

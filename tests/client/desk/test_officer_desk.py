@@ -237,3 +237,18 @@ def test_a_page_that_is_open_is_told_of_a_signature(desk: Desk) -> None:
         while not (told := next(events))["settled"]:
             pass
         assert told["settled"][0]["outcome"] == "signed"
+
+
+def test_pages_that_are_open_let_the_server_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = officers.signed(tmp_path / "north")
+    routers, pages, people = site_desk.pages(Site.open(folder), assistant=None)
+    with desks.served(routers, pages, people) as found:
+        own = httpx.Client(
+            base_url=found.origin, cookies=found.entered().cookies, trust_env=False, timeout=60
+        )
+        answer = own.send(own.build_request("GET", "/api/officer/live"), stream=True)
+        lines = answer.iter_lines()
+        assert next(lines).startswith("data: ")
+    assert [line for line in lines if line.startswith("data: ")] == []
+    own.close()
+    assert [said.message for said in caplog.records if said.exc_info] == []

@@ -442,6 +442,11 @@ def test_the_commands_of_a_ledger(tmp_path: Path) -> None:
     found = json.loads(run.invoke(commands, ["ledger", "--json", str(site.folder)]).output)
     assert found["left"] == pytest.approx(8 - epsilon_of(3))
     assert [one["private"] for one in found["campaigns"]] == [3]
+    found = json.loads(run.invoke(commands, ["ledger", "patients", str(site.folder), "--json"]).output)
+    assert [one["number"] for one in found["patients"]] == [0, 1, 2, 3]
+    assert [one["epsilon"] for one in found["patients"]] == pytest.approx([epsilon_of(3)] * 4)
+    shown = run.invoke(commands, ["ledger", "patients", str(site.folder)]).output
+    assert (shown.count(f"{epsilon_of(3):.3f}"), "p000" in shown) == (4, False)
     code = run.invoke(commands, ["ledger", "head", str(site.folder)]).output.strip()
     assert code == spoken(ledger_file.read(site.folder).head)
     verified = run.invoke(commands, ["ledger", "verify", str(site.folder), "--noted", code, "--json"])

@@ -41,6 +41,7 @@ def test_the_page_is_made_under_the_policy_that_this_key_signed(question: Questi
     assert "Score synovitis" in shown.text
     assert "permits this campaign" in shown.text
     assert "counts in 256 bins" in shown.text
+    assert "serial 1: if you have signed a later one" in shown.text
     assert "You APPROVE that this campaign runs here, exactly this plan." in shown.text
     assert not shown.objection
 

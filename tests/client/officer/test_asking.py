@@ -215,3 +215,25 @@ def test_a_policy_of_an_older_serial_is_not_signed(site: Path) -> None:
     shown = answering.shown(older, officers.public())
     with pytest.raises(PolicyError, match="serial is not higher"):
         answering.sign(shown, KEY)
+
+
+def test_what_is_signed_is_these_bytes() -> None:
+    statement = Statement(
+        site="north",
+        decision=Decision.APPROVE,
+        plan_hash="1" * 64,
+        campaign="spring",
+        without=("vascularity>2",),
+        question="2" * 32,
+        question_hash="3" * 64,
+        sequence=4,
+        signed="2026-01-02T03:04:05+00:00",
+        public_key="5" * 64,
+        signature="6" * 128,
+    )
+    ones, threes, fives = "1" * 64, "3" * 64, "5" * 64
+    assert statement.payload().decode() == (
+        f'synofed officer decision 1\n{{"campaign":"spring","decision":"approve","plan_hash":"{ones}",'
+        f'"public_key":"{fives}","question":"{"2" * 32}","question_hash":"{threes}","sequence":4,'
+        f'"signed":"2026-01-02T03:04:05+00:00","site":"north","without":["vascularity>2"]}}'
+    )
