@@ -139,8 +139,8 @@ def _campaign(question: Question, about: AboutCampaign, public_key: str) -> tupl
     else:
         signed = question.standing.signature
         text.append(
-            f"Worked out under the policy that you signed at {visible(signed.signed)}, serial {signed.serial}: if you "
-            f"have signed a later one, the site shows an old one, and you should not sign."
+            f"Worked out under the policy that you signed at {visible(signed.signed)}, serial {signed.serial}: if "
+            f"you have signed a later one, the site shows an old one, and you should not sign."
         )
     return "\n\n".join([*text, MEANS[about.decision]]), objection
 
