@@ -11,7 +11,8 @@ import typer
 from client.cli.cli_options import AsJson, Folder, KeptReceipts
 from client.ledger import issued_receipts
 from client.ledger.issued_receipts import Checked
-from client.log import audit
+from client.log import audit, chain
+from client.officer import logged
 from client.site.site import Site
 from common.hash_chain import Entry
 
@@ -26,11 +27,17 @@ def verify(
 ) -> None:
     """Check that no entry was edited, dropped or moved and, with receipts, that the end was not cut off."""
     name = Site.open(folder).name
+    decided = logged.check(chain.entries(folder / chain.NAME), site=name)
     found = issued_receipts.check(folder, [one for path in kept or [] for one in issued_receipts.read(path)])
     if as_json:
-        typer.echo(json.dumps({"site": name, **asdict(found)}))
+        typer.echo(json.dumps({"site": name, **asdict(found), "decisions": asdict(decided)}))
         return
     typer.echo(_described(name, found, with_receipts=bool(kept)))
+    if decided.signed:
+        also = f"; {decided.unsigned} others were made by commands, unsigned" if decided.unsigned else ""
+        typer.echo(
+            f"{decided.signed} decisions about campaigns carry the officer's signature, and it fits{also}."
+        )
 
 
 @log.command("show")
