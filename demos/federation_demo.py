@@ -36,6 +36,7 @@ from server.cli import run_view
 from server.federation import enrolment, provision
 from server.federation.home import Home
 from server.runs import submit
+from server.runs.round_lines import RoundLines
 from server.runs.runs import ENDED, EXIT_CODES, Run
 from simulation.cohorts import cohort
 
@@ -67,7 +68,7 @@ class Demo:
         self._approve(run, sites)
         self._kill(run, sites[1])
         self._wait(lambda: run.status().state in ENDED, "the campaign's end")
-        self.console.print(run_view.page(run))
+        self.console.print(run_view.page(run, RoundLines(run.path)))
         self._say(f"All of it lies in {self.folder}")
         return EXIT_CODES[run.status().state]
 
@@ -145,7 +146,7 @@ class Demo:
             f"{site.name} was killed (SIGKILL) after round {len(run.rounds())}; the campaign waits for it"
         )
         time.sleep(5)
-        self.console.print(run_view.page(run))
+        self.console.print(run_view.page(run, RoundLines(run.path)))
         self._process(site.name, "site", "join", str(site))
 
     def _process(self, name: str, *arguments: str) -> None:

@@ -16,7 +16,9 @@ from server.cli import run_view
 from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
 from server.federation.home import Home
 from server.runs import submit as submitting
+from server.runs.round_lines import RoundLines
 from server.runs.runs import ENDED, EXIT_CODES, Run, all_of, find
+from server.service import campaign_facts
 
 LOOK_S = 1.0
 Name = Annotated[str, typer.Argument(metavar="CAMPAIGN", help="The campaign's name.")]
@@ -73,9 +75,9 @@ def watch(
     if not once:
         _wait(run, as_json=as_json)
     elif as_json:
-        typer.echo(json.dumps(run_view.facts(run)))
+        typer.echo(json.dumps(campaign_facts.facts(run)))
     else:
-        Console().print(run_view.page(run))
+        Console().print(run_view.page(run, RoundLines(run.path)))
 
 
 def report(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
@@ -101,7 +103,7 @@ def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> N
     """List all campaigns and their state."""
     runs = all_of(Home(home))
     if as_json:
-        typer.echo(json.dumps([run_view.facts(run) for run in runs]))
+        typer.echo(json.dumps([campaign_facts.facts(run) for run in runs]))
     else:
         Console().print(run_view.overview(runs))
 
@@ -156,11 +158,12 @@ def _wait(run: Run, *, as_json: bool) -> None:
     if as_json or not console.is_terminal:
         _wait_silently(run, as_json=as_json)
     else:
-        with Live(run_view.page(run), console=console, refresh_per_second=2) as live:
+        rounds = RoundLines(run.path)
+        with Live(run_view.page(run, rounds), console=console, refresh_per_second=2) as live:
             while run.status().state not in ENDED:
                 time.sleep(LOOK_S)
-                live.update(run_view.page(run))
-            live.update(run_view.page(run))
+                live.update(run_view.page(run, rounds))
+            live.update(run_view.page(run, rounds))
     raise typer.Exit(EXIT_CODES[run.status().state])
 
 
@@ -177,4 +180,4 @@ def _wait_silently(run: Run, *, as_json: bool) -> None:
             break
         time.sleep(LOOK_S)
     if as_json:
-        typer.echo(json.dumps(run_view.facts(run)))
+        typer.echo(json.dumps(campaign_facts.facts(run)))

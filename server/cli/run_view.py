@@ -1,4 +1,4 @@
-"""How a campaign is shown: a page on a terminal, a line in a log, facts as JSON."""
+"""How a campaign is shown: a page on a terminal, a line in a log."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from rich.text import Text
 
 from common.text.terminal import Table
 from server.report.content import Json
-from server.runs.runs import ENDED, CampaignStatus, Run
+from server.runs.round_lines import RoundLines
+from server.runs.runs import CampaignStatus, Run
 from server.service import presence
+from server.service.campaign_facts import eta, progress, summary
 from server.service.presence import Presence
 
 STYLES = {
@@ -29,20 +31,6 @@ MOST_GROUPS = 12
 """Groups that a page names; the others are counted."""
 
 
-def facts(run: Run) -> dict[str, object]:
-    """All that is known, for programs."""
-    status, wish = run.status(), run.wish()
-    return {
-        "campaign": run.name,
-        "folder": str(run.path.resolve()),
-        "submitted": wish.submitted,
-        "wanted": wish.wanted,
-        **status.model_dump(mode="json"),
-        "eta_s": status.eta_s,
-        "last_seen": {name: one.model_dump(mode="json") for name, one in presence.read(run.home).items()},
-    }
-
-
 def line(run: Run) -> str:
     """How a campaign stands, in one line."""
     status = run.status()
@@ -50,7 +38,7 @@ def line(run: Run) -> str:
         f"{name} {site.state}{f' ({site.reason})' if site.reason else ''}"
         for name, site in status.sites.items()
     )
-    parts = [f"{run.name}: {status.state}", _progress(status), sites, status.waits, status.reason]
+    parts = [f"{run.name}: {status.state}", progress(status), sites, status.waits, status.reason]
     return "; ".join(part for part in parts if part)
 
 
@@ -61,31 +49,34 @@ def overview(runs: Sequence[Run]) -> RenderableType:
     table = Table(box=box.SIMPLE)
     for column in ("campaign", "state", "rounds", "sites", "submitted", ""):
         table.add_column(column)
-    for run in runs:
-        status, wish = run.status(), run.wish()
+    for found in map(summary, runs):
+        state = str(found["state"])
         table.add_row(
-            run.name,
-            Text(status.state, style=STYLES.get(status.state, "")),
-            _progress(status),
-            str(len(wish.sites)),
-            wish.submitted[:16].replace("T", " "),
-            status.reason,
+            str(found["campaign"]),
+            Text(state, style=STYLES.get(state, "")),
+            str(found["progress"]),
+            str(found["sites"]),
+            str(found["submitted"])[:16].replace("T", " "),
+            str(found["reason"]),
         )
     return table
 
 
-def page(run: Run) -> RenderableType:
-    """The whole of one campaign."""
+def page(run: Run, rounds: RoundLines) -> RenderableType:
+    """The whole of one campaign; of its rounds only what was added is read."""
     status = run.status()
+    rounds.look()
     head = Text.assemble(
         (run.name, "bold"),
         "  ",
         (status.state, STYLES.get(status.state, "")),
-        f"  {_progress(status)}{_eta(status)}",
+        "  ",
+        progress(status),
+        f", {left} to the end of the stage" if (left := eta(status)) else "",
     )
     parts: list[RenderableType] = [head]
     parts += [Text(text) for text in (status.reason, status.waits and f"waits: {status.waits}") if text]
-    return Group(*parts, _sites(status, presence.read(run.home)), _groups(run, status))
+    return Group(*parts, _sites(status, presence.read(run.home)), _groups(rounds, status))
 
 
 def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
@@ -152,34 +143,19 @@ def _with_interval(entry: Json) -> str:
     return "n/a" if value is None else f"{value:.3f} ({low:.3f} to {high:.3f})"
 
 
-def _groups(run: Run, status: CampaignStatus) -> RenderableType:
+def _groups(rounds: RoundLines, status: CampaignStatus) -> RenderableType:
     if not status.groups:
         return Text("")
     table = Table(box=box.SIMPLE, title=f"groups of stage {status.stage}", title_justify="left")
     for column in ("group", "round", "loss", "AUC", "seconds"):
         table.add_column(column)
-    last = {str(record["group"]): record for record in run.rounds() if record["stage"] == status.stage}
-    for name in sorted(last)[:MOST_GROUPS]:
-        record = last[name]
+    last = rounds.of_stage(status.stage)
+    for record in last[:MOST_GROUPS]:
         cells = (_number(record[key]) for key in ("loss", "auc", "seconds"))
-        table.add_row(name, str(record["round"]), *cells)
+        table.add_row(str(record["group"]), str(record["round"]), *cells)
     if len(last) > MOST_GROUPS:
         table.add_row(f"and {len(last) - MOST_GROUPS} more", "", "", "", "")
     return table
-
-
-def _progress(status: CampaignStatus) -> str:
-    if not status.total:
-        return ""
-    text = f"stage {status.stage}: {status.done}/{status.total} rounds of {status.networks} networks"
-    pace = f", {status.rounds_per_hour:.0f} an hour" if status.rounds_per_hour else ""
-    return text + pace
-
-
-def _eta(status: CampaignStatus) -> str:
-    if status.eta_s is None or status.state in ENDED:
-        return ""
-    return f", {timedelta(seconds=round(status.eta_s))} to the end of the stage"
 
 
 def last_seen(site: Presence | None) -> str:

@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from common.errors import ConfigurationError, ConnectionLostError, SynofedError
 from common.machine import file_lock, loopback
 from common.machine.file_lock import LockedError
+from common.machine.following import stamp
 from common.machine.processes import Backoff, Service, until_signalled
 from server.federation.home import Federation, Home
 from server.federation.registry import Registry
@@ -108,8 +108,8 @@ class Centre:
 
     def _let_in_and_out(self, link: Control) -> None:
         """Make the SuperLink's nodes those that are registered, whenever the registry has changed."""
-        stamp = _stamp(self.home.registry)
-        if stamp == self._registered:
+        found = stamp(self.home.registry)
+        if found == self._registered:
             return
         wanted = {canonical(site.node_key): site.name for site in Registry.open(self.home.path).registered()}
         known = link.nodes()
@@ -122,7 +122,7 @@ class Centre:
             if key not in there:
                 link.register(name, key)
                 self.say(f"{name} may connect")
-        self._registered = stamp
+        self._registered = found
 
     def _note_who_is_there(self, link: Control) -> None:
         if time.monotonic() >= self._next_note:
@@ -256,14 +256,6 @@ def locked(home: Home) -> Iterator[None]:
             yield
     except LockedError as error:
         raise ConfigurationError(f"The centre at {home.path} is up already, as process {error}") from None
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _last_line(text: str) -> str:
