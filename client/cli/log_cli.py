@@ -14,7 +14,6 @@ from client.ledger.issued_receipts import Checked
 from client.log import audit, chain
 from client.officer import logged
 from client.site.site import Site
-from common.hash_chain import Entry
 
 log = typer.Typer(no_args_is_help=True)
 
@@ -55,13 +54,7 @@ def show(
         typer.echo(json.dumps([dict(entry.content) for entry in entries]))
         return
     for entry in entries:
-        typer.echo(_line(entry))
-
-
-def _line(entry: Entry) -> str:
-    return (
-        f"{entry.sequence:>6} {entry.content.get('time')} {entry.content.get('event')}: {audit.facts(entry)}"
-    )
+        typer.echo(audit.line(entry))
 
 
 def _described(name: str, found: Checked, *, with_receipts: bool) -> str:

@@ -144,6 +144,11 @@ def facts(entry: Entry) -> str:
     return " ".join(f"{name}={content[name]}" for name in TOLD if content.get(name) not in (None, ""))
 
 
+def line(entry: Entry) -> str:
+    """An entry as people read it."""
+    return f"{entry.sequence:>6} {entry.content.get('time')} {entry.content.get('event')}: {facts(entry)}"
+
+
 def find_answer(folder: Path, asked: Asked) -> Entry | None:
     """The entry of the answer that a request of this id has got, the newest one.
 

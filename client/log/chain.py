@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,22 +170,35 @@ def entries(path: Path) -> Iterator[Entry]:
     """
     if not path.exists():
         return
-    last = START
     with path.open("rb") as log:
-        for number, line in enumerate(log, start=1):
-            if not line.endswith(b"\n"):
-                return
-            entry = _entry(line[:-1], path, number)
-            if entry.sequence != number:
-                raise VerificationError(
-                    f"{path}, line {number}: expected entry {number}, got entry {entry.sequence}: a line before "
-                    f"it was dropped, added or moved"
-                )
-            if entry.content["prev"] != last.hash:
-                culprit = f"line {number - 1} was edited" if number > 1 else "line 1 was edited"
-                raise VerificationError(f"{path}, {culprit}: line {number} does not continue it")
-            last = Head(sequence=number, hash=entry.hash)
-            yield entry
+        yield from continued((line[:-1] for line in log if line.endswith(b"\n")), path, after=START)
+
+
+def continued(lines: Iterable[bytes], path: Path, *, after: Head) -> Iterator[Entry]:
+    """Entries that follow each other, each checked against the one before.
+
+    Args:
+        lines: whole ones of a log, without their ends.
+        path: of the log, for messages.
+        after: where the log ended before them.
+
+    Raises:
+        VerificationError: as :func:`entries`.
+    """
+    last = after
+    for line in lines:
+        number = last.sequence + 1
+        entry = _entry(line, path, number)
+        if entry.sequence != number:
+            raise VerificationError(
+                f"{path}, line {number}: expected entry {number}, got entry {entry.sequence}: a line before "
+                f"it was dropped, added or moved"
+            )
+        if entry.content["prev"] != last.hash:
+            culprit = f"line {number - 1} was edited" if number > 1 else "line 1 was edited"
+            raise VerificationError(f"{path}, {culprit}: line {number} does not continue it")
+        last = Head(sequence=number, hash=entry.hash)
+        yield entry
 
 
 @contextmanager

@@ -19,6 +19,8 @@ class _Lock:
     holders: int = 0
 
 
+NAME = ".working"
+
 _held: dict[Path, _Lock] = {}
 _guard = threading.Lock()
 
@@ -31,7 +33,7 @@ def working(site_folder: Path) -> Iterator[None]:
         BusyError: if another process works for it.
         StorageError: if the lock cannot be made.
     """
-    place = site_folder.resolve() / ".working"
+    place = site_folder.resolve() / NAME
     with _guard:
         lock = _held.get(place) or _taken(place)
         lock.holders += 1
@@ -43,6 +45,15 @@ def working(site_folder: Path) -> Iterator[None]:
             lock.holders -= 1
             if lock.holders == 0:
                 _held.pop(place).file.close()
+
+
+def is_working(site_folder: Path) -> bool:
+    """Whether some process works for a site at this moment.
+
+    Raises:
+        OSError: if it cannot be told.
+    """
+    return file_lock.is_held(site_folder / NAME)
 
 
 def _taken(place: Path) -> _Lock:
