@@ -48,6 +48,8 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
 }
+DOCUMENT_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"
+"""Of a page that a program of ours made into one file: no script runs in it, and it can ask for nothing."""
 KINDS = {
     "html": "text/html; charset=utf-8",
     "css": "text/css; charset=utf-8",
@@ -129,9 +131,24 @@ class Door:
         return frozenset(urlsplit(origin).netloc for origin in self.origins)
 
 
+def document(content: bytes) -> Response:
+    """A self-contained page, such as a run's report: with its own styles and pictures, and nothing else.
+
+    Args:
+        content: HTML without scripts.
+    """
+    return HTMLResponse(content, headers={"content-security-policy": DOCUMENT_POLICY})
+
+
 def session(request: Request) -> Session:
     """Of a request that came through the guard."""
     found: Session = request.scope["synofed.session"]
+    return found
+
+
+def ended(request: Request) -> asyncio.Event:
+    """Set when the pages are served no longer: what goes on and on ends with it."""
+    found: asyncio.Event = request.scope["synofed.ended"]
     return found
 
 
@@ -204,7 +221,7 @@ def application(way: Door, routers: Iterable[APIRouter], pages: Sequence[Travers
 
 def server(app: App) -> uvicorn.Server:
     """What serves an application, to be run with a bound socket; told to end, it waits for no open connection."""
-    return uvicorn.Server(
+    return _Server(
         uvicorn.Config(
             app,
             access_log=False,  # it would hold the links' tokens
@@ -217,12 +234,23 @@ def server(app: App) -> uvicorn.Server:
     )
 
 
+class _Server(uvicorn.Server):
+    """Tells streams that they end, before it waits for whatever is open."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See :meth:`uvicorn.Server.shutdown`."""
+        if isinstance(self.config.app, _Guard):
+            self.config.app.ended.set()
+        await super().shutdown(sockets)
+
+
 class _Guard:
     """Lets in who has a session, from our own pages alone; everything that leaves has the headers."""
 
     def __init__(self, app: App, way: Door) -> None:
         self._app = app
         self._door = way
+        self.ended = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -234,6 +262,7 @@ class _Guard:
         if answer is not None:
             await answer(scope, receive, _with_headers(send))
             return
+        scope["synofed.ended"] = self.ended
         scope["synofed.session"] = self._door.session(request.cookies)
         sent = _with_headers(send)
         try:
@@ -296,12 +325,21 @@ def _opened(request: Request) -> bool:
 def _with_headers(send: Send) -> Send:
     async def sent(message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            own = {name.encode(): value.encode() for name, value in HEADERS.items()}
-            rest = [(name, value) for name, value in message.get("headers", []) if name.lower() not in own]
+            given = message.get("headers", [])
+            own = {name.encode(): value.encode() for name, value in _headers(dict(given)).items()}
+            rest = [(name, value) for name, value in given if name.lower() not in own]
             message = {**message, "headers": [*rest, *own.items()]}
         await send(message)
 
     return sent
+
+
+def _headers(given: Mapping[bytes, bytes]) -> Mapping[str, str]:
+    """Of an answer: a document has its own policy, and is alone in its sandbox without another header's help."""
+    if given.get(b"content-security-policy") != DOCUMENT_POLICY.encode():
+        return HEADERS
+    others = {name: value for name, value in HEADERS.items() if name != "cross-origin-opener-policy"}
+    return {**others, "content-security-policy": DOCUMENT_POLICY}
 
 
 def _file(places: Sequence[Traversable], name: str) -> Response:

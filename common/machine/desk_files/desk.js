@@ -64,7 +64,10 @@ export async function attempt(work) {
 export function live(path, told) {
   const source = new EventSource(`/api/${path}`);
   source.addEventListener("message", (event) => told(JSON.parse(event.data)));
-  source.addEventListener("error", () => say("The connection to the desk is broken; trying again.", { error: true }));
+  source.addEventListener("error", () => {
+    const ended = source.readyState === EventSource.CLOSED; // the desk answered, and refused
+    say(ended ? "This window's session has ended: open the newest link from the terminal." : "The connection to the desk is broken; trying again.", { error: true });
+  });
   source.addEventListener("open", () => say(""));
   return source;
 }
