@@ -10,6 +10,9 @@ from pathlib import Path
 from fastapi import APIRouter
 
 from common.errors import ConfigurationError
+from server.desk import centre_routes
+from server.desk.centre_routes import Shown
+from server.federation.home import Home
 
 
 def pages(folder: Path) -> tuple[Sequence[APIRouter], Sequence[Traversable], tuple[str, ...]]:
@@ -24,12 +27,12 @@ def pages(folder: Path) -> tuple[Sequence[APIRouter], Sequence[Traversable], tup
     Raises:
         ConfigurationError: if there is neither.
     """
-    if not (folder / "manifest.json").is_file():
-        raise ConfigurationError(f"Expected the folder of a site, of a run or of a centre, got {folder}")
-    router = APIRouter()
+    return [centre_routes.router(_shown(folder))], [files("server.desk").joinpath("pages")], ("",)
 
-    @router.get("/desk")
-    def desk() -> dict[str, object]:
-        return {"title": folder.name, "pages": [{"href": "/", "title": "Campaigns"}]}
 
-    return [router], [files("server.desk").joinpath("pages")], ("",)
+def _shown(folder: Path) -> Shown:
+    if Home(folder).settings_file.is_file():
+        return centre_routes.of_home(Home(folder))
+    if (folder / "run.json").is_file() or (folder / "manifest.json").is_file():
+        return centre_routes.of_run(folder)
+    raise ConfigurationError(f"Expected the folder of a site, of a run or of a centre, got {folder}")

@@ -65,8 +65,12 @@ class Content:
         return "combined" if "combined" in self.measurements else self.measurements[0]
 
 
-def read(run: Path) -> Content:
+def read(run: Path, rounds: Sequence[Round] | None = None) -> Content:
     """Read a run's folder.
+
+    Args:
+        run: the folder.
+        rounds: taken for those of ``rounds.jsonl``, which is not read then.
 
     Raises:
         DataError: if it is no folder, or a file in it cannot be read.
@@ -83,7 +87,7 @@ def read(run: Path) -> Content:
             settings=settings,
             manifest=about,
             metrics=json.loads(_text(run / "metrics.json") or "{}"),
-            rounds=[_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line],
+            rounds=_rounds(run) if rounds is None else rounds,
             examples=read_examples(run / "figures" / "examples"),
             far_off=read_examples(run / "figures" / "far_off"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
@@ -106,6 +110,10 @@ def manifest(run: Path) -> Json:
 
 def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def _rounds(run: Path) -> list[Round]:
+    return [_round(json.loads(line)) for line in _text(run / "rounds.jsonl").splitlines() if line]
 
 
 def _round(line: Json) -> Round:

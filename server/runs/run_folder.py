@@ -51,6 +51,15 @@ class RunFolder:
                 f"(--set name=..., or --out)"
             ) from None
 
+    @property
+    def is_written(self) -> bool:
+        """Whether a process holds it by :meth:`alone`; it counts as held where that cannot be told."""
+        place = self.path.resolve()
+        try:
+            return file_lock.is_held(place.with_name(f".{place.name}{file_lock.NAME}"))
+        except OSError:
+            return True
+
     @classmethod
     def begin(cls, path: Path, settings: Settings, *, files: Mapping[str, bytes] | None = None) -> RunFolder:
         """Start a run; a former run of that name is moved aside to ``<name>.1``, ``<name>.2``, ...
