@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fastapi import APIRouter
 
-from client.desk import officer_records, officer_routes, reader_routes, study_routes
+from client.desk import campaign_routes, officer_records, officer_routes, reader_routes, study_routes
 from client.reading import study as studies
 from client.reading import worklist
 from client.reading.assistant import Assistance, Assistant
@@ -41,6 +41,7 @@ def pages(site: Site, *, assistant: Assistant | None) -> Parts:
         reader_routes.routes(_exams(site), assistance),
         officer_routes.router(site.folder),
         officer_records.router(site.folder),
+        campaign_routes.router(site),
     ]
     return routers, [files("client.desk").joinpath("pages")], ("",)
 
