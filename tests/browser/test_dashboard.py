@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,6 +173,24 @@ def test_on_a_phone_by_keyboard(page: Page, tmp_path: Path) -> None:
         assert page.evaluate("document.activeElement.id") == "stage"
 
 
+def test_axe_finds_nothing_serious(page: Page, axe: Callable[[Page], list[str]], tmp_path: Path) -> None:
+    home = watched_campaigns.make_home(tmp_path / "centre")
+    with watched_campaigns.told(home) as told, serving(home.path) as served:
+        told.stage()
+        told.site("south", "away", "late")
+        told.site("north", "present")
+        told.round("scoring-000", 1, dropped={"south": "late"})
+        told.round("scoring-001", 1)
+        enter(page, served)
+        page.get_by_role("link", name="demo").wait_for()
+        assert axe(page) == []
+        page.get_by_role("link", name="demo").click()
+        page.get_by_role("img", name="Validation AUC. ").wait_for()
+        assert axe(page) == []
+        page.emulate_media(color_scheme="dark")
+        assert axe(page) == []
+
+
 @pytest.fixture
 def hospital(tmp_path: Path) -> Site:
     found = Site.open(make_site_folder(tmp_path / "north", name="north", patients=2))
@@ -183,7 +201,9 @@ def hospital(tmp_path: Path) -> Site:
     return found
 
 
-def test_a_site_sees_what_is_asked_and_what_left(page: Page, hospital: Site) -> None:
+def test_a_site_sees_what_is_asked_and_what_left(
+    page: Page, axe: Callable[[Page], list[str]], hospital: Site
+) -> None:
     start = APIRouter()
     start.add_api_route("/desk", lambda: {"title": "north", "pages": []})
     pages = [Path(campaign_routes.__file__).parent / "pages"]
@@ -208,5 +228,6 @@ def test_a_site_sees_what_is_asked_and_what_left(page: Page, hospital: Site) -> 
         table.get_by_role("cell", name="500.0 kB").wait_for()
         total = page.get_by_role("row", name="all 1")
         total.get_by_role("cell", name="500.0 kB").wait_for()
+        assert axe(page) == []
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
