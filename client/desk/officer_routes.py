@@ -7,17 +7,14 @@ done here by the functions that the commands call.
 
 from __future__ import annotations
 
-import asyncio
 import getpass
-import json
-from collections.abc import AsyncIterator
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter
-from fastapi.concurrency import run_in_threadpool
+from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,10 +28,9 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import State, Status
 from common.errors import ConfigurationError, DataError, SynofedError
+from common.machine import desk_live
+from common.machine.desk_live import Seen
 from common.settings import describe
-
-LOOK_S = 0.5
-"""Between two looks at what the officer has answered, while a page is open."""
 
 
 class _Body(BaseModel):
@@ -68,8 +64,8 @@ def router(folder: Path) -> APIRouter:
         return _state(folder)
 
     @routes.get("/live")
-    def live() -> StreamingResponse:
-        return StreamingResponse(_changes(folder), media_type="text/event-stream")
+    def live(request: Request) -> StreamingResponse:
+        return desk_live.stream(request, _Look(folder))
 
     @routes.get("/campaigns/{plan_hash}")
     def campaign(plan_hash: str) -> dict[str, object]:
@@ -117,15 +113,19 @@ def router(folder: Path) -> APIRouter:
     return routes
 
 
-async def _changes(folder: Path) -> AsyncIterator[str]:
-    """Each new state, as events, with what the officer has answered meanwhile."""
-    seen: object = None
-    while True:
-        files = await run_in_threadpool(_files, folder)
-        changed = files != seen
-        yield f"data: {await run_in_threadpool(_told, folder)}\n\n" if changed else ": still here\n\n"
-        seen = files
-        await asyncio.sleep(LOOK_S)
+@dataclass(slots=True)
+class _Look:
+    """A page's look at the state, made anew when a file that it is made of has changed: the log grows long."""
+
+    folder: Path
+    _files: Mapping[Path, int] | None = None
+    _seen: Seen = field(default_factory=Seen)
+
+    def __call__(self) -> Seen:
+        files = _files(self.folder)
+        if files != self._files:
+            self._seen, self._files = Seen(now={"state": _state(self.folder)}), files
+        return self._seen
 
 
 def _files(folder: Path) -> dict[Path, int]:
@@ -144,13 +144,6 @@ def _files(folder: Path) -> dict[Path, int]:
         with suppress(OSError):
             found[place] = place.stat().st_mtime_ns
     return found
-
-
-def _told(folder: Path) -> str:
-    try:
-        return json.dumps(_state(folder))
-    except (SynofedError, OSError) as error:
-        return json.dumps({"error": str(error)})
 
 
 def _state(folder: Path) -> dict[str, object]:

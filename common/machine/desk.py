@@ -15,7 +15,6 @@ import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -264,12 +263,7 @@ class _Guard:
             return
         scope["synofed.ended"] = self.ended
         scope["synofed.session"] = self._door.session(request.cookies)
-        sent = _with_headers(send)
-        try:
-            await self._app(scope, within, sent)
-        except asyncio.CancelledError:  # the server ends while a page still listens to it
-            with suppress(RuntimeError):
-                await sent({"type": "http.response.body", "body": b"", "more_body": False})
+        await self._app(scope, within, _with_headers(send))
 
     def _answer(self, request: Request) -> Response | None:
         """What is said to a request that the pages don't see."""

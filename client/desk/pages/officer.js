@@ -59,11 +59,9 @@ function open() {
   part = PARTS[current][1](place, () => state);
 }
 
-function told(next) {
-  if (next.error) {
-    say(next.error, { error: true });
-    return;
-  }
+function told({ state: next, problem }) {
+  if (problem !== undefined) say(problem, { error: true });
+  if (next === undefined) return;
   state = next;
   show(byId("key"), key());
   if (part === null) open();
@@ -72,7 +70,7 @@ function told(next) {
 
 await attempt(async () => {
   await head("Officer");
-  told(await ask("officer/state"));
+  told({ state: await ask("officer/state") });
   window.addEventListener("hashchange", open);
   live("officer/live", told);
 });

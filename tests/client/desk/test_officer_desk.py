@@ -227,7 +227,7 @@ def test_what_left_is_listed_and_shown(desk: Desk) -> None:
 def test_a_page_that_is_open_is_told_of_a_signature(desk: Desk) -> None:
     plan_hash = officers.waiting(desk.folder)
     with desk.browser.stream("GET", "/api/officer/live") as stream:
-        events = (json.loads(line[6:]) for line in stream.iter_lines() if line.startswith("data: "))
+        events = (json.loads(line[6:])["state"] for line in stream.iter_lines() if line.startswith("data: "))
         assert next(events)["questions"] == []
         desk.post(f"campaigns/{plan_hash}", {"decision": "approve"})
         assert [one["title"] for one in next(events)["questions"]] == [
