@@ -69,7 +69,8 @@ bench-pfl: .venv/installed .venv-pfl/installed
 .venv/browser: .venv/installed
 	command -v chromium > /dev/null || { apt-get update -qq && apt-get install -y -qq chromium > /dev/null; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt playwright
-	npm install --silent --no-save --prefix .venv/npm axe-core@4.14.1
+	command -v npm > /dev/null && npm install --silent --no-save --prefix .venv/npm axe-core@4.14.1 || \
+		echo "Without npm there is no axe-core: the tests for accessibility are skipped."
 	touch .venv/browser
 
 clean:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from client.data.tables.reading_room import READINGS, REGIONS
 from client.data.tables.rows import read_rows
@@ -188,6 +189,49 @@ def test_a_phone_without_a_mouse_can_grade(page: Page, served: Served, site: Sit
     wait_for(page, lambda: len(rows(site, READINGS)), 1)
     small = page.evaluate(SMALL)
     assert small == []
+
+
+def test_a_clip_goes_frame_by_frame(page: Page, served: Served, site: Site) -> None:
+    table = read_table(site.folder / "manifest.csv")
+    frames = [Image.new("RGB", (48, 40), (grey, grey, grey)) for grey in (40, 90, 140)]
+    frames[0].save(site.folder / "clip.tif", save_all=True, append_images=frames[1:])
+    table[0]["gs_path"] = "clip.tif"
+    write_table(site.folder / "manifest.csv", table)
+    begin(page, served)
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=frame 1 of 3")
+    page.keyboard.press(".")
+    page.wait_for_selector("text=frame 2 of 3")
+    page.keyboard.press(",")
+    page.keyboard.press(",")
+    page.wait_for_selector("text=frame 3 of 3")
+    box = page.locator(".stage").first.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.wheel(0, 100)
+    page.wait_for_selector("text=frame 1 of 3")
+    assert "frame=1" in (page.locator(".pane img").first.get_attribute("src") or "")
+
+
+def test_the_ruler_says_millimetres_where_the_scale_is_known(page: Page, served: Served, site: Site) -> None:
+    table = [
+        row | {"gs_mm_per_px": "0.1", "doppler_mm_per_px": ""}
+        for row in read_table(site.folder / "manifest.csv")
+    ]
+    write_table(site.folder / "manifest.csv", table)
+    begin(page, served)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".stage")
+    page.keyboard.press("m")
+    for place, said in ((0, "2.0 mm"), (1, "20 px (no scale)")):
+        inner = page.locator(".inner").nth(place).bounding_box()
+        assert inner is not None
+        scale = inner["width"] / 48
+        page.mouse.move(inner["x"] + 10 * scale, inner["y"] + 10 * scale)
+        page.mouse.down()
+        page.mouse.move(inner["x"] + 30 * scale, inner["y"] + 10 * scale, steps=3)
+        page.mouse.up()
+        page.wait_for_selector(f"text={said}")
 
 
 def test_keys_can_be_switched_off(page: Page, served: Served) -> None:
