@@ -7,7 +7,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Request
 
 from client.desk import campaign_routes, officer_records, officer_routes, reader_routes, study_routes
 from client.reading import study as studies
@@ -15,8 +15,10 @@ from client.reading import worklist
 from client.reading.assistant import Assistance, Assistant
 from client.reading.opened import Exams
 from client.reading.progress import Progress
-from client.reading.room import ReadingRoom
+from client.reading.room import ReadingRoom, reader_name
 from client.site.site import Site
+from common.errors import ConfigurationError
+from common.machine import desk
 
 PAGES = (
     {"href": "/", "title": "Exams"},
@@ -28,22 +30,27 @@ Parts = tuple[Sequence[APIRouter], Sequence[Traversable], tuple[str, ...]]
 """What pages ask for, the pages, and for whom links are made."""
 
 
-def pages(site: Site, *, assistant: Assistant | None) -> Parts:
+def pages(site: Site, *, assistant: Assistant | None, readers: Sequence[str] = ()) -> Parts:
     """What a site's pages are made of.
 
     Args:
         site: the site.
         assistant: whom readers ask; ``None``: the ensemble that the site received last, if any.
+        readers: who get a link of their own, to the reading room and nothing else.
+
+    Raises:
+        ConfigurationError: if a reader's name is none, or stands there twice.
     """
+    names = tuple(reader_name(name) for name in readers)
+    if len(set(names)) < len(names):
+        raise ConfigurationError(f"Expected each reader once, got {', '.join(names)}")
     assistance = Assistance(site, assistant)
-    routers = [
-        _desk(site.name, PAGES),
-        reader_routes.routes(_exams(site), assistance),
-        officer_routes.router(site.folder),
-        officer_records.router(site.folder),
-        campaign_routes.router(site),
-    ]
-    return routers, [files("client.desk").joinpath("pages")], ("",)
+    others = APIRouter(dependencies=[Depends(desk.keeps_out_named)])
+    others.include_router(officer_routes.router(site.folder))
+    others.include_router(officer_records.router(site.folder))
+    others.include_router(campaign_routes.router(site))
+    routers = [_desk(site.name, PAGES), reader_routes.routes(_exams(site), assistance), others]
+    return routers, [files("client.desk").joinpath("pages")], (*names, "")
 
 
 def study_pages(site: Site, study: Path, *, assistant: Assistant | None) -> Parts:
@@ -76,8 +83,8 @@ def _desk(title: str, shown: Sequence[dict[str, str]]) -> APIRouter:
     router = APIRouter()
 
     @router.get("/desk")
-    def desk() -> dict[str, object]:
-        return {"title": title, "pages": list(shown)}
+    def about(request: Request) -> dict[str, object]:
+        return {"title": title, "pages": list(shown[:1] if desk.session(request).person else shown)}
 
     return router
 

@@ -145,6 +145,17 @@ def session(request: Request) -> Session:
     return found
 
 
+def keeps_out_named(request: Request) -> None:
+    """A dependency of routes that are not for who came by a link of one person.
+
+    Raises:
+        PolicyError: if the link was made for somebody.
+    """
+    person = session(request).person
+    if person:
+        raise PolicyError(f"This link was made for {person}, who has other pages here")
+
+
 def ended(request: Request) -> asyncio.Event:
     """Set when the pages are served no longer: what goes on and on ends with it."""
     found: asyncio.Event = request.scope["synofed.ended"]

@@ -39,6 +39,12 @@ def serve(
             help="A run's folder, whose networks assist readers; default: what the site received last."
         ),
     ] = None,
+    readers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reader", help="Whose link opens the reading room alone, under this name; repeatable."
+        ),
+    ] = None,
     study: Annotated[
         Path | None,
         typer.Option(help="A reader study's TOML file: a link for each reader, and no other page."),
@@ -52,7 +58,7 @@ def serve(
     from common.machine import desk  # noqa: PLC0415  FastAPI
 
     os.umask(0o077)  # what pages write is for this account, as with a site's commands
-    routers, pages, people = _pages(folder, ensemble=ensemble, study=study)
+    routers, pages, people = _pages(folder, ensemble=ensemble, readers=readers or [], study=study)
     listener = desk.bound(port)
 
     def announce(person: str, url: str) -> None:
@@ -68,18 +74,22 @@ def serve(
         desk.server(desk.application(way, routers, pages)).run(sockets=[listener])
 
 
-def _pages(folder: Path, *, ensemble: Path | None, study: Path | None) -> Pages:
+def _pages(folder: Path, *, ensemble: Path | None, readers: Sequence[str], study: Path | None) -> Pages:
     if (folder / "site.toml").is_file():
         from client.desk import site_desk  # noqa: PLC0415
         from client.site.site import Site  # noqa: PLC0415
 
         assistant = None if ensemble is None else _assistant(ensemble)
         site = Site.open(folder)
+        if study is not None and readers:
+            raise ConfigurationError("Expected --reader without --study, whose file names its readers")
         if study is not None:
             return site_desk.study_pages(site, study, assistant=assistant)
-        return site_desk.pages(site, assistant=assistant)
-    if ensemble is not None or study is not None:
-        raise ConfigurationError(f"Expected a site's folder with --ensemble or --study, {folder} is none")
+        return site_desk.pages(site, assistant=assistant, readers=readers)
+    if ensemble is not None or study is not None or readers:
+        raise ConfigurationError(
+            f"Expected a site's folder with --ensemble, --reader or --study, {folder} is none"
+        )
     from server.desk import centre_desk  # noqa: PLC0415
 
     return centre_desk.pages(folder)

@@ -56,6 +56,21 @@ def test_nothing_is_shown_before_there_is_a_name(served: Served) -> None:
     assert len(browser.get("/api/exams").json()) == 8
 
 
+def test_a_readers_own_link_opens_the_reading_room_alone(site: Path) -> None:
+    opened = Site.open(site)
+    with desks.served(*site_desk.pages(opened, assistant=None, readers=["Anna", "Ben"])) as found:
+        anna, whoever = found.entered("Anna"), found.entered()
+        assert anna.get("/api/reader").json()["name"] == "Anna"
+        assert len(anna.get("/api/exams").json()) == 8
+        assert anna.post("/api/reader", json={"name": "Ben"}).status_code == 403
+        assert [page["title"] for page in anna.get("/api/desk").json()["pages"]] == ["Exams"]
+        for path in ("officer/state", "officer/ledger", "traffic"):
+            assert anna.get(f"/api/{path}").status_code == 403, path
+        assert anna.post("/api/officer/withdrawal", json={"patient": "x"}).status_code == 403
+        assert whoever.get("/api/officer/state").status_code == 200
+        assert len(whoever.get("/api/desk").json()["pages"]) == 3
+
+
 def test_an_exam_is_graded_kept_and_said_in_the_list(site: Path, reader: httpx.Client) -> None:
     token = tokens(reader)[0]
     exam = reader.get(f"/api/exams/{token}").json()

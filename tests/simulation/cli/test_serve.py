@@ -48,6 +48,9 @@ def test_a_site_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
         (("site", "--study", "nothere.toml"), 4, "study's file"),
         (("site", "--ensemble", "nothere"), 3, "run's folder"),
         ((".", "--ensemble", "x"), 3, "a site's folder with --ensemble"),
+        (("site", "--reader", "Anna", "--reader", "Anna"), 3, "each reader once"),
+        (("site", "--reader", " "), 3, "a name of 1 to 80 letters"),
+        (("site", "--reader", "Anna", "--study", "x.toml"), 3, "without --study"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_served_says_why(
