@@ -94,17 +94,10 @@ def sign(shown: Shown, key: Ed25519PrivateKey) -> Answer:
         return Answer(
             question=question.id, policy=policy_file.signed(site, key, serial=question.policy.serial)
         )
-    about = question.campaign
-    assert about is not None, "anything else has an objection"
-    unsigned = Statement(
+    assert question.campaign is not None, "anything else has an objection"
+    unsigned = Statement.over(
+        question,
         site=question.site,
-        decision=about.decision,
-        plan_hash=about.plan_hash,
-        campaign=about.campaign,
-        without=about.without,
-        question=question.id,
-        question_hash=question.hash(),
-        sequence=question.sequence,
         signed=datetime.now(UTC).isoformat(timespec="seconds"),
         public_key=key.public_key().public_bytes_raw().hex(),
     )

@@ -188,20 +188,10 @@ def _decide(site: Site, question: Question, about: AboutCampaign, statement: Sta
         VerificationError: if the statement is not over this question, or not of the site's officer.
         PolicyError: if the campaign was decided about meanwhile, or cannot be decided so.
     """
-    expected = Statement(
-        site=site.name,
-        decision=about.decision,
-        plan_hash=about.plan_hash,
-        campaign=about.campaign,
-        without=about.without,
-        question=question.id,
-        question_hash=question.hash(),
-        sequence=question.sequence,
-        signed=statement.signed,
-        public_key=statement.public_key,
-        signature=statement.signature,
+    expected = Statement.over(
+        question, site=site.name, signed=statement.signed, public_key=statement.public_key
     )
-    if statement != expected:
+    if statement.payload() != expected.payload():
         raise VerificationError("Expected a signature over what was asked, got one over something else")
     statement.verify()
     policy_file.check_officer(site, statement.public_key)

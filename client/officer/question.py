@@ -120,6 +120,31 @@ class Statement(Section):
     signature: str = ""
     """Over :meth:`payload`, in hex; empty before it is signed."""
 
+    @classmethod
+    def over(cls, question: Question, *, site: str, signed: str, public_key: str) -> Statement:
+        """What is signed of a question about a campaign, without the signature.
+
+        Args:
+            question: the question.
+            site: whose it is.
+            signed: when it is signed, ISO 8601.
+            public_key: of the officer, in hex.
+        """
+        about = question.campaign
+        assert about is not None, "of a policy another text is signed"
+        return cls(
+            site=site,
+            decision=about.decision,
+            plan_hash=about.plan_hash,
+            campaign=about.campaign,
+            without=about.without,
+            question=question.id,
+            question_hash=question.hash(),
+            sequence=question.sequence,
+            signed=signed,
+            public_key=public_key,
+        )
+
     def payload(self) -> bytes:
         """The bytes that are signed: all fields but the signature, as canonical JSON."""
         return DOMAIN + signed_json.canonical(self.model_dump(mode="json", exclude={"signature"})).encode()
