@@ -1,0 +1,1 @@
+"""Phantom radiographs of both hands: bones, joints and their damage, X-ray machines and readers."""
