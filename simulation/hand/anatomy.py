@@ -28,12 +28,12 @@ PATIENT_SPREAD, JOINT_SPREAD = 0.085, 0.075
 """Relative spreads of own widths between patients and between a patient's joints."""
 DISTAL_WIDTH_MM, THUMB_WIDTH_MM = 0.95, 1.1
 """Of the unscored distal interphalangeal joints and of the thumb's."""
-ANGLES = (41.0, 8.5, 0.5, -7.5, -16.0)
+ANGLES = (36.0, 8.5, 0.5, -7.5, -16.0)
 """Directions of the metacarpals in degrees, > 0 towards the thumb."""
 SPURS, CYSTS = 8, 4
 """Most osteophytes and cysts of a hand."""
 AMPUTATED_SHARE, DRIFTS_SHARE = 0.03, 0.12
-CORNER_MM = (85.0, 76.0)
+CORNER_MM = (61.0, 58.0)
 """Usual place of the hand's origin, in the middle of the radius' joint surface, from the corner of its half."""
 
 
@@ -138,12 +138,12 @@ def draw_build(rng: np.random.Generator) -> Build:
 def draw_posture(rng: np.random.Generator) -> Posture:
     """How somebody lays a hand down."""
     spread = rng.uniform(0.75, 1.25)
-    rays = np.array(ANGLES) * spread + rng.normal(0, 1.0, 5)
+    rays = np.array(ANGLES) * spread + rng.normal(0, 0.6, 5)
     rays[0] = ANGLES[0] + rng.normal(0, 4.0)
-    bends = rng.normal(0, (2.0, 1.8, 1.8), (5, 3)).T
+    bends = rng.normal(0, (1.5, 1.8, 1.8), (5, 3)).T
     bends[0] -= 0.25 * rays  # fingers are less spread than their metacarpals
     return Posture(
-        place_mm=np.array(CORNER_MM) + rng.uniform((-5, -12), (7, 12)),
+        place_mm=np.array(CORNER_MM) + rng.uniform((-4, -8), (5, 6)),
         turn=float(np.clip(rng.normal(0, 2.0), -4, 4)),
         rays=rays,
         bends=bends,
@@ -161,5 +161,5 @@ def draw_decoys(rng: np.random.Generator, *, osteoarthritis: float) -> Decoys:
         cyst_at=rng.uniform(0, 1, (CYSTS, 2)),
         cyst_mm=np.where(cysts, rng.uniform(0.9, 2.0, CYSTS), 0.0),
         amputated=int(rng.integers(2, 6)) if rng.random() < AMPUTATED_SHARE else 0,
-        drift=float(rng.uniform(8, 24)) if rng.random() < DRIFTS_SHARE else float(rng.normal(0, 1.5)),
+        drift=float(rng.uniform(6, 17)) if rng.random() < DRIFTS_SHARE else float(rng.normal(0, 1.5)),
     )

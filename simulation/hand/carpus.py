@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from simulation.hand.anatomy import Hand
+from simulation.hand.grid import Patch
 from simulation.hand.long_bones import depths
 from simulation.hand.sites import EROSION_SITES, NARROWING_SITES
 from simulation.hand.skeleton import Skeleton
@@ -18,15 +20,17 @@ from simulation.phantom.arrays import Singles
 
 NAMES = ("scaphoid", "lunate", "triquetrum", "trapezium", "trapezoid", "capitate", "hamate")
 CIRCLES = {
-    "scaphoid": ((8.5, 7.8, 6.6), (14.5, 12.5, 5.8), (18.0, 16.5, 5.6)),
-    "lunate": ((-3.8, 6.6, 7.6), (-4.5, 9.5, 6.5)),
-    "triquetrum": ((-16.5, 9.0, 6.6), (-19.0, 12.5, 5.2)),
-    "trapezium": ((19.6, 26.0, 6.8), (22.5, 25.0, 6.6)),
-    "trapezoid": ((11.3, 26.5, 6.4), (12.0, 29.5, 5.6)),
-    "capitate": ((2.2, 16.0, 6.6), (2.2, 22.0, 6.2), (1.6, 29.0, 7.6)),
-    "hamate": ((-8.6, 17.5, 5.2), (-10.5, 23.0, 6.6), (-12.0, 28.0, 8.2)),
+    "scaphoid": ((8.8, 7.0, 6.0), (13.0, 10.0, 5.6), (17.3, 15.0, 5.4)),
+    "lunate": ((-3.8, 5.8, 6.8), (-4.5, 8.5, 6.0)),
+    "triquetrum": ((-15.5, 8.0, 5.4), (-18.0, 12.0, 4.8)),
+    "trapezium": ((19.3, 25.0, 5.6), (21.5, 24.0, 5.4)),
+    "trapezoid": ((11.0, 25.5, 5.8), (11.3, 29.5, 5.8)),
+    "capitate": ((2.0, 16.0, 5.8), (2.2, 22.0, 5.6), (1.8, 29.0, 6.4)),
+    "hamate": ((-8.2, 16.5, 4.6), (-9.5, 23.0, 5.8), (-11.5, 28.0, 6.8)),
 }
 """Middles and radii in mm of a usual man."""
+BULGE_MM = 2.4
+"""How far a bone may reach beyond its circles where no neighbour stops it."""
 PISIFORM = (-19.5, 12.0, 5.0)
 USUAL_MM = 1.45
 """Width of gaps that are not scored."""
@@ -47,15 +51,32 @@ FOCI_MM = {
 }  # fmt: skip
 """Where such a joint narrows first."""
 FOCUS_MM = 3.2
-ERODED_MM = {
-    "trapezium": ((27.0, 27.5), (15.5, 22.5), 8.0),
-    "scaphoid": ((20.5, 10.5), (4.5, 4.0), 8.5),
-    "lunate": ((2.0, 2.0), (-10.5, 4.5), 8.0),
-}
-"""Margins from which a carpal bone is eroded, radial and ulnar, and the radius of its outline."""
+RAGGED = 0.05
+"""Unevenness of an erosion's border relative to its radius."""
 MERGED_MM = -3.0
-ROUND_MM = 2.2
-"""How far from a corner it is rounded."""
+"""Joints that are fused have no space left: the bones lie over each other."""
+ROUND_MM = 1.2
+"""How far from a corner it is rounded, and then smoothed by a Gaussian of spread ``SMOOTH_MM``."""
+SMOOTH_MM = 0.7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Margins:
+    """Where a carpal bone is eroded, in mm of a usual man: a circle about it, and two directions in degrees from y."""
+
+    middle: tuple[float, float]
+    outline_mm: float
+    radial: float
+    ulnar: float
+
+
+MARGINS = {
+    "trapezium": Margins(middle=(20.3, 24.5), outline_mm=7.6, radial=65.0, ulnar=-125.0),
+    "scaphoid": Margins(middle=(13.0, 10.5), outline_mm=8.6, radial=100.0, ulnar=-125.0),
+    "lunate": Margins(middle=(-4.0, 7.0), outline_mm=8.0, radial=130.0, ulnar=-105.0),
+}
+BITE_AT = 1.4
+"""Distance of a bite's middle from that of the outline, relative to the outline's radius: bites are flat."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,42 +103,73 @@ def space(hand: Hand, one: str, other: str) -> Space:
     return Space(width_mm=own * left, focal_mm=0.0, site=site)
 
 
-def inside(hand: Hand, skeleton: Skeleton, x: Singles, y: Singles) -> Singles:
-    """How deep places of the hand's frame lie in a carpal bone, in mm; < 0 outside of all."""
-    scale = np.float32(hand.build.scale)
-    away = {name: _away(hand, index, x, y) for index, name in enumerate(NAMES)}
-    fixed = {
-        **{f"MC{digit}": skeleton.rays[digit - 1][0] for digit in range(1, 6)},
-        "radius": skeleton.radius,
-        "ulna": skeleton.ulna,
-    }
-    clear = {name: -depths(bone, *bone.frame(x, y)).inside for name, bone in fixed.items()}
-    clear["radius"] = clear["radius"] * np.float32(0.94)  # its surface slopes
-    found = np.full(x.shape, -9, np.float32)
-    for name in NAMES:
-        depth = -away[name] + np.float32(1.0) * scale
-        for other in NAMES:
+def inside(hand: Hand, skeleton: Skeleton, patch: Patch, *, px_mm: float) -> Singles:
+    """How deep places lie in a carpal bone, in mm; < 0 outside of all.
+
+    Args:
+        hand: whose widths of joints and erosions it has.
+        skeleton: of the same hand.
+        patch: the places.
+        px_mm: distance of neighbours among them.
+    """
+    x, y = patch.x, patch.y
+    fields = [_field(hand, index, x, y) for index in range(len(NAMES))]
+    clear = _clear(skeleton, x, y)
+    found = np.full(np.broadcast_shapes(x.shape, y.shape), -9, np.float32)
+    for name, field in zip(NAMES, fields, strict=True):
+        depth = np.float32(BULGE_MM * hand.build.scale) - field.away
+        for other, theirs in zip(NAMES, fields, strict=True):
             if other != name:
-                gap = _gap(hand, name, other, x, y)
-                depth = _rounded(depth, (away[other] - away[name] - gap) / 2)
+                depth = _rounded(depth, field.before(theirs) - _gap(hand, name, other, x, y) / 2)
         for other, free in clear.items():
             depth = _rounded(depth, free - _gap(hand, name, other, x, y))
-        found = np.maximum(found, _eroded(hand, name, depth, x, y))
+        smooth = gaussian_filter(depth, SMOOTH_MM / px_mm, truncate=2.5)
+        found = np.maximum(found, _eroded(hand, name, smooth, x, y))
     return found
 
 
-def _away(hand: Hand, index: int, x: Singles, y: Singles) -> Singles:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Field:
+    """Distance of places to the circles of a bone in mm, and the direction from there, a unit vector."""
+
+    away: Singles
+    dx: Singles
+    dy: Singles
+
+    def before(self, other: _Field) -> Singles:
+        """How far places lie on this bone's side of the curve of equal distance to both."""
+        slope = np.hypot(self.dx - other.dx, self.dy - other.dy)
+        return np.asarray((other.away - self.away) / np.maximum(slope, np.float32(0.8)))
+
+
+def _field(hand: Hand, index: int, x: Singles, y: Singles) -> _Field:
     scale, (dx, dy) = hand.build.scale, hand.build.carpals[index]
-    circles = CIRCLES[NAMES[index]]
-    return np.asarray(
-        np.min(
-            [
-                np.hypot(x - np.float32(scale * cx + dx), y - np.float32(scale * cy + dy)) - np.float32(scale * r)
-                for cx, cy, r in circles
-            ],
-            axis=0,
-        )
+    nearest: _Field | None = None
+    for cx, cy, radius in CIRCLES[NAMES[index]]:
+        ox, oy = x - np.float32(scale * cx + dx), y - np.float32(scale * cy + dy)
+        far = np.maximum(np.hypot(ox, oy), np.float32(1e-3))
+        one = _Field(away=far - np.float32(scale * radius), dx=ox / far, dy=oy / far)
+        nearest = one if nearest is None else _nearer(nearest, one)
+    assert nearest is not None
+    return nearest
+
+
+def _nearer(one: _Field, other: _Field) -> _Field:
+    first = one.away <= other.away
+    return _Field(
+        away=np.where(first, one.away, other.away),
+        dx=np.where(first, one.dx, other.dx),
+        dy=np.where(first, one.dy, other.dy),
     )
+
+
+def _clear(skeleton: Skeleton, x: Singles, y: Singles) -> dict[str, Singles]:
+    """How far places are from the tubular bones about the carpus."""
+    fixed = {f"MC{digit}": ray[0] for digit, ray in enumerate(skeleton.rays, start=1)}
+    fixed |= {"radius": skeleton.radius, "ulna": skeleton.ulna}
+    clear = {name: -depths(bone, *bone.frame(x, y)).inside for name, bone in fixed.items()}
+    clear["radius"] *= np.float32(1 / np.hypot(1, skeleton.radius.head.slope))  # along its axis it is farther
+    return clear
 
 
 def _gap(hand: Hand, one: str, other: str, x: Singles, y: Singles) -> Singles | np.float32:
@@ -138,14 +190,19 @@ def _rounded(one: Singles, other: Singles) -> Singles:
 
 
 def _eroded(hand: Hand, name: str, depth: Singles, x: Singles, y: Singles) -> Singles:
-    """A bone without its erosions: circles about its margins that cut off the lost shares of its outline."""
-    if name not in ERODED_MM:
+    """A bone without its erosions: ragged circles at its margins that cut off the lost shares of its outline."""
+    if name not in MARGINS:
         return depth
-    index, scale = EROSION_SITES.index(name), hand.build.scale
-    *margins, radius = ERODED_MM[name]
+    margins, index, scale = MARGINS[name], EROSION_SITES.index(name), hand.build.scale
     lost, radial = float(hand.damage.lost[index]), float(hand.damage.radial[index])
-    for (mx, my), share in zip(margins, (lost * radial, lost * (1 - radial)), strict=True):
-        reach = 2 * radius * scale * np.sin(np.pi * share / 2)
-        away = np.hypot(x - np.float32(scale * mx), y - np.float32(scale * my)) - np.float32(reach)
-        depth = np.minimum(depth, away) if share > 0 else depth
+    (cx, cy), outline = margins.middle, margins.outline_mm * scale
+    for degrees, share in ((margins.radial, lost * radial), (margins.ulnar, lost * (1 - radial))):
+        if share > 0:
+            away, turn = BITE_AT * outline, np.radians(degrees)
+            ox = x - np.float32(scale * cx + away * np.sin(turn))
+            oy = y - np.float32(scale * cy + away * np.cos(turn))
+            # cuts the outline at both ends of the arc that is lost
+            reach = np.sqrt(outline**2 + away**2 - 2 * outline * away * np.cos(np.pi * min(share, 1.0)))
+            ragged = np.float32(RAGGED) * np.sin(np.arctan2(oy, ox) * np.float32(9) + np.float32(20 * radial))
+            depth = np.minimum(depth, np.hypot(ox, oy) - np.float32(reach) * (1 + ragged))
     return depth

@@ -13,7 +13,7 @@ from simulation.hand.anatomy import Posture
 from simulation.phantom.arrays import Singles
 from simulation.phantom.random import stream
 
-FIELD_MM = (400.0, 350.0)
+FIELD_MM = (320.0, 280.0)
 """Width and height of the detector, which both hands share."""
 FINE_MM = 0.4
 """Bones are drawn on pixels of at most this size, four times as many as the picture's at 512."""

@@ -15,6 +15,8 @@ PLATE_MM = 0.55
 """Thickness of the bone under a joint's surface."""
 RIM_MM = 0.7
 """Depth at which an end has its full thickness."""
+RAGGED = 0.12
+"""Unevenness of an erosion's border relative to its size."""
 MARROW, SPONGY_MM = 0.3, 11.0
 """Share of the core that is spongy bone in mid-shaft, and how far from the ends it becomes that little."""
 
@@ -192,7 +194,8 @@ def _left(end: End, depth: Singles, v: Singles) -> Singles | np.float32:
     for bite in end.bites:
         # from the margin inwards; beyond the margin there is nothing
         inwards = np.maximum(end.half_mm - bite.side * v, 0) / np.float32(2 * end.half_mm * bite.share)
-        radius = np.sqrt(inwards * inwards + (np.maximum(depth, 0) / np.float32(bite.depth_mm)) ** 2)
+        radius = np.hypot(inwards, np.maximum(depth, 0) / np.float32(bite.depth_mm))
+        radius = radius * (1 + np.float32(RAGGED) * np.sin(v * np.float32(1.1) + depth * np.float32(0.9)))
         soft = np.float32(min(0.9, 0.7 / bite.depth_mm))
         left = left * np.clip((radius - 1) / soft + 0.5, 0.08, 1)
     return left

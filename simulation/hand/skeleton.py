@@ -34,11 +34,11 @@ CURVES = (1.35, 2.0, 2.3, 0.75)
 """Radius of a head's surface relative to half its width."""
 NOTCHES_MM = (0.0, 0.6, 0.5, 0.0)
 CORTEX_MM = (2.3, 2.1, 1.7, 1.0)
-BASES_MM = ((26.0, 30.5), (11.5, 34.5), (1.5, 36.0), (-8.0, 34.5), (-16.5, 32.0))
+BASES_MM = ((25.5, 30.0), (11.5, 34.6), (1.5, 35.6), (-7.6, 34.4), (-15.8, 32.4))
 """Poles of the metacarpals' bases."""
-BASE_SLOPES = (0.10, 0.05, 0.12, -0.05, -0.25)
+BASE_SLOPES = (0.10, 0.0, 0.08, 0.10, 0.05)
 FOREARM_MM = 130.0
-STYLOID = (-26.0, -1.0, 2.3)
+STYLOID = (-25.2, -4.2, 2.6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

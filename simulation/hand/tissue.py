@@ -16,7 +16,7 @@ from simulation.phantom.arrays import Singles
 
 CARPAL_MM, CARPAL_SHELL_MM, CARPAL_ROUND_MM = 14.0, 0.55, 4.6
 """Depth of a carpal bone, thickness of its shell, and how far from its border it has the full depth."""
-GRAIN = 0.38
+GRAIN = 0.30
 """Spread of spongy bone's density about its mean."""
 CYST_HOSTS = (("ray", 1, 0), ("ray", 2, 0), ("ray", 1, 1), ("carpus", 0, 0))
 """Bones that may have a cyst, away from the joint: heads of metacarpals and phalanx, the carpus."""
@@ -95,7 +95,7 @@ def _put_carpus(hand: Hand, skeleton: Skeleton, grid: Grid, compact: Singles, sp
     patch = grid.patch(corners, margin_mm=0.0)
     if patch is None:
         return
-    depth = carpus.inside(hand, skeleton, patch.x, patch.y)
+    depth = carpus.inside(hand, skeleton, patch, px_mm=grid.px_mm)
     outer = _dome(depth, CARPAL_MM)
     inner = np.minimum(_dome(depth - np.float32(CARPAL_SHELL_MM), CARPAL_MM - 1.2), outer)
     there = compact[patch.rows, patch.columns], spongy[patch.rows, patch.columns]
