@@ -28,12 +28,12 @@ PATIENT_SPREAD, JOINT_SPREAD = 0.085, 0.075
 """Relative spreads of own widths between patients and between a patient's joints."""
 DISTAL_WIDTH_MM, THUMB_WIDTH_MM = 0.95, 1.1
 """Of the unscored distal interphalangeal joints and of the thumb's."""
-ANGLES = (36.0, 8.5, 0.5, -7.5, -16.0)
+ANGLES = (34.0, 8.5, 0.5, -7.5, -16.0)
 """Directions of the metacarpals in degrees, > 0 towards the thumb."""
 SPURS, CYSTS = 8, 4
 """Most osteophytes and cysts of a hand."""
 AMPUTATED_SHARE, DRIFTS_SHARE = 0.03, 0.12
-CORNER_MM = (61.0, 58.0)
+CORNER_MM = (64.0, 58.0)
 """Usual place of the hand's origin, in the middle of the radius' joint surface, from the corner of its half."""
 
 
@@ -117,6 +117,12 @@ class Hand:
         return np.asarray(self.build.own_width_mm * self.damage.left)
 
 
+def turned(posture: Posture, x: Floats, y: Floats) -> tuple[Floats, Floats]:
+    """Places of the hand's frame as the hand lies, from its origin."""
+    cos, sin = np.cos(np.radians(posture.turn)), np.sin(np.radians(posture.turn))
+    return np.asarray(x * cos + y * sin), np.asarray(y * cos - x * sin)
+
+
 def draw_build(rng: np.random.Generator) -> Build:
     """A patient's build."""
     scale = (WOMEN if rng.random() < WOMEN_SHARE else 1.0) * float(np.clip(rng.normal(1, 0.04), 0.91, 1.08))
@@ -141,7 +147,7 @@ def draw_posture(rng: np.random.Generator) -> Posture:
     rays = np.array(ANGLES) * spread + rng.normal(0, 0.6, 5)
     rays[0] = ANGLES[0] + rng.normal(0, 4.0)
     bends = rng.normal(0, (1.5, 1.8, 1.8), (5, 3)).T
-    bends[0] -= 0.25 * rays  # fingers are less spread than their metacarpals
+    bends[0] -= 0.4 * rays  # fingers are less spread than their metacarpals
     return Posture(
         place_mm=np.array(CORNER_MM) + rng.uniform((-4, -8), (5, 6)),
         turn=float(np.clip(rng.normal(0, 2.0), -4, 4)),

@@ -123,8 +123,8 @@ def inside(hand: Hand, skeleton: Skeleton, patch: Patch, *, px_mm: float) -> Sin
                 depth = _rounded(depth, field.before(theirs) - _gap(hand, name, other, x, y) / 2)
         for other, free in clear.items():
             depth = _rounded(depth, free - _gap(hand, name, other, x, y))
-        smooth = gaussian_filter(depth, SMOOTH_MM / px_mm, truncate=2.5)
-        found = np.maximum(found, _eroded(hand, name, smooth, x, y))
+        eroded = _eroded(hand, name, depth, x, y)
+        found = np.maximum(found, gaussian_filter(eroded, SMOOTH_MM / px_mm, truncate=2.5))
     return found
 
 

@@ -9,7 +9,7 @@ from functools import cache
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from simulation.hand.anatomy import Posture
+from simulation.hand.anatomy import Posture, turned
 from simulation.phantom.arrays import Singles
 from simulation.phantom.random import stream
 
@@ -65,11 +65,9 @@ class Grid:
     def patch(self, points: Sequence[tuple[float, float]], *, margin_mm: float) -> Patch | None:
         """The pixels about some points of the hand's frame; ``None`` where they are all outside."""
         turn, (px, py) = np.radians(self.posture.turn), self.posture.place_mm
-        x, y = np.array(points).T
-        across = px + x * np.cos(turn) + y * np.sin(turn)
-        up = py - x * np.sin(turn) + y * np.cos(turn)
-        left, right = self._cut(across.min() - margin_mm, across.max() + margin_mm, self.width)
-        low, high = self._cut(up.min() - margin_mm, up.max() + margin_mm, self.height)
+        across, up = turned(self.posture, *np.array(points).T)
+        left, right = self._cut(px + across.min() - margin_mm, px + across.max() + margin_mm, self.width)
+        low, high = self._cut(py + up.min() - margin_mm, py + up.max() + margin_mm, self.height)
         if left >= right or low >= high:
             return None
         columns, rows = slice(left, right), slice(self.height - high, self.height - low)

@@ -66,7 +66,7 @@ _DIRECT: Final = Machine(
     soft_per_mm=0.029,
     scatter=0.12,
     scatter_mm=14.0,
-    photons=9000.0,
+    photons=36000.0,
     blur_mm=0.10,
     sharpen=0.6,
     heel=0.05,
@@ -79,19 +79,19 @@ _DIRECT: Final = Machine(
 MACHINES: Final = (
     _DIRECT,
     replace(
-        _DIRECT, name="direct-b", photons=14000.0, sharpen=1.0, soft_per_mm=0.026, scatter=0.10,
+        _DIRECT, name="direct-b", photons=50000.0, sharpen=1.0, soft_per_mm=0.026, scatter=0.10,
         tone=(2, 14, 40, 74, 108, 142, 172, 200, 224, 243, 255), dark=4.0, text=255, maker="DIRECT B",
     ),
     replace(
-        _DIRECT, name="plate-a", photons=3500.0, blur_mm=0.20, sharpen=0.3, scatter=0.20, bone_per_mm=0.115,
+        _DIRECT, name="plate-a", photons=14000.0, blur_mm=0.20, sharpen=0.3, scatter=0.20, bone_per_mm=0.115,
         tone=(28, 58, 88, 112, 134, 155, 176, 196, 216, 234, 248), dark=0.0, text=220, maker="PLATE A",
     ),
     replace(
-        _DIRECT, name="plate-b", photons=2400.0, blur_mm=0.22, sharpen=0.8, scatter=0.16, bone_per_mm=0.13,
+        _DIRECT, name="plate-b", photons=9000.0, blur_mm=0.22, sharpen=0.8, scatter=0.16, bone_per_mm=0.13,
         tone=(60, 78, 98, 118, 140, 160, 180, 200, 220, 236, 246), dark=8.0, text=245, maker="PLATE B",
     ),
     replace(
-        _DIRECT, name="film", photons=5000.0, blur_mm=0.16, sharpen=0.0, scatter=0.24, heel=0.12,
+        _DIRECT, name="film", photons=18000.0, blur_mm=0.16, sharpen=0.0, scatter=0.24, heel=0.12,
         tone=(14, 26, 46, 74, 106, 140, 170, 192, 208, 220, 230), dark=2.0, text=200, maker="FILM DIGITIZER",
     ),
 )  # fmt: skip
@@ -106,7 +106,7 @@ def random_machine(rng: np.random.Generator, *, name: str = "unseen") -> Machine
     return replace(
         one,
         name=name,
-        photons=float(np.exp(rng.uniform(np.log(2500), np.log(12000)))),
+        photons=float(np.exp(rng.uniform(np.log(9000), np.log(45000)))),
         blur_mm=float(rng.uniform(0.08, 0.24)),
         sharpen=float(rng.uniform(0, 1)),
         scatter=float(rng.uniform(0.08, 0.26)),

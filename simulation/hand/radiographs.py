@@ -12,13 +12,18 @@ from simulation.hand import severity
 from simulation.hand.anatomy import Hand, draw_build, draw_decoys, draw_posture
 from simulation.hand.damage import draw_damage, scores
 from simulation.hand.exposure import Exposure, draw_exposure, expose
-from simulation.hand.grid import Layout
+from simulation.hand.grid import FIELD_MM, Layout
 from simulation.hand.labels import Labels, draw_labels, label
 from simulation.hand.machines import Machine
 from simulation.hand.sites import Scores
+from simulation.hand.skeleton import lay_out
 from simulation.hand.tissue import draw_tissue
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.random import stream
+
+
+BESIDE_MM, ABOVE_MM = 19.0, 15.0
+"""Room that is left between bones and the borders of a hand's half of the detector."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +71,13 @@ def draw_radiograph(seed: int, site: str, index: int, *, shift: float = 0.0) -> 
     grades = severity.grade(severity.draw_latent(rng, shift=shift))
     build, osteoarthritis = draw_build(rng), float(rng.beta(0.7, 1.8))
     left, right = (
-        Hand(
-            build=build,
-            damage=draw_damage(rng, grades.erosion[side], grades.narrowing[side]),
-            posture=draw_posture(rng),
-            decoys=draw_decoys(rng, osteoarthritis=osteoarthritis),
+        _on_detector(
+            Hand(
+                build=build,
+                damage=draw_damage(rng, grades.erosion[side], grades.narrowing[side]),
+                posture=draw_posture(rng),
+                decoys=draw_decoys(rng, osteoarthritis=osteoarthritis),
+            )
         )
         for side in range(2)
     )
@@ -82,3 +89,13 @@ def draw_radiograph(seed: int, site: str, index: int, *, shift: float = 0.0) -> 
         exposure=draw_exposure(rng),
         labels=draw_labels(rng, taken=taken),
     )
+
+
+def _on_detector(hand: Hand) -> Hand:
+    """The same hand, moved so far that no fingertip is outside of its half: whoever takes a picture sees to that."""
+    across, up = lay_out(hand).tips(hand.posture)
+    x, y = hand.posture.place_mm
+    low, high = BESIDE_MM - across.min(), FIELD_MM[0] / 2 - BESIDE_MM - across.max()
+    x = min(max(x, low), high) if low < high else (low + high) / 2
+    y = min(y, FIELD_MM[1] - ABOVE_MM - up.max())
+    return replace(hand, posture=replace(hand.posture, place_mm=np.array([x, y])))

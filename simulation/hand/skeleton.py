@@ -18,9 +18,12 @@ from simulation.hand.anatomy import (
     PROXIMAL_MM,
     THUMB_WIDTH_MM,
     Hand,
+    Posture,
+    turned,
 )
 from simulation.hand.long_bones import FOCAL_MEAN, Bite, End, LongBone
 from simulation.hand.sites import DIGITS, EROSION_SITES, NARROWING_SITES
+from simulation.phantom.arrays import Floats
 
 HALF_MM = (
     ((7.6, 7.6, 6.9, 6.1, 6.6), (4.6, 4.4, 4.3, 3.6, 3.8), (7.3, 7.4, 7.4, 6.6, 6.3)),
@@ -63,6 +66,11 @@ class Skeleton:
     def bones(self) -> tuple[LongBone, ...]:
         """All tubular bones."""
         return (*(bone for ray in self.rays for bone in ray), self.radius, self.ulna)
+
+    def tips(self, posture: Posture) -> tuple[Floats, Floats]:
+        """Heads of all bones of the rays as the hand lies, in mm from its origin: towards the thumb's side and up."""
+        x, y = np.array([bone.at(bone.length_mm) for ray in self.rays for bone in ray]).T
+        return turned(posture, x, y)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
