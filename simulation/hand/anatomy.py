@@ -1,8 +1,8 @@
 """A patient's hands before they are laid out: sizes in millimetres, the patient's own joint widths, posture, decoys.
 
 Sizes are of men; women are smaller. Lengths of phalanges and first metacarpal: Buryanov and Kotiuk 2010; of the
-other metacarpals: 40 tomographies (Arch Bone Jt Surg). Healthy joint widths: 1.6-1.7 mm at metacarpophalangeal joints,
-1.0-1.2 mm at proximal interphalangeal ones, 1.5-2 mm in the wrist.
+other metacarpals: 40 tomographies (Arch Bone Jt Surg). Healthy joint widths: 1.6-1.7 mm at metacarpophalangeal
+joints, 1.0-1.2 mm at proximal interphalangeal ones, 1.5-2 mm in the wrist.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ SMOOTH_MM = 0.7
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
-    """Where a carpal bone is eroded, in mm of a usual man: a circle about it, and two directions in degrees from y."""
+    """Where a carpal bone is eroded, in mm of a usual man: a circle about it, two directions in degrees from y."""
 
     middle: tuple[float, float]
     outline_mm: float
@@ -123,8 +123,8 @@ def inside(hand: Hand, skeleton: Skeleton, patch: Patch, *, px_mm: float) -> Sin
                 depth = _rounded(depth, field.before(theirs) - _gap(hand, name, other, x, y) / 2)
         for other, free in clear.items():
             depth = _rounded(depth, free - _gap(hand, name, other, x, y))
-        eroded = _eroded(hand, name, depth, x, y)
-        found = np.maximum(found, gaussian_filter(eroded, SMOOTH_MM / px_mm, truncate=2.5))
+        bone = eroded(hand, name, depth, x, y)
+        found = np.maximum(found, gaussian_filter(bone, SMOOTH_MM / px_mm, truncate=2.5))
     return found
 
 
@@ -189,7 +189,7 @@ def _rounded(one: Singles, other: Singles) -> Singles:
     return np.asarray(np.minimum(one, other) - near * near / np.float32(4 * ROUND_MM))
 
 
-def _eroded(hand: Hand, name: str, depth: Singles, x: Singles, y: Singles) -> Singles:
+def eroded(hand: Hand, name: str, depth: Singles, x: Singles, y: Singles) -> Singles:
     """A bone without its erosions: ragged circles at its margins that cut off the lost shares of its outline."""
     if name not in MARGINS:
         return depth

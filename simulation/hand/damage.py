@@ -1,4 +1,4 @@
-"""What a grade is in a joint: the share of the surface that is lost, the share of the patient's own width that is left.
+"""What a grade is in a joint: the share of the surface that is lost, and of the patient's own width that is left.
 
 Shares are drawn inside the grade's band and never between two bands, so that what is drawn has one true grade.
 """
@@ -6,6 +6,7 @@ Shares are drawn inside the grade's band and never between two bands, so that wh
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ SUBLUXED_SHARE, LUXATED_SHARE = 0.45, 0.4
 """Of the fingers' joints of narrowing 3 that are subluxed instead of narrow, and of 4 that are luxated, not fused."""
 SUBLUXED_LEFT = (0.35, 0.95)
 """Left share of subluxed joints."""
-_EDGES = tuple((lower[1] + upper[0]) / 2 for lower, upper in zip(LOST, LOST[1:], strict=False))
+_EDGES = tuple((lower[1] + upper[0]) / 2 for lower, upper in pairwise(LOST))
 _FINGERS = np.array([site.startswith(("MCP", "PIP")) for site in NARROWING_SITES])
 
 
@@ -55,9 +56,7 @@ class Damage:
         return np.asarray(self.left <= 0)
 
 
-def draw_damage(
-    rng: np.random.Generator, erosion: NDArray[np.int64], narrowing: NDArray[np.int64]
-) -> Damage:
+def draw_damage(rng: np.random.Generator, erosion: NDArray[np.int64], narrowing: NDArray[np.int64]) -> Damage:
     """Damage of these grades.
 
     Args:

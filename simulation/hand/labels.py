@@ -27,7 +27,7 @@ class Labels:
         patient: number.
         taken: day.
         institution: name, of no real one.
-        below: whether the text stands at the lower edge; else at the upper one.
+        below: whether the text stands at the lower edge between the forearms; else in the upper corners.
         marker: ``R`` or ``L`` in lead.
         marker_at: its place from the upper left corner, in mm.
         marker_turn: by how many degrees it lies askew.
@@ -66,13 +66,21 @@ def label(picture: Bytes, labels: Labels, machine: Machine, layout: Layout) -> B
     _put_marker(image, labels, layout)
     size = max(round(5.0 / layout.px_mm), LEAST_PX)
     draw, font = ImageDraw.Draw(image), _font(size)
-    y = layout.height_px - size - 5 if labels.below else 3
-    draw.text((5, y), f"{labels.patient}  {labels.taken.isoformat()}", fill=machine.text, font=font)
-    place = f"{labels.institution}  {machine.maker}"
-    draw.text(
-        (layout.width_px - 6 - draw.textlength(place, font=font), y), place, fill=machine.text, font=font
-    )
+    for text, (x, y), anchor in _lines(labels, machine, layout, size):
+        draw.text((x, y), text, fill=machine.text, font=font, anchor=anchor)
     return np.asarray(image)
+
+
+def _lines(
+    labels: Labels, machine: Machine, layout: Layout, size: int
+) -> tuple[tuple[str, tuple[float, float], str], ...]:
+    """Text, place and anchor of each line: in both upper corners, or below between the forearms."""
+    who = f"{labels.patient}  {labels.taken.isoformat()}"
+    where, width = f"{labels.institution}  {machine.maker}", layout.width_px
+    if labels.below:
+        bottom = layout.height_px - 4
+        return (who, (width / 2, bottom - 1.4 * size), "ms"), (where, (width / 2, bottom), "ms")
+    return (who, (5, 3), "la"), (where, (width - 6, 3), "ra")
 
 
 def _put_marker(image: Image.Image, labels: Labels, layout: Layout) -> None:

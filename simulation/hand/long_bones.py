@@ -17,6 +17,10 @@ RIM_MM = 0.7
 """Depth at which an end has its full thickness."""
 RAGGED = 0.12
 """Unevenness of an erosion's border relative to its size."""
+CORNER, CORNER_DEEP = 0.22, 0.35
+"""How much narrower an end is at its surface; how far below it the rounding begins, in half widths of the head."""
+FOCAL_MEAN = 0.303
+"""Mean over -1..1 of exp(-((x - 0.5) / 0.35)^2), by which a joint narrows in one place."""
 MARROW, SPONGY_MM = 0.3, 11.0
 """Share of the core that is spongy bone in mid-shaft, and how far from the ends it becomes that little."""
 
@@ -27,7 +31,7 @@ class Bite:
 
     Attributes:
         side: 1 at the thumb's side, -1 at the other.
-        share: of the end's width.
+        share: of the width of the joint's surface.
         depth_mm: along the bone.
     """
 
@@ -57,6 +61,11 @@ class End:
     notch_mm: float = 0.0
     plate: float = 1.0
     bites: tuple[Bite, ...] = ()
+
+    @property
+    def edge_mm(self) -> float:
+        """Half the width of the joint's surface: corners are rounded."""
+        return self.half_mm * (1 - CORNER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,12 +142,13 @@ def depths(bone: LongBone, u: Singles, v: Singles) -> Depths:
     base = u - surface(bone.base, v) + _focal(bone, v)
     head = np.float32(bone.length_mm) + surface(bone.head, v) - u
     half = bone.waist_mm + sum(
-        (end.half_mm - bone.waist_mm) * np.exp(-((np.maximum(along - 0.25 * end.flare_mm, 0) / end.flare_mm) ** 2))
+        (end.half_mm - bone.waist_mm)
+        * np.exp(-((np.maximum(along - 0.25 * end.flare_mm, 0) / end.flare_mm) ** 2))
         for end, along in ((bone.base, u), (bone.head, np.float32(bone.length_mm) - u))
     )
-    corner = np.clip(1 - np.minimum(base, head) / np.float32(0.35 * bone.head.half_mm), 0, 1)
-    half = np.asarray(half * (1 - np.float32(0.22) * corner * corner), np.float32)
-    left = _left(bone.base, base, v) * _left(bone.head, head, v)
+    corner = np.clip(1 - np.minimum(base, head) / np.float32(CORNER_DEEP * bone.head.half_mm), 0, 1)
+    half = np.asarray(half * (1 - np.float32(CORNER) * corner * corner), np.float32)
+    left = np.asarray(_left(bone.base, base, v) * _left(bone.head, head, v), np.float32)
     return Depths(half=half, v=v, base=base, head=head, left=left)
 
 
@@ -161,7 +171,9 @@ def thickness(bone: LongBone, d: Depths) -> tuple[Singles, Singles]:
     outer = _chord(d.half, d.v) * ends
     inner = np.minimum(_chord(d.half - cortex, d.v) * cores, outer)
     scale = np.float32(2 * bone.flat) * d.left
-    canal = np.float32(MARROW) + np.float32(1 - MARROW) * np.exp(-np.maximum(at_end, 0) / np.float32(SPONGY_MM))
+    canal = np.float32(MARROW) + np.float32(1 - MARROW) * np.exp(
+        -np.maximum(at_end, 0) / np.float32(SPONGY_MM)
+    )
     return (outer - inner) * scale, inner * canal * scale
 
 
@@ -178,24 +190,23 @@ def _chord(half: Singles, v: Singles) -> Singles:
 
 
 def _focal(bone: LongBone, v: Singles) -> Singles | np.float32:
-    """The bump's mean over the surface is close to ``FOCAL_MEAN`` of its height."""
     if not bone.focal_mm:
         return np.float32(0)
-    across = (v / np.float32(bone.base.half_mm) - np.float32(0.5 * bone.focal_side)) / np.float32(0.35)
+    across = (v / np.float32(bone.base.edge_mm) - np.float32(0.5 * bone.focal_side)) / np.float32(0.35)
     return np.asarray(np.float32(bone.focal_mm) * np.exp(-across * across))
-
-
-FOCAL_MEAN = 0.303
-"""Mean over -1..1 of exp(-((x - 0.5) / 0.35)^2)."""
 
 
 def _left(end: End, depth: Singles, v: Singles) -> Singles | np.float32:
     left: Singles | np.float32 = np.float32(1)
     for bite in end.bites:
         # from the margin inwards; beyond the margin there is nothing
-        inwards = np.maximum(end.half_mm - bite.side * v, 0) / np.float32(2 * end.half_mm * bite.share)
-        radius = np.hypot(inwards, np.maximum(depth, 0) / np.float32(bite.depth_mm))
-        radius = radius * (1 + np.float32(RAGGED) * np.sin(v * np.float32(1.1) + depth * np.float32(0.9)))
+        inwards = np.maximum(end.edge_mm - bite.side * v, 0) / np.float32(2 * end.edge_mm * bite.share)
+        deep = np.maximum(depth, 0)
+        # uneven inside only: at the surface the share is exact
+        uneven = (
+            np.float32(RAGGED) * np.minimum(deep, 1) * np.sin(np.float32(1.1) * v + np.float32(0.9) * deep)
+        )
+        radius = np.hypot(inwards, deep / np.float32(bite.depth_mm)) * (1 + uneven)
         soft = np.float32(min(0.9, 0.7 / bite.depth_mm))
         left = left * np.clip((radius - 1) / soft + 0.5, 0.08, 1)
     return left

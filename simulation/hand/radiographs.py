@@ -21,7 +21,6 @@ from simulation.hand.tissue import draw_tissue
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.random import stream
 
-
 BESIDE_MM, ABOVE_MM = 19.0, 15.0
 """Room that is left between bones and the borders of a hand's half of the detector."""
 

@@ -1,7 +1,7 @@
 """Readers of the total: two people who each see it with a habit and noise; their mean is in half points.
 
-Noise grows with the total: nobody finds 12 points too many where there are none. Smallest detectable changes between two
-trained readers are 1.3-2.2 % of the maximum; any two readers differ more (Lassere et al.).
+Noise grows with the total: nobody finds 12 points too many where there are none. Smallest detectable changes between
+two trained readers are 1.3-2.2 % of the maximum; any two readers differ more (Lassere et al.).
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ def draw_readers(rng: np.random.Generator, *, prefix: str = "r") -> tuple[Reader
     return tuple(Reader(name=f"{prefix}{i + 1}", factor=float(f)) for i, f in enumerate(factors))
 
 
-def read(rng: np.random.Generator, readers: tuple[Reader, ...], totals: NDArray[np.int64]) -> NDArray[np.int64]:
+def read(
+    rng: np.random.Generator, readers: tuple[Reader, ...], totals: NDArray[np.int64]
+) -> NDArray[np.int64]:
     """The totals 0-280 that each reader gives, ``(readers, pictures)``.
 
     Args:

@@ -64,4 +64,4 @@ def _passed(
     latent: Floats, sites: tuple[str, ...], starts: float, step: float, worst: int
 ) -> NDArray[np.int64]:
     first = np.array([starts + EARLY.get(site, 0.0) for site in sites])
-    return np.clip(np.floor((latent - first) / step) + 1, 0, worst).astype(np.int64)
+    return np.asarray(np.clip(np.floor((latent - first) / step) + 1, 0, worst), np.int64)

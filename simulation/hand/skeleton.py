@@ -41,7 +41,9 @@ BASES_MM = ((25.5, 30.0), (11.5, 34.6), (1.5, 35.6), (-7.6, 34.4), (-15.8, 32.4)
 """Poles of the metacarpals' bases."""
 BASE_SLOPES = (0.10, 0.0, 0.08, 0.10, 0.05)
 FOREARM_MM = 130.0
-STYLOID = (-25.2, -4.2, 2.6)
+STYLOID = ((-25.0, -5.6, 2.7), (-25.4, -3.8, 1.7))
+STYLOID_LOST = 0.25
+"""Share of the ulna's surface with which its tip is lost, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,9 +125,7 @@ def _joint(hand: Hand, digit: int, place: int) -> _Joint:
     if place == 1 and digit == 1:
         return _Joint(gap_mm=THUMB_WIDTH_MM * hand.build.scale, bites=bites(hand, "IP1"))
     if place == 2:
-        return _Joint(
-            gap_mm=DISTAL_WIDTH_MM * hand.build.scale * float(hand.decoys.distal_left[digit - 2])
-        )
+        return _Joint(gap_mm=DISTAL_WIDTH_MM * hand.build.scale * float(hand.decoys.distal_left[digit - 2]))
     site = ("MCP", "PIP")[place] + str(digit)
     index, damage = NARROWING_SITES.index(site), hand.damage
     own, left = float(hand.build.own_width_mm[index]), float(damage.left[index])
@@ -151,9 +151,7 @@ def _joined(before: LongBone, bone: LongBone, joint: _Joint, angle: float) -> Lo
     base = replace(
         bone.base, curve_mm=radius, notch_mm=before.head.notch_mm, bites=smaller, plate=joint.plate
     )
-    return replace(
-        placed, base_at=pole, base=base, focal_mm=joint.focal_mm, focal_side=joint.focal_side
-    )
+    return replace(placed, base_at=pole, base=base, focal_mm=joint.focal_mm, focal_side=joint.focal_side)
 
 
 def _bone(hand: Hand, kind: int, digit: int) -> LongBone:
@@ -181,15 +179,16 @@ def _bone(hand: Hand, kind: int, digit: int) -> LongBone:
 
 
 def _radius(hand: Hand) -> LongBone:
-    scale = hand.build.scale
-    end = End(half_mm=15.5 * scale, flare_mm=23 * scale, curve_mm=-42 * scale, slope=0.36, bites=bites(hand, "radius"))
+    scale, lost = hand.build.scale, bites(hand, "radius")
+    end = End(half_mm=15.5 * scale, flare_mm=23 * scale, curve_mm=-42 * scale, slope=0.36, bites=lost)
     return _forearm(hand, end, x_mm=6.0, reach_mm=0.0, waist_mm=7.0, angle=-0.02)
 
 
 def _ulna(hand: Hand) -> LongBone:
-    scale = hand.build.scale
-    end = End(half_mm=8.2 * scale, flare_mm=13 * scale, curve_mm=16 * scale, slope=-0.1, bites=bites(hand, "ulna"))
-    return _forearm(hand, end, x_mm=-19.5, reach_mm=-4.5 + hand.build.variance_mm, waist_mm=5.3, angle=0.03)
+    scale, lost = hand.build.scale, bites(hand, "ulna")
+    end = End(half_mm=8.2 * scale, flare_mm=13 * scale, curve_mm=16 * scale, slope=-0.1, bites=lost)
+    reach_mm = -4.5 + hand.build.variance_mm
+    return _forearm(hand, end, x_mm=-19.5, reach_mm=reach_mm, waist_mm=5.3, angle=0.03)
 
 
 def _forearm(
@@ -213,8 +212,12 @@ def _forearm(
 def _pebbles(hand: Hand, rays: tuple[tuple[LongBone, ...], ...]) -> tuple[Pebble, ...]:
     """Sesamoids, the tip of the ulna, osteophytes."""
     scale, thumb = hand.build.scale, rays[0][0]
-    x, y, radius = (value * scale for value in STYLOID)
-    found = [Pebble(at=(x, y + hand.build.variance_mm * scale), radius_mm=radius, thick_mm=4.0)]
+    found = []
+    if hand.damage.lost[EROSION_SITES.index("ulna")] < STYLOID_LOST:
+        found += [
+            Pebble(at=(x * scale, y * scale + hand.build.variance_mm), radius_mm=radius * scale, thick_mm=2.5)
+            for x, y, radius in STYLOID
+        ]
     for side in (-0.62, 0.25):
         at = thumb.at(thumb.length_mm - 4.0 * scale, side * thumb.head.half_mm)
         found.append(Pebble(at=at, radius_mm=2.5 * scale, thick_mm=3.5))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -69,10 +70,15 @@ def _rolls(hand: Hand, skeleton: Skeleton) -> list[Roll]:
         first, last = ray[0], ray[-1]
         # the web reaches to the middle of the proximal phalanx
         add(first.at(2.0), first.at(first.length_mm), PALM_MM[digit] - 1.0, PALM_MM[digit] - 0.5)
-        add(first.at(first.length_mm), ray[1].at(0.45 * ray[1].length_mm), PALM_MM[digit] - 0.5, radii[0] - 0.3)
+        add(
+            first.at(first.length_mm),
+            ray[1].at(0.45 * ray[1].length_mm),
+            PALM_MM[digit] - 0.5,
+            radii[0] - 0.3,
+        )
         joints = [first.at(first.length_mm), *(bone.at(bone.length_mm) for bone in ray[1:-1])]
         ends = [*joints, last.at(last.length_mm + TIP_MM * scale - radii[2] * flesh * 0.55)]
-        for index, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        for index, (start, end) in enumerate(pairwise(ends)):
             thick = (*radii[:2], radii[1] - 0.4, radii[2])
             add(start, end, thick[index], radii[2] if end is ends[-1] else thick[index + 1])
     thumb, index_ray = skeleton.rays[0][0], skeleton.rays[1][0]

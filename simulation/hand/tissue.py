@@ -32,9 +32,7 @@ class Tissue:
 
     def flipped(self) -> Self:
         """The mirror image."""
-        return type(self)(
-            compact=self.compact[:, ::-1], spongy=self.spongy[:, ::-1], soft=self.soft[:, ::-1]
-        )
+        return type(self)(compact=self.compact[:, ::-1], spongy=self.spongy[:, ::-1], soft=self.soft[:, ::-1])
 
 
 def draw_tissue(hands: tuple[Hand, Hand], layout: Layout, grains: tuple[int, int]) -> Tissue:
@@ -57,9 +55,7 @@ def draw_tissue(hands: tuple[Hand, Hand], layout: Layout, grains: tuple[int, int
 def _one(hand: Hand, layout: Layout, seed: int) -> Tissue:
     height, width, fine = layout.height_px, layout.width_px // 2, layout.fine
     coarse = Grid(posture=hand.posture, px_mm=layout.px_mm, height=height, width=width)
-    grid = Grid(
-        posture=hand.posture, px_mm=layout.px_mm / fine, height=height * fine, width=width * fine
-    )
+    grid = Grid(posture=hand.posture, px_mm=layout.px_mm / fine, height=height * fine, width=width * fine)
     skeleton = lay_out(hand)
     compact, spongy = np.zeros((2, grid.height, grid.width), np.float32)
     for bone in skeleton.bones:
@@ -157,4 +153,4 @@ def _binned(values: Singles, fine: int) -> Singles:
     return np.asarray(values.reshape(height, fine, width, fine).mean(axis=(1, 3)))
 
 
-assert CYSTS == len(CYST_HOSTS)
+assert len(CYST_HOSTS) == CYSTS
