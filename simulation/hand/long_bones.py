@@ -15,12 +15,14 @@ PLATE_MM = 0.55
 """Thickness of the bone under a joint's surface."""
 RIM_MM = 0.7
 """Depth at which an end has its full thickness."""
-RAGGED = 0.12
+RAGGED = 0.08
 """Unevenness of an erosion's border relative to its size."""
 CORNER, CORNER_DEEP = 0.22, 0.35
 """How much narrower an end is at its surface; how far below it the rounding begins, in half widths of the head."""
 FOCAL_MEAN = 0.303
 """Mean over -1..1 of exp(-((x - 0.5) / 0.35)^2), by which a joint narrows in one place."""
+FILM = 0.03
+"""Share of the bone that is left in an erosion."""
 MARROW, SPONGY_MM = 0.3, 11.0
 """Share of the core that is spongy bone in mid-shaft, and how far from the ends it becomes that little."""
 
@@ -167,7 +169,7 @@ def thickness(bone: LongBone, d: Depths) -> tuple[Singles, Singles]:
     cortex = np.float32(bone.cortex_mm) * np.clip(at_end / np.float32(0.30 * bone.length_mm), 0.16, 1)
     cortex = np.minimum(cortex, np.float32(0.62) * d.half)
     ends = _closed(d.base, bone.base) * _closed(d.head, bone.head)
-    cores = _closed(d.base - PLATE_MM, bone.base) * _closed(d.head - PLATE_MM, bone.head)
+    cores = _closed(_below(d.base, bone.base), bone.base) * _closed(_below(d.head, bone.head), bone.head)
     outer = _chord(d.half, d.v) * ends
     inner = np.minimum(_chord(d.half - cortex, d.v) * cores, outer)
     scale = np.float32(2 * bone.flat) * d.left
@@ -175,6 +177,11 @@ def thickness(bone: LongBone, d: Depths) -> tuple[Singles, Singles]:
         -np.maximum(at_end, 0) / np.float32(SPONGY_MM)
     )
     return (outer - inner) * scale, inner * canal * scale
+
+
+def _below(depth: Singles, end: End) -> Singles:
+    """Depth under the plate below a surface."""
+    return depth - np.float32(PLATE_MM * end.plate)
 
 
 def _closed(depth: Singles, end: End) -> Singles:
@@ -203,10 +210,9 @@ def _left(end: End, depth: Singles, v: Singles) -> Singles | np.float32:
         inwards = np.maximum(end.edge_mm - bite.side * v, 0) / np.float32(2 * end.edge_mm * bite.share)
         deep = np.maximum(depth, 0)
         # uneven inside only: at the surface the share is exact
-        uneven = (
-            np.float32(RAGGED) * np.minimum(deep, 1) * np.sin(np.float32(1.1) * v + np.float32(0.9) * deep)
-        )
+        waves = np.sin(np.float32(1.1) * v + np.float32(0.9) * deep) + np.sin(np.float32(0.47) * v - deep)
+        uneven = np.float32(RAGGED) * np.minimum(deep, 1) * waves
         radius = np.hypot(inwards, deep / np.float32(bite.depth_mm)) * (1 + uneven)
         soft = np.float32(min(0.9, 0.7 / bite.depth_mm))
-        left = left * np.clip((radius - 1) / soft + 0.5, 0.08, 1)
+        left = left * np.clip((radius - 1) / soft + 0.5, FILM, 1)
     return left

@@ -42,6 +42,8 @@ BASES_MM = ((25.5, 30.0), (11.5, 34.6), (1.5, 35.6), (-7.6, 34.4), (-15.8, 32.4)
 BASE_SLOPES = (0.10, 0.0, 0.08, 0.10, 0.05)
 FOREARM_MM = 130.0
 STYLOID = ((-25.0, -5.6, 2.7), (-25.4, -3.8, 1.7))
+BASE_PART, COLLAPSED = 0.6, 0.8
+"""Erosion of a base relative to that of the head on it, whose share is the grade; as much once the head is lost."""
 STYLOID_LOST = 0.25
 """Share of the ulna's surface with which its tip is lost, too."""
 
@@ -147,7 +149,8 @@ def _joined(before: LongBone, bone: LongBone, joint: _Joint, angle: float) -> Lo
     placed = replace(bone, base_at=middle, angle=angle)
     over = max(joint.displaced - 0.5, 0.0) * 16.0
     pole = placed.at(radius + joint.gap_mm - over, -2 * joint.displaced * before.head.half_mm)
-    smaller = tuple(replace(b, share=0.6 * b.share, depth_mm=0.6 * b.depth_mm) for b in joint.bites)
+    part = 1.0 if sum(bite.share for bite in joint.bites) > COLLAPSED else BASE_PART
+    smaller = tuple(replace(b, share=part * b.share, depth_mm=part * b.depth_mm) for b in joint.bites)
     base = replace(
         bone.base, curve_mm=radius, notch_mm=before.head.notch_mm, bites=smaller, plate=joint.plate
     )

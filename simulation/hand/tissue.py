@@ -8,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from simulation.hand import carpus, long_bones, soft_tissue
-from simulation.hand.anatomy import CYSTS, Hand
+from simulation.hand.anatomy import Hand
 from simulation.hand.grid import Grid, Layout, Patch
 from simulation.hand.long_bones import LongBone
 from simulation.hand.skeleton import Pebble, Skeleton, lay_out
@@ -151,6 +151,3 @@ def _binned(values: Singles, fine: int) -> Singles:
         return values
     height, width = values.shape[0] // fine, values.shape[1] // fine
     return np.asarray(values.reshape(height, fine, width, fine).mean(axis=(1, 3)))
-
-
-assert len(CYST_HOSTS) == CYSTS

@@ -57,6 +57,15 @@ def test_overhead_trains_the_same_networks_on_both_sides() -> None:
     assert difference < 0.01  # one step: the same batches, the same rates
 
 
+def test_the_hand_phantom_tells_its_rate_of_each_width() -> None:
+    result = _run("hand_phantom.py", "--widths", "64", "128", "--pictures", "2")
+    assert [size["width_px"] for size in _measured(result)] == [64, 128]
+    for size in _measured(result):
+        rate = size["hands_per_s_on_two_cores"]
+        assert isinstance(rate, float)
+        assert rate > 0
+
+
 def test_readers_random_tells_what_is_found_of_nothing() -> None:
     result = _run("readers_random.py", "8")
     accuracy = result["accuracy"]
