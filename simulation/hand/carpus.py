@@ -7,6 +7,7 @@ either; beside metacarpals, radius and ulna the carpal bones give way (an additi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -144,14 +145,13 @@ class _Field:
 
 def _field(hand: Hand, index: int, x: Singles, y: Singles) -> _Field:
     scale, (dx, dy) = hand.build.scale, hand.build.carpals[index]
-    nearest: _Field | None = None
-    for cx, cy, radius in CIRCLES[NAMES[index]]:
+
+    def of_circle(cx: float, cy: float, radius: float) -> _Field:
         ox, oy = x - np.float32(scale * cx + dx), y - np.float32(scale * cy + dy)
         far = np.maximum(np.hypot(ox, oy), np.float32(1e-3))
-        one = _Field(away=far - np.float32(scale * radius), dx=ox / far, dy=oy / far)
-        nearest = one if nearest is None else _nearer(nearest, one)
-    assert nearest is not None
-    return nearest
+        return _Field(away=far - np.float32(scale * radius), dx=ox / far, dy=oy / far)
+
+    return reduce(_nearer, (of_circle(*circle) for circle in CIRCLES[NAMES[index]]))
 
 
 def _nearer(one: _Field, other: _Field) -> _Field:

@@ -47,14 +47,14 @@ class Labels:
 def draw_labels(rng: np.random.Generator, *, taken: date) -> Labels:
     """Labels of one picture."""
     right = bool(rng.random() < 0.8)
-    aside = float(rng.uniform(18, 26))
+    aside = float(rng.uniform(15, 21))
     return Labels(
         patient=f"PH{rng.integers(10**6):06d}",
         taken=taken,
         institution=str(rng.choice(INSTITUTIONS)),
         below=bool(rng.random() < 0.4),
         marker="R" if right else "L",
-        marker_at=(FIELD_MM[0] - aside if right else aside, float(rng.uniform(24, 60))),
+        marker_at=(FIELD_MM[0] - aside if right else aside, float(rng.uniform(22, 42))),
         marker_turn=float(rng.normal(0, 7)),
         ringed=bool(rng.random() < 0.3),
     )

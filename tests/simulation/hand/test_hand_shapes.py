@@ -61,23 +61,37 @@ def test_a_joint_space_is_the_share_of_the_own_width_that_is_left(site: str, lef
     assert narrow.width_mm[index] == expected
 
 
+def across(hand: Hand, site: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """From the middle of one bone to that of the other, at a right angle to the space between them."""
+    scale, skeleton = hand.build.scale, lay_out(hand)
+    if site.startswith("CMC"):
+        metacarpal = skeleton.rays[int(site[-1]) - 1][0]
+        return metacarpal.at(-6.0), metacarpal.at(4.0)
+    if site == "radioscaphoid":
+        start, slope = (10.0 * scale, -1.0 * scale), skeleton.radius.head.slope
+        return start, (start[0] - 8 * slope / np.hypot(1, slope), start[1] + 8 / np.hypot(1, slope))
+    one, other = {
+        "scaphocapitate": (("scaphoid", 0), ("capitate", 0)),
+        "scaphotrapezial": (("scaphoid", 2), ("trapezium", 0)),
+    }[site]
+    (sx, sy, _), (ex, ey, _) = carpus.CIRCLES[one[0]][one[1]], carpus.CIRCLES[other[0]][other[1]]
+    return (sx * scale, sy * scale), (ex * scale, ey * scale)
+
+
 @pytest.mark.parametrize("left", [1.0, 0.6, 0.3])
-def test_a_space_of_the_carpus_is_too(left: float) -> None:
-    hand, index = healthy(), NARROWING_SITES.index("radioscaphoid")
-    narrow = damaged(hand, left=one(15, index, left, rest=1.0))
-    scale = hand.build.scale
-    # from the radius to the scaphoid, straight across the joint
-    steps = np.arange(0, 10, STEP_MM, dtype=np.float32)
-    slope = lay_out(narrow).radius.head.slope
-    x = np.float32(10.0 * scale) - steps * np.float32(slope / np.hypot(1, slope))
-    y = np.float32(-1.0 * scale) + steps * np.float32(1 / np.hypot(1, slope))
+@pytest.mark.parametrize("site", NARROWING_SITES[9:])
+def test_a_space_of_the_carpus_is_too(site: str, left: float) -> None:
+    index = NARROWING_SITES.index(site)
+    hand = damaged(healthy(), left=one(15, index, left, rest=1.0))
+    (sx, sy), (ex, ey) = across(hand, site)
+    count = round(np.hypot(ex - sx, ey - sy) / STEP_MM)
+    x, y = (np.linspace(*ends, count, dtype=np.float32) for ends in ((sx, ex), (sy, ey)))
     patch = Patch(rows=slice(0, 1), columns=slice(0, 1), x=x[None, :], y=y[None, :])
-    skeleton = lay_out(narrow)
-    bone = skeleton.radius
-    free = (carpus.inside(narrow, skeleton, patch, px_mm=1e3)[0] <= 0) & (
-        long_bones.depths(bone, *bone.frame(x, y)).inside <= 0
-    )
-    assert free.sum() * STEP_MM == pytest.approx(hand.build.own_width_mm[index] * left, abs=0.2)
+    skeleton = lay_out(hand)
+    free = carpus.inside(hand, skeleton, patch, px_mm=1e3)[0] <= 0
+    for bone in skeleton.bones:
+        free &= long_bones.depths(bone, *bone.frame(x, y)).inside <= 0
+    assert free.sum() * STEP_MM == pytest.approx(hand.build.own_width_mm[index] * left, abs=0.15)
 
 
 def test_a_joint_that_narrows_in_one_place_loses_its_share_on_average() -> None:
