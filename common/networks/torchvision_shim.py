@@ -34,9 +34,17 @@ def resnet18() -> nn.Module:
     return network
 
 
+def mobilenet_v2() -> nn.Module:
+    """The convolutions of MobileNetV2 (Sandler et al. 2018), averaged over the picture: ``(n, 1280)``."""
+    return _averaged(_models().mobilenet_v2(weights=None).features)
+
+
 def vgg16() -> nn.Module:
     """The convolutions of VGG-16 (Simonyan and Zisserman 2015), averaged over the picture: ``(n, 512)``."""
-    features = cast(nn.Module, _models().vgg16(weights=None).features)
+    return _averaged(_models().vgg16(weights=None).features)
+
+
+def _averaged(features: nn.Module) -> nn.Module:
     return nn.Sequential(OrderedDict(features=features, pool=nn.AdaptiveAvgPool2d(1), flat=nn.Flatten()))
 
 

@@ -47,6 +47,10 @@ COMMANDS = {
         "simulation.cli.pretrain_cli:pretrain",
         "Train public encoders on phantoms, for private campaigns to build on. They cost no privacy.",
     ),
+    "weights": (
+        "simulation.cli.weights_cli:weights",
+        "Start weights that networks learnt elsewhere: which are known, and how they come here.",
+    ),
     "readers": (
         "simulation.cli.readers_cli:readers",
         "Score a reader study: each reader and their average, without and with assistance.",

@@ -112,6 +112,10 @@ def _simulate(
     else:
         run = RunFolder.begin(out, settings, files={same_sites.NAME: same_sites.noted(sites, settings)})
     display.log_to(run.path / "log.txt")
+    starts = pretrained.starts(settings)
+    run.update_manifest(start_weights=starts)
+    for line in starts:
+        display.line(line)
     try:
         status = _train_and_evaluate(run, sites, settings, display, networks_folder)
     except KeyboardInterrupt:

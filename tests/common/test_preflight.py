@@ -44,9 +44,9 @@ def test_pictures_too_small_for_a_network_are_refused_with_the_smallest_that_wor
     preflight.check(configured(backbone, smallest))
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet18", "vgg16", "inception_v3"])
+@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2", "vgg16", "inception_v3"])
 def test_every_backbone_works_at_its_smallest_side_and_above(backbone: str) -> None:
-    smallest = {"small": 16, "resnet18": 16, "vgg16": 32, "inception_v3": 75}[backbone]
+    smallest = {"small": 16, "resnet18": 16, "mobilenet_v2": 16, "vgg16": 32, "inception_v3": 75}[backbone]
     for px in (smallest, smallest + 1, 224):
         preflight.check(configured(backbone, px))
 
@@ -70,7 +70,7 @@ def test_tiles_too_small_are_refused_too() -> None:
 
 
 def test_what_is_found_without_memory_is_what_is_found_with_it() -> None:
-    for backbone in ("small", "resnet18", "vgg16", "inception_v3"):
+    for backbone in ("small", "resnet18", "mobilenet_v2", "vgg16", "inception_v3"):
         for px in (16, 32, 33, 75):
             settings = configured(backbone, px)
             spec = next(iter(networks(settings).values()))

@@ -99,6 +99,7 @@ def test_every_way_says_what_the_networks_say(n: int) -> None:
     [
         ("resnet18", 32, None, IMAGES, 1),
         ("resnet18", 32, None, IMAGES[1:], 3),
+        ("mobilenet_v2", 32, None, IMAGES, 2),
         ("vgg16", 32, None, IMAGES[1:], 2),
         ("inception_v3", 75, 1, IMAGES[1:], 2),
     ],

@@ -147,3 +147,11 @@ def test_a_network_is_joined_of_its_parts_and_split_into_them(part: str) -> None
     pictures = [torch.randn(2, 3, NETWORK.image_px, NETWORK.image_px) for _ in FUSION.images]
     one, other = build.assembled(frozen, NETWORK, weights, parts), build.assembled(FUSION, NETWORK, whole, {})
     assert torch.equal(one(pictures), other(pictures))
+
+
+@pytest.mark.parametrize("groups", [1, 4, 64])
+def test_a_convolution_in_groups_starts_as_wide_as_its_group(groups: int) -> None:
+    convolution = nn.Conv2d(64, 64, 5, groups=groups)
+    initialise(convolution, torch.Generator().manual_seed(0))
+    expected = (2 / (64 / groups * 25)) ** 0.5
+    assert float(convolution.weight.detach().std()) == pytest.approx(expected, rel=0.1)
