@@ -120,6 +120,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Path:
 CONFIGS = ROOT / "configs"
 NOT_THERE = 3
 READS: tuple[tuple[str, int, tuple[str, ...]], ...] = (
+    ("weights list", 0, ()),
     ("federation sites", 0, ()),
     ("federation status", 0, ()),
     ("federation renew", 0, ()),

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from common.errors import CampaignError, ConfigurationError
 from common.machine import file_lock
+from common.networks import torchvision_shim
 from common.settings import CampaignSettings, Settings
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
@@ -100,6 +102,21 @@ def test_a_campaign_takes_all_registered_sites_or_those_named(home: Home) -> Non
     assert everybody.settings().plan_hash() == settings().plan_hash()
     assert submit.submit(home, settings("south"), sites=["south"]).wish().sites == ("south",)
     assert not [path for path in home.runs.iterdir() if path.name.startswith(".")]
+
+
+def test_a_campaign_knows_where_its_start_weights_lie_wherever_it_is_run(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = settings().network.model_copy(
+        update={"backbone": "mobilenet_v2", "image_px": 32, "weights": "imagenet"}
+    )
+    Path("weights").mkdir()
+    torch.save(torchvision_shim.mobilenet_v2().state_dict(), "weights/mobilenet_v2.pth")
+    run = submit.submit(home, settings().model_copy(update={"network": network}))
+    assert run.settings().network.weights == str(tmp_path / "weights")
+    manifest = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["start_weights"] == ["mobilenet_v2 starts from weights/mobilenet_v2.pth"]
 
 
 def growing(name: str) -> Settings:
