@@ -185,7 +185,7 @@ def _downloaded(backbone: str) -> Mapping[str, Tensor]:
         return torchvision_shim.imagenet(backbone, progress=False)
     except (OSError, RuntimeError) as error:
         raise ConfigurationError(
-            f"ImageNet weights of {backbone} cannot be downloaded ({error}){_how(backbone)}. Two ways out: bring "
+            f"ImageNet weights of {backbone} cannot be downloaded ({error}){_how(backbone)}. Otherwise bring "
             f"torchvision's file of them into the folder {known_weights.FOLDER}, or set network.weights = "
             f'"path/to/{backbone}.pth", or set network.weights = "none" to start at random'
         ) from None
