@@ -87,7 +87,7 @@ class Decoys:
 
     Attributes:
         distal_left: share of the own width that is left at distal joints of fingers 2-5: osteoarthritis, ``(4,)``.
-        spurs: osteophytes at distal joints and the thumb's base, from spur 0 to ``SPURS``: sizes in mm, ``(8,)``.
+        spurs: osteophytes at distal joints, from spur 0 to ``SPURS``: sizes in mm, ``(8,)``.
         cyst_at: places of cysts in their bones, ``(4, 2)``, in the unit square.
         cyst_mm: their radii, 0 for none, ``(4,)``.
         amputated: finger without its distal phalanx, 0 for none.
