@@ -23,6 +23,11 @@ class Roi:
     width: int
     height: int
 
+    @property
+    def text(self) -> str:
+        """``x y width height``, as :meth:`parse` reads it."""
+        return f"{self.x} {self.y} {self.width} {self.height}"
+
     @classmethod
     def parse(cls, text: str) -> Roi:
         """Read ``x y width height``.

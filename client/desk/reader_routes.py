@@ -156,12 +156,4 @@ def _state(reading: Reading | None) -> str:
 
 
 def _as_json(reading: Reading) -> dict[str, object]:
-    return {
-        "grades": dict(reading.grades),
-        "quality": reading.quality,
-        "reasons": list(reading.reasons),
-        "excluded": reading.excluded,
-        "comment": reading.comment,
-        "assisted": reading.assisted,
-        "time": reading.time,
-    }
+    return {**reading.facts(), "time": reading.time}

@@ -6,7 +6,6 @@ nothing leaves before the reader's own grades are locked, where the design asks 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,21 +14,19 @@ from secrets import compare_digest
 from threading import Thread
 from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
-from PIL import Image
 from pydantic import Field
 
 from client.desk.exam_page import png
-from client.reading import adjudication, study_table
+from client.reading import adjudication, pictures, study_table
 from client.reading.assistant import Assistance
 from client.reading.opened import Exams
-from client.reading.pictures import Shown
 from client.reading.progress import Progress, Task, now
-from client.reading.study import DISCUSSION, WITH, WITHOUT
+from client.reading.study import DISCUSSION
 from client.reading.worklist import Listed
 from common.errors import PolicyError, SynofedError
-from common.exam import Roi
+from common.evaluation.readers import WITH, WITHOUT
 from common.machine import desk
 from common.section import Section
 from common.text.notices import RESEARCH_ONLY
@@ -107,7 +104,7 @@ class _Study:
     def picture(self, exam_id: str, image: str, frame: int) -> Response:
         exam = self.listed(exam_id)
         shown = self.exams.frame(exam, image, frame)
-        return png(_cut(shown, self.exams.regions(exam)[image].roi))
+        return png(pictures.png(shown.part(self.exams.regions(exam)[image].roi)))
 
     def prepare(self, reader: str, task: Task) -> None:
         """Ask the ensemble about this exam and the next in the background, where the session has assistance."""
@@ -218,28 +215,22 @@ def routes(exams: Exams, progress: Progress, assistance: Assistance) -> APIRoute
 
 
 def organiser_routes(exams: Exams, progress: Progress, assistance: Assistance) -> APIRouter:
-    """What the study's organiser asks for: how far each reader is, and the table."""
-    router, study = APIRouter(), _Study(exams, progress, assistance)
+    """What the study's organiser asks for, whose link is nobody's: how far each reader is, and the table."""
+    router = APIRouter(dependencies=[Depends(desk.keeps_out_named)])
+    study = _Study(exams, progress, assistance)
 
     @router.get("/study/progress")
-    def standing(request: Request) -> list[dict[str, object]]:
-        _organises(request)
+    def standing() -> list[dict[str, object]]:
         progress.refresh()
         return [_standing(progress, reader) for reader in progress.design.file.readers]
 
     @router.get("/study/readings.csv")
-    def table(request: Request) -> Response:
-        _organises(request)
+    def table() -> Response:
         by_id = {exam.exam_id: exam for exam in exams.all().values()}
         path = study_table.write(progress, by_id, study.ensemble if assistance.there else None)
         return FileResponse(path, media_type="text/csv", filename=f"{progress.design.file.name}.csv")
 
     return router
-
-
-def _organises(request: Request) -> None:
-    if desk.session(request).person:
-        raise PolicyError("Expected the organiser's link, this one is a reader's")
 
 
 def _standing(progress: Progress, reader: str) -> dict[str, object]:
@@ -278,16 +269,6 @@ def _aided(study: _Study, request: Request) -> Task:
     if task.condition != WITH:
         raise PolicyError("The ensemble's answer is shown when your own grades are locked")
     return task
-
-
-def _cut(shown: Shown, roi: Roi | None) -> bytes:
-    if roi is None:
-        return shown.png
-    output = io.BytesIO()
-    with Image.open(io.BytesIO(shown.png)) as opened:
-        box = (roi.x, roi.y, roi.x + roi.width, roi.y + roi.height)
-        opened.crop(box).save(output, format="PNG", compress_level=1)
-    return output.getvalue()
 
 
 def _text(time: datetime | None) -> str | None:

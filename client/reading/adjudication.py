@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from client.reading.progress import Progress, Rest, now
-from client.reading.study import DISCUSSION, WITHOUT, Adjudication
+from client.reading.study import DISCUSSION, Adjudication
 from common.errors import PolicyError
+from common.evaluation.readers import WITHOUT
 
 Grades = Mapping[str, int]
 AGREED, DISCUSSED, DECIDED = "agreed", "discussed", "decided"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from secrets import token_bytes
 from statistics import median
-
-import numpy as np
-from PIL import Image
 
 from client.data import withdrawn
 from client.reading import pictures, quality, worklist
@@ -131,7 +127,7 @@ class Exams:
 
     def _reasons(self, exam: Listed, name: str, shown: Shown, region: Roi | None) -> tuple[str, ...]:
         usual = self._usual_sharpness(exam, name)
-        return quality.suggestions(_pixels(shown, region), usual_sharpness=usual, saturation=SATURATION)
+        return quality.suggestions(shown.part(region), usual_sharpness=usual, saturation=SATURATION)
 
     def _usual_sharpness(self, exam: Listed, name: str) -> float | None:
         key = (name, exam.about["device"])
@@ -143,14 +139,6 @@ class Exams:
                     shown = pictures.frame(self.site.data_folder / other.images[name].path)
                 except DataError:
                     continue
-                found.append(quality.sharpness(_pixels(shown, self._region(other, name))))
+                found.append(quality.sharpness(shown.part(self._region(other, name))))
             self._sharpness[key] = median(found) if len(found) >= COMPARED // 2 else None
         return self._sharpness[key]
-
-
-def _pixels(shown: Shown, region: Roi | None) -> quality.Rgb:
-    with Image.open(io.BytesIO(shown.png)) as opened:
-        picture = np.asarray(opened.convert("RGB"))
-    if region is None:
-        return picture
-    return picture[region.y : region.y + region.height, region.x : region.x + region.width]

@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
 from client.data.pictures.decoder import decode
@@ -16,6 +18,7 @@ from client.reading.worklist import Listed
 from common.errors import DataError
 from common.exam import Roi
 
+Rgb: TypeAlias = UInt8[np.ndarray, "h w 3"]
 KEPT = 32
 """Pictures that stay decoded: those around the exam that is open."""
 MOST_LOOKED_AT = 200
@@ -24,19 +27,40 @@ MOST_LOOKED_AT = 200
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """One frame, ready for a browser.
+    """One frame, in colour, ready for a browser.
 
     Attributes:
-        png: in colour.
-        width: in pixels.
-        height: in pixels.
+        pixels: of the whole picture.
+        png: the same for a browser.
         frames: of the file.
     """
 
+    pixels: Rgb
     png: bytes
-    width: int
-    height: int
     frames: int
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return int(self.pixels.shape[0])
+
+    def part(self, roi: Roi | None) -> Rgb:
+        """The pixels of a region; ``None``: all."""
+        if roi is None:
+            return self.pixels
+        return self.pixels[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
+
+
+def png(pixels: Rgb) -> bytes:
+    """Pixels as a file for a browser; quickly, since it goes no further than this machine."""
+    output = io.BytesIO()
+    Image.fromarray(pixels).save(output, format="PNG", compress_level=1)
+    return output.getvalue()
 
 
 def frame(path: Path, number: int = 1) -> Shown:
@@ -103,7 +127,5 @@ def _stamp(path: Path) -> int:
 def _frame(path: Path, number: int, stamp: int) -> Shown:
     del stamp  # a changed file is another picture
     decoded = decode(path.read_bytes(), mode="RGB", frame=number)
-    output = io.BytesIO()
-    decoded.image.save(output, format="PNG", compress_level=1)
-    width, height = decoded.image.size
-    return Shown(png=output.getvalue(), width=width, height=height, frames=decoded.frames)
+    pixels = np.asarray(decoded.image)
+    return Shown(pixels=pixels, png=png(pixels), frames=decoded.frames)

@@ -17,9 +17,10 @@ from typing import Any
 from client.data.tables.reading_room import FOLDER
 from client.files import lock
 from client.reading.events import Events
-from client.reading.study import WITH, WITHOUT, Design, Sitting
+from client.reading.study import Design, Sitting
 from client.reading.worklist import Scheme
 from common.errors import CampaignError, DataError, PolicyError
+from common.evaluation.readers import WITH, WITHOUT
 
 SHORTEST_S, LONGEST_S = 0.1, 86_400.0
 

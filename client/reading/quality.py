@@ -6,14 +6,11 @@ synovium are shown, are not measured: a rule for the shadow under a bone was wro
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
+from client.reading.pictures import Rgb
 from common.imaging.doppler import flow_mask
-
-Rgb: TypeAlias = UInt8[np.ndarray, "h w 3"]
 
 LEAST_SHARPNESS = 0.5
 """Of the median of the machine's other pictures."""

@@ -55,6 +55,17 @@ class Reading:
     assisted: bool = False
     time: str = ""
 
+    def facts(self) -> dict[str, object]:
+        """All of it but its time, as JSON's types."""
+        return {
+            "grades": dict(self.grades),
+            "quality": self.quality,
+            "reasons": list(self.reasons),
+            "excluded": self.excluded,
+            "comment": self.comment,
+            "assisted": self.assisted,
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drawn:
@@ -101,7 +112,7 @@ class ReadingRoom:
 
     def draw(self, exam_id: str, image: str, roi: Roi | None, *, reader: str) -> None:
         """Keep a region; ``None`` takes away what was drawn."""
-        box = "" if roi is None else f"{roi.x} {roi.y} {roi.width} {roi.height}"
+        box = "" if roi is None else roi.text
         with self._alone():
             self._events.add("region", {"exam_id": exam_id, "image": image, "roi": box, "reader": reader})
             self.refresh()
@@ -124,7 +135,7 @@ class ReadingRoom:
             # Grades that stand since before the answer was shown were given without it.
             kept = before is not None and not before.assisted and before.grades == reading.grades
             given = replace(reading, assisted=seen and not kept)
-            self._events.add("reading", {"exam_id": exam_id, "reader": reader, **_facts(given)})
+            self._events.add("reading", {"exam_id": exam_id, "reader": reader, **given.facts()})
             self.refresh()
             self._write_tables()
             return self.readings[exam_id, reader]
@@ -185,7 +196,7 @@ class ReadingRoom:
         if not self._events.path.exists():
             return  # tables that somebody else made are not ours to replace
         regions = [
-            (exam, image, f"{d.roi.x} {d.roi.y} {d.roi.width} {d.roi.height}", d.reader, d.time)
+            (exam, image, d.roi.text, d.reader, d.time)
             for (exam, image), d in sorted(self.drawn.items())
             if d.roi is not None
         ]
@@ -200,17 +211,6 @@ class ReadingRoom:
         ]  # fmt: skip
         _replace(self._site / REGIONS, REGION_COLUMNS, regions)
         _replace(self._site / READINGS, (*READING_COLUMNS, *names), readings)
-
-
-def _facts(reading: Reading) -> dict[str, object]:
-    return {
-        "grades": dict(reading.grades),
-        "quality": reading.quality,
-        "reasons": list(reading.reasons),
-        "excluded": reading.excluded,
-        "comment": reading.comment,
-        "assisted": reading.assisted,
-    }
 
 
 def _replace(path: Path, columns: tuple[str, ...], rows: Sequence[Sequence[str | int]]) -> None:

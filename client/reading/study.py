@@ -21,11 +21,11 @@ from pydantic import Field, model_validator
 
 from client.reading.room import reader_name
 from common.errors import DataError
+from common.evaluation.readers import WITH, WITHOUT
 from common.section import Name, Section, Seed
 from common.settings import section
 from common.text import toml_text
 
-WITHOUT, WITH = "without", "with"
 DISCUSSION = "discussion"
 """For whom the link is under which readers settle together what they disagree on."""
 Reader = Annotated[str, Field(min_length=1, max_length=80)]

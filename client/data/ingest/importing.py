@@ -141,7 +141,7 @@ class Import:
                 scan = mine[image]
                 shutil.copyfile(self.prep.scan_path(scan.source, scan.panel), self.building / path)
                 roi = scan.roi
-                cells += [path, f"{roi.x} {roi.y} {roi.width} {roi.height}" if roi else ""]
+                cells += [path, roi.text if roi else ""]
                 cells += [f"{scan.mm_per_px:g}" if scan.mm_per_px else ""] * (len(parts) - 2)
                 pictures.append(self._record(path, exam_id, image, scan))
             rows.append(cells)

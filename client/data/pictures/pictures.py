@@ -58,10 +58,7 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
     picture = decoded.image
     roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
     if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
-        raise DataError(
-            f"expected an ROI inside {picture.width} x {picture.height} pixels, got "
-            f"{roi.x} {roi.y} {roi.width} {roi.height}"
-        )
+        raise DataError(f"expected an ROI inside {picture.width} x {picture.height} pixels, got {roi.text}")
     return Cut(
         pixels=_cut(picture, roi, image, image_px=image_px),
         digest=hashlib.sha256(content).hexdigest(),

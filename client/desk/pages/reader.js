@@ -1,5 +1,5 @@
 // The reader's page: a worklist, and one exam at a time.
-import { ask, attempt, byId, el, head, keysOn, pressed, say, send, show, switchKeys, time } from "/desk.js";
+import { ask, attempt, byId, el, head, pressed, say, send, show, showKeys, time } from "/desk.js";
 import { Viewer, toolbar, useTool } from "/viewer.js";
 import { Grader } from "/grader.js";
 import { answerView } from "/answer.js";
@@ -191,17 +191,7 @@ async function answer() {
   say("The ensemble's answer is below the pictures.");
 }
 
-function help() {
-  const box = el("dialog", { "aria-labelledby": "keys" },
-    el("h2", { id: "keys" }, "Keys"),
-    el("dl", {}, KEYS.map(([key, text]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, text)])),
-    el("p", { class: "soft" }, "Mouse: drag for window and level, wheel for zoom (in clips frames; with Shift zoom), right drag zooms, middle drag pans."),
-    el("label", { class: "row" }, el("input", { type: "checkbox", checked: keysOn(), onchange: (event) => switchKeys(event.target.checked) }), "Single keys do something"),
-    el("form", { method: "dialog" }, el("button", { class: "main" }, "Close")));
-  box.addEventListener("close", () => box.remove());
-  document.body.append(box);
-  box.showModal();
-}
+const help = () => showKeys(KEYS, "Mouse: drag for window and level, wheel for zoom (in clips frames; with Shift zoom), right drag zooms, middle drag pans.");
 
 // --- keys
 

@@ -1,5 +1,5 @@
 // A reader study's page: one exam after the other, in the order that the study gives; every choice is kept at once.
-import { ask, attempt, byId, el, head, keysOn, pressed, say, send, show, switchKeys } from "/desk.js";
+import { ask, attempt, byId, el, head, pressed, say, send, show, showKeys } from "/desk.js";
 import { Viewer, toolbar, useTool } from "/viewer.js";
 import { Grader } from "/grader.js";
 import { answerView } from "/answer.js";
@@ -141,16 +141,7 @@ function standing(readers) {
     el("p", {}, el("a", { href: "/api/study/readings.csv", download: "readings.csv" }, "Table of readings (CSV)"), ", for `synofed readers`. It is kept in the site's folder, too.")));
 }
 
-function help() {
-  const box = el("dialog", { "aria-labelledby": "keys" },
-    el("h2", { id: "keys" }, "Keys"),
-    el("dl", {}, KEYS.map(([key, text]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, text)])),
-    el("label", { class: "row" }, el("input", { type: "checkbox", checked: keysOn(), onchange: (event) => switchKeys(event.target.checked) }), "Single keys do something"),
-    el("form", { method: "dialog" }, el("button", { class: "main" }, "Close")));
-  box.addEventListener("close", () => box.remove());
-  document.body.append(box);
-  box.showModal();
-}
+const help = () => showKeys(KEYS);
 
 function keys(event) {
   if (document.querySelector("dialog[open]") || !open) return;

@@ -101,6 +101,19 @@ const OFF = "keys-off";
 export const keysOn = () => localStorage.getItem(OFF) === null;
 export const switchKeys = (on) => (on ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "1"));
 
+/** A list of a page's keys, pairs of key and what it does, with the switch that turns them off. */
+export function showKeys(keys, note = "") {
+  const box = el("dialog", { "aria-labelledby": "keys" },
+    el("h2", { id: "keys" }, "Keys"),
+    el("dl", {}, keys.map(([key, text]) => [el("dt", {}, el("kbd", {}, key)), el("dd", {}, text)])),
+    note ? el("p", { class: "soft" }, note) : null,
+    el("label", { class: "row" }, el("input", { type: "checkbox", checked: keysOn(), onchange: (event) => switchKeys(event.target.checked) }), "Single keys do something"),
+    el("form", { method: "dialog" }, el("button", { class: "main" }, "Close")));
+  box.addEventListener("close", () => box.remove());
+  document.body.append(box);
+  box.showModal();
+}
+
 /** The key that was pressed as `Shift+2`, `Enter`, `a`; null while somebody types, or keys are off. */
 export function pressed(event) {
   const typing = event.target instanceof Element && event.target.closest("textarea, select, input:not([type=radio]):not([type=checkbox])");

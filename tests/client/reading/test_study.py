@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from client.data.tables.rows import read_rows
 from client.reading import adjudication, study_table
 from client.reading.progress import Progress, Rest, Task
-from client.reading.study import DISCUSSION, WITH, WITHOUT, Design, StudyFile, load
+from client.reading.study import DISCUSSION, Design, StudyFile, load
 from client.reading.worklist import EULAR_OMERACT
 from common.errors import CampaignError, ConfigurationError, DataError, PolicyError
+from common.evaluation.readers import WITH, WITHOUT
 
 EXAMS = tuple(f"e{number}" for number in range(6))
 START = datetime(2030, 1, 1, 9, tzinfo=UTC)
