@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 MISSING = -1
@@ -73,6 +73,7 @@ class Exam:
     Attributes:
         line: line of the manifest, for messages.
         targets: measurement -> consensus grade, ``None`` where no reader gave one.
+        numbers: number -> mean of the readers, ``None`` where none gave it.
         age: of the patient at the visit, in whole years; ``None``: not known.
         split: ``train``, ``test``, or empty where the site decides.
         fold: a fold given by the manifest, or ``None``.
@@ -89,11 +90,12 @@ class Exam:
     split: str = ""
     fold: int | None = None
     targets: Mapping[str, int | None]
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
 
     @property
     def graded(self) -> bool:
-        """Whether some measurement has a grade."""
-        return any(grade is not None for grade in self.targets.values())
+        """Whether some measurement has a grade, or a number is known."""
+        return any(value is not None for value in (*self.targets.values(), *self.numbers.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,19 @@ def consensus(grades: Sequence[tuple[str, int]], rule: str) -> int | None:
         return values[(len(values) - 1) // 2]
     counts = Counter(values)
     return min(counts, key=lambda grade: (-counts[grade], grade))
+
+
+def mean(values: Sequence[tuple[str, float]], rule: str) -> float | None:
+    """One number from several readers': their mean, or by the rule ``reader:NAME`` that reader's.
+
+    Args:
+        values: (reader, number), gaps left out.
+        rule: of the site, as in :func:`consensus`.
+    """
+    if rule.startswith("reader:"):
+        wanted = rule.removeprefix("reader:")
+        return next((value for reader, value in values if reader == wanted), None)
+    return sum(value for _, value in values) / len(values) if values else None
 
 
 def repair(

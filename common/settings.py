@@ -20,6 +20,7 @@ from common import signed_json
 from common.cohort_settings import CohortSettings, MachineProfile
 from common.errors import ConfigurationError
 from common.extensions import is_object_path
+from common.measurement_settings import MeasurementSettings, NumberSettings
 from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
 from common.privacy_settings import PrivacySettings
 from common.section import (
@@ -91,13 +92,6 @@ class ImageSettings(Section):
     kind: Literal["grey", "doppler", "colour"]
     mask_saturation: Fraction = 0.40
     """Doppler only: HSV saturation above which a pixel is flow (RATING's released code)."""
-
-
-class MeasurementSettings(Section):
-    """One graded column and the images that its networks read, in this order."""
-
-    grades: Annotated[int, Field(ge=2, le=16)] = 4
-    images: Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class NetworkSettings(GrowingSection):
@@ -234,9 +228,15 @@ class FederationSettings(GrowingSection):
         return sites if self.quorum == "all" else min(self.quorum, sites)
 
 
-class EvaluateSettings(Section):
+class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
+    later: ClassVar[tuple[str, ...]] = ("design",)
+
+    design: Literal["held_out", "folds"] = "held_out"
+    """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
+    is graded by the networks that did not train on the patient's fold (cross-validation), and these keep the weights
+    of their last round: the fold that judges them chooses nothing."""
     baselines: bool = False
     """Also train each site alone and all sites pooled, with the same number of networks, and of steps per network."""
     baseline_models: Positive | None = None
@@ -299,6 +299,7 @@ class Settings(Section):
     campaign: CampaignSettings = CampaignSettings()
     images: dict[Name, ImageSettings]
     measurements: dict[Name, MeasurementSettings]
+    numbers: dict[Name, NumberSettings] = Field(default_factory=dict)
     network: NetworkSettings = NetworkSettings()
     training: TrainingSettings = TrainingSettings()
     federation: FederationSettings = FederationSettings()
@@ -316,12 +317,14 @@ class Settings(Section):
     @model_validator(mode="after")
     def _names_fit(self) -> Settings:
         _check_options(self.options, self.method, "options", "method")
-        for name, measurement in self.measurements.items():
-            unknown = [image for image in measurement.images if image not in self.images]
+        read = {f"measurements.{name}": one for name, one in self.measurements.items()}
+        for where, measured in (
+            read | {f"numbers.{name}": one for name, one in self.numbers.items()}
+        ).items():
+            unknown = [image for image in measured.images if image not in self.images]
             if unknown:
-                raise ValueError(
-                    f"measurements.{name}.images names {unknown}; the images are {sorted(self.images)}"
-                )
+                raise ValueError(f"{where}.images names {unknown}; the images are {sorted(self.images)}")
+        self._check_numbers()
         jigsaw = self.rating.jigsaw
         if self.rating.pretraining == "jigsaw" and jigsaw.image not in self.images:
             raise ValueError(f"rating.jigsaw.image is {jigsaw.image!r}; the images are {sorted(self.images)}")
@@ -338,6 +341,23 @@ class Settings(Section):
                 )
         return self
 
+    def _check_numbers(self) -> None:
+        if self.numbers and (self.privacy is not None or self.personal is not None):
+            raise ValueError(
+                "[numbers] is for campaigns without [privacy] and [personal]: both know networks that tell grades "
+                "apart; leave [numbers] out"
+            )
+        if not self.measurements:
+            raise ValueError("measurements is empty: expected at least one; of a number, its classes")
+        twice = sorted(set(self.measurements) & set(self.numbers))
+        if twice:
+            raise ValueError(f"numbers.{twice[0]} is a measurement, too: each needs a name of its own")
+        for name, measurement in self.measurements.items():
+            if measurement.number and measurement.number not in self.numbers:
+                raise ValueError(
+                    f"measurements.{name}.number is {measurement.number!r}; the numbers are {sorted(self.numbers)}"
+                )
+
     @model_validator(mode="after")
     def _list_may_grow(self) -> Settings:
         if self.campaign.late_joining and self.federation.secure is not None:
@@ -349,6 +369,15 @@ class Settings(Section):
             raise ValueError(
                 "campaign.late_joining is for campaigns without [privacy]: noise and epsilon are planned for the "
                 "sites that begin"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _folds_judge(self) -> Settings:
+        if self.evaluate.design == "folds" and (self.privacy is not None or self.campaign.evaluation):
+            raise ValueError(
+                'evaluate.design "folds" is for campaigns without [privacy], which have no folds, and without '
+                "campaign.evaluation, which asks sites about held-out patients: here there are none"
             )
         return self
 
@@ -417,6 +446,16 @@ class Settings(Section):
         return self.rating.folds if self.privacy is None else 1
 
     @property
+    def read_by_readers(self) -> tuple[str, ...]:
+        """The columns that readers fill in: their grades, then their numbers."""
+        return (*(name for name, graded in self.measurements.items() if graded.by_readers), *self.numbers)
+
+    @property
+    def held_out(self) -> float | None:
+        """Share of patients held out where the manifest does not say; ``None``: nobody, whatever it says."""
+        return self.evaluate.held_out if self.evaluate.design == "held_out" else None
+
+    @property
     def private(self) -> bool:
         """Whether what leaves a site is differentially private."""
         return self.privacy is not None and self.privacy.mechanism != "none"
@@ -441,11 +480,13 @@ class Settings(Section):
         What a site makes for itself of what came back (``personal``) leaves no site, and is not in it.
         """
         plan = self.model_dump(mode="json", exclude={"name", "compute", "evaluate", "personal", "cohort"})
-        if not self.options:  # plans had none before there were any
-            del plan["options"]
+        for name in ("options", "numbers"):  # plans had none before there were any
+            if not plan[name]:
+                del plan[name]
         if self.network.weights != "none":
             plan["network"]["weights"] = "pretrained"
-        return plan | {"evaluate": {"held_out": self.evaluate.held_out}}
+        evaluate = self.evaluate.model_dump(mode="json", include={"held_out", "design"})
+        return plan | {"evaluate": evaluate}
 
     def plan_json(self) -> str:
         """Canonical JSON of :meth:`plan`, the text that is hashed and sent."""

@@ -10,8 +10,9 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import State, Status
 from common.errors import DataError, SynofedError
+from common.measurement_settings import MeasurementSettings
 from common.method_settings import RatingSettings
-from common.settings import ImageSettings, MeasurementSettings, NetworkSettings, Settings
+from common.settings import ImageSettings, NetworkSettings, Settings
 
 PATH = "_path"
 NO_GRADES = ("exam_id", "reader", "session", "patient_id")

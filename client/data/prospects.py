@@ -62,7 +62,7 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
     from common.exam import MISSING  # noqa: PLC0415
     from common.training.data import ExamTensors  # noqa: PLC0415
 
-    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
+    assigned = folds(exams, secret=secret, held_out=settings.held_out, count=settings.folds)
     _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)
     grades = {name: [exam.targets.get(name) for exam in exams] for name in settings.measurements}
     return ExamTensors(
@@ -73,4 +73,10 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
         },
         fold=torch.from_numpy(assigned),
         patient=torch.from_numpy(patients.astype(np.int32)),
+        numbers={
+            name: torch.tensor(
+                [np.nan if (v := exam.numbers.get(name)) is None else of_range.share(v) for exam in exams]
+            )
+            for name, of_range in settings.numbers.items()
+        },
     )

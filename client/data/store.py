@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import math
 import os
 import shutil
 import threading
@@ -119,6 +120,7 @@ def graded(store: Store) -> Store:
         grades={name: values[:count] for name, values in data.grades.items()},
         fold=data.fold[:count],
         patient=data.patient[:count],
+        numbers={name: values[:count] for name, values in data.numbers.items()},
     )
     return replace(store, tensors=tensors, exams=store.exams[:count])
 
@@ -171,6 +173,9 @@ def _key(sources: Sources, settings: Settings) -> str:
     }
     if learns_without_grades(settings):
         shape["ungraded"] = True
+    derived = {n: m.model_dump() for n, m in settings.measurements.items() if not m.by_readers}
+    if derived or settings.numbers:
+        shape["derived"] = [derived, {n: of_range.model_dump() for n, of_range in settings.numbers.items()}]
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -207,6 +212,10 @@ def _store(index: Mapping[str, Any], images: Mapping[str, NDArray[np.uint8]]) ->
         grades={name: torch.tensor(values, dtype=torch.int8) for name, values in index["grades"].items()},
         fold=torch.tensor(index["fold"], dtype=torch.int8),
         patient=torch.from_numpy(pd.factorize(exams["patient_id"])[0].astype(np.int32)),
+        numbers={
+            name: torch.tensor(values, dtype=torch.float32)
+            for name, values in index.get("numbers", {}).items()
+        },
     )
     return Store(
         tensors=tensors,
@@ -291,12 +300,16 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned = folds(exams, secret=secret, held_out=settings.evaluate.held_out, count=settings.folds)
+    assigned = folds(exams, secret=secret, held_out=settings.held_out, count=settings.folds)
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
         "grades": {
             name: [MISSING if (grade := exam.targets[name]) is None else grade for exam in exams]
             for name in settings.measurements
+        },
+        "numbers": {
+            name: [math.nan if (v := exam.numbers.get(name)) is None else of_range.share(v) for exam in exams]
+            for name, of_range in settings.numbers.items()
         },
         "fold": assigned.tolist(),
         "readings": _readings(tables.readings, settings),
@@ -308,7 +321,9 @@ def _readings(readings: Sequence[Reading], settings: Settings) -> dict[str, list
         "exam_id": [reading.exam_id for reading in readings],
         "reader": [reading.reader for reading in readings],
     }
-    return columns | {name: [reading.grades[name] for reading in readings] for name in settings.measurements}
+    columns |= {name: [reading.numbers.get(name) for reading in readings] for name in settings.numbers}
+    by_readers = [name for name, graded in settings.measurements.items() if not graded.column]
+    return columns | {name: [reading.grades.get(name) for reading in readings] for name in by_readers}
 
 
 def _fingerprint(sources: Sources, digests: Sequence[str], secret: bytes) -> str:

@@ -21,6 +21,7 @@ from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
 from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
 from common.settings import Settings
+from common.training import answers
 from common.training.data import ExamTensors
 from common.training.inputs import labels, validation_exams
 from common.training.local import score
@@ -143,7 +144,7 @@ def _histograms(
     site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings
 ) -> ScoreHistograms | None:
     """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
-    if local.spec.target.kind == "permutation":
+    if not local.selects:
         return None
     exams = validation_exams(data, local.spec)
     if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
@@ -153,8 +154,9 @@ def _histograms(
         raise UpdateError(
             f"Expected weights of {local.spec.name} that give finite scores, got NaN or infinity"
         )
-    classes = local.spec.target.classes
-    expected = probabilities @ torch.linspace(0, 1, classes)  # for two classes, the probability of class 1
+    target = local.spec.target
     return ScoreHistograms.from_scores(
-        expected.clamp(0, 1).numpy(), labels(data, local.spec)[exams].numpy(), classes=classes
+        answers.expected(probabilities, target).numpy(),
+        labels(data, local.spec)[exams].numpy(),
+        classes=target.classes,
     )

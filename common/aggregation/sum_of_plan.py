@@ -10,6 +10,7 @@ from common.networks.spec import NetworkSpec
 from common.privacy.accounting import of_plan
 from common.privacy.mechanism.private_sum import PrivateSum
 from common.settings import Settings
+from common.training.local_settings import selects
 
 
 def planned_sum(
@@ -34,7 +35,7 @@ def planned_sum(
             networks={
                 name: Summed(
                     size=sizes[name],
-                    classes=spec.target.classes if graded and spec.target.kind != "permutation" else 0,
+                    classes=spec.target.classes if graded and selects(spec, settings) else 0,
                 )
                 for name, spec in networks.items()
             },

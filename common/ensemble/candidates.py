@@ -169,7 +169,7 @@ class _Run:
         }
         training = local.training.model_copy(update=slower)
         local = replace(local, training=training, rounds=personal.checks)
-        nothing = np.empty((0, spec.target.classes), dtype=np.float32)
+        nothing = np.empty((0, spec.target.answers), dtype=np.float32)
         return cls(local=local, weights=weights, state={}, answers=nothing)
 
     def on(self, bench: Bench, check: int) -> _Run:

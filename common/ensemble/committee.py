@@ -20,6 +20,7 @@ from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
 from common.settings import Settings
+from common.training import answers
 from common.training.local import autocast
 from common.training.local_settings import CPU
 
@@ -39,6 +40,7 @@ class Scores:
         combined: the combined score of the decision; ``None`` where there is none.
         weight: of MULTITUDE's answer, at most models ** scores; a whole number, unless votes are soft.
         runner_up_weight: the largest of the other valid combinations.
+        numbers: number -> what each network that was trained for it says, in the number's own unit.
         contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
         tie: whether a rule about ties, not the votes, chose the answer. Either another valid combination has *the
             same* largest weight (:mod:`common.scoring.multitude`; where ``rating.decision`` is the majority: another
@@ -57,6 +59,7 @@ class Scores:
     runner_up_weight: Int64[np.ndarray, " n"] | Float64[np.ndarray, " n"]
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
+    numbers: Mapping[str, Float64[np.ndarray, "n networks"]] = field(default_factory=dict)
 
     def answers(self) -> dict[str, Int64[np.ndarray, " n"]]:
         """Score -> the decision, the combined score's too where there is one."""
@@ -70,6 +73,8 @@ class Scores:
         """
         found: dict[str, dict[int, list[Float64[np.ndarray, " n"]]]] = {}
         for output in self.outputs:
+            if output.spec.target.kind == "regression":
+                continue
             target, cuts = output.spec.target, found.setdefault(output.spec.target.measurement, {})
             if target.threshold is not None and target.kind == "binary":
                 told = {target.threshold: tempered(output.probabilities, output.temperature)[:, 1]}
@@ -100,12 +105,12 @@ class Scores:
         }
 
     def probabilities(self) -> dict[str, Float32[np.ndarray, " n"]]:
-        """Network name -> probability of class 1; name:class -> of each class, where there are more than two."""
+        """Network name -> probability of class 1, or a number's share; of more classes name:class -> of each."""
         columns: dict[str, Float32[np.ndarray, " n"]] = {}
         for output in self.outputs:
             values, name = output.probabilities, output.spec.name
             several = {f"{name}:{c}": values[:, c] for c in range(values.shape[1])}
-            columns |= {name: values[:, 1]} if values.shape[1] == 2 else several
+            columns |= {name: values[:, -1]} if values.shape[1] <= 2 else several
         return columns
 
 
@@ -151,6 +156,17 @@ class Committee:
             self, modules=tuple(copy.deepcopy(module).to(device) for module in self.modules), device=device
         )
 
+    def of_fold(self, fold: int) -> Committee:
+        """The networks alone whose fold it is: those that never trained on its patients."""
+        members = [place for place, spec in enumerate(self.specs) if spec.fold == fold]
+        return replace(
+            self,
+            specs=tuple(self.specs[i] for i in members),
+            modules=tuple(self.modules[i] for i in members),
+            thresholds=tuple(self.thresholds[i] for i in members),
+            at_once=None,
+        )
+
     def score(
         self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
     ) -> Scores:
@@ -166,7 +182,7 @@ class Committee:
         self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
     ) -> tuple[Output, ...]:
         """What each network says of some exams; every picture is prepared once and read by all."""
-        found: list[list[Tensor]] = [[torch.empty(0, spec.target.classes)] for spec in self.specs]
+        found: list[list[Tensor]] = [[torch.empty(0, spec.target.answers)] for spec in self.specs]
         with torch.inference_mode():
             for chunk in exams.split(BATCH):
                 for network, probabilities in zip(found, self._probabilities(stored, chunk), strict=True):
@@ -185,12 +201,12 @@ class Committee:
         pictures = self.pictures(stored, exams)
         if self.at_once is not None:
             by_name = self.at_once.logits(pictures)
-            return [by_name[spec.name].float().softmax(dim=1) for spec in self.specs]
+            return [answers.probabilities(by_name[spec.name].float(), spec.target) for spec in self.specs]
         found = []
         for spec, module in zip(self.specs, self.modules, strict=True):
             with autocast(self.device):  # as in training, where the thresholds come from
                 logits: Tensor = module([pictures[name] for name in spec.images])
-            found.append(logits.float().softmax(dim=1).cpu())
+            found.append(answers.probabilities(logits.float(), spec.target).cpu())
         return found
 
     def pictures(
@@ -249,7 +265,21 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         runner_up_weight=answer.runner_up_weight,
         contested=answer.contested,
         tie=tie,
+        numbers=_numbers(outputs, settings),
     )
+
+
+def _numbers(outputs: Sequence[Output], settings: Settings) -> dict[str, Float64[np.ndarray, "n networks"]]:
+    found: dict[str, list[Float64[np.ndarray, " n"]]] = {}
+    for output in outputs:
+        target = output.spec.target
+        if target.kind == "regression":
+            shares = output.probabilities[:, 0].astype(np.float64)
+            of_range = settings.numbers[target.measurement]
+            found.setdefault(target.measurement, []).append(
+                of_range.smallest + shares * (of_range.largest - of_range.smallest)
+            )
+    return {name: np.stack(values, axis=1) for name, values in found.items()}
 
 
 def _answers(

@@ -20,8 +20,9 @@ from torch import Tensor
 
 from common.errors import ConfigurationError, VerificationError
 from common.machine import atomic
+from common.measurement_settings import MeasurementSettings
 from common.section import Name, Positive, Section
-from common.settings import ImageSettings, MeasurementSettings, Settings, describe
+from common.settings import ImageSettings, Settings, describe
 
 TENSORS = "encoders.safetensors"
 ABOUT = "about.json"

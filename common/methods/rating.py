@@ -22,10 +22,11 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from common.errors import ConfigurationError
+from common.measurement_settings import MeasurementSettings
 from common.methods.stages import NetworkResult, Output, Stage, stage_training
 from common.networks.spec import NetworkSpec, Piece, Target
 from common.scoring import ecoc, multitude
-from common.settings import MeasurementSettings, Settings
+from common.settings import Settings
 
 JIGSAW = "rating/jigsaw"
 

@@ -43,11 +43,11 @@ def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
         return JigsawNetwork(settings, permutations=spec.target.classes)
     if spec.probe is not None:
         return ProbeNetwork(
-            settings, images=len(spec.images), classes=spec.target.classes, neck=spec.probe.neck
+            settings, images=len(spec.images), classes=spec.target.outputs, neck=spec.probe.neck
         )
     if len(spec.images) == 1:
-        return ImageNetwork(settings, classes=spec.target.classes, layer=spec.layer)
-    return FusionNetwork(settings, images=len(spec.images), classes=spec.target.classes)
+        return ImageNetwork(settings, classes=spec.target.outputs, layer=spec.layer)
+    return FusionNetwork(settings, images=len(spec.images), classes=spec.target.outputs)
 
 
 def layout(spec: NetworkSpec, settings: NetworkSettings) -> Layout:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 from common.method_settings import JigsawSettings
-from common.section import Positive, Section
+from common.section import GrowingSection, Positive, Section
 from common.settings import TrainingSettings
 
 COMBINED = "combined"
@@ -16,23 +16,39 @@ Shape: TypeAlias = tuple[object, ...]
 """Networks of equal shape are built alike."""
 
 
-class Target(Section):
+class Target(GrowingSection):
     """What a network predicts.
 
     Attributes:
         measurement: the graded column, for example ``hypertrophy``, or ``combined``.
-        kind: ``binary`` (grade > ``threshold``), ``nominal`` (one class per grade), or ``permutation`` (of an
-            image's tiles; needs no grade).
+        kind: ``binary`` (grade > ``threshold``), ``nominal`` (one class per grade), ``ordinal`` (the same of ordered
+            grades, told by one output per cut), ``regression`` (a number), or ``permutation`` (of an image's tiles;
+            needs no grade).
         threshold: for ``binary``, the grade that is exceeded, 0 .. grades - 2.
-        classes: the number of output classes; 2 for ``binary``.
+        classes: the number of classes; 2 for ``binary``; for ``regression`` of the strata that are told apart.
         at_least: only exams of at least this grade take part (a later step of a cascade).
+        edges: for ``regression``, where strata begin, as shares of the number's range: balanced sampling and the
+            choice of a round go by them.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("edges",)
+
     measurement: str
-    kind: Literal["binary", "nominal", "permutation"] = "binary"
+    kind: Literal["binary", "nominal", "ordinal", "regression", "permutation"] = "binary"
     threshold: int | None = 0
     classes: int = 2
     at_least: int = 0
+    edges: tuple[float, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers the network gives."""
+        return {"ordinal": self.classes - 1, "regression": 1}.get(self.kind, self.classes)
+
+    @property
+    def answers(self) -> int:
+        """How many are made of them: a probability per class, or the number."""
+        return 1 if self.kind == "regression" else self.classes
 
     @property
     def task(self) -> str:
@@ -43,10 +59,12 @@ class Target(Section):
 
     @property
     def label(self) -> str:
-        """Short form for names: ``gt0``, ``grades`` or ``permutation``."""
+        """Short form for names: ``gt0``, ``grades``, ``number`` or ``permutation``."""
         if self.kind == "binary":
             return f"gt{self.threshold}"
-        return "grades" if self.kind == "nominal" else "permutation"
+        return {"nominal": "grades", "ordinal": "grades", "regression": "number"}.get(
+            self.kind, "permutation"
+        )
 
 
 class Piece(Section):
@@ -121,7 +139,7 @@ class NetworkSpec(Section):
         """What its modules and its flat vector are determined by, beside the settings."""
         frozen = tuple(piece.part for piece in self.frozen)
         neck = self.probe and (self.probe.neck,)
-        return (len(self.images), self.target.classes, self.backbone, self.layer, self.jigsaw, neck, frozen)
+        return (len(self.images), self.target.outputs, self.backbone, self.layer, self.jigsaw, neck, frozen)
 
     @property
     def identity(self) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 from torch import Tensor
 
 from common.exam import MISSING
@@ -22,6 +22,7 @@ class ExamTensors:
             ``imaging.roi.MARGIN`` of the ROI's side, so that a shifted or enlarged ROI can be cut from it:
             ``side == imaging.roi.stored_px(image_px)``. The tensors may be memory-mapped: never write to them.
         grades: measurement -> ``int8 (exams,)``, ``MISSING`` where not graded.
+        numbers: name -> ``float32 (exams,)``, share of the number's range, NaN where not known.
         fold: ``int8 (exams,)``, 0 .. folds - 1 for training exams, ``MISSING`` for held-out (test) exams.
         patient: ``int32 (exams,)``, index of the patient within the site.
     """
@@ -30,11 +31,13 @@ class ExamTensors:
     grades: Mapping[str, Int[Tensor, " exams"]]
     fold: Int[Tensor, " exams"]
     patient: Int[Tensor, " exams"]
+    numbers: Mapping[str, Float32[Tensor, " exams"]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.fold)
 
     @property
     def graded(self) -> Bool[Tensor, " exams"]:
-        """Whether some measurement has a grade; only puzzles learn from an exam without any."""
-        return torch.stack([grades != MISSING for grades in self.grades.values()]).any(dim=0)
+        """Whether some measurement has a grade, or a number is known; only puzzles learn from an exam without any."""
+        graded = [grades != MISSING for grades in self.grades.values()]
+        return torch.stack([*graded, *(~values.isnan() for values in self.numbers.values())]).any(dim=0)

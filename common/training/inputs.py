@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from torch import Tensor
 
 from common.exam import MISSING
@@ -17,16 +17,29 @@ from common.training.local_settings import LocalSettings
 
 
 def labels(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " exams"]:
-    """The class of each exam for a network's target, ``MISSING`` where it takes no part; for puzzles 0."""
+    """The class of each exam for a network's target, ``MISSING`` where it takes no part; for puzzles 0.
+
+    Of a number it is the stratum.
+    """
     target = spec.target
     if target.kind == "permutation":
         return torch.zeros(len(data), dtype=torch.long)
+    if target.kind == "regression":
+        shares = data.numbers[target.measurement]
+        strata = torch.bucketize(shares, torch.tensor(target.edges), right=True)
+        return torch.where(shares.isnan(), MISSING, strata)
     grades = _grades(data, target.measurement)
     grades = torch.where(grades < target.at_least, MISSING, grades)
-    if target.kind == "nominal":
+    if target.kind in ("nominal", "ordinal"):
         return grades
     assert target.threshold is not None, "a binary target has a threshold"
     return torch.where(grades == MISSING, MISSING, (grades > target.threshold).long())
+
+
+def wanted(data: ExamTensors, spec: NetworkSpec) -> Shaped[Tensor, " exams"]:
+    """What a network learns of each exam: the class, or a number's share of its range."""
+    target = spec.target
+    return data.numbers[target.measurement] if target.kind == "regression" else labels(data, spec)
 
 
 def _grades(data: ExamTensors, measurement: str) -> Tensor:
@@ -52,16 +65,16 @@ def validation_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " vali
 def inputs(
     data: ExamTensors,
     exams: Int[Tensor, " n"],
-    classes: Int[Tensor, " n"],
+    classes: Shaped[Tensor, " n"],
     settings: LocalSettings,
     generator: torch.Generator | None,
-) -> tuple[list[Tensor], Int[Tensor, " n"]]:
+) -> tuple[list[Tensor], Shaped[Tensor, " n"]]:
     """A batch: pictures (or one sequence of tiles), and the classes to be learnt.
 
     Args:
         data: the site's exams.
         exams: which of them.
-        classes: their labels; a puzzle's is its permutation instead.
+        classes: what is wanted of them (:func:`wanted`); of a puzzle it is its permutation instead.
         settings: what to train and where.
         generator: draws augmentation and puzzles; ``None``: pictures as they are, and puzzle i for exam i.
     """

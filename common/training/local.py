@@ -11,13 +11,13 @@ from typing import Protocol, runtime_checkable
 import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
-from torch.nn import functional as F
 
 from common.errors import UpdateError
 from common.settings import TrainingSettings
+from common.training import answers
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network
-from common.training.inputs import inputs, labels, training_exams
+from common.training.inputs import inputs, labels, training_exams, wanted
 from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
@@ -94,16 +94,16 @@ def train_network(
         UpdateError: if the optimiser's state is of another network.
     """
     exams = training_exams(data, settings.spec)
-    targets = labels(data, settings.spec)[exams]
+    strata = labels(data, settings.spec)[exams]
     needed = 1 if settings.spec.target.kind == "permutation" else 2
-    if len(targets.unique()) < needed:
+    if len(strata.unique()) < needed:
         return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
     optimiser = fresh_optimiser(network, settings.training)
     _resume(optimiser, network, site_state)
     generator = torch.Generator().manual_seed(seed)
-    loss = _steps(network, optimiser, data, exams, targets, settings, server_round, generator, term)
+    loss = _steps(network, optimiser, data, exams, strata, settings, server_round, generator, term)
     update = network.flat.cpu() - weights
     after = {name: values.cpu() for name, values in optimiser.state[network.trained].items()}
     return LocalUpdate(update=update, num_examples=len(exams), loss=loss), after
@@ -114,8 +114,8 @@ def score(
     data: ExamTensors,
     exams: Int[Tensor, " n"],
     settings: LocalSettings,
-) -> Float32[Tensor, "n classes"]:
-    """Probabilities of the classes for some exams, unaugmented, on the CPU."""
+) -> Float32[Tensor, "n answers"]:
+    """Probabilities of the classes for some exams (of a number its share), unaugmented, on the CPU."""
     return _scored(weights, data, exams, settings)[0]
 
 
@@ -137,15 +137,15 @@ def _scored(
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
     network.module.eval()
-    targets = labels(data, settings.spec)
-    scores, classes = [torch.empty(0, settings.spec.target.classes)], [torch.empty(0, dtype=torch.long)]
+    target, targets = settings.spec.target, wanted(data, settings.spec)
+    scores, classes = [torch.empty(0, target.answers)], [torch.empty(0, dtype=targets.dtype)]
     with torch.inference_mode():
         for chunk in exams.split(SCORING_BATCH):
-            pictures, wanted = inputs(data, chunk, targets[chunk], settings, generator=None)
+            pictures, right = inputs(data, chunk, targets[chunk], settings, generator=None)
             with autocast(settings.device):
                 logits = network.module(pictures)
-            scores.append(logits.float().softmax(dim=1).cpu())
-            classes.append(wanted.cpu())
+            scores.append(answers.probabilities(logits.float(), target).cpu())
+            classes.append(right.cpu())
     return torch.cat(scores), torch.cat(classes)
 
 
@@ -154,27 +154,27 @@ def _steps(
     optimiser: torch.optim.Optimizer,
     data: ExamTensors,
     exams: Tensor,
-    targets: Tensor,
+    strata: Tensor,
     settings: LocalSettings,
     server_round: int,
     generator: torch.Generator,
     term: GradientTerm | None,
 ) -> float:
-    training = settings.training
+    training, targets = settings.training, wanted(data, settings.spec)[exams]
     gradient = network.trained.grad
     assert gradient is not None
     network.training_mode()
     total = torch.zeros((), device=settings.device)
     done_before = (server_round - 1) * training.local_steps
-    for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
+    for step, batch in enumerate(islice(batches(strata, training, generator), training.local_steps)):
         rate = learning_rate(training, step=done_before + step, total=settings.rounds * training.local_steps)
         for group in optimiser.param_groups:
             group["lr"] = rate
         gradient.zero_()
-        pictures, classes = inputs(data, exams[batch], targets[batch], settings, generator)
+        pictures, right = inputs(data, exams[batch], targets[batch], settings, generator)
         with autocast(settings.device):
             logits = network.module(pictures)
-            loss = F.cross_entropy(logits, classes)
+            loss = answers.loss(logits, right, settings.spec.target)
         loss.backward()
         if term is not None:
             term.add(gradient, network.trained.detach(), learning_rate=rate)

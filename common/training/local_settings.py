@@ -27,6 +27,7 @@ class LocalSettings:
         training: optimiser, batches, steps, augmentation.
         rounds: rounds of the stage, over which the learning rate's schedule is stretched.
         frozen: part -> flat vector of each part that does not train.
+        selects: whether the network's fold chooses among its rounds, by the scores that sites tell of it.
         device: where to compute; bfloat16 autocast on CUDA, float32 elsewhere.
     """
 
@@ -36,6 +37,7 @@ class LocalSettings:
     training: TrainingSettings
     rounds: int
     frozen: Mapping[str, Float32[Tensor, " _"]] = field(default_factory=dict)
+    selects: bool = True
     device: torch.device = CPU
 
 
@@ -54,5 +56,11 @@ def local_settings(
         training=spec.training or settings.training,
         rounds=network_rounds(spec, settings),
         frozen=frozen or {},
+        selects=selects(spec, settings),
         device=device,
     )
+
+
+def selects(spec: NetworkSpec, settings: Settings) -> bool:
+    """Whether sites tell histograms of a network's scores on its fold: not where that fold judges the network."""
+    return spec.target.kind != "permutation" and settings.evaluate.design != "folds"

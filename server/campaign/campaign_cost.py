@@ -15,6 +15,7 @@ from common.methods.stages import Stage, method
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
 from common.settings import ComputeSettings, FederationSettings, Settings
+from common.training.local_settings import selects
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}
 """Bytes of one weight on the wire."""
@@ -143,7 +144,7 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
     frozen = groups.frozen_bytes(stage.networks, settings)
     its_groups = groups.of_stage(stage, settings)
     requests = [_request_bytes(group, settings.federation) for group in its_groups]
-    histograms = [sum(map(_histogram_bytes, group.networks)) for group in its_groups]
+    histograms = [sum(_histogram_bytes(spec, settings) for spec in group.networks) for group in its_groups]
     rounds = stage_rounds(stage.networks, settings)
     down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
     # a site asks for frozen weights, and the request comes a second time with them
@@ -202,8 +203,8 @@ def _shapes(
         )
 
 
-def _histogram_bytes(spec: NetworkSpec) -> int:
-    return 0 if spec.target.kind == "permutation" else HISTOGRAM_BYTES * spec.target.classes
+def _histogram_bytes(spec: NetworkSpec, settings: Settings) -> int:
+    return HISTOGRAM_BYTES * spec.target.classes if selects(spec, settings) else 0
 
 
 def _request_bytes(group: Group, federation: FederationSettings) -> int:

@@ -73,7 +73,7 @@ class NetworkLibrary:
             "measurements": {name: graded.grades for name, graded in settings.measurements.items()},
             "validity": settings.validity,
             "folds": settings.rating.folds,
-            "held_out": settings.evaluate.held_out,
+            "held_out": settings.held_out,
             "from": [self.key(all_specs[name], settings, all_specs) for name in _sources(spec)],
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()

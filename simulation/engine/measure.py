@@ -184,4 +184,5 @@ def _random_exams(spec: NetworkSpec, settings: Settings, exams: int) -> ExamTens
         grades={name: (torch.arange(count) % grades).to(torch.int8) for name in names},
         fold=torch.full((count,), spec.fold + 1, dtype=torch.int8),
         patient=torch.arange(count, dtype=torch.int32),
+        numbers={name: torch.linspace(0, 1, count) for name in settings.numbers},
     )

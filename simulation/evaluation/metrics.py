@@ -26,7 +26,7 @@ from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.text.json_values import finite
-from simulation.evaluation import calibration, cross_site, own_patients
+from simulation.evaluation import by_fold, calibration, cross_site, numbers, own_patients
 from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
@@ -101,6 +101,11 @@ def metrics(
     if scorer.source == "truth":
         consensus = replace(scorer, source="label")
         result["against_consensus"] = consensus.pool(seen)
+    if "fold" in predictions:
+        result["folds"] = by_fold.block(scorer, seen)
+    if settings.numbers:
+        result["numbers"] = numbers.block(scorer, seen)
+        result["numbers_unseen"] = numbers.block(scorer, unseen) if len(unseen) else None
     result["far_off"] = _far_off(scorer, seen)
     result["calibration"] = _calibration(
         scorer,

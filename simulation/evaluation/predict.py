@@ -16,12 +16,13 @@ from client.data.store import Store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common.ensemble.committee import Committee
+from common.exam import MISSING
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
-from simulation.evaluation import trivial
+from simulation.evaluation import numbers, trivial
 from simulation.evaluation.score import score_columns
 
 
@@ -32,7 +33,7 @@ def predictions(
     *,
     devices: Sequence[str],
 ) -> pd.DataFrame:
-    """Score every held-out exam of every site of a cohort.
+    """Score every held-out exam of a cohort; where folds judge, every exam, by the networks of its fold.
 
     Args:
         networks: the trained ensemble.
@@ -46,7 +47,10 @@ def predictions(
         (area of flow in a Doppler image, in pixels, from which alone something is graded), ``vote_<m>_<k>``,
         ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
         ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
-        A grade that is not there is -1.
+        A grade that is not there is -1. Of numbers there are ``truth_<n>``, ``label_<n>``, ``reader_<name>_<n>`` and
+        ``number_<n>_<k>`` of each network in their own unit, NaN where not known, and ``number_<n>``, their mean.
+        Where folds judge there is a column ``fold``, networks are named without theirs, and the exams of a site come
+        fold by fold.
     """
     ensemble = network_files.committee(networks, settings)
     by_device = {device: ensemble.on(torch.device(device)) for device in devices}
@@ -58,25 +62,44 @@ def predictions(
 
 def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
     settings = ensemble.settings
-    store, held_out, columns = _known(site, settings)
-    scores = ensemble.score(store.tensors.images, held_out)
-    columns |= score_columns(scores)
-    columns |= {f"p:{name}": values for name, values in scores.probabilities().items()}
-    return pd.DataFrame(columns)
+    store = site_store(Site.open(site.folder), settings)
+    parts = []
+    for fold, exams in tested(store, settings):
+        asked = ensemble if fold is None else ensemble.of_fold(fold)
+        columns = _known(site, store, exams, settings)
+        scores = asked.score(store.tensors.images, exams)
+        columns |= score_columns(scores)
+        named = {without_fold(name, fold): values for name, values in scores.probabilities().items()}
+        columns |= {f"p:{name}": values for name, values in named.items()}
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def without_fold(name: str, fold: int | None) -> str:
+    """A network's name without the part that says its fold: over all folds each exam has one answer of it."""
+    return "/".join(part for part in name.split("/") if part != f"fold{fold}")
+
+
+def tested(store: Store, settings: Settings) -> list[tuple[int | None, torch.Tensor]]:
+    """Which exams are graded, and by the networks of which fold; ``None``: by all."""
+    fold = store.tensors.fold
+    if settings.evaluate.design == "held_out":
+        return [(None, torch.nonzero(fold == MISSING).flatten())]
+    members = ((one, torch.nonzero(fold == one).flatten()) for one in range(settings.folds))
+    return [(one, exams) for one, exams in members if len(exams)]
 
 
 def known(cohort: Cohort, settings: Settings) -> pd.DataFrame:
     """The columns of :func:`predictions` that are known before anything is trained, in the same order of exams."""
-    return pd.concat(
-        [pd.DataFrame(_known(site, settings)[2]) for site in cohort.sites],
-        ignore_index=True,
-    )
+    frames = []
+    for site in cohort.sites:
+        store = site_store(Site.open(site.folder), settings)
+        frames += [pd.DataFrame(_known(site, store, exams, settings)) for _, exams in tested(store, settings)]
+    return pd.concat(frames, ignore_index=True)
 
 
-def _known(site: CohortSite, settings: Settings) -> tuple[Store, torch.Tensor, dict[str, object]]:
-    """A site's store, the places of its held-out exams, and what is known of these."""
-    store = site_store(Site.open(site.folder), settings)
-    held_out = torch.nonzero(store.tensors.fold < 0).flatten()
+def _known(site: CohortSite, store: Store, held_out: torch.Tensor, settings: Settings) -> dict[str, object]:
+    """What is known of the exams that are graded, by their places in the store."""
     exams = store.exams.iloc[held_out.numpy()].reset_index(drop=True)
     columns: dict[str, object] = {
         "exam_id": exams["exam_id"],
@@ -85,9 +108,13 @@ def _known(site: CohortSite, settings: Settings) -> tuple[Store, torch.Tensor, d
         "device": exams["device"],
         "trained_site": site.trains,
     }
+    if settings.evaluate.design == "folds":
+        columns["fold"] = exams["fold"]
     columns |= references(store, site.folder, exams["exam_id"], held_out.numpy(), settings.measurements)
-    columns |= trivial.flow_columns(store, held_out, settings)
-    return store, held_out, columns
+    if settings.numbers:
+        truth = _truth(site.folder, exams["exam_id"])
+        columns |= numbers.references(store, truth, exams["exam_id"], held_out.numpy(), settings.numbers)
+    return columns | trivial.flow_columns(store, held_out, settings)
 
 
 def references(
@@ -103,19 +130,22 @@ def references(
         measurements: their names.
     """
     columns: dict[str, object] = {}
-    truth = _table(folder / "truth.csv", exam_ids)
+    truth = _truth(folder, exam_ids)
     readers = store.reader_grades
     for name in measurements:
         if truth is not None and name in truth:
             columns[f"truth_{name}"] = _grades(truth[name])
         columns[f"label_{name}"] = store.tensors.grades[name].numpy()[held_out]
         for reader, rows in readers.groupby("reader", sort=True):
-            one_each = rows.drop_duplicates("exam_id").set_index("exam_id")
-            columns[f"reader_{reader}_{name}"] = _grades(one_each[name].reindex(exam_ids))
+            if name in rows:
+                one_each = rows.drop_duplicates("exam_id").set_index("exam_id")
+                columns[f"reader_{reader}_{name}"] = _grades(one_each[name].reindex(exam_ids))
     return columns
 
 
-def _table(path: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
+def _truth(folder: Path, exam_ids: pd.Series) -> pd.DataFrame | None:
+    """The rows of a phantom site's ``truth.csv``, one an exam in their order; ``None`` where it has none."""
+    path = folder / "truth.csv"
     if not path.exists():
         return None
     table = read_rows(path, ["exam_id"])

@@ -118,8 +118,8 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
 def score_columns(scores: Scores) -> dict[str, object]:
     """Columns of a table of scores, one value per exam.
 
-    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, then ``contested, tie, weight,
-    runner_up_weight``.
+    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, ``number_<n>_<k>`` and their mean
+    ``number_<n>`` for each number, then ``contested, tie, weight, runner_up_weight``.
     """
     columns: dict[str, object] = {}
     for index, name in enumerate(scores.names):
@@ -127,6 +127,9 @@ def score_columns(scores: Scores) -> dict[str, object]:
         columns |= {f"vote_{name}_{model}": votes[:, model] for model in range(votes.shape[1])}
         columns[f"decision_{name}"] = scores.decision[:, index]
         columns[f"majority_{name}"] = scores.majority[:, index]
+    for name, values in scores.numbers.items():
+        columns |= {f"number_{name}_{k}": values[:, k] for k in range(values.shape[1])}
+        columns[f"number_{name}"] = values.mean(axis=1)
     return columns | {
         "contested": scores.contested,
         "tie": scores.tie,

@@ -157,7 +157,7 @@ def cohort_size(settings: Settings) -> CohortSize | None:
     if source.phantom is not None:
         phantom = source.phantom
         exams = phantom.patients * phantom.exams_per_patient
-        held_out = round(exams * phantom.held_out)
+        held_out = _tested(exams, phantom.held_out, settings)
         return CohortSize(
             sites=phantom.sites,
             training_exams=phantom.sites * (exams - held_out),
@@ -169,9 +169,14 @@ def cohort_size(settings: Settings) -> CohortSize | None:
             public.labels, list(public.columns.values()), sheet=public.sheet, header_row=public.header_row
         )
         exams = len(labels.rows)
-        held_out = round(exams * source.public.held_out)
+        held_out = _tested(exams, public.held_out, settings)
         return CohortSize(sites=source.public.sites, training_exams=exams - held_out, held_out_exams=held_out)
     return _folder_size(source, settings)
+
+
+def _tested(exams: int, share: float, settings: Settings) -> int:
+    """Exams that are held out of this many; none where folds judge."""
+    return 0 if settings.held_out is None else round(exams * share)
 
 
 def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
@@ -183,7 +188,8 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
         manifest = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id"]).rows
         rows = [row for _, row in manifest if row["exam_id"] in graded]
         splits = [row.get("split", "") for row in rows]
-        tested = splits.count("test") + round(splits.count("") * settings.evaluate.held_out)
+        tested = splits.count("test") + _tested(splits.count(""), settings.evaluate.held_out, settings)
+        tested = tested if settings.held_out is not None else 0
         held_out += tested if site.trains else len(rows)
         training += len(rows) - tested if site.trains else 0
         sites += site.trains
@@ -195,7 +201,7 @@ def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
 def _graded(grades: Path, settings: Settings) -> set[str]:
     """The exams that some reader graded."""
     rows = read_rows(grades, ["exam_id"]).rows
-    return {row["exam_id"] for _, row in rows if any(row.get(name) for name in settings.measurements)}
+    return {row["exam_id"] for _, row in rows if any(row.get(name) for name in settings.read_by_readers)}
 
 
 def exams_per_step(spec: NetworkSpec, settings: Settings, cohort: CohortSize | None) -> int:

@@ -18,10 +18,11 @@ from common.cohort_settings import CohortSettings, PhantomSettings, PublicSettin
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
 from common.exam import MISSING, Exam
+from common.measurement_settings import MeasurementSettings
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import MeasurementSettings, Settings
+from common.settings import Settings
 from common.training import trainable
 from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
@@ -153,7 +154,8 @@ def check_sites(sites: Sequence[SiteExams], settings: Settings, *, baselines: Se
     training = [site for site in sites if site.trains]
     if not training:
         raise DataError("Expected a site that trains, got none: every site's patients are for tests alone")
-    _check_held_out(sites, settings.measurements)
+    if settings.evaluate.design == "held_out":
+        _check_held_out(sites, settings.measurements)
     check_quorum(settings.federation, sites=len(training))
     if settings.privacy is None:
         _check_trained(training, settings)
@@ -330,7 +332,7 @@ def _at_best(patients: int, phantom: PhantomSettings, settings: Settings) -> Exa
     Raises:
         DataError: if there are fewer training patients than folds, as the site's store would.
     """
-    tested = round(phantom.held_out * patients)
+    tested = 0 if settings.held_out is None else round(phantom.held_out * patients)
     training = patients - tested
     if 0 < training < settings.folds:
         raise DataError(
@@ -347,4 +349,5 @@ def _at_best(patients: int, phantom: PhantomSettings, settings: Settings) -> Exa
         },
         fold=torch.from_numpy(fold.astype(np.int8)).repeat_interleave(most),
         patient=torch.arange(patients, dtype=torch.int32).repeat_interleave(most),
+        numbers={name: torch.linspace(0, 1, most).repeat(patients) for name in settings.numbers},
     )

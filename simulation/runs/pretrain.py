@@ -228,6 +228,7 @@ def pooled(stores: Sequence[ExamTensors]) -> ExamTensors:
         grades={name: torch.cat([store.grades[name] for store in stores]) for name in first.grades},
         fold=torch.cat([store.fold for store in stores]),
         patient=torch.cat([s.patient + int(n) for s, n in zip(stores, before[:-1], strict=True)]).int(),
+        numbers={name: torch.cat([store.numbers[name] for store in stores]) for name in first.numbers},
     )
 
 

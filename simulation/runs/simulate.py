@@ -27,7 +27,7 @@ from common.machine.network_files import TrainedNetwork
 from common.methods.stages import networks
 from common.section import Section
 from common.settings import Settings
-from common.training.local_settings import local_settings
+from common.training.local_settings import local_settings, selects
 from common.training.trainable import named
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
@@ -250,7 +250,11 @@ def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) 
     """
     if settings.privacy is not None:
         return
-    scoring = [name for name, spec in networks(settings).items() if spec.scoring and name in outcome.results]
+    scoring = [
+        name
+        for name, spec in networks(settings).items()
+        if spec.scoring and selects(spec, settings) and name in outcome.results
+    ]
     unselected = [name for name in scoring if math.isnan(outcome.results[name].auc)]
     if unselected:
         display.line(

@@ -16,17 +16,21 @@ from common.errors import DataError
 from common.exam import MISSING, Exam
 
 
-def is_held_out(exam: Exam, *, secret: bytes, share: float) -> bool:
+def is_held_out(exam: Exam, *, secret: bytes, share: float | None) -> bool:
     """Whether an exam is for testing: as the manifest's ``split`` says, or by HMAC(secret, patient).
+
+    Without a share none is: folds judge, one after another.
 
     The HMAC depends on nothing but the patient, so that no patient's data decides over another's.
     """
+    if share is None:
+        return False
     if exam.split:
         return exam.split == "test"
     return int.from_bytes(_digest(exam, secret)[:8], "big") < share * 2**64
 
 
-def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) -> NDArray[np.int8]:
+def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float | None, count: int) -> NDArray[np.int8]:
     """The fold of each exam, ``MISSING`` where it is held out.
 
     Training patients are kept whole and balanced over device and disease (any grade > 0), by scikit-learn's
@@ -39,7 +43,7 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float, count: int) 
     Args:
         exams: all usable exams.
         secret: the site's secret.
-        held_out: share of patients held out where the manifest does not say.
+        held_out: share of patients held out where the manifest does not say; ``None``: nobody.
         count: number of folds.
 
     Raises:

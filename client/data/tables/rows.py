@@ -6,6 +6,7 @@ two lines, a column is called by the lower one, by the upper one where that is e
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from pathlib import Path
 from client.data.tables import spreadsheets
 from client.data.tables.spreadsheets import SEARCHED, Line
 from common.errors import DataError
+from common.measurement_settings import NumberSettings
 
 SHOWN_ERRORS = 50
 MOST_GRADES = 16
@@ -214,3 +216,24 @@ def grade(text: str, grades: int) -> str:
     if not found or int(found[1]) >= grades:
         raise DataError(f"expected a whole number from 0 to {grades - 1}, or nothing")
     return str(int(found[1]))
+
+
+def number(text: str, of_range: NumberSettings) -> float | None:
+    """A number that readers may give, from ``12.5`` or ``12,5``; ``None`` of a gap.
+
+    Raises:
+        DataError: for anything else.
+    """
+    if text.strip() in GAPS:
+        return None
+    smallest, largest, step = of_range.smallest, of_range.largest, of_range.step
+    try:
+        value = float(text.strip().replace(",", "."))
+    except ValueError:
+        value = math.nan
+    steps = (value - smallest) / step
+    if not smallest <= value <= largest or abs(steps - round(steps)) > 1e-6:
+        raise DataError(
+            f"expected a number from {smallest:g} to {largest:g} in steps of {step:g}, or nothing"
+        )
+    return value

@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from client.data.tables import reading_room
 from client.data.tables.manifest import read_manifest
 from client.data.tables.reading_room import Room
-from client.data.tables.rows import Row, grade, read_rows, refuse
+from client.data.tables.rows import Row, grade, number, read_rows, refuse
 from client.ledger.identifiers import respelled
 from common.errors import DataError
-from common.exam import Exam, Quarantined, consensus, repair
+from common.exam import Exam, Quarantined, consensus, mean, repair
 from common.scoring import validity
 from common.settings import Settings
+
+Value = TypeVar("Value", int, float)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One reader's grades of one exam; ``None`` is a gap."""
+    """One reader's grades and numbers of one exam; ``None`` is a gap."""
 
     line: int
     exam_id: str
     reader: str
     grades: Mapping[str, int | None]
+    numbers: Mapping[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +90,7 @@ def read_tables(
     for exam in exams:
         mine = by_exam.get(exam.exam_id, [])
         reason = room.excluded.get(exam.exam_id) or suspect.get(exam.exam_id) or _impossible(mine, settings)
-        read = replace(exam, targets=_targets(mine, rule, settings))
+        read = _read(exam, mine, rule, settings)
         if reason is None and not read.graded:
             reason = "no reader gave a grade"
             ungraded.append(read)
@@ -127,23 +131,40 @@ def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
     )
 
 
-def _targets(readings: Sequence[Reading], rule: str, settings: Settings) -> dict[str, int | None]:
+def _read(exam: Exam, readings: Sequence[Reading], rule: str, settings: Settings) -> Exam:
+    """With what its readers say of it, and what follows from that and from its row."""
+    numbers = {
+        name: mean(_first((reading.reader, reading.numbers.get(name)) for reading in readings), rule)
+        for name in settings.numbers
+    }
     targets: dict[str, int | None] = {}
-    for name in settings.measurements:
-        given: dict[str, int] = {}
-        for reading in readings:
-            grade = reading.grades[name]
-            if grade is not None:
-                given.setdefault(reading.reader, grade)
-        targets[name] = consensus(list(given.items()), rule)
+    for name, measurement in settings.measurements.items():
+        if measurement.column:
+            targets[name] = measurement.class_of(exam.diagnosis)
+        elif measurement.number:
+            value = numbers[measurement.number]
+            targets[name] = None if value is None else measurement.grade_of(value)
+        else:
+            given = _first((reading.reader, reading.grades[name]) for reading in readings)
+            targets[name] = consensus(given, rule)
     counts = {name: measurement.grades for name, measurement in settings.measurements.items()}
-    return repair(targets, grades=counts, is_valid=validity.predicate(settings))
+    repaired = repair(targets, grades=counts, is_valid=validity.predicate(settings))
+    return replace(exam, targets=repaired, numbers=numbers)
+
+
+def _first(given: Iterable[tuple[str, Value | None]]) -> list[tuple[str, Value]]:
+    """Each reader's first value, gaps left out."""
+    found: dict[str, Value] = {}
+    for reader, value in given:
+        if value is not None:
+            found.setdefault(reader, value)
+    return list(found.items())
 
 
 def _impossible(readings: Sequence[Reading], settings: Settings) -> str | None:
     is_valid = validity.predicate(settings)
     for reading in readings:
-        known = tuple(g for name in settings.measurements if (g := reading.grades[name]) is not None)
+        known = tuple(g for name in settings.measurements if (g := reading.grades.get(name)) is not None)
         if len(known) == len(settings.measurements) and not is_valid(known):
             pair = " with ".join(f"{name} {grade}" for name, grade in reading.grades.items())
             return f"grades line {reading.line}: {pair} cannot be"
@@ -154,7 +175,7 @@ def _read_grades(path: Path, settings: Settings, room: Room) -> tuple[list[Readi
     """All readings, the table's first, and exam -> reason for those with a grade that is none."""
     if room.grades and not path.exists():
         return _readings((), room, settings)
-    table = read_rows(path, ["exam_id", "reader", *settings.measurements])
+    table = read_rows(path, ["exam_id", "reader", *settings.read_by_readers])
     refuse(
         path,
         (
@@ -174,7 +195,18 @@ def _readings(
     suspect: dict[str, str] = {}
     for line, row in (*rows, *room.grades):
         grades: dict[str, int | None] = {}
+        numbers: dict[str, float | None] = {}
+        try:
+            for name, of_range in settings.numbers.items():
+                numbers[name] = number(row.get(name, ""), of_range)
+        except DataError as error:
+            suspect.setdefault(row["exam_id"], f"grades line {line}: {name} is {row[name]!r}, {error}")
         for name, measurement in settings.measurements.items():
+            if measurement.number:
+                value = numbers.get(measurement.number)
+                grades[name] = None if value is None else measurement.grade_of(value)
+            if not measurement.by_readers:
+                continue
             try:
                 cell = grade(row.get(name, ""), measurement.grades)
             except DataError:
@@ -182,7 +214,9 @@ def _readings(
                 suspect.setdefault(row["exam_id"], f"grades line {line}: {problem}")
                 cell = ""
             grades[name] = int(cell) if cell else None
-        readings.append(Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades))
+        readings.append(
+            Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades, numbers=numbers)
+        )
     sessions = [row.get("session", "") for _, row in rows] + [reading_room.SESSION] * len(room.grades)
     return readings, {**_contradictions(readings, sessions), **suspect}
 
@@ -190,15 +224,15 @@ def _readings(
 def _contradictions(readings: Sequence[Reading], sessions: Sequence[str]) -> dict[str, str]:
     """Exam -> reason for those that a reader graded twice in one session, and otherwise."""
     found: dict[str, str] = {}
-    first: dict[tuple[str, ...], tuple[int, int]] = {}
+    first: dict[tuple[str, ...], tuple[int, float]] = {}
     for reading, session in zip(readings, sessions, strict=True):
-        for name, given in reading.grades.items():
+        for name, given in (*reading.grades.items(), *reading.numbers.items()):
             if given is None:
                 continue
             key = (reading.exam_id, reading.reader, session, name)
             line, earlier = first.setdefault(key, (reading.line, given))
             if earlier != given:
-                why = f"{name} is {given}, but {earlier} in line {line} by the same reader"
+                why = f"{name} is {given:g}, but {earlier:g} in line {line} by the same reader"
                 found.setdefault(reading.exam_id, f"grades line {reading.line}: {why}")
     return found
 

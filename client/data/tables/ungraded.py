@@ -23,7 +23,7 @@ def with_ungraded(tables: Tables, settings: Settings, *, secret: bytes) -> Table
     """
     if not learns_without_grades(settings):
         return tables
-    share = settings.evaluate.held_out
+    share = settings.held_out
     used = [exam for exam in tables.ungraded if not is_held_out(exam, secret=secret, share=share)]
     names = {exam.exam_id for exam in used}
     return replace(

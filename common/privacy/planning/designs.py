@@ -18,11 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from common.measurement_settings import MeasurementSettings
 from common.methods.rounds import stage_rounds
 from common.methods.stages import method
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.privacy.planning.private_steps import network_steps
-from common.settings import MeasurementSettings, NetworkSettings, Settings
+from common.settings import NetworkSettings, Settings
 
 Key: TypeAlias = Literal["networks", "published", "folds", "head_folds", "heads"]
 
