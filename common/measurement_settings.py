@@ -77,6 +77,14 @@ class MeasurementSettings(GrowingSection):
         """Whether readers give it, in a column of its own."""
         return not self.column and not self.number
 
+    def source(self, name: str) -> str:
+        """The column that it is read from, under its own name or another's, and what is in it, for a person."""
+        if self.column:
+            return f"{self.column} ({' | '.join(', '.join(values) for values in self.classes)})"
+        return (
+            f"{self.number} (as {self.grades} classes)" if self.number else f"{name} ({self.grades} grades)"
+        )
+
 
 class NumberSettings(Section):
     """A number that readers give in a column of its own, such as a total score; its consensus is their mean."""

@@ -451,6 +451,12 @@ class Settings(Section):
         return (*(name for name, graded in self.measurements.items() if graded.by_readers), *self.numbers)
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """What is read of a site's tables, and what is in it, for a person."""
+        numbers = (f"{name} ({one.smallest:g} to {one.largest:g})" for name, one in self.numbers.items())
+        return (*(graded.source(name) for name, graded in self.measurements.items()), *numbers)
+
+    @property
     def held_out(self) -> float | None:
         """Share of patients held out where the manifest does not say; ``None``: nobody, whatever it says."""
         return self.evaluate.held_out if self.evaluate.design == "held_out" else None

@@ -108,7 +108,8 @@ def agreement(readings: Sequence[Reading], settings: Settings) -> tuple[list[Fin
     from client.data.tables.agreement import reader_agreement  # noqa: PLC0415  torch
 
     pairs = reader_agreement(readings, settings)
-    said = [_agreed(name, [p for p in pairs if p.measurement == name]) for name in settings.measurements]
+    by_readers = [name for name, measurement in settings.measurements.items() if not measurement.column]
+    said = [_agreed(name, [p for p in pairs if p.measurement == name]) for name in by_readers]
     rows: list[DetailRow] = [
         (
             "agreement",

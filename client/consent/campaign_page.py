@@ -40,7 +40,8 @@ class Page:
         rounds: of all stages together, one that scores in each not counted.
         stages: stage -> rounds; empty if the policy forbids the campaign, whose code is not run then.
         images: that are read.
-        measurements: graded columns -> number of grades.
+        measurements: what is graded -> number of grades.
+        columns: that are read of the site's tables, and what is in them.
         networks: kind -> number of networks.
         reply_bytes: all updates of one round, at most.
         leaves: what leaves the site.
@@ -62,6 +63,7 @@ class Page:
     stages: dict[str, int]
     images: tuple[str, ...]
     measurements: dict[str, int]
+    columns: tuple[str, ...]
     networks: dict[str, int]
     reply_bytes: int
     leaves: tuple[str, ...]
@@ -121,6 +123,7 @@ def of_plan(site: Site, plan_hash: str, settings: Settings, state: State, *, own
         stages=stages,
         images=tuple(settings.images),
         measurements={name: measured.grades for name, measured in settings.measurements.items()},
+        columns=settings.columns,
         networks=found,
         reply_bytes=size,
         leaves=leaves,
@@ -145,7 +148,7 @@ def rows(page: Page) -> dict[str, tuple[str, ...]]:
         if page.stages
         else "not looked at",
         "Reads": f"images {', '.join(page.images)}; "
-        + "; ".join(f"column {name} ({grades} grades)" for name, grades in page.measurements.items()),
+        + "; ".join(f"column {column}" for column in page.columns),
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
         "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),

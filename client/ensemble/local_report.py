@@ -194,7 +194,10 @@ def _readers(store: Store, settings: Settings) -> dict[str, Answers]:
     for reader, readings in store.reader_grades.groupby("reader"):
         first = readings.groupby("exam_id").first().reindex(exam_ids)
         grades = {
-            name: first[name].fillna(MISSING).to_numpy().astype(np.int64) for name in settings.measurements
+            name: first[name].fillna(MISSING).to_numpy().astype(np.int64)
+            if name in first
+            else np.full(len(first), MISSING)
+            for name in settings.measurements
         }
         found[str(reader)] = with_combined(grades, settings.validity)
     return found

@@ -72,11 +72,13 @@ EULAR_OMERACT = Scheme(
 
 
 def scheme_of(settings: Settings) -> Scheme:
-    """What a plan's exams are graded by."""
-    measurements = {name: measured.grades for name, measured in settings.measurements.items()}
+    """What a plan's exams are graded by: not what follows from a diagnosis or a number."""
+    measurements = {name: one.grades for name, one in settings.measurements.items() if one.by_readers}
+    places = [place for place, name in enumerate(settings.measurements) if name in measurements]
     can_be = validity.predicate(settings)
-    every = product(*(range(grades) for grades in measurements.values()))
-    return Scheme(measurements=measurements, combinations=tuple(grades for grades in every if can_be(grades)))
+    every = product(*(range(one.grades) for one in settings.measurements.values()))
+    given = dict.fromkeys(tuple(grades[i] for i in places) for grades in every if can_be(grades))
+    return Scheme(measurements=measurements, combinations=tuple(given))
 
 
 def scheme(site: Site) -> Scheme:

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from common.machine import page_tables
-from server.report import certainty, figures, heatmaps, inside, one_exam, tables
+from server.report import certainty, figures, heatmaps, inside, numbers, one_exam, tables
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -148,6 +148,8 @@ def render(
         tasks=_tasks(content) if scored else None,
         cross_site=_table(tables.cross_site(content)) if scored else None,
         cross_validated=_table(tables.cross_validated(content)),
+        numbers=_table(numbers.numbers(content)),
+        folds=_table(numbers.folds(content)),
         over_networks=_over_networks(content) if scored else None,
         certainty=[
             _certainty(content, measure) for measure in certainty.MEASURES if certainty.tasks(content)

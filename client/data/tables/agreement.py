@@ -32,6 +32,8 @@ def reader_agreement(readings: Sequence[Reading], settings: Settings) -> tuple[R
     """Weighted kappa of every pair of readers, on the exams that both graded (each reader's first grade)."""
     results = []
     for name, measurement in settings.measurements.items():
+        if measurement.column:
+            continue
         given: dict[str, dict[str, int]] = {}
         for reading in readings:
             grade = reading.grades[name]

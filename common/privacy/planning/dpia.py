@@ -167,10 +167,9 @@ def reads(settings: Settings) -> list[str]:
     """What the software reads of a patient."""
     kinds = {"grey": "grey-scale", "doppler": "Doppler", "colour": "colour"}
     images = ", ".join(f"{name} ({kinds[image.kind]})" for name, image in settings.images.items())
-    graded = ", ".join(f"{name} ({one.grades} grades)" for name, one in settings.measurements.items())
     return [
         f"ultrasound pictures of joints: {images}",
-        f"the readers' grades: {graded}",
+        f"the readers' grades: {', '.join(settings.columns)}",
         "a pseudonymous identifier that says which examinations are of one patient; it never leaves the site",
     ]
 
