@@ -90,6 +90,29 @@ def _expand(opened: Study, *, as_json: bool) -> None:
 
 
 def _table(opened: Study, config: Path, *, as_json: bool) -> None:
+    if opened.file.reference is None:
+        _beside_papers(opened, config, as_json=as_json)
+    else:
+        _compared(opened, config, as_json=as_json)
+    missing = [run.name for run in opened.runs if not opened.done(run)]
+    if missing:
+        raise SubsetError(f"{len(missing)} of {len(opened.runs)} runs are missing: {', '.join(missing)}")
+
+
+def _beside_papers(opened: Study, config: Path, *, as_json: bool) -> None:
+    from simulation.studies import beside_papers  # noqa: PLC0415
+
+    found = beside_papers.beside_papers(opened)
+    written = beside_papers.write(opened, found, command=f"synofed study {config}")
+    if as_json:
+        typer.echo(json.dumps(beside_papers.as_json(found)))
+        return
+    for part in beside_papers.tables(found):
+        Console().print(part)
+    Console().print(f"Written: {', '.join(map(str, written))}")
+
+
+def _compared(opened: Study, config: Path, *, as_json: bool) -> None:
     from simulation.studies import study_view  # noqa: PLC0415
     from simulation.studies.study_table import table  # noqa: PLC0415
 
@@ -103,6 +126,3 @@ def _table(opened: Study, config: Path, *, as_json: bool) -> None:
             console.print(part)
         console.print("\n".join((*study_view.power(opened, found), *study_view.unequal(opened, found))))
         console.print(f"Written: {', '.join(map(str, written))}")
-    if found.missing:
-        names = ", ".join(run.name for run in found.missing)
-        raise SubsetError(f"{len(found.missing)} of {len(opened.runs)} runs are missing: {names}")

@@ -7,9 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import pandas as pd
 import tomli_w
 
 from client.data.site_store import site_store
+from client.data.store import Store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common.exam import MISSING
@@ -52,9 +54,9 @@ def site(
     grades: list[dict[str, str]] = []
     for member in sites:
         opened = Site.open(member.folder)
-        for row, labels in _training_rows(opened, settings):
+        for row, readings in _training_rows(opened, settings):
             manifest.append(_pooled_row(row, member.name, opened.data_folder, building, settings.images))
-            grades.append({"exam_id": manifest[-1]["exam_id"], "reader": READER, **labels})
+            grades += [{"exam_id": manifest[-1]["exam_id"], **reading} for reading in readings]
     write_table(building / "manifest.csv", manifest)
     write_table(building / "grades.csv", grades)
     policy = {
@@ -72,20 +74,42 @@ def site(
     return folder
 
 
-def _training_rows(opened: Site, settings: Settings) -> Iterator[tuple[Mapping[str, str], dict[str, str]]]:
-    """Manifest row, with its fold, and labels of every usable training exam of a site."""
+def _training_rows(
+    opened: Site, settings: Settings
+) -> Iterator[tuple[Mapping[str, str], list[dict[str, str]]]]:
+    """Manifest row, with its fold, and readings of every usable training exam of a site.
+
+    Grades are the site's consensus. Numbers are the readers', whose mean need not be one that a reader may give.
+    """
     store = site_store(opened, settings)
     table = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id", "patient_id"])
     rows = {row["exam_id"]: row for _, row in table.rows}
+    numbers = _numbers(store, opened.file.data.consensus, settings.numbers)
     for index, exam_id in enumerate(store.exams["exam_id"]):
         fold = int(store.tensors.fold[index])
         if fold == MISSING:
             continue
-        labels = {name: int(values[index]) for name, values in store.tensors.grades.items()}
-        yield (
-            rows[exam_id] | {"fold": str(fold)},
-            {name: "" if grade == MISSING else str(grade) for name, grade in labels.items()},
-        )
+        labels = {
+            name: "" if (grade := int(store.tensors.grades[name][index])) == MISSING else str(grade)
+            for name, measurement in settings.measurements.items()
+            if measurement.by_readers
+        }
+        readings = [{"reader": READER, **labels, **dict.fromkeys(settings.numbers, "")}]
+        readings += [dict.fromkeys(labels, "") | reading for reading in numbers.get(exam_id, ())]
+        yield rows[exam_id] | {"fold": str(fold)}, readings
+
+
+def _numbers(store: Store, rule: str, names: Iterable[str]) -> dict[str, list[dict[str, str]]]:
+    """Exam -> what its readers gave as numbers, of those who count by the site's rule."""
+    columns = list(names)
+    found: dict[str, list[dict[str, str]]] = {}
+    if not columns:
+        return found
+    for row in store.reader_grades.to_dict("records"):
+        if not rule.startswith("reader:") or row["reader"] == rule.removeprefix("reader:"):
+            given = {name: "" if pd.isna(row[name]) else repr(float(row[name])) for name in columns}
+            found.setdefault(row["exam_id"], []).append({"reader": row["reader"], **given})
+    return found
 
 
 def _pooled_row(
@@ -95,6 +119,7 @@ def _pooled_row(
         "exam_id": f"{site_name}/{row['exam_id']}",
         "patient_id": f"{site_name}/{row['patient_id']}",
         "device": row.get("device", ""),
+        "diagnosis": row.get("diagnosis", ""),
         "split": "train",
         "fold": row["fold"],
     }

@@ -22,6 +22,9 @@
     [sweep]                         # every row under every value
     "federation.rounds" = [8, 16]
 
+A study without ``reference`` has systems for rows, each with a ``base``, a ``paper`` and its ``figures``
+(:mod:`simulation.studies.beside_papers`).
+
 Every seed is a cohort, a split and a start of its own: a phantom cohort is drawn by the study's seed.
 
 Runs share a folder of networks: one that was trained already, from the same data with the same settings and seed, is
@@ -57,6 +60,17 @@ DONE = {str(Status.COMPLETE_ALL_SITES), str(Status.COMPLETE_SUBSET)}
 Scalar: TypeAlias = bool | int | float | str
 
 
+class Figure(Section):
+    """A figure that a paper prints, and where ours stands in ``metrics.json``."""
+
+    what: str
+    printed: str = ""
+    metric: str
+    """Names and places, joined by dots: ``combined.accuracy``, ``folds.synovitis.spearman``."""
+    percent: bool = False
+    digits: Annotated[int, Field(ge=0, le=6)] = 2
+
+
 class Part(Section):
     """A row or a column: what it is called and what it changes."""
 
@@ -65,6 +79,14 @@ class Part(Section):
     """Said below the table."""
     set: tuple[str, ...] = ()
     """``section.key=value`` pairs, as after ``--set``."""
+    base: Path | None = None
+    """Of a row: the configuration that its runs start from, in place of the study's."""
+    paper: str = ""
+    """Of a row that stands beside a paper: which."""
+    figures: tuple[Figure, ...] = ()
+    """Of such a row: what the paper prints."""
+    differs: tuple[str, ...] = ()
+    """Of such a row: what differs from the paper's methods."""
 
 
 class Primary(Section):
@@ -86,9 +108,11 @@ class StudyFile(Section):
 
     name: Name
     title: str = ""
-    base: Path
-    """Configuration that all runs start from; relative paths start at the study's file."""
-    reference: Name
+    base: Path | None = None
+    """Configuration that runs start from whose row has none; relative paths start at the study's file."""
+    reference: Name | None = None
+    """The row that the others are compared with, on the same patients; ``None``: each row is a system with patients
+    of its own, and stands beside its paper."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)
     set: tuple[str, ...] = ()
     rows: Annotated[dict[Name, Part], Field(min_length=1)]
@@ -155,6 +179,12 @@ class Study:
     folder: Path
     runs: tuple[StudyRun, ...]
 
+    @property
+    def reference(self) -> str:
+        """The row that the others are compared with, of a study that has one."""
+        assert self.file.reference is not None, "each row stands beside its paper"
+        return self.file.reference
+
     def run_folder(self, run: StudyRun) -> Path:
         """Where a run lies."""
         return self.folder / "runs" / run.name
@@ -189,7 +219,16 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         raise ConfigurationError(f"Expected a study at {path}: {error}") from None
     except ValidationError as error:
         raise ConfigurationError(configuration.describe(error, source=str(path))) from None
-    if file.reference not in file.rows:
+    bare = [name for name, row in file.rows.items() if row.base is None and file.base is None]
+    if bare:
+        raise ConfigurationError(f"{path}: expected a base for the study, or one of row {bare[0]}")
+    if file.reference is None and (
+        file.primary is not None or not all(r.figures for r in file.rows.values())
+    ):
+        raise ConfigurationError(
+            f"{path}: expected a reference row, or a study whose rows each have figures of a paper, and no [primary]"
+        )
+    if file.reference is not None and file.reference not in file.rows:
         raise ConfigurationError(
             f"{path}: reference is {file.reference!r}, the rows are {', '.join(file.rows)}"
         )
@@ -202,23 +241,28 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         )
     if len(set(file.seeds)) < len(file.seeds):
         raise ConfigurationError(f"{path}: seeds names one twice, expected each once")
-    return Study(
-        file=file, folder=out or Path("runs") / file.name, runs=tuple(_expand(file, path.parent / file.base))
-    )
+    return Study(file=file, folder=out or Path("runs") / file.name, runs=tuple(_expand(file, path.parent)))
 
 
-def _expand(file: StudyFile, base: Path) -> Iterator[StudyRun]:
+def _expand(file: StudyFile, folder: Path) -> Iterator[StudyRun]:
     for row, changes in file.rows.items():
+        base = changes.base or file.base
+        assert base is not None, "checked before"
         for column, condition in file.conditions().items():
             for seed in file.seeds:
                 overrides = (*file.set, *condition.set, *changes.set, f"seed={seed}")
-                settings = configuration.load(base, overrides=overrides)
-                if (cohort := settings.cohort) is not None and cohort.phantom is not None:
-                    phantom = cohort.phantom.model_copy(update={"seed": seed})
-                    drawn = cohort.model_copy(update={"phantom": phantom})
-                    settings = settings.model_copy(update={"cohort": drawn})
+                settings = _drawn_by(seed, configuration.load(folder / base, overrides=overrides))
                 parts = [row, *([column] if column else []), f"s{seed}", settings.plan_hash()[:8]]
                 yield StudyRun(name="-".join(parts), row=row, column=column, seed=seed, settings=settings)
+
+
+def _drawn_by(seed: int, settings: Settings) -> Settings:
+    """With a phantom cohort of this seed."""
+    cohort = settings.cohort
+    if cohort is None or cohort.phantom is None:
+        return settings
+    phantom = cohort.phantom.model_copy(update={"seed": seed})
+    return settings.model_copy(update={"cohort": cohort.model_copy(update={"phantom": phantom})})
 
 
 def run_one(study: Study, run: StudyRun, *, display: Display) -> Path:

@@ -88,7 +88,8 @@ def _rows(study: Study, budget_s: float) -> Iterator[RowCost]:
             cost_card.check(settings)
             size = cost_card.cohort_size(settings)
             _measure(settings, size, measured, budget_s)
-            new = [name for run in runs for name in _new(run.settings, column, known)]
+            group = f"{study.file.rows[row].base or ''}{column}"
+            new = [name for run in runs for name in _new(run.settings, group, known)]
             specs = [spec for stage in stages(settings) for spec in stage.networks]
             layouts = groups.layouts(specs, settings)
             yield RowCost(
@@ -120,10 +121,10 @@ def _measure(
         measured[_key(settings, found.key)] = found
 
 
-def _new(settings: Settings, column: str, known: set[str]) -> list[str]:
-    """Networks of a run that no run before it has trained."""
+def _new(settings: Settings, group: str, known: set[str]) -> list[str]:
+    """Networks of a run that no run before it, of the same group of patients, has trained."""
     every = networks(settings)
-    library = NetworkLibrary.keys_only(column)
+    library = NetworkLibrary.keys_only(group)
     found = []
     for stage in stages(settings):
         for spec in stage.networks:

@@ -190,7 +190,7 @@ def _rows(study: Study, done: Sequence[_Done], column: str) -> Iterator[StudyRow
         row: [one for one in done if (one.run.row, one.run.column) == (row, column)]
         for row in study.file.rows
     }
-    reference = by_row[study.file.reference]
+    reference = by_row[study.reference]
     found = {
         row: {place: _cells(runs, reference, place) for place in ("seen", "unseen")}
         for row, runs in by_row.items()

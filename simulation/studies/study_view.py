@@ -60,7 +60,7 @@ def as_json(study: Study, table: Table) -> dict[str, object]:
     """All figures as plain values; ``None`` for what cannot be computed."""
     return {
         "study": study.file.name,
-        "reference": study.file.reference,
+        "reference": study.reference,
         "exams": dict(table.exams),
         "patients": dict(table.patients),
         "missing": [run.name for run in table.missing],
@@ -116,7 +116,7 @@ def _column_title(study: Study, column: str) -> str:
 
 
 def _reference_title(study: Study) -> str:
-    return study.file.rows[study.file.reference].title or study.file.reference
+    return study.file.rows[study.reference].title or study.reference
 
 
 def _scores(rows: Sequence[StudyRow], place: str) -> list[str]:
@@ -200,7 +200,7 @@ def unequal(study: Study, table: Table) -> Iterator[str]:
     """Rows that have other networks or steps than the reference: their difference is not of the method alone."""
     for column in dict.fromkeys(row.column for row in table.rows):
         rows = [row for row in table.rows if row.column == column]
-        reference = next((row for row in rows if row.row == study.file.reference), None)
+        reference = next((row for row in rows if row.row == study.reference), None)
         if reference is None:
             continue
         own = (reference.networks, reference.steps)
@@ -391,7 +391,7 @@ def _figure(study: Study, table: Table, column: str, place: str) -> figures.Figu
     for row in rows:
         cell = row.cells[place].get(main, {}).get("accuracy")
         if cell is not None:
-            kind = "federated" if row.row == study.file.reference else "alone"
+            kind = "federated" if row.row == study.reference else "alone"
             value = cell.value
             drawn.append(
                 Interval(
