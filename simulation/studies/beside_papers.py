@@ -1,4 +1,4 @@
-"""Published systems beside their papers: each on patients of its own, federated, pooled and alone, in its own measures.
+"""Published systems beside their papers: each on patients of its own, federated, pooled and alone.
 
 A study without a reference row is of this kind: its rows are whole systems that share no patients, so that nothing is
 compared from row to row. Each row names its paper and the figures to be set beside it.
@@ -119,8 +119,8 @@ def tables(found: Sequence[Beside]) -> Iterator[Table]:
         shown = Table(
             title=f"{one.row.title or one.run.row} ({one.row.paper})",
             caption=(
-                f"{exams} exams of {patients} patients, {one.models} scoring models in each system, seed {one.run.seed}, "
-                f"{one.seconds:.0f} s for all three. {one.row.note}"
+                f"{exams} exams of {patients} patients, {one.models} scoring models in each system, seed "
+                f"{one.run.seed}, {one.seconds:.0f} s for all three. {one.row.note}"
             ).strip(),
         )
         shown.add_column("")
@@ -142,8 +142,8 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
     lines = [
         f"# {study.file.title or study.file.name}",
         "",
-        f"`{command}`, synofed {VERSION}. Every system is trained three times with as many networks and steps: federated "
-        f"over its sites, on all sites' data pooled, and at each site alone, which is judged on its own patients. "
+        f"`{command}`, synofed {VERSION}. Every system is trained three times with as many networks and steps: "
+        f"federated over its sites, on all sites' data pooled, and at each site alone, which is judged on its own patients. "
         f"Intervals are 95 %, by bootstrap over patients; SD is over folds.",
     ]
     for one, table in zip(found, (table.plain() for table in tables(found)), strict=True):
