@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources.abc import Traversable
@@ -42,6 +42,10 @@ class Served:
             browser.close()
 
 
+BEFORE_IT_ENDS: list[Callable[[], None]] = []
+"""Called before a server stops: an open page would ask a server that is gone, and say so."""
+
+
 @contextmanager
 def served(
     routers: Sequence[APIRouter], pages: Sequence[Traversable], people: Sequence[str] = ("",)
@@ -60,6 +64,8 @@ def served(
     try:
         yield found
     finally:
+        for leave in BEFORE_IT_ENDS:
+            leave()
         found.close()
         server.should_exit = True
         thread.join()

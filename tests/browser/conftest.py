@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import desks
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Dialog, Page
 
@@ -57,9 +59,15 @@ def page(browser: Browser, wrong: list[str]) -> Iterator[Page]:
         if urlsplit(url).scheme in ("http", "https") and urlsplit(url).hostname != "127.0.0.1":
             wrong.append(f"asked: {url}")
 
+    def leave() -> None:
+        for tab in context.pages:
+            tab.goto("about:blank")
+
     context.on("page", watch)
     context.on("request", lambda request: asked(request.url))
+    desks.BEFORE_IT_ENDS.append(leave)
     yield context.new_page()
+    desks.BEFORE_IT_ENDS.remove(leave)
     context.close()
     assert wrong == []
 
