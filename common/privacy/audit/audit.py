@@ -91,25 +91,43 @@ def best_lower_bound(
     Raises:
         ConfigurationError: for scores that are not finite, odd or no choices, or values out of range.
     """
+    found = right_guesses(scores, included, guesses=guesses)
+    share = 1 - (1 - confidence) / len(found)
+    return max(
+        epsilon_lower_bound(
+            canaries=len(scores), guesses=choice, correct=correct, delta=delta, confidence=share
+        )
+        for choice, correct in found.items()
+    )
+
+
+def right_guesses(
+    scores: Float[np.ndarray, " canaries"],
+    included: Bool[np.ndarray, " canaries"],
+    *,
+    guesses: Sequence[int],
+) -> dict[int, int]:
+    """Number of guesses -> how many are right, "in" for the highest scores and "out" for the lowest.
+
+    Args:
+        scores: how much each canary looks as if it was in; comparable among canaries.
+        included: which were in.
+        guesses: even numbers of guesses.
+
+    Raises:
+        ConfigurationError: for scores that are not finite, or odd or no choices.
+    """
     if not np.isfinite(scores).all() or scores.shape != included.shape:
         raise ConfigurationError(
             "Expected one finite score per canary: a release that is not finite was scored"
         )
     if not guesses or any(choice < 2 or choice % 2 or choice > len(scores) for choice in guesses):
         raise ConfigurationError(f"Expected even numbers of guesses in 2..{len(scores)}, got {list(guesses)}")
-    order = np.argsort(scores, kind="stable")
-    sorted_in = included[order]
-    share = 1 - (1 - confidence) / len(guesses)
-    return max(
-        epsilon_lower_bound(
-            canaries=len(scores),
-            guesses=choice,
-            correct=int((~sorted_in[: choice // 2]).sum() + sorted_in[-(choice // 2) :].sum()),
-            delta=delta,
-            confidence=share,
-        )
+    sorted_in = included[np.argsort(scores, kind="stable")]
+    return {
+        choice: int((~sorted_in[: choice // 2]).sum() + sorted_in[-(choice // 2) :].sum())
         for choice in guesses
-    )
+    }
 
 
 def ceiling(*, canaries: int, delta: float | int, confidence: float | int = 0.95) -> float:

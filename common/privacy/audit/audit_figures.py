@@ -88,7 +88,9 @@ def claim_against_bound(cost: Cost, rehearsals: Sequence[Rehearsal]) -> str:
             rows.append((f"claim of the rehearsal{which}", one.claim, CLAIM))
         rows += [
             (f"measured at least: white box{which}", one.white_box, BOUND),
+            (f"measured at least: white box, by its curve{which}", one.white_box_curve, BOUND),
             (f"measured at least: black box{which}", one.black_box, BOUND),
+            (f"measured at least: black box, by its curve{which}", one.black_box_curve, BOUND),
             (f"most that {one.canaries} canaries can show{which}", one.ceiling, CEILING),
         ]
     figure, axes = _canvas(height=0.65 + 0.27 * len(rows))

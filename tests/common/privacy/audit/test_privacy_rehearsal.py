@@ -55,7 +55,7 @@ def test_a_true_step_stays_below_its_claim_and_the_rehearsal_says_what_that_mean
     assert done.claim == pytest.approx(2.0, abs=0.05)
     assert (done.refuted, done.refutable) == (False, True)
     assert "not refuted, which is no proof" in str(done)
-    assert done.ceiling == ceiling(CANARIES, delta=1e-5)
+    assert done.ceiling == ceiling(parameters(), CANARIES)
 
 
 def test_sampled_steps_show_what_was_measured_before() -> None:
@@ -77,6 +77,12 @@ def ten_times_too_little(
     weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
 ) -> NoisedGradient:
     return with_noise(0.1, weights, heads, settings, entropy)
+
+
+def half(
+    weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+) -> NoisedGradient:
+    return with_noise(0.5, weights, heads, settings, entropy)
 
 
 def with_noise(
@@ -116,7 +122,8 @@ def uncounted_releases(
 
 def test_without_noise_it_shows_all_that_so_many_canaries_can() -> None:
     done = rehearsed(parameters(), step=without_noise)
-    assert done.white_box == done.ceiling
+    assert done.white_box_curve == done.ceiling
+    assert done.white_box > done.claim
     assert done.black_box > done.claim
 
 
@@ -132,6 +139,15 @@ def test_a_bug_in_the_step_refutes_its_claim(bug: Step, given: RehearsalParamete
     done = rehearsed(given, step=bug)
     assert done.refuted
     assert "the claim is false" in str(done)
+
+
+def test_half_the_noise_refutes_a_claim_of_3_and_only_the_curve_sees_it() -> None:
+    for count, rate in ((60, 1.0), (20, 0.5)):
+        steps = at_claim(parameters(PrivateSteps(sample_rate=rate, noise_multiplier=4.0, count=count)), 3.0)
+        done = rehearsed(steps, step=half)
+        assert done.white_box < done.claim < done.white_box_curve
+        assert done.refuted
+        assert not rehearsed(steps).refuted
 
 
 def test_noise_that_is_too_small_is_found_where_the_claim_is_below_the_ceiling() -> None:
