@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import HandSettings, PhantomSettings
 from common.errors import ConfigurationError
 from common.section import LAST_SEED
 from common.text.terminal import Console
@@ -44,6 +44,25 @@ def make_cohort(
         PhantomSettings, {**asked, "unseen_device": unseen, "machines": own}, source="The cohort"
     )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
+        made = cohorts.make(settings, seed=seed, out=out, progress=bar)
+    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+
+
+@cohort.command("hands")
+def make_hands(
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sites: Annotated[int, typer.Option(help="Number of sites that train.")] = 5,
+    patients: Annotated[int, typer.Option(help="Patients per site, one radiograph each.")] = 40,
+    width_px: Annotated[int, typer.Option(help="Width of a picture of both hands.")] = 512,
+    unseen: Annotated[bool, typer.Option(help="Add a site whose machine is never trained on.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
+) -> None:
+    """Create phantom radiographs of hands with their total scores, laid out as site folders."""
+    from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
+
+    asked = {"sites": sites, "patients": patients, "width_px": width_px, "unseen_device": unseen}
+    settings = configuration.section(HandSettings, asked, source="The cohort")
+    with Display(Console()) as display, display.step("phantom radiographs") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 

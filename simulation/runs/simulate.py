@@ -20,12 +20,12 @@ from client.data.store import close_all
 from client.ensemble import alone
 from client.site.site import Site
 from client.state import site_state, sum_state, weights_cache
+from common.cohort_settings import Drawn
 from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.methods.stages import networks
-from common.section import Section
 from common.settings import Settings
 from common.training.local_settings import local_settings, selects
 from common.training.trainable import named
@@ -137,15 +137,15 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
     source = settings.cohort
     if source is None:
         raise ConfigurationError(
-            "Expected a [cohort] with folder, phantom or public: a simulation needs sites"
+            "Expected a [cohort] with folder, phantom, hands or public: a simulation needs sites"
         )
     if source.folder is not None:
         return cohort.discover(source.folder)
-    if source.phantom is not None:
+    if source.drawn is not None:
         with display.step("phantom cohort") as bar:
-            seed = settings.seed if source.phantom.seed is None else source.phantom.seed
-            folder = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
-            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar, say=display.line)
+            seed = settings.seed if source.drawn.seed is None else source.drawn.seed
+            folder = COHORTS / f"phantom-{_short_hash(source.drawn, seed)}"
+            return cohort.ensure(source.drawn, seed=seed, out=folder, progress=bar, say=display.line)
     assert source.public is not None
     with display.step("public cohort") as bar:
         made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar, say=display.line)
@@ -154,10 +154,9 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
     return made
 
 
-def _short_hash(source: Section, seed: int) -> str:
-    described = (
-        f"{source.model_dump_json()}/{seed}/{cohort.VERSION}"  # of another version: beside, not instead
-    )
+def _short_hash(source: Drawn, seed: int) -> str:
+    of_version = cohort.version(source)  # one of another version lies beside, not instead
+    described = f"{source.model_dump_json()}/{seed}/{of_version}"
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
