@@ -21,7 +21,7 @@ from common.cohort_settings import CohortSettings, MachineProfile
 from common.errors import ConfigurationError
 from common.extensions import is_object_path
 from common.measurement_settings import MeasurementSettings, NumberSettings
-from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
+from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings, SvdhSettings
 from common.privacy_settings import PrivacySettings
 from common.section import (
     Backbone,
@@ -170,7 +170,7 @@ class TrainingSettings(GrowingSection):
 class FederationSettings(GrowingSection):
     """Rounds between sites and centre."""
 
-    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure", "options")
+    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure", "options", "selection")
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
@@ -190,6 +190,9 @@ class FederationSettings(GrowingSection):
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
     threshold: Criterion = "youden"
     """What a binary network's threshold makes largest on the sites' validation scores."""
+    selection: Literal["best", "last"] = "best"
+    """Which round's weights are kept: the one that scores best on the sites' validation folds, or the last, so that
+    the folds choose nothing and can be used for something else."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
     site, one vote), or your own ``package.module:Name``; it runs at the centre only."""
@@ -306,6 +309,7 @@ class Settings(Section):
     rating: RatingSettings = RatingSettings()
     andersen: AndersenSettings = AndersenSettings()
     probe: ProbeSettings = ProbeSettings()
+    svdh: SvdhSettings = SvdhSettings()
     privacy: PrivacySettings | None = None
     """``None``: no differential privacy."""
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -489,6 +493,8 @@ class Settings(Section):
         for name in ("options", "numbers"):  # plans had none before there were any
             if not plan[name]:
                 del plan[name]
+        if self.svdh == SvdhSettings():
+            del plan["svdh"]
         if self.network.weights != "none":
             plan["network"]["weights"] = "pretrained"
         evaluate = self.evaluate.model_dump(mode="json", include={"held_out", "design"})

@@ -29,6 +29,7 @@ from common.methods.stages import networks
 from common.settings import Settings
 from common.training.local_settings import local_settings, selects
 from common.training.trainable import named
+from common.text.json_values import finite
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.library import NetworkLibrary
@@ -42,8 +43,8 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, sets, trivial
-from simulation.evaluation.metrics import metrics
+from simulation.evaluation import calibration, examples, heatmap_truth, sets, stacked, trivial
+from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
 from simulation.runs import baselines, personal, preflight, same_sites
@@ -376,6 +377,7 @@ def _evaluate(
     simplest = trivial.learnt(sites, settings)
     frame = scored(ensemble)
     frame = frame.assign(**simplest.answers(frame, settings))
+    frame, stacking = _stacked(ensemble, frame, sites, settings, devices[0])
     others = {system.name: scored(list(_networks(system))) for system in beside}
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
@@ -406,10 +408,29 @@ def _evaluate(
             generator_seed=settings.seed,
         )
         | {"personal": choices or None}
+        | stacking
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
     return frame
+
+
+def _stacked(
+    ensemble: Sequence[TrainedNetwork],
+    frame: pd.DataFrame,
+    sites: Cohort,
+    settings: Settings,
+    device: str,
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The predictions, with stacked numbers where the settings ask for them, and what the metrics say of these."""
+    committee = network_files.committee(ensemble, settings).on(torch.device(device))
+    stacking = stacked.of(committee, sites)
+    if stacking is None:
+        return frame, {}
+    scorer = scorer_of(frame, settings, seed=settings.seed)
+    plain = frame[frame["trained_site"].astype(bool)]
+    said = stacked.block(stacking, scorer, plain, settings=settings)
+    return stacked.applied(frame, committee, stacking), {"stacking": finite(said)}
 
 
 def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:
