@@ -125,7 +125,7 @@ class SvdhSettings(Section):
     ``whole``: all; ``head``: the last layer alone; ``last_blocks``: that and the backbone's last ``blocks``."""
     blocks: Positive = 1
     stacking: Literal["regression", "mean"] = "regression"
-    """How numbers of several backbones become one: by least squares on what each fold's networks say of the fold's own
-    patients (Breiman 1996), or their mean."""
+    """How numbers of several backbones become one: by least squares on what each fold's networks say of the fold's
+    own patients (Breiman 1996), or their mean."""
     ridge: Annotated[float, Field(ge=0, le=1e6)] = 1e-4
     """Of that regression, in units of the squared range, towards the plain mean."""

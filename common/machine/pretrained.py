@@ -199,9 +199,7 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise ConfigurationError(f"Expected weights of a backbone in {path}: {error}") from None
 
 
-def _ordered(
-    state: Mapping[str, Tensor], wanted: Layout, what: str, *, within: str = ""
-) -> Iterator[Tensor]:
+def _ordered(state: Mapping[str, Tensor], wanted: Layout, what: str, *, within: str = "") -> Iterator[Tensor]:
     for entry, shape in wanted.entries:
         name = within + entry
         tensor = state.get(name)

@@ -80,7 +80,7 @@ def _check(settings: Settings) -> None:
     if svdh.transfer in ("head", "last_blocks") and weights == "none":
         raise ConfigurationError(
             f'Expected network.weights = "imagenet" or a file for svdh.transfer = "{svdh.transfer}": what stays as it is '
-            f"must have learnt something. Or set svdh.transfer = \"none\""
+            f'must have learnt something. Or set svdh.transfer = "none"'
         )
     for name in svdh.backbones if svdh.transfer == "last_blocks" else ():
         blocks = BLOCKS.get(name, ())
@@ -108,9 +108,7 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
         ),
         (
             graded.images,
-            Target(
-                measurement=svdh.measurement, kind=svdh.classes, threshold=None, classes=graded.grades
-            ),
+            Target(measurement=svdh.measurement, kind=svdh.classes, threshold=None, classes=graded.grades),
         ),
     )
     for fold in range(rating.models or rating.folds):

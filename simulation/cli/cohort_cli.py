@@ -169,6 +169,27 @@ def import_cohort(
     typer.echo(manifest)
 
 
+@cohort.command("import-ram")
+def import_ram(
+    folder: Annotated[Path, typer.Argument(help="RAM-H1200's folder, with train, val and test.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, with manifest.csv, grades.csv and pictures.")],
+    patient: Annotated[
+        str,
+        typer.Option(
+            help="Regular expression whose first group is the patient in a picture's name; default: every picture "
+            "is a patient of its own."
+        ),
+    ] = "",
+) -> None:
+    """Create a manifest from the annotation files of RAM-H1200: hands with the sums of their 31 scores."""
+    from simulation.cohorts import public, ram_h1200  # noqa: PLC0415
+
+    manifest = ram_h1200.import_hands(folder, out, patient=patient)
+    for warning in public.remarks(out):
+        typer.echo(warning)
+    typer.echo(manifest)
+
+
 def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
     """The parts of ``ours=theirs``, each ours once."""
     pairs = dict(one.split("=", 1) for one in given if "=" in one)

@@ -105,9 +105,7 @@ def _columns(committee: Committee, name: str) -> list[str]:
     ]
 
 
-def _shares(
-    values: Float64[np.ndarray, "n k"], settings: Settings, name: str
-) -> Float64[np.ndarray, "n k"]:
+def _shares(values: Float64[np.ndarray, "n k"], settings: Settings, name: str) -> Float64[np.ndarray, "n k"]:
     of_range = settings.numbers[name]
     return np.asarray((values - of_range.smallest) / (of_range.largest - of_range.smallest))
 
@@ -165,4 +163,3 @@ def block(
         "sums_by": "simulation",
         "mean": mean.get(stacking.number),
     }
-

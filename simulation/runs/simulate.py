@@ -27,9 +27,9 @@ from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.methods.stages import networks
 from common.settings import Settings
+from common.text.json_values import finite
 from common.training.local_settings import local_settings, selects
 from common.training.trainable import named
-from common.text.json_values import finite
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.library import NetworkLibrary

@@ -17,8 +17,10 @@ from jaxtyping import Bool, Float32, Float64, Int16, Int64, Shaped, UInt8
 from scipy import ndimage
 
 from client.data.pictures import ink
-from client.data.pictures.box import Box as Box
+from client.data.pictures.box import Box
 from common.imaging.doppler import brightness, flow_mask
+
+__all__ = ["Box", "find", "mask", "share"]
 
 TALLEST_PX = 40
 BLOCK_PX = 16
