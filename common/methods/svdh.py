@@ -69,18 +69,18 @@ def _check(settings: Settings) -> None:
         )
     if settings.federation.selection != "last" and settings.evaluate.design != "folds":
         raise ConfigurationError(
-            'Expected federation.selection = "last": a fold that chooses among a network\'s rounds cannot also say how '
-            "much the network is worth"
+            'Expected federation.selection = "last": a fold that chooses among the rounds of a network cannot also '
+            "say how much the network is worth"
         )
     if svdh.transfer == "none" and weights != "none":
         raise ConfigurationError(
-            f'Expected network.weights = "none" for svdh.transfer = "none", got {weights!r}: set the transfer to whole, '
-            f"head or last_blocks"
+            f'Expected network.weights = "none" for svdh.transfer = "none", got {weights!r}: set the transfer '
+            f"to whole, head or last_blocks"
         )
     if svdh.transfer in ("head", "last_blocks") and weights == "none":
         raise ConfigurationError(
-            f'Expected network.weights = "imagenet" or a file for svdh.transfer = "{svdh.transfer}": what stays as it is '
-            f'must have learnt something. Or set svdh.transfer = "none"'
+            f'Expected network.weights = "imagenet" or a file for svdh.transfer = "{svdh.transfer}": what stays as '
+            f'it is must have learnt something. Or set svdh.transfer = "none"'
         )
     for name in svdh.backbones if svdh.transfer == "last_blocks" else ():
         blocks = BLOCKS.get(name, ())

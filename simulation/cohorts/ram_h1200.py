@@ -1,9 +1,10 @@
-"""Reads the annotation files of RAM-H1200 (arXiv 2605.05616, CC BY 4.0): a score of 31 sites for each picture of a hand.
+"""Reads the annotation files of RAM-H1200 (arXiv 2605.05616, CC BY 4.0): scores of 31 sites of each pictured hand.
 
 Layout, as the authors' own reader has it (github.com/YSongxiao/RAM-H1200; facts only): a folder with ``train``,
 ``val`` and ``test``, or one of them itself; in each ``_annotation_be_scores.json`` (16 erosions, 0-5) and
-``_annotation_jsn_scores.json`` (15 joint spaces, 0-4), which map a picture's file name to its sites' scores. Where the
-pictures of whole hands lie is not said there: beside the files, in ``images/`` or in the folder of the picture's name.
+``_annotation_jsn_scores.json`` (15 joint spaces, 0-4), which map a picture's file name to its sites' scores. Where
+the pictures of whole hands lie is not said there: they are looked for beside the files, in ``images/`` and in the
+folder of the picture's name.
 The data set itself was not at hand: this was tried on a made-up copy of that layout.
 
 One picture is one hand, and its total 0-140. Whose hand it is stands in no file: by default each picture is a patient
@@ -51,8 +52,8 @@ Scores = Mapping[str, Mapping[str, int]]
 def import_hands(root: Path, out: Path, *, patient: str = "") -> Path:
     """Make a folder with manifest, grades and pictures; beside them ``sites.csv`` and ``totals.csv``.
 
-    ``grades.csv`` has ``svdh`` (0-140), ``erosion`` (0-80) and ``narrowing`` (0-60) of each hand, ``sites.csv`` the 31
-    scores, ``totals.csv`` the total (0-280) of patients with exactly two hands.
+    ``grades.csv`` has ``svdh`` (0-140), ``erosion`` (0-80) and ``narrowing`` (0-60) of each hand, ``sites.csv`` the
+    31 scores, ``totals.csv`` the total (0-280) of patients with exactly two hands.
 
     Args:
         root: the data set's folder, or one of its splits.

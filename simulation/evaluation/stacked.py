@@ -1,8 +1,8 @@
 """Stacked numbers: weights from what each fold's networks say of the fold's own patients, found from sites' sums.
 
-Each site adds up its own out-of-fold answers (:class:`common.ensemble.stacked_regression.NormalSums`), nothing else of
-them is used, and a site with fewer patients than its policy's minimum cohort gives none. In this version the sums are
-taken by the simulation, after training: no message of a campaign carries them.
+Each site adds up its own out-of-fold answers (:class:`common.ensemble.stacked_regression.NormalSums`), nothing else
+of them is used, and a site with fewer patients than its policy's minimum cohort gives none. In this version the sums
+are taken by the simulation, after training: no message of a campaign carries them.
 
 Held-out patients get the stack of all sums; where folds judge, a fold's patients that of the other folds' sums.
 """

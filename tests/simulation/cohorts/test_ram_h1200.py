@@ -129,5 +129,5 @@ def test_scores_that_cannot_be_are_listed(layout: Path, tmp_path: Path) -> None:
         assert said in str(raised.value)
     with pytest.raises(ConfigurationError, match="Expected a group"):
         ram_h1200.import_hands(layout, tmp_path / "out", patient="P")
-    with pytest.raises(DataError, match="Expected _annotation_be_scores.json"):
+    with pytest.raises(DataError, match=r"Expected _annotation_be_scores\.json"):
         ram_h1200.import_hands(tmp_path, tmp_path / "out")
