@@ -234,7 +234,7 @@ class FederationSettings(GrowingSection):
 class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
-    later: ClassVar[tuple[str, ...]] = ("design",)
+    later: ClassVar[tuple[str, ...]] = ("design", "heatmap_method")
 
     design: Literal["held_out", "folds"] = "held_out"
     """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
@@ -247,7 +247,8 @@ class EvaluateSettings(GrowingSection):
     it is compared with them cut down to as many."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
-    """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""
+    """Held-out exams whose heatmaps are compared with where a phantom's synovium or damaged joints are."""
+    heatmap_method: Literal["integrated_gradients", "grad_cam"] = "integrated_gradients"
     held_out: Share = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 

@@ -460,7 +460,7 @@ def _compare_heatmaps(
         predictions,
         sites,
         exams=federated.settings.evaluate.heatmaps,
-        settings=HeatmapSettings(),
+        settings=HeatmapSettings(method=federated.settings.evaluate.heatmap_method),
         display=display,
     )
     measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
