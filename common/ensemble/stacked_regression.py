@@ -15,7 +15,6 @@ Guarantees, asserted by tests: sums of parts equal sums of the whole; without ri
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -37,14 +36,14 @@ class NormalSums:
     gram: Float64[np.ndarray, "k1 k1"]
     moment: Float64[np.ndarray, " k1"]
 
-    @classmethod
-    def none(cls, networks: int) -> Self:
+    @staticmethod
+    def none(networks: int) -> NormalSums:
         """Of no exams."""
         size = networks + 1
-        return cls(exams=0, gram=np.zeros((size, size)), moment=np.zeros(size))
+        return NormalSums(exams=0, gram=np.zeros((size, size)), moment=np.zeros(size))
 
-    @classmethod
-    def of(cls, answers: Float64[np.ndarray, "n k"], truth: Float64[np.ndarray, " n"]) -> Self:
+    @staticmethod
+    def of(answers: Float64[np.ndarray, "n k"], truth: Float64[np.ndarray, " n"]) -> NormalSums:
         """Of some exams.
 
         Raises:
@@ -53,17 +52,17 @@ class NormalSums:
         if not (np.isfinite(answers).all() and np.isfinite(truth).all()):
             raise DataError("Expected finite answers and truths for stacking, got NaN or infinity")
         design = np.concatenate([answers, np.ones((len(answers), 1))], axis=1)
-        return cls(exams=len(truth), gram=design.T @ design, moment=design.T @ truth)
+        return NormalSums(exams=len(truth), gram=design.T @ design, moment=design.T @ truth)
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: NormalSums) -> NormalSums:
         """Of both."""
-        return type(self)(
+        return NormalSums(
             exams=self.exams + other.exams, gram=self.gram + other.gram, moment=self.moment + other.moment
         )
 
-    def __sub__(self, other: Self) -> Self:
+    def __sub__(self, other: NormalSums) -> NormalSums:
         """Of those that are not in the other, which is a part of this."""
-        return type(self)(
+        return NormalSums(
             exams=self.exams - other.exams, gram=self.gram - other.gram, moment=self.moment - other.moment
         )
 
