@@ -23,11 +23,11 @@ from simulation.phantom.folders import BUDGET, MINIMUM_COHORT, NO_BUDGET, SITE_T
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift
 
-IMAGE, NUMBER, CLASS = "hands", "svdh", "severity"
-"""Names of the image, of the total score that readers give, and of its class, which is known for the truth alone."""
+IMAGE, NUMBER = "hands", "svdh"
+"""Names of the image, and of the total score that readers give."""
 MANIFEST = ("exam_id", "patient_id", "visit", "device", f"{IMAGE}_path", "split")
 GRADES = ("exam_id", "reader", "session", NUMBER)
-TRUTH = ("exam_id", NUMBER, CLASS, "left", "right")
+TRUTH = ("exam_id", NUMBER, "class", "left", "right")
 SITES = ("exam_id", "side", "kind", "site", "grade")
 SIDES = ("left", "right")
 Rows = list[tuple[str | int | float, ...]]

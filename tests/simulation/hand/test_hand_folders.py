@@ -40,7 +40,7 @@ def test_the_sites_of_a_picture_add_up_to_its_total(made: cohort.Cohort) -> None
                 sums[row["exam_id"], "right"],
             )
             assert int(row["svdh"]) == int(row["left"]) + int(row["right"])
-            assert int(row["severity"]) == severity_class(int(row["svdh"]))
+            assert int(row["class"]) == severity_class(int(row["svdh"]))
         given = table(site.folder / "grades.csv")
         assert len(given) == 2 * 6
         assert len({row["reader"] for row in given}) == 2
