@@ -82,7 +82,10 @@ def _is_mark(
     ):
         return False
     box = Box(top=rows.start, left=columns.start, bottom=rows.stop, right=columns.stop)
-    letter, around = np.percentile(light[rows, columns][mine], 90), np.percentile(_ring(light, box), (90, 95))
+    ring = _ring(light, box)
+    if not ring.size:
+        return False
+    letter, around = np.percentile(light[rows, columns][mine], 90), np.percentile(ring, (90, 95))
     if letter - around[0] <= OUTSHINES or around[1] >= DIMMER * letter:
         return False
     return bool(_looks(light, box, peak=float(light[rows, columns].max()))[1] <= MARK_BETWEEN)
@@ -94,8 +97,8 @@ def _looks(light: Int16[np.ndarray, "h w"], box: Box, *, peak: float) -> tuple[f
     ground = float(np.percentile(inside, 20))
     quarter = max(peak - ground, 1.0) / 4
     ring = _ring(light, box) > ground + 2 * quarter
-    ink = np.count_nonzero(inside >= ground + 3 * quarter)
-    between = np.count_nonzero((inside > ground + quarter) & (inside < ground + 3 * quarter))
+    ink = int(np.count_nonzero(inside >= ground + 3 * quarter))
+    between = int(np.count_nonzero((inside > ground + quarter) & (inside < ground + 3 * quarter)))
     return float(ring.mean()) if ring.size else 0.0, between / max(ink, 1)
 
 
