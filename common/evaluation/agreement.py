@@ -103,7 +103,7 @@ def pearson(confusion: ArrayLike) -> Values:
     return _correlation(matrix, reference, answer)
 
 
-def _correlation(matrix: Values, reference: Values, answer: Values) -> Values:
+def _correlation(matrix: np.ndarray, reference: np.ndarray, answer: np.ndarray) -> Values:
     """Of deviations from the mean that each grade of reference and prediction stands for."""
     counts = matrix.sum(axis=-1), matrix.sum(axis=-2)
     together = (reference * (matrix @ answer[..., None])[..., 0]).sum(axis=-1)
