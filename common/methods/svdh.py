@@ -53,7 +53,8 @@ class Svdh:
         ]
         if not told:
             raise ConfigurationError(f"Expected networks for {name}, got none")
-        return np.stack(told).mean(axis=0, dtype=np.float64).argmax(axis=1)[:, None, None]
+        mean = np.stack(told).mean(axis=0, dtype=np.float64)
+        return np.asarray(mean.argmax(axis=1)[:, None, None])
 
 
 def _check(settings: Settings) -> None:

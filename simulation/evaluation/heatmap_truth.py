@@ -78,7 +78,7 @@ def write(
     networks = explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
-    truth = _regions(jobs(cohort), names)
+    truth = regions_of(jobs(cohort), names)
     start = time.monotonic()
     found = heatmaps.compute(networks, _pictures(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
@@ -125,7 +125,7 @@ def check(cohort: Cohort, settings: Settings) -> None:
     networks_above_zero(asked, measurements=list(settings.measurements))
     exams = min(settings.evaluate.heatmaps, MOST_EXAMS)
     chosen = _chosen(predict.known(cohort, settings), settings, exams=exams)
-    _regions(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
+    regions_of(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
 
 
 def jobs(cohort: Cohort) -> list[Job] | list[hand_folders.Job]:
@@ -147,9 +147,10 @@ def jobs(cohort: Cohort) -> list[Job] | list[hand_folders.Job]:
     return cohorts.jobs(settings, seed=seed, folders=folders)
 
 
-def _regions(
+def regions_of(
     jobs: Sequence[Job] | Sequence[hand_folders.Job], wanted: Collection[SiteExam]
 ) -> dict[SiteExam, dict[str, Region]]:
+    """What heatmaps of exams should show; raises as :func:`simulation.phantom.masks.regions`."""
     of_hands = [job for job in jobs if isinstance(job, hand_folders.Job)]
     others = [job for job in jobs if isinstance(job, Job)]
     return places.regions(of_hands, wanted) if of_hands else regions(others, wanted)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +108,14 @@ def learn(settings: Settings, table: Table, *, out: Path, display: Display) -> l
         seed = derive_seed(settings.seed, TASK, backbone)
         start = _start(spec, settings, seed=seed)
         with display.step(f"learning {backbone}") as bar:
-            weights = learnt(
-                local, data, seed=seed, start=start, progress=lambda done, b=bar, n=local.rounds: b(done, n)
-            )
+            progress = partial(_told, bar, local.rounds)
+            weights = learnt(local, data, seed=seed, start=start, progress=progress)
         made.append(_written(weights, local, data, out, said=_said(table, backbone, len(paths))))
     return made
+
+
+def _told(bar: Callable[[int, int], None], rounds: int, done: int) -> None:
+    bar(done, rounds)
 
 
 def _labels(table: Table) -> tuple[list[str], Float64[np.ndarray, " n"], int]:

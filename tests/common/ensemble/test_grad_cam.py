@@ -36,7 +36,8 @@ class Bright(nn.Module):
         self.features[0].weight.data = torch.tensor([[1.0, 0, 0], [0.0, 0, 0]]).view(2, 3, 1, 1)
 
     def forward(self, picture: Tensor) -> Tensor:
-        return self.features(picture).mean((2, 3))
+        means: Tensor = self.features(picture).mean((2, 3))
+        return means
 
 
 class Network(nn.Module):
@@ -45,7 +46,8 @@ class Network(nn.Module):
         self.backbone = Bright()
 
     def forward(self, pictures: list[Tensor]) -> Tensor:
-        return self.backbone(pictures[0])[:, :1]
+        first: Tensor = self.backbone(pictures[0])[:, :1]
+        return first
 
 
 def test_the_map_is_the_channels_weighted_by_their_mean_gradient() -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from client.data.tables.rows import read_rows
-from common.cohort_settings import CohortSettings, HandSettings, ShiftSettings
+from common.cohort_settings import CohortSettings, HandSettings, PhantomSettings, ShiftSettings
 from common.errors import DataError
 from simulation.cohorts import cohort, hands
 from simulation.hand.machines import MACHINES
@@ -75,7 +75,7 @@ def test_the_same_seed_writes_the_same_bytes_with_any_number_of_workers(
 
 def test_a_cohort_of_other_settings_or_of_ultrasound_is_not_taken_for_this_one(made: cohort.Cohort) -> None:
     assert cohort.ensure(SMALL, seed=1, out=made.folder) == made
-    for other in (SMALL.model_copy(update={"patients": 7}), cohort.PhantomSettings()):
+    for other in (SMALL.model_copy(update={"patients": 7}), PhantomSettings()):
         with pytest.raises(DataError, match="Expected a cohort of seed 1 and the same settings"):
             cohort.ensure(other, seed=1, out=made.folder)
     assert json.loads((made.folder / "cohort.json").read_text())["version"] == hands.VERSION

@@ -13,8 +13,8 @@ from common.errors import DataError
 from common.exam import Roi
 from common.imaging.doppler import flow_mask
 from simulation.cohorts import cohort
-from simulation.evaluation.heatmap_truth import jobs
-from simulation.phantom.masks import Region, regions
+from simulation.evaluation.heatmap_truth import jobs, regions_of
+from simulation.phantom.masks import Region
 
 SMALL = PhantomSettings(sites=2, patients=3, exams_per_patient=3, image_px=96, unseen_device=False)
 
@@ -32,7 +32,9 @@ def rows(site: cohort.CohortSite, table: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def found(made: cohort.Cohort) -> dict[str, dict[str, Region]]:
-    found = regions(jobs(made), [(site.name, exam) for site in made.sites for exam in rows(site, "manifest")])
+    found = regions_of(
+        jobs(made), [(site.name, exam) for site in made.sites for exam in rows(site, "manifest")]
+    )
     return {exam_id: both for (_, exam_id), both in found.items()}
 
 
@@ -104,14 +106,14 @@ def test_shares_keep_area_and_place(found: dict[str, dict[str, Region]]) -> None
 
 def test_what_is_not_this_cohort_is_refused(made: cohort.Cohort, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="Expected exams of the phantom cohort, got nobody"):
-        regions(jobs(made), [("site-a", "nobody")])
+        regions_of(jobs(made), [("site-a", "nobody")])
     copy = cohort.discover(shutil.copytree(made.folder, tmp_path / "copy"))
     path = copy.sites[0].folder / "images" / "site-a-p000-e00_gs.png"
     with Image.open(path) as image:
         changed = image.rotate(180)
     changed.save(path)
     with pytest.raises(DataError, match="gs picture of site-a-p000-e00"):
-        regions(jobs(copy), [("site-a", "site-a-p000-e00")])
+        regions_of(jobs(copy), [("site-a", "site-a-p000-e00")])
     index = copy.folder / "cohort.json"
     index.write_text(json.dumps(json.loads(index.read_text()) | {"version": 99}))
     with pytest.raises(DataError, match="got 99"):

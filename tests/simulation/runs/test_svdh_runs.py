@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -89,8 +90,8 @@ def run(config: Path) -> Path:
     return synofed.simulate(config, out=config.parent / "run").path
 
 
-def measured(run: Path) -> dict[str, dict[str, dict[str, object]]]:
-    found: dict[str, dict[str, dict[str, object]]] = json.loads((run / "metrics.json").read_text())
+def measured(run: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text())
     return found
 
 
@@ -98,16 +99,16 @@ def test_it_learns_and_stacks_what_the_folds_say(run: Path) -> None:
     metrics = measured(run)
     number = metrics["numbers"]["svdh"]
     assert number["exams"] == 20
-    assert number["pearson"]["value"] > 0.8  # type: ignore[index]
+    assert number["pearson"]["value"] > 0.8
     stacking = metrics["stacking"]
     assert stacking["sites"] == {"north": 20, "south": 20}
     assert stacking["without"] == []
     assert list(stacking["weights"]) == ["svdh/small/svdh/number"]
-    assert metrics["severity"]["accuracy"]["value"] > 0.4  # type: ignore[index]
+    assert metrics["severity"]["accuracy"]["value"] > 0.4
     frame = pd.read_parquet(run / "predictions.parquet")
-    (weight,) = stacking["weights"].values()  # type: ignore[attr-defined]
+    (weight,) = stacking["weights"].values()
     mean = frame[["number_svdh_0", "number_svdh_1"]].mean(axis=1)
-    expected = np.clip(weight * mean + stacking["intercept"], 0, 280)  # type: ignore[operator]
+    expected = np.clip(weight * mean + stacking["intercept"], 0, 280)
     np.testing.assert_allclose(frame["number_svdh"], expected, atol=1e-6)
     assert np.allclose(frame["label_svdh"] * 2, (frame["label_svdh"] * 2).round(), atol=1e-4)
 
@@ -142,7 +143,7 @@ def test_heatmaps_are_compared_with_damaged_joints(tmp_path: Path, monkeypatch: 
     found = measured(folder)["heatmaps"]
     assert (found["method"], found["copies"], found["measurement"]) == ("grad_cam", 1, "svdh")
     hands = found["images"]["hands"]
-    assert 0 < hands["chance"]["value"] < 0.6  # type: ignore[index]
+    assert 0 < hands["chance"]["value"] < 0.6
     assert list((folder / "figures" / "heatmaps").iterdir())
 
 
