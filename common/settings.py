@@ -43,6 +43,7 @@ from common.section import (
 from common.secure_settings import SecureSettings, objection, overstated
 from common.text import toml_text
 from common.text.redaction import redacted
+from common.validity_settings import Validity, ValidityTable
 
 AnySection = TypeVar("AnySection", bound=Section)
 Algorithm = Annotated[
@@ -298,8 +299,8 @@ class Settings(Section):
     method: str = "rating"
     options: Options = Field(default_factory=dict)
     """Of a method of your own."""
-    validity: Literal["eoss", "any"] = "any"
-    """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0."""
+    validity: Validity = "any"
+    """Which combinations of grades can be: ``eoss`` forbids hypertrophy 0 with vascularity > 0, or a table."""
     campaign: CampaignSettings = CampaignSettings()
     images: dict[Name, ImageSettings]
     measurements: dict[Name, MeasurementSettings]
@@ -338,6 +339,8 @@ class Settings(Section):
             raise ValueError(
                 f"rating.jigsaw.measurements has {sorted(strays)}; the measurements are {list(self.measurements)}"
             )
+        if isinstance(self.validity, ValidityTable) and (problem := self.validity.problem(self._grades())):
+            raise ValueError(problem)
         if self.validity == "eoss":
             grades = self._grades()
             if grades != {"hypertrophy": 4, "vascularity": 4}:

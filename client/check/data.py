@@ -30,7 +30,7 @@ DOCTOR_PICTURES = 200
 POOR_KAPPA = 0.4
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"^no reader gave a grade$", "no reader gave a grade"),
-    (r"^grades line .* cannot be$", "grades that cannot stand together"),
+    (r"^grades line .* cannot be: ", "grades that cannot stand together"),
     (r"^grades line ", "a grade that does not exist"),
     (r"_path: ", "a picture that cannot be used"),
 )

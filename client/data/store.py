@@ -42,6 +42,7 @@ from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
 from common.training.data import ExamTensors
+from common.validity_settings import Validity, dumped
 
 FORMAT = 4
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
@@ -125,13 +126,13 @@ def graded(store: Store) -> Store:
     return replace(store, tensors=tensors, exams=store.exams[:count])
 
 
-def consensus(store: Store, validity: str) -> Answers:
+def consensus(store: Store, validity: Validity) -> Answers:
     """The site's readers' consensus of every exam of a store."""
     grades = {name: values.numpy().astype(np.int64) for name, values in store.tensors.grades.items()}
     return with_combined(grades, validity)
 
 
-def with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: str) -> Answers:
+def with_combined(grades: dict[str, Int64[np.ndarray, " exams"]], validity: Validity) -> Answers:
     """Grades, and the combined score's where the rule of validity has one."""
     if validity != "eoss":
         return grades
@@ -165,7 +166,7 @@ def _key(sources: Sources, settings: Settings) -> str:
         "format": FORMAT,
         "images": {name: image.model_dump() for name, image in settings.images.items()},
         "measurements": {name: m.grades for name, m in settings.measurements.items()},
-        "validity": settings.validity,
+        "validity": dumped(settings.validity),
         "image_px": settings.network.image_px,
         "folds": settings.folds,
         "held_out": settings.held_out,

@@ -11,6 +11,7 @@ from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
+from common.validity_settings import dumped
 from common.version import VERSION
 
 NOT_MADE_BY = {"group_bytes", "deadline_s", "approval_s"}
@@ -71,7 +72,7 @@ class NetworkLibrary:
             "network": settings.network.model_dump(mode="json", exclude={"weights"}),
             "images": {name: image.model_dump() for name, image in settings.images.items()},
             "measurements": {name: graded.grades for name, graded in settings.measurements.items()},
-            "validity": settings.validity,
+            "validity": dumped(settings.validity),
             "folds": settings.rating.folds,
             "held_out": settings.held_out,
             "from": [self.key(all_specs[name], settings, all_specs) for name in _sources(spec)],

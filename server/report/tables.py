@@ -306,7 +306,8 @@ def multitude(content: Content) -> str:
     if share is None or majority is None:
         return ""
     exams, pairs = content.metrics["exams"], majority["invalid_pairs"]
-    votes = f"A single model votes a pair that cannot be in {100 * share:.1f} % of the exams"
+    what = "pair" if len(content.settings.get("measurements") or "12") == 2 else "combination"
+    votes = f"A single model votes a {what} that cannot be in {100 * share:.1f} % of the exams"
     together = f"the majorities of all together make one in {100 * pairs / exams:.1f} % ({pairs} of {exams})"
     return f"{votes}, {together}: only there can MULTITUDE answer otherwise."
 

@@ -19,7 +19,7 @@ from common.evaluation.intraclass import icc
 from common.evaluation.one_vs_rest import one_vs_rest
 from common.exam import MISSING
 from common.networks.spec import COMBINED
-from common.scoring import eoss
+from common.scoring import eoss, validity
 from common.settings import Settings
 
 CORRELATIONS: Mapping[str, Callable[[ArrayLike], Values]] = {
@@ -118,11 +118,12 @@ class Scorer:
 
     def invalid_pairs(self, frame: pd.DataFrame, source: str) -> int:
         """How many exams got a combination that cannot be."""
-        if self.settings.validity != "eoss":
+        if self.settings.validity == "any":
             return 0
         grades = self.answers(frame, source)
-        graded = (grades["hypertrophy"] != MISSING) & (grades["vascularity"] != MISSING)
-        return int((graded & ~eoss.is_valid(grades["hypertrophy"], grades["vascularity"])).sum())
+        given = np.stack([grades[name] for name in self.settings.measurements])
+        whole = given[:, (given != MISSING).all(axis=0)]
+        return int((~validity.possible(self.settings)[tuple(whole)]).sum())
 
     def tally(self, frame: pd.DataFrame, patients: Patients, source: str = "decision") -> Tally:
         """Confusion matrices by patient of one source of answers against the reference."""

@@ -23,6 +23,7 @@ from common.imaging.augment import central_cut
 from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
+from common.validity_settings import Validity
 from simulation.cohorts.cohort import Cohort
 
 FLOW = "flow_"
@@ -129,7 +130,7 @@ def _read_from_flow(settings: Settings) -> dict[str, str]:
     }
 
 
-def _with_combined(labels: Grades, validity: str) -> Grades:
+def _with_combined(labels: Grades, validity: Validity) -> Grades:
     """With the combined score where there is one, of the exams that have both grades in a pair that can be."""
     if validity != "eoss":
         return labels

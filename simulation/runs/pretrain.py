@@ -43,6 +43,7 @@ from common.training.inputs import inputs, labels, training_exams
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
+from common.validity_settings import dumped
 from common.version import VERSION
 from simulation.cohorts import cohort
 from simulation.cohorts.disjoint import machines
@@ -153,7 +154,7 @@ def _identity(settings: Settings, phantom: PhantomSettings) -> dict[str, Any]:
         **{key: getattr(settings, key).model_dump(mode="json") for key in ("network", "training")},
         "images": {name: image.model_dump(mode="json") for name, image in settings.images.items()},
         "measurements": {name: m.model_dump(mode="json") for name, m in settings.measurements.items()},
-        "validity": settings.validity,
+        "validity": dumped(settings.validity),
         "rounds": settings.federation.rounds,
         "encoders": settings.probe.encoders,
         "neck": settings.probe.neck,

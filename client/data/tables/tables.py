@@ -162,12 +162,12 @@ def _first(given: Iterable[tuple[str, Value | None]]) -> list[tuple[str, Value]]
 
 
 def _impossible(readings: Sequence[Reading], settings: Settings) -> str | None:
-    is_valid = validity.predicate(settings)
+    object_to = validity.objection(settings)
     for reading in readings:
-        known = tuple(g for name in settings.measurements if (g := reading.grades.get(name)) is not None)
-        if len(known) == len(settings.measurements) and not is_valid(known):
-            pair = " with ".join(f"{name} {grade}" for name, grade in reading.grades.items())
-            return f"grades line {reading.line}: {pair} cannot be"
+        if why := object_to(reading.grades):
+            given = {name: grade for name, grade in reading.grades.items() if grade is not None}
+            together = " with ".join(f"{name} {grade}" for name, grade in given.items())
+            return f"grades line {reading.line}: {together} cannot be: {why}"
     return None
 
 

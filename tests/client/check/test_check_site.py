@@ -161,7 +161,7 @@ def test_no_tables_at_all(tmp_path: Path) -> None:
 def test_a_reason_is_told_without_what_it_names() -> None:
     reasons = {
         "no reader gave a grade": "no reader gave a grade",
-        "grades line 7: hypertrophy 0 with vascularity 2 cannot be": "grades that cannot stand together",
+        "grades line 7: hypertrophy 0 with vascularity 2 cannot be: validity …": "grades that cannot stand together",
         "grades line 7: vascularity is 'x cannot', expected 0 to 3 or nothing": "a grade that does not exist",
         "gs_path: images/Jensen.png is no picture": "a picture that cannot be used",
         "Jensen": "another reason",

@@ -161,8 +161,9 @@ def test_an_exam_with_an_impossible_pair_or_a_grade_that_is_none_is_quarantined(
     regrade(site, 2, hypertrophy="mild")
     regrade(site, 3, hypertrophy="", vascularity="")
     read = tables(site)
+    rule = 'validity "eoss" has no vascularity without hypertrophy'
     assert [(q.line, q.reason) for q in read.quarantined] == [
-        (2, "grades line 2: hypertrophy 0 with vascularity 2 cannot be"),
+        (2, f"grades line 2: hypertrophy 0 with vascularity 2 cannot be: {rule}"),
         (3, "grades line 5: hypertrophy is '4', expected 0 to 3 or nothing"),
         (4, "grades line 8: hypertrophy is 'mild', expected 0 to 3 or nothing"),
         (5, "no reader gave a grade"),
@@ -377,3 +378,14 @@ def test_folds_of_a_column_with_gaps_are_whole_numbers(site: Path) -> None:
 def test_text_that_a_spreadsheet_would_run_is_read_back(site: Path) -> None:
     edit(site / "manifest.csv", lambda rows: [row.update(device="'=HYPERLINK(1)") for row in rows])
     assert {exam.device for exam in tables(site).exams} == {"=HYPERLINK(1)"}
+
+
+def test_a_table_of_validity_quarantines_by_its_pattern(site: Path) -> None:
+    regrade(site, 0, hypertrophy="1", vascularity="3")
+    regrade(site, 1, hypertrophy="1", vascularity="2")
+    rule = {"forbidden": [{"hypertrophy": [0, 1], "vascularity": 3}]}
+    settings = Settings.model_validate({**SETTINGS.model_dump(), "validity": rule})
+    quarantined = {q.line: q.reason for q in tables(site, settings=settings).quarantined}
+    why = "validity.forbidden has hypertrophy 0|1, vascularity 3"
+    assert quarantined[2] == f"grades line 2: hypertrophy 1 with vascularity 3 cannot be: {why}"
+    assert 3 not in quarantined
