@@ -10,6 +10,7 @@ from typing import Literal
 
 MISSING = -1
 """A grade that no reader gave, and the fold of a held-out exam."""
+SEXES = ("F", "M", "other")
 SMALLEST_PX = 16
 """A narrower or lower region is a mistake, and no scan."""
 
@@ -75,6 +76,8 @@ class Exam:
         targets: measurement -> consensus grade, ``None`` where no reader gave one.
         numbers: number -> mean of the readers, ``None`` where none gave it.
         age: of the patient at the visit, in whole years; ``None``: not known.
+        sex: of the patient, of ``SEXES``, or empty where it is not known.
+        excluded: why the site leaves the exam out, or empty.
         split: ``train``, ``test``, or empty where the site decides.
         fold: a fold given by the manifest, or ``None``.
     """
@@ -87,6 +90,8 @@ class Exam:
     diagnosis: str = ""
     joint: str = ""
     age: int | None = None
+    sex: str = ""
+    excluded: str = ""
     split: str = ""
     fold: int | None = None
     targets: Mapping[str, int | None]

@@ -31,6 +31,8 @@ POOR_KAPPA = 0.4
 _KINDS: tuple[tuple[str, str], ...] = (
     (r"^no reader gave a grade$", "no reader gave a grade"),
     (r"^grades line .* cannot be: ", "grades that cannot stand together"),
+    (r"^excluded in the manifest: |excluded it in the reading room: ", "excluded by the site"),
+    (r"^no agreement", "readers who did not agree"),
     (r"^grades line ", "a grade that does not exist"),
     (r"_path: ", "a picture that cannot be used"),
 )

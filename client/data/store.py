@@ -44,8 +44,8 @@ from common.settings import Settings
 from common.training.data import ExamTensors
 from common.validity_settings import Validity, dumped
 
-FORMAT = 4
-COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint")
+FORMAT = 5
+COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint", "age", "sex")
 Answers = Mapping[str, Int64[np.ndarray, " exams"]]
 """Score -> grades, ``MISSING`` where there is none."""
 Stamps = dict[str, list[int] | None]
@@ -60,8 +60,9 @@ class Store:
         tensors: images, grades, folds and patients of all usable exams, memory-mapped: never write to them. Exams
             that nobody graded come last; only a plan that learns without grades has some, of training patients.
         exams: one row per exam, in the order of the tensors: ``exam_id, patient_id, device, diagnosis, joint,
-            fold`` (-1: held out).
-        reader_grades: one row per reading: ``exam_id, reader`` and one column per measurement (NaN: a gap).
+            age, sex, fold`` (-1: held out; age NaN, sex empty: not known).
+        reader_grades: one row per reading of a single reader: ``exam_id, reader`` and one column per measurement
+            (NaN: a gap).
         fingerprint: HMAC-SHA256 over tables and pictures with the site's secret; says nothing to others.
         quarantined: exams that are left out, with reasons.
         notes: what else deserves a look.
@@ -318,6 +319,7 @@ def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret:
 
 
 def _readings(readings: Sequence[Reading], settings: Settings) -> dict[str, list[object]]:
+    readings = [reading for reading in readings if not reading.settles]
     columns: dict[str, list[object]] = {
         "exam_id": [reading.exam_id for reading in readings],
         "reader": [reading.reader for reading in readings],

@@ -7,10 +7,11 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from client.data.tables.manifest import REASONS
 from client.desk.exam_page import exam_page, png, roi_of
 from client.reading.assistant import Assistance
 from client.reading.opened import Exams
-from client.reading.room import QUALITIES, REASONS, Reading, reader_name
+from client.reading.room import QUALITIES, Reading, reader_name
 from common.errors import ConfigurationError, PolicyError
 from common.machine import desk
 from common.section import Section

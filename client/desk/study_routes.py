@@ -18,12 +18,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from client.data.tables.tables import DISCUSSION
 from client.desk.exam_page import png
 from client.reading import adjudication, pictures, study_table
 from client.reading.assistant import Assistance
 from client.reading.opened import Exams
 from client.reading.progress import Progress, Task, now
-from client.reading.study import DISCUSSION
 from client.reading.worklist import Listed
 from common.errors import PolicyError, SynofedError
 from common.evaluation.readers import WITH, WITHOUT

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from client.data.tables.tables import DISCUSSION
 from client.reading.progress import Progress, Rest, now
-from client.reading.study import DISCUSSION, Adjudication
+from client.reading.study import Adjudication
 from common.errors import PolicyError
 from common.evaluation.readers import WITHOUT
 

@@ -33,7 +33,7 @@ def sharpness(picture: Rgb) -> float:
 
 
 def suggestions(picture: Rgb, *, usual_sharpness: float | None, saturation: float) -> tuple[str, ...]:
-    """Reasons for exclusion that a picture's pixels speak for, of :data:`client.reading.room.REASONS`.
+    """Reasons for exclusion that a picture's pixels speak for, of :data:`client.data.tables.manifest.REASONS`.
 
     Args:
         picture: the region of interest.

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from client.data.tables.manifest import REASONS
 from client.data.tables.reading_room import (
     FOLDER,
     READING_COLUMNS,
@@ -28,8 +29,6 @@ from common.errors import ConfigurationError, DataError
 from common.exam import Roi
 from common.text import csv_text
 
-REASONS = ("blur", "anisotropy", "aliasing", "motion", "bone not shown", "synovium not shown")
-"""Why a picture is of little use."""
 QUALITIES = ("good", "fair", "poor")
 LONGEST_NAME, LONGEST_COMMENT = 80, 2000
 

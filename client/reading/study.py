@@ -19,6 +19,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from client.data.tables.tables import DISCUSSION
 from client.reading.room import reader_name
 from common.errors import DataError
 from common.evaluation.readers import WITH, WITHOUT
@@ -26,8 +27,6 @@ from common.section import Name, Section, Seed
 from common.settings import section
 from common.text import toml_text
 
-DISCUSSION = "discussion"
-"""For whom the link is under which readers settle together what they disagree on."""
 Reader = Annotated[str, Field(min_length=1, max_length=80)]
 
 

@@ -25,8 +25,8 @@ class DataSection(Section):
     """Of tables and pictures; from the site's folder, or absolute."""
     manifest: str = "manifest.csv"
     grades: str = "grades.csv"
-    consensus: Annotated[str, Field(pattern=r"^(median|majority|reader:.+)$")] = "median"
-    """How several readers' grades become one: ``median``, ``majority`` or ``reader:NAME``."""
+    consensus: Annotated[str, Field(pattern=r"^(median|majority|adjudicated|reader:.+)$")] = "median"
+    """How several readers' grades become one: ``median``, ``majority``, ``adjudicated`` or ``reader:NAME``."""
 
 
 class ComputeSection(Section):

@@ -18,8 +18,8 @@ from simulation.cohorts.cohort import place
 from simulation.cohorts.copies import Copy, Picture, find_copies
 
 DESCRIPTIVE = (
-    "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "split",
-    "fold",
+    "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "age", "sex",
+    "excluded", "split", "fold",
 )  # fmt: skip
 """Columns of a manifest that are neither a picture's nor a grade."""
 READING = ("exam_id", "reader", "session")

@@ -26,7 +26,7 @@ from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.text.json_values import finite
-from simulation.evaluation import by_fold, calibration, cross_site, numbers, own_patients
+from simulation.evaluation import by_fold, calibration, cross_site, numbers, own_patients, subgroups
 from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
@@ -87,6 +87,7 @@ def metrics(
         **pooled,
         "binary": scorer.binary(seen, thresholds or {}),
         "one_vs_rest": scorer.one_vs_rest(seen),
+        "subgroups": subgroups.block(scorer, seen),
         "sites": {str(name): scorer.pool(part) for name, part in predictions.groupby("site")},
         "devices": {str(name): scorer.pool(part) for name, part in predictions.groupby("device")},
         "seen": pooled,

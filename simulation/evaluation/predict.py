@@ -22,7 +22,7 @@ from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
-from simulation.evaluation import numbers, trivial
+from simulation.evaluation import numbers, subgroups, trivial
 from simulation.evaluation.score import score_columns
 
 
@@ -42,8 +42,8 @@ def predictions(
         devices: a worker scores one site on each.
 
     Returns:
-        One row per exam: ``exam_id, patient_id, site, device, trained_site``, and for each measurement
-        ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
+        One row per exam: ``exam_id, patient_id, site, device, trained_site, joint, age, sex``, and for each
+        measurement ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
         (area of flow in a Doppler image, in pixels, from which alone something is graded), ``vote_<m>_<k>``,
         ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
         ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
@@ -107,6 +107,7 @@ def _known(site: CohortSite, store: Store, held_out: torch.Tensor, settings: Set
         "site": site.name,
         "device": exams["device"],
         "trained_site": site.trains,
+        **{name: exams[name] for name in subgroups.TOLD},
     }
     if settings.evaluate.design == "folds":
         columns["fold"] = exams["fold"]

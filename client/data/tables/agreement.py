@@ -37,7 +37,7 @@ def reader_agreement(readings: Sequence[Reading], settings: Settings) -> tuple[R
         given: dict[str, dict[str, int]] = {}
         for reading in readings:
             grade = reading.grades[name]
-            if grade is not None:
+            if grade is not None and not reading.settles:
                 given.setdefault(reading.reader, {}).setdefault(reading.exam_id, grade)
         for one, other in combinations(sorted(given), 2):
             both = sorted(given[one].keys() & given[other].keys())

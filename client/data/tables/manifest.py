@@ -6,12 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from client.data.tables.rows import read_rows, refuse, whole
-from common.exam import Exam, ImageRef, Roi
+from common.exam import SEXES, Exam, ImageRef, Roi
 from common.settings import Settings
 
-DESCRIPTIVE = ("visit", "side", "joint", "digit", "view", "device", "diagnosis", "age", "split", "fold")
+DESCRIPTIVE = (
+    "visit", "side", "joint", "digit", "view", "device", "diagnosis", "age", "sex", "excluded", "split", "fold",
+)  # fmt: skip
 """Columns that may stand beside ``exam_id``, ``patient_id`` and the images'."""
 OLDEST = 130
+REASONS = ("blur", "anisotropy", "aliasing", "motion", "bone not shown", "synovium not shown")
+"""Why a picture is of little use (Zhou et al. 2022): words for ``excluded``, which may hold others."""
+_NO_REASON = ("yes", "no", "y", "n", "true", "false", "0", "1", "x")
+_SEXES = {sex.casefold(): sex for sex in SEXES} | {"female": "F", "male": "M", "o": "other"}
 
 
 def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Exam], tuple[str, ...]]:
@@ -56,6 +62,10 @@ def _row_problems(root: Path, row: Mapping[str, str], settings: Settings) -> Ite
     age = whole(row.get("age", ""))
     if age and not (age.isdecimal() and int(age) <= OLDEST):
         yield f"age is {age!r}, expected whole years, 0 to {OLDEST}, or nothing"
+    if (sex := row.get("sex", "")) and sex.casefold() not in _SEXES:
+        yield f"sex is {sex!r}, expected {', '.join(SEXES)} or nothing"
+    if (excluded := row.get("excluded", "")).casefold() in _NO_REASON:
+        yield f"excluded is {excluded!r}, expected a reason, such as {', '.join(REASONS)}, or nothing"
     for image in settings.images:
         yield from image_problems(root, image, row)
 
@@ -97,6 +107,8 @@ def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
         diagnosis=row.get("diagnosis", ""),
         joint=row.get("joint", ""),
         age=int(age) if (age := whole(row.get("age", ""))) else None,
+        sex=_SEXES.get(row.get("sex", "").casefold(), ""),
+        excluded=row.get("excluded", ""),
         split=row.get("split", ""),
         fold=int(fold) if fold else None,
         targets={},
@@ -106,11 +118,15 @@ def _exam(line: int, row: Mapping[str, str], settings: Settings) -> Exam:
 def _contradictions(exams: Sequence[Exam]) -> Iterator[str]:
     first: dict[str, int] = {}
     patients: dict[str, Exam] = {}
+    sexes: dict[str, Exam] = {}
     for exam in exams:
         if exam.exam_id in first:
             yield f"  line {exam.line}: exam_id {exam.exam_id!r} stands in line {first[exam.exam_id]} already"
         first.setdefault(exam.exam_id, exam.line)
         other = patients.setdefault(exam.patient_id, exam)
+        if exam.sex and exam.sex != sexes.setdefault(exam.patient_id, exam).sex:
+            line = sexes[exam.patient_id].line
+            yield f"  line {exam.line}: sex is {exam.sex!r}, but another in line {line} for the same patient_id"
         for column in ("split", "fold"):
             mine, theirs = getattr(exam, column), getattr(other, column)
             if mine != theirs:

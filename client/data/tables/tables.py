@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,16 +19,29 @@ from common.settings import Settings
 
 Value = TypeVar("Value", int, float)
 
+DISCUSSION, ADJUDICATION = "discussion", "adjudication"
+SETTLED = (ADJUDICATION, DISCUSSION)
+"""Sessions in which readers who differ come to one answer, the one that goes first at the front: a further reader
+decides; readers discuss."""
+ADJUDICATED = "adjudicated"
+"""The rule of consensus that takes it (Zhou et al. 2022: three alone, then discussion, then a fourth decides)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One reader's grades and numbers of one exam; ``None`` is a gap."""
+    """One reader's grades and numbers of one exam in one session; ``None`` is a gap."""
 
     line: int
     exam_id: str
     reader: str
     grades: Mapping[str, int | None]
     numbers: Mapping[str, float | None] = field(default_factory=dict)
+    session: str = ""
+
+    @property
+    def settles(self) -> bool:
+        """Whether it is what readers settled on, of :data:`SETTLED`, and no reader's own opinion."""
+        return self.session.casefold() in SETTLED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,16 +74,18 @@ def read_tables(
 ) -> Tables:
     """Read a site's tables.
 
-    An exam is quarantined if any reader gave an impossible pair or a grade that does not exist, or if no
-    reader gave any grade; these :func:`client.data.tables.ungraded.with_ungraded` may take in again. One that
-    lacks some measurement stays, for the others: the consensus of a measurement is over the readers who graded it,
-    each by the first row that has a grade.
+    An exam is quarantined if the manifest or a reader excludes it, if any reader gave an impossible pair or a grade
+    that does not exist, if readers differ and their rule settles nothing, or if no reader gave any grade; these
+    :func:`client.data.tables.ungraded.with_ungraded` may take in again. One that lacks some measurement stays, for
+    the others: the consensus of a measurement is over the readers who graded it, each by the first row that has a
+    grade.
 
     Args:
         folder: the folder that paths start from.
         manifest: file name of the manifest.
         grades: file name of the readers' grades.
-        rule: how several readers' grades become one, see :func:`common.exam.consensus`.
+        rule: how several readers' grades become one: see :func:`common.exam.consensus`; or ``adjudicated``: what was
+            settled in a session of :data:`SETTLED`, else what all readers alike say.
         settings: which images and measurements are needed.
         room: what readers did in the reading room.
 
@@ -89,8 +104,12 @@ def read_tables(
     quarantined: list[Quarantined] = []
     for exam in exams:
         mine = by_exam.get(exam.exam_id, [])
-        reason = room.excluded.get(exam.exam_id) or suspect.get(exam.exam_id) or _impossible(mine, settings)
+        excluded = f"excluded in the manifest: {exam.excluded}" if exam.excluded else None
+        reason = excluded or room.excluded.get(exam.exam_id)
+        reason = reason or suspect.get(exam.exam_id) or _impossible(mine, settings)
         read = _read(exam, mine, rule, settings)
+        if reason is None and not read.graded and any(g is not None for r in mine for g in r.grades.values()):
+            reason = f"no agreement of its readers, and no session {' or '.join(SETTLED)}"
         if reason is None and not read.graded:
             reason = "no reader gave a grade"
             ungraded.append(read)
@@ -134,7 +153,7 @@ def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
 def _read(exam: Exam, readings: Sequence[Reading], rule: str, settings: Settings) -> Exam:
     """With what its readers say of it, and what follows from that and from its row."""
     numbers = {
-        name: mean(_first((reading.reader, reading.numbers.get(name)) for reading in readings), rule)
+        name: mean(_given(readings, lambda reading, name=name: reading.numbers.get(name), rule), rule)
         for name in settings.numbers
     }
     targets: dict[str, int | None] = {}
@@ -145,20 +164,35 @@ def _read(exam: Exam, readings: Sequence[Reading], rule: str, settings: Settings
             value = numbers[measurement.number]
             targets[name] = None if value is None else measurement.grade_of(value)
         else:
-            given = _first((reading.reader, reading.grades[name]) for reading in readings)
-            targets[name] = consensus(given, rule)
+            given = _given(readings, lambda reading, name=name: reading.grades[name], rule)
+            targets[name] = _alike(given) if rule == ADJUDICATED else consensus(given, rule)
     counts = {name: measurement.grades for name, measurement in settings.measurements.items()}
     repaired = repair(targets, grades=counts, is_valid=validity.predicate(settings))
     return replace(exam, targets=repaired, numbers=numbers)
 
 
-def _first(given: Iterable[tuple[str, Value | None]]) -> list[tuple[str, Value]]:
-    """Each reader's first value, gaps left out."""
-    found: dict[str, Value] = {}
-    for reader, value in given:
-        if value is not None:
-            found.setdefault(reader, value)
-    return list(found.items())
+def _given(
+    readings: Sequence[Reading], value: Callable[[Reading], Value | None], rule: str
+) -> list[tuple[str, Value]]:
+    """Each reader's first value, gaps left out; where it is adjudicated of the first session that has any."""
+    parts = [readings]
+    if rule == ADJUDICATED:
+        parts = [[r for r in readings if r.session.casefold() == session] for session in SETTLED]
+        parts.append([r for r in readings if not r.settles])
+    for part in parts:
+        found: dict[str, Value] = {}
+        for reading in part:
+            if (given := value(reading)) is not None:
+                found.setdefault(reading.reader, given)
+        if found:
+            return list(found.items())
+    return []
+
+
+def _alike(given: Sequence[tuple[str, int]]) -> int | None:
+    """What all say; ``None`` where they differ."""
+    grades = {grade for _, grade in given}
+    return grades.pop() if len(grades) == 1 else None
 
 
 def _impossible(readings: Sequence[Reading], settings: Settings) -> str | None:
@@ -193,7 +227,8 @@ def _readings(
 ) -> tuple[list[Reading], dict[str, str]]:
     readings: list[Reading] = []
     suspect: dict[str, str] = {}
-    for line, row in (*rows, *room.grades):
+    sessions = [row.get("session", "") for _, row in rows] + [reading_room.SESSION] * len(room.grades)
+    for (line, row), session in zip((*rows, *room.grades), sessions, strict=True):
         grades: dict[str, int | None] = {}
         numbers: dict[str, float | None] = {}
         try:
@@ -215,21 +250,22 @@ def _readings(
                 cell = ""
             grades[name] = int(cell) if cell else None
         readings.append(
-            Reading(line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades, numbers=numbers)
+            Reading(
+                line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades, numbers=numbers, session=session
+            )
         )
-    sessions = [row.get("session", "") for _, row in rows] + [reading_room.SESSION] * len(room.grades)
-    return readings, {**_contradictions(readings, sessions), **suspect}
+    return readings, {**_contradictions(readings), **suspect}
 
 
-def _contradictions(readings: Sequence[Reading], sessions: Sequence[str]) -> dict[str, str]:
+def _contradictions(readings: Sequence[Reading]) -> dict[str, str]:
     """Exam -> reason for those that a reader graded twice in one session, and otherwise."""
     found: dict[str, str] = {}
     first: dict[tuple[str, ...], tuple[int, float]] = {}
-    for reading, session in zip(readings, sessions, strict=True):
+    for reading in readings:
         for name, given in (*reading.grades.items(), *reading.numbers.items()):
             if given is None:
                 continue
-            key = (reading.exam_id, reading.reader, session, name)
+            key = (reading.exam_id, reading.reader, reading.session, name)
             line, earlier = first.setdefault(key, (reading.line, given))
             if earlier != given:
                 why = f"{name} is {given:g}, but {earlier:g} in line {line} by the same reader"

@@ -434,10 +434,10 @@ def test_whole_numbers_are_read_as_in_a_sites_grades(pictures: Path, tmp_path: P
 
 
 def test_a_number_beside_the_grades_is_no_measurement(pictures: Path, tmp_path: Path) -> None:
-    rows = [row | {"age": str(40 + i)} for i, row in enumerate(read_table(pictures / "labels.csv"))]
+    rows = [row | {"weight_kg": str(40 + i)} for i, row in enumerate(read_table(pictures / "labels.csv"))]
     write_table(tmp_path / "labels.csv", rows)
-    columns = COLUMNS | {"age": "age"}
-    with pytest.raises(ConfigurationError, match="which of steatosis, age are graded"):
+    columns = COLUMNS | {"weight_kg": "weight_kg"}
+    with pytest.raises(ConfigurationError, match="which of steatosis, weight_kg are graded"):
         public.read_labels(pictures, tmp_path / "labels.csv", columns)
     how = public.Labels(columns=columns, measurements=["steatosis"])
     manifest = public.import_pictures(pictures, tmp_path / "labels.csv", how, tmp_path / "set")
@@ -447,7 +447,7 @@ def test_a_number_beside_the_grades_is_no_measurement(pictures: Path, tmp_path: 
         "session",
         "steatosis",
     ]
-    assert read_table(manifest)[1]["age"] == "41"
+    assert read_table(manifest)[1]["weight_kg"] == "41"
     plain = public.split_collection(collection(pictures), by="dirichlet", sites=2, seed=3, out=tmp_path / "a")
     aged = public.split(manifest, by="dirichlet", sites=2, seed=3, out=tmp_path / "b")
     assert site_patients(plain.folder) == site_patients(aged.folder)

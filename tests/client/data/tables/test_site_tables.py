@@ -389,3 +389,94 @@ def test_a_table_of_validity_quarantines_by_its_pattern(site: Path) -> None:
     why = "validity.forbidden has hypertrophy 0|1, vascularity 3"
     assert quarantined[2] == f"grades line 2: hypertrophy 1 with vascularity 3 cannot be: {why}"
     assert 3 not in quarantined
+
+
+def test_an_exam_that_the_manifest_excludes_is_quarantined_with_its_reason(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        for row, reason in zip(rows, ("blur", "aliasing; motion", "", *[""] * len(rows)), strict=False):
+            row["excluded"] = reason
+
+    edit(site / "manifest.csv", change)
+    read = tables(site)
+    assert [(q.line, q.reason) for q in read.quarantined] == [
+        (2, "excluded in the manifest: blur"),
+        (3, "excluded in the manifest: aliasing; motion"),
+    ]
+    assert read.ungraded == ()
+    assert read.notes == ()
+
+
+def test_sex_and_exclusion_are_read_and_wrong_ones_are_named(site: Path) -> None:
+    def change(rows: list[dict[str, str]]) -> None:
+        for row, sex in zip(rows, ("F", "F", "m", "", "other", "other", "", ""), strict=True):
+            row["sex"] = sex
+
+    edit(site / "manifest.csv", change)
+    assert [exam.sex for exam in tables(site).exams] == ["F", "F", "M", "", "other", "other", "", ""]
+
+    def spoil(rows: list[dict[str, str]]) -> None:
+        rows[1]["sex"] = "M"
+        rows[2]["sex"] = "weiblich"
+        for row in rows:
+            row["excluded"] = "yes" if row is rows[4] else ""
+
+    edit(site / "manifest.csv", spoil)
+    with pytest.raises(DataError, match="has 3 errors") as caught:
+        tables(site)
+    for expected in (
+        "line 3: sex is 'M', but another in line 2 for the same patient_id",
+        "line 4: sex is 'weiblich', expected F, M, other or nothing",
+        "line 6: excluded is 'yes', expected a reason, such as blur",
+    ):
+        assert expected in str(caught.value)
+
+
+def test_adjudicated_takes_the_fourth_reader_then_the_discussion_then_what_all_say(site: Path) -> None:
+    exams = [row["exam_id"] for row in read_table(site / "manifest.csv")]
+    pairs = {  # each reader alone
+        exams[0]: ("11", "11", "11"),  # they agree
+        exams[1]: ("10", "20", "20"),  # settled in discussion
+        exams[2]: ("10", "20", "30"),  # left open there, decided by a fourth
+        exams[3]: ("10", "20", "20"),  # settled by nobody
+        exams[4]: ("21", "22", "21"),  # of one measurement alone
+    }
+    rows = [
+        {"exam_id": exam, "reader": f"r{i}", "session": "", "hypertrophy": h, "vascularity": v}
+        for exam, given in pairs.items()
+        for i, (h, v) in enumerate(given)
+    ]
+
+    def settled(exam: str, session: str, reader: str, h: str, v: str) -> None:
+        rows.append(
+            {"exam_id": exam, "reader": reader, "session": session, "hypertrophy": h, "vascularity": v}
+        )
+
+    settled(exams[1], "discussion", "all", "1", "0")
+    settled(exams[2], "Discussion", "all", "2", "0")
+    settled(exams[2], "adjudication", "fourth", "3", "1")
+    write_table(site / "grades.csv", rows)
+    read = tables(site, rule="adjudicated")
+    targets = {exam.exam_id: tuple(exam.targets.values()) for exam in read.exams}
+    assert targets[exams[0]] == (1, 1)
+    assert targets[exams[1]] == (1, 0), "not the majority's 2"
+    assert targets[exams[2]] == (3, 1), "who decides goes before the discussion"
+    assert targets[exams[3]] == (None, 0), "what all say alike stands"
+    assert targets[exams[4]] == (2, None)
+    assert all("no reader gave a grade" in q.reason for q in read.quarantined)
+    readers = {row.readers for row in reader_agreement(read.readings, SETTINGS)}
+    assert not any({"fourth", "all"} & set(pair) for pair in readers), "what was settled is no reader's own"
+
+
+def test_readers_who_differ_in_all_are_quarantined_until_somebody_decides(site: Path) -> None:
+    exam = read_table(site / "manifest.csv")[0]["exam_id"]
+
+    def change(rows: list[dict[str, str]]) -> None:
+        for index, row in enumerate(row for row in rows if row["exam_id"] == exam):
+            row.update(hypertrophy=str(index + 1), vascularity=str(index))
+
+    edit(site / "grades.csv", change)
+    read = tables(site, rule="adjudicated")
+    reasons = {q.exam_id: q.reason for q in read.quarantined}
+    assert reasons[exam] == "no agreement of its readers, and no session adjudication or discussion"
+    assert exam not in {each.exam_id for each in read.ungraded}, "it was graded"
+    assert Site.open(make_site_folder(site.parent / "other", consensus="adjudicated")).file.data.consensus
