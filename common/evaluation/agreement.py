@@ -82,6 +82,26 @@ def kappa(confusion: ArrayLike, weights: Weights = None) -> Values:
     return _divide(expected - observed, expected)
 
 
+def in_words(kappa: float | None) -> str:
+    """A kappa's strength of agreement in the words of Landis and Koch, which are a convention; empty if it is none.
+
+    Below 0 poor, to 0.20 slight, 0.40 fair, 0.60 moderate, 0.80 substantial, 1 almost perfect; a kappa is rounded to
+    the two digits of their table first. They had kappa without weights in mind.
+
+    Source:
+        Landis and Koch 1977, Biometrics 33:159-174, doi 10.2307/2529310, table on page 165.
+    """
+    if kappa is None or np.isnan(kappa):
+        return ""
+    rounded = round(kappa, 2)
+    return "poor" if rounded < 0 else next(word for most, word in _STRENGTHS if rounded <= most)
+
+
+_STRENGTHS = (
+    (0.20, "slight"), (0.40, "fair"), (0.60, "moderate"), (0.80, "substantial"), (1.0, "almost perfect"),
+)  # fmt: skip
+
+
 def spearman(confusion: ArrayLike) -> Values:
     """Spearman's rank correlation of reference and prediction; grades that are equal have their middle rank.
 

@@ -41,6 +41,8 @@ class Content:
         rounds: ``rounds.jsonl``, in order.
         examples: of ``figures/examples``.
         far_off: of ``figures/far_off``.
+        contrasts: of ``figures/contrasts``.
+        failures: of ``figures/failures``.
         heatmaps: of ``figures/heatmaps``.
     """
 
@@ -53,6 +55,8 @@ class Content:
     examples: Sequence[StoredExample]
     far_off: Sequence[StoredExample]
     heatmaps: Sequence[StoredExample]
+    contrasts: Sequence[StoredExample] = ()
+    failures: Sequence[StoredExample] = ()
 
     @property
     def measurements(self) -> list[str]:
@@ -90,6 +94,8 @@ def read(run: Path, rounds: Sequence[Round] | None = None) -> Content:
             rounds=_rounds(run) if rounds is None else rounds,
             examples=read_examples(run / "figures" / "examples"),
             far_off=read_examples(run / "figures" / "far_off"),
+            contrasts=read_examples(run / "figures" / "contrasts"),
+            failures=read_examples(run / "figures" / "failures"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
         )
     except (ConfigurationError, ValueError, KeyError, TypeError, OSError) as error:

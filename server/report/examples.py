@@ -32,6 +32,7 @@ class Example:
         votes: measurement -> the grade that each scoring model votes; empty where that was not noted.
         majority: measurement -> the most-voted grade.
         tie: whether a rule about ties chose the answer.
+        note: what the exam is an example of.
     """
 
     exam_id: str
@@ -42,6 +43,7 @@ class Example:
     votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     majority: Mapping[str, int] = field(default_factory=dict)
     tie: bool = False
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class StoredExample:
     votes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     majority: Mapping[str, int] = field(default_factory=dict)
     tie: bool = False
+    note: str = ""
 
     @property
     def right(self) -> bool:
@@ -89,6 +92,7 @@ def write_examples(folder: Path, examples: Iterable[Example]) -> None:
                 "votes": {name: [int(vote) for vote in votes] for name, votes in example.votes.items()},
                 "majority": {name: int(grade) for name, grade in example.majority.items()},
                 "tie": bool(example.tie),
+                "note": example.note,
             }
         )
     (folder / INDEX).write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
@@ -109,6 +113,7 @@ def read_examples(folder: Path) -> list[StoredExample]:
             votes=entry.get("votes", {}),
             majority=entry.get("majority", {}),
             tie=entry.get("tie", False),
+            note=entry.get("note", ""),
         )
         for entry in json.loads(path.read_text(encoding="utf-8"))
     ]

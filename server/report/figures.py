@@ -33,7 +33,7 @@ COLOURS: Mapping[str, str] = {
 }
 """Of middling lightness, to be seen on a light and on a dark page."""
 
-_STYLE: dict[RcKeyType, Any] = {
+CHART_STYLE: dict[RcKeyType, Any] = {
     **STYLE,
     "grid.color": LINE,
     "grid.linewidth": 0.7,
@@ -74,7 +74,7 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
     counts = np.asarray(matrix)
     grades = len(counts)
     side = 0.9 + 0.52 * max(grades, 3)
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(CHART_STYLE):
         canvas, axes = _canvas(side, side)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         for (row, column), share in np.ndenumerate(shares):
@@ -92,7 +92,7 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-        drawn = _svg(canvas, name)
+        drawn = saved(canvas, name)
     rows = [(r, c, int(counts[r, c]), float(shares[r, c])) for r, c in np.ndindex(*counts.shape)]
     return Figure(
         name=name,
@@ -104,7 +104,7 @@ def confusion(name: str, caption: str, matrix: Sequence[Sequence[int]]) -> Figur
 
 def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, percent: bool) -> Figure:
     """A dot and its 95 % interval for each row."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(CHART_STYLE):
         canvas, axes = _canvas(3.9 + room_in(row.label for row in rows), 0.62 + 0.26 * len(rows))
         for place, row in enumerate(rows):
             if row.value is None:
@@ -126,7 +126,7 @@ def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, p
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         axes.spines["left"].set_visible(False)
-        drawn = _svg(canvas, name)
+        drawn = saved(canvas, name)
     data = [(row.label, row.value, row.low, row.high) for row in rows]
     return Figure(
         name=name, caption=caption, svg=drawn, csv=table(("row", "value", "ci95_low", "ci95_high"), data)
@@ -145,7 +145,7 @@ class Curve:
 
 def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Figure:
     """Lines over the rounds."""
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(CHART_STYLE):
         canvas, axes = _canvas(3.9, 2.6)
         for line in lines:
             x, y = zip(*line.points, strict=True)
@@ -163,7 +163,7 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
         axes.grid()
         axes.tick_params(length=0)
         axes.legend(frameon=False, loc="best")
-        drawn = _svg(canvas, name)
+        drawn = saved(canvas, name)
     data = [(line.label, number, value) for line in lines for number, value in line.points]
     return Figure(name=name, caption=caption, svg=drawn, csv=table(("line", "round", "value"), data))
 
@@ -208,7 +208,7 @@ def unit_square(
         upwards: of the y-axis.
         legend: where it stands.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(CHART_STYLE):
         canvas, axes = _canvas(2.9, 2.9)
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1.2, zorder=1)
         for line in lines:
@@ -228,7 +228,7 @@ def unit_square(
         axes.set_axisbelow(True)
         axes.tick_params(length=0)
         axes.legend(frameon=False, loc=legend, fontsize="small", handlelength=1.6, borderaxespad=0.2)
-        drawn = _svg(canvas, name)
+        drawn = saved(canvas, name)
     return Figure(name=name, caption=caption, svg=drawn, csv=table(_SQUARE, _square_rows(lines)))
 
 
@@ -252,7 +252,8 @@ def _canvas(width_in: float, height_in: float) -> tuple[Canvas, Axes]:
     return canvas, canvas.add_subplot()
 
 
-def _svg(canvas: Canvas, name: str) -> str:
+def saved(canvas: Canvas, name: str) -> str:
+    """A drawn chart as SVG, the same bytes for the same data."""
     # The salt makes ids, and no date makes the file, depend on nothing but the data.
     with mpl.rc_context({"svg.hashsalt": name}):
         return svg(canvas)

@@ -15,7 +15,7 @@ from common.evaluation.site_tables import Gain, SiteTables, Table
 from common.text import json_values
 from server.report import content
 from server.report.content import Json
-from server.report.tables import NOTHING, Rows, bounds, number, signed, title
+from server.report.tables import NOTHING, Rows, cell, number, signed, title
 from server.rounds import site_results
 
 
@@ -112,9 +112,7 @@ def table(judged: Json) -> tuple[Sequence[str], Rows]:
         largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
         size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
         cells = [
-            (number(entry[metric]["value"], metric), bounds(entry[metric], metric))
-            if entry
-            else (NOTHING, "")
+            cell(entry[metric], metric) if entry else (NOTHING, "")
             for metric in ("accuracy", "kappa_linear")
             for entry in entries
         ]

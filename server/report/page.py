@@ -11,7 +11,17 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from common.machine import page_tables
-from server.report import certainty, figures, heatmaps, inside, numbers, one_exam, tables
+from server.report import (
+    certainty,
+    figures,
+    heatmaps,
+    inside,
+    numbers,
+    one_exam,
+    paper_figures,
+    subgroups,
+    tables,
+)
 from server.report.content import Content, Json, read
 from server.report.examples import StoredExample
 from server.report.figures import Curve, Figure
@@ -43,6 +53,7 @@ TRAINED = {
     "personal_minus_federated": "Each site's own networks minus federated",
     "centralised_minus_federated": "All data in one place minus federated",
 }
+DIFFERENCES = ("Difference", "Accuracy, points", "Linear kappa", "Wilcoxon by patient, p")
 ANSWERED = {
     "federated_minus_majority": "Federated minus its majority vote",
     "federated_minus_commonest": "Federated minus always the commonest grade",
@@ -135,10 +146,13 @@ def render(
         answer_differences=_differences(content, ANSWERED) if scored else None,
         ties=tables.ties(content) if scored else "",
         multitude=tables.multitude(content) if scored else "",
+        failures=[name for name in content.measurements if f"failures_{name}" in drawn] if scored else [],
         far=_far_off(content) if scored else None,
         far_shown=_shown(content.far_off),
         places=_places(content, "sites") if scored else None,
         devices=_places(content, "devices") if scored else None,
+        subgroups=_table(subgroups.table(content)) if scored else None,
+        fused=_fused(content) if scored else None,
         statistics=statistics,
         judged=_table(inside.table(judged)) if judged else None,
         kept_back=inside.kept_back(judged) if judged else (),
@@ -176,6 +190,7 @@ def _figures(content: Content) -> Iterator[Figure]:
     if content.metrics:
         yield from _scored_figures(content)
         yield from certainty.charts(content)
+        yield from paper_figures.drawn(content)
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
@@ -335,7 +350,7 @@ def _answers(content: Content) -> Table | None:
         for metric in ("accuracy", "kappa_linear"):
             for name in content.measurements:
                 entry = (block.get(name) or {}).get(metric) or {"value": None}
-                cells.append((number(entry["value"], metric), bounds(entry, metric)))
+                cells.append(tables.cell(entry, metric))
         rows.append((label, cells))
     header = [f"{title(name)}, {what}" for what in ("accuracy", "kappa") for name in content.measurements]
     return Table(header=("", *header), rows=rows) if len(rows) > 1 else None
@@ -347,13 +362,28 @@ def _differences(content: Content, names: Mapping[str, str]) -> Table | None:
         for measurement in (content.primary, *content.measurements):
             block = (_alike(content, name) or {}).get(measurement)
             if block:  # of the primary score where both have it, else of the first that both have
+                p = block.get("p_signed_rank")
                 shown = [
                     signed(block["accuracy"], scale=100, digits=1),
                     signed(block["kappa_linear"], digits=2),
+                    (NOTHING if p is None else f"{p:.3f}" if p >= 0.001 else "< 0.001", ""),
                 ]
                 rows.append((f"{label}\n{title(measurement)}", shown))
                 break
-    return Table(header=("Difference", "Accuracy, points", "Linear kappa"), rows=rows) if rows else None
+    return Table(header=DIFFERENCES, rows=rows) if rows else None
+
+
+def _fused(content: Content) -> Table | None:
+    """Each image alone beside fusion, of measurements that are fused of several."""
+    rows = []
+    for name, images in (content.metrics.get("single_images") or {}).items():
+        fused = content.metrics[name]
+        rows.append((f"{title(name)}\nboth, fused", [*_metric_cells(fused), (NOTHING, ""), (NOTHING, "")]))
+        for image, block in images.items():
+            counts = [(str(block[what]), "") for what in ("helped", "hurt")]
+            rows.append((f"{title(name)}\n{title(image)} alone", [*_metric_cells(block), *counts]))
+    header = ("", *METRICS.values(), "Fusion right, it wrong", "Fusion wrong, it right")
+    return Table(header=header, rows=rows) if rows else None
 
 
 def _far_off(content: Content) -> Table | None:
@@ -424,7 +454,7 @@ def _localised(content: Content) -> Table | None:
 
 
 def _metric_cells(block: Json) -> list[tuple[str, str]]:
-    return [(number(block[m]["value"], m), bounds(block[m], m)) for m in METRICS]
+    return [tables.cell(block[m], m) for m in METRICS]
 
 
 def _shown(examples: Sequence[StoredExample]) -> list[dict[str, object]]:

@@ -329,7 +329,7 @@ def _performance(statement: Json) -> tuple[Sequence[str], Rows]:
         if part in scored:
             block = scored[part]
             cells = [
-                (tables.number(block[s][metric]["value"], metric), tables.bounds(block[s][metric], metric))
+                tables.cell(block[s][metric], metric)
                 for metric in ("accuracy", "kappa_linear")
                 for s in scores
             ]

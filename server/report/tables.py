@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from common.evaluation.agreement import in_words
 from server.report.content import Content, Json, Round
 
 METRICS: Mapping[str, str] = {
@@ -277,6 +278,13 @@ def number(value: Any, metric: str) -> str:
     if value is None:
         return NOTHING
     return f"{100 * value:.1f} %" if metric in SHARES else f"{value:.2f}"
+
+
+def cell(estimate: Json | None, metric: str) -> tuple[str, str]:
+    """A metric for a table: its value, and small its interval; of a kappa what it is called, too."""
+    value = (estimate or {}).get("value")
+    word = in_words(value) if metric.startswith("kappa") else ""
+    return number(value, metric), " · ".join(filter(None, (bounds(estimate, metric), word)))
 
 
 def bounds(estimate: Json | None, metric: str) -> str:

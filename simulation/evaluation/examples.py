@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from common.exam import Roi
 from common.settings import Settings
 from server.report.examples import Example, write_examples
 from simulation.cohorts.cohort import Cohort
+from simulation.evaluation import contrasts
 
 EACH = 4
 """Examples of each kind: right, wrong, far off."""
@@ -26,7 +28,8 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
     """Write a few examples for the report.
 
     Args:
-        folder: ``figures`` of the run: ``examples`` (right and wrong) and ``far_off`` (by two grades and more) in it.
+        folder: ``figures`` of the run: ``examples`` (right and wrong), ``far_off`` (by two grades and more) and those
+            of :mod:`simulation.evaluation.contrasts` in it.
         predictions: as :func:`simulation.evaluation.predict.predictions` returns them.
         cohort: the sites that the exams are from.
         settings: the configuration.
@@ -45,17 +48,27 @@ def write(folder: Path, predictions: pd.DataFrame, cohort: Cohort, settings: Set
         *_spread(graded[~right], f"{reference}_{names[0]}"),
     ]
     folders = {site.name: site.folder for site in cohort.sites}
-    for name, rows in (("examples", chosen), ("far_off", _far_off(graded, reference, names))):
+    seen = graded[graded["trained_site"].astype(bool)]
+    kinds: dict[str, list[contrasts.Noted]] = {
+        "examples": [("", row) for row in chosen],
+        "far_off": [("", row) for row in _far_off(graded, reference, names)],
+        "contrasts": contrasts.contrasts(seen, settings, reference=reference, names=names),
+        "failures": contrasts.failures(seen, reference=reference, names=names),
+    }
+    for name, rows in kinds.items():
         write_examples(
             folder / name,
             [
-                example(
-                    row,
-                    _pictures(folders[row["site"]], str(row["exam_id"]), settings.images),
-                    reference=reference,
-                    names=names,
+                replace(
+                    example(
+                        row,
+                        _pictures(folders[row["site"]], str(row["exam_id"]), settings.images),
+                        reference=reference,
+                        names=names,
+                    ),
+                    note=note,
                 )
-                for row in rows
+                for note, row in rows
             ],
         )
 

@@ -26,7 +26,16 @@ from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.text.json_values import finite
-from simulation.evaluation import by_fold, calibration, cross_site, numbers, own_patients, subgroups
+from simulation.evaluation import (
+    beside_readers,
+    by_fold,
+    calibration,
+    cross_site,
+    numbers,
+    own_patients,
+    single_image,
+    subgroups,
+)
 from simulation.evaluation.calibration import Told
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
@@ -56,7 +65,8 @@ def metrics(
         predictions: one row a held-out exam, with the columns ``exam_id, patient_id, site, device,
             trained_site, contested, tie`` and for each measurement m ``truth_m`` (-1 or NA: none), ``label_m``
             (the site's consensus), ``reader_<name>_m``, ``vote_m_<k>`` of each scoring model k, ``decision_m``,
-            ``majority_m``, ``commonest_m`` and ``colour_m`` (:mod:`simulation.evaluation.trivial`); and
+            ``majority_m``, ``commonest_m`` and ``colour_m`` (:mod:`simulation.evaluation.trivial`),
+            ``only_<image>_m`` (:mod:`simulation.evaluation.single_image`); and
             ``p:<network>``, the probability of class 1 of each network. Patients are told apart by (site,
             patient_id).
         settings: measurements, grades, validity and ``evaluate.bootstrap`` replicates.
@@ -264,6 +274,8 @@ def _compared(
         "differences": _differences(scorer, systems, weights, run=scoring_models(seen), trained=models),
         "own_patients": None,
         "cross_site": None,
+        "beside_readers": beside_readers.block(scorer, seen, readers),
+        "single_images": single_image.block(scorer, seen),
         "impossible_votes": _impossible_votes(scorer, seen),
     }
     if alone:

@@ -43,9 +43,9 @@ def predictions(
 
     Returns:
         One row per exam: ``exam_id, patient_id, site, device, trained_site, joint, age, sex``, and for each
-        measurement ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``, ``flow_<image>``
-        (area of flow in a Doppler image, in pixels, from which alone something is graded), ``vote_<m>_<k>``,
-        ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
+        measurement ``truth_<m>`` (where the site has ``truth.csv``), ``label_<m>``, ``reader_<name>_<m>``,
+        ``flow_<image>`` (area of flow in a Doppler image, in pixels, from which alone something is graded),
+        ``vote_<m>_<k>``, ``decision_<m>``, ``majority_<m>``, then ``contested, tie, weight, runner_up_weight`` and
         ``p:<network>`` (``p:<network>:<class>`` where it tells more than two apart).
         A grade that is not there is -1. Of numbers there are ``truth_<n>``, ``label_<n>``, ``reader_<name>_<n>`` and
         ``number_<n>_<k>`` of each network in their own unit, NaN where not known, and ``number_<n>``, their mean.

@@ -155,6 +155,16 @@ class Scorer:
             block[name] = values
         return block
 
+    def rates(self, system: Sequence[Tally], weights: Draws) -> Block:
+        """Accuracy and Youden's index at each cut, of each score; several tallies are several systems' mean."""
+        block: Block = {}
+        for name, grades in self.grades().items():
+            cuts = {f"gt{cut}": partial(roc.youden, cut=cut) for cut in range(grades - 1)}
+            youden = {cut: interval(*_mean(rate, system, name, weights)) for cut, rate in cuts.items()}
+            accuracy = interval(*_mean(METRICS["accuracy"], system, name, weights))
+            block[name] = {"accuracy": accuracy, "youden": youden}
+        return block
+
     def difference(
         self,
         first: Sequence[Tally],

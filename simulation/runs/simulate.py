@@ -43,7 +43,7 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, sets, stacked, trivial
+from simulation.evaluation import calibration, examples, heatmap_truth, sets, single_image, stacked, trivial
 from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -376,7 +376,8 @@ def _evaluate(
     ensemble = list(_networks(federated))
     simplest = trivial.learnt(sites, settings)
     frame = scored(ensemble)
-    frame = frame.assign(**simplest.answers(frame, settings))
+    alone_images = single_image.answers(ensemble, sites, settings, device=devices[0])
+    frame = frame.assign(**simplest.answers(frame, settings), **alone_images)
     frame, stacking = _stacked(ensemble, frame, sites, settings, devices[0])
     others = {system.name: scored(list(_networks(system))) for system in beside}
     fewest = beside[0].settings if beside else settings

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, cohen_kappa_score
 
 from common.errors import DataError
-from common.evaluation.agreement import accuracy, balanced_accuracy, confusion, kappa, spearman
+from common.evaluation.agreement import accuracy, balanced_accuracy, confusion, in_words, kappa, spearman
 
 # Andersen et al. 2019, test set. The kappas that the paper prints do not follow from this matrix.
 ANDERSEN = np.array([[39, 4, 1, 0], [5, 28, 11, 0], [0, 11, 29, 4], [0, 0, 8, 36]])
@@ -97,3 +97,15 @@ def test_other_grades_are_refused(truth: ArrayLike, predicted: ArrayLike, messag
 def test_other_matrices_and_weights_are_refused() -> None:
     with pytest.raises(DataError, match="confusion matrices"):
         accuracy(np.zeros((3, 4)))
+
+
+@pytest.mark.parametrize(
+    ("value", "word"),
+    [
+        (-0.01, "poor"), (0.0, "slight"), (0.20, "slight"), (0.21, "fair"), (0.4, "fair"), (0.404, "fair"),
+        (0.41, "moderate"), (0.61, "substantial"), (0.804, "substantial"), (0.81, "almost perfect"),
+        (1.0, "almost perfect"), (float("nan"), ""), (None, ""),
+    ],
+)  # fmt: skip
+def test_a_kappa_has_the_word_of_landis_and_koch(value: float | None, word: str) -> None:
+    assert in_words(value) == word

@@ -219,6 +219,7 @@ def test_every_figure_is_an_svg_with_its_data(run: Path) -> None:
         "learning_loss", "learning_auc", "own_patients",
         "roc_hypertrophy_gt1", "roc_vascularity_gt1",
         "reliability_hypertrophy_gt1", "reliability_vascularity_gt1",
+        "readers", "failures_hypertrophy", "failures_vascularity", "failures_combined",
     }  # fmt: skip
     for name in names:
         root = ElementTree.parse(run / "figures" / f"{name}.svg").getroot()
@@ -448,3 +449,44 @@ def test_a_picture_of_another_type_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(DataError, match="picture gs as uint8"):
         write_examples(tmp_path, [example])
+
+
+def test_contrasts_and_failures_are_pictures_with_what_they_are_an_example_of(tmp_path: Path) -> None:
+    run = make_full(tmp_path / "run")
+    note = "Fusion helped against GS alone: hypertrophy 0 from it, 2 from both"
+    example = Example(
+        exam_id="e7",
+        site="site-a",
+        pictures={"gs": np.full((20, 30), 90, np.uint8), "doppler": np.zeros((20, 30, 3), np.uint8)},
+        reference={"hypertrophy": 2},
+        decision={"hypertrophy": 2},
+        note=note,
+    )
+    for name in ("contrasts", "failures"):
+        write_examples(run / "figures" / name, [example])
+    page = Page(write(run).read_text(encoding="utf-8"))
+    assert "What fusion and MULTITUDE change" in page.text
+    assert "Failures by kind" in page.text
+    assert all(link.startswith(("data:image/png;base64,", "#")) for link in page.links)
+    before = (run / "figures" / "contrasts_pictures.svg").read_text()
+    assert "Fusion helped against GS alone" in before
+    rows = list(csv.DictReader(io.StringIO((run / "figures" / "contrasts_pictures.csv").read_text())))
+    assert [(row["exam_id"], row["note"], row["decision"]) for row in rows] == [("e7", note, "2")]
+    write(run)
+    assert (run / "figures" / "contrasts_pictures.svg").read_text() == before, "the same data, the same bytes"
+
+
+def test_failures_are_shares_of_the_reference_grades_exams(run: Path) -> None:
+    scored = json.loads((run / "metrics.json").read_text())["combined"]["confusion"]
+    rows = list(csv.DictReader(io.StringIO((run / "figures" / "failures_combined.csv").read_text())))
+    assert sum(int(row["exams"]) for row in rows) == np.sum(scored) - np.trace(scored)
+    for row in rows:
+        reference, decision = int(row["reference"]), int(row["decision"])
+        assert row["kind"] == ("over" if decision > reference else "under")
+        assert float(row["share_of_reference"]) == pytest.approx(int(row["exams"]) / sum(scored[reference]))
+
+
+def test_kappas_have_words_and_comparisons_a_signed_rank(page: Page) -> None:
+    assert "Wilcoxon by patient, p" in page.text
+    assert re.search(r"0\.\d\d to 0\.\d\d · (slight|fair|moderate|substantial|almost perfect)", page.text)
+    assert "By joint, machine, site, age and sex" in page.text

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 
 import synofed
 from common.errors import CampaignError, ConfigurationError, DataError
 from common.machine import network_files
-from common.scoring import eoss
+from common.scoring import ecoc, eoss
 from server.rounds import journal
 from server.runs.run_folder import RunFolder
 from tests.patience import PATIENCE_S, wait_for
@@ -331,3 +333,41 @@ def test_resuming_another_plan_is_refused(config: Path, finished: Path, tmp_path
         synofed.simulate(config, out=finished, overrides=[*FAST, "seed=4"], resume=True)
     with pytest.raises(ConfigurationError, match="Expected a run's folder"):
         synofed.simulate(config, out=tmp_path / "none", overrides=FAST, resume=True)
+
+
+def test_what_one_image_alone_would_have_said_is_its_networks_own_vote(
+    whole: synofed.Run, cohort: Path, tmp_path: Path
+) -> None:
+    frame, first = whole.predictions(), whole.predictions().iloc[:6]
+    assert (first["site"] == "north").all()
+
+    def cut(exam: str) -> dict[str, Path]:
+        found = {}
+        for image in ("gs", "doppler"):
+            found[image] = tmp_path / f"{exam}-{image}.png"
+            with Image.open(cohort / "north" / "images" / f"{exam}_{image}.png") as picture:
+                picture.crop((6, 4, 36, 32)).save(found[image])
+        return found
+
+    for image in ("gs", "doppler"):
+        votes = []
+        for fold in range(2):
+            bits = []
+            for above in range(3):
+                name = f"rating/fold{fold}/hypertrophy/gt{above}/a/{image}"
+                trained = network_files.load(network_files.path(whole.path / "networks", name))
+                assert not trained.spec.scoring
+                network = whole.network(name)
+                with torch.inference_mode():
+                    asked = [network(whole.pictures(name, cut(exam))) for exam in first["exam_id"]]
+                p = torch.cat(asked).softmax(dim=1)[:, 1].numpy()
+                bits.append(p >= np.float32(trained.result.threshold))
+            votes.append(ecoc.decode(np.stack(bits, axis=1)[:, None]))
+        expected = [np.bincount(each, minlength=4).argmax() for each in np.stack(votes, axis=1)]
+        assert first[f"only_{image}_hypertrophy"].tolist() == expected
+        assert f"only_{image}_vascularity" not in frame
+        told = whole.metrics()["single_images"]["hypertrophy"][image]
+        right = frame["label_hypertrophy"] == frame["decision_hypertrophy"]
+        alone = frame["label_hypertrophy"] == frame[f"only_{image}_hypertrophy"]
+        assert (told["helped"], told["hurt"]) == ((right & ~alone).sum(), (~right & alone).sum())
+    assert (whole.path / "figures" / "failures" / "examples.json").exists()

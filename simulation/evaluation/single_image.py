@@ -1,0 +1,104 @@
+"""What one image alone would have said, where a measurement is fused of several: F alone, and G alone.
+
+RATING's second stage trains F on the grey-scale and G on the Doppler image, each for the whole task, before H is
+trained over both (Zhou et al. 2022, doi 10.1016/j.patter.2022.100592; its figure 3 shows exams on which fusion helped
+against either). A scoring model's F or G networks are decoded as the fused ones are, each at its own threshold, and
+the models' plurality is the grade. Nothing is trained for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import torch
+
+from client.data.site_store import site_store
+from client.site.site import Site
+from common.exam import MISSING
+from common.machine import network_files
+from common.machine.network_files import TrainedNetwork
+from common.settings import Settings
+from simulation.cohorts.cohort import Cohort
+from simulation.evaluation.scorer import Block, Patients, Scorer, grades_in
+
+PREFIX = "only"
+"""``only_<image>_<m>``: the grade from one image."""
+
+
+def answers(
+    networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
+) -> Mapping[str, object]:
+    """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams; none where nothing was staged.
+
+    Args:
+        networks: of the run, those included that the scoring ones are built on.
+        cohort: the sites.
+        settings: of the run.
+        device: where to compute.
+    """
+    if settings.method != "rating":
+        return {}
+    columns: dict[str, object] = {}
+    for name, image, members in _alone(networks, settings):
+        one = settings.measurements[name]
+        asked = settings.model_copy(
+            update={"measurements": {name: one.model_copy(update={"images": (image,)})}, "validity": "any"}
+        )
+        committee = network_files.committee(members, asked).on(torch.device(device))
+        decided = []
+        for site in cohort.sites:
+            store = site_store(Site.open(site.folder), settings)
+            held_out = torch.nonzero(store.tensors.fold < 0).flatten()
+            decided.append(committee.score(store.tensors.images, held_out).decision[:, 0])
+        columns[f"{PREFIX}_{image}_{name}"] = np.concatenate(decided)
+    return columns
+
+
+def block(scorer: Scorer, seen: pd.DataFrame) -> Block:
+    """How fusion compares with each image alone, on the held-out exams of the sites that trained.
+
+    Returns:
+        Measurement -> image -> the metrics of the image alone, ``helped``: exams that fusion has right and the image
+        alone wrong, and ``hurt``: the other way round.
+    """
+    patients = Patients.of(seen)
+    weights = scorer.weights(patients)
+    reference, fused = scorer.answers(seen, scorer.source), scorer.answers(seen, "decision")
+    found: dict[str, Block] = {}
+    for name in scorer.settings.measurements:
+        for image in scorer.settings.images:
+            if f"{PREFIX}_{image}_{name}" not in seen:
+                continue
+            alone = grades_in(seen, f"{PREFIX}_{image}_{name}")
+            known = reference[name] != MISSING
+            right, alone_right = fused[name] == reference[name], alone == reference[name]
+            metrics = scorer.block([scorer.tally(seen, patients, f"{PREFIX}_{image}")], weights)[name]
+            assert isinstance(metrics, dict)
+            found.setdefault(name, {})[image] = {
+                **metrics,
+                "helped": int((known & right & ~alone_right).sum()),
+                "hurt": int((known & ~right & alone_right).sum()),
+            }
+    return dict(found)
+
+
+def _alone(
+    networks: Sequence[TrainedNetwork], settings: Settings
+) -> Iterator[tuple[str, str, list[TrainedNetwork]]]:
+    """Measurement, image, and the networks that grade it from that image, as if they were the ensemble."""
+    sources = {
+        piece.network
+        for network in networks
+        if network.spec.scoring and len(network.spec.images) > 1
+        for piece in network.spec.frozen
+    }
+    parts = [network for network in networks if network.spec.name in sources]
+    for name in settings.measurements:
+        for image in settings.images:
+            members = [n for n in parts if n.spec.target.measurement == name and n.spec.images == (image,)]
+            if members:
+                asked = [replace(n, spec=n.spec.model_copy(update={"scoring": True})) for n in members]
+                yield name, image, asked
