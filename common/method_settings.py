@@ -72,8 +72,16 @@ class RatingSettings(GrowingSection):
         return self
 
 
-class AndersenSettings(Section):
+SPLIT_BY_IMAGE = (
+    "Split by image: training, validation and held-out exams are of the same patients, as in Andersen et al. 2019. A "
+    "network may know a patient again, so the results are too high and say nothing about patients whom it never saw"
+)
+
+
+class AndersenSettings(GrowingSection):
     """Andersen et al. 2019: a binary network, and an ensemble of classifiers on the best layer of a backbone."""
+
+    later: ClassVar[tuple[str, ...]] = ("votes", "split")
 
     binary_backbone: Backbone = "vgg16"
     backbone: Backbone = "inception_v3"
@@ -87,6 +95,12 @@ class AndersenSettings(Section):
     )  # fmt: skip
     batch_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (32, 64)
     """The ensemble has one classifier for each pair of learning rate and batch size: ten."""
+    votes: Literal["mean", "plurality"] = "mean"
+    """How the classifiers' answers become one grade: the largest mean probability, or the grade that most of them
+    give (the paper combines scores, and does not say how)."""
+    split: Literal["patient", "image"] = "patient"
+    """``image``: exams are held out and put into folds one by one, as published, so that patients stand on both
+    sides: results are too high."""
 
 
 class ProbeSettings(Section):

@@ -397,6 +397,10 @@ class Settings(Section):
             )
         if self.privacy is None:
             return self
+        if self.split_by == "image":
+            raise ValueError(
+                'andersen.split "image" is for campaigns without [privacy]: there a patient is trained on or not'
+            )
         if self.campaign.evaluation:
             raise ValueError(
                 "campaign.evaluation is for campaigns without [privacy]: tables of held-out patients would leave "
@@ -468,6 +472,11 @@ class Settings(Section):
     def held_out(self) -> float | None:
         """Share of patients held out where the manifest does not say; ``None``: nobody, whatever it says."""
         return self.evaluate.held_out if self.evaluate.design == "held_out" else None
+
+    @property
+    def split_by(self) -> Literal["patient", "image"]:
+        """What is held out and put into folds as a whole."""
+        return self.andersen.split if self.method == "andersen" else "patient"
 
     @property
     def private(self) -> bool:

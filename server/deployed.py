@@ -9,7 +9,6 @@ import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 
 from flwr.serverapp import Grid
@@ -75,7 +74,7 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
             status=outcome.status.value,
             sites=list(outcome.sites),
             missing=dict(outcome.missing),
-            networks={name: asdict(result) for name, result in outcome.results.items()},
+            networks={name: result.facts() for name, result in outcome.results.items()},
             finished=now(),
         )
     except SynofedError as error:

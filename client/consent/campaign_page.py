@@ -12,6 +12,7 @@ from client.site.site import Site
 from client.state import approved_budget, decisions
 from client.state.decisions import State
 from common.errors import SynofedError
+from common.method_settings import SPLIT_BY_IMAGE
 from common.methods.rounds import rounds_by_stage
 from common.methods.stages import networks
 from common.privacy.planning import notice
@@ -231,7 +232,8 @@ def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
         found = prospects.prospects(site, settings)
     except SynofedError as error:
         return (f"nothing: {str(error).splitlines()[0]}",)
-    return tuple(prospect.sentence(name) for name, prospect in found.items())
+    warned = (f"WARNING: {SPLIT_BY_IMAGE}",) if settings.split_by == "image" else ()
+    return (*warned, *(prospect.sentence(name) for name, prospect in found.items()))
 
 
 def _summed(secure: SecureSettings) -> tuple[str, ...]:

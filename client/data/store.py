@@ -178,6 +178,8 @@ def _key(sources: Sources, settings: Settings) -> str:
     derived = {n: m.model_dump() for n, m in settings.measurements.items() if not m.by_readers}
     if derived or settings.numbers:
         shape["derived"] = [derived, {n: of_range.model_dump() for n, of_range in settings.numbers.items()}]
+    if settings.split_by != "patient":
+        shape["split_by"] = settings.split_by
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -302,7 +304,9 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned = folds(exams, secret=secret, held_out=settings.held_out, count=settings.folds)
+    assigned = folds(
+        exams, secret=secret, held_out=settings.held_out, count=settings.folds, by=settings.split_by
+    )
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
         "grades": {

@@ -10,7 +10,6 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -174,7 +173,7 @@ def _finish(draft: Path, letter: Letter, statement: Statement, settings: Setting
 
 def as_json(result: NetworkResult) -> dict[str, object]:
     """How a network was selected, as JSON's types."""
-    return asdict(result) | {"auc": None if math.isnan(result.auc) else result.auc}
+    return result.facts() | {"auc": None if math.isnan(result.auc) else result.auc}
 
 
 def is_there(site_folder: Path, plan_hash: str, statement: str) -> bool:

@@ -237,7 +237,7 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         else lambda combination: True
     )
     by_majority = settings.rating.decision == "majority"
-    if settings.rating.votes == "soft" and isinstance(chosen, SharesVotes):
+    if isinstance(chosen, SharesVotes) and chosen.divides(settings):
         shares = chosen.shares(outputs, settings)
         votes, majority = multitude.likeliest(shares), multitude.majority_shared(shares)
         answer = multitude.decide_shared(shares, is_valid=is_valid)

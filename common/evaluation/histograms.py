@@ -108,6 +108,18 @@ class ScoreHistograms:
         found = [area for area in areas if not np.isnan(area)]
         return sum(found) / len(found) if found else float("nan")
 
+    def accuracy(self) -> float:
+        """Share of exams whose expected grade, rounded, is their class; nan without exams.
+
+        It is what the bins can tell of a classifier of more than two classes: not how often its most probable grade
+        is right, since a bin keeps the mean over the grades alone. A bin counts as its middle; where a border between
+        two grades cuts a bin, its scores may be off by half a bin's width.
+        """
+        highest = len(self.counts) - 1
+        grade = np.floor((np.arange(BINS) + 0.5) / BINS * highest + 0.5).astype(np.int64)
+        exams = int(self.counts.sum())
+        return int(self.counts[grade, np.arange(BINS)].sum()) / exams if exams else float("nan")
+
     def threshold(self, criterion: Criterion) -> float:
         """The bin edge that is best by a criterion, for two classes.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -48,7 +48,7 @@ def encode(network: TrainedNetwork) -> bytes:
     # one key: safetensors writes several in no fixed order, and the same network should be the same file
     metadata = {
         "network": json.dumps(
-            {"spec": network.spec.model_dump(mode="json"), "result": asdict(network.result)}
+            {"spec": network.spec.model_dump(mode="json"), "result": network.result.facts()}
         )
     }
     given = {f"{FROZEN}{part}": values for part, values in network.frozen.items()}

@@ -3,9 +3,14 @@
 (a) VGG-16: the features of its last convolution, and a logistic regression that tells healthy (grade 0-1) from
 diseased (2-3).
 
-(b) Inception-v3: a four-class classifier on the features of each mixed layer; the layer whose classifier validates
-best is kept (the paper: the fourth), and an ensemble of ten classifiers that differ in their training settings
-is trained on it. Their plurality is the grade.
+(b) Inception-v3: a four-class classifier on the features of each mixed layer; the layer of the highest four-class
+validation accuracy is kept (the paper: the fourth), and an ensemble of ten classifiers that differ in their training
+settings is trained on it. The grade of the largest mean probability is the answer; healthy or diseased is also told
+by the majority of the ten (the paper's table 5). The paper does not say how scores are combined.
+
+The centre has the validation accuracy from histograms of expected grades, rounded
+(:meth:`common.evaluation.histograms.ScoreHistograms.accuracy`), so that nothing more leaves a site for it. The round
+of each classifier is chosen by AUC, as everywhere.
 
 With ``andersen.encoder = "trained"`` the encoders learn too: what can be done where no ImageNet weights are at
 hand, and with small backbones.
@@ -17,7 +22,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float64, Int
 
 from common.errors import ConfigurationError
 from common.methods import single_score
@@ -36,11 +41,10 @@ class Andersen:
     def stages(self, settings: Settings, results: Mapping[str, NetworkResult]) -> Iterator[Stage]:
         """``layers``: the binary network and a classifier on each layer; ``ensemble``: on the best of these."""
         _check(settings)
-        candidates = [_classifier(settings, layer) for layer in range(_layers(settings))]
-        yield Stage(name="layers", networks=(_binary(settings), *candidates))
-        aucs = [results[spec.name].auc if spec.name in results else np.nan for spec in candidates]
-        best = 0 if np.isnan(aucs).all() else int(np.nanargmax(aucs))
-        others = [layer for layer in range(len(candidates)) if layer != best]
+        classifiers = [_classifier(settings, layer) for layer in range(_layers(settings))]
+        yield Stage(name="layers", networks=(_binary(settings), *classifiers))
+        best = best_layer(settings, results)
+        others = [layer for layer in range(len(classifiers)) if layer != best]
         yield Stage(
             name="ensemble",
             networks=_ensemble(settings, best),
@@ -56,6 +60,28 @@ class Andersen:
         """Each classifier of the ensemble votes its most probable grade."""
         classifiers = [o.probabilities for o in outputs if o.spec.target.kind == "nominal"]
         return np.stack([p.argmax(axis=1) for p in classifiers], axis=1)[:, :, None]
+
+    def divides(self, settings: Settings) -> bool:
+        """Where mean probabilities decide."""
+        return settings.andersen.votes == "mean"
+
+    def shares(
+        self, outputs: Sequence[Output], settings: Settings
+    ) -> Sequence[Float64[np.ndarray, "n models _"]]:
+        """Each classifier's probabilities."""
+        given = np.stack([o.probabilities for o in outputs if o.spec.target.kind == "nominal"], axis=1)
+        return [given.astype(np.float64)]
+
+
+def candidates(settings: Settings) -> list[str]:
+    """Names of the classifiers of which one layer is chosen, in the order of the layers."""
+    return [_classifier(settings, layer).name for layer in range(_layers(settings))]
+
+
+def best_layer(settings: Settings, results: Mapping[str, NetworkResult]) -> int:
+    """The layer of the highest validation accuracy, of equals the first; 0 where none is known."""
+    known = [results[name].accuracy if name in results else None for name in candidates(settings)]
+    return max(range(len(known)), key=lambda layer: (-1.0 if (a := known[layer]) is None else a, -layer))
 
 
 def _check(settings: Settings) -> None:

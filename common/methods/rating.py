@@ -63,9 +63,13 @@ class Rating:
 
     def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
         """One vote of each scoring model: by ECOC, or the most probable grade without it; if soft, the likeliest."""
-        if settings.rating.votes == "soft":
+        if self.divides(settings):
             return multitude.likeliest(self.shares(outputs, settings))
         return _votes(outputs, settings, _ecoc if settings.rating.codes == "ecoc" else _most_probable)
+
+    def divides(self, settings: Settings) -> bool:
+        """If votes are soft."""
+        return settings.rating.votes == "soft"
 
     def shares(
         self, outputs: Sequence[Output], settings: Settings

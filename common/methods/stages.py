@@ -43,11 +43,23 @@ class NetworkResult:
         best_round: the round whose weights were selected.
         auc: validation AUC over all sites at that round; NaN where no histograms came.
         threshold: probability from which on the network's bit is 1.
+        accuracy: of a network that tells more than two grades apart, validation accuracy at that round
+            (:meth:`common.evaluation.histograms.ScoreHistograms.accuracy`); ``None``: not known.
     """
 
     best_round: int
     auc: float
     threshold: float
+    accuracy: float | None = None
+
+    def facts(self) -> dict[str, int | float]:
+        """What is known of it, by name."""
+        known: dict[str, int | float] = {
+            "best_round": self.best_round,
+            "auc": self.auc,
+            "threshold": self.threshold,
+        }
+        return known if self.accuracy is None else {**known, "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +112,11 @@ class SettlesTies(Protocol):
 
 @runtime_checkable
 class SharesVotes(Protocol):
-    """A method whose voters can say how likely each grade is (``rating.votes = "soft"``)."""
+    """A method whose voters can say how likely each grade is."""
+
+    def divides(self, settings: Settings) -> bool:
+        """Whether they do under these settings; else each votes one grade."""
+        ...
 
     def shares(
         self, outputs: Sequence[Output], settings: Settings

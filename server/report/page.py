@@ -11,11 +11,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from common.machine import page_tables
+from common.method_settings import SPLIT_BY_IMAGE
 from server.report import (
     certainty,
     figures,
     heatmaps,
     inside,
+    layers,
     numbers,
     one_exam,
     paper_figures,
@@ -159,6 +161,9 @@ def render(
         gains=_table(inside.gains_table(judged)) if judged else None,
         sets=_table(inside.sets_table(judged, unseen_sets)) if judged else None,
         promises=inside.promises(judged, unseen_sets) if judged else (),
+        split_by_image=SPLIT_BY_IMAGE if _splits_by_image(content.settings) else "",
+        by_layer=_table(layers.by_layer(content)),
+        binary_vote=_table(layers.binary_vote(content)),
         tasks=_tasks(content) if scored else None,
         cross_site=_table(tables.cross_site(content)) if scored else None,
         cross_validated=_table(tables.cross_validated(content)),
@@ -371,6 +376,10 @@ def _differences(content: Content, names: Mapping[str, str]) -> Table | None:
                 rows.append((f"{label}\n{title(measurement)}", shown))
                 break
     return Table(header=DIFFERENCES, rows=rows) if rows else None
+
+
+def _splits_by_image(settings: Json) -> bool:
+    return settings.get("method") == "andersen" and (settings.get("andersen") or {}).get("split") == "image"
 
 
 def _fused(content: Content) -> Table | None:

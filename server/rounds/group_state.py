@@ -117,7 +117,12 @@ class GroupState:
         for name, best in self.entry.best.items():
             yield TrainedNetwork(
                 spec=self.group.spec(name),
-                result=NetworkResult(best_round=best.server_round, auc=best.auc, threshold=best.threshold),
+                result=NetworkResult(
+                    best_round=best.server_round,
+                    auc=best.auc,
+                    threshold=best.threshold,
+                    accuracy=best.accuracy,
+                ),
                 weights=kept[best.server_round][name],
             )
 

@@ -34,6 +34,13 @@ class Best:
     threshold: float
     histograms: tuple[tuple[int, ...], ...] = ()
 
+    @property
+    def accuracy(self) -> float | None:
+        """Of a network that tells more than two grades apart, on the same histograms; ``None``: of no exam."""
+        if len(self.histograms) <= 2 or not any(map(sum, self.histograms)):
+            return None
+        return ScoreHistograms(counts=np.array(self.histograms, dtype=np.int64)).accuracy()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoundRecord:

@@ -31,7 +31,7 @@ PREFIX = "only"
 def answers(
     networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
 ) -> Mapping[str, object]:
-    """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams; none where nothing was staged.
+    """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams; none where nothing was staged, or held out.
 
     Args:
         networks: of the run, those included that the scoring ones are built on.
@@ -39,7 +39,7 @@ def answers(
         settings: of the run.
         device: where to compute.
     """
-    if settings.method != "rating":
+    if settings.method != "rating" or settings.held_out is None:
         return {}
     columns: dict[str, object] = {}
     for name, image, members in _alone(networks, settings):

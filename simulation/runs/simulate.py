@@ -8,7 +8,7 @@ import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
+from common.method_settings import SPLIT_BY_IMAGE
 from common.methods.stages import networks
 from common.settings import Settings
 from common.text.json_values import finite
@@ -43,7 +44,16 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, sets, single_image, stacked, trivial
+from simulation.evaluation import (
+    calibration,
+    examples,
+    heatmap_truth,
+    layers,
+    sets,
+    single_image,
+    stacked,
+    trivial,
+)
 from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -163,6 +173,8 @@ def _short_hash(source: Drawn, seed: int) -> str:
 
 def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
     """Read every site's data once, so that a bad row or image is found before anything is trained."""
+    if settings.split_by == "image":
+        display.line(f"WARNING: {SPLIT_BY_IMAGE}.")
     with display.step("site stores") as bar:
         for index, site in enumerate(sites.sites):
             opened = Site.open(site.folder)
@@ -346,7 +358,7 @@ def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[
         "fingerprints": {name: store.fingerprint for name, store in stores.items()},
         "usable": {name: dict(store.usable) for name, store in stores.items()},
         "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
-        "networks": {name: asdict(result) for name, result in outcome.results.items()},
+        "networks": {name: result.facts() for name, result in outcome.results.items()},
         "trained_networks": len(outcome.results) - len(outcome.reused),
         "steps": _steps(settings, outcome),
     }
@@ -376,8 +388,11 @@ def _evaluate(
     ensemble = list(_networks(federated))
     simplest = trivial.learnt(sites, settings)
     frame = scored(ensemble)
-    alone_images = single_image.answers(ensemble, sites, settings, device=devices[0])
-    frame = frame.assign(**simplest.answers(frame, settings), **alone_images)
+    asked_apart = {
+        **single_image.answers(ensemble, sites, settings, device=devices[0]),
+        **layers.answers(ensemble, sites, settings, device=devices[0]),
+    }
+    frame = frame.assign(**simplest.answers(frame, settings), **asked_apart)
     frame, stacking = _stacked(ensemble, frame, sites, settings, devices[0])
     others = {system.name: scored(list(_networks(system))) for system in beside}
     fewest = beside[0].settings if beside else settings
@@ -410,6 +425,7 @@ def _evaluate(
         )
         | {"personal": choices or None}
         | stacking
+        | layers.block(scorer_of(frame, settings, seed=settings.seed), frame, ensemble)
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)

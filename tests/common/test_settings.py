@@ -74,3 +74,31 @@ def test_the_plan_has_what_changes_what_leaves_and_nothing_else() -> None:
         assert parse(MINIMAL, overrides=[override]).plan_hash() == plain.plan_hash()
     for override in ("seed=1", "federation.rounds=11", "evaluate.held_out=0.4", "network.image_px=32"):
         assert parse(MINIMAL, overrides=[override]).plan_hash() != plain.plan_hash()
+
+
+def test_andersens_later_settings_leave_older_plans_as_they_were_and_no_image_split_is_private() -> None:
+    text = """
+name = "a"
+method = "andersen"
+[images.doppler]
+kind = "doppler"
+[measurements.vascularity]
+images = ["doppler"]
+"""
+    plain = parse(text)
+    assert set(plain.plan()["andersen"]) == {
+        "binary_backbone", "backbone", "encoder", "layers", "learning_rates", "batch_sizes",
+    }  # fmt: skip
+    assert plain.split_by == "patient"
+    image = parse(text, overrides=["andersen.split=image"])
+    assert image.split_by == "image"
+    assert image.plan_hash() != plain.plan_hash()
+    assert parse(text, overrides=["andersen.split=image", "method=rating"]).split_by == "patient"
+    private = [
+        "andersen.split=image",
+        "privacy={max_grad_norm=1,noise_multiplier=1,sample_rate=0.5,patients=90}",
+    ]
+    with pytest.raises(
+        ConfigurationError, match=r'andersen\.split "image" is for campaigns without \[privacy\]'
+    ):
+        parse(text, overrides=private)

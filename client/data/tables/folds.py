@@ -7,6 +7,8 @@ import hmac
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +32,14 @@ def is_held_out(exam: Exam, *, secret: bytes, share: float | None) -> bool:
     return int.from_bytes(_digest(exam, secret)[:8], "big") < share * 2**64
 
 
-def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float | None, count: int) -> NDArray[np.int8]:
+def folds(
+    exams: Sequence[Exam],
+    *,
+    secret: bytes,
+    held_out: float | None,
+    count: int,
+    by: Literal["patient", "image"] = "patient",
+) -> NDArray[np.int8]:
     """The fold of each exam, ``MISSING`` where it is held out.
 
     Training patients are kept whole and balanced over device and disease (any grade > 0), by scikit-learn's
@@ -45,11 +54,15 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float | None, count
         secret: the site's secret.
         held_out: share of patients held out where the manifest does not say; ``None``: nobody.
         count: number of folds.
+        by: ``image``: every exam is split as if it were a patient of its own, whatever ``split`` and ``fold`` say
+            (:func:`each_by_itself`).
 
     Raises:
         DataError: if some training patients are graded, but fewer than there are folds, or only some graded training
             exams have a given fold.
     """
+    if by == "image":
+        exams = each_by_itself(exams)
     assigned = np.full(len(exams), MISSING, dtype=np.int8)
     training = [i for i, exam in enumerate(exams) if not is_held_out(exam, secret=secret, share=held_out)]
     if count == 1:
@@ -62,6 +75,18 @@ def folds(exams: Sequence[Exam], *, secret: bytes, held_out: float | None, count
         if not exams[i].graded:
             assigned[i] = known.get(exams[i].patient_id, _own_fold(exams[i], secret, count))
     return assigned
+
+
+def each_by_itself(exams: Sequence[Exam]) -> list[Exam]:
+    """The exams, each as if it were a patient of its own: a patient's may stand on both sides of a split.
+
+    Splits and folds of the manifest, which are by patient, are left out, unless all its exams are for testing.
+    """
+    split = "test" if all(exam.split == "test" for exam in exams) else ""
+    return [
+        replace(exam, patient_id=f"{exam.patient_id}\n{exam.exam_id}", split=split, fold=None)
+        for exam in exams
+    ]
 
 
 def _graded_folds(exams: Sequence[Exam], count: int) -> Sequence[int] | NDArray[np.int8]:

@@ -97,3 +97,18 @@ def test_negative_counts_are_refused() -> None:
     counts[1, 7] = -1
     with pytest.raises(UpdateError, match="non-negative int64"):
         ScoreHistograms(counts=counts)
+
+
+@given(seed=st.integers(0, 2**32 - 1))
+def test_accuracy_is_that_of_the_rounded_expected_grade_but_for_half_a_bin(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, labels = rng.random(200), rng.integers(0, 4, size=200)
+    borders = (np.arange(3) + 0.5) / 3
+    clear = (np.abs(scores[:, None] - borders) > 1 / BINS).all(axis=1)
+    found = ScoreHistograms.from_scores(scores[clear], labels[clear], classes=4).accuracy()
+    assert found == pytest.approx(np.mean(np.rint(3 * scores[clear]) == labels[clear]))
+
+
+def test_accuracy_of_ends_and_of_nothing() -> None:
+    assert ScoreHistograms.from_scores([0.0, 1.0, 0.34], [0, 3, 1], classes=4).accuracy() == 1
+    assert np.isnan(ScoreHistograms.empty(classes=4).accuracy())

@@ -49,7 +49,9 @@ def test_a_stage_that_chooses_may_ask_for_any_choice_and_for_no_mixture() -> Non
     known = {(group.name, tuple(group.layouts)) for group in groups.planned(settings)}
     (*_, ensemble) = method("andersen").stages(settings, {})
     best = {
-        f"andersen/hypertrophy/layer{layer}": NetworkResult(best_round=1, auc=layer / 10, threshold=0.5)
+        f"andersen/hypertrophy/layer{layer}": NetworkResult(
+            best_round=1, auc=0.5, threshold=0.5, accuracy=layer / 10
+        )
         for layer in range(3)
     }
     (*_, chosen) = method("andersen").stages(settings, best)

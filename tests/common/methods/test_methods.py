@@ -335,11 +335,14 @@ class TestAndersen:
         assert {spec.layer for spec in ensemble.networks} == {ensemble.networks[0].layer}
 
     @pytest.mark.parametrize("best", [0, 4, 10])
-    def test_the_layer_whose_classifier_validates_best_is_kept(self, best: int) -> None:
+    def test_the_layer_of_the_highest_validation_accuracy_is_kept_whatever_its_auc(self, best: int) -> None:
         settings = configured("andersen")
         results = {
             f"andersen/combined/layer{i}": NetworkResult(
-                best_round=1, auc=math.nan if i == 2 else 0.8 + 0.01 * (i == best), threshold=0.5
+                best_round=1,
+                auc=math.nan if i == 2 else 0.9 - 0.1 * (i == best),
+                threshold=0.5,
+                accuracy=None if i == 2 else 0.6 + 0.01 * (i == best),
             )
             for i in range(11)
         }
@@ -360,7 +363,11 @@ class TestAndersen:
         known = networks(settings)
         assert len(known) == 1 + 11 + 110
         for best in range(11):
-            result = {f"andersen/combined/layer{best}": NetworkResult(best_round=1, auc=0.9, threshold=0.5)}
+            result = {
+                f"andersen/combined/layer{best}": NetworkResult(
+                    best_round=1, auc=0.9, threshold=0.5, accuracy=0.7
+                )
+            }
             asked = [spec for stage in stages(settings, result) for spec in stage.networks]
             assert all(known[spec.name] == spec for spec in asked)
 
@@ -384,6 +391,20 @@ class TestAndersen:
         votes = Andersen().votes(outputs, settings)
         np.testing.assert_array_equal(votes[:, :, 0], grades.T)
         assert Andersen().scores(settings) == {COMBINED: 4}
+
+    def test_mean_probabilities_decide_or_if_asked_for_the_plurality(self) -> None:
+        settings = configured("andersen")
+        _, ensemble = stages(settings)
+        sure, torn = np.float32([[0, 0, 1, 0]]), np.float32([[0, 0.5, 0.45, 0.05]])
+        outputs = [
+            Output(spec=s, probabilities=sure if s.replica < 4 else torn, threshold=0.5)
+            for s in ensemble.networks
+        ]
+        scores = decided(outputs, settings)
+        assert scores.decision.tolist() == [[2]], "0.67 on the mean"
+        assert scores.votes[0, :, 0].tolist() == [2] * 4 + [1] * 6
+        plurality = configured("andersen", "andersen.votes=plurality")
+        assert decided(outputs, plurality).decision.tolist() == [[1]]
 
 
 class TestChristensen:

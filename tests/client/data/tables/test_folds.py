@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -129,3 +130,29 @@ def test_patients_without_any_grade_are_spread_by_the_secret_or_go_where_the_man
     given = [exam(p, grade=None, fold=p % 4) for p in range(8)] + [exam(9, grade=None, split="test")]
     assert folds(given, secret=SECRET, held_out=0.3, count=4).tolist() == [0, 1, 2, 3, 0, 1, 2, 3, -1]
     assert folds([exam(0, grade=None)], secret=SECRET, held_out=0.3, count=1).tolist() == [0]
+
+
+def by_image(patients: int, *, split: str = "train") -> list[Exam]:
+    return [
+        replace(exam(p, grade=e % 4, split=split, fold=0), exam_id=f"p{p}-e{e}")
+        for p in range(patients)
+        for e in range(8)
+    ]
+
+
+def test_split_by_image_a_patient_stands_on_both_sides_and_in_several_folds() -> None:
+    exams = by_image(60)
+    assigned = folds(exams, secret=SECRET, held_out=0.3, count=5, by="image")
+    assert 0.2 < np.mean(assigned < 0) < 0.4, "the manifest's split is by patient, and is left out"
+    of_patient = [set(assigned[8 * p : 8 * p + 8].tolist()) for p in range(60)]
+    assert np.mean([min(places) < 0 <= max(places) for places in of_patient]) > 0.8
+    assert np.mean([len(places - {-1}) > 1 for places in of_patient]) > 0.8
+    sizes = np.bincount(assigned[assigned >= 0])
+    assert sizes.max() - sizes.min() <= 2
+    graded = np.array([exam.targets["hypertrophy"] != 0 for exam in exams])
+    shares = [graded[assigned == fold].mean() for fold in range(5)]
+    assert max(shares) - min(shares) < 0.05, "balanced over disease"
+
+
+def test_split_by_image_a_site_that_only_tests_does_so_still() -> None:
+    assert (folds(by_image(9, split="test"), secret=SECRET, held_out=0.3, count=2, by="image") < 0).all()
