@@ -387,7 +387,7 @@ def _fused(content: Content) -> Table | None:
     rows = []
     for name, images in (content.metrics.get("single_images") or {}).items():
         fused = content.metrics[name]
-        rows.append((f"{title(name)}\nboth, fused", [*_metric_cells(fused), (NOTHING, ""), (NOTHING, "")]))
+        rows.append((f"{title(name)}\nboth, fused", [*_metric_cells(fused), ("", ""), ("", "")]))
         for image, block in images.items():
             counts = [(str(block[what]), "") for what in ("helped", "hurt")]
             rows.append((f"{title(name)}\n{title(image)} alone", [*_metric_cells(block), *counts]))

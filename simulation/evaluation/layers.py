@@ -5,17 +5,19 @@ Source: Andersen et al. 2019, RMD Open 5:e000891, figure of the layers and table
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
 from client.data.site_store import site_store
 from client.site.site import Site
 from common.evaluation import agreement, bootstrap, roc
+from common.evaluation.agreement import Values
 from common.exam import MISSING
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
@@ -26,7 +28,7 @@ from simulation.evaluation.scorer import Block, Patients, Scorer, grades_in, int
 
 PREFIX = "layer"
 """``layer_<k>_<score>``: the grade from the classifier on layer k."""
-BINARY = {
+BINARY: Mapping[str, Callable[[ArrayLike], Values]] = {
     "accuracy": agreement.accuracy,
     "kappa": agreement.kappa,
     "sensitivity": partial(roc.sensitivity, cut=0),
@@ -38,7 +40,9 @@ BINARY = {
 def answers(
     networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
 ) -> Mapping[str, object]:
-    """Columns ``layer_<k>_<score>`` for a table of predictions, in its order of exams; none for other methods, and where nobody is held out.
+    """Columns ``layer_<k>_<score>`` for a table of predictions, in its order of exams.
+
+    None for other methods, and where nobody is held out.
 
     Args:
         networks: of the run, those included that do not score.

@@ -31,7 +31,9 @@ PREFIX = "only"
 def answers(
     networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
 ) -> Mapping[str, object]:
-    """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams; none where nothing was staged, or held out.
+    """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams.
+
+    None where nothing was trained in stages, or nobody is held out.
 
     Args:
         networks: of the run, those included that the scoring ones are built on.

@@ -26,7 +26,7 @@ FIGURE, GAIN = "reader_accuracy", "reader_gain"
 
 def figure(readings: Readings, study: Study) -> Figure:
     """Accuracy of each reader without and with assistance, and the ensemble's; one panel per measurement."""
-    with mpl.rc_context(figures._STYLE):
+    with mpl.rc_context(figures.CHART_STYLE):
         canvas, whole = figures._canvas(1.9 * len(study.measurements) + 0.9, 3.0)
         whole.remove()
         panels = canvas.subplots(1, len(study.measurements), sharey=True, squeeze=False)[0]
@@ -36,7 +36,7 @@ def figure(readings: Readings, study: Study) -> Figure:
         panels[0].set_ylabel("accuracy")
         panels[0].yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
         canvas.suptitle(f"{readings.kind.capitalize()}: each, and their average", fontsize=9)
-        svg = figures._svg(canvas, FIGURE)
+        svg = figures.saved(canvas, FIGURE)
     rows = [
         (
             readings.kind,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -153,7 +153,7 @@ def _notes(unknown: Sequence[str], strays: int, respelt: int) -> list[str]:
 def _read(exam: Exam, readings: Sequence[Reading], rule: str, settings: Settings) -> Exam:
     """With what its readers say of it, and what follows from that and from its row."""
     numbers = {
-        name: mean(_given(readings, lambda reading, name=name: reading.numbers.get(name), rule), rule)
+        name: mean(_given([(reading, reading.numbers.get(name)) for reading in readings], rule), rule)
         for name in settings.numbers
     }
     targets: dict[str, int | None] = {}
@@ -164,25 +164,23 @@ def _read(exam: Exam, readings: Sequence[Reading], rule: str, settings: Settings
             value = numbers[measurement.number]
             targets[name] = None if value is None else measurement.grade_of(value)
         else:
-            given = _given(readings, lambda reading, name=name: reading.grades[name], rule)
+            given = _given([(reading, reading.grades[name]) for reading in readings], rule)
             targets[name] = _alike(given) if rule == ADJUDICATED else consensus(given, rule)
     counts = {name: measurement.grades for name, measurement in settings.measurements.items()}
     repaired = repair(targets, grades=counts, is_valid=validity.predicate(settings))
     return replace(exam, targets=repaired, numbers=numbers)
 
 
-def _given(
-    readings: Sequence[Reading], value: Callable[[Reading], Value | None], rule: str
-) -> list[tuple[str, Value]]:
+def _given(values: Sequence[tuple[Reading, Value | None]], rule: str) -> list[tuple[str, Value]]:
     """Each reader's first value, gaps left out; where it is adjudicated of the first session that has any."""
-    parts = [readings]
+    parts = [values]
     if rule == ADJUDICATED:
-        parts = [[r for r in readings if r.session.casefold() == session] for session in SETTLED]
-        parts.append([r for r in readings if not r.settles])
+        parts = [[one for one in values if one[0].session.casefold() == session] for session in SETTLED]
+        parts.append([one for one in values if not one[0].settles])
     for part in parts:
         found: dict[str, Value] = {}
-        for reading in part:
-            if (given := value(reading)) is not None:
+        for reading, given in part:
+            if given is not None:
                 found.setdefault(reading.reader, given)
         if found:
             return list(found.items())
@@ -251,7 +249,12 @@ def _readings(
             grades[name] = int(cell) if cell else None
         readings.append(
             Reading(
-                line=line, exam_id=row["exam_id"], reader=row["reader"], grades=grades, numbers=numbers, session=session
+                line=line,
+                exam_id=row["exam_id"],
+                reader=row["reader"],
+                grades=grades,
+                numbers=numbers,
+                session=session,
             )
         )
     return readings, {**_contradictions(readings), **suspect}

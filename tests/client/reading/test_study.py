@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from client.data.tables.rows import read_rows
+from client.data.tables.tables import DISCUSSION
 from client.reading import adjudication, study_table
 from client.reading.progress import Progress, Rest, Task
-from client.reading.study import DISCUSSION, Design, StudyFile, load
+from client.reading.study import Design, StudyFile, load
 from client.reading.worklist import EULAR_OMERACT
 from common.errors import CampaignError, ConfigurationError, DataError, PolicyError
 from common.evaluation.readers import WITH, WITHOUT

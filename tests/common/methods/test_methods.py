@@ -395,7 +395,7 @@ class TestAndersen:
     def test_mean_probabilities_decide_or_if_asked_for_the_plurality(self) -> None:
         settings = configured("andersen")
         _, ensemble = stages(settings)
-        sure, torn = np.float32([[0, 0, 1, 0]]), np.float32([[0, 0.5, 0.45, 0.05]])
+        sure, torn = np.array([[0, 0, 1, 0]], np.float32), np.array([[0, 0.5, 0.45, 0.05]], np.float32)
         outputs = [
             Output(spec=s, probabilities=sure if s.replica < 4 else torn, threshold=0.5)
             for s in ensemble.networks

@@ -441,9 +441,9 @@ def test_adjudicated_takes_the_fourth_reader_then_the_discussion_then_what_all_s
         exams[4]: ("21", "22", "21"),  # of one measurement alone
     }
     rows = [
-        {"exam_id": exam, "reader": f"r{i}", "session": "", "hypertrophy": h, "vascularity": v}
+        {"exam_id": exam, "reader": f"r{i}", "session": "", "hypertrophy": both[0], "vascularity": both[1]}
         for exam, given in pairs.items()
-        for i, (h, v) in enumerate(given)
+        for i, both in enumerate(given)
     ]
 
     def settled(exam: str, session: str, reader: str, h: str, v: str) -> None:
