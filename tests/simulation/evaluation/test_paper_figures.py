@@ -5,7 +5,7 @@ import pandas as pd
 
 from common.evaluation import roc
 from common.evaluation.agreement import confusion
-from simulation.evaluation import beside_readers, contrasts, single_image, subgroups
+from simulation.evaluation import beside_readers, examples, single_image, subgroups
 from simulation.evaluation.metrics import scorer_of
 from simulation.evaluation.scorer import Block
 from tests.simulation.evaluation.test_metrics import RATING, combined, frame
@@ -58,7 +58,7 @@ def test_exams_on_which_fusion_helped_and_hurt_are_counted_and_the_farthest_is_s
     assert at(block, "hypertrophy", "gs", "helped") == 4
     assert at(block, "hypertrophy", "gs", "hurt") == 5
     assert set(block) == {"hypertrophy"}
-    chosen = contrasts.contrasts(table, RATING, reference="truth", names=["hypertrophy", "vascularity"])
+    chosen = examples.contrasts(table, RATING, reference="truth", names=["hypertrophy", "vascularity"])
     (note, row) = chosen[0]
     assert note.startswith(f"Fusion helped against GS alone: hypertrophy {alone[20]} from it")
     assert row["exam_id"] == table["exam_id"][20]
@@ -72,14 +72,14 @@ def test_an_impossible_majority_that_multitude_put_right_is_shown() -> None:
     table.loc[5, ["decision_hypertrophy", "decision_vascularity"]] = 3, 2
     table.loc[5, ["truth_hypertrophy", "truth_vascularity"]] = 1, 2
     names = ["hypertrophy", "vascularity"]
-    ((note, row),) = contrasts.contrasts(table, RATING, reference="truth", names=names)
+    ((note, row),) = examples.contrasts(table, RATING, reference="truth", names=names)
     assert row["exam_id"] == table["exam_id"][5]
     majority, answer = "hypertrophy 0 with vascularity 2", "hypertrophy 3 with vascularity 2"
     assert note.endswith(f"majorities say {majority}, the answer is {answer}")
     table.loc[7] = table.loc[5]
     table.loc[7, "exam_id"] = "right"
     table.loc[7, "truth_hypertrophy"] = 3
-    ((_, row),) = contrasts.contrasts(table, RATING, reference="truth", names=names)
+    ((_, row),) = examples.contrasts(table, RATING, reference="truth", names=names)
     assert row["exam_id"] == "right", "of several one that it put right"
 
 
@@ -90,7 +90,7 @@ def test_failures_are_the_most_frequent_kinds_with_their_number() -> None:
     table.loc[:4, "decision_hypertrophy"] = 2
     table.loc[0, "decision_vascularity"] = 0
     table.loc[5:6, "decision_hypertrophy"] = 0
-    found = contrasts.failures(table, reference="truth", names=["hypertrophy", "vascularity"])
+    found = examples.failures(table, reference="truth", names=["hypertrophy", "vascularity"])
     assert [note for note, _ in found] == [
         "Hypertrophy 1 decided as 2: overestimated, 5 exams",
         "Hypertrophy 1 decided as 0: underestimated, 2 exams",
