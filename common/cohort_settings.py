@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from common.section import Count, GrowingSection, Name, Positive, Rate, Section, Seed, Share
+from common.section import Count, Fraction, GrowingSection, Name, Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -76,10 +76,34 @@ class MachineProfile(Section):
         return tone
 
 
+class ClipSettings(Section):
+    """Moving pictures beside the phantom's stills: images ``gs_clip`` and ``doppler_clip`` of two heart cycles.
+
+    Readers then grade what they saw move: the most flow that any frame shows.
+    """
+
+    frames: Annotated[int, Field(ge=2, le=64)] = 16
+    pulsatility: Annotated[float, Field(ge=0, le=0.5)] = 0.35
+    """Half of the share of its speed that flow loses between systole and diastole; of the stills, too."""
+    jitter_mm: Annotated[float, Field(ge=0, le=1)] = 0.12
+    """Spread of the hand's movement from frame to frame."""
+    flash: Fraction = 0.25
+    """Share of Doppler clips with a flash: tissue that moved is coloured for a frame or two."""
+    pressure: Fraction = 0.7
+    """Share of an effusion's height that the probe presses away in the middle of a grey-scale clip; synovium
+    stays."""
+
+
 class PhantomSettings(GrowingSection):
     """A cohort of phantom patients (``simulation.phantom``)."""
 
-    later: ClassVar[tuple[str, ...]] = ("ungraded_per_graded", "maximum_epsilon", "shift", "machines")
+    later: ClassVar[tuple[str, ...]] = (
+        "ungraded_per_graded",
+        "maximum_epsilon",
+        "shift",
+        "machines",
+        "clips",
+    )
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
     patients: Positive = 40
@@ -103,6 +127,8 @@ class PhantomSettings(GrowingSection):
     """Of your own, one for each of the first sites; the others have the measured ones, as without. A configuration
     may name a TOML file in the place of each. Its content is read with the configuration: a cohort is of what the
     file said, and the configuration that a run writes needs no file."""
+    clips: ClipSettings | None = None
+    """``None``: stills alone."""
 
     @model_validator(mode="after")
     def _machines_have_sites(self) -> PhantomSettings:

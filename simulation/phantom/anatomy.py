@@ -61,6 +61,8 @@ class Joints:
     mimic: Floats
     synovium_db: Floats
     effusion_db: Floats
+    squeezed: Floats
+    """Share of an effusion's height that the probe presses away; synovium stays."""
 
     def __len__(self) -> int:
         return len(self.depth)
@@ -143,6 +145,7 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         mimic=np.where(effused, mimic, 0.0),
         synovium_db=rng.normal(-28.5, 1.8, n),
         effusion_db=np.where(rng.random(n) < HYPOECHOIC_SHARE, between(-37.0, -27.0), between(-58.0, -46.0)),
+        squeezed=np.zeros(n),
     )
 
 
@@ -163,6 +166,8 @@ def contours(joints: Joints, x_mm: Floats) -> Contours:
     mimicked = _upper(j, j["mimic"], x_mm, line, cartilage)
     layer = j["effusion"] * _window(j, np.maximum(j["hypertrophy"], 1.0), x_mm) * (j["hypertrophy"] >= 1)
     effusion = np.minimum(np.where(j["hypertrophy"] >= 1, synovium - layer, mimicked), synovium)
+    flattened = synovium - (1 - j["squeezed"]) * (synovium - effusion)
+    effusion = np.where(j["squeezed"] > 0, flattened, effusion)
     rest = line + 0.6 * outside - HEALTHY_CAPSULE_MM * j["scale"]
     raised = np.where(effusion < cartilage, effusion - 0.06, NO_BONE_MM)
     px_mm = float(x_mm[0, 1] - x_mm[0, 0])

@@ -21,6 +21,9 @@ MANIFEST = (
     "doppler_path", "doppler_roi", "diagnosis", "split",
 )  # fmt: skip
 GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
+CLIP_PARTS = ("path", "roi", "frames", "frame_rate")
+CLIPS = ("gs_clip", "doppler_clip")
+"""Images that a cohort with moving pictures has, too; each with these columns in the manifest."""
 TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "flow_outside", "effusion", "notch")
 MINIMUM_COHORT = 5
 """Patients that a phantom site's policy asks for behind an update, as a hospital's does unless it says otherwise."""
@@ -85,6 +88,7 @@ def make(job: Job) -> Patient:
         roi_px=job.settings.image_px,
         severity=job.shift.severity,
         reader_bias=job.shift.reader_bias,
+        clips=job.settings.clips,
     )
 
 
@@ -94,8 +98,8 @@ def exam_ids(job: Job) -> list[str]:
 
 
 def picture_path(job: Job, exam_id: str, kind: str) -> Path:
-    """Where a picture lies; ``kind`` is ``gs`` or ``doppler``."""
-    return job.folder / "images" / f"{exam_id}_{kind}.png"
+    """Where a picture lies; ``kind`` is ``gs``, ``doppler``, or one of :data:`CLIPS`."""
+    return job.folder / "images" / f"{exam_id}_{kind}.{'tif' if kind in CLIPS else 'png'}"
 
 
 def write_patient(job: Job) -> Tables:
@@ -104,6 +108,15 @@ def write_patient(job: Job) -> Tables:
     for i, name in enumerate(ids):
         for kind, picture in (("gs", patient.exams.grey[i]), ("doppler", patient.exams.doppler[i])):
             Image.fromarray(picture).save(picture_path(job, name, kind), compress_level=1)
+        if patient.clips is not None:
+            for kind, frames in zip(CLIPS, (patient.clips.grey[i], patient.clips.doppler[i]), strict=True):
+                first, *others = map(Image.fromarray, frames)
+                first.save(
+                    picture_path(job, name, kind),
+                    save_all=True,
+                    append_images=others,
+                    compression="tiff_deflate",
+                )
     return Tables(
         manifest=_manifest_rows(job, patient, ids),
         grades=_grade_rows(job, patient, ids),
@@ -120,10 +133,21 @@ def _manifest_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
             joint.kind, joint.digit,
             "dorsal longitudinal", job.device.name, f"images/{name}_gs.png",
             " ".join(map(str, exams.grey_roi[i])), f"images/{name}_doppler.png",
-            " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split,
+            " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split, *_clip_cells(patient, name, i),
         )
         for i, (name, joint) in enumerate(zip(ids, patient.joints, strict=True))
     ]  # fmt: skip
+
+
+def _clip_cells(patient: Patient, name: str, index: int) -> list[str]:
+    """What the manifest says of an exam's clips."""
+    clips, cells = patient.clips, list[str]()
+    if clips is None:
+        return cells
+    for image, rois in zip(CLIPS, (clips.grey_roi, clips.doppler_roi), strict=True):
+        roi, rate = " ".join(map(str, rois[index])), f"{clips.frame_rate[index]:.2f}"
+        cells += [f"images/{name}_{image}.tif", roi, str(clips.grey.shape[1]), rate]
+    return cells
 
 
 def _held_out(job: Job) -> set[int]:
@@ -185,7 +209,10 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
     (folder / "site.toml").write_text(
         SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=budget), encoding="utf-8"
     )
-    _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
+    rows = [row for part in parts for row in part.manifest]
+    moving = bool(rows) and len(rows[0]) > len(MANIFEST)
+    clips = tuple(f"{image}_{part}" for image in CLIPS for part in CLIP_PARTS) if moving else ()
+    _write_table(folder / "manifest.csv", (*MANIFEST, *clips), rows)
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
     _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.cohort_settings import ClipSettings
+from simulation.phantom.clips import Clips, make_clips
 from simulation.phantom.devices import Device
+from simulation.phantom.flow import PULSATILITY
 from simulation.phantom.random import stream
 from simulation.phantom.readers import Reader, draw_readers, read
 from simulation.phantom.screen import REFERENCE_PX, Layout, Texts
@@ -60,6 +63,7 @@ class Patient:
         exams: the pictures and what is true of them.
         hypertrophy: grades of the readers, ``(readers, exams)``.
         vascularity: the same.
+        clips: the moving pictures, if some were asked for.
     """
 
     index: int
@@ -69,6 +73,7 @@ class Patient:
     exams: Exams
     hypertrophy: NDArray[np.int64]
     vascularity: NDArray[np.int64]
+    clips: Clips | None = None
 
 
 def site_readers(seed: int, site: str, *, bias: float = 0.0) -> tuple[Reader, ...]:
@@ -86,6 +91,7 @@ def make_patient(
     roi_px: int = REFERENCE_PX,
     severity: float = 0.0,
     reader_bias: float = 0.0,
+    clips: ClipSettings | None = None,
 ) -> Patient:
     """One patient, the same in every process whatever else is made there.
 
@@ -98,6 +104,8 @@ def make_patient(
         roi_px: side of the region of interest.
         severity: the site's shift of severity, in standard deviations of the latent disease.
         reader_bias: what the site's readers see more than others, in grades.
+        clips: of moving pictures beside the stills; ``None``: there are none. They change no still but by its
+            pulsatility, and readers then grade what they saw move.
     """
     rng = stream(seed, site, "patient", index)
     joints = tuple(
@@ -112,7 +120,11 @@ def make_patient(
         kinds=[joint.kind for joint in joints],
         texts=texts,
         roi_px=roi_px,
+        pulsatility=PULSATILITY if clips is None else clips.pulsatility,
     )
+    moving = clips and make_clips(stream(seed, site, "clips", index), made.scene, clips)
+    if moving:
+        made = replace(made, shown_fraction=np.maximum(made.shown_fraction, moving.most_shown))
     hypertrophy, vascularity = read(rng, site_readers(seed, site, bias=reader_bias), made)
     return Patient(
         index=index,
@@ -122,6 +134,7 @@ def make_patient(
         exams=made,
         hypertrophy=hypertrophy,
         vascularity=vascularity,
+        clips=moving,
     )
 
 

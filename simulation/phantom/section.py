@@ -48,6 +48,27 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """What pictures of a patient's joints are taken of, for further ones at other moments.
+
+    Attributes:
+        grey: how the probe is held for the grey-scale picture.
+        doppler: the same for the Doppler picture.
+        texture: seed of the tissues' texture.
+        speeds: of the flow at systole in each Doppler picture's scan, in the synovium.
+        outside: of the flow outside of it, which does not count.
+        texts: burned into the pictures.
+    """
+
+    grey: View
+    doppler: View
+    texture: int
+    speeds: list[Singles]
+    outside: list[Singles]
+    texts: list[Texts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Exams:
     """Pictures of a patient's joints and what is true of them.
 
@@ -64,6 +85,7 @@ class Exams:
         effusion: whether there is an effusion.
         notch: whether there is a notch of the metacarpal head.
         mimicry: 0-1, how much the effusion looks like synovium.
+        scene: what the pictures were taken of.
     """
 
     severity: Severity
@@ -78,6 +100,7 @@ class Exams:
     effusion: Mask
     notch: Mask
     mimicry: Floats
+    scene: Scene
 
     @property
     def colour_fraction(self) -> Floats:
@@ -94,6 +117,7 @@ def make_exams(
     texts: list[Texts],
     roi_px: int = screen.REFERENCE_PX,
     phase: float | None = None,
+    pulsatility: float = flow.PULSATILITY,
 ) -> Exams:
     """Make pairs of pictures.
 
@@ -108,6 +132,7 @@ def make_exams(
         texts: burned into the pictures of each joint.
         roi_px: side of the region of interest; the pictures are a third larger.
         phase: of the cardiac cycle, in [0, 1); 0 is systole. ``None``: a still for each joint.
+        pulsatility: half of the share of its speed that flow loses between systole and diastole.
     """
     joints = draw_joints(rng, severity, kinds=kinds)
     texture = int(rng.integers(2**31))
@@ -119,12 +144,15 @@ def make_exams(
     outside = _outside(rng, doppler_view, sections)
     stills = flow.still_phases(rng, joints=len(severity))
     moments = [still if phase is None else phase for still in stills]
-    seen = [flow.at_phase(s + o, p) for s, o, p in zip(speeds, outside, moments, strict=True)]
+    seen = [
+        flow.at_phase(s + o, p, pulsatility=pulsatility)
+        for s, o, p in zip(speeds, outside, moments, strict=True)
+    ]
     doppler, shown = _with_flow(rng, doppler_view, under, seen)
     return Exams(
         severity=severity,
-        grey=_annotated(grey, grey_view, texts, doppler=False),
-        doppler=_annotated(doppler, doppler_view, texts, doppler=True),
+        grey=annotated(grey, grey_view, texts, doppler=False),
+        doppler=annotated(doppler, doppler_view, texts, doppler=True),
         grey_roi=grey_view.regions(rng),
         doppler_roi=doppler_view.regions(rng),
         grey_sections=grey_sections,
@@ -132,11 +160,14 @@ def make_exams(
             replace(section, flow=screen.frame(speed[None] > 0, doppler_view.layout)[0])
             for section, speed in zip(sections, speeds, strict=True)
         ],
-        shown_fraction=np.array([_share(s, v > 0) for s, v in zip(shown, speeds, strict=True)]),
+        shown_fraction=np.array([shown_share(s, v > 0) for s, v in zip(shown, speeds, strict=True)]),
         flow_outside=np.array([bool((s & (o > 0)).any()) for s, o in zip(shown, outside, strict=True)]),
         effusion=joints.effusion > 0,
         notch=joints.notch > 0,
         mimicry=_mimicry(joints),
+        scene=Scene(
+            grey=grey_view, doppler=doppler_view, texture=texture, speeds=speeds, outside=outside, texts=texts
+        ),
     )
 
 
@@ -165,10 +196,13 @@ def echo_levels(rng: np.random.Generator, view: View, borders: Contours, *, text
 
 def _scan(rng: np.random.Generator, view: View, *, texture: int) -> tuple[Bytes, list[Section]]:
     borders = view.borders()
-    level = echo_levels(rng, view, borders, texture=texture)
+    return on_screen(echo_levels(rng, view, borders, texture=texture), view), _sections(borders, view)
+
+
+def on_screen(level: Singles, view: View) -> Bytes:
+    """The pictures ``(n, height, width)`` of echo levels, without text."""
     picture = screen.frame(screen.convert(view.device.grey(level)), view.layout)
-    picture = np.where(view.mirrored[:, None, None], picture[:, :, ::-1], picture)
-    return picture, _sections(borders, view)
+    return np.where(view.mirrored[:, None, None], picture[:, :, ::-1], picture)
 
 
 def _sections(borders: Contours, view: View) -> list[Section]:
@@ -222,20 +256,27 @@ def _with_flow(
     rng: np.random.Generator, view: View, grey: Bytes, speeds: list[Singles]
 ) -> tuple[Bytes, list[Mask]]:
     """Pictures with colour, box and colour bar, and masks of the flow that is shown."""
-    rgb, shown, top = np.repeat(grey[..., None], 3, axis=-1), [], view.layout.header
+    rgb, shown = np.repeat(grey[..., None], 3, axis=-1), []
     for i, speed in enumerate(speeds):
-        box = view.doppler_box(rng, i)
-        shown.append(screen.colour_flow(rng, rgb[i], speed, view.device, top=top, box=box))
-        screen.outline(rgb[i], view.device, top=top, box=box)
+        shown.append(paint_flow(rng, rgb[i], speed, view, view.doppler_box(rng, i)))
     return rgb, shown
 
 
-def _annotated(pictures: Bytes, view: View, texts: list[Texts], *, doppler: bool) -> Bytes:
+def paint_flow(rng: np.random.Generator, rgb: Bytes, speed: Singles, view: View, box: Box) -> Mask:
+    """Paint colour, box and colour bar over one picture ``(height, width, 3)``, in place; what flow is shown."""
+    shown = screen.colour_flow(rng, rgb, speed, view.device, top=view.layout.header, box=box)
+    screen.outline(rgb, view.device, top=view.layout.header, box=box)
+    return shown
+
+
+def annotated(pictures: Bytes, view: View, texts: list[Texts], *, doppler: bool) -> Bytes:
+    """The pictures with what is burned into them."""
     pairs = zip(pictures, texts, strict=True)
     return np.stack([screen.annotate(p, view.device, t, view.layout, doppler=doppler) for p, t in pairs])
 
 
-def _share(shown: Mask, flows: Mask) -> float:
+def shown_share(shown: Mask, flows: Mask) -> float:
+    """Share of the flow that is shown; 1 where there is none."""
     return float((shown & flows).sum() / flows.sum()) if flows.any() else 1.0
 
 
