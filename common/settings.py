@@ -83,15 +83,19 @@ class CampaignSettings(GrowingSection):
     grade. A site whose policy permits none takes part all the same."""
 
 
-class ImageSettings(Section):
+class ImageSettings(GrowingSection):
     """One image of an exam.
 
     ``grey`` is stored as one channel, ``doppler`` as luminance and mask of the flow signal, ``colour`` as RGB.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("frames",)
+
     kind: Literal["grey", "doppler", "colour"]
     mask_saturation: Fraction = 0.40
     """Doppler only: HSV saturation above which a pixel is flow (RATING's released code)."""
+    frames: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Of a moving picture, how many frames networks read, evenly spaced over the clip. ``None``: a still."""
 
 
 class NetworkSettings(GrowingSection):
