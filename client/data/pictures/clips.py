@@ -29,6 +29,8 @@ NEEDS_VIDEO = (
     "is a film, which needs synofed[video]: pip install 'synofed[video]', or export its frames as TIFF or PNG"
 )
 
+FLICKERS = "its frames would be read with different depths, which is a guess: export them in 8 bits"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
@@ -219,9 +221,7 @@ def _clip(
 def _agreed(notes: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
     """What was guessed of all frames: a guess that changes from one to the next would make them flicker."""
     if len(set(notes)) > 1:
-        raise DataError(
-            "its frames would be read with different depths, which is a guess: export them in 8 bits"
-        )
+        raise DataError(FLICKERS)
     return notes[0]
 
 

@@ -112,6 +112,15 @@ def decode(content: bytes, *, mode: str, frame: int | None = None) -> Decoded:
     return replace(decoded, notes=(*decoded.notes, *notes))
 
 
+def pages(content: bytes) -> int:
+    """How many pictures a file holds that :func:`decode` can try; 1 where that cannot be told."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            return len(list(_pages(opened)))
+    except Exception:  # as below; whoever decodes it says what is wrong
+        return 1
+
+
 def decode_frames(
     content: bytes, *, mode: str, chosen: Callable[[int], Sequence[int]]
 ) -> tuple[Decoded, ...]:
