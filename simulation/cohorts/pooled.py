@@ -134,6 +134,11 @@ def _pooled_row(
 
 
 def _link(source: Path, target: Path) -> None:
+    if source.is_dir():  # a clip as a folder of frames
+        target.mkdir()
+        for frame in source.iterdir():
+            _link(frame, target / frame.name)
+        return
     try:
         os.link(source.resolve(), target)
     except OSError:

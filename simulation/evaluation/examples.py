@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from client.data.pictures.decoder import decode
+from client.data.pictures import clips
 from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common.evaluation.mistakes import FAR
@@ -117,7 +117,7 @@ def _pictures(folder: Path, exam_id: str, images: Iterable[str]) -> Mapping[str,
 
 
 def _roi(path: Path, roi_text: str) -> NDArray[np.uint8]:
-    shown = decode(path.read_bytes(), mode="RGB").image
+    shown = clips.frame(path, 1)[0]
     if len({band.tobytes() for band in shown.split()}) == 1:
         shown = shown.convert("L")
     if roi_text:

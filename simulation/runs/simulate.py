@@ -43,7 +43,16 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, sets, stacked, trivial
+from simulation.evaluation import (
+    calibration,
+    examples,
+    heatmap_truth,
+    modalities,
+    modalities_view,
+    sets,
+    stacked,
+    trivial,
+)
 from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -409,6 +418,7 @@ def _evaluate(
         )
         | {"personal": choices or None}
         | stacking
+        | _modalities(run, frame, sites, settings)
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
@@ -431,6 +441,15 @@ def _stacked(
     plain = frame[frame["trained_site"].astype(bool)]
     said = stacked.block(stacking, scorer, plain, settings=settings)
     return stacked.applied(frame, committee, stacking), {"stacking": finite(said)}
+
+
+def _modalities(run: RunFolder, frame: pd.DataFrame, sites: Cohort, settings: Settings) -> dict[str, object]:
+    """The networks of single images beside each other, where that is what the method is about."""
+    if settings.method != "multimodal":
+        return {}
+    block = modalities.measured(frame, sites, settings, seed=settings.seed)
+    (run.path / "modalities.md").write_text(modalities_view.markdown(block, settings), encoding="utf-8")
+    return {"modalities": block}
 
 
 def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:

@@ -38,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is in a picture; of a clip (its image ends with ``_clip``) text and colour in any frame, else in the first.
+    """What is in a picture; of a clip, whose image ends with ``_clip``, text and colour in any frame, else in one.
 
     Attributes:
         place: whose it is.
