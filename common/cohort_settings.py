@@ -87,7 +87,7 @@ class ClipSettings(Section):
     """Half of the share of its speed that flow loses between systole and diastole; of the stills, too."""
     jitter_mm: Annotated[float, Field(ge=0, le=1)] = 0.12
     """Spread of the hand's movement from frame to frame."""
-    flash: Fraction = 0.25
+    flash: Fraction = 0.1
     """Share of Doppler clips with a flash: tissue that moved is coloured for a frame or two."""
     pressure: Fraction = 0.7
     """Share of an effusion's height that the probe presses away in the middle of a grey-scale clip; synovium

@@ -62,7 +62,7 @@ class _Trial:
     def _pictures(self, device: str) -> list[Tensor]:
         tiles = () if self.spec.jigsaw is None else (TILES,)
         picture = (*tiles, 3, self.side_px, self.side_px)
-        frames = {image: (FRAMES,) for image in self.spec.clips}
+        frames = dict.fromkeys(self.spec.clips, (FRAMES,))
         shapes = [(self.exams, *frames.get(image, ()), *picture) for image in self.spec.images]
         return [torch.zeros(shape, device=device) for shape in shapes]
 

@@ -67,10 +67,6 @@ def _cohort(found: Block, cohort: str, names: Mapping[str, str]) -> Iterator[str
                 ]
                 for image, networks in found["networks"].items()
             ),
-            *(
-                [f"no network: {name}", *(_value(each) for each in areas["grades"]), _value(areas["mean"])]
-                for name, areas in found["without_network"].items()
-            ),
             [
                 "the paper's best",
                 *(f"{BEST[g][1]:.2f} ({BEST[g][0]})" if g in BEST else "" for g in grades),
@@ -82,6 +78,26 @@ def _cohort(found: Block, cohort: str, names: Mapping[str, str]) -> Iterator[str
     yield ""
     yield from _agreement(found, names)
     yield ""
+    yield "Area of a grade above a cut, by networks and by the share of flow alone:"
+    yield ""
+    cuts = [f"above {cut}" for cut in range(len(grades) - 1)]
+    yield from _table(
+        ["", *cuts, *(f"vascularity {cut}" for cut in cuts)],
+        [
+            *(
+                [names[image], *map(_value, network["above"]), *[""] * len(cuts)]
+                for image, network in found["networks"].items()
+            ),
+            *(
+                [
+                    f"no network: {name}",
+                    *map(_value, areas["above"]),
+                    *map(_value, areas["vascularity_above"]),
+                ]
+                for name, areas in found["without_network"].items()
+            ),
+        ],
+    )
     yield "Pairs by patient, first minus second: area of each grade, linear kappa; p by swaps within patients."
     yield ""
     yield from _table(
