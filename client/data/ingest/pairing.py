@@ -113,7 +113,8 @@ def _key(candidate: Candidate, rules: PairSection) -> tuple[str, ...]:
 def _pairs(
     members: Sequence[Candidate], rules: PairSection
 ) -> tuple[list[dict[str, Candidate]], list[Unpaired]]:
-    first, *others = rules.images
+    names: tuple[str, ...] = rules.images
+    first, *others = names
     found = [{first: each} for each in members if each.image == first]
     left: list[Unpaired] = []
     for other in others:

@@ -1,5 +1,6 @@
 """Static and dynamic beside each other: on phantoms whose flow pulsates, and on such where it does not."""
 
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from common.training.local_settings import LocalSettings
 from simulation.evaluation import modalities
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
+from simulation.phantom.readers import EXPERIENCE
 
 SMALL = Path(__file__).parents[3] / "configs" / "multimodal_small.toml"
 FRAMES, PX = 8, 24
@@ -111,3 +113,75 @@ def test_so_it_is_with_tiny_networks_of_one_start() -> None:
     assert gained > 0.01
     assert gained > without
     assert abs(without) < 0.03
+
+
+TINY = [
+    "network.image_px=32", "network.width=4", "federation.rounds=2", "training.local_steps=2", "rating.folds=2",
+    "cohort.phantom.sites=2", "cohort.phantom.patients=6", "cohort.phantom.exams_per_patient=3",
+    "cohort.phantom.image_px=64", "cohort.phantom.clips.frames=4", "images.gs_clip.frames=3",
+    "images.doppler_clip.frames=6", "evaluate.bootstrap=50",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
+    """A tiny campaign over clips, from phantoms to tables."""
+    base = tmp_path_factory.mktemp("multimodal")
+    settings = settings_file.load(SMALL, overrides=TINY)
+    phantom = settings.cohort and settings.cohort.phantom
+    assert phantom is not None
+    cohorts.make(phantom, seed=1, out=base / "cohort", workers=1)
+    for name in ("one", "other"):
+        overrides = [*TINY, settings_file.of_folder(base / "cohort")]
+        synofed.simulate(SMALL, out=base / name, overrides=overrides)
+    return base, settings
+
+
+def test_a_campaign_over_clips_is_the_same_each_time(run: tuple[Path, Settings]) -> None:
+    base, _ = run
+    one, other = (pd.read_parquet(base / name / "predictions.parquet") for name in ("one", "other"))
+    pd.testing.assert_frame_equal(one, other)
+    assert (base / "one" / "modalities.md").read_bytes() == (base / "other" / "modalities.md").read_bytes()
+
+
+def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Path, Settings]) -> None:
+    base, settings = run
+    block = json.loads((base / "one" / "metrics.json").read_text(encoding="utf-8"))["modalities"]
+    for cohort, exams in (("seen", 18), ("unseen", 18)):
+        found = block[cohort]
+        assert found["exams"] <= exams
+        assert list(found["networks"]) == list(settings.images)
+        for network in found["networks"].values():
+            assert len(network["icc"]) == 12 and len(network["grades"]) == 4 and len(network["above"]) == 3
+        assert len(found["pairs"]) == 6
+        assert set(found["without_network"]) == {
+            "doppler share",
+            *(f"doppler_clip {name}" for name in modalities.WITHOUT_NETWORK),
+        }
+    text = modalities_view.markdown(block, settings)
+    assert text == (base / "one" / "modalities.md").read_text(encoding="utf-8")
+    for name in ("SGS", "DGS", "SPD", "DPD", "senior", "junior", "0.82"):
+        assert name in text
+
+
+def test_readers_with_more_experience_agree_more(run: tuple[Path, Settings]) -> None:
+    _, settings = run
+    rng = np.random.default_rng(0)
+    truth = rng.integers(1, 4, 400)
+    frame = pd.DataFrame(
+        {"truth_hypertrophy": truth, "truth_vascularity": np.minimum(truth, rng.integers(0, 4, 400))}
+    )
+    found = modalities._readers(frame, settings, 3)
+    right = {
+        level: np.mean([(found[f"{level}-{i}"] == truth).mean() for i in range(1, 5)]) for level in EXPERIENCE
+    }
+    assert right["senior"] > right["intermediate"] > right["junior"]
+
+
+def test_a_finished_run_is_evaluated_anew_alike(run: tuple[Path, Settings]) -> None:
+    base, _ = run
+    before = (base / "other" / "modalities.md").read_bytes()
+    (base / "other" / "modalities.md").unlink()
+    overrides = [*TINY, settings_file.of_folder(base / "cohort")]
+    synofed.simulate(SMALL, out=base / "other", overrides=overrides, resume=True)
+    assert (base / "other" / "modalities.md").read_bytes() == before
