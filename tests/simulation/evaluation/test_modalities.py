@@ -6,20 +6,25 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
+import pytest
 import torch
 from PIL import Image
 
+import synofed
+from common import settings as settings_file
 from common.cohort_settings import ClipSettings
 from common.evaluation.roc import auc
 from common.imaging.doppler import flow_mask
 from common.imaging.roi import stored_px
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import ImageSettings, NetworkSettings, TrainingSettings
+from common.settings import ImageSettings, NetworkSettings, Settings, TrainingSettings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings
-from simulation.evaluation import modalities
+from simulation.cohorts import cohort as cohorts
+from simulation.evaluation import modalities, modalities_view
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 from simulation.phantom.readers import EXPERIENCE
@@ -117,9 +122,9 @@ def test_so_it_is_with_tiny_networks_of_one_start() -> None:
 
 TINY = [
     "network.image_px=32", "network.width=4", "federation.rounds=2", "training.local_steps=2", "rating.folds=2",
-    "cohort.phantom.sites=2", "cohort.phantom.patients=6", "cohort.phantom.exams_per_patient=3",
+    "cohort.phantom.sites=2", "cohort.phantom.patients=24", "cohort.phantom.exams_per_patient=2",
     "cohort.phantom.image_px=64", "cohort.phantom.clips.frames=4", "images.gs_clip.frames=3",
-    "images.doppler_clip.frames=6", "evaluate.bootstrap=50",
+    "images.doppler_clip.frames=6", "evaluate.bootstrap=100",
 ]  # fmt: skip
 
 
@@ -147,7 +152,7 @@ def test_a_campaign_over_clips_is_the_same_each_time(run: tuple[Path, Settings])
 def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Path, Settings]) -> None:
     base, settings = run
     block = json.loads((base / "one" / "metrics.json").read_text(encoding="utf-8"))["modalities"]
-    for cohort, exams in (("seen", 18), ("unseen", 18)):
+    for cohort, exams in (("seen", 48), ("unseen", 48)):
         found = block[cohort]
         assert found["exams"] <= exams
         assert list(found["networks"]) == list(settings.images)
