@@ -265,7 +265,8 @@ def _stack(members: Sequence[Member], kind: Hashable, place: Place) -> Stack:
 def _laid_out(pictures: Tensor, memory_format: torch.memory_format) -> Tensor:
     """Pictures, and those of clips, in a memory format of four axes."""
     flat = pictures.flatten(0, -4).contiguous(memory_format=memory_format)
-    return flat.unflatten(0, pictures.shape[:-3])
+    laid: Tensor = flat.unflatten(0, pictures.shape[:-3])
+    return laid
 
 
 def _merged(networks: Sequence[nn.Module], place: Place) -> nn.Module:

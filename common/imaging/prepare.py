@@ -60,7 +60,8 @@ def picture(
         offset = torch.addcmul(offset, mask.permute(0, 2, 3, 1), flow - offset)
     rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale).permute(0, 3, 1, 2)
     # grey, once broadcast, is channels-last already
-    return rgb.contiguous(memory_format=torch.channels_last).unflatten(0, exams)
+    ready: Tensor = rgb.contiguous(memory_format=torch.channels_last).unflatten(0, exams)
+    return ready
 
 
 @lru_cache

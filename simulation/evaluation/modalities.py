@@ -178,7 +178,7 @@ def _above(
 def _network(frame: pd.DataFrame, image: str, settings: Settings) -> Likely:
     name, grades = single_score.score(settings)
     columns = [f"p:multimodal/{image}/{name}/grades:{grade}" for grade in range(grades)]
-    return frame[columns].to_numpy(dtype=np.float64)
+    return np.asarray(frame[columns].to_numpy(dtype=np.float64))
 
 
 def _amounts(cohort: Cohort, frame: pd.DataFrame, settings: Settings) -> dict[str, Amount]:

@@ -160,7 +160,8 @@ def _value(estimate: Block) -> str:
 
 def _tested(difference: Block) -> str:
     p = difference["p"]
-    return _value(difference) + ("" if p is None else f", p {p:.3f}")
+    shown = "" if p is None else ", p < 0.001" if p < 0.001 else f", p {p:.3f}"
+    return _value(difference) + shown
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:

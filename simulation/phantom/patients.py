@@ -122,8 +122,8 @@ def make_patient(
         roi_px=roi_px,
         pulsatility=PULSATILITY if clips is None else clips.pulsatility,
     )
-    moving = clips and make_clips(stream(seed, site, "clips", index), made.scene, clips)
-    if moving:
+    moving = None if clips is None else make_clips(stream(seed, site, "clips", index), made.scene, clips)
+    if moving is not None:
         made = replace(made, shown_fraction=np.maximum(made.shown_fraction, moving.most_shown))
     hypertrophy, vascularity = read(rng, site_readers(seed, site, bias=reader_bias), made)
     return Patient(

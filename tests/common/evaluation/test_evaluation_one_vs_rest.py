@@ -70,8 +70,8 @@ def systems(seed: int, *, patients: int = 40, better: float = 0.0) -> tuple[np.n
     return first, second, truth, patient
 
 
-def compared(seed: int, **more: float) -> tuple[GradeDifference, ...]:
-    first, second, truth, patient = systems(seed, **more)
+def compared(seed: int, *, better: float = 0.0) -> tuple[GradeDifference, ...]:
+    first, second, truth, patient = systems(seed, better=better)
     rng = np.random.default_rng(seed)
     weights = bootstrap.resamples(int(patient.max()) + 1, replicates=100, generator=rng)
     return differences(first, second, truth, patient, weights, generator=rng, permutations=199)

@@ -1,6 +1,7 @@
 """Networks of moving pictures: what they read of a clip, and that all that is promised of networks holds of them."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ STILL = NetworkSpec(name="still", images=("doppler",), target=Target(measurement
 MOVING = STILL.model_copy(update={"name": "moving", "images": ("clip",), "clips": ("clip",)})
 FUSED = MOVING.model_copy(update={"name": "fused", "images": ("gs", "clip")})
 SPECS = [MOVING, FUSED, MOVING.model_copy(update={"probe": Probe(neck=6)})]
-PLAIN = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
+PLAIN: dict[str, Any] = {"augmentation": None, "schedule": "constant", "weight_decay": 0.0}
 
 
 def make_clips(count: int = 48, *, seed: int = 0) -> ExamTensors:
@@ -79,9 +80,11 @@ def test_of_equal_frames_mean_and_maximum_are_the_features_of_one(backbone: str)
     (one,) = read(MOVING, DATA, torch.arange(3))
     equal = one[:, :1].expand_as(one)
     with torch.no_grad():
-        expected = network.backbone(one[:, 0])
+        expected = network.get_submodule("backbone")(one[:, 0])
         twice = torch.cat([expected, expected], dim=1)
-        torch.testing.assert_close(network([equal]), network.head(twice), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            network([equal]), network.get_submodule("head")(twice), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_a_clip_among_others_is_read_as_it_is_alone() -> None:

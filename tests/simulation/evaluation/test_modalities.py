@@ -133,9 +133,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     """A tiny campaign over clips, from phantoms to tables."""
     base = tmp_path_factory.mktemp("multimodal")
     settings = settings_file.load(SMALL, overrides=TINY)
-    phantom = settings.cohort and settings.cohort.phantom
-    assert phantom is not None
-    cohorts.make(phantom, seed=1, out=base / "cohort", workers=1)
+    assert settings.cohort is not None and settings.cohort.phantom is not None
+    cohorts.make(settings.cohort.phantom, seed=1, out=base / "cohort", workers=1)
     for name in ("one", "other"):
         overrides = [*TINY, settings_file.of_folder(base / "cohort")]
         synofed.simulate(SMALL, out=base / name, overrides=overrides)

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def clips(device: Device, settings: ClipSettings, *, vascularity: float = 3.5, j
 def coloured(frames: np.ndarray) -> np.ndarray:
     """Pixels that are coloured in each frame of Doppler clips, the colour bar left out."""
     inside = frames[..., 10:, 10:, :].astype(np.int64)
-    return (inside.max(-1) - inside.min(-1) > 80).sum(axis=(-1, -2))
+    return np.asarray((inside.max(-1) - inside.min(-1) > 80).sum(axis=(-1, -2)))
 
 
 def test_clips_change_no_still() -> None:
@@ -119,7 +120,7 @@ def test_the_probe_presses_in_the_middle_of_a_grey_scale_clip() -> None:
     assert (found.pressure.argmax(axis=1) == 8).all() and (found.pressure[:, 0] == 0).all()
 
 
-def test_clips_lie_in_a_site_as_a_hospital_has_them(tmp_path) -> None:
+def test_clips_lie_in_a_site_as_a_hospital_has_them(tmp_path: Path) -> None:
     settings = PhantomSettings(image_px=64, exams_per_patient=2, clips=ClipSettings(frames=5))
     (tmp_path / "images").mkdir()
     job = Job(
@@ -135,7 +136,7 @@ def test_clips_lie_in_a_site_as_a_hospital_has_them(tmp_path) -> None:
         for image, frames in zip(CLIPS, (grey, doppler), strict=True):
             assert row[f"{image}_frames"] == "5" and 5 / 2 <= float(row[f"{image}_frame_rate"]) <= 15 / 4
             with Image.open(tmp_path / row[f"{image}_path"]) as stored:
-                assert stored.n_frames == 5
+                assert getattr(stored, "n_frames", 1) == 5
                 for number, frame in enumerate(frames):
                     stored.seek(number)
                     assert (np.asarray(stored) == frame).all()
