@@ -12,6 +12,7 @@ from common.text import csv_text
 from simulation.phantom.devices import Device
 from simulation.phantom.patients import Patient, make_patient
 from simulation.phantom.random import stream
+from simulation.phantom.section import Exams
 from simulation.phantom.shifts import SiteShift
 
 BROKEN_SHARE = 0.005
@@ -20,6 +21,8 @@ MANIFEST = (
     "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "gs_path", "gs_roi",
     "doppler_path", "doppler_roi", "diagnosis", "split",
 )  # fmt: skip
+SIGNS = ("extracapsular", "erosive", "paratenon_mm", "paratenon_db", "peritendinous_mm2", "erosion_mm")
+"""Further columns of the truth, where diagnoses show."""
 GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
 TRUTH = ("exam_id", "hypertrophy", "vascularity", "colour_fraction", "flow_outside", "effusion", "notch")
 MINIMUM_COHORT = 5
@@ -58,6 +61,9 @@ class Job:
     device: Device
     folder: Path
     shift: SiteShift
+    exams: int
+    diagnosis: str = ""
+    """That shows in the pictures; empty: the patient's own generator draws one, which shows in nothing."""
 
     @property
     def graded(self) -> bool:
@@ -76,21 +82,26 @@ class Tables:
 
 def make(job: Job) -> Patient:
     """The patient of a job; the same whenever it is asked for."""
+    settings = job.settings
     return make_patient(
         job.seed,
         job.site,
         job.index,
         job.device,
-        exams=job.settings.exams_per_patient,
-        roi_px=job.settings.image_px,
+        exams=job.exams,
+        roi_px=settings.image_px,
         severity=job.shift.severity,
         reader_bias=job.shift.reader_bias,
+        mix=settings.hypertrophy_mix,
+        any_joints=settings.joints == "any",
+        diagnosis=job.diagnosis,
+        strength=settings.diagnosis.strength if settings.diagnosis else 0.0,
     )
 
 
 def exam_ids(job: Job) -> list[str]:
     """The names of the patient's exams, in the order of the joints."""
-    return [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(job.settings.exams_per_patient)]
+    return [f"{job.site}-p{job.index:03d}-e{i:02d}" for i in range(job.exams)]
 
 
 def picture_path(job: Job, exam_id: str, kind: str) -> Path:
@@ -107,7 +118,7 @@ def write_patient(job: Job) -> Tables:
     return Tables(
         manifest=_manifest_rows(job, patient, ids),
         grades=_grade_rows(job, patient, ids),
-        truth=_truth_rows(patient, ids),
+        truth=_truth_rows(patient, ids, signs=bool(job.diagnosis)),
     )
 
 
@@ -155,7 +166,7 @@ def _grade_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
     return rows
 
 
-def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
+def _truth_rows(patient: Patient, ids: list[str], *, signs: bool) -> Rows:
     exams = patient.exams
     hypertrophy, vascularity = exams.severity.grades
     return [
@@ -167,9 +178,19 @@ def _truth_rows(patient: Patient, ids: list[str]) -> Rows:
             int(exams.flow_outside[i]),
             int(exams.effusion[i]),
             int(exams.notch[i]),
+            *(_sign_cells(exams, i) if signs else ()),
         )
         for i, name in enumerate(ids)
     ]
+
+
+def _sign_cells(exams: Exams, i: int) -> tuple[float, ...]:
+    signs = exams.signs
+    columns = (
+        signs.extracapsular, signs.erosive, signs.paratenon_mm, signs.paratenon_db, exams.peritendinous_mm2,
+        signs.erosion_mm,
+    )  # fmt: skip
+    return tuple(round(float(column[i]), 5) for column in columns)
 
 
 def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon: float | None = None) -> None:
@@ -187,7 +208,10 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
     )
     _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
-    _write_table(folder / "truth.csv", TRUTH, [row for part in parts for row in part.truth])
+    signs = any(len(row) > len(TRUTH) for part in parts for row in part.truth)
+    _write_table(
+        folder / "truth.csv", (*TRUTH, *SIGNS * signs), [row for part in parts for row in part.truth]
+    )
 
 
 def _write_table(path: Path, columns: tuple[str, ...], rows: Rows) -> None:

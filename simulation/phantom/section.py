@@ -13,6 +13,7 @@ from simulation.phantom import acoustics, flow, screen, tissue
 from simulation.phantom.anatomy import Contours, Joints, draw_joints
 from simulation.phantom.arrays import Bytes, Floats, Mask, Singles
 from simulation.phantom.devices import Device
+from simulation.phantom.diagnosis import Signs
 from simulation.phantom.screen import Box, Layout, Texts
 from simulation.phantom.severity import Severity
 from simulation.phantom.view import View
@@ -61,6 +62,8 @@ class Exams:
         doppler_sections: truth of the Doppler pictures.
         shown_fraction: share of the flow that the machine shows; 1 where there is no flow.
         flow_outside: whether it shows flow outside the synovium, which does not count.
+        signs: of a diagnosis; nothing else depends on them, and no reader's grade.
+        peritendinous_mm2: area of the flow along the tendon that the machine shows.
         effusion: whether there is an effusion.
         notch: whether there is a notch of the metacarpal head.
         mimicry: 0-1, how much the effusion looks like synovium.
@@ -75,6 +78,8 @@ class Exams:
     doppler_sections: list[Section]
     shown_fraction: Floats
     flow_outside: Mask
+    signs: Signs
+    peritendinous_mm2: Floats
     effusion: Mask
     notch: Mask
     mimicry: Floats
@@ -94,6 +99,7 @@ def make_exams(
     texts: list[Texts],
     roi_px: int = screen.REFERENCE_PX,
     phase: float | None = None,
+    signs: Signs | None = None,
 ) -> Exams:
     """Make pairs of pictures.
 
@@ -108,8 +114,10 @@ def make_exams(
         texts: burned into the pictures of each joint.
         roi_px: side of the region of interest; the pictures are a third larger.
         phase: of the cardiac cycle, in [0, 1); 0 is systole. ``None``: a still for each joint.
+        signs: of a diagnosis; ``None``: there are none.
     """
-    joints = draw_joints(rng, severity, kinds=kinds)
+    signs = Signs.absent(len(severity)) if signs is None else signs
+    joints = draw_joints(rng, severity, kinds=kinds, signs=signs)
     texture = int(rng.integers(2**31))
     grey_view = View.hold(rng, joints, device, Layout(roi=roi_px))
     grey, grey_sections = _scan(rng, grey_view, texture=texture)
@@ -117,9 +125,13 @@ def make_exams(
     under, sections = _scan(rng, doppler_view, texture=texture)
     speeds = _speeds(rng, doppler_view, sections, severity)
     outside = _outside(rng, doppler_view, sections)
+    along = _peritendinous(doppler_view, sections, signs)
     stills = flow.still_phases(rng, joints=len(severity))
     moments = [still if phase is None else phase for still in stills]
-    seen = [flow.at_phase(s + o, p) for s, o, p in zip(speeds, outside, moments, strict=True)]
+    seen = [
+        flow.at_phase(np.maximum(s + o, a), p)
+        for s, o, a, p in zip(speeds, outside, along, moments, strict=True)
+    ]
     doppler, shown = _with_flow(rng, doppler_view, under, seen)
     return Exams(
         severity=severity,
@@ -134,6 +146,9 @@ def make_exams(
         ],
         shown_fraction=np.array([_share(s, v > 0) for s, v in zip(shown, speeds, strict=True)]),
         flow_outside=np.array([bool((s & (o > 0)).any()) for s, o in zip(shown, outside, strict=True)]),
+        signs=signs,
+        peritendinous_mm2=np.array([(s & (a > 0)).sum() for s, a in zip(shown, along, strict=True)])
+        * doppler_view.device.mm_per_px**2,
         effusion=joints.effusion > 0,
         notch=joints.notch > 0,
         mimicry=_mimicry(joints),
@@ -213,6 +228,23 @@ def _outside(rng: np.random.Generator, view: View, sections: list[Section]) -> l
             depth=view.layout.depth,
             centre_px=float(centre),
             mm_per_px=mm,
+        )
+        found.append(np.where(section.synovium[header:], np.float32(0), drawn))
+    return found
+
+
+def _peritendinous(view: View, sections: list[Section], signs: Signs) -> list[Singles]:
+    """Speeds along the tendon of each joint, none inside the synovium."""
+    borders, header, found = view.borders(), view.layout.header, []
+    middle = borders.tendon_top + signs.paratenon_mm[:, None] / 2
+    for i, (section, centre) in enumerate(zip(sections, view.shown_centre_px, strict=True)):
+        drawn = flow.draw_peritendinous(
+            middle[i, :: -1 if view.mirrored[i] else 1],
+            amount=float(signs.peritendinous[i]),
+            place=float(signs.places[i, 0]),
+            depth=view.layout.depth,
+            centre_px=float(centre),
+            mm_per_px=view.device.mm_per_px,
         )
         found.append(np.where(section.synovium[header:], np.float32(0), drawn))
     return found

@@ -28,7 +28,7 @@ from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
 from server.rounds.quorum import check_quorum
 from simulation.cohorts import public as publics
-from simulation.cohorts.cohort import Cohort, CohortSite, devices
+from simulation.cohorts.cohort import Cohort, CohortSite, site_machines
 from simulation.cohorts.collection import Collection
 from simulation.engine import engines
 from simulation.phantom.folders import MINIMUM_COHORT
@@ -87,17 +87,17 @@ def of_tables(cohort: Cohort, settings: Settings) -> list[SiteExams]:
 
 def of_phantom(phantom: PhantomSettings, settings: Settings) -> list[SiteExams]:
     """A phantom cohort that is not made yet: the numbers of its patients are known, grades are taken as at best."""
-    machines = devices(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
-    unseen = [_unseen(phantom, settings, machines.pop("unseen").name)] if phantom.unseen_device else []
+    machines = site_machines(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
+    unseen = [_unseen(phantom, settings, machines.pop("unseen")[0].name)] if phantom.unseen_device else []
     return unseen + [
         SiteExams(
             name=name,
             trains=True,
-            devices=frozenset({machine.name}),
+            devices=frozenset(machine.name for machine in shared),
             data=_at_best(shift.patients, phantom, settings),
             minimum_cohort=MINIMUM_COHORT,
         )
-        for (name, machine), shift in zip(machines.items(), site_shifts(phantom), strict=True)
+        for (name, shared), shift in zip(machines.items(), site_shifts(phantom), strict=True)
     ]
 
 
