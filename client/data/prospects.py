@@ -27,12 +27,13 @@ def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
     from common.training import trainable  # noqa: PLC0415  torch
 
     specs = networks(settings).values()
-    data = exams_of_tables(site, settings, secret=site_secret(site.folder))
+    secret = site_secret(site.folder)
+    data = without_pictures(exams_of_tables(site, settings, secret=secret), settings, secret=secret)
     return trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
 
 
-def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTensors:
-    """Grades, folds and patients as the store would have them, without any pictures.
+def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> tuple[Exam, ...]:
+    """The exams that the store would have, as the tables have them: no picture is looked at.
 
     Args:
         site: the site.
@@ -45,8 +46,7 @@ def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTen
     from client.data.tables.ungraded import with_ungraded  # noqa: PLC0415  scikit-learn
 
     tables = with_ungraded(Sources.of(site).tables(settings), settings, secret=secret)
-    tables = withdrawn.without(site.folder, tables)
-    return without_pictures(tables.exams, settings, secret=secret)
+    return withdrawn.without(site.folder, tables).exams
 
 
 def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes) -> ExamTensors:

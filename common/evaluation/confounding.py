@@ -96,9 +96,7 @@ def sentence(link: Link, *, one: str, other: str) -> str:
     )
 
 
-def _shares(
-    who: Sequence[str], values: Sequence[tuple[str, str]]
-) -> Float64[np.ndarray, "patients values"]:
+def _shares(who: Sequence[str], values: Sequence[tuple[str, str]]) -> Float64[np.ndarray, "patients values"]:
     """The share of each patient's exams that has each value; rows sum to 1."""
     columns = {value: j for j, value in enumerate(sorted({value for _, value in values}))}
     rows = {patient: i for i, patient in enumerate(who)}

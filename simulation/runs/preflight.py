@@ -46,6 +46,7 @@ class SiteExams:
         name: of the site.
         trains: whether it trains, or is tested on alone.
         devices: machines of its exams.
+        machines: that of each exam, in the order of ``data``; none where exams are not known yet.
         data: grades, folds and patients; pictures are not looked at.
         minimum_cohort: patients that its policy asks for.
     """
@@ -55,6 +56,7 @@ class SiteExams:
     devices: frozenset[str]
     data: ExamTensors
     minimum_cohort: int
+    machines: tuple[str, ...] = ()
 
 
 def check_settings(settings: Settings) -> None:
@@ -111,15 +113,12 @@ def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
     collection, splits = publics.planned(public, settings=settings)
     exams = _labelled(collection, settings.measurements)
     return [
-        SiteExams(
-            name=name,
+        _of_exams(
+            name,
+            [replace(exam, split=split[exam.patient_id]) for exam in exams if exam.patient_id in split],
+            settings,
             trains="train" in split.values(),
-            devices=frozenset(exam.device for exam in exams if exam.patient_id in split),
-            data=prospects.without_pictures(
-                [replace(exam, split=split[exam.patient_id]) for exam in exams if exam.patient_id in split],
-                settings,
-                secret=b"",
-            ),
+            secret=b"",
             minimum_cohort=publics.MINIMUM_COHORT,
         )
         for name, split in splits.items()
@@ -264,18 +263,35 @@ def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
         devices=frozenset(map(str, store.exams["device"])),
         data=store.tensors,
         minimum_cohort=opened.policy.minimum_cohort,
+        machines=tuple(map(str, store.exams["device"])),
     )
 
 
 def _of_tables(site: CohortSite, settings: Settings) -> SiteExams:
     opened = Site.open(site.folder)
     rows = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id"]).rows
-    return SiteExams(
-        name=site.name,
+    secret = _secret(site)
+    found = _of_exams(
+        site.name,
+        prospects.exams_of_tables(opened, settings, secret=secret),
+        settings,
         trains=site.trains,
-        devices=frozenset(row.get("device") or "unknown" for _, row in rows),
-        data=prospects.exams_of_tables(opened, settings, secret=_secret(site)),
+        secret=secret,
         minimum_cohort=opened.policy.minimum_cohort,
+    )
+    return replace(found, devices=frozenset(row.get("device") or "unknown" for _, row in rows))
+
+
+def _of_exams(
+    name: str, exams: Sequence[Exam], settings: Settings, *, trains: bool, secret: bytes, minimum_cohort: int
+) -> SiteExams:
+    return SiteExams(
+        name=name,
+        trains=trains,
+        devices=frozenset(exam.device for exam in exams),
+        data=prospects.without_pictures(exams, settings, secret=secret),
+        minimum_cohort=minimum_cohort,
+        machines=tuple(exam.device for exam in exams),
     )
 
 

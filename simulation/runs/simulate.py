@@ -46,7 +46,7 @@ from simulation.evaluation import calibration, examples, heatmap_truth, sets, tr
 from simulation.evaluation.metrics import metrics
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
-from simulation.runs import baselines, personal, preflight, same_sites
+from simulation.runs import baselines, links, personal, preflight, same_sites
 from simulation.runs.baselines import System
 
 COHORTS = Path("cohorts")
@@ -97,6 +97,8 @@ def _simulate(
     sites = _training(sites, [site.name for site in exams if site.trains])
     fewer = baselines.baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)
+    for warning in links.warnings(exams, settings):
+        display.line(f"Warning: {warning}")
     untrained = preflight.without_examples(exams, settings)
     if untrained:
         display.line(

@@ -415,9 +415,17 @@ def twelve_patients(tmp_path: Path, *, tied: bool) -> Report:
         row = read_table(folder.path / "manifest.csv")[i % 6]
         diagnosis = ("RA+", "PsA")[i % 2]
         machine = ("one", "two")[i % 2 if tied else i // 2 % 2]
-        rows.append({**row, "exam_id": f"y{i}", "patient_id": f"q{i}", "device": machine, "diagnosis": diagnosis})
+        rows.append(
+            {**row, "exam_id": f"y{i}", "patient_id": f"q{i}", "device": machine, "diagnosis": diagnosis}
+        )
         grades.append(
-            {"exam_id": f"y{i}", "reader": "r1", "session": "1", "hypertrophy": str(i // 4 % 2), "vascularity": "0"}
+            {
+                "exam_id": f"y{i}",
+                "reader": "r1",
+                "session": "1",
+                "hypertrophy": str(i // 4 % 2),
+                "vascularity": "0",
+            }
         )
     write_table(folder.path / "manifest.csv", rows)
     write_table(folder.path / "grades.csv", grades)
