@@ -446,6 +446,11 @@ class Settings(Section):
         return self.rating.folds if self.privacy is None else 1
 
     @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """Measurements that are classes of a diagnosis."""
+        return tuple(name for name, measured in self.measurements.items() if measured.column == "diagnosis")
+
+    @property
     def read_by_readers(self) -> tuple[str, ...]:
         """The columns that readers fill in: their grades, then their numbers."""
         return (*(name for name, graded in self.measurements.items() if graded.by_readers), *self.numbers)

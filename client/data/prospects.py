@@ -29,7 +29,9 @@ def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
     specs = networks(settings).values()
     secret = site_secret(site.folder)
     data = without_pictures(exams_of_tables(site, settings, secret=secret), settings, secret=secret)
-    return trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    return trainable.prospects(
+        data, specs, minimum_cohort=site.policy.minimum_cohort, of_class=site.policy.of_class(settings)
+    )
 
 
 def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> tuple[Exam, ...]:

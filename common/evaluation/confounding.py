@@ -17,9 +17,9 @@ NOTABLE = 0.2
 """Cramer's V from which on a link is told.
 
 For two machines and two classes, both shared out evenly, who knows the machine alone reaches an AUC of (1 + V) / 2:
-0.60 at 0.2. Published networks tell diagnoses apart with 0.65 to 0.67 (Schlereth et al., EULAR 2025): of a link of this
-size on, an appreciable part of such a result could be the machine's. A smaller one would be told of most clinics, where
-patients are never shared out over machines by lot.
+0.60 at 0.2. Published networks tell diagnoses apart with 0.65 to 0.67 (Schlereth et al., EULAR 2025): of a link of
+this size on, an appreciable part of such a result could be the machine's. A smaller one would be told of most
+clinics, where patients are never shared out over machines by lot.
 """
 LEVEL = 0.01
 """A link is told only if so few of the permutations of the patients give one as strong."""
@@ -91,8 +91,8 @@ def sentence(link: Link, *, one: str, other: str) -> str:
     """
     return (
         f"{one[0].upper()}{one[1:]} tells {other} to a degree (Cramer's V {link.cramers_v:.2f} over {link.patients} "
-        f"patients, p {link.p_value:.3f}): a network may learn {one} in its place. Stratified folds do not cure that; "
-        f"patients of every {other} on every machine do, or a test on a machine that was not trained on"
+        f"patients, p {link.p_value:.3f}): a network may learn {one} in its place. Stratified folds do not cure "
+        f"that; patients of every {other} on every machine do, or a test on a machine that was not trained on"
     )
 
 

@@ -379,7 +379,13 @@ def _write_cohort(
         if progress is not None:
             progress(done, len(work))
     for name, parts in tables.items():
-        write_site(folder / name, name, parts, maximum_epsilon=settings.maximum_epsilon)
+        write_site(
+            folder / name,
+            name,
+            parts,
+            maximum_epsilon=settings.maximum_epsilon,
+            diagnosis=settings.diagnosis is not None,
+        )
     sites = [
         {"name": name, "device": ", ".join(m.name for m in machines), "trains": _trains(settings, name)}
         for name, machines in chosen.items()

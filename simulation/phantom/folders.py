@@ -46,6 +46,7 @@ maximum_update_bytes = 100_000_000_000
 NO_BUDGET = "keep_outbox_days = 0\n"
 BUDGET = "maximum_epsilon = {epsilon}\nkeep_outbox_days = 90\n"
 """Private replies are small, and an audit looks at them."""
+DIAGNOSIS = f"diagnosis = true\ndiagnosis_cohort = {MINIMUM_COHORT}\n"
 Rows = list[tuple[str | int | float, ...]]
 
 
@@ -193,7 +194,14 @@ def _sign_cells(exams: Exams, i: int) -> tuple[float, ...]:
     return tuple(round(float(column[i]), 5) for column in columns)
 
 
-def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon: float | None = None) -> None:
+def write_site(
+    folder: Path,
+    name: str,
+    parts: list[Tables],
+    *,
+    maximum_epsilon: float | None = None,
+    diagnosis: bool = False,
+) -> None:
     """Write the settings and the tables of a site whose pictures are there.
 
     Args:
@@ -201,10 +209,12 @@ def write_site(folder: Path, name: str, parts: list[Tables], *, maximum_epsilon:
         name: of the site.
         parts: rows of its patients, in order.
         maximum_epsilon: privacy budget of a patient; ``None``: there is none.
+        diagnosis: whether its policy permits networks that learn one.
     """
     budget = NO_BUDGET if maximum_epsilon is None else BUDGET.format(epsilon=float(maximum_epsilon))
     (folder / "site.toml").write_text(
-        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=budget), encoding="utf-8"
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=budget) + DIAGNOSIS * diagnosis,
+        encoding="utf-8",
     )
     _write_table(folder / "manifest.csv", MANIFEST, [row for part in parts for row in part.manifest])
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])

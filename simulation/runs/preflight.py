@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -49,6 +49,7 @@ class SiteExams:
         machines: that of each exam, in the order of ``data``; none where exams are not known yet.
         data: grades, folds and patients; pictures are not looked at.
         minimum_cohort: patients that its policy asks for.
+        of_class: measurement that is a diagnosis -> patients of each class that it asks for.
     """
 
     name: str
@@ -56,6 +57,7 @@ class SiteExams:
     devices: frozenset[str]
     data: ExamTensors
     minimum_cohort: int
+    of_class: Mapping[str, int] = field(default_factory=dict)
     machines: tuple[str, ...] = ()
 
 
@@ -247,11 +249,13 @@ def _check_baselines(training: Sequence[SiteExams], settings: Settings) -> None:
 
 
 def _trains(site: SiteExams, spec: NetworkSpec) -> bool:
-    return trainable.trains(site.data, spec, minimum_cohort=site.minimum_cohort)
+    return trainable.trains(site.data, spec, minimum_cohort=site.minimum_cohort, of_class=site.of_class)
 
 
 def _objection(site: SiteExams, spec: NetworkSpec) -> str:
-    return trainable.behind(site.data, spec, minimum_cohort=site.minimum_cohort).objection
+    return trainable.behind(
+        site.data, spec, minimum_cohort=site.minimum_cohort, of_class=site.of_class
+    ).objection
 
 
 def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
@@ -263,6 +267,7 @@ def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
         devices=frozenset(map(str, store.exams["device"])),
         data=store.tensors,
         minimum_cohort=opened.policy.minimum_cohort,
+        of_class=opened.policy.of_class(settings),
         machines=tuple(map(str, store.exams["device"])),
     )
 
@@ -279,7 +284,11 @@ def _of_tables(site: CohortSite, settings: Settings) -> SiteExams:
         secret=secret,
         minimum_cohort=opened.policy.minimum_cohort,
     )
-    return replace(found, devices=frozenset(row.get("device") or "unknown" for _, row in rows))
+    return replace(
+        found,
+        devices=frozenset(row.get("device") or "unknown" for _, row in rows),
+        of_class=opened.policy.of_class(settings),
+    )
 
 
 def _of_exams(
