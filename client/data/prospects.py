@@ -64,7 +64,13 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
     from common.exam import MISSING  # noqa: PLC0415
     from common.training.data import ExamTensors  # noqa: PLC0415
 
-    assigned = folds(exams, secret=secret, held_out=settings.held_out, count=settings.folds)
+    assigned = folds(
+        exams,
+        secret=secret,
+        held_out=settings.held_out,
+        count=settings.folds,
+        diagnoses=settings.diagnoses,
+    )
     _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)
     grades = {name: [exam.targets.get(name) for exam in exams] for name in settings.measurements}
     return ExamTensors(

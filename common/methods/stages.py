@@ -114,6 +114,7 @@ BUILT_IN = {
     "andersen": "common.methods.andersen:Andersen",
     "christensen": "common.methods.christensen:Christensen",
     "probe": "common.methods.probe:LinearProbes",
+    "schlereth": "common.methods.schlereth:Schlereth",
 }
 
 

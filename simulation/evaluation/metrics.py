@@ -103,6 +103,7 @@ def metrics(
         result["against_consensus"] = consensus.pool(seen)
     if "fold" in predictions:
         result["folds"] = by_fold.block(scorer, seen)
+        result["folds_by_patient"] = by_fold.of_patients(scorer, seen)
     if settings.numbers:
         result["numbers"] = numbers.block(scorer, seen)
         result["numbers_unseen"] = numbers.block(scorer, unseen) if len(unseen) else None
