@@ -72,10 +72,6 @@ def _check(settings: Settings) -> None:
             "there are no folds, since no patient may decide where another one is. Remove [privacy], or protect "
             'updates by [federation.secure]; method "rating" can train privately'
         )
-    if settings.validity != "any":
-        raise ConfigurationError(
-            'Expected validity "any" for method "schlereth": its tasks are answered apart, whatever goes together'
-        )
 
 
 def _network(settings: Settings, task: str, fold: int) -> NetworkSpec:
