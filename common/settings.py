@@ -231,7 +231,7 @@ class FederationSettings(GrowingSection):
 class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
-    later: ClassVar[tuple[str, ...]] = ("design",)
+    later: ClassVar[tuple[str, ...]] = ("design", "hotspots")
 
     design: Literal["held_out", "folds"] = "held_out"
     """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
@@ -245,6 +245,8 @@ class EvaluateSettings(GrowingSection):
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
     """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""
+    hotspots: Annotated[int, Field(ge=0, le=20)] = 0
+    """Scans of each predicted diagnosis, of as many patients, whose heatmaps are put side by side to be looked at."""
     held_out: Share = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 

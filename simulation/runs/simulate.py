@@ -42,7 +42,7 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, sets, trivial
+from simulation.evaluation import calibration, examples, heatmap_truth, hotspots, sets, trivial
 from simulation.evaluation.metrics import metrics
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
@@ -229,6 +229,11 @@ def _train_and_evaluate(
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
         shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+    shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
+    if settings.evaluate.hotspots:
+        with display.step("hotspots") as bar:
+            committee = network_files.committee(list(_networks(federated)), settings)
+            hotspots.write(run.path, committee.on(torch.device(devices[0])), frame, sites, progress=bar)
     _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
