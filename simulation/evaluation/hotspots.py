@@ -1,10 +1,10 @@
-"""Hotspots: what in their pictures spoke for the diagnosis that the networks saw, put side by side for people to read.
+"""Hotspots: what in their pictures spoke for the diagnosis that the networks saw, side by side for people to read.
 
-Schlereth et al. (EULAR 2025) collected the heatmaps of their diagnosis networks and looked for anatomy in them. Here a
-contact sheet for each diagnosis has, of each predicted class, the scans that the networks are surest of, of as many
-patients: the whole picture with its region, and the region under its heatmap (:mod:`common.ensemble.heatmaps`), of the
-first image, then the regions of the others. The sign says for which class a pixel speaks: for class 1 what raises its
-log odds, for class 0 what lowers them. Where folds judge, the network that explains a scan is the one that judged it.
+Schlereth et al. (EULAR 2025) collected the heatmaps of their diagnosis networks and looked for anatomy in them. Here
+a contact sheet for each diagnosis has, of each predicted class, the scans that the networks are surest of, of as many
+patients: the whole first picture with its region, then each image's region under its heatmap
+(:mod:`common.ensemble.heatmaps`). The sign says for which class a pixel speaks: for class 1 what raises its log odds,
+for class 0 what lowers them. Where folds judge, the network that explains a scan is the one that judged it.
 
 Nothing is measured here. A heatmap says what a network used, not that it was right to use it.
 """

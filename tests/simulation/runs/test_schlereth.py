@@ -52,6 +52,7 @@ rounds = 6
 folds = 3
 [evaluate]
 design = "folds"
+hotspots = 2
 bootstrap = 100
 [cohort]
 folder = "{folder}"
@@ -191,3 +192,16 @@ def test_without_the_policy_a_simulation_says_what_to_permit(config: Path, tmp_p
     asked.write_text(CONFIG.format(folder=cohort), encoding="utf-8")
     with pytest.raises(PolicyError, match=r"set policy.diagnosis = true"):
         synofed.simulate(asked, out=tmp_path / "run")
+
+
+def test_hotspots_are_of_each_predicted_class_and_in_the_report(run: synofed.Run) -> None:
+    """Two scans of each predicted class, of as many patients; something in them is marked yellow."""
+    for task in ("ra_or_spa", "antibodies"):
+        sheet = Image.open(run.path / "figures" / "hotspots" / f"{task}.png")
+        assert sheet.height > 4 * 16
+        colours = np.asarray(sheet.convert("RGB")).astype(int)
+        yellow = (colours[..., 0] > 200) & (colours[..., 1] > 200) & (colours[..., 2] < 80)
+        assert yellow.any()
+    html = synofed.report(run).read_text(encoding="utf-8")
+    assert "Hotspots of diagnoses" in html
+    assert html.count("Hotspots of ") == 3
