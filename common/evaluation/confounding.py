@@ -103,7 +103,7 @@ def _shares(who: Sequence[str], values: Sequence[tuple[str, str]]) -> Float64[np
     counts = np.zeros((len(who), len(columns)))
     for patient, value in values:
         counts[rows[patient], columns[value]] += 1
-    return counts / counts.sum(axis=1, keepdims=True)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
 def _phi2(first: Float64[np.ndarray, "patients a"], second: Float64[np.ndarray, "patients b"]) -> float:

@@ -97,14 +97,16 @@ def _screen(
     classes = ["/".join(values) for values in committee.settings.measurements[task].classes]
     predicted, known = classes[int(row["predicted"])], classes[int(row[f"label_{task}"])]
     said = f"{task}: predicted {predicted}, {row['hotspot']:.2f}; is {known}; {row['site']} {row['exam_id']}"
-    parts, screen = [], None
-    for image, (picture, roi) in _pictures(cohort, row, list(found)).items():
+    pictures = _pictures(cohort, row, list(found))
+    screen, shown = next(iter(pictures.values()))
+    parts = []
+    for image, (picture, roi) in pictures.items():
         region = picture[roi.y : roi.y + roi.height, roi.x : roi.x + roi.width]
-        screen = picture if screen is None else screen
         parts.append(
-            Part(box=roi, roi=None, masked=(), result=under(region, found[image]), title=f"{image}: hotspots")
+            Part(
+                box=shown, roi=None, masked=(), result=under(region, found[image]), title=f"{image}: hotspots"
+            )
         )
-    assert screen is not None, "networks read at least one image"
     return Screen(rgb=screen, title=said, parts=tuple(parts))
 
 

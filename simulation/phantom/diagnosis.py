@@ -16,7 +16,7 @@ Half of the variance of each is the patient's, half the joint's: an intraclass c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -121,9 +121,8 @@ def deal(seed: int, settings: DiagnosisSettings, places: Sequence[float]) -> lis
         places: of each patient's machine among the cohort's, from -1 to 1.
     """
     rng = stream(seed, "diagnoses")
-    counts = dict(
-        zip(DIAGNOSES, _counts([settings.mix.get(d, 0) for d in DIAGNOSES], len(places)), strict=True)
-    )
+    mix: Mapping[str, int] = {**settings.mix}
+    counts = dict(zip(DIAGNOSES, _counts([mix.get(d, 0) for d in DIAGNOSES], len(places)), strict=True))
     place = np.asarray(places, dtype=np.float64)
     place = (place - place.mean()) / (place.std() or 1.0)
     tied = settings.tied_to_machine
