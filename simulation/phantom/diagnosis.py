@@ -121,7 +121,7 @@ def deal(seed: int, settings: DiagnosisSettings, places: Sequence[float]) -> lis
         places: of each patient's machine among the cohort's, from -1 to 1.
     """
     rng = stream(seed, "diagnoses")
-    mix: Mapping[str, int] = {**settings.mix}
+    mix: Mapping[str, int] = {str(name): count for name, count in settings.mix.items()}
     counts = dict(zip(DIAGNOSES, _counts([mix.get(d, 0) for d in DIAGNOSES], len(places)), strict=True))
     place = np.asarray(places, dtype=np.float64)
     place = (place - place.mean()) / (place.std() or 1.0)

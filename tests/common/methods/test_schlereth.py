@@ -116,7 +116,8 @@ def test_full_batch_steps_of_two_sites_average_to_the_pooled_step() -> None:
     order = torch.arange(len(data))
     parts, pooled = [update(order[:17]), update(order[17:])], update(order)
     assert sum(part.num_examples for part in parts) == pooled.num_examples < len(data) * 3 / 4
-    mean = sum(part.update.double() * part.num_examples for part in parts) / pooled.num_examples
+    weighed = torch.stack([part.update.double() * part.num_examples for part in parts]).sum(dim=0)
+    mean = weighed / pooled.num_examples
     torch.testing.assert_close(mean.float(), pooled.update, rtol=1e-4, atol=1e-6)
 
 
