@@ -162,6 +162,34 @@ class PhantomSettings(GrowingSection):
         return self
 
 
+class HandSettings(Section):
+    """A cohort of phantom radiographs of both hands (``simulation.hand``), one a patient."""
+
+    sites: Annotated[int, Field(ge=1, le=200)] = 5
+    patients: Positive = 40
+    """Patients per site."""
+    held_out: Share = 0.5
+    unseen_device: bool = True
+    """Add one site, on a machine of its own, that is never trained on."""
+    maximum_epsilon: Rate | None = None
+    """Privacy budget of a patient, as the sites' policies have it; ``None``: no campaign with privacy runs."""
+    width_px: Annotated[int, Field(ge=64, le=2048, multiple_of=2)] = 512
+    """Of the saved pictures, which are 7/8 as high."""
+    seed: Seed | None = None
+    """``None``: the run's."""
+    shift: ShiftSettings = ShiftSettings()
+    """``severity`` counts in units of the logarithm of the patients' latent severity."""
+
+    @model_validator(mode="after")
+    def _readers_are_not_biased(self) -> HandSettings:
+        if self.shift.reader_bias:
+            raise ValueError(
+                "cohort.hands.shift.reader_bias must be 0: it counts grades, and readers of radiographs give totals"
+            )
+        return self
+
+
+Drawn = PhantomSettings | HandSettings
 Alpha = Annotated[float, Field(ge=1e-4, le=1e6)]
 
 
@@ -193,19 +221,36 @@ class PublicSettings(GrowingSection):
     held_out: Share = 0.3
 
 
-class CohortSettings(Section):
-    """Where a simulation's sites come from: exactly one of the three."""
+class CohortSettings(GrowingSection):
+    """Where a simulation's sites come from: exactly one of the four."""
+
+    later: ClassVar[tuple[str, ...]] = ("hands",)
 
     folder: Path | None = None
     """A folder that holds site folders (as ``synofed cohort make`` and ``split`` write them)."""
     phantom: PhantomSettings | None = None
+    hands: HandSettings | None = None
     public: PublicSettings | None = None
     leave_out: tuple[str, ...] = ()
     """Devices whose sites do not train; their held-out patients are scored all the same."""
 
     @model_validator(mode="after")
     def _exactly_one(self) -> CohortSettings:
-        given = [name for name in ("folder", "phantom", "public") if getattr(self, name) is not None]
+        sources = ("folder", "phantom", "hands", "public")
+        given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"cohort needs exactly one of folder, phantom, public; got {given or 'none'}")
+            raise ValueError(f"cohort needs exactly one of {', '.join(sources)}; got {given or 'none'}")
         return self
+
+    @property
+    def drawn(self) -> Drawn | None:
+        """The phantoms, where there are any."""
+        return self.phantom or self.hands
+
+    def drawn_of(self, seed: int) -> CohortSettings:
+        """The same with phantoms of a seed; one of patients stays as it is."""
+        name = "phantom" if self.phantom is not None else "hands"
+        drawn = self.drawn
+        return (
+            self if drawn is None else self.model_copy(update={name: drawn.model_copy(update={"seed": seed})})
+        )

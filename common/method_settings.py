@@ -106,3 +106,26 @@ class ProbeSettings(Section):
     """Numbers that the encoder's public projection gives; ``None``: it has none."""
     learning_rate: Rate = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
+
+
+class SvdhSettings(Section):
+    """Bo, Coates and Papiez 2024: a total score as a number and in classes, by several backbones that are stacked."""
+
+    number: str = "svdh"
+    """The total score, of ``[numbers]``."""
+    measurement: str = "severity"
+    """Its classes, of ``[measurements]``."""
+    backbones: Annotated[tuple[Backbone, ...], Field(min_length=1)] = ("resnet18", "mobilenet_v2")
+    """Each trains a network for the number and one for the classes, in every fold."""
+    classes: Literal["nominal", "ordinal"] = "nominal"
+    """``nominal``: classes told apart by cross-entropy (the paper); ``ordinal``: by one cut after another (ours; the
+    paper names the lack of it as a limit)."""
+    transfer: Literal["none", "whole", "head", "last_blocks"] = "whole"
+    """What trains of a network that starts from ``network.weights``: ``none``: it starts at random, and all of it;
+    ``whole``: all; ``head``: the last layer alone; ``last_blocks``: that and the backbone's last ``blocks``."""
+    blocks: Positive = 1
+    stacking: Literal["regression", "mean"] = "regression"
+    """How numbers of several backbones become one: by least squares on what each fold's networks say of the fold's
+    own patients (Breiman 1996), or their mean."""
+    ridge: Annotated[float, Field(ge=0, le=1e6)] = 1e-4
+    """Of that regression, in units of the squared range, towards the plain mean."""

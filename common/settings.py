@@ -21,7 +21,7 @@ from common.cohort_settings import CohortSettings, MachineProfile
 from common.errors import ConfigurationError
 from common.extensions import is_object_path
 from common.measurement_settings import MeasurementSettings, NumberSettings
-from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings
+from common.method_settings import AndersenSettings, ProbeSettings, RatingSettings, SvdhSettings
 from common.privacy_settings import PrivacySettings
 from common.section import (
     Backbone,
@@ -170,7 +170,7 @@ class TrainingSettings(GrowingSection):
 class FederationSettings(GrowingSection):
     """Rounds between sites and centre."""
 
-    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure", "options")
+    later: ClassVar[tuple[str, ...]] = ("optimiser_state", "threshold", "secure", "options", "selection")
 
     algorithm: Algorithm = "fedavg"
     """What is trained and how updates become the next weights: ``fedavg``, ``fedprox`` (needs ``proximal_mu``),
@@ -190,6 +190,9 @@ class FederationSettings(GrowingSection):
     """FedAdam's and FedYogi's degree of adaptivity, on the scale of one parameter's update (0.001)."""
     threshold: Criterion = "youden"
     """What a binary network's threshold makes largest on the sites' validation scores."""
+    selection: Literal["best", "last"] = "best"
+    """Which round's weights are kept: the one that scores best on the sites' validation folds, or the last, so that
+    the folds choose nothing and can be used for something else."""
     rule: Rule = "mean"
     """How the sites' updates become one: ``mean`` (weighted by exams), ``median``, ``trimmed_mean``, ``krum`` (one
     site, one vote), or your own ``package.module:Name``; it runs at the centre only."""
@@ -231,7 +234,7 @@ class FederationSettings(GrowingSection):
 class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
-    later: ClassVar[tuple[str, ...]] = ("design", "hotspots")
+    later: ClassVar[tuple[str, ...]] = ("design", "hotspots", "heatmap_method")
 
     design: Literal["held_out", "folds"] = "held_out"
     """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
@@ -244,7 +247,8 @@ class EvaluateSettings(GrowingSection):
     it is compared with them cut down to as many."""
     bootstrap: Annotated[int, Field(ge=100, le=1_000_000)] = 1000
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
-    """Held-out exams whose heatmaps are compared with where a phantom's synovium is."""
+    """Held-out exams whose heatmaps are compared with where a phantom's synovium or damaged joints are."""
+    heatmap_method: Literal["integrated_gradients", "grad_cam"] = "integrated_gradients"
     hotspots: Annotated[int, Field(ge=0, le=20)] = 0
     """Scans of each predicted diagnosis, of as many patients, whose heatmaps are put side by side to be looked at."""
     held_out: Share = 0.3
@@ -308,6 +312,7 @@ class Settings(Section):
     rating: RatingSettings = RatingSettings()
     andersen: AndersenSettings = AndersenSettings()
     probe: ProbeSettings = ProbeSettings()
+    svdh: SvdhSettings = SvdhSettings()
     privacy: PrivacySettings | None = None
     """``None``: no differential privacy."""
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -496,6 +501,8 @@ class Settings(Section):
         for name in ("options", "numbers"):  # plans had none before there were any
             if not plan[name]:
                 del plan[name]
+        if self.svdh == SvdhSettings():
+            del plan["svdh"]
         if self.network.weights != "none":
             plan["network"]["weights"] = "pretrained"
         evaluate = self.evaluate.model_dump(mode="json", include={"held_out", "design"})

@@ -12,6 +12,7 @@ EXTREMES = ("nan", "inf", "-inf", "1e400", "1e308", "-1e308", "1e-300", "-0.0", 
 CONFIG = str(Path(__file__).parents[1] / "configs" / "rating_private.toml")
 WITH = {
     "cohort make": ("--out", "made"),
+    "cohort hands": ("--out", "made"),
     "cohort import": (
         *("--images", "nothere", "--labels", "nothere.csv", "--column", "image_path=file"),
         *("--measurement", "grade", "--out", "made"),

@@ -168,7 +168,7 @@ def _key(sources: Sources, settings: Settings) -> str:
         "validity": settings.validity,
         "image_px": settings.network.image_px,
         "folds": settings.folds,
-        "held_out": settings.evaluate.held_out,
+        "held_out": settings.held_out,
         "sources": [str(sources.data.resolve()), sources.manifest, sources.grades, sources.consensus],
     }
     if learns_without_grades(settings):

@@ -21,7 +21,8 @@ class Explained:
     Attributes:
         modules: ready to be asked.
         images: what they read, in their order.
-        measurement: whose grade > 0 they answer.
+        measurement: whose grade > 0 they answer, or the number that they give.
+        number: whether it is one.
         seed: of the run, for the noise.
         device: where they are.
     """
@@ -29,13 +30,15 @@ class Explained:
     modules: tuple[nn.Module, ...]
     images: tuple[str, ...]
     measurement: str
+    number: bool
     seed: int
     device: torch.device
 
     @property
     def question(self) -> str:
         """What the heatmaps are about."""
-        return f"what speaks for {self.measurement.replace('_', ' ').lower()} > 0"
+        name = self.measurement.replace("_", " ").lower()
+        return f"what speaks for a high {name}" if self.number else f"what speaks for {name} > 0"
 
     def generator(self) -> torch.Generator:
         """Of the noise; the same each time."""
@@ -55,6 +58,7 @@ def explained(committee: Committee) -> Explained:
         modules=tuple(modules[spec.name] for spec in chosen),
         images=chosen[0].images,
         measurement=chosen[0].target.measurement,
+        number=chosen[0].target.kind == "regression",
         seed=settings.seed,
         device=committee.device,
     )

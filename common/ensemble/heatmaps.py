@@ -8,8 +8,9 @@ leaves open is decided here:
 * **Units.** Baseline and noise are in the networks' input (:mod:`common.imaging.prepare`): grey levels as 0 .. 1,
   less ImageNet's mean, over its standard deviation. Zero is therefore a mid-grey (about 116 of 255), not black, so
   that a dark synovium can count; noise of sigma 1 has the spread of about 57 of 255 grey levels.
-* **What is explained.** The log odds of class 1, which is the difference of the two logits. Class 1's logit alone
-  means nothing: whatever is added to both logits changes it and leaves the prediction as it is.
+* **What is explained.** Of a network that gives a number, that number; of others the log odds of class 1, which is
+  the difference of the two logits. Class 1's logit alone means nothing: whatever is added to both logits changes it
+  and leaves the prediction as it is.
 * **Sign.** Attributions are added up over the channels and averaged with their sign over copies and networks; then
   only what speaks *for* the class is kept.
 * **Scale.** Each heatmap is divided by the value above which the strongest pixels hold 2 % of its mass (which go to
@@ -20,7 +21,7 @@ leaves open is decided here:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from jaxtyping import Float, Float32, UInt8
 from pydantic import Field
 from torch import Tensor, nn
 
+from common.ensemble import grad_cam
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
 from common.section import Fraction, Positive, Section
@@ -40,6 +42,8 @@ Progress = Callable[[int, int], None]
 class HeatmapSettings(Section):
     """How heatmaps are made; the defaults are RATING's."""
 
+    method: Literal["integrated_gradients", "grad_cam"] = "integrated_gradients"
+    """``grad_cam``: of the last convolutions (:mod:`common.ensemble.grad_cam`), in one pass and without noise."""
     steps: Annotated[int, Field(ge=1, le=1000)] = 50
     """Points of the integral between baseline and picture (Gauss-Legendre)."""
     noisy_copies: Positive = 8
@@ -55,13 +59,33 @@ class HeatmapSettings(Section):
     @property
     def copies(self) -> int:
         """Copies that differ: one without noise."""
-        return self.noisy_copies if self.noise_sigma > 0 else 1
+        return self.noisy_copies if self.sigma > 0 else 1
+
+    @property
+    def sigma(self) -> float:
+        """Of the noise, as the method has it."""
+        return self.noise_sigma if self.method == "integrated_gradients" else 0.0
+
+    @property
+    def points(self) -> int:
+        """Passes of a network for each copy."""
+        return self.steps if self.method == "integrated_gradients" else 1
+
+    @property
+    def described(self) -> str:
+        """The method, for those who look at a heatmap."""
+        if self.method == "grad_cam":
+            return f"Grad-CAM of the last convolutions, cut at {self.cut:g}"
+        return (
+            f"Integrated gradients: {self.steps} steps, {self.copies} copies with noise of sigma "
+            f"{self.noise_sigma:g}, cut at {self.cut:g}"
+        )
 
 
 def networks_above_zero(specs: Sequence[NetworkSpec], *, measurements: Sequence[str]) -> list[NetworkSpec]:
-    """The networks that are explained: those that answer whether a grade is above 0.
+    """The networks that are explained: those that answer whether a grade is above 0, else those that give a number.
 
-    RATING: the 10 fusion networks for hypertrophy > 0.
+    RATING: the 10 fusion networks for hypertrophy > 0; Bo et al.: the regressions of the total score.
 
     Args:
         specs: of a trained ensemble.
@@ -75,9 +99,11 @@ def networks_above_zero(specs: Sequence[NetworkSpec], *, measurements: Sequence[
         ConfigurationError: if there are none.
     """
     binary = [spec for spec in specs if spec.target.kind == "binary" and spec.target.threshold == 0]
+    binary = binary or [spec for spec in specs if spec.target.kind == "regression"]
     if not binary:
         raise ConfigurationError(
-            "Expected networks that answer whether a grade is above 0, the run has none: its method gives no heatmaps"
+            "Expected networks that answer whether a grade is above 0, or give a number, the run has none: its "
+            "method gives no heatmaps"
         )
     order = [*measurements, *(spec.target.measurement for spec in binary)]
     name = min((spec.target.measurement for spec in binary), key=order.index)
@@ -142,7 +168,7 @@ def attributions(
         for exam in range(exams):
             copies = [values[exam] + added for values, added in zip(pictures, noise, strict=True)]
             for number, module in enumerate(modules, start=1):
-                for total, found in zip(sums, _integrated_gradients(module, copies, settings), strict=True):
+                for total, found in zip(sums, _attributed(module, copies, settings), strict=True):
                     total[exam] += found / len(modules)
                 if progress is not None:
                     progress(exam * len(modules) + number, exams * len(modules))
@@ -159,7 +185,15 @@ def _noise(
     """Captum's NoiseTunnel would take it from the global generator."""
     shape = (settings.copies, *pictures.shape[1:])
     drawn = torch.randn(shape, generator=generator, device=generator.device)
-    return settings.noise_sigma * drawn.to(pictures.device)
+    return settings.sigma * drawn.to(pictures.device)
+
+
+def _attributed(
+    module: nn.Module, copies: Sequence[Float[Tensor, "copies 3 h w"]], settings: HeatmapSettings
+) -> list[Float32[Tensor, "h w"]]:
+    if settings.method == "grad_cam":
+        return grad_cam.attributed(module, copies, told=_log_odds(module))
+    return _integrated_gradients(module, copies, settings)
 
 
 def _integrated_gradients(
@@ -178,8 +212,8 @@ def _integrated_gradients(
 
 def _log_odds(module: nn.Module) -> Callable[..., Float[Tensor, " n"]]:
     def forward(*pictures: Float[Tensor, "n 3 h w"]) -> Float[Tensor, " n"]:
-        logits: Float[Tensor, "n 2"] = module(pictures)
-        return logits[:, 1] - logits[:, 0]
+        logits: Float[Tensor, "n outputs"] = module(pictures)
+        return logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
 
     return forward
 

@@ -89,12 +89,27 @@ def spearman(confusion: ArrayLike) -> Values:
         Kendall 1945, Biometrika 33:239-251 (ties).
     """
     matrix = _square(confusion)
+    reference, answer = map(_middle_ranks, (matrix.sum(axis=-1), matrix.sum(axis=-2)))
+    return _correlation(np.asarray(matrix), reference, answer)
+
+
+def pearson(confusion: ArrayLike) -> Values:
+    """Pearson's correlation of reference and prediction, grades taken as equally far apart."""
+    matrix = np.asarray(_square(confusion))
+    total = np.maximum(matrix.sum(axis=(-1, -2)), 1)[..., None]
+    grades = np.arange(matrix.shape[-1])
+    means = ((matrix.sum(axis=axis) * grades).sum(axis=-1, keepdims=True) / total for axis in (-1, -2))
+    reference, answer = (grades - mean for mean in means)
+    return _correlation(matrix, reference, answer)
+
+
+def _correlation(matrix: np.ndarray, reference: ArrayLike, answer: ArrayLike) -> Values:
+    """Of deviations from the mean that each grade of reference and prediction stands for."""
     counts = matrix.sum(axis=-1), matrix.sum(axis=-2)
-    reference, answer = map(_middle_ranks, counts)
-    together = (reference * (matrix @ answer[..., None])[..., 0]).sum(axis=-1)
+    rows, columns = np.asarray(reference), np.asarray(answer)
+    together = (rows * (matrix @ columns[..., None])[..., 0]).sum(axis=-1)
     alone = [
-        (np.square(ranks) * count).sum(axis=-1)
-        for ranks, count in zip((reference, answer), counts, strict=True)
+        (np.square(far) * count).sum(axis=-1) for far, count in zip((rows, columns), counts, strict=True)
     ]
     return _divide(together, np.sqrt(alone[0] * alone[1]))
 

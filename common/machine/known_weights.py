@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -123,6 +124,11 @@ def said_of(path: Path) -> dict[str, str]:
     except (OSError, ValueError, safetensors.SafetensorError):
         return {}
     return {str(key): str(value) for key, value in said.items()} if isinstance(said, dict) else {}
+
+
+def saying(said: Mapping[str, str]) -> dict[str, str]:
+    """The metadata of a file that says this of itself."""
+    return {ABOUT: json.dumps(dict(said))}
 
 
 def about(path: Path) -> str:

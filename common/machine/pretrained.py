@@ -115,7 +115,8 @@ def part(spec: NetworkSpec, settings: NetworkSettings, name: str) -> Float32[Ten
     what = found[0] if found else _backbone(spec, settings)
     weights = settings.weights
     state = _of_encoder(what, weights) if found else _pretrained(what, weights)
-    return torch.cat(list(_ordered(state, build.part_layout(spec, settings, name), what)))
+    within = name.removeprefix(f"{TORCHVISION}.") + "." if name.startswith(f"{TORCHVISION}.") else ""
+    return torch.cat(list(_ordered(state, build.part_layout(spec, settings, name), what, within=within)))
 
 
 def backbone_parts(spec: NetworkSpec) -> list[str]:
@@ -146,10 +147,10 @@ def _of_encoder(source: str, folder: str) -> Mapping[str, Tensor]:
 
 
 def _pretrained(backbone: str, source: str) -> Mapping[str, Tensor]:
-    if backbone not in PRETRAINED:
+    if backbone not in PRETRAINED and not _files(backbone, Path(source)):
         raise ConfigurationError(
-            f'Expected network.weights = "none" with backbone {backbone}, got {source!r}: only '
-            f"{', '.join(PRETRAINED)} have pretrained weights"
+            f'Expected network.weights = "none" with backbone {backbone}, or a file of your own, got {source!r}: of '
+            f"others only {', '.join(PRETRAINED)} have pretrained weights"
         )
     if source == "imagenet":
         return _downloaded(backbone)
@@ -198,8 +199,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
         raise ConfigurationError(f"Expected weights of a backbone in {path}: {error}") from None
 
 
-def _ordered(state: Mapping[str, Tensor], wanted: Layout, what: str) -> Iterator[Tensor]:
-    for name, shape in wanted.entries:
+def _ordered(state: Mapping[str, Tensor], wanted: Layout, what: str, *, within: str = "") -> Iterator[Tensor]:
+    for entry, shape in wanted.entries:
+        name = within + entry
         tensor = state.get(name)
         if tensor is None or tuple(tensor.shape) != shape:
             got = "none" if tensor is None else f"one of shape {tuple(tensor.shape)}"

@@ -113,6 +113,7 @@ BUILT_IN = {
     "rating": "common.methods.rating:Rating",
     "andersen": "common.methods.andersen:Andersen",
     "christensen": "common.methods.christensen:Christensen",
+    "svdh": "common.methods.svdh:Svdh",
     "probe": "common.methods.probe:LinearProbes",
     "schlereth": "common.methods.schlereth:Schlereth",
 }

@@ -77,6 +77,12 @@ class SmallResNet(nn.Module):
 
 LAYERS = {"small": 3, "inception_v3": 11}
 """Backbones whose features can be taken at an earlier layer, and how many layers they have."""
+BLOCKS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "small": (("stem", "norm"), ("stages.0",), ("stages.1",), ("stages.2",)),
+    "resnet18": (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",)),
+    "mobilenet_v2": tuple((f"features.{block}",) for block in range(19)),
+}
+"""Backbones of which the last blocks can be trained alone: the parts of each block, from the picture on."""
 Built = tuple[nn.Module, int]
 _BUILDERS: dict[str, Callable[[NetworkSettings, int], Built]] = {
     "small": lambda settings, layer: _with_features(SmallResNet(settings.width, stages=layer + 1)),

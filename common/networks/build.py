@@ -56,7 +56,7 @@ def layout(spec: NetworkSpec, settings: NetworkSettings) -> Layout:
 
 
 def part_layout(spec: NetworkSpec, settings: NetworkSettings, part: str) -> Layout:
-    """The layout of one part of a spec's network, as of a network of its own."""
+    """The layout of one part of a spec's network, as of a network of its own, without what is frozen within it."""
     return _layout(spec, settings, part)
 
 
@@ -64,7 +64,9 @@ def _layout(spec: NetworkSpec, settings: NetworkSettings, part: str) -> Layout:
     key = (spec.shape, settings, part)
     if key not in _layouts:
         module = described(spec, settings).get_submodule(part)
-        frozen = () if part else [piece.part for piece in spec.frozen]
+        within = f"{part}." if part else ""
+        parts = [piece.part for piece in spec.frozen]
+        frozen = [name.removeprefix(within) for name in parts if name.startswith(within)]
         _layouts[key] = layout_of(module, frozen=frozen)
     return _layouts[key]
 

@@ -63,4 +63,5 @@ def local_settings(
 
 def selects(spec: NetworkSpec, settings: Settings) -> bool:
     """Whether sites tell histograms of a network's scores on its fold: not where that fold judges the network."""
-    return spec.target.kind != "permutation" and settings.evaluate.design != "folds"
+    chosen = settings.evaluate.design != "folds" and settings.federation.selection == "best"
+    return spec.target.kind != "permutation" and chosen

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import HandSettings, PhantomSettings
 from common.errors import ConfigurationError
 from common.section import LAST_SEED
 from common.text.terminal import Console
@@ -44,6 +44,25 @@ def make_cohort(
         PhantomSettings, {**asked, "unseen_device": unseen, "machines": own}, source="The cohort"
     )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
+        made = cohorts.make(settings, seed=seed, out=out, progress=bar)
+    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+
+
+@cohort.command("hands")
+def make_hands(
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    sites: Annotated[int, typer.Option(help="Number of sites that train.")] = 5,
+    patients: Annotated[int, typer.Option(help="Patients per site, one radiograph each.")] = 40,
+    width_px: Annotated[int, typer.Option(help="Width of a picture of both hands.")] = 512,
+    unseen: Annotated[bool, typer.Option(help="Add a site whose machine is never trained on.")] = True,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same cohort.")] = 0,
+) -> None:
+    """Create phantom radiographs of hands with their total scores, laid out as site folders."""
+    from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
+
+    asked = {"sites": sites, "patients": patients, "width_px": width_px, "unseen_device": unseen}
+    settings = configuration.section(HandSettings, asked, source="The cohort")
+    with Display(Console()) as display, display.step("phantom radiographs") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 
@@ -145,6 +164,27 @@ def import_cohort(
     beside = [name for name in how.all_columns() if name not in (*how.graded(), *public.DESCRIPTIVE)]
     through = [name for name in beside if not name.endswith(("_path", "_roi"))]
     typer.echo(f"graded: {', '.join(how.graded())}; passed through: {', '.join(through) or 'nothing'}")
+    for warning in public.remarks(out):
+        typer.echo(warning)
+    typer.echo(manifest)
+
+
+@cohort.command("import-ram")
+def import_ram(
+    folder: Annotated[Path, typer.Argument(help="RAM-H1200's folder, with train, val and test.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, with manifest.csv, grades.csv and pictures.")],
+    patient: Annotated[
+        str,
+        typer.Option(
+            help="Regular expression whose first group is the patient in a picture's name; default: every picture "
+            "is a patient of its own."
+        ),
+    ] = "",
+) -> None:
+    """Create a manifest from the annotation files of RAM-H1200: hands with the sums of their 31 scores."""
+    from simulation.cohorts import public, ram_h1200  # noqa: PLC0415
+
+    manifest = ram_h1200.import_hands(folder, out, patient=patient)
     for warning in public.remarks(out):
         typer.echo(warning)
     typer.echo(manifest)

@@ -60,6 +60,36 @@ def import_weights(
     console.print(f"Licence: {done.known.licence}. Origin: {done.known.origin}")
 
 
+@weights.command("learn")
+def learn_weights(
+    config: Annotated[Path, typer.Argument(help="A TOML file whose backbones learn, as configs/svdh.toml.")],
+    images: Annotated[Path, typer.Option(help="Folder of pictures.")],
+    labels: Annotated[Path, typer.Option(help="Table of labels, CSV or XLSX, one row per picture.")],
+    picture: Annotated[str, typer.Option(help="Column of the pictures' paths.")],
+    out: Annotated[Path, typer.Option(help="Folder to create, for network.weights.")],
+    number: Annotated[str, typer.Option(help="Column of a number that is learnt.")] = "",
+    classes: Annotated[str, typer.Option("--class", help="Column of a class that is learnt.")] = "",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
+    ] = None,
+) -> None:
+    """Train backbones on a folder of labelled pictures, to start from."""
+    from common import settings as configuration  # noqa: PLC0415
+    from simulation.engine.progress import Display  # noqa: PLC0415
+    from simulation.runs import learnt_weights  # noqa: PLC0415  torch
+
+    settings = configuration.load(config, overrides=overrides or [])
+    table = learnt_weights.Table(
+        images=images, labels=labels, picture=picture, number=number, classes=classes
+    )
+    with Display(Console(stderr=True)) as display:
+        made = learnt_weights.learn(settings, table, out=out, display=display)
+    for one in made:
+        how = "Pearson" if number else "accuracy"
+        typer.echo(f"{one.path}: {one.pictures} pictures, {how} {one.held_out:.2f} on those held out")
+
+
 @weights.command("list")
 def list_weights(lists: Lists = None, as_json: AsJson = False) -> None:
     """Show which files of start weights are known, and what was imported."""

@@ -5,14 +5,10 @@ from __future__ import annotations
 import errno
 import json
 import shutil
-import signal
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +16,14 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from client.data.tables.rows import read_rows
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import Drawn, HandSettings, PhantomSettings
 from common.errors import ConfigurationError, DataError
 from common.machine import file_lock
+from simulation.cohorts import hands
+from simulation.cohorts.drawing import Progress, by_site, site_name
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
 from simulation.phantom.diagnosis import deal
-from simulation.phantom.folders import Job, Tables, write_patient, write_site
+from simulation.phantom.folders import Job, write_patient, write_site
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift, site_shifts
 
@@ -65,14 +63,14 @@ def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
         raise ConfigurationError(
             f"Expected names for cohort.phantom.machines that no other machine has, got {', '.join(known)}"
         )
-    chosen = {_site_name(site): _machine(settings, site, seed=seed) for site in range(settings.sites)}
+    chosen = {site_name(site): _machine(settings, site, seed=seed) for site in range(settings.sites)}
     if settings.unseen_device:
         chosen["unseen"] = random_device(stream(seed, "unseen", "device"))
     return chosen
 
 
 def _machine(settings: PhantomSettings, site: int, *, seed: int) -> Device:
-    name = _site_name(site)
+    name = site_name(site)
     if settings.shift.devices == "drawn":
         return random_device(stream(seed, name, "drawn"), name=f"drawn-{seed}-{site + 1}")
     index = site if settings.shift.devices == "own" else 0  # of shared machines: the first
@@ -93,7 +91,7 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
         seed: of the cohort.
         folders: of the sites that are wanted, by name.
     """
-    shifts = dict(zip(map(_site_name, range(settings.sites)), site_shifts(settings), strict=True))
+    shifts = dict(zip(map(site_name, range(settings.sites)), site_shifts(settings), strict=True))
     shifts["unseen"] = SiteShift(patients=settings.patients)
     placed = [
         (name, index, machines[index % len(machines)])
@@ -159,17 +157,17 @@ def _patients(settings: PhantomSettings, shift: SiteShift, *, trains: bool) -> i
 
 
 def make(
-    settings: PhantomSettings,
+    settings: Drawn,
     *,
     seed: int,
     out: Path,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Cohort:
     """Make a cohort of phantom sites; ``out`` appears under its name only when it is complete.
 
     Args:
-        settings: number of sites, patients, exams.
+        settings: number of sites, patients, exams; of ultrasound or of radiographs.
         seed: the same seed and settings give the same bytes, whatever the number of workers.
         out: folder to be made; must not exist.
         workers: processes; 1 makes everything in this one.
@@ -231,12 +229,12 @@ def by_one(out: Path, say: Callable[[str], None] | None) -> Iterator[bool]:
 
 
 def ensure(
-    settings: PhantomSettings,
+    settings: Drawn,
     *,
     seed: int,
     out: Path,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     say: Callable[[str], None] | None = None,
 ) -> Cohort:
     """The cohort at ``out`` if it has this seed and these settings, or else a new one.
@@ -293,13 +291,18 @@ def discover(folder: Path) -> Cohort:
 def show(folder: Path, out: Path, *, seed: int = 0, cell_px: int = 168) -> None:
     """Draw a contact sheet: a row for each device, a pair of pictures for each true hypertrophy grade 0-3.
 
+    Of radiographs a row has a site's least, middle and most damaged hands.
+
     Args:
         folder: of a cohort with ``truth.csv`` at its sites.
         out: PNG to be written.
         seed: chooses the examples.
         cell_px: side of one picture.
     """
-    cohort = discover(folder)
+    cohort, made = discover(folder), drawn(folder)
+    if made is not None and isinstance(made[0], HandSettings):
+        hands.sheet(made[0], seed=made[1], width_px=2 * cell_px).save(out)
+        return
     rows = [_examples(site, stream(seed, "show", site.name)) for site in cohort.sites]
     font, gap, left = ImageFont.load_default(size=13), 6, 96
     sheet = Image.new("RGB", (left + 4 * (2 * cell_px + gap), 20 + len(rows) * (cell_px + 18)), "white")
@@ -358,27 +361,55 @@ def _index(folder: Path) -> dict[str, Any] | None:
     return index
 
 
-def _identity(settings: PhantomSettings, seed: int) -> dict[str, Any]:
-    return {"version": VERSION, "seed": seed, "settings": settings.model_dump(mode="json")}
+def drawn(folder: Path) -> tuple[Drawn, int] | None:
+    """Settings and seed of a cohort of phantoms that this version draws alike; ``None``: of no such.
+
+    Raises:
+        DataError: if another version made it.
+    """
+    index = _index(folder) or {}
+    for kind in (PhantomSettings, HandSettings):
+        try:
+            settings, found = (
+                kind.model_validate(index["settings"]),
+                (int(index["version"]), int(index["seed"])),
+            )
+        except (ValueError, KeyError, TypeError):
+            continue
+        if found[0] != version(settings):
+            raise DataError(
+                f"Expected a cohort of version {version(settings)} in {folder}, got {found[0]}: make it anew"
+            )
+        return settings, found[1]
+    return None
 
 
-def _write_cohort(
-    settings: PhantomSettings,
-    seed: int,
-    folder: Path,
-    workers: int,
-    progress: Callable[[int, int], None] | None,
-) -> None:
+def version(settings: Drawn) -> int:
+    """Of the generator that draws such a cohort."""
+    return hands.VERSION if isinstance(settings, HandSettings) else VERSION
+
+
+def _identity(settings: Drawn, seed: int) -> dict[str, Any]:
+    return {"version": version(settings), "seed": seed, "settings": settings.model_dump(mode="json")}
+
+
+def _write_cohort(settings: Drawn, seed: int, folder: Path, workers: int, progress: Progress | None) -> None:
+    if isinstance(settings, HandSettings):
+        sites = hands.write(settings, seed=seed, folder=folder, workers=workers, progress=progress)
+    else:
+        sites = _write_sites(settings, seed=seed, folder=folder, workers=workers, progress=progress)
+    text = json.dumps(_identity(settings, seed) | {"sites": sites}, indent=2)
+    (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")
+
+
+def _write_sites(
+    settings: PhantomSettings, *, seed: int, folder: Path, workers: int, progress: Progress | None
+) -> list[dict[str, object]]:
     chosen = site_machines(settings, seed=seed)
     for name in chosen:
         (folder / name / "images").mkdir(parents=True)
     work = jobs(settings, seed=seed, folders={name: folder / name for name in chosen})
-    tables: dict[str, list[Tables]] = {name: [] for name in chosen}
-    for done, (job, result) in enumerate(zip(work, _run(work, workers), strict=True), start=1):
-        tables[job.site].append(result)
-        if progress is not None:
-            progress(done, len(work))
-    for name, parts in tables.items():
+    for name, parts in by_site(work, write_patient, workers=workers, progress=progress).items():
         write_site(
             folder / name,
             name,
@@ -386,33 +417,7 @@ def _write_cohort(
             maximum_epsilon=settings.maximum_epsilon,
             diagnosis=settings.diagnosis is not None,
         )
-    sites = [
+    return [
         {"name": name, "device": ", ".join(m.name for m in machines), "trains": _trains(settings, name)}
         for name, machines in chosen.items()
     ]
-    text = json.dumps(_identity(settings, seed) | {"sites": sites}, indent=2)
-    (folder / "cohort.json").write_text(text + "\n", encoding="utf-8")
-
-
-def _run(work: list[Job], workers: int) -> Iterator[Tables]:
-    if workers <= 1:
-        yield from map(write_patient, work)
-        return
-    # Ctrl-C reaches all processes of a terminal: the parent alone heeds it
-    heedless = partial(signal.signal, signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=heedless) as pool:
-        try:
-            yield from pool.map(write_patient, work, chunksize=2)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-
-
-def _site_name(index: int) -> str:
-    """``site-a`` .. ``site-z``, then ``site-aa`` and so on."""
-    letters = ""
-    index += 1
-    while index:
-        index, rest = divmod(index - 1, 26)
-        letters = chr(ord("a") + rest) + letters
-    return f"site-{letters}"

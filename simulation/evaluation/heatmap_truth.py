@@ -1,22 +1,23 @@
-"""On the phantom the synovium's place is known: how much of the heatmaps' mass falls inside it, against chance."""
+"""On the phantom it is known where disease is: how much of the heatmaps' mass falls inside it, against chance.
+
+In a joint's ultrasound that is the synovium, on a radiograph of hands the joints that are damaged.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from pydantic import ValidationError
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import HandSettings
 from common.ensemble.committee import Committee
 from common.ensemble.explained import explained, under
 from common.ensemble.heatmaps import HeatmapSettings, networks_above_zero
@@ -27,10 +28,13 @@ from common.methods.stages import networks
 from common.settings import Settings
 from server.report.examples import HEATMAP, Example, write_examples
 from simulation.cohorts import cohort as cohorts
+from simulation.cohorts import hands
 from simulation.cohorts.cohort import Cohort
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmaps, predict
 from simulation.evaluation.examples import example
+from simulation.hand import folders as hand_folders
+from simulation.hand import places
 from simulation.phantom.arrays import Bytes
 from simulation.phantom.folders import Job
 from simulation.phantom.masks import Region, SiteExam, regions
@@ -50,7 +54,7 @@ def write(
     settings: HeatmapSettings,
     display: Display,
 ) -> dict[str, object]:
-    """Compare heatmaps of held-out exams that have synovium with where it is, and write a few for the report.
+    """Compare heatmaps of held-out exams that have disease with where it is, and write a few for the report.
 
     Args:
         folder: of the run; examples go to ``figures/heatmaps``.
@@ -71,7 +75,7 @@ def write(
     networks = explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
-    truth = regions(jobs(cohort), names)
+    truth = regions_of(jobs(cohort), names)
     start = time.monotonic()
     found = heatmaps.compute(networks, heatmaps.stored(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
@@ -100,7 +104,7 @@ def write(
         "exams": len(chosen),
         "patients": len(patients),
         "networks": len(networks.modules),
-        **settings.model_dump(include={"steps", "noise_sigma", "cut"}),
+        **settings.model_dump(include={"method", "steps", "noise_sigma", "cut"}),
         "copies": settings.copies,
         "seconds": round(seconds, 1),
         "images": {name: _block(result) for name, result in images.items()},
@@ -118,29 +122,35 @@ def check(cohort: Cohort, settings: Settings) -> None:
     networks_above_zero(asked, measurements=list(settings.measurements))
     exams = min(settings.evaluate.heatmaps, MOST_EXAMS)
     chosen = _chosen(predict.known(cohort, settings), settings, exams=exams)
-    regions(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
+    regions_of(jobs(cohort), set(zip(chosen["site"], chosen["exam_id"], strict=True)))
 
 
-def jobs(cohort: Cohort) -> list[Job]:
+def jobs(cohort: Cohort) -> list[Job] | list[hand_folders.Job]:
     """What the patients of a phantom cohort were made from.
 
     Raises:
         DataError: if the cohort is none of phantoms, or another version made it.
     """
-    try:
-        index = json.loads((cohort.folder / "cohort.json").read_text(encoding="utf-8"))
-        version, seed = int(index["version"]), int(index["seed"])
-        settings = PhantomSettings.model_validate(index["settings"])
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    made = cohorts.drawn(cohort.folder)
+    if made is None:
         raise DataError(
-            f"Expected a cohort of phantoms in {cohort.folder}, where the synovium's place is known: heatmaps cannot "
+            f"Expected a cohort of phantoms in {cohort.folder}, where the place of disease is known: heatmaps cannot "
             f"be compared with it elsewhere, set evaluate.heatmaps to 0"
-        ) from None
-    if version != cohorts.VERSION:
-        raise DataError(
-            f"Expected a cohort of version {cohorts.VERSION} in {cohort.folder}, got {version}: make it anew"
         )
-    return cohorts.jobs(settings, seed=seed, folders={site.name: site.folder for site in cohort.sites})
+    settings, seed = made
+    folders = {site.name: site.folder for site in cohort.sites}
+    if isinstance(settings, HandSettings):
+        return hands.jobs(settings, seed=seed, folders=folders)
+    return cohorts.jobs(settings, seed=seed, folders=folders)
+
+
+def regions_of(
+    jobs: Sequence[Job] | Sequence[hand_folders.Job], wanted: Collection[SiteExam]
+) -> dict[SiteExam, dict[str, Region]]:
+    """What heatmaps of exams should show; raises as :func:`simulation.phantom.masks.regions`."""
+    of_hands = [job for job in jobs if isinstance(job, hand_folders.Job)]
+    others = [job for job in jobs if isinstance(job, Job)]
+    return places.regions(of_hands, wanted) if of_hands else regions(others, wanted)
 
 
 def _chosen(predictions: pd.DataFrame, settings: Settings, *, exams: int) -> pd.DataFrame:
@@ -194,7 +204,7 @@ def _pair(regions: Mapping[str, Region], found: Mapping[str, Float[Tensor, "h w"
 
 
 def _outlined(region: Region, heatmap: Float[Tensor, "h w"]) -> Bytes:
-    """A region under its heatmap, with a line around the synovium."""
+    """A region under its heatmap, with a line around what it should show."""
     shown = under(region.shown, heatmap)
-    shown[binary_dilation(region.synovium) & ~region.synovium] = OUTLINE
+    shown[binary_dilation(region.wanted) & ~region.wanted] = OUTLINE
     return shown

@@ -101,17 +101,17 @@ def cost(
         return (time.perf_counter() - start) / steps
 
     steps, measured = 1, [step_s(1), step_s(1)]  # the first warms up
-    while measured[-1] * steps < MEASURED_S and steps < settings.steps:
-        steps = min(4 * steps, settings.steps)
+    while measured[-1] * steps < MEASURED_S and steps < settings.points:
+        steps = min(4 * steps, settings.points)
         measured.append(step_s(steps))
     return Cost(
         exams=exams,
         networks=len(networks.modules),
         images=len(networks.images),
-        steps=settings.steps,
+        steps=settings.points,
         copies=settings.copies,
         seconds=min(measured)
-        * settings.steps
+        * settings.points
         * len(networks.modules)
         * exams,  # others may use the machine too
         device=str(networks.device),
@@ -218,11 +218,7 @@ def _notes(scores: Scores, settings: HeatmapSettings) -> list[str]:
         "Tie: a human should look": scores.tie[0],
     }
     notes = [doubt for doubt, applies in doubts.items() if applies]
-    how = (
-        f"Integrated gradients: {settings.steps} steps, {settings.copies} copies with noise of sigma "
-        f"{settings.noise_sigma:g}, cut at {settings.cut:g}"
-    )
-    return [*notes, how, RESEARCH_ONLY]
+    return [*notes, settings.described, RESEARCH_ONLY]
 
 
 def _picture(path: str) -> Image.Image:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from client.data.store import Store
-from common.measurement_settings import NumberSettings
+from common.exam import MISSING
+from common.measurement_settings import MeasurementSettings, NumberSettings
 from simulation.evaluation.scorer import Block, Patients, Scorer, interval
 
 Values = Float64[np.ndarray, " exams"]
@@ -141,3 +142,22 @@ def references(
             one_each = rows.drop_duplicates("exam_id").set_index("exam_id").reindex(exam_ids)
             columns[f"reader_{reader}_{name}"] = _column(one_each, name)
     return columns
+
+
+def classes(
+    columns: Mapping[str, object], measurements: Mapping[str, MeasurementSettings]
+) -> dict[str, object]:
+    """Columns ``truth_<m>`` of measurements that are the class of a number whose truth is known; -1 where it is not.
+
+    Args:
+        columns: of :func:`references`.
+        measurements: by name.
+    """
+    found: dict[str, object] = {}
+    for name, graded in measurements.items():
+        truth = columns.get(f"truth_{graded.number}") if graded.number else None
+        if isinstance(truth, np.ndarray):
+            known = ~np.isnan(truth)
+            grades = np.searchsorted(graded.edges, np.where(known, truth, 0.0), side="right")
+            found[f"truth_{name}"] = np.where(known, grades, MISSING).astype(np.int64)
+    return found

@@ -115,6 +115,7 @@ def _known(site: CohortSite, store: Store, held_out: torch.Tensor, settings: Set
     if settings.numbers:
         truth = _truth(site.folder, exams["exam_id"])
         columns |= numbers.references(store, truth, exams["exam_id"], held_out.numpy(), settings.numbers)
+        columns |= numbers.classes(columns, settings.measurements)
     return columns | trivial.flow_columns(store, held_out, settings)
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike
 
 from common.evaluation import bootstrap, paired, roc, tasks
-from common.evaluation.agreement import METRICS, Values, spearman
+from common.evaluation.agreement import METRICS, Values, pearson, spearman
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.intraclass import icc
 from common.evaluation.one_vs_rest import one_vs_rest
@@ -22,7 +22,11 @@ from common.networks.spec import COMBINED
 from common.scoring import eoss
 from common.settings import Settings
 
-CORRELATIONS: Mapping[str, Callable[[ArrayLike], Values]] = {"spearman": spearman, "icc": icc}
+CORRELATIONS: Mapping[str, Callable[[ArrayLike], Values]] = {
+    "spearman": spearman,
+    "pearson": pearson,
+    "icc": icc,
+}
 """Said of each system beside the metrics by which systems are compared."""
 
 Block: TypeAlias = dict[str, object]

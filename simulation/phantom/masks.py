@@ -25,15 +25,15 @@ class Region:
 
     Attributes:
         shown: the picture, ``(height, width)`` or ``(height, width, 3)``.
-        synovium: mask of the true synovium, ``(height, width)``.
+        wanted: mask of what a heatmap should show, ``(height, width)``: the true synovium, or damaged joints.
     """
 
     shown: Bytes
-    synovium: Mask
+    wanted: Mask
 
     def shares(self, image_px: int) -> Singles:
-        """Share of each pixel that is synovium, ``(image_px, image_px)``: resized as the networks' input is."""
-        mask = Image.fromarray(self.synovium.astype(np.uint8) * np.uint8(255))
+        """Share of each pixel that is wanted, ``(image_px, image_px)``: resized as the networks' input is."""
+        mask = Image.fromarray(self.wanted.astype(np.uint8) * np.uint8(255))
         resized = mask.resize((image_px, image_px), Image.Resampling.BILINEAR)
         return np.asarray(resized, dtype=np.float32) / np.float32(255)
 
@@ -76,7 +76,7 @@ def _regions(job: Job, patient: Patient, exam_id: str, i: int) -> dict[str, Regi
                     f"Expected the {kind} picture of {exam_id} as this version draws it, its file differs: make the "
                     f"cohort anew"
                 )
-        found[kind] = Region(shown=_cut(picture, roi), synovium=_cut(section.synovium, roi))
+        found[kind] = Region(shown=_cut(picture, roi), wanted=_cut(section.synovium, roi))
     return found
 
 

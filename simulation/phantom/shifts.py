@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.cohort_settings import PhantomSettings
+from common.cohort_settings import Drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class SiteShift:
     reader_bias: float = 0.0
 
 
-def site_shifts(settings: PhantomSettings) -> list[SiteShift]:
+def site_shifts(settings: Drawn) -> list[SiteShift]:
     """The shift of each site that trains, in order; the sum of their patients is ``sites * patients``."""
     shift, count = settings.shift, settings.sites
     places = np.linspace(-1, 1, count) if count > 1 else np.zeros(1)
@@ -42,7 +42,7 @@ def site_shifts(settings: PhantomSettings) -> list[SiteShift]:
     ]
 
 
-def _sizes(settings: PhantomSettings) -> list[int]:
+def _sizes(settings: Drawn) -> list[int]:
     """A geometric series of which the last is ``largest`` times the first, rounded by largest remainders."""
     count, total = settings.sites, settings.sites * settings.patients
     weights = settings.shift.largest ** (np.arange(count) / max(count - 1, 1))

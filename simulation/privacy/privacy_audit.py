@@ -150,9 +150,9 @@ def _own_sites(run: RunEvidence) -> Iterator[Path]:
     if source is None:
         return
     place = source.folder
-    if place is None and source.phantom is not None:
-        seed = run.settings.seed if source.phantom.seed is None else source.phantom.seed
-        place = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
+    if place is None and source.drawn is not None:
+        seed = run.settings.seed if source.drawn.seed is None else source.drawn.seed
+        place = COHORTS / f"phantom-{_short_hash(source.drawn, seed)}"
     if place is None or not place.exists():
         return
     names = {one.site for one in run.sites}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from client.data.tables.rows import read_rows
 from client.site.site import Site
-from common.cohort_settings import CohortSettings
+from common.cohort_settings import CohortSettings, PhantomSettings
 from common.errors import ConfigurationError, DataError
 from common.networks import build
 from common.networks.spec import NetworkSpec
@@ -142,10 +142,10 @@ def check(settings: Settings) -> tuple[str, ...]:
         if settings.evaluate.heatmaps:
             heatmap_truth.jobs(found)
         sites = preflight.of_tables(found, settings)
-    elif source.phantom is not None:
-        sites = preflight.of_phantom(source.phantom, settings)
+    elif source.drawn is not None:
+        sites = preflight.of_phantom(source.drawn, settings)
     else:
-        assert source.public is not None, "one of the three is given"
+        assert source.public is not None, "one of the four is given"
         sites = preflight.of_public(source.public, settings)
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
     sites = preflight.left_out(sites, source)
@@ -162,9 +162,8 @@ def cohort_size(settings: Settings) -> CohortSize | None:
     source = settings.cohort
     if source is None:
         return None
-    if source.phantom is not None:
-        phantom = source.phantom
-        exams = phantom.patients * phantom.exams_per_patient
+    if (phantom := source.drawn) is not None:
+        exams = phantom.patients * (phantom.exams_per_patient if isinstance(phantom, PhantomSettings) else 1)
         held_out = _tested(exams, phantom.held_out, settings)
         return CohortSize(
             sites=phantom.sites,
@@ -188,7 +187,7 @@ def _tested(exams: int, share: float, settings: Settings) -> int:
 
 
 def _folder_size(source: CohortSettings, settings: Settings) -> CohortSize:
-    assert source.folder is not None, "one of the three is given"
+    assert source.folder is not None, "one of the four is given"
     sites = training = held_out = 0
     for site in cohorts.discover(source.folder).sites:
         opened = Site.open(site.folder)

@@ -14,7 +14,7 @@ from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common import preflight
 from common.aggregation.algorithms import algorithm
-from common.cohort_settings import CohortSettings, PhantomSettings, PublicSettings
+from common.cohort_settings import CohortSettings, Drawn, HandSettings, PhantomSettings, PublicSettings
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
 from common.exam import MISSING, Exam
@@ -27,6 +27,7 @@ from common.training import trainable
 from common.training.data import ExamTensors
 from server.campaign.campaign_cost import stages
 from server.rounds.quorum import check_quorum
+from simulation.cohorts import hands
 from simulation.cohorts import public as publics
 from simulation.cohorts.cohort import Cohort, CohortSite, site_machines
 from simulation.cohorts.collection import Collection
@@ -89,20 +90,28 @@ def of_tables(cohort: Cohort, settings: Settings) -> list[SiteExams]:
     return [_of_tables(site, settings) for site in cohort.sites]
 
 
-def of_phantom(phantom: PhantomSettings, settings: Settings) -> list[SiteExams]:
+def of_phantom(phantom: Drawn, settings: Settings) -> list[SiteExams]:
     """A phantom cohort that is not made yet: the numbers of its patients are known, grades are taken as at best."""
-    machines = site_machines(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
-    unseen = [_unseen(phantom, settings, machines.pop("unseen")[0].name)] if phantom.unseen_device else []
+    machines = _machines(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
+    unseen = [_unseen(phantom, settings, machines.pop("unseen")[0])] if phantom.unseen_device else []
     return unseen + [
         SiteExams(
             name=name,
             trains=True,
-            devices=frozenset(machine.name for machine in shared),
+            devices=frozenset(shared),
             data=_at_best(shift.patients, phantom, settings),
             minimum_cohort=MINIMUM_COHORT,
         )
         for (name, shared), shift in zip(machines.items(), site_shifts(phantom), strict=True)
     ]
+
+
+def _machines(phantom: Drawn, *, seed: int) -> dict[str, tuple[str, ...]]:
+    """Site -> names of its machines."""
+    if isinstance(phantom, HandSettings):
+        return {site: (machine.name,) for site, machine in hands.machines(phantom, seed=seed).items()}
+    found = site_machines(phantom, seed=seed)
+    return {site: tuple(machine.name for machine in machines) for site, machines in found.items()}
 
 
 def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
@@ -340,18 +349,19 @@ def _secret(site: CohortSite) -> bytes:
         return site.name.encode()
 
 
-def _unseen(phantom: PhantomSettings, settings: Settings, device: str) -> SiteExams:
-    whole = phantom if phantom.unseen_trains else phantom.model_copy(update={"held_out": 1.0})
+def _unseen(phantom: Drawn, settings: Settings, device: str) -> SiteExams:
+    trains = isinstance(phantom, PhantomSettings) and phantom.unseen_trains
+    whole = phantom if trains else phantom.model_copy(update={"held_out": 1.0})
     return SiteExams(
         name="unseen",
-        trains=phantom.unseen_trains,
+        trains=trains,
         devices=frozenset({device}),
         data=_at_best(phantom.patients, whole, settings),
         minimum_cohort=MINIMUM_COHORT,
     )
 
 
-def _at_best(patients: int, phantom: PhantomSettings, settings: Settings) -> ExamTensors:
+def _at_best(patients: int, phantom: Drawn, settings: Settings) -> ExamTensors:
     """This many patients, each with every grade: what cannot be trained of them cannot be of any such cohort.
 
     Raises:

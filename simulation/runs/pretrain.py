@@ -283,7 +283,7 @@ def _encoder(
     local = local_settings(spec, settings, device=device)
     if len(labels(data, spec)[training_exams(data, spec)].unique()) < graded.grades:
         raise ConfigurationError(f"Expected phantoms of each grade of {measurement}: ask for more patients")
-    weights = _learnt(local, data, seed=derive_seed(settings.seed, "pretrain", source), progress=progress)
+    weights = learnt(local, data, seed=derive_seed(settings.seed, "pretrain", source), progress=progress)
     weight, bias = _neck(weights, data, local, settings)
     parts = {
         f"backbones.{index}": _named(weights, local, f"backbones.{index}")
@@ -297,10 +297,27 @@ def _encoder(
     return _Encoder(tensors=tensors, kappa=_kappa(weights, data, local))
 
 
-def _learnt(
-    local: LocalSettings, data: ExamTensors, *, seed: int, progress: Callable[[int], None]
+def learnt(
+    local: LocalSettings,
+    data: ExamTensors,
+    *,
+    seed: int,
+    progress: Callable[[int], None],
+    start: Float32[Tensor, " size"] | None = None,
 ) -> Float32[Tensor, " size"]:
-    weights = build.initial_weights(local.spec, local.network, seed=seed)
+    """A network that has learnt from all training exams in one place.
+
+    Args:
+        local: the network and its training.
+        data: the exams.
+        seed: of the start and of what training draws.
+        progress: told of rounds done.
+        start: where it starts; ``None``: at random.
+
+    Raises:
+        ConfigurationError: if the training diverges.
+    """
+    weights = build.initial_weights(local.spec, local.network, seed=seed) if start is None else start
     for server_round in range(1, local.rounds + 1):
         trained, _ = train_network(weights, {}, data, local, server_round, derive_seed(seed, server_round))
         weights = weights + trained.update

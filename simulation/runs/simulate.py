@@ -20,13 +20,14 @@ from client.data.store import close_all
 from client.ensemble import alone
 from client.site.site import Site
 from client.state import site_state, sum_state, weights_cache
+from common.cohort_settings import Drawn
 from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.methods.stages import networks
-from common.section import Section
 from common.settings import Settings
+from common.text.json_values import finite
 from common.training.local_settings import local_settings, selects
 from common.training.trainable import named
 from server.campaign import campaign
@@ -42,8 +43,8 @@ from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
-from simulation.evaluation import calibration, examples, heatmap_truth, hotspots, sets, trivial
-from simulation.evaluation.metrics import metrics
+from simulation.evaluation import calibration, examples, heatmap_truth, hotspots, sets, stacked, trivial
+from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
 from simulation.runs import baselines, links, personal, preflight, same_sites
@@ -139,15 +140,15 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
     source = settings.cohort
     if source is None:
         raise ConfigurationError(
-            "Expected a [cohort] with folder, phantom or public: a simulation needs sites"
+            "Expected a [cohort] with folder, phantom, hands or public: a simulation needs sites"
         )
     if source.folder is not None:
         return cohort.discover(source.folder)
-    if source.phantom is not None:
+    if source.drawn is not None:
         with display.step("phantom cohort") as bar:
-            seed = settings.seed if source.phantom.seed is None else source.phantom.seed
-            folder = COHORTS / f"phantom-{_short_hash(source.phantom, seed)}"
-            return cohort.ensure(source.phantom, seed=seed, out=folder, progress=bar, say=display.line)
+            seed = settings.seed if source.drawn.seed is None else source.drawn.seed
+            folder = COHORTS / f"phantom-{_short_hash(source.drawn, seed)}"
+            return cohort.ensure(source.drawn, seed=seed, out=folder, progress=bar, say=display.line)
     assert source.public is not None
     with display.step("public cohort") as bar:
         made = public.ensure(source.public, settings=settings, folder=COHORTS, progress=bar, say=display.line)
@@ -156,10 +157,9 @@ def _cohort(settings: Settings, display: Display) -> Cohort:
     return made
 
 
-def _short_hash(source: Section, seed: int) -> str:
-    described = (
-        f"{source.model_dump_json()}/{seed}/{cohort.VERSION}"  # of another version: beside, not instead
-    )
+def _short_hash(source: Drawn, seed: int) -> str:
+    of_version = cohort.version(source)  # one of another version lies beside, not instead
+    described = f"{source.model_dump_json()}/{seed}/{of_version}"
     return hashlib.sha256(described.encode()).hexdigest()[:12]
 
 
@@ -384,6 +384,7 @@ def _evaluate(
     simplest = trivial.learnt(sites, settings)
     frame = scored(ensemble)
     frame = frame.assign(**simplest.answers(frame, settings))
+    frame, stacking = _stacked(ensemble, frame, sites, settings, devices[0])
     others = {system.name: scored(list(_networks(system))) for system in beside}
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
@@ -414,10 +415,29 @@ def _evaluate(
             generator_seed=settings.seed,
         )
         | {"personal": choices or None}
+        | stacking
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
     return frame
+
+
+def _stacked(
+    ensemble: Sequence[TrainedNetwork],
+    frame: pd.DataFrame,
+    sites: Cohort,
+    settings: Settings,
+    device: str,
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """The predictions, with stacked numbers where the settings ask for them, and what the metrics say of these."""
+    committee = network_files.committee(ensemble, settings).on(torch.device(device))
+    stacking = stacked.of(committee, sites)
+    if stacking is None:
+        return frame, {}
+    scorer = scorer_of(frame, settings, seed=settings.seed)
+    plain = frame[frame["trained_site"].astype(bool)]
+    said = stacked.block(stacking, scorer, plain, settings=settings)
+    return stacked.applied(frame, committee, stacking), {"stacking": finite(said)}
 
 
 def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:
@@ -447,7 +467,7 @@ def _compare_heatmaps(
         predictions,
         sites,
         exams=federated.settings.evaluate.heatmaps,
-        settings=HeatmapSettings(),
+        settings=HeatmapSettings(method=federated.settings.evaluate.heatmap_method),
         display=display,
     )
     measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))

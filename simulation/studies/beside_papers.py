@@ -143,8 +143,8 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
         f"# {study.file.title or study.file.name}",
         "",
         f"`{command}`, synofed {VERSION}. Every system is trained three times with as many networks and steps: "
-        f"federated over its sites, on all sites' data pooled, and at each site alone, which is judged on its own patients. "
-        f"Intervals are 95 %, by bootstrap over patients; SD is over folds.",
+        f"federated over its sites, on all sites' data pooled, and at each site alone, which is judged on its own "
+        f"patients. Intervals are 95 %, by bootstrap over patients; SD is over folds.",
     ]
     for one, table in zip(found, (table.plain() for table in tables(found)), strict=True):
         lines += ["", f"## {table.title}", "", table_forms.markdown(replace(table, title=""))]

@@ -258,11 +258,9 @@ def _expand(file: StudyFile, folder: Path) -> Iterator[StudyRun]:
 
 def _drawn_by(seed: int, settings: Settings) -> Settings:
     """With a phantom cohort of this seed."""
-    cohort = settings.cohort
-    if cohort is None or cohort.phantom is None:
+    if settings.cohort is None:
         return settings
-    phantom = cohort.phantom.model_copy(update={"seed": seed})
-    return settings.model_copy(update={"cohort": cohort.model_copy(update={"phantom": phantom})})
+    return settings.model_copy(update={"cohort": settings.cohort.drawn_of(seed)})
 
 
 def run_one(study: Study, run: StudyRun, *, display: Display) -> Path:

@@ -274,7 +274,7 @@ def _markdown(study: Study, table: Table, command: str) -> Iterator[str]:
     for place, exams in table.exams.items():
         yield f"* {PLACES[place]}: {exams} exams of {table.patients[place]} patients"
     cohort = study.runs[0].settings.cohort
-    drawn = cohort is not None and cohort.phantom is not None
+    drawn = cohort is not None and cohort.drawn is not None
     yield (
         f"* every seed is {'a cohort, a split and' if drawn else 'of the same patients,'} a start of its own; mean "
         "over the seeds, with a 95 % interval by bootstrap over seeds and their patients; beside it the standard "

@@ -2,7 +2,8 @@
 
 No characters are read. Letters have vertical strokes a few pixels wide with an edge on either side, which a
 scan has not: across the beam its speckle is many pixels wide. Strokes that stand side by side make a line of text.
-Text that stands upright, single letters inside the scan, and letters above 40 pixels are not found.
+Bones have such edges, too: :mod:`client.data.pictures.ink` tells them from letters, and finds a radiograph's side
+marker. Text that stands upright, single letters inside the scan, and letters above 40 pixels are not found.
 """
 
 from __future__ import annotations
@@ -15,7 +16,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int16, Int64, Shaped, UInt8
 from scipy import ndimage
 
+from client.data.pictures import ink
+from client.data.pictures.box import Box
 from common.imaging.doppler import brightness, flow_mask
+
+__all__ = ["Box", "find", "mask", "share"]
 
 TALLEST_PX = 40
 BLOCK_PX = 16
@@ -44,39 +49,6 @@ NEAR_PX, NEAR_SHARE = 4, 0.1
 """Share of coloured pixels around a dark stroke from which it is a gap between vessels."""
 ONE_HUE = 0.01
 """Circular variance of hue, which is 0.01 at a standard deviation of 8 degrees."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, order=True)
-class Box:
-    """Pixels ``left <= x < right``, ``top <= y < bottom``."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self.bottom - self.top
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self.right - self.left
-
-    def joined(self, other: Box) -> Box:
-        """The smallest box around both."""
-        return Box(
-            top=min(self.top, other.top),
-            left=min(self.left, other.left),
-            bottom=max(self.bottom, other.bottom),
-            right=max(self.right, other.right),
-        )
-
-    def shared_rows(self, other: Box) -> int:
-        """Rows that both have; negative where there is a gap."""
-        return min(self.bottom, other.bottom) - max(self.top, other.top)
 
 
 Kept = Callable[[Box], bool]
@@ -119,14 +91,18 @@ def find(rgb: UInt8[np.ndarray, "h w 3"]) -> tuple[Box, ...]:
     threshold = np.clip(12 + 3 * unrest, 18, STEEP)
     noise = 12 + 3 * np.where(here > CALM, unrest, 0)
     everywhere = _spread(unrest, light.shape)
-    strokes = cache(partial(_strokes, _Seen(light=light, noise=noise, threshold=threshold)))
-    found = _lines(strokes, everywhere, fewest=4, kept=lambda box: not _coloured(light, flow, box))
+    seen = _Seen(light=light, noise=noise, threshold=threshold)
+    strokes = cache(partial(_strokes, seen))
+    found = _lines(seen, strokes, everywhere, fewest=4, kept=lambda box: not _coloured(light, flow, box))
     if flow.any():
-        of_any_colour = _lines(strokes, everywhere, fewest=4, kept=lambda _: True)
+        of_any_colour = _lines(seen, strokes, everywhere, fewest=4, kept=lambda _: True)
         found += [line for line in of_any_colour if _is_one_colour(rgb, flow, line)]
     dark = np.where(unrest < FLAT, threshold, np.maximum(noise, 60))  # gaps between fibres
-    strokes = cache(partial(_strokes, _Seen(light=np.int16(255) - light, noise=noise, threshold=dark)))
-    found += _lines(strokes, everywhere, fewest=5, kept=lambda box: not _near_flow(flow, box))
+    seen = _Seen(light=np.int16(255) - light, noise=noise, threshold=dark)
+    strokes = cache(partial(_strokes, seen))
+    found += _lines(seen, strokes, everywhere, fewest=5, kept=lambda box: not _near_flow(flow, box))
+    if not flow.any():  # a radiograph has no colour
+        found += ink.marks(light, apart=found)
     height, width = light.shape
     return tuple(sorted({_grown(line, height, width) for line in found}))
 
@@ -275,7 +251,9 @@ def _strokes(seen: _Seen, share: float) -> list[Box]:
     return sorted(fitting, key=lambda box: box.left)
 
 
-def _lines(strokes: Strokes, unrest: Float32[np.ndarray, "h w"], *, fewest: int, kept: Kept) -> list[Box]:
+def _lines(
+    seen: _Seen, strokes: Strokes, unrest: Float32[np.ndarray, "h w"], *, fewest: int, kept: Kept
+) -> list[Box]:
     """Lines of text: side by side at least ``fewest`` strokes, one less on the screen's background."""
     lines: list[Box] = []
     for group in _grouped([box for box in strokes(1.0) if kept(box)]):
@@ -288,6 +266,7 @@ def _lines(strokes: Strokes, unrest: Float32[np.ndarray, "h w"], *, fewest: int,
             len(group) >= fewest - flat
             and 4 <= line.height <= TALLEST_PX
             and line.width >= aspect * line.height
+            and ink.is_written(seen.light, line, group)
         ):
             lines.append(line)
     if not lines:
