@@ -238,7 +238,7 @@ class FederationSettings(GrowingSection):
 class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
-    later: ClassVar[tuple[str, ...]] = ("design", "heatmap_method")
+    later: ClassVar[tuple[str, ...]] = ("design", "hotspots", "heatmap_method")
 
     design: Literal["held_out", "folds"] = "held_out"
     """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
@@ -253,6 +253,8 @@ class EvaluateSettings(GrowingSection):
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
     """Held-out exams whose heatmaps are compared with where a phantom's synovium or damaged joints are."""
     heatmap_method: Literal["integrated_gradients", "grad_cam"] = "integrated_gradients"
+    hotspots: Annotated[int, Field(ge=0, le=20)] = 0
+    """Scans of each predicted diagnosis, of as many patients, whose heatmaps are put side by side to be looked at."""
     held_out: Share = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 
@@ -453,6 +455,11 @@ class Settings(Section):
     def folds(self) -> int:
         """Into how many parts a site's training patients are split; in one, no patient decides over another."""
         return self.rating.folds if self.privacy is None else 1
+
+    @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """Measurements that are classes of a diagnosis."""
+        return tuple(name for name, measured in self.measurements.items() if measured.column == "diagnosis")
 
     @property
     def read_by_readers(self) -> tuple[str, ...]:

@@ -310,7 +310,13 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned = folds(exams, secret=secret, held_out=settings.held_out, count=settings.folds)
+    assigned = folds(
+        exams,
+        secret=secret,
+        held_out=settings.held_out,
+        count=settings.folds,
+        diagnoses=settings.diagnoses,
+    )
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
         "grades": {

@@ -115,6 +115,7 @@ BUILT_IN = {
     "christensen": "common.methods.christensen:Christensen",
     "svdh": "common.methods.svdh:Svdh",
     "probe": "common.methods.probe:LinearProbes",
+    "schlereth": "common.methods.schlereth:Schlereth",
     "multimodal": "common.methods.multimodal:Multimodal",
 }
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from common.errors import ConfigurationError, DataError
 from common.text import toml_text
-from server.report.examples import StoredExample, read_examples
+from server.report.examples import StoredExample, read_examples, read_sheets
 
 Json: TypeAlias = dict[str, Any]
 """An object of a JSON or TOML file; its values are checked where they are shown."""
@@ -42,6 +42,7 @@ class Content:
         examples: of ``figures/examples``.
         far_off: of ``figures/far_off``.
         heatmaps: of ``figures/heatmaps``.
+        hotspots: title and data URI of each contact sheet of ``figures/hotspots``.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Content:
     examples: Sequence[StoredExample]
     far_off: Sequence[StoredExample]
     heatmaps: Sequence[StoredExample]
+    hotspots: Sequence[tuple[str, str]] = ()
 
     @property
     def measurements(self) -> list[str]:
@@ -91,6 +93,7 @@ def read(run: Path, rounds: Sequence[Round] | None = None) -> Content:
             examples=read_examples(run / "figures" / "examples"),
             far_off=read_examples(run / "figures" / "far_off"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
+            hotspots=read_sheets(run / "figures" / "hotspots"),
         )
     except (ConfigurationError, ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None

@@ -65,6 +65,8 @@ def site(
         "code": list(code),
         "approval": "automatic",
         "metrics": ["counts", "losses", "score_histograms"],
+        "diagnosis": True,
+        "diagnosis_cohort": 1,
         "minimum_cohort": 1,  # whoever trained at a site trains here
         "maximum_update_bytes": 100_000_000_000,
         "keep_outbox_days": 0,

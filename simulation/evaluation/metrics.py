@@ -26,9 +26,9 @@ from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.text.json_values import finite
-from simulation.evaluation import by_fold, calibration, cross_site, numbers, own_patients
-from simulation.evaluation.calibration import Told
-from simulation.evaluation.own_patients import FEDERATED, PERSONAL
+from simulation.evaluation.blocks import by_fold, calibration, cross_site, numbers, own_patients
+from simulation.evaluation.blocks.calibration import Told
+from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 
 COLOUR = "counted_colour"
@@ -65,7 +65,7 @@ def metrics(
             than the run, ``federated``: the federated ensemble cut down to as many.
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
-        validation: what the sites told of their validation patients (:mod:`simulation.evaluation.calibration`).
+        validation: what the sites told of their validation patients (:mod:`simulation.evaluation.blocks.calibration`).
         temperatures: site -> measurement -> that of its own networks, for ``calibration``.
         generator_seed: seed of the bootstrap.
 
@@ -103,6 +103,7 @@ def metrics(
         result["against_consensus"] = consensus.pool(seen)
     if "fold" in predictions:
         result["folds"] = by_fold.block(scorer, seen)
+        result["folds_by_patient"] = by_fold.of_patients(scorer, seen)
     if settings.numbers:
         result["numbers"] = numbers.block(scorer, seen)
         result["numbers_unseen"] = numbers.block(scorer, unseen) if len(unseen) else None

@@ -13,6 +13,7 @@ from simulation.phantom import acoustics, flow, screen, tissue
 from simulation.phantom.anatomy import Contours, Joints, draw_joints
 from simulation.phantom.arrays import Bytes, Floats, Mask, Singles
 from simulation.phantom.devices import Device
+from simulation.phantom.diagnosis import Signs
 from simulation.phantom.screen import Box, Layout, Texts
 from simulation.phantom.severity import Severity
 from simulation.phantom.view import View
@@ -56,7 +57,7 @@ class Scene:
         doppler: the same for the Doppler picture.
         texture: seed of the tissues' texture.
         speeds: of the flow at systole in each Doppler picture's scan, in the synovium.
-        outside: of the flow outside of it, which does not count.
+        outside: of the flow outside of it, along the tendon too, which does not count.
         texts: burned into the pictures.
     """
 
@@ -82,6 +83,8 @@ class Exams:
         doppler_sections: truth of the Doppler pictures.
         shown_fraction: share of the flow that the machine shows; 1 where there is no flow.
         flow_outside: whether it shows flow outside the synovium, which does not count.
+        signs: of a diagnosis; nothing else depends on them, and no reader's grade.
+        peritendinous_mm2: area of the flow along the tendon that the machine shows.
         effusion: whether there is an effusion.
         notch: whether there is a notch of the metacarpal head.
         mimicry: 0-1, how much the effusion looks like synovium.
@@ -97,6 +100,8 @@ class Exams:
     doppler_sections: list[Section]
     shown_fraction: Floats
     flow_outside: Mask
+    signs: Signs
+    peritendinous_mm2: Floats
     effusion: Mask
     notch: Mask
     mimicry: Floats
@@ -118,6 +123,7 @@ def make_exams(
     roi_px: int = screen.REFERENCE_PX,
     phase: float | None = None,
     pulsatility: float = flow.PULSATILITY,
+    signs: Signs | None = None,
 ) -> Exams:
     """Make pairs of pictures.
 
@@ -133,8 +139,10 @@ def make_exams(
         roi_px: side of the region of interest; the pictures are a third larger.
         phase: of the cardiac cycle, in [0, 1); 0 is systole. ``None``: a still for each joint.
         pulsatility: half of the share of its speed that flow loses between systole and diastole.
+        signs: of a diagnosis; ``None``: there are none.
     """
-    joints = draw_joints(rng, severity, kinds=kinds)
+    signs = Signs.absent(len(severity)) if signs is None else signs
+    joints = draw_joints(rng, severity, kinds=kinds, signs=signs)
     texture = int(rng.integers(2**31))
     grey_view = View.hold(rng, joints, device, Layout(roi=roi_px))
     grey, grey_sections = _scan(rng, grey_view, texture=texture)
@@ -142,11 +150,12 @@ def make_exams(
     under, sections = _scan(rng, doppler_view, texture=texture)
     speeds = _speeds(rng, doppler_view, sections, severity)
     outside = _outside(rng, doppler_view, sections)
+    along = _peritendinous(doppler_view, sections, signs)
     stills = flow.still_phases(rng, joints=len(severity))
     moments = [still if phase is None else phase for still in stills]
     seen = [
-        flow.at_phase(s + o, p, pulsatility=pulsatility)
-        for s, o, p in zip(speeds, outside, moments, strict=True)
+        flow.at_phase(np.maximum(s + o, a), p, pulsatility=pulsatility)
+        for s, o, a, p in zip(speeds, outside, along, moments, strict=True)
     ]
     doppler, shown = _with_flow(rng, doppler_view, under, seen)
     return Exams(
@@ -162,11 +171,19 @@ def make_exams(
         ],
         shown_fraction=np.array([shown_share(s, v > 0) for s, v in zip(shown, speeds, strict=True)]),
         flow_outside=np.array([bool((s & (o > 0)).any()) for s, o in zip(shown, outside, strict=True)]),
+        signs=signs,
+        peritendinous_mm2=np.array([(s & (a > 0)).sum() for s, a in zip(shown, along, strict=True)])
+        * doppler_view.device.mm_per_px**2,
         effusion=joints.effusion > 0,
         notch=joints.notch > 0,
         mimicry=_mimicry(joints),
         scene=Scene(
-            grey=grey_view, doppler=doppler_view, texture=texture, speeds=speeds, outside=outside, texts=texts
+            grey=grey_view,
+            doppler=doppler_view,
+            texture=texture,
+            speeds=speeds,
+            outside=[np.maximum(o, a) for o, a in zip(outside, along, strict=True)],
+            texts=texts,
         ),
     )
 
@@ -247,6 +264,23 @@ def _outside(rng: np.random.Generator, view: View, sections: list[Section]) -> l
             depth=view.layout.depth,
             centre_px=float(centre),
             mm_per_px=mm,
+        )
+        found.append(np.where(section.synovium[header:], np.float32(0), drawn))
+    return found
+
+
+def _peritendinous(view: View, sections: list[Section], signs: Signs) -> list[Singles]:
+    """Speeds along the tendon of each joint, none inside the synovium."""
+    borders, header, found = view.borders(), view.layout.header, []
+    middle = borders.tendon_top + signs.paratenon_mm[:, None] / 2
+    for i, (section, centre) in enumerate(zip(sections, view.shown_centre_px, strict=True)):
+        drawn = flow.draw_peritendinous(
+            middle[i, :: -1 if view.mirrored[i] else 1],
+            amount=float(signs.peritendinous[i]),
+            place=float(signs.places[i, 0]),
+            depth=view.layout.depth,
+            centre_px=float(centre),
+            mm_per_px=view.device.mm_per_px,
         )
         found.append(np.where(section.synovium[header:], np.float32(0), drawn))
     return found

@@ -44,19 +44,20 @@ from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
 from simulation.evaluation import (
-    calibration,
     examples,
     heatmap_truth,
+    hotspots,
     modalities,
     modalities_view,
     sets,
     stacked,
     trivial,
 )
+from simulation.evaluation.blocks import calibration
+from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.metrics import metrics, scorer_of
-from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
-from simulation.runs import baselines, personal, preflight, same_sites
+from simulation.runs import baselines, links, personal, preflight, same_sites
 from simulation.runs.baselines import System
 
 COHORTS = Path("cohorts")
@@ -107,6 +108,8 @@ def _simulate(
     sites = _training(sites, [site.name for site in exams if site.trains])
     fewer = baselines.baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)
+    for warning in links.warnings(exams, settings):
+        display.line(f"Warning: {warning}")
     untrained = preflight.without_examples(exams, settings)
     if untrained:
         display.line(
@@ -236,6 +239,11 @@ def _train_and_evaluate(
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
         shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+    shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
+    if settings.evaluate.hotspots:
+        with display.step("hotspots") as bar:
+            committee = network_files.committee(list(_networks(federated)), settings)
+            hotspots.write(run.path, committee.on(torch.device(devices[0])), frame, sites, progress=bar)
     _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status

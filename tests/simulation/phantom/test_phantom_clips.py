@@ -124,7 +124,7 @@ def test_clips_lie_in_a_site_as_a_hospital_has_them(tmp_path: Path) -> None:
     settings = PhantomSettings(image_px=64, exams_per_patient=2, clips=ClipSettings(frames=5))
     (tmp_path / "images").mkdir()
     job = Job(
-        seed=1, settings=settings, site="site-a", trains=True, index=0, device=FITTED[0], folder=tmp_path,
+        seed=1, settings=settings, site="site-a", trains=True, index=0, exams=2, device=FITTED[0], folder=tmp_path,
         shift=SiteShift(patients=1),
     )  # fmt: skip
     write_site(tmp_path, "site-a", [write_patient(job)])

@@ -222,6 +222,7 @@ def test_phantom_pictures_are_told_apart_and_their_copies_found(tmp_path: Path) 
     parts = [
         write_patient(
             Job(
+                exams=4,
                 seed=1,
                 settings=settings,
                 site="s",
@@ -418,3 +419,39 @@ def test_text_and_colour_of_a_clip_are_found_in_any_frame(tmp_path: Path) -> Non
     assert (seen.text_in_roi, seen.coloured, seen.size) == (1, True, (200, 160))
     ((_, reason),) = look(tmp_path, [replace(place, image="gs")])  # type: ignore[misc]  # it cannot be looked at
     assert reason.startswith("holds 4 pictures")
+
+
+def twelve_patients(tmp_path: Path, *, tied: bool) -> Report:
+    """Two machines, two diagnoses; each patient's machine is that of the diagnosis, or of every second."""
+    folder = Folder(tmp_path / ("tied" if tied else "mixed"))
+    rows: Rows = []
+    grades: Rows = []
+    for i in range(24):
+        row = read_table(folder.path / "manifest.csv")[i % 6]
+        diagnosis = ("RA+", "PsA")[i % 2]
+        machine = ("one", "two")[i % 2 if tied else i // 2 % 2]
+        rows.append(
+            {**row, "exam_id": f"y{i}", "patient_id": f"q{i}", "device": machine, "diagnosis": diagnosis}
+        )
+        grades.append(
+            {
+                "exam_id": f"y{i}",
+                "reader": "r1",
+                "session": "1",
+                "hypertrophy": str(i // 4 % 2),
+                "vascularity": "0",
+            }
+        )
+    write_table(folder.path / "manifest.csv", rows)
+    write_table(folder.path / "grades.csv", grades)
+    return doctor.check(folder.path)
+
+
+def test_a_machine_that_goes_with_the_diagnosis_is_told_and_no_problem(tmp_path: Path) -> None:
+    tied, mixed = (
+        [f for f in twelve_patients(tmp_path, tied=tied).findings if f.check == "linked"]
+        for tied in (True, False)
+    )
+    assert mixed == []
+    assert [(f.problem, f.line, f.exam_id) for f in tied] == [(False, 0, "")]
+    assert "The machine tells diagnosis" in tied[0].what
