@@ -65,7 +65,7 @@ def metrics(
             than the run, ``federated``: the federated ensemble cut down to as many.
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
-        validation: what the sites told of their validation patients (:mod:`simulation.evaluation.blocks.calibration`).
+        validation: what sites told of their validation patients (:mod:`simulation.evaluation.blocks.calibration`).
         temperatures: site -> measurement -> that of its own networks, for ``calibration``.
         generator_seed: seed of the bootstrap.
 
