@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from common.section import Count, GrowingSection, Name, Positive, Rate, Section, Seed, Share
+from common.section import Count, Fraction, GrowingSection, Name, Positive, Rate, Section, Seed, Share
 
 
 class ShiftSettings(Section):
@@ -17,10 +17,10 @@ class ShiftSettings(Section):
     Each is spread evenly over the sites, from the first to the last.
     """
 
-    devices: Literal["own", "one", "drawn"] = "own"
+    devices: Literal["own", "one", "drawn", "shared"] = "own"
     """``own``: one measured machine per site; ``one``: all sites that train have the first; ``drawn``: one machine
     per site that nobody measured, from the cohort's seed (for public encoders, which must not know the sites'
-    machines)."""
+    machines); ``shared``: every site has all of ``cohort.phantom.machines``, patient by patient in turns."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""
@@ -76,15 +76,65 @@ class MachineProfile(Section):
         return tone
 
 
+class ClipSettings(Section):
+    """Moving pictures beside the phantom's stills: images ``gs_clip`` and ``doppler_clip`` of two heart cycles.
+
+    Readers then grade what they saw move: the most flow that any frame shows.
+    """
+
+    frames: Annotated[int, Field(ge=2, le=64)] = 16
+    pulsatility: Annotated[float, Field(ge=0, le=0.5)] = 0.35
+    """Half of the share of its speed that flow loses between systole and diastole; of the stills, too."""
+    jitter_mm: Annotated[float, Field(ge=0, le=1)] = 0.12
+    """Spread of the hand's movement from frame to frame."""
+    flash: Fraction = 0.1
+    """Share of Doppler clips with a flash: tissue that moved is coloured for a frame or two."""
+    pressure: Fraction = 0.7
+    """Share of an effusion's height that the probe presses away in the middle of a grey-scale clip; synovium
+    stays."""
+
+
+Diagnosis = Literal["RA+", "RA-", "PsA", "SpA"]
+
+
+class DiagnosisSettings(Section):
+    """How often phantom patients have which diagnosis, and how it shows (``simulation.phantom.diagnosis``)."""
+
+    strength: Annotated[float, Field(ge=0, le=4)] = 1.0
+    """1: who knew what the pictures of one scan are drawn from would tell SpA/PsA from RA with an AUC of 0.75, and
+    RA+ from RA- with one of 0.66; 0: the same signs are there, and mean nothing."""
+    mix: dict[Diagnosis, Count] = Field(default={"RA+": 146, "RA-": 68, "PsA": 121, "SpA": 5})
+    """Shares of the diagnoses in the cohort; among as many patients as their sum, the numbers of patients."""
+    tied_to_machine: Fraction = 0.0
+    """How closely SpA/PsA follows the machine, on purpose: 0: not at all; 1: as closely as the shares allow."""
+
+    @model_validator(mode="after")
+    def _somebody_has_one(self) -> DiagnosisSettings:
+        if not sum(self.mix.values()):
+            raise ValueError("cohort.phantom.diagnosis.mix needs a diagnosis that somebody has")
+        return self
+
+
 class PhantomSettings(GrowingSection):
     """A cohort of phantom patients (``simulation.phantom``)."""
 
-    later: ClassVar[tuple[str, ...]] = ("ungraded_per_graded", "maximum_epsilon", "shift", "machines")
+    later: ClassVar[tuple[str, ...]] = (
+        "ungraded_per_graded", "maximum_epsilon", "shift", "machines", "one_exam_more", "joints", "hypertrophy_mix",
+        "diagnosis", "clips",
+    )  # fmt: skip
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
     patients: Positive = 40
     """Patients per site."""
     exams_per_patient: Annotated[int, Field(ge=1, le=40)] = 8
+    one_exam_more: Fraction = 0.0
+    """Share of each site's patients who have one exam more."""
+    joints: Literal["first", "any"] = "first"
+    """Which are examined: the first in the usual order, of everybody the same; or any, of each patient others."""
+    hypertrophy_mix: Annotated[tuple[Fraction, ...], Field(max_length=4)] = ()
+    """Shares of hypertrophy 0-3 that sum to 1; none: the phantom's own."""
+    diagnosis: DiagnosisSettings | None = None
+    """Diagnoses that show in the pictures; ``None``: every patient has one, and nothing shows it."""
     ungraded_per_graded: Annotated[int, Field(ge=0, le=20)] = 0
     """Further exams that nobody graded, for each graded one: of patients of their own, all of whom train."""
     held_out: Share = 0.5
@@ -103,17 +153,31 @@ class PhantomSettings(GrowingSection):
     """Of your own, one for each of the first sites; the others have the measured ones, as without. A configuration
     may name a TOML file in the place of each. Its content is read with the configuration: a cohort is of what the
     file said, and the configuration that a run writes needs no file."""
+    clips: ClipSettings | None = None
+    """``None``: stills alone."""
 
     @model_validator(mode="after")
     def _machines_have_sites(self) -> PhantomSettings:
         names = [machine.name for machine in self.machines]
         if len(set(names)) < len(names):
             raise ValueError(f"cohort.phantom.machines needs names that differ, got {', '.join(names)}")
-        room = {"own": self.sites, "one": 1, "drawn": 0}[self.shift.devices]
+        room = {"own": self.sites, "one": 1, "drawn": 0, "shared": len(names)}[self.shift.devices]
         if len(names) > room:
             raise ValueError(
                 f"cohort.phantom.machines has {len(names)} of your own, with {self.sites} sites and shift.devices "
                 f'"{self.shift.devices}" there is room for {room}'
+            )
+        if self.shift.devices == "shared" and not names:
+            raise ValueError('shift.devices "shared" needs cohort.phantom.machines to share')
+        return self
+
+    @model_validator(mode="after")
+    def _shares_of_grades_are_whole(self) -> PhantomSettings:
+        mix = self.hypertrophy_mix
+        if mix and (len(mix) != 4 or abs(sum(mix) - 1) > 1e-6 or not 0 < mix[0] < 1):
+            raise ValueError(
+                f"cohort.phantom.hypertrophy_mix needs four shares that sum to 1, the first neither 0 nor 1; "
+                f"got {mix}"
             )
         return self
 

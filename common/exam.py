@@ -58,13 +58,17 @@ class ImageRef:
     """An image of an exam: where it lies, relative to the site's folder, and its region of interest.
 
     Attributes:
-        kind: ``still`` or ``clip`` (several frames).
-        roi: ``None``: the whole picture.
+        kind: ``still`` or ``clip`` (several frames: a file, or a folder of them).
+        roi: of all frames; ``None``: the whole picture.
+        frames: that a clip has, if the manifest says so.
+        frame_rate: frames per second, likewise.
     """
 
     path: str
     roi: Roi | None = None
     kind: Literal["still", "clip"] = "still"
+    frames: int | None = None
+    frame_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,8 @@ from common.training.local_settings import local_settings
 
 LARGEST_PX = 1024
 """Sides that are tried when the smallest that works is looked for."""
+FRAMES = 2
+"""Of clips that are tried: whether a network works does not depend on how many there are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,8 +61,10 @@ class _Trial:
 
     def _pictures(self, device: str) -> list[Tensor]:
         tiles = () if self.spec.jigsaw is None else (TILES,)
-        shape = (self.exams, *tiles, 3, self.side_px, self.side_px)
-        return [torch.zeros(shape, device=device) for _ in self.spec.images]
+        picture = (*tiles, 3, self.side_px, self.side_px)
+        frames = dict.fromkeys(self.spec.clips, (FRAMES,))
+        shapes = [(self.exams, *frames.get(image, ()), *picture) for image in self.spec.images]
+        return [torch.zeros(shape, device=device) for shape in shapes]
 
 
 def check(settings: Settings) -> None:

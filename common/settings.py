@@ -84,15 +84,19 @@ class CampaignSettings(GrowingSection):
     grade. A site whose policy permits none takes part all the same."""
 
 
-class ImageSettings(Section):
+class ImageSettings(GrowingSection):
     """One image of an exam.
 
     ``grey`` is stored as one channel, ``doppler`` as luminance and mask of the flow signal, ``colour`` as RGB.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("frames",)
+
     kind: Literal["grey", "doppler", "colour"]
     mask_saturation: Fraction = 0.40
     """Doppler only: HSV saturation above which a pixel is flow (RATING's released code)."""
+    frames: Annotated[int, Field(ge=2, le=64)] | None = None
+    """Of a moving picture, how many frames networks read, evenly spaced over the clip. ``None``: a still."""
 
 
 class NetworkSettings(GrowingSection):
@@ -235,7 +239,7 @@ class FederationSettings(GrowingSection):
 class EvaluateSettings(GrowingSection):
     """What is computed after training."""
 
-    later: ClassVar[tuple[str, ...]] = ("design", "heatmap_method")
+    later: ClassVar[tuple[str, ...]] = ("design", "hotspots", "heatmap_method")
 
     design: Literal["held_out", "folds"] = "held_out"
     """``held_out``: patients who never train are graded by all networks; ``folds``: nobody is held out, each patient
@@ -250,6 +254,8 @@ class EvaluateSettings(GrowingSection):
     heatmaps: Annotated[int, Field(ge=0, le=50)] = 0
     """Held-out exams whose heatmaps are compared with where a phantom's synovium or damaged joints are."""
     heatmap_method: Literal["integrated_gradients", "grad_cam"] = "integrated_gradients"
+    hotspots: Annotated[int, Field(ge=0, le=20)] = 0
+    """Scans of each predicted diagnosis, of as many patients, whose heatmaps are put side by side to be looked at."""
     held_out: Share = 0.3
     """Share of patients held out for testing where the manifest has no ``split`` column."""
 
@@ -456,6 +462,11 @@ class Settings(Section):
     def folds(self) -> int:
         """Into how many parts a site's training patients are split; in one, no patient decides over another."""
         return self.rating.folds if self.privacy is None else 1
+
+    @property
+    def diagnoses(self) -> tuple[str, ...]:
+        """Measurements that are classes of a diagnosis."""
+        return tuple(name for name, measured in self.measurements.items() if measured.column == "diagnosis")
 
     @property
     def read_by_readers(self) -> tuple[str, ...]:

@@ -63,6 +63,7 @@ def permits(site: Site) -> Finding:
         f"approval {file.approval}",
         f"beside updates: {', '.join(file.metrics) or 'nothing'}",
         f"at least {file.minimum_cohort} patients",
+        *([f"diagnoses, of at least {file.diagnosis_cohort} patients a class"] if file.diagnosis else []),
         f"hours: {', '.join(file.hours) or 'always'}",
     ]
     if file.code:

@@ -78,7 +78,10 @@ def would_train(site: Site, store: Store, settings: Settings) -> Iterator[Findin
     from common.training import trainable  # noqa: PLC0415  torch
 
     found = trainable.prospects(
-        store.tensors, networks(settings).values(), minimum_cohort=site.policy.minimum_cohort
+        store.tensors,
+        networks(settings).values(),
+        minimum_cohort=site.policy.minimum_cohort,
+        of_class=site.policy.of_class(settings),
     )
     for name, prospect in found.items():
         said = prospect.sentence(name)

@@ -28,7 +28,7 @@ from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
 from common.method_settings import StageSettings
 from common.methods.rounds import network_rounds, stage_rounds
-from common.methods.stages import Stage, method
+from common.methods.stages import Stage, stages_of
 from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.layout import Layout
@@ -111,7 +111,7 @@ def first_stage(settings: Settings) -> Stage:
     Raises:
         ConfigurationError: if there is no such method.
     """
-    return next(iter(method(settings.method).stages(settings, {})))
+    return next(iter(stages_of(settings)))
 
 
 def _clear(folder: Path) -> None:
@@ -194,7 +194,7 @@ def campaign_up_bytes(settings: Settings) -> int:
     width = 2 if settings.federation.encoding == "bfloat16" else 4
     further = 4 * len(algorithm(settings.federation).sent)
     total = 0
-    for stage in method(settings.method).stages(settings, {}):
+    for stage in stages_of(settings):
         for spec in stage.networks:
             layout = build.layout(spec, settings.network)
             a_round = width * layout.size + further * layout.trained_size

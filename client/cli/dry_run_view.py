@@ -65,7 +65,10 @@ def attempt(source: Path, mapping: Path | None, *, propose: bool, progress: Prog
         proposed = proposal.propose(seen)
         _write(source, mapping, draft.toml(proposed, seen, files=len(export.pictures)).encode("utf-8"))
         _write(source, mapping.with_name(EXAMPLE), meanings.EXAMPLE.read_bytes())
-    found = preview.preview(source, meanings.load(mapping), export)
+    meaning = meanings.load(mapping)
+    if meaning.keeps_clips:
+        export = scans.find(source, films=True, clip_folders=meaning.clips.folders)
+    found = preview.preview(source, meaning, export)
     rows = mapping.with_name(f"{mapping.stem}-files.csv") if mapping is not None else None
     if rows is not None:
         _write(source, rows, placing.table(preview.COLUMNS, found.named))

@@ -65,6 +65,7 @@ class Page:
     images: tuple[str, ...]
     measurements: dict[str, int]
     columns: tuple[str, ...]
+    diagnoses: tuple[str, ...]
     networks: dict[str, int]
     reply_bytes: int
     leaves: tuple[str, ...]
@@ -125,6 +126,7 @@ def of_plan(site: Site, plan_hash: str, settings: Settings, state: State, *, own
         images=tuple(settings.images),
         measurements={name: measured.grades for name, measured in settings.measurements.items()},
         columns=settings.columns,
+        diagnoses=_diagnoses(site, settings),
         networks=found,
         reply_bytes=size,
         leaves=leaves,
@@ -150,6 +152,7 @@ def rows(page: Page) -> dict[str, tuple[str, ...]]:
         else "not looked at",
         "Reads": f"images {', '.join(page.images)}; "
         + "; ".join(f"column {column}" for column in page.columns),
+        "Diagnosis": "\n".join(page.diagnoses),
         "Networks": "; ".join(f"{count} {kind}" for kind, count in page.networks.items()) or "not looked at",
         "Trains": "\n".join(page.trains),
         "Leaves": "\n".join(page.leaves),
@@ -181,6 +184,23 @@ def aligned(rows: Mapping[str, Sequence[str]]) -> str:
 def as_json(page: Page) -> dict[str, object]:
     """The page as JSON's types."""
     return asdict(page)
+
+
+def _diagnoses(site: Site, settings: Settings) -> tuple[str, ...]:
+    """What is learnt of patients' diagnoses, and who stands behind it."""
+    if not settings.diagnoses:
+        return ()
+    learnt = (
+        f"{name}: " + " or ".join("/".join(values) for values in settings.measurements[name].classes)
+        for name in settings.diagnoses
+    )
+    behind = (
+        "noise stands for the patients behind what leaves"
+        if settings.private
+        else f"behind each update of these at least {site.policy.diagnosis_cohort} patients of each class "
+        f"(policy.diagnosis_cohort)"
+    )
+    return ("networks learn what disease a patient has, as the manifest names it:", *learnt, behind)
 
 
 def _takes_part(site: Site, settings: Settings, state: State) -> tuple[str, ...]:

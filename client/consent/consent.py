@@ -64,5 +64,7 @@ def _usable(site: Site, settings: Settings) -> Mapping[str, int]:
     from common.training import trainable  # noqa: PLC0415  torch
 
     specs = networks(settings).values()
-    found = trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    found = trainable.prospects(
+        data, specs, minimum_cohort=site.policy.minimum_cohort, of_class=site.policy.of_class(settings)
+    )
     return {name: prospect.exams if prospect.trained else 0 for name, prospect in found.items()}

@@ -45,19 +45,24 @@ def tasks(site: Site, settings: Settings) -> tuple[Task, ...]:
         DataError: if the data cannot be read.
     """
     from common.methods.stages import networks  # noqa: PLC0415  torch: exams are read
-    from common.training.inputs import labels, training_exams  # noqa: PLC0415
+    from common.training.inputs import training_exams  # noqa: PLC0415
+    from common.training.trainable import patients_of_classes  # noqa: PLC0415
 
     data, least = site_store(site, settings).tensors, site.policy.minimum_cohort
+    of_class = site.policy.of_class(settings)
     found: dict[str, Task] = {}
     for spec in networks(settings).values():
         exams = training_exams(data, spec)
         patients = len(data.patient[exams].unique())
-        classes = len(labels(data, spec)[exams].unique())
+        by_class = patients_of_classes(data, spec, exams)
+        classes, each = len(by_class), of_class.get(spec.target.measurement, 0)
         lacks = ""
         if patients < least:
             lacks = f"fewer than {least} patients to train on (policy.minimum_cohort)"
         elif classes < 2 and spec.target.kind != "permutation":
             lacks = "all exams on one side" if spec.target.kind == "binary" else "one grade alone"
+        elif min(by_class, default=0) < each:
+            lacks = f"fewer than {each} patients of a class (policy.diagnosis_cohort)"
         known = found.get(spec.target.task)
         if known is not None:
             patients, lacks = min(known.patients, patients), known.lacks or lacks

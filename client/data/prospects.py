@@ -27,12 +27,15 @@ def prospects(site: Site, settings: Settings) -> Mapping[str, Prospect]:
     from common.training import trainable  # noqa: PLC0415  torch
 
     specs = networks(settings).values()
-    data = exams_of_tables(site, settings, secret=site_secret(site.folder))
-    return trainable.prospects(data, specs, minimum_cohort=site.policy.minimum_cohort)
+    secret = site_secret(site.folder)
+    data = without_pictures(exams_of_tables(site, settings, secret=secret), settings, secret=secret)
+    return trainable.prospects(
+        data, specs, minimum_cohort=site.policy.minimum_cohort, of_class=site.policy.of_class(settings)
+    )
 
 
-def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTensors:
-    """Grades, folds and patients as the store would have them, without any pictures.
+def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> tuple[Exam, ...]:
+    """The exams that the store would have, as the tables have them: no picture is looked at.
 
     Args:
         site: the site.
@@ -45,8 +48,7 @@ def exams_of_tables(site: Site, settings: Settings, *, secret: bytes) -> ExamTen
     from client.data.tables.ungraded import with_ungraded  # noqa: PLC0415  scikit-learn
 
     tables = with_ungraded(Sources.of(site).tables(settings), settings, secret=secret)
-    tables = withdrawn.without(site.folder, tables)
-    return without_pictures(tables.exams, settings, secret=secret)
+    return withdrawn.without(site.folder, tables).exams
 
 
 def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes) -> ExamTensors:
@@ -63,7 +65,12 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
     from common.training.data import ExamTensors  # noqa: PLC0415
 
     assigned = folds(
-        exams, secret=secret, held_out=settings.held_out, count=settings.folds, by=settings.split_by
+        exams,
+        secret=secret,
+        held_out=settings.held_out,
+        count=settings.folds,
+        by=settings.split_by,
+        diagnoses=settings.diagnoses,
     )
     _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)
     grades = {name: [exam.targets.get(name) for exam in exams] for name in settings.measurements}

@@ -27,6 +27,7 @@ from jaxtyping import Int64
 from numpy.typing import NDArray
 
 from client.data import withdrawn
+from client.data.pictures import clips
 from client.data.pictures.arrays import Progress, write_arrays
 from client.data.tables import reading_room
 from client.data.tables.folds import folds
@@ -183,6 +184,15 @@ def _key(sources: Sources, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(shape, sort_keys=True).encode()).hexdigest()[:16]
 
 
+def _files(folder: Path, exams: Sequence[Exam]) -> Iterator[str]:
+    """Paths of all picture files; a folder of frames and every file in it, since any of them may change."""
+    for exam in exams:
+        for ref in exam.images.values():
+            yield ref.path
+            if ref.kind == "clip" and (folder / ref.path).is_dir():
+                yield from (file.relative_to(folder).as_posix() for file in clips.files_of(folder / ref.path))
+
+
 def _stamps(folder: Path, names: Sequence[str]) -> Stamps:
     """Size and time of change of files, to notice that they changed."""
 
@@ -275,7 +285,7 @@ def _build(
     building = path.with_name(f".building-{path.name}")
     building.mkdir()
     try:
-        pictures = [ref.path for exam in tables.exams for ref in exam.images.values()]
+        pictures = list(_files(sources.data, tables.exams))
         before = _stamps(sources.data, pictures)
         written = write_arrays(building, sources.data, tables.exams, settings, progress)
         quarantined = (*tables.quarantined, *written.quarantined)
@@ -305,7 +315,12 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
     assigned = folds(
-        exams, secret=secret, held_out=settings.held_out, count=settings.folds, by=settings.split_by
+        exams,
+        secret=secret,
+        held_out=settings.held_out,
+        count=settings.folds,
+        by=settings.split_by,
+        diagnoses=settings.diagnoses,
     )
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},

@@ -51,7 +51,7 @@ def prepared(pictures: Pictures, images: Sequence[str], settings: Settings) -> l
         settings: of the run.
 
     Returns:
-        ``float32 (1, 3, side, side)`` each.
+        ``float32 (1, 3, side, side)`` each, of a clip ``(1, frames, 3, side, side)``.
 
     Raises:
         ConfigurationError: if a picture is missing.
@@ -81,7 +81,7 @@ def guesses(committee: Committee, pictures: Pictures) -> str:
 
 def scores(committee: Committee, exams: Sequence[Sequence[Cut]]) -> Scores:
     """Scores of exams whose pictures are in the order of the settings' images."""
-    stored: dict[str, UInt8[Tensor, "exams _ side side"]] = {
+    stored: dict[str, UInt8[Tensor, "exams ... _ side side"]] = {
         name: torch.from_numpy(np.stack([cuts[index].pixels for cuts in exams]))
         for index, name in enumerate(committee.settings.images)
     }
@@ -103,7 +103,7 @@ def _read(name: str, ref: ImageRef, settings: Settings) -> Cut:
 
 def as_read(
     committee: Committee, pictures: Pictures, images: Sequence[str]
-) -> list[Float[Tensor, "1 3 px px"]]:
+) -> list[Float[Tensor, "1 ... 3 px px"]]:
     """An exam's pictures as the networks read them, in the order of ``images``."""
     settings = committee.settings
     stored = {

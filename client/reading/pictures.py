@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from client.data.pictures.decoder import decode
+from client.data.pictures import clips
 from client.reading.worklist import Listed
 from common.errors import DataError
 from common.exam import Roi
@@ -79,9 +79,9 @@ def frame(path: Path, number: int = 1) -> Shown:
 def size(path: Path) -> tuple[int, int]:
     """Width and height of a picture, from the start of its file; (0, 0) if that cannot be read."""
     try:
-        with Image.open(path) as opened:
+        with Image.open(clips.files_of(path)[0]) as opened:
             return opened.size
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError, IndexError, Image.DecompressionBombError):
         return 0, 0
 
 
@@ -126,6 +126,6 @@ def _stamp(path: Path) -> int:
 @lru_cache(maxsize=KEPT)
 def _frame(path: Path, number: int, stamp: int) -> Shown:
     del stamp  # a changed file is another picture
-    decoded = decode(path.read_bytes(), mode="RGB", frame=number)
-    pixels = np.asarray(decoded.image)
-    return Shown(pixels=pixels, png=png(pixels), frames=decoded.frames)
+    image, frames = clips.frame(path, number)
+    pixels = np.asarray(image)
+    return Shown(pixels=pixels, png=png(pixels), frames=frames)

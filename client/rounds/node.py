@@ -27,7 +27,7 @@ from common.training.inputs import labels, validation_exams
 from common.training.local import score
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
-from common.training.trainable import trains
+from common.training.trainable import patients_of_classes, trains
 
 
 def train(
@@ -81,7 +81,7 @@ def train(
         frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
         local = _smaller(local_settings(spec, settings, device=device, frozen=frozen), share)
         work = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
-        replies[name] = _train_one(site, request, work, seed=settings.seed)
+        replies[name] = _train_one(site, request, work, settings)
     return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
 
 
@@ -103,20 +103,20 @@ def _smaller(local: LocalSettings, share: int) -> LocalSettings:
     return replace(local, training=local.training.model_copy(update={"batch_size": batch_size}))
 
 
-def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> NetworkReply:
+def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Settings) -> NetworkReply:
     name, federated, local = work.local.spec.name, work.algorithm, work.local
     state = work.states.read(name, request.state_round) if work.states is not None else {}
     counts = None
     policy = site.policy
     if policy.permits("score_histograms"):
         histograms = _histograms(
-            site, federated.scored_weights(work.received, state, local), work.data, local
+            site, federated.scored_weights(work.received, state, local), work.data, local, settings
         )
         counts = histograms.counts if histograms is not None else None
     if request.server_round > local.rounds:
         return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
-    data = _large_enough(site, work.data, local)
-    seed = derive_seed(seed, site.name, local.spec.identity, request.server_round)
+    data = _large_enough(site, work.data, local, settings)
+    seed = derive_seed(settings.seed, site.name, local.spec.identity, request.server_round)
     trained, after = federated.local_update(work.received, state, data, local, request.server_round, seed)
     if not bool(torch.isfinite(trained.update).all()):
         raise UpdateError(
@@ -133,21 +133,26 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, *, seed: int) -> 
     )
 
 
-def _large_enough(site: Site, data: ExamTensors, local: LocalSettings) -> ExamTensors:
+def _large_enough(site: Site, data: ExamTensors, local: LocalSettings, settings: Settings) -> ExamTensors:
     """The data, or none where the network does not train here: its update then has no weight."""
-    if trains(data, local.spec, minimum_cohort=site.policy.minimum_cohort):
+    policy = site.policy
+    of_class = policy.of_class(settings)
+    if trains(data, local.spec, minimum_cohort=policy.minimum_cohort, of_class=of_class):
         return data
     return replace(data, fold=torch.full_like(data.fold, MISSING))
 
 
 def _histograms(
-    site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings
+    site: Site, weights: Tensor, data: ExamTensors, local: LocalSettings, settings: Settings
 ) -> ScoreHistograms | None:
     """Scores of the received weights on the validation fold, unless too few patients stand behind them."""
     if not local.selects:
         return None
     exams = validation_exams(data, local.spec)
     if len(data.patient[exams].unique()) < site.policy.minimum_cohort:
+        return None
+    of_class = site.policy.of_class(settings).get(local.spec.target.measurement, 0)
+    if min(patients_of_classes(data, local.spec, exams), default=0) < of_class:
         return None
     probabilities = score(weights, data, exams, local)
     if not bool(torch.isfinite(probabilities).all()):

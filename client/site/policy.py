@@ -25,7 +25,7 @@ Metric = Literal["counts", "losses", "score_histograms", "timings", "statistics"
 class Policy(GrowingSection):
     """The ``[policy]`` section of ``site.toml``. What it does not name is not permitted."""
 
-    later: ClassVar[tuple[str, ...]] = ("version",)
+    later: ClassVar[tuple[str, ...]] = ("version", "diagnosis", "diagnosis_cohort")
 
     version: Literal[1, 2] = 1
     """What the other settings mean. `synofed site policy sign` writes the newest; a policy that was signed before
@@ -56,6 +56,12 @@ class Policy(GrowingSection):
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
     With it noise stands for them: a rule that looks at their number would itself be a release."""
+    diagnosis: bool = False
+    """Permit that networks learn a diagnosis of the manifest: what disease somebody has tells more of a person than
+    how inflamed a joint looks."""
+    diagnosis_cohort: Positive = 20
+    """Patients of each class that must stand behind an update of a network that learns a diagnosis, and behind its
+    counts; ``minimum_cohort`` holds beside it."""
     maximum_update_bytes: Bytes = 1_000_000_000
     """Largest reply."""
     federated_evaluation: bool = False
@@ -136,6 +142,7 @@ class Policy(GrowingSection):
                 f"The campaign's method is {settings.method!r}: add it to policy.methods in site.toml to "
                 f"permit it"
             )
+        self._check_diagnosis(settings)
         weighed = settings.federation.rule not in UNWEIGHTED and settings.privacy is None
         if weighed and not self.permits("counts"):
             raise PolicyError(
@@ -143,6 +150,10 @@ class Policy(GrowingSection):
                 "site.toml to permit that"
             )
         self._check_rounds(settings)
+
+    def of_class(self, settings: Settings) -> dict[str, int]:
+        """Measurement that is a diagnosis -> patients that must stand behind each of its classes."""
+        return dict.fromkeys(settings.diagnoses, self.diagnosis_cohort)
 
     def relies(self, secure: SecureSettings | None) -> Literal["peers", "nobody"]:
         """Whether this site's protection in a secure sum may rest on other sites too."""
@@ -161,6 +172,20 @@ class Policy(GrowingSection):
             raise PolicyError(
                 "The campaign trains without differential privacy, with secure aggregation alone: set "
                 "policy.allow_secure_only = true in site.toml to permit that"
+            )
+
+    def _check_diagnosis(self, settings: Settings) -> None:
+        if not settings.diagnoses:
+            return
+        if not self.diagnosis:
+            raise PolicyError(
+                f"The campaign's networks learn a diagnosis ({', '.join(settings.diagnoses)}): set "
+                f"policy.diagnosis = true in site.toml to permit that"
+            )
+        if settings.campaign.evaluation and self.federated_evaluation:
+            raise PolicyError(
+                "The campaign asks for tables of how its networks tell held-out patients' diagnoses apart "
+                "(campaign.evaluation): tables are of grades alone, so it cannot run here"
             )
 
     def _check_alone(self, settings: Settings) -> None:

@@ -62,6 +62,16 @@ WORDS: Mapping[str, Words] = {
         "Behind every count, and every update without differential privacy.",
         -1,
     ),
+    "diagnosis": Words(
+        "Networks that learn a diagnosis",
+        "The class that the manifest's diagnosis is in, not a grade of a joint.",
+        1,
+    ),
+    "diagnosis_cohort": Words(
+        "Fewest patients of each class of a diagnosis",
+        "Behind every update and count of a network that learns it.",
+        -1,
+    ),
     "maximum_update_bytes": Words("Largest reply, bytes", "", 1),
     "federated_evaluation": Words(
         "Tables of how an ensemble grades held-out patients", "Counts without noise, once per campaign.", 1

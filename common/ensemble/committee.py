@@ -168,7 +168,7 @@ class Committee:
         )
 
     def score(
-        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
+        self, stored: Mapping[str, UInt8[Tensor, "exams ... _ side side"]], exams: Int[Tensor, " n"]
     ) -> Scores:
         """Score exams.
 
@@ -179,7 +179,7 @@ class Committee:
         return decided(self.outputs(stored, exams), self.settings)
 
     def outputs(
-        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
+        self, stored: Mapping[str, UInt8[Tensor, "exams ... _ side side"]], exams: Int[Tensor, " n"]
     ) -> tuple[Output, ...]:
         """What each network says of some exams; every picture is prepared once and read by all."""
         found: list[list[Tensor]] = [[torch.empty(0, spec.target.answers)] for spec in self.specs]
@@ -210,8 +210,8 @@ class Committee:
         return found
 
     def pictures(
-        self, stored: Mapping[str, UInt8[Tensor, "exams _ side side"]], exams: Int[Tensor, " n"]
-    ) -> dict[str, Float32[Tensor, "n 3 px px"]]:
+        self, stored: Mapping[str, UInt8[Tensor, "exams ... _ side side"]], exams: Int[Tensor, " n"]
+    ) -> dict[str, Float32[Tensor, "n ... 3 px px"]]:
         """Image name -> pictures of some exams, as the networks read them."""
         images, image_px = self.settings.images, self.settings.network.image_px
         needed = sorted({image for spec in self.specs for image in spec.images})

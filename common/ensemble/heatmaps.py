@@ -100,6 +100,12 @@ def networks_above_zero(specs: Sequence[NetworkSpec], *, measurements: Sequence[
     """
     binary = [spec for spec in specs if spec.target.kind == "binary" and spec.target.threshold == 0]
     binary = binary or [spec for spec in specs if spec.target.kind == "regression"]
+    if binary and all(spec.clips for spec in binary):
+        raise ConfigurationError(
+            "Expected networks that read stills, those that answer whether a grade is above 0 read clips: there are "
+            "no heatmaps of moving pictures"
+        )
+    binary = [spec for spec in binary if not spec.clips]
     if not binary:
         raise ConfigurationError(
             "Expected networks that answer whether a grade is above 0, or give a number, the run has none: its "

@@ -111,7 +111,7 @@ class Stack:
     place: Place
 
     def logits(
-        self, pictures: Sequence[Float[Tensor, "n _ _ _"]], *, way: Way
+        self, pictures: Sequence[Float[Tensor, "n ... _ _ _"]], *, way: Way
     ) -> Float32[Tensor, "networks n classes"]:
         """Logits of all networks, on the CPU.
 
@@ -125,9 +125,7 @@ class Stack:
         compute = {"loop": self._loop, "stacked": self._stacked}[way]
         device, half = self.place.device, self.place.precision == "bfloat16"
         ready = [
-            picture.to(device, torch.bfloat16 if half else None).contiguous(
-                memory_format=self.place.memory_format
-            )
+            _laid_out(picture.to(device, torch.bfloat16 if half else None), self.place.memory_format)
             for picture in pictures
         ]
         with torch.inference_mode(), torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
@@ -141,14 +139,14 @@ class Stack:
         parts = zip(*(picture.split(max(1, PICTURES // count)) for picture in pictures), strict=True)
         return torch.cat([stacked_logits(self.merged, part, count) for part in parts], dim=1)
 
-    def fastest(self, pictures: Sequence[Float[Tensor, "n _ _ _"]]) -> Way:
+    def fastest(self, pictures: Sequence[Float[Tensor, "n ... _ _ _"]]) -> Way:
         """The faster way for this number of pictures and threads; found by trial, once per process.
 
         Where stacking does not pay for few pictures it does not for more, so these are tried first; and where one
-        network takes long by itself, that alone is tried.
+        network takes long by itself, that alone is tried. Clips are long enough.
         """
         numbers = [number for number in TRIED if number <= len(pictures[0])]
-        if len(self.networks) == 1 or not numbers:
+        if len(self.networks) == 1 or not numbers or any(picture.ndim > 4 for picture in pictures):
             return "loop"
         ways = (self._faster([picture[:number] for picture in pictures]) for number in numbers)
         return next((way for way in ways if way == "loop"), "stacked")
@@ -218,7 +216,7 @@ class Ensemble:
 
     def logits(
         self,
-        pictures: Mapping[str, Float[Tensor, "n _ _ _"]],
+        pictures: Mapping[str, Float[Tensor, "n ... _ _ _"]],
         *,
         way: Way | Literal["fastest"] = "fastest",
     ) -> dict[str, Float32[Tensor, "n _"]]:
@@ -262,6 +260,13 @@ def _stack(members: Sequence[Member], kind: Hashable, place: Place) -> Stack:
         architecture=kind,
         place=place,
     )
+
+
+def _laid_out(pictures: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Pictures, and those of clips, in a memory format of four axes."""
+    flat = pictures.flatten(0, -4).contiguous(memory_format=memory_format)
+    laid: Tensor = flat.unflatten(0, pictures.shape[:-3])
+    return laid
 
 
 def _merged(networks: Sequence[nn.Module], place: Place) -> nn.Module:

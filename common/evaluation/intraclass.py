@@ -1,7 +1,8 @@
-"""Intraclass correlation ICC(2,1): raters drawn from many, absolute agreement, of one rater.
+"""Intraclass correlation of one rater: ICC(2,1), absolute agreement, and ICC(3,1), consistency.
 
 The share of the variance of grades that is the exams'; the rest is what raters differ in, on average and from exam to
-exam. A rater who grades everybody one grade higher agrees less, which a correlation would not see.
+exam. A rater who grades everybody one grade higher agrees less, which a correlation would not see. ICC(3,1) takes the
+raters for all there are, and forgives what they differ in on average.
 
 Intervals are bootstraps over patients, as all intervals here; that of Shrout and Fleiss, by the F distribution, takes
 grades for normal and exams for independent.
@@ -14,10 +15,12 @@ all grades are the same                       nan
 raters differ more than exams                 < 0
 ============================================  =====
 
-Source: Shrout and Fleiss 1979, doi 10.1037/0033-2909.86.2.420: ICC(2,1), with BMS, JMS and EMS as there.
+Source: Shrout and Fleiss 1979, doi 10.1037/0033-2909.86.2.420: ICC(2,1) and ICC(3,1), with BMS, JMS and EMS as there.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float64, Int64, Integer, Num
@@ -41,18 +44,23 @@ def raters_icc(
     grades: Num[np.ndarray, "exams raters"],
     patient: Integer[np.ndarray, " exams"],
     weights: Int64[np.ndarray, "replicates patients"],
+    *,
+    of: Literal["agreement", "consistency"] = "agreement",
 ) -> Estimate:
-    """ICC(2,1) of several raters who graded the same exams; they are taken as they are, patients are drawn.
+    """ICC(2,1), or of consistency ICC(3,1), of several raters who graded the same exams.
+
+    Raters are taken as they are, patients are drawn.
 
     Args:
         grades: one column a rater.
         patient: index 0 .. patients - 1 of each exam's patient.
         weights: from ``bootstrap.resamples``.
+        of: what is asked for.
     """
     by_patient = np.zeros((weights.shape[1], 3 + grades.shape[1]))
     np.add.at(by_patient, patient, _summands(grades))
     every = np.ones((1, len(by_patient)))
-    value, *replicates = _icc(np.concatenate([every, weights]) @ by_patient)
+    value, *replicates = _icc(np.concatenate([every, weights]) @ by_patient, offsets=of == "agreement")
     return bootstrap.summary(float(value), replicates)
 
 
@@ -62,7 +70,10 @@ def _summands(grades: Num[np.ndarray, "exams raters"]) -> Float64[np.ndarray, "e
     return np.column_stack(parts).astype(np.float64)
 
 
-def _icc(sums: Float64[np.ndarray, "*stack columns"]) -> Float64[np.ndarray, "*stack"]:
+def _icc(
+    sums: Float64[np.ndarray, "*stack columns"], *, offsets: bool = True
+) -> Float64[np.ndarray, "*stack"]:
+    """The correlation of each table of sums; ``offsets``: what raters differ in on average counts against them."""
     exams, squares, exam_squares, raters = sums[..., 0], sums[..., 1], sums[..., 2], sums[..., 3:]
     count = raters.shape[-1]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -71,7 +82,7 @@ def _icc(sums: Float64[np.ndarray, "*stack columns"]) -> Float64[np.ndarray, "*s
         of_raters = np.square(raters).sum(axis=-1) / exams - mean
         bms, jms = of_exams / (exams - 1), of_raters / np.float64(count - 1)
         ems = (squares - mean - of_exams - of_raters) / ((exams - 1) * np.float64(count - 1))
-        whole = bms + (count - 1) * ems + count * (jms - ems) / exams
+        whole = bms + (count - 1) * ems + offsets * count * (jms - ems) / exams
         return np.asarray(np.where(whole > _NOTHING, (bms - ems) / whole, np.nan))
 
 

@@ -24,12 +24,22 @@ class AugmentParameters:
     Attributes:
         theta: from the cut's coordinates to the stored image's, both -1 .. 1.
         brightness: factor of every value.
-        contrast: factor of the distance to the image's mean.
+        contrast: factor of the distance to the image's mean, of a clip to that of all its frames.
     """
 
     theta: Float[Tensor, "n 2 3"]
     brightness: Float[Tensor, " n"]
     contrast: Float[Tensor, " n"]
+
+    def repeated(self, frames: int) -> AugmentParameters:
+        """The same changes for each of an image's frames, which follow one another."""
+        if frames == 1:
+            return self
+        return AugmentParameters(
+            theta=self.theta.repeat_interleave(frames, dim=0),
+            brightness=self.brightness.repeat_interleave(frames),
+            contrast=self.contrast.repeat_interleave(frames),
+        )
 
 
 def draw(
@@ -78,13 +88,14 @@ def _grid(theta: Float[Tensor, "n 2 3"], px: int) -> Float[Tensor, "n px px 2"]:
 
 
 def relight(
-    pictures: Float[Tensor, "n c px px"], parameters: AugmentParameters
-) -> Float[Tensor, "n c px px"]:
+    pictures: Float[Tensor, "n *frames c px px"], parameters: AugmentParameters
+) -> Float[Tensor, "n *frames c px px"]:
     """Change brightness, then contrast; values stay in 0 .. 1."""
-    brightness = parameters.brightness.to(pictures.device).view(-1, 1, 1, 1)
-    contrast = parameters.contrast.to(pictures.device).view(-1, 1, 1, 1)
+    each = (-1, *[1] * (pictures.ndim - 1))
+    brightness = parameters.brightness.to(pictures.device).view(each)
+    contrast = parameters.contrast.to(pictures.device).view(each)
     bright = pictures * brightness
-    mean = bright.mean((1, 2, 3), keepdim=True)
+    mean = bright.mean(tuple(range(1, pictures.ndim)), keepdim=True)
     return torch.lerp(mean, bright, contrast).clamp_(0.0, 1.0)
 
 

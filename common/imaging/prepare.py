@@ -1,4 +1,7 @@
-"""From stored bytes to what a network reads: cut, relit, painted, three channels, normalised."""
+"""From stored bytes to what a network reads: cut, relit, painted, three channels, normalised.
+
+All frames of a clip are changed alike: one rotation, shift and scale, and one curve of brightness and contrast.
+"""
 
 from __future__ import annotations
 
@@ -26,34 +29,39 @@ _CONSTANTS = (
 
 
 def picture(
-    stored: UInt8[Tensor, "n c side side"],
+    stored: UInt8[Tensor, "n *frames c side side"],
     image: ImageSettings,
     *,
     image_px: int,
     parameters: AugmentParameters | None = None,
-) -> Float[Tensor, "n 3 px px"]:
+) -> Float[Tensor, "n *frames 3 px px"]:
     """Pictures of one kind, ready for a network.
 
     Args:
         stored: as in ``ExamTensors.images``.
         image: its kind.
         image_px: side of the picture.
-        parameters: random changes, or ``None`` for the ROI as it is.
+        parameters: random changes, one for each exam, or ``None`` for the ROI as it is.
 
     Returns:
-        Normalised pictures in channels-last memory.
+        Normalised pictures, each of them in channels-last memory.
     """
+    exams, frames = stored.shape[:-3], stored.flatten(0, -4)
     if parameters is None:
-        grey, mask = _split(central_cut(stored, image_px=image_px).float() / 255, image)
+        grey, mask = _split(central_cut(frames, image_px=image_px).float() / 255, image)
     else:
-        grey, mask = _split(cut(stored.float() / 255, parameters, image_px=image_px), image)
-        grey = relight(grey, parameters)  # before painting: the flow's colour stays what it is
+        changes = parameters.repeated(len(frames) // max(len(stored), 1))
+        grey, mask = _split(cut(frames.float() / 255, changes, image_px=image_px), image)
+        # before painting: the flow's colour stays what it is
+        grey = relight(grey.unflatten(0, exams), parameters).flatten(0, -4)
     scale, offset, flow = _constants(stored.device)
     if mask is not None:
         grey = grey * (1 - mask)
         offset = torch.addcmul(offset, mask.permute(0, 2, 3, 1), flow - offset)
     rgb = torch.addcmul(offset, grey.permute(0, 2, 3, 1), scale).permute(0, 3, 1, 2)
-    return rgb.contiguous(memory_format=torch.channels_last)  # which grey, once broadcast, already is
+    # grey, once broadcast, is channels-last already
+    ready: Tensor = rgb.contiguous(memory_format=torch.channels_last).unflatten(0, exams)
+    return ready
 
 
 @lru_cache

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import ConfigurationError
-from common.methods.stages import Stage, method
+from common.methods.stages import Stage, stages_of
 from common.networks import build
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
@@ -74,7 +74,7 @@ def planned(settings: Settings) -> tuple[Group, ...]:
     """
     return tuple(
         group
-        for stage in method(settings.method).stages(settings, {})
+        for stage in stages_of(settings)
         for networks in _choices(stage)
         for group in of_stage(stage, settings, networks=networks)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from common.methods.stages import method
+from common.methods.stages import stages_of
 from common.networks.spec import NetworkSpec
 from common.settings import Settings
 
@@ -30,7 +30,7 @@ def rounds_by_stage(settings: Settings) -> dict[str, int]:
         ConfigurationError: if the method cannot be used.
     """
     found: Counter[str] = Counter()
-    for stage in method(settings.method).stages(settings, {}):
+    for stage in stages_of(settings):
         found[stage.name] += stage_rounds((*stage.networks, *stage.alternatives), settings)
     return dict(found)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from typing import Protocol, cast, runtime_checkable
 
 import numpy as np
@@ -131,6 +131,8 @@ BUILT_IN = {
     "christensen": "common.methods.christensen:Christensen",
     "svdh": "common.methods.svdh:Svdh",
     "probe": "common.methods.probe:LinearProbes",
+    "schlereth": "common.methods.schlereth:Schlereth",
+    "multimodal": "common.methods.multimodal:Multimodal",
 }
 
 
@@ -148,10 +150,40 @@ def method(name: str) -> Method:
     return cast(Method, make(path, what="method", takes="nothing"))
 
 
+def stages_of(settings: Settings, results: Mapping[str, NetworkResult] | None = None) -> Iterator[Stage]:
+    """The stages of the settings' method; whatever reads a moving picture is told so.
+
+    Args:
+        settings: of the campaign.
+        results: as of :meth:`Method.stages`; ``None``: for a plan.
+
+    Raises:
+        ConfigurationError: if the method cannot be used, or it lets networks learn what they cannot of a clip.
+    """
+    moving = frozenset(name for name, image in settings.images.items() if image.frames)
+    for stage in method(settings.method).stages(settings, {} if results is None else results):
+        yield replace(
+            stage,
+            networks=tuple(_told(spec, moving) for spec in stage.networks),
+            alternatives=tuple(_told(spec, moving) for spec in stage.alternatives),
+        )
+
+
+def _told(spec: NetworkSpec, moving: Set[str]) -> NetworkSpec:
+    clips = tuple(image for image in spec.images if image in moving)
+    if clips and spec.jigsaw is not None:
+        raise ConfigurationError(
+            f"Expected a still to cut into puzzles, but images.{clips[0]} has frames: name another in "
+            f"rating.jigsaw.image"
+        )
+    return spec.model_copy(update={"clips": clips}) if clips else spec
+
+
 def networks(settings: Settings) -> dict[str, NetworkSpec]:
     """All networks that the settings' method can ask for, by name."""
-    stages = method(settings.method).stages(settings, {})
-    return {spec.name: spec for stage in stages for spec in (*stage.networks, *stage.alternatives)}
+    return {
+        spec.name: spec for stage in stages_of(settings) for spec in (*stage.networks, *stage.alternatives)
+    }
 
 
 def learns_without_grades(settings: Settings) -> bool:

@@ -24,8 +24,9 @@ _layouts: dict[tuple[Shape, NetworkSettings, str], Layout] = {}
 def network(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
     """The network of a spec, with arbitrary weights.
 
-    It maps a sequence of pictures, ``spec.images`` in order, each ``float32 (n, 3, side, side)``, to logits
-    ``(n, classes)``; a jigsaw network maps one sequence of tiles ``(n, 9, 3, tile, tile)``.
+    It maps a sequence of pictures, ``spec.images`` in order, each ``float32 (n, 3, side, side)``, of a clip
+    ``(n, frames, 3, side, side)``, to logits ``(n, classes)``; a jigsaw network maps one sequence of tiles
+    ``(n, 9, 3, tile, tile)``.
     """
     return described(spec, settings).to_empty(device="cpu")
 
@@ -39,15 +40,14 @@ def described(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
 def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
     if spec.backbone is not None:
         settings = settings.model_copy(update={"backbone": spec.backbone})
+    moves = [image in spec.clips for image in spec.images]
     if spec.jigsaw is not None:
         return JigsawNetwork(settings, permutations=spec.target.classes)
     if spec.probe is not None:
-        return ProbeNetwork(
-            settings, images=len(spec.images), classes=spec.target.outputs, neck=spec.probe.neck
-        )
-    if len(spec.images) == 1:
-        return ImageNetwork(settings, classes=spec.target.outputs, layer=spec.layer)
-    return FusionNetwork(settings, images=len(spec.images), classes=spec.target.outputs)
+        return ProbeNetwork(settings, moves=moves, classes=spec.target.outputs, neck=spec.probe.neck)
+    if len(moves) == 1:
+        return ImageNetwork(settings, classes=spec.target.outputs, layer=spec.layer, moves=moves[0])
+    return FusionNetwork(settings, moves=moves, classes=spec.target.outputs)
 
 
 def layout(spec: NetworkSpec, settings: NetworkSettings) -> Layout:

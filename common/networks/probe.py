@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks.backbones import backbone
+from common.networks.fusion import features, pooled
 from common.settings import NetworkSettings
 
 
@@ -21,20 +22,22 @@ class ProbeNetwork(nn.Module):
     sqrt(2)).
     """
 
-    def __init__(self, settings: NetworkSettings, *, images: int, classes: int, neck: int | None) -> None:
+    def __init__(
+        self, settings: NetworkSettings, *, moves: Sequence[bool], classes: int, neck: int | None
+    ) -> None:
         super().__init__()
-        built = [backbone(settings) for _ in range(images)]
-        size = sum(features for _, features in built)
+        built = [backbone(settings) for _ in moves]
+        size = sum(pooled(count, moves=clip) for (_, count), clip in zip(built, moves, strict=True))
         self.backbones = nn.ModuleList(module for module, _ in built)
         self.neck: nn.Module = nn.Identity() if neck is None else nn.Linear(size, neck)
         self.head = nn.Linear(size if neck is None else neck, classes)
 
-    def features(self, pictures: Sequence[Float[Tensor, "n 3 h w"]]) -> Float[Tensor, "n features"]:
+    def features(self, pictures: Sequence[Float[Tensor, "n ... 3 h w"]]) -> Float[Tensor, "n features"]:
         """What the head reads: unit vectors."""
-        found = [module(picture) for module, picture in zip(self.backbones, pictures, strict=True)]
+        found = [features(module, picture) for module, picture in zip(self.backbones, pictures, strict=True)]
         return F.normalize(self.neck(torch.cat(found, dim=1)), dim=1)
 
-    def forward(self, pictures: Sequence[Float[Tensor, "n 3 h w"]]) -> Float[Tensor, "n classes"]:
+    def forward(self, pictures: Sequence[Float[Tensor, "n ... 3 h w"]]) -> Float[Tensor, "n classes"]:
         """Logits."""
         logits: Tensor = self.head(self.features(pictures))
         return logits

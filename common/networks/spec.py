@@ -102,6 +102,10 @@ class NetworkSpec(Section):
     Attributes:
         name: unique in a campaign, for example ``rating/fold2/vascularity/gt1/b``.
         images: the images it reads; two are fused by an MLP over the concatenated features.
+        clips: those of them that are moving pictures; filled in from the settings by whoever plans
+            (:func:`common.methods.stages.stages_of`), and by no method.
+        start: networks of one start begin with the same random bits, as far as their modules are the same, in
+            order; empty: each begins with its own.
         target: what it learns.
         fold: the validation fold, -1 for none.
         replica: index of the replica; replicas differ in their seed only.
@@ -117,6 +121,8 @@ class NetworkSpec(Section):
 
     name: str
     images: tuple[str, ...]
+    clips: tuple[str, ...] = ()
+    start: str = ""
     target: Target
     fold: int = -1
     replica: int = 0
@@ -139,10 +145,14 @@ class NetworkSpec(Section):
         """What its modules and its flat vector are determined by, beside the settings."""
         frozen = tuple(piece.part for piece in self.frozen)
         neck = self.probe and (self.probe.neck,)
-        return (len(self.images), self.target.outputs, self.backbone, self.layer, self.jigsaw, neck, frozen)
+        moves = tuple(image in self.clips for image in self.images)
+        return (moves, self.target.outputs, self.backbone, self.layer, self.jigsaw, neck, frozen)
 
     @property
     def identity(self) -> str:
         """What it is, whatever it is called: networks of one identity share start and seeds, in any study."""
-        excluded = {"name", "training", "rounds", "scoring"} | ({"probe"} if self.probe is None else set())
+        later = {"probe": self.probe, "clips": self.clips, "start": self.start}
+        excluded = {"name", "training", "rounds", "scoring"} | {
+            name for name, given in later.items() if not given
+        }
         return hashlib.sha256(self.model_dump_json(exclude=excluded).encode()).hexdigest()

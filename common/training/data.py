@@ -17,7 +17,8 @@ class ExamTensors:
     """All usable exams of a site.
 
     Attributes:
-        images: image name -> ``uint8 (exams, channels, side, side)``. Channels: grey 1; doppler 2 (luminance,
+        images: image name -> ``uint8 (exams, channels, side, side)``, of a moving picture
+            ``(exams, frames, channels, side, side)``. Channels: grey 1; doppler 2 (luminance,
             flow mask 0 or 255); colour 3. The region of interest fills the centre; around it lies a margin of
             ``imaging.roi.MARGIN`` of the ROI's side, so that a shifted or enlarged ROI can be cut from it:
             ``side == imaging.roi.stored_px(image_px)``. The tensors may be memory-mapped: never write to them.
@@ -27,7 +28,7 @@ class ExamTensors:
         patient: ``int32 (exams,)``, index of the patient within the site.
     """
 
-    images: Mapping[str, UInt8[Tensor, "exams channels side side"]]
+    images: Mapping[str, UInt8[Tensor, "exams ... channels side side"]]
     grades: Mapping[str, Int[Tensor, " exams"]]
     fold: Int[Tensor, " exams"]
     patient: Int[Tensor, " exams"]

@@ -17,7 +17,7 @@ from common.errors import CampaignError, ConfigurationError
 from common.machine import atomic, network_files
 from common.machine.network_files import TrainedNetwork
 from common.methods import groups
-from common.methods.stages import NetworkResult, Stage, method
+from common.methods.stages import NetworkResult, Stage, stages_of
 from common.networks.spec import NetworkSpec
 from common.secure_settings import SecureSettings
 from common.settings import Settings
@@ -122,7 +122,7 @@ def run(
     records: list[RoundRecord] = []
     specs: dict[str, NetworkSpec] = {}
     all_reused: set[str] = set()
-    for stage in method(settings.method).stages(settings, results):
+    for stage in stages_of(settings, results):
         specs |= {spec.name: spec for spec in stage.networks}
         reused = _reuse(stage, settings, specs, folder, library)
         results |= reused
@@ -180,7 +180,7 @@ def _check_participants(settings: Settings, members: Members) -> None:
     secure = settings.federation.secure
     if secure is None or settings.private:
         return
-    for stage in method(settings.method).stages(settings, {}):
+    for stage in stages_of(settings):
         for group in groups.of_stage(stage, settings):
             apart = members.apart(group.tasks)
             left = len(members.sites) - len(apart)

@@ -11,7 +11,7 @@ from common.evaluation.histograms import BINS
 from common.methods import groups
 from common.methods.groups import Group
 from common.methods.rounds import stage_rounds
-from common.methods.stages import Stage, method
+from common.methods.stages import Stage, stages_of
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
 from common.settings import ComputeSettings, FederationSettings, Settings
@@ -122,7 +122,7 @@ def stages(settings: Settings) -> tuple[Stage, ...]:
     Raises:
         ConfigurationError: if there is no such method.
     """
-    return tuple(method(settings.method).stages(settings, {}))
+    return tuple(stages_of(settings))
 
 
 def stage_costs(settings: Settings) -> tuple[StageCost, ...]:

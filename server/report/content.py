@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from common.errors import ConfigurationError, DataError
 from common.text import toml_text
-from server.report.examples import StoredExample, read_examples
+from server.report.examples import StoredExample, read_examples, read_sheets
 
 Json: TypeAlias = dict[str, Any]
 """An object of a JSON or TOML file; its values are checked where they are shown."""
@@ -44,6 +44,7 @@ class Content:
         contrasts: of ``figures/contrasts``.
         failures: of ``figures/failures``.
         heatmaps: of ``figures/heatmaps``.
+        hotspots: title and data URI of each contact sheet of ``figures/hotspots``.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Content:
     heatmaps: Sequence[StoredExample]
     contrasts: Sequence[StoredExample] = ()
     failures: Sequence[StoredExample] = ()
+    hotspots: Sequence[tuple[str, str]] = ()
 
     @property
     def measurements(self) -> list[str]:
@@ -97,6 +99,7 @@ def read(run: Path, rounds: Sequence[Round] | None = None) -> Content:
             contrasts=read_examples(run / "figures" / "contrasts"),
             failures=read_examples(run / "figures" / "failures"),
             heatmaps=read_examples(run / "figures" / "heatmaps"),
+            hotspots=read_sheets(run / "figures" / "hotspots"),
         )
     except (ConfigurationError, ValueError, KeyError, TypeError, OSError) as error:
         raise DataError(f"Expected a whole run in {run}, but a file cannot be read: {error!r}") from None

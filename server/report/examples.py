@@ -128,6 +128,11 @@ def _image(picture: np.ndarray, name: str) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(picture))
 
 
+def read_sheets(folder: Path) -> list[tuple[str, str]]:
+    """Title and data URI of each contact sheet of a folder."""
+    return [(path.stem, _data_uri(path)) for path in sorted(folder.glob("*.png"))]
+
+
 def _data_uri(path: Path) -> str:
     # Re-encoded, so that only pixels get into the page, whatever the file holds.
     buffer = io.BytesIO()

@@ -43,11 +43,11 @@ def numbers(content: Content) -> tuple[Sequence[str], Rows]:
 
 
 def folds(content: Content) -> tuple[Sequence[str], Rows]:
-    """Of each measurement: the mean over folds, its standard deviation below it."""
-    rows = [
-        (name, [_mean(metrics.get(metric)) for metric in FOLDS])
-        for name, metrics in (content.metrics.get("folds") or {}).items()
-    ]
+    """Of each measurement: the mean over folds, its standard deviation below it; of diagnoses by patient, too."""
+    scans = content.metrics.get("folds") or {}
+    patients = content.metrics.get("folds_by_patient") or {}
+    named = {**scans, **{f"{name}\nby patient": metrics for name, metrics in patients.items()}}
+    rows = [(name, [_mean(metrics.get(metric)) for metric in FOLDS]) for name, metrics in named.items()]
     return ("", *FOLDS.values()), rows
 
 

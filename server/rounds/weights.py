@@ -39,7 +39,7 @@ class StartWeights:
             ConfigurationError: if pretrained weights do not fit.
             DataError: if a network that it starts from is not there.
         """
-        seed = derive_seed(self._settings.seed, "start", spec.identity)
+        seed = derive_seed(self._settings.seed, "start", spec.start or spec.identity)
         weights = initial_weights(spec, self._settings.network, seed=seed)
         whole = layout(spec, self._settings.network)
         for part in pretrained.backbone_parts(spec):

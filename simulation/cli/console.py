@@ -59,6 +59,8 @@ def plan_table(card: PlanCard) -> Table:
             table.add_row(name, value)
         table.add_section()
     table.add_row("privacy", card.privacy)
+    for warning in card.warnings:
+        table.add_row("warning", warning)
     return table
 
 

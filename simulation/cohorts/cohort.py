@@ -22,6 +22,7 @@ from common.machine import file_lock
 from simulation.cohorts import hands
 from simulation.cohorts.drawing import Progress, by_site, site_name
 from simulation.phantom.devices import FITTED, Device, jittered, random_device
+from simulation.phantom.diagnosis import deal
 from simulation.phantom.folders import Job, write_patient, write_site
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift, site_shifts
@@ -72,7 +73,7 @@ def _machine(settings: PhantomSettings, site: int, *, seed: int) -> Device:
     name = site_name(site)
     if settings.shift.devices == "drawn":
         return random_device(stream(seed, name, "drawn"), name=f"drawn-{seed}-{site + 1}")
-    index = site if settings.shift.devices == "own" else 0
+    index = site if settings.shift.devices == "own" else 0  # of shared machines: the first
     if index < len(settings.machines):
         return Device(**settings.machines[index].model_dump())
     index -= len(settings.machines)
@@ -92,6 +93,12 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
     """
     shifts = dict(zip(map(site_name, range(settings.sites)), site_shifts(settings), strict=True))
     shifts["unseen"] = SiteShift(patients=settings.patients)
+    placed = [
+        (name, index, machines[index % len(machines)])
+        for name, machines in site_machines(settings, seed=seed).items()
+        for index in range(_patients(settings, shifts[name], trains=_trains(settings, name)))
+    ]
+    diagnoses = _diagnoses(settings, seed, [device.name for *_, device in placed])
     return [
         Job(
             seed=seed,
@@ -102,11 +109,42 @@ def jobs(settings: PhantomSettings, *, seed: int, folders: Mapping[str, Path]) -
             device=device,
             folder=folders[name],
             shift=shifts[name],
+            exams=settings.exams_per_patient
+            + _has_one_more(settings, seed, name, index, shifts[name].patients),
+            diagnosis=diagnosis,
         )
-        for name, device in devices(settings, seed=seed).items()
+        for (name, index, device), diagnosis in zip(placed, diagnoses, strict=True)
         if name in folders
-        for index in range(_patients(settings, shifts[name], trains=_trains(settings, name)))
     ]
+
+
+def site_machines(settings: PhantomSettings, *, seed: int) -> dict[str, tuple[Device, ...]]:
+    """The machines of each site; more than one where sites share the cohort's.
+
+    Raises:
+        ConfigurationError: as of :func:`devices`.
+    """
+    chosen = devices(settings, seed=seed)
+    if settings.shift.devices != "shared":
+        return {name: (device,) for name, device in chosen.items()}
+    shared = tuple(Device(**machine.model_dump()) for machine in settings.machines)
+    return {name: (device,) if name == "unseen" else shared for name, device in chosen.items()}
+
+
+def _diagnoses(settings: PhantomSettings, seed: int, machines: list[str]) -> list[str]:
+    """Of every patient of a cohort: dealt where they show, or else empty. Machines have places from -1 to 1."""
+    if settings.diagnosis is None:
+        return [""] * len(machines)
+    names = list(dict.fromkeys(machines))
+    places = dict(zip(names, np.linspace(-1, 1, len(names)), strict=True))
+    return deal(seed, settings.diagnosis, [float(places[name]) for name in machines])
+
+
+def _has_one_more(settings: PhantomSettings, seed: int, site: str, index: int, patients: int) -> bool:
+    if not settings.one_exam_more:
+        return False
+    order = stream(seed, site, "one exam more").permutation(patients)
+    return index in order[: round(settings.one_exam_more * patients)]
 
 
 def _trains(settings: PhantomSettings, name: str) -> bool:
@@ -367,13 +405,19 @@ def _write_cohort(settings: Drawn, seed: int, folder: Path, workers: int, progre
 def _write_sites(
     settings: PhantomSettings, *, seed: int, folder: Path, workers: int, progress: Progress | None
 ) -> list[dict[str, object]]:
-    chosen = devices(settings, seed=seed)
+    chosen = site_machines(settings, seed=seed)
     for name in chosen:
         (folder / name / "images").mkdir(parents=True)
     work = jobs(settings, seed=seed, folders={name: folder / name for name in chosen})
     for name, parts in by_site(work, write_patient, workers=workers, progress=progress).items():
-        write_site(folder / name, name, parts, maximum_epsilon=settings.maximum_epsilon)
+        write_site(
+            folder / name,
+            name,
+            parts,
+            maximum_epsilon=settings.maximum_epsilon,
+            diagnosis=settings.diagnosis is not None,
+        )
     return [
-        {"name": name, "device": device.name, "trains": _trains(settings, name)}
-        for name, device in chosen.items()
+        {"name": name, "device": ", ".join(m.name for m in machines), "trains": _trains(settings, name)}
+        for name, machines in chosen.items()
     ]

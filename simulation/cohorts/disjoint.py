@@ -22,7 +22,8 @@ from simulation.phantom.devices import FITTED, Device
 
 def machines(settings: PhantomSettings, *, seed: int) -> tuple[Machine, ...]:
     """The machines of a phantom cohort."""
-    return tuple(_machine(device) for device in cohort.devices(settings, seed=seed).values())
+    by_site = cohort.site_machines(settings, seed=seed).values()
+    return tuple(_machine(device) for device in dict.fromkeys(device for one in by_site for device in one))
 
 
 def check(settings: Settings) -> None:

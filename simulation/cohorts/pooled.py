@@ -65,6 +65,8 @@ def site(
         "code": list(code),
         "approval": "automatic",
         "metrics": ["counts", "losses", "score_histograms"],
+        "diagnosis": True,
+        "diagnosis_cohort": 1,
         "minimum_cohort": 1,  # whoever trained at a site trains here
         "maximum_update_bytes": 100_000_000_000,
         "keep_outbox_days": 0,
@@ -134,6 +136,11 @@ def _pooled_row(
 
 
 def _link(source: Path, target: Path) -> None:
+    if source.is_dir():  # a clip as a folder of frames
+        target.mkdir()
+        for frame in source.iterdir():
+            _link(frame, target / frame.name)
+        return
     try:
         os.link(source.resolve(), target)
     except OSError:

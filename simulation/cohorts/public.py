@@ -37,7 +37,7 @@ from simulation.cohorts.collection import (
     write_folder,
 )
 from simulation.cohorts.partition import Partition, Patient
-from simulation.phantom.folders import NO_BUDGET, SITE_TOML
+from simulation.phantom.folders import DIAGNOSIS, NO_BUDGET, SITE_TOML
 
 VERSION = 3
 """Of the layout: a cohort of another version is not taken for the same."""
@@ -460,7 +460,8 @@ def _write_site(folder: Path, name: str, collection: Collection, chosen: Mapping
     rows = [index for index, row in enumerate(collection.manifest) if row["patient_id"] in chosen]
     folder.mkdir()
     (folder / "site.toml").write_text(
-        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=NO_BUDGET), encoding="utf-8"
+        SITE_TOML.format(name=name, minimum_cohort=MINIMUM_COHORT, budget=NO_BUDGET + DIAGNOSIS),
+        encoding="utf-8",
     )
     write_folder(folder, collection, rows, splits=chosen)
 

@@ -12,8 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from client.data.pictures.pictures import CHANNELS
-from common.imaging.roi import stored_px
+from client.data.pictures.pictures import stored_shape
 from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec
@@ -166,7 +165,6 @@ def _local(
 def _random_exams(spec: NetworkSpec, settings: Settings, exams: int) -> ExamTensors:
     """Pictures of noise; the grades go through all values, so that every class is there."""
     generator = torch.Generator().manual_seed(0)
-    side = stored_px(settings.network.image_px)
     names = list(settings.measurements)
     grades = max(graded.grades for graded in settings.measurements.values())
     count = max(exams, grades)
@@ -175,7 +173,7 @@ def _random_exams(spec: NetworkSpec, settings: Settings, exams: int) -> ExamTens
             name: torch.randint(
                 0,
                 256,
-                (count, CHANNELS[settings.images[name].kind], side, side),
+                (count, *stored_shape(settings.images[name], settings.network.image_px)),
                 dtype=torch.uint8,
                 generator=generator,
             )

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64
 from numpy.typing import NDArray
 
-from client.data.pictures.decoder import decode
+from client.data.pictures import clips
 from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common.evaluation.mistakes import FAR
@@ -25,8 +25,8 @@ from common.settings import Settings
 from server.report.examples import Example, write_examples
 from server.report.tables import title
 from simulation.cohorts.cohort import Cohort
+from simulation.evaluation.blocks.single_image import PREFIX
 from simulation.evaluation.scorer import grades_in
-from simulation.evaluation.single_image import PREFIX
 
 EACH = 4
 """Examples of each kind: right, wrong, far off."""
@@ -224,7 +224,7 @@ def _pictures(folder: Path, exam_id: str, images: Iterable[str]) -> Mapping[str,
 
 
 def _roi(path: Path, roi_text: str) -> NDArray[np.uint8]:
-    shown = decode(path.read_bytes(), mode="RGB").image
+    shown = clips.frame(path, 1)[0]
     if len({band.tobytes() for band in shown.split()}) == 1:
         shown = shown.convert("L")
     if roi_text:

@@ -13,13 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from client.data.site_store import site_store
-from client.site.site import Site
 from common.cohort_settings import HandSettings
 from common.ensemble.committee import Committee
 from common.ensemble.explained import explained, under
@@ -80,7 +77,7 @@ def write(
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
     truth = regions_of(jobs(cohort), names)
     start = time.monotonic()
-    found = heatmaps.compute(networks, _pictures(committee, chosen, cohort), settings, display)
+    found = heatmaps.compute(networks, heatmaps.stored(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
     image_px = committee.settings.network.image_px
     patient, patients = pd.factorize(pd.MultiIndex.from_frame(chosen[["site", "patient_id"]]))
@@ -168,21 +165,6 @@ def _chosen(predictions: pd.DataFrame, settings: Settings, *, exams: int) -> pd.
     shuffled = found.sample(frac=1.0, random_state=np.random.default_rng(settings.seed))
     turn = shuffled.groupby(["site", "patient_id"]).cumcount()
     return shuffled.assign(turn=turn).sort_values("turn", kind="stable").head(exams).reset_index(drop=True)
-
-
-def _pictures(
-    committee: Committee, chosen: pd.DataFrame, cohort: Cohort
-) -> dict[str, Float[Tensor, "n 3 px px"]]:
-    """The exams' pictures as the networks read them."""
-    folders = {site.name: site.folder for site in cohort.sites}
-    stored: dict[str, list[UInt8[Tensor, "_ side side"]]] = {name: [] for name in committee.settings.images}
-    for site, exam_id in chosen[["site", "exam_id"]].itertuples(index=False):
-        store = site_store(Site.open(folders[site]), committee.settings)
-        row = store.exams.index[store.exams["exam_id"] == exam_id][0]
-        for name, pictures in stored.items():
-            pictures.append(store.tensors.images[name][row])
-    stacked = {name: torch.stack(pictures) for name, pictures in stored.items()}
-    return committee.pictures(stacked, torch.arange(len(chosen)))
 
 
 def _block(result: Localisation) -> dict[str, object]:

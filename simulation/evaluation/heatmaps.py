@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+import pandas as pd
+import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 from client.data.pictures.decoder import decode
+from client.data.site_store import site_store
 from client.ensemble import scoring
+from client.site.site import Site
 from common.ensemble.committee import Committee, Scores
 from common.ensemble.explained import Explained, explained, under
 from common.ensemble.heatmaps import (
@@ -25,6 +29,7 @@ from common.errors import DataError, refusal
 from common.exam import ImageRef
 from common.text.notices import RESEARCH_ONLY
 from server.report.tables import title
+from simulation.cohorts.cohort import Cohort
 from simulation.engine.progress import Display
 from simulation.evaluation import panel
 
@@ -111,6 +116,27 @@ def cost(
         * exams,  # others may use the machine too
         device=str(networks.device),
     )
+
+
+def stored(
+    committee: Committee, chosen: pd.DataFrame, cohort: Cohort
+) -> dict[str, Float[Tensor, "n 3 px px"]]:
+    """Exams' pictures as the networks read them, by image.
+
+    Args:
+        committee: the ensemble.
+        chosen: rows with ``site`` and ``exam_id``.
+        cohort: the sites.
+    """
+    folders = {site.name: site.folder for site in cohort.sites}
+    found: dict[str, list[UInt8[Tensor, "_ side side"]]] = {name: [] for name in committee.settings.images}
+    for site, exam_id in chosen[["site", "exam_id"]].itertuples(index=False):
+        store = site_store(Site.open(folders[site]), committee.settings)
+        row = store.exams.index[store.exams["exam_id"] == exam_id][0]
+        for name, pictures in found.items():
+            pictures.append(store.tensors.images[name][row])
+    stacked = {name: torch.stack(pictures) for name, pictures in found.items()}
+    return committee.pictures(stacked, torch.arange(len(chosen)))
 
 
 def compute(

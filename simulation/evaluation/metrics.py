@@ -26,7 +26,7 @@ from common.exam import MISSING
 from common.networks.spec import COMBINED
 from common.settings import Settings
 from common.text.json_values import finite
-from simulation.evaluation import (
+from simulation.evaluation.blocks import (
     beside_readers,
     by_fold,
     calibration,
@@ -36,8 +36,8 @@ from simulation.evaluation import (
     single_image,
     subgroups,
 )
-from simulation.evaluation.calibration import Told
-from simulation.evaluation.own_patients import FEDERATED, PERSONAL
+from simulation.evaluation.blocks.calibration import Told
+from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.scorer import Block, Draws, Patients, Scorer, Tally, grades_in
 
 COLOUR = "counted_colour"
@@ -66,7 +66,7 @@ def metrics(
             trained_site, contested, tie`` and for each measurement m ``truth_m`` (-1 or NA: none), ``label_m``
             (the site's consensus), ``reader_<name>_m``, ``vote_m_<k>`` of each scoring model k, ``decision_m``,
             ``majority_m``, ``commonest_m`` and ``colour_m`` (:mod:`simulation.evaluation.trivial`),
-            ``only_<image>_m`` (:mod:`simulation.evaluation.single_image`); and
+            ``only_<image>_m`` (:mod:`simulation.evaluation.blocks.single_image`); and
             ``p:<network>``, the probability of class 1 of each network. Patients are told apart by (site,
             patient_id).
         settings: measurements, grades, validity and ``evaluate.bootstrap`` replicates.
@@ -75,7 +75,7 @@ def metrics(
             than the run, ``federated``: the federated ensemble cut down to as many.
         thresholds: network -> probability from which on its bit is 1; 0.5 for those that are not named.
         cuts: measurement -> cuts of the flow pixels that gave ``colour_m``, to be noted.
-        validation: what the sites told of their validation patients (:mod:`simulation.evaluation.calibration`).
+        validation: what sites told of their validation patients (:mod:`simulation.evaluation.blocks.calibration`).
         temperatures: site -> measurement -> that of its own networks, for ``calibration``.
         generator_seed: seed of the bootstrap.
 
@@ -114,6 +114,7 @@ def metrics(
         result["against_consensus"] = consensus.pool(seen)
     if "fold" in predictions:
         result["folds"] = by_fold.block(scorer, seen)
+        result["folds_by_patient"] = by_fold.of_patients(scorer, seen)
     if settings.numbers:
         result["numbers"] = numbers.block(scorer, seen)
         result["numbers_unseen"] = numbers.block(scorer, unseen) if len(unseen) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +19,12 @@ from common.ensemble.committee import Committee
 from common.exam import MISSING
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
+from common.measurement_settings import MeasurementSettings
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
-from simulation.evaluation import numbers, subgroups, trivial
+from simulation.evaluation import trivial
+from simulation.evaluation.blocks import numbers, subgroups
 from simulation.evaluation.score import score_columns
 
 
@@ -120,23 +122,31 @@ def _known(site: CohortSite, store: Store, held_out: torch.Tensor, settings: Set
 
 
 def references(
-    store: Store, folder: Path, exam_ids: pd.Series, held_out: NDArray[np.int64], measurements: Iterable[str]
+    store: Store,
+    folder: Path,
+    exam_ids: pd.Series,
+    held_out: NDArray[np.int64],
+    measurements: Mapping[str, MeasurementSettings],
 ) -> dict[str, object]:
     """Columns of what is known of held-out exams: ``truth_<m>``, ``label_<m>``, ``reader_<name>_<m>``.
+
+    Where there is a truth, a diagnosis is what the manifest says: a phantom's is drawn from it.
 
     Args:
         store: of the site.
         folder: of the site, where its ``truth.csv`` lies if it has one.
         exam_ids: of the exams.
         held_out: their places in the store.
-        measurements: their names.
+        measurements: of the run.
     """
     columns: dict[str, object] = {}
     truth = _truth(folder, exam_ids)
     readers = store.reader_grades
-    for name in measurements:
+    for name, measured in measurements.items():
         if truth is not None and name in truth:
             columns[f"truth_{name}"] = _grades(truth[name])
+        elif truth is not None and measured.column:
+            columns[f"truth_{name}"] = store.tensors.grades[name].numpy()[held_out]
         columns[f"label_{name}"] = store.tensors.grades[name].numpy()[held_out]
         for reader, rows in readers.groupby("reader", sort=True):
             if name in rows:

@@ -212,12 +212,9 @@ class Scorer:
         reference = self.answers(frame, self.source)
         result: Block = {}
         for name, grades in self.grades().items():
-            above = [networks_of_task(frame, name, cut) for cut in range(grades - 1)]
-            graded = reference[name] != MISSING
-            if all(networks.shape[1] for networks in above) and graded.any():
-                shares = [1.0, *(networks[graded].mean(axis=1).to_numpy() for networks in above), 0.0]
-                scores = -np.diff(np.stack(np.broadcast_arrays(*shares), axis=1).astype(np.float64), axis=1)
-                found = one_vs_rest(scores, reference[name][graded], weights[:, number[graded]])
+            scores, graded = likeliness(frame, name, grades=grades), reference[name] != MISSING
+            if scores is not None and graded.any():
+                found = one_vs_rest(scores[graded], reference[name][graded], weights[:, number[graded]])
                 result[name] = {
                     "grades": [_json(one) for one in found.grades],
                     "mean": _json(found.mean),
@@ -288,6 +285,15 @@ def _cut(
     for name, rate in rates.items():
         block[name] = _json(bootstrap.estimate(partial(rate, cut=cut), per_patient, weights))
     return block
+
+
+def likeliness(frame: pd.DataFrame, score: str, *, grades: int) -> Float64[np.ndarray, "exams grades"] | None:
+    """How likely each grade is, by the networks' mean; ``None`` where some cut has no network that knows it."""
+    above = [networks_of_task(frame, score, cut) for cut in range(grades - 1)]
+    if not all(networks.shape[1] for networks in above):
+        return None
+    shares = [1.0, *(networks.mean(axis=1).to_numpy() for networks in above), 0.0]
+    return -np.diff(np.stack(np.broadcast_arrays(*shares), axis=1).astype(np.float64), axis=1)
 
 
 def networks_of_task(frame: pd.DataFrame, score: str, cut: int) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from common.ensemble.committee import Committee
 from common.ensemble.stacked_regression import NormalSums, Stack, solve
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
-from simulation.evaluation import numbers
+from simulation.evaluation.blocks import numbers
 from simulation.evaluation.predict import without_fold
 from simulation.evaluation.scorer import Block, Scorer
 

@@ -93,6 +93,13 @@ def learnt(cohort: Cohort, settings: Settings) -> Trivial:
 def flow_area(
     store: Store, image: str, exams: Int64[Tensor, " n"], *, image_px: int
 ) -> Float64[np.ndarray, " n"]:
+    """As :func:`flow_by_frame`, of a clip the frame that shows most."""
+    return np.asarray(flow_by_frame(store, image, exams, image_px=image_px).max(axis=1))
+
+
+def flow_by_frame(
+    store: Store, image: str, exams: Int64[Tensor, " n"], *, image_px: int
+) -> Float64[np.ndarray, "n frames"]:
     """How much of a Doppler image's region of interest is flow, in pixels of what the networks see.
 
     Args:
@@ -103,12 +110,13 @@ def flow_area(
     """
     stored = store.tensors.images[image]
 
-    def count(pictures: UInt8[Tensor, "n channels side side"]) -> Tensor:
-        mask = central_cut(pictures, image_px=image_px)[:, 1]
-        return mask.flatten(1).sum(dim=1, dtype=torch.float64) / 255
+    def count(pictures: UInt8[Tensor, "n *frames channels side side"]) -> Tensor:
+        mask = central_cut(pictures.flatten(0, -4), image_px=image_px)[:, 1]
+        return mask.flatten(1).sum(dim=1, dtype=torch.float64).view(len(pictures), -1) / 255
 
-    counted = [torch.empty(0, dtype=torch.float64), *(count(stored[part]) for part in exams.split(_AT_ONCE))]
-    return torch.cat(counted).numpy()
+    frames = 1 if stored.ndim == 4 else stored.shape[1]
+    nothing = torch.empty(0, frames, dtype=torch.float64)
+    return torch.cat([nothing, *(count(stored[part]) for part in exams.split(_AT_ONCE))]).numpy()
 
 
 def flow_columns(

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
 from simulation.phantom.arrays import Floats
+from simulation.phantom.diagnosis import Signs
 from simulation.phantom.severity import EFFUSION_SHARE, NOTCH_SHARE, Severity
 
 SCALE = {"MCP": 1.0, "PIP": 0.88, "DIP": 0.80, "wrist": 1.08}
@@ -25,6 +26,7 @@ HYPOECHOIC_SHARE = 0.35
 """Share of effusions that are hypoechoic, hard to tell from synovium, instead of anechoic."""
 NO_BONE_MM = 60.0
 """Depth of the bone where there is none, in the gap."""
+EROSION_RADIUS_MM = 0.38
 INTERCARPAL_SHARE = 0.5
 """Share of wrists seen over radius, lunate and capitate, with two gaps; the others at the radioulnar joint."""
 
@@ -61,6 +63,13 @@ class Joints:
     mimic: Floats
     synovium_db: Floats
     effusion_db: Floats
+    squeezed: Floats
+    """Share of an effusion's height that the probe presses away; synovium stays."""
+    paratenon: Floats
+    paratenon_db: Floats
+    erosion: Floats
+    erosion_proximal: Floats
+    erosion_distal: Floats
 
     def __len__(self) -> int:
         return len(self.depth)
@@ -86,15 +95,19 @@ class Contours:
     joint_line: Floats
 
 
-def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str]) -> Joints:
+def draw_joints(
+    rng: np.random.Generator, severity: Severity, *, kinds: list[str], signs: Signs | None = None
+) -> Joints:
     """Random anatomy of one patient's joints.
 
     Args:
         rng: the patient's generator.
         severity: of the same joints; its hypertrophy fixes the synovium's contour.
         kinds: ``MCP``, ``PIP``, ``DIP`` or ``wrist`` for each joint.
+        signs: of a diagnosis; ``None``: there are none.
     """
     n = len(severity)
+    signs = Signs.absent(n) if signs is None else signs
     scale = np.array([SCALE[kind] for kind in kinds]) * rng.uniform(0.95, 1.05)
     wrist = np.array([kind == "wrist" for kind in kinds])
 
@@ -143,6 +156,12 @@ def draw_joints(rng: np.random.Generator, severity: Severity, *, kinds: list[str
         mimic=np.where(effused, mimic, 0.0),
         synovium_db=rng.normal(-28.5, 1.8, n),
         effusion_db=np.where(rng.random(n) < HYPOECHOIC_SHARE, between(-37.0, -27.0), between(-58.0, -46.0)),
+        squeezed=np.zeros(n),
+        paratenon=signs.paratenon_mm,
+        paratenon_db=signs.paratenon_db,
+        erosion=signs.erosion_mm,
+        erosion_proximal=-0.8 + 1.1 * signs.places[:, 1],
+        erosion_distal=-0.8 + 1.1 * signs.places[:, 2],
     )
 
 
@@ -163,6 +182,8 @@ def contours(joints: Joints, x_mm: Floats) -> Contours:
     mimicked = _upper(j, j["mimic"], x_mm, line, cartilage)
     layer = j["effusion"] * _window(j, np.maximum(j["hypertrophy"], 1.0), x_mm) * (j["hypertrophy"] >= 1)
     effusion = np.minimum(np.where(j["hypertrophy"] >= 1, synovium - layer, mimicked), synovium)
+    flattened = synovium - (1 - j["squeezed"]) * (synovium - effusion)
+    effusion = np.where(j["squeezed"] > 0, flattened, effusion)
     rest = line + 0.6 * outside - HEALTHY_CAPSULE_MM * j["scale"]
     raised = np.where(effusion < cartilage, effusion - 0.06, NO_BONE_MM)
     px_mm = float(x_mm[0, 1] - x_mm[0, 0])
@@ -243,7 +264,11 @@ def _bone(j: dict[str, Floats], x: Floats) -> tuple[Floats, Floats]:
     beside = np.abs(behind - j["second_gap"])
     dip = 0.7 * j["distal_drop"] * np.maximum(1 - beside / 1.2, 0) ** 2
     open_here = (np.abs(x) < half) | (beside < 0.3 * half)
-    return np.where(open_here, NO_BONE_MM, inner + outside + notch + dip), outside
+    eroded = j["erosion"] * (
+        np.exp(-(((before - j["erosion_proximal"]) / EROSION_RADIUS_MM) ** 2))
+        + 0.7 * np.exp(-(((behind - j["erosion_distal"]) / EROSION_RADIUS_MM) ** 2))
+    )
+    return np.where(open_here, NO_BONE_MM, inner + outside + notch + dip + eroded), outside
 
 
 def _cartilage(j: dict[str, Floats], x: Floats) -> Floats:

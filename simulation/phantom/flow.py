@@ -51,9 +51,9 @@ def draw_speed(rng: np.random.Generator, synovium: Mask, *, vascularity: float, 
     return speed
 
 
-def at_phase(speed: Singles, phase: float) -> Singles:
-    """Speeds at a phase of the cardiac cycle, in [0, 1); 0 is systole."""
-    return np.asarray(speed * np.float32(1 - PULSATILITY * (1 - np.cos(2 * np.pi * phase))))
+def at_phase(speed: Singles, phase: float, *, pulsatility: float = PULSATILITY) -> Singles:
+    """Speeds at a phase of the cardiac cycle, in [0, 1); 0 is systole, 0.5 leaves ``1 - 2 * pulsatility`` of it."""
+    return np.asarray(speed * np.float32(1 - pulsatility * (1 - np.cos(2 * np.pi * phase))))
 
 
 def still_phases(rng: np.random.Generator, *, joints: int) -> Floats:
@@ -100,6 +100,39 @@ def draw_outside(
     distance = np.hypot(along[None, :], across) / thick
     speed = (0.45 if feeds else 0.35) + 0.5 * fastest
     return np.where(distance <= 1, speed * (1 - 0.5 * distance**2), 0).astype(np.float32)
+
+
+def draw_flash(rng: np.random.Generator, shape: tuple[int, int], *, mm_per_px: float) -> Singles:
+    """Speeds of a flash: tissue that moves, over much of the picture, for a frame or two."""
+    grain = rng.uniform(0.7, 1.3) / mm_per_px
+    field = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), grain, mode="reflect")
+    over = field / field.std() - rng.uniform(0.2, 0.8)
+    return np.where(over > 0, np.minimum(0.55 + 0.3 * over, 1), 0).astype(np.float32)
+
+
+def draw_peritendinous(
+    middle_mm: Floats, *, amount: float, place: float, depth: int, centre_px: float, mm_per_px: float
+) -> Singles:
+    """Speed of flow along the extensor tendon, outside the capsule: it never counts for the grade.
+
+    Args:
+        middle_mm: of the paratenon at each column.
+        amount: how much there is, 0-3; 0 is none.
+        place: along the joint, in [0, 1).
+        depth: rows of the scan.
+        centre_px: column of the joint's gap.
+        mm_per_px: pixel spacing.
+
+    Returns:
+        Relative speeds ``(depth, width)``, 0 where there is none.
+    """
+    if amount <= 0:
+        return np.zeros((depth, len(middle_mm)), np.float32)
+    x = (np.arange(len(middle_mm)) - centre_px) * mm_per_px - (6 * place - 3)
+    along = x / (0.4 + 0.55 * amount)
+    across = (np.arange(depth)[:, None] * mm_per_px - middle_mm) / (0.13 + 0.06 * amount)
+    distance = np.hypot(along[None, :], across)
+    return np.where(distance <= 1, (0.5 + 0.13 * amount) * (1 - 0.5 * distance**2), 0).astype(np.float32)
 
 
 def share(vascularity: float, *, area_mm2: float) -> float:

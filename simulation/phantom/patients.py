@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
+from common.cohort_settings import ClipSettings
+from simulation.phantom.clips import Clips, make_clips
 from simulation.phantom.devices import Device
+from simulation.phantom.diagnosis import DIAGNOSES, DIAGNOSIS_SHARES, draw_signs
+from simulation.phantom.flow import PULSATILITY
 from simulation.phantom.random import stream
 from simulation.phantom.readers import Reader, draw_readers, read
 from simulation.phantom.screen import REFERENCE_PX, Layout, Texts
 from simulation.phantom.section import Exams, make_exams
-from simulation.phantom.severity import draw_patient
+from simulation.phantom.severity import HYPERTROPHY_MIX, draw_patient
 
-DIAGNOSES, DIAGNOSIS_SHARES = ("RA+", "RA-", "PsA", "SpA"), (0.43, 0.20, 0.345, 0.025)
-"""Diagnoses and their shares, as among the 340 patients of Schlereth et al."""
 JOINTS = (
     *(
         (kind, side, digit)
@@ -60,6 +62,7 @@ class Patient:
         exams: the pictures and what is true of them.
         hypertrophy: grades of the readers, ``(readers, exams)``.
         vascularity: the same.
+        clips: the moving pictures, if some were asked for.
     """
 
     index: int
@@ -69,6 +72,7 @@ class Patient:
     exams: Exams
     hypertrophy: NDArray[np.int64]
     vascularity: NDArray[np.int64]
+    clips: Clips | None = None
 
 
 def site_readers(seed: int, site: str, *, bias: float = 0.0) -> tuple[Reader, ...]:
@@ -86,6 +90,11 @@ def make_patient(
     roi_px: int = REFERENCE_PX,
     severity: float = 0.0,
     reader_bias: float = 0.0,
+    clips: ClipSettings | None = None,
+    mix: tuple[float, ...] = (),
+    any_joints: bool = False,
+    diagnosis: str = "",
+    strength: float = 1.0,
 ) -> Patient:
     """One patient, the same in every process whatever else is made there.
 
@@ -98,30 +107,46 @@ def make_patient(
         roi_px: side of the region of interest.
         severity: the site's shift of severity, in standard deviations of the latent disease.
         reader_bias: what the site's readers see more than others, in grades.
+        clips: of moving pictures beside the stills; ``None``: there are none. They change no still but by its
+            pulsatility, and readers then grade what they saw move.
+        mix: shares of hypertrophy 0-3; none: the phantom's own.
+        any_joints: whether the joints are chosen at random, in place of the first.
+        diagnosis: that shows in the pictures; none: the patient has one that shows in nothing.
+        strength: how much it shows.
     """
     rng = stream(seed, site, "patient", index)
+    order = stream(seed, site, "joints", index).permutation(len(JOINTS)) if any_joints else range(len(JOINTS))
     joints = tuple(
-        Joint(kind=k, side=s, digit=d) for k, s, d in (JOINTS[i % len(JOINTS)] for i in range(exams))
+        Joint(kind=k, side=s, digit=d) for k, s, d in (JOINTS[order[i % len(JOINTS)]] for i in range(exams))
     )
     visit = date(2023, 1, 9) + timedelta(days=int(rng.integers(700)))
     texts = _texts(rng, joints, visit, Layout(roi=roi_px))
     made = make_exams(
         rng,
-        draw_patient(rng, joints=exams, shift=severity),
+        draw_patient(rng, joints=exams, shift=severity, mix=mix or HYPERTROPHY_MIX),
         device,
         kinds=[joint.kind for joint in joints],
         texts=texts,
         roi_px=roi_px,
+        pulsatility=PULSATILITY if clips is None else clips.pulsatility,
+        signs=draw_signs(stream(seed, site, "signs", index), diagnosis, joints=exams, strength=strength)
+        if diagnosis
+        else None,
     )
+    moving = None if clips is None else make_clips(stream(seed, site, "clips", index), made.scene, clips)
+    if moving is not None:
+        made = replace(made, shown_fraction=np.maximum(made.shown_fraction, moving.most_shown))
     hypertrophy, vascularity = read(rng, site_readers(seed, site, bias=reader_bias), made)
     return Patient(
         index=index,
         visit=visit,
-        diagnosis=str(rng.choice(DIAGNOSES, p=np.array(DIAGNOSIS_SHARES) / sum(DIAGNOSIS_SHARES))),
+        diagnosis=diagnosis
+        or str(rng.choice(DIAGNOSES, p=np.array(DIAGNOSIS_SHARES) / sum(DIAGNOSIS_SHARES))),
         joints=joints,
         exams=made,
         hypertrophy=hypertrophy,
         vascularity=vascularity,
+        clips=moving,
     )
 
 

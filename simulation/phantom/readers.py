@@ -34,6 +34,10 @@ ORDINARY_NOISE, ORDINARY_BIAS = 1.9, 0.5
 Calibrated to an accuracy of the combined score of 41.4 % on the phantom's mix of grades: RATING's readers alone.
 One figure cannot tell noise from habit; the habit's spread is chosen so that readers differ by several percent.
 """
+EXPERIENCE = {"senior": (0.45, 0.10), "intermediate": (0.95, 0.30), "junior": (ORDINARY_NOISE, ORDINARY_BIAS)}
+"""Level -> spreads of a reading and of a reader's habit, in grades: from somewhat less steady than a site's trained
+readers to ordinary ones. Ours: He et al. 2024 give a range of agreement of their 12, not their figures by experience.
+"""
 ALONE, ASSISTED, ENSEMBLE = 0.414, 0.640, 0.861
 """Combined accuracy in RATING's reader study without and with assistance, and of its ensemble (Zhou et al. 2022)."""
 FOLLOWING = (ASSISTED - ALONE) / (ENSEMBLE - ALONE)
@@ -121,6 +125,32 @@ def read_alone(
     none = np.zeros(len(severity))
     seen = _seen(severity, mimicry=none, shown_fraction=none + 1, flow_outside=none > 0)
     return _read(rng, readers, seen, noise=(ORDINARY_NOISE, ORDINARY_NOISE))
+
+
+def read_by_experience(
+    rng: np.random.Generator, severity: Severity, *, each: int
+) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Readers of each level of :data:`EXPERIENCE`, and the pairs that they give, ``(readers, exams)``.
+
+    Args:
+        rng: of the study.
+        severity: of the joints.
+        each: readers of a level.
+    """
+    none = np.zeros(len(severity))
+    seen = _seen(severity, mimicry=none, shown_fraction=none + 1, flow_outside=none > 0)
+    names: list[str] = []
+    pairs = []
+    for level, (noise, habit) in EXPERIENCE.items():
+        own = rng.normal(0, habit, (each, 2))
+        readers = tuple(
+            Reader(name=f"{level}-{i + 1}", hypertrophy_bias=float(h), vascularity_bias=float(v))
+            for i, (h, v) in enumerate(own)
+        )
+        names += [reader.name for reader in readers]
+        pairs.append(_read(rng, readers, seen, noise=(noise, noise)))
+    hypertrophy, vascularity = (np.concatenate(grades) for grades in zip(*pairs, strict=True))
+    return names, hypertrophy, vascularity
 
 
 def read_assisted(

@@ -52,19 +52,22 @@ class Severity:
         return self.hypertrophy.astype(np.int64), self.vascularity.astype(np.int64)
 
 
-def draw_patient(rng: np.random.Generator, *, joints: int, shift: float = 0.0) -> Severity:
+def draw_patient(
+    rng: np.random.Generator, *, joints: int, shift: float = 0.0, mix: tuple[float, ...] = HYPERTROPHY_MIX
+) -> Severity:
     """Severities of one patient's joints; over many patients, grades have the mix of the constants above.
 
     Args:
         rng: of the patient.
         joints: how many.
         shift: of the latent disease, in its standard deviations: > 0 for patients who are more ill than that.
+        mix: shares of hypertrophy 0-3.
     """
     patient, own = rng.standard_normal(), rng.standard_normal((2, joints))
     disease = np.sqrt(PATIENT_SHARE) * patient + np.sqrt(1 - PATIENT_SHARE) * own[0] + shift
     flow = COUPLING * disease + np.sqrt(1 - COUPLING**2) * own[1]
-    hypertrophy = _position(ndtr(disease), HYPERTROPHY_MIX)
-    threshold = 1 - sum(HYPERTROPHY_MIX[1:])
+    hypertrophy = _position(ndtr(disease), mix)
+    threshold = 1 - sum(mix[1:])
     rank = _flow_rank(flow, threshold)
     vascularity = np.where(hypertrophy >= 1, _position(rank, VASCULARITY_MIX), 0.5)
     tight = (hypertrophy >= 1) & (hypertrophy < 2) & (vascularity >= 2)

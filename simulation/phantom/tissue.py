@@ -13,7 +13,7 @@ import numpy as np
 from scipy.fft import irfft2, rfft2
 
 from simulation.phantom.anatomy import Contours, Joints
-from simulation.phantom.arrays import Singles
+from simulation.phantom.arrays import Floats, Singles
 from simulation.phantom.random import stream
 
 TISSUES: Final = (
@@ -32,7 +32,7 @@ TISSUES: Final = (
     ("cartilage", -48.0, 0.2, 0.0),
     ("bone", 0.0, 0.0, 0.8),
 )
-TENDON, FAT_PAD, EFFUSION, SYNOVIUM, BONE = 5, 8, 9, 10, 12
+PARATENON, TENDON, FAT_PAD, EFFUSION, SYNOVIUM, BONE = 4, 5, 8, 9, 10, 12
 BONE_DB, BONE_DECAY_MM, SHADOW_DB = 9.0, 0.16, -44.0
 GAP_DB = -34.0
 """Between the bones, below the recess."""
@@ -63,9 +63,10 @@ def paint(
         texture: which piece of the texture is used; the same number for pictures of the same section.
     """
     n, lines = borders.skin.shape
-    labels = _labels(borders, depth=depth, mm_per_px=mm_per_px)
+    labels = _labels(borders, joints.paratenon, depth=depth, mm_per_px=mm_per_px)
     table = np.tile(np.array([level for _, level, _, _ in TISSUES], np.float32), (n, lines, 1))
     table[..., EFFUSION], table[..., SYNOVIUM] = joints.effusion_db[:, None], joints.synovium_db[:, None]
+    table[..., PARATENON] = joints.paratenon_db[:, None]
     table[..., TENDON] -= _anisotropy_db(borders, mm_per_px=mm_per_px)
     offsets = (np.arange(n * lines, dtype=np.int32) * len(TISSUES)).reshape(n, lines, 1)
     level = table.ravel()[labels + offsets]
@@ -83,14 +84,15 @@ def _anisotropy_db(borders: Contours, *, mm_per_px: float) -> Singles:
 
 
 def _labels(
-    borders: Contours, *, depth: int, mm_per_px: float
+    borders: Contours, paratenon_mm: Floats, *, depth: int, mm_per_px: float
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]:
     n, lines = borders.skin.shape
     b = borders
     thin = max(0.14, 1.2 * mm_per_px)
+    sheath = np.maximum(paratenon_mm, 1.2 * mm_per_px)[:, None]
     edges = np.stack(
         [
-            b.skin, b.skin + thin, b.dermis, b.tendon_top, b.tendon_top + thin, b.tendon_bottom,
+            b.skin, b.skin + thin, b.dermis, b.tendon_top, b.tendon_top + sheath, b.tendon_bottom,
             b.capsule - thin, b.capsule, b.effusion, b.synovium, b.cartilage, b.bone,
         ],
         axis=-1,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from client.data.tables.rows import read_rows
@@ -21,7 +21,7 @@ from simulation.cohorts import cohort as cohorts
 from simulation.engine import engines
 from simulation.engine.measure import Measured, measure_all
 from simulation.evaluation import heatmap_truth
-from simulation.runs import preflight
+from simulation.runs import links, preflight
 from simulation.runs.baselines import baseline_settings
 
 
@@ -69,6 +69,7 @@ class PlanCard:
         evaluation_hours: of scoring all held-out exams.
         total_hours: of the simulation.
         privacy: what is promised.
+        warnings: what may be learnt in place of what is meant, as far as the cohort's tables say.
     """
 
     name: str
@@ -96,6 +97,7 @@ class PlanCard:
     evaluation_hours: float | None
     total_hours: float | None
     privacy: str
+    warnings: tuple[str, ...] = ()
 
 
 def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
@@ -109,7 +111,7 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
         ConfigurationError: if the study cannot be run so.
         DataError: if the cohort's folder has no sites, or its exams cannot be trained or tested on.
     """
-    check(settings)
+    warnings = check(settings)
     size = cohort_size(settings)
     measured = measure_all(
         [*_specs(settings), *_personal_specs(settings)],
@@ -117,11 +119,15 @@ def plan(settings: Settings, *, budget_s: float = 20.0) -> PlanCard:
         batch_size=lambda spec: exams_per_step(spec, settings, size),
         budget_s=budget_s,
     )
-    return card(settings, cohort=size, measured=measured, workers=len(engines.devices(settings.compute)))
+    workers = len(engines.devices(settings.compute))
+    return replace(card(settings, cohort=size, measured=measured, workers=workers), warnings=warnings)
 
 
-def check(settings: Settings) -> None:
+def check(settings: Settings) -> tuple[str, ...]:
     """What ``simulate`` would refuse, as far as it is known before a cohort is made.
+
+    Returns:
+        What it would warn of, as :func:`simulation.runs.links.warnings`.
 
     Raises:
         ConfigurationError: see :func:`simulation.runs.preflight.check_settings`.
@@ -130,7 +136,7 @@ def check(settings: Settings) -> None:
     preflight.check_settings(settings)
     source = settings.cohort
     if source is None:
-        return
+        return ()
     if source.folder is not None:
         found = cohorts.discover(source.folder)
         if settings.evaluate.heatmaps:
@@ -142,7 +148,9 @@ def check(settings: Settings) -> None:
         assert source.public is not None, "one of the four is given"
         sites = preflight.of_public(source.public, settings)
     fewer = baseline_settings(settings) if settings.evaluate.baselines else None
-    preflight.check_sites(preflight.left_out(sites, source), settings, baselines=fewer)
+    sites = preflight.left_out(sites, source)
+    preflight.check_sites(sites, settings, baselines=fewer)
+    return links.warnings(sites, settings)
 
 
 def cohort_size(settings: Settings) -> CohortSize | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from server.campaign.campaign_cost import stages
 from server.rounds.quorum import check_quorum
 from simulation.cohorts import hands
 from simulation.cohorts import public as publics
-from simulation.cohorts.cohort import Cohort, CohortSite, devices
+from simulation.cohorts.cohort import Cohort, CohortSite, site_machines
 from simulation.cohorts.collection import Collection
 from simulation.engine import engines
 from simulation.phantom.folders import MINIMUM_COHORT
@@ -47,8 +47,10 @@ class SiteExams:
         name: of the site.
         trains: whether it trains, or is tested on alone.
         devices: machines of its exams.
+        machines: that of each exam, in the order of ``data``; none where exams are not known yet.
         data: grades, folds and patients; pictures are not looked at.
         minimum_cohort: patients that its policy asks for.
+        of_class: measurement that is a diagnosis -> patients of each class that it asks for.
     """
 
     name: str
@@ -56,6 +58,8 @@ class SiteExams:
     devices: frozenset[str]
     data: ExamTensors
     minimum_cohort: int
+    of_class: Mapping[str, int] = field(default_factory=dict)
+    machines: tuple[str, ...] = ()
 
 
 def check_settings(settings: Settings) -> None:
@@ -89,24 +93,25 @@ def of_tables(cohort: Cohort, settings: Settings) -> list[SiteExams]:
 def of_phantom(phantom: Drawn, settings: Settings) -> list[SiteExams]:
     """A phantom cohort that is not made yet: the numbers of its patients are known, grades are taken as at best."""
     machines = _machines(phantom, seed=settings.seed if phantom.seed is None else phantom.seed)
-    unseen = [_unseen(phantom, settings, machines.pop("unseen"))] if phantom.unseen_device else []
+    unseen = [_unseen(phantom, settings, machines.pop("unseen")[0])] if phantom.unseen_device else []
     return unseen + [
         SiteExams(
             name=name,
             trains=True,
-            devices=frozenset({machine}),
+            devices=frozenset(shared),
             data=_at_best(shift.patients, phantom, settings),
             minimum_cohort=MINIMUM_COHORT,
         )
-        for (name, machine), shift in zip(machines.items(), site_shifts(phantom), strict=True)
+        for (name, shared), shift in zip(machines.items(), site_shifts(phantom), strict=True)
     ]
 
 
-def _machines(phantom: Drawn, *, seed: int) -> dict[str, str]:
-    """Site -> name of its machine."""
+def _machines(phantom: Drawn, *, seed: int) -> dict[str, tuple[str, ...]]:
+    """Site -> names of its machines."""
     if isinstance(phantom, HandSettings):
-        return {site: machine.name for site, machine in hands.machines(phantom, seed=seed).items()}
-    return {site: device.name for site, device in devices(phantom, seed=seed).items()}
+        return {site: (machine.name,) for site, machine in hands.machines(phantom, seed=seed).items()}
+    found = site_machines(phantom, seed=seed)
+    return {site: tuple(machine.name for machine in machines) for site, machines in found.items()}
 
 
 def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
@@ -119,15 +124,12 @@ def of_public(public: PublicSettings, settings: Settings) -> list[SiteExams]:
     collection, splits = publics.planned(public, settings=settings)
     exams = _labelled(collection, settings.measurements)
     return [
-        SiteExams(
-            name=name,
+        _of_exams(
+            name,
+            [replace(exam, split=split[exam.patient_id]) for exam in exams if exam.patient_id in split],
+            settings,
             trains="train" in split.values(),
-            devices=frozenset(exam.device for exam in exams if exam.patient_id in split),
-            data=prospects.without_pictures(
-                [replace(exam, split=split[exam.patient_id]) for exam in exams if exam.patient_id in split],
-                settings,
-                secret=b"",
-            ),
+            secret=b"",
             minimum_cohort=publics.MINIMUM_COHORT,
         )
         for name, split in splits.items()
@@ -256,11 +258,13 @@ def _check_baselines(training: Sequence[SiteExams], settings: Settings) -> None:
 
 
 def _trains(site: SiteExams, spec: NetworkSpec) -> bool:
-    return trainable.trains(site.data, spec, minimum_cohort=site.minimum_cohort)
+    return trainable.trains(site.data, spec, minimum_cohort=site.minimum_cohort, of_class=site.of_class)
 
 
 def _objection(site: SiteExams, spec: NetworkSpec) -> str:
-    return trainable.behind(site.data, spec, minimum_cohort=site.minimum_cohort).objection
+    return trainable.behind(
+        site.data, spec, minimum_cohort=site.minimum_cohort, of_class=site.of_class
+    ).objection
 
 
 def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
@@ -272,18 +276,40 @@ def _of_store(site: CohortSite, settings: Settings) -> SiteExams:
         devices=frozenset(map(str, store.exams["device"])),
         data=store.tensors,
         minimum_cohort=opened.policy.minimum_cohort,
+        of_class=opened.policy.of_class(settings),
+        machines=tuple(map(str, store.exams["device"])),
     )
 
 
 def _of_tables(site: CohortSite, settings: Settings) -> SiteExams:
     opened = Site.open(site.folder)
     rows = read_rows(opened.data_folder / opened.file.data.manifest, ["exam_id"]).rows
-    return SiteExams(
-        name=site.name,
+    secret = _secret(site)
+    found = _of_exams(
+        site.name,
+        prospects.exams_of_tables(opened, settings, secret=secret),
+        settings,
         trains=site.trains,
-        devices=frozenset(row.get("device") or "unknown" for _, row in rows),
-        data=prospects.exams_of_tables(opened, settings, secret=_secret(site)),
+        secret=secret,
         minimum_cohort=opened.policy.minimum_cohort,
+    )
+    return replace(
+        found,
+        devices=frozenset(row.get("device") or "unknown" for _, row in rows),
+        of_class=opened.policy.of_class(settings),
+    )
+
+
+def _of_exams(
+    name: str, exams: Sequence[Exam], settings: Settings, *, trains: bool, secret: bytes, minimum_cohort: int
+) -> SiteExams:
+    return SiteExams(
+        name=name,
+        trains=trains,
+        devices=frozenset(exam.device for exam in exams),
+        data=prospects.without_pictures(exams, settings, secret=secret),
+        minimum_cohort=minimum_cohort,
+        machines=tuple(exam.device for exam in exams),
     )
 
 

@@ -45,19 +45,20 @@ from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
 from simulation.evaluation import (
-    calibration,
     examples,
     heatmap_truth,
-    layers,
+    hotspots,
+    modalities,
+    modalities_view,
     sets,
-    single_image,
     stacked,
     trivial,
 )
+from simulation.evaluation.blocks import calibration, layers, single_image
+from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.metrics import metrics, scorer_of
-from simulation.evaluation.own_patients import FEDERATED, PERSONAL
 from simulation.evaluation.predict import predictions
-from simulation.runs import baselines, personal, preflight, same_sites
+from simulation.runs import baselines, links, personal, preflight, same_sites
 from simulation.runs.baselines import System
 
 COHORTS = Path("cohorts")
@@ -108,6 +109,8 @@ def _simulate(
     sites = _training(sites, [site.name for site in exams if site.trains])
     fewer = baselines.baseline_settings(settings) if settings.evaluate.baselines else None
     preflight.check_sites(exams, settings, baselines=fewer)
+    for warning in links.warnings(exams, settings):
+        display.line(f"Warning: {warning}")
     untrained = preflight.without_examples(exams, settings)
     if untrained:
         display.line(
@@ -239,6 +242,11 @@ def _train_and_evaluate(
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
         shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+    shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
+    if settings.evaluate.hotspots:
+        with display.step("hotspots") as bar:
+            committee = network_files.committee(list(_networks(federated)), settings)
+            hotspots.write(run.path, committee.on(torch.device(devices[0])), frame, sites, progress=bar)
     _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
@@ -426,6 +434,7 @@ def _evaluate(
         | {"personal": choices or None}
         | stacking
         | layers.block(scorer_of(frame, settings, seed=settings.seed), frame, ensemble)
+        | _modalities(run, frame, sites, settings)
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
@@ -448,6 +457,15 @@ def _stacked(
     plain = frame[frame["trained_site"].astype(bool)]
     said = stacked.block(stacking, scorer, plain, settings=settings)
     return stacked.applied(frame, committee, stacking), {"stacking": finite(said)}
+
+
+def _modalities(run: RunFolder, frame: pd.DataFrame, sites: Cohort, settings: Settings) -> dict[str, object]:
+    """The networks of single images beside each other, where that is what the method is about."""
+    if settings.method != "multimodal":
+        return {}
+    block = modalities.measured(frame, sites, settings, seed=settings.seed)
+    (run.path / "modalities.md").write_text(modalities_view.markdown(block, settings), encoding="utf-8")
+    return {"modalities": block}
 
 
 def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:

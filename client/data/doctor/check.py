@@ -8,6 +8,7 @@ from pathlib import Path
 
 from client.data.doctor import grade_checks, picture_checks
 from client.data.doctor.findings import TITLES, Finding, Report
+from client.data.doctor.link_checks import link_findings
 from client.data.doctor.looks import Look, Place, look
 from client.data.doctor.row_checks import row_findings
 from client.data.ingest.placing import table
@@ -53,6 +54,7 @@ def check(folder: Path, *, progress: Progress | None = None) -> Report:
         if progress is not None:
             progress(done, len(places))
     findings += grade_checks.findings(manifest.rows, grades)
+    findings += link_findings(manifest.rows, grades)
     findings += picture_checks.findings(looks, flow=grade_checks.with_flow(grades))
     return Report(
         folder=data,

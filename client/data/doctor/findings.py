@@ -9,7 +9,7 @@ from typing import Literal
 
 Kind = Literal[
     "rows", "missing", "roi", "duplicate", "copy", "ids", "swapped", "side", "grades", "impossible", "ungraded",
-    "twice", "text", "dark", "flat", "turned", "guess",
+    "twice", "linked", "text", "dark", "flat", "turned", "guess",
 ]  # fmt: skip
 TITLES: dict[Kind, str] = {
     "rows": "rows of the manifest that cannot be used",
@@ -24,6 +24,7 @@ TITLES: dict[Kind, str] = {
     "impossible": "grades that cannot be",
     "ungraded": "exams without grades, grades without exam",
     "twice": "a joint listed twice at one visit",
+    "linked": "machines that go with a diagnosis or a grade",
     "text": "text left in the picture",
     "dark": "pictures that are nearly black",
     "flat": "pictures of nearly one shade",

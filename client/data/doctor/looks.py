@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
+from PIL import Image
 
 from client.data.doctor.hashes import Likeness, likeness, pixels_digest
+from client.data.ingest.mapping import CLIP
 from client.data.ingest.prepare import colour, is_coloured
-from client.data.pictures import burned_in
+from client.data.pictures import burned_in, clips
 from client.data.pictures.decoder import decode
 from common.errors import DataError
 from common.exam import Roi
@@ -36,7 +38,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What is in a picture.
+    """What is in a picture; of a clip, whose image ends with ``_clip``, text and colour in any frame, else in one.
 
     Attributes:
         place: whose it is.
@@ -88,28 +90,21 @@ def look(folder: Path, places: Sequence[Place]) -> Iterator[Look | tuple[Place, 
 
 
 def _look(folder: Path, place: Place) -> Look:
-    try:
-        content = (folder / place.path).read_bytes()
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror})") from None
-    decoded = decode(content, mode="RGB")
-    if decoded.frames > 1:
-        raise DataError(f"holds {decoded.frames} pictures, expected one: export the one that is meant")
-    rgb = np.asarray(decoded.image)
-    height, width = rgb.shape[:2]
+    frames, guesses = _frames(folder / place.path, moves=place.image.endswith(CLIP))
+    height, width = frames.shape[1:3]
     roi = place.roi or Roi(x=0, y=0, width=width, height=height)
-    texts = burned_in.find(rgb)
-    plain = burned_in.mask(rgb, texts)
+    texts = burned_in.merged([box for frame in frames for box in burned_in.find(frame)])
+    plain = np.stack([burned_in.mask(frame, texts) for frame in frames])
     seen = [box for box in texts if _reaches(box, roi)]
     inside = slice(roi.y, roi.y + roi.height), slice(roi.x, roi.x + roi.width)
-    light, coloured = brightness(plain[inside]), colour(plain)
+    light, coloured = brightness(plain[0][inside]), [colour(frame) for frame in plain]
     low, high, brightest = np.percentile(light, (1, 99, 99.5)) if light.size else (0.0, 0.0, 0.0)
     return Look(
         place=place,
-        digest=pixels_digest(rgb),
-        likeness=likeness(np.asarray(decoded.image.convert("L"))),
-        coloured=is_coloured(coloured[inside]),
-        coloured_anywhere=is_coloured(coloured),
+        digest=pixels_digest(frames.reshape(-1, width, 3)),
+        likeness=likeness(np.asarray(Image.fromarray(frames[0]).convert("L"))),
+        coloured=any(is_coloured(frame[inside]) for frame in coloured),
+        coloured_anywhere=any(map(is_coloured, coloured)),
         roi_inside=roi.x + roi.width <= width and roi.y + roi.height <= height,
         size=(width, height),
         text_in_roi=len(seen),
@@ -117,8 +112,22 @@ def _look(folder: Path, place: Place) -> Look:
         brightest=float(brightest),
         spread=float(high - low),
         grain=_grain(light),
-        guesses=decoded.notes,
+        guesses=guesses,
     )
+
+
+def _frames(path: Path, *, moves: bool) -> tuple[UInt8[np.ndarray, "frames h w 3"], tuple[str, ...]]:
+    """All frames of a clip, or the one of a still, and what was guessed."""
+    if moves:
+        clip = clips.read(path, mode="RGB", wanted=None)
+        return np.stack([np.asarray(image) for image in clip.images]), clip.notes
+    try:
+        decoded = decode(path.read_bytes(), mode="RGB")
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror})") from None
+    if decoded.frames > 1:
+        raise DataError(f"holds {decoded.frames} pictures, expected one: export the one that is meant")
+    return np.asarray(decoded.image)[None], decoded.notes
 
 
 def _grain(light: UInt8[np.ndarray, "h w"]) -> float:

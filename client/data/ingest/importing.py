@@ -12,8 +12,8 @@ from pathlib import Path
 
 from client.data.ingest import placing, scans
 from client.data.ingest.grades_table import Grades, read_grades
+from client.data.ingest.mapping import CLIP, VisitSection
 from client.data.ingest.mapping import Mapping as Meaning
-from client.data.ingest.mapping import VisitSection
 from client.data.ingest.pairing import Candidate, Paired, pair
 from client.data.ingest.prepare import Preparation, Refused, Scan, prepare, refused_parts, with_roi
 from client.data.ingest.pseudonyms import Pseudonyms
@@ -137,15 +137,25 @@ class Import:
             mine = self.scans_of(exam)
             cells = [self._cell(exam, exam_id, column) for column in MANIFEST]
             for image in images:
-                path = f"images/{exam_id}_{image}.png"
                 scan = mine[image]
-                shutil.copyfile(self.prep.scan_path(scan.source, scan.panel), self.building / path)
+                path = f"images/{exam_id}_{image}{scan.suffix}"
+                shutil.copyfile(self.prep.scan_path(scan), self.building / path)
                 roi = scan.roi
                 cells += [path, roi.text if roi else ""]
                 cells += [f"{scan.mm_per_px:g}" if scan.mm_per_px else ""] * (len(parts) - 2)
+                if image.endswith(CLIP):
+                    cells += [str(scan.frames), f"{scan.frame_rate:.3f}" if scan.frame_rate else ""]
                 pictures.append(self._record(path, exam_id, image, scan))
             rows.append(cells)
-        columns = (*MANIFEST, *(f"{image}_{part}" for image in images for part in parts))
+        of_clips = ("frames", "frame_rate")
+        columns = (
+            *MANIFEST,
+            *(
+                f"{image}_{part}"
+                for image in images
+                for part in (*parts, *(of_clips if image.endswith(CLIP) else ()))
+            ),
+        )
         self._table("manifest.csv", columns, rows)
         self._table("pictures.csv", RECORD, pictures)
         self._table("quarantine.csv", QUARANTINE, self.quarantine())

@@ -81,7 +81,7 @@ def ingest(
             names in ``<out>-problems.csv``.
     """
     placing.check(source, out, private, replace=replace)
-    export = scans.find(source)
+    export = scans.find(source, films=meaning.keeps_clips, clip_folders=meaning.clips.folders)
     failed, problems = (private / f"{out.name}-{what}.csv" for what in ("quarantine", "problems"))
     with placing.private_folder(private), placing.building_folder(out) as building:
         digits = meaning.patient_id_digits

@@ -21,6 +21,9 @@ Fact = Literal[
 ]  # fmt: skip
 """What is known of a picture. ``image`` is gs or doppler; ``series`` and ``pair`` only serve to pair."""
 Image = Literal["gs", "doppler"]
+CLIP = "_clip"
+"""What the image of a moving picture ends with: ``gs_clip``, ``doppler_clip``."""
+Wanted = Literal["gs", "doppler", "gs_clip", "doppler_clip"]
 BoxPx = tuple[Count, Count, Positive, Positive]
 """``[x, y, width, height]`` in pixels of the whole picture."""
 
@@ -87,7 +90,8 @@ class VisitSection(Section):
 class PairSection(Section):
     """The ``[pair]`` section: which grey-scale picture goes with which Doppler picture."""
 
-    images: Annotated[tuple[Image, ...], Field(min_length=1)] = ("gs", "doppler")
+    images: Annotated[tuple[Wanted, ...], Field(min_length=1)] = ("gs", "doppler")
+    """With ``gs_clip`` or ``doppler_clip``, a file of several frames is a clip, and is kept with all of them."""
     same: Annotated[tuple[Fact, ...], Field(min_length=1)] = (
         "patient_id", "visit", "side", "joint", "digit", "view",
     )  # fmt: skip
@@ -130,6 +134,13 @@ class DeviceSection(Section):
     panels: Annotated[tuple[PanelSection, ...], Field(min_length=1)]
     mask: tuple[BoxPx, ...] = ()
     """Always painted over, for marks that always stand in the same place."""
+
+
+class ClipsSection(Section):
+    """The ``[clips]`` section: how moving pictures lie in the export, where they are no files of their own."""
+
+    folders: Annotated[str, AfterValidator(_expression)] = ""
+    """A regular expression: a folder in whose path it is found is one clip, its files are the frames."""
 
 
 class BurnedInSection(Section):
@@ -193,10 +204,24 @@ class Mapping(Section):
     """Numeric patient IDs are padded with leading zeros to this many digits, everywhere; 0: not padded."""
     visit: VisitSection = VisitSection()
     pair: PairSection = PairSection()
+    clips: ClipsSection = ClipsSection()
     roi: RoiSection = RoiSection()
     devices: tuple[DeviceSection, ...] = ()
     burned_in: BurnedInSection = BurnedInSection()
     grades: GradesSection | None = None
+
+    @model_validator(mode="after")
+    def _clips_are_asked_for(self) -> Mapping:
+        if self.frame is not None and self.keeps_clips:
+            raise ValueError("expected no frame where pair.images has clips, of which all frames are kept")
+        if self.clips.folders and not self.keeps_clips:
+            raise ValueError("expected gs_clip or doppler_clip in pair.images with clips.folders")
+        return self
+
+    @property
+    def keeps_clips(self) -> bool:
+        """Whether moving pictures are kept whole."""
+        return any(image.endswith(CLIP) for image in self.pair.images)
 
     def sources(self, fact: Fact) -> Sources:
         """Where a fact comes from, the first that has it."""

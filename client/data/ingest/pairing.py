@@ -9,7 +9,9 @@ from client.data.ingest.facts import Facts, moment_s
 from client.data.ingest.mapping import Fact, PairSection
 from common.errors import DataError
 
-NAMES = {"gs": "grey-scale", "doppler": "Doppler"}
+NAMES = {
+    "gs": "grey-scale", "doppler": "Doppler", "gs_clip": "moving grey-scale", "doppler_clip": "moving Doppler",
+}  # fmt: skip
 SHARED: tuple[Fact, ...] = ("patient_id", "visit", "side", "joint", "digit", "view")
 """Facts in which the pictures of an exam may not differ."""
 
@@ -32,7 +34,7 @@ class Candidate:
 
     @property
     def image(self) -> str:
-        """``gs`` or ``doppler``."""
+        """``gs`` or ``doppler``, of a clip ``gs_clip`` or ``doppler_clip``."""
         return self.facts["image"]
 
 
@@ -41,7 +43,7 @@ class Paired:
     """An exam.
 
     Attributes:
-        images: ``gs``, ``doppler`` -> its picture.
+        images: image -> its picture, in the order of the ``[pair]`` section.
         parts: what tells it from the patient's others.
     """
 
@@ -72,7 +74,7 @@ def pair(
     """Make exams.
 
     Pictures on one screen go together; then, among those that agree in ``rules.same``, the one with the other
-    or, where there are several, those nearest in time.
+    or, where there are several, those nearest in time. Each of ``rules.images`` is so paired with the first of them.
 
     Args:
         candidates: all pictures.
@@ -111,14 +113,33 @@ def _key(candidate: Candidate, rules: PairSection) -> tuple[str, ...]:
 def _pairs(
     members: Sequence[Candidate], rules: PairSection
 ) -> tuple[list[dict[str, Candidate]], list[Unpaired]]:
-    if len(rules.images) == 1:
-        return [{each.image: each} for each in members], []
-    found = list(_on_one_screen(members))
+    names: tuple[str, ...] = rules.images
+    first, *others = names
+    found = [{first: each} for each in members if each.image == first]
+    left: list[Unpaired] = []
+    for other in others:
+        exam_of = {id(images[first]): images for images in found}
+        pairs, alone = _two(
+            [each for each in members if each.image == other or id(each) in exam_of], (first, other), rules
+        )
+        found = [{**exam_of[id(both[first])], **both} for both in pairs]
+        for each in alone:
+            lost = exam_of.get(id(each.candidate), {other: each.candidate})
+            left += [Unpaired(candidate=candidate, reason=each.reason) for candidate in lost.values()]
+    return found, left
+
+
+def _two(
+    members: Sequence[Candidate], names: tuple[str, str], rules: PairSection
+) -> tuple[list[dict[str, Candidate]], list[Unpaired]]:
+    """Pairs of the pictures of two images."""
+    first, second = names
+    found = list(_on_one_screen(members, names))
     used = {id(each) for images in found for each in images.values()}
-    grey = [each for each in members if each.image == "gs" and id(each) not in used]
-    doppler = [each for each in members if each.image == "doppler" and id(each) not in used]
+    grey = [each for each in members if each.image == first and id(each) not in used]
+    doppler = [each for each in members if each.image == second and id(each) not in used]
     if not grey or not doppler:
-        return found, [_alone(each) for each in (*grey, *doppler)]
+        return found, [_alone(each, names) for each in (*grey, *doppler)]
     timed = all(moment_s(each.facts) is not None for each in (*grey, *doppler))
     several = len(grey) + len(doppler) > 2
     if not timed and (several or rules.within_s is not None):
@@ -126,18 +147,18 @@ def _pairs(
         reason += ", and their times are not known: name a source of time, or another fact in [pair] same"
         return found, [Unpaired(candidate=each, reason=reason) for each in (*grey, *doppler)]
     nearest = _nearest(grey, doppler, rules.within_s) if timed else [(grey[0], doppler[0])]
-    found += [{"gs": one, "doppler": other} for one, other in nearest]
+    found += [{first: one, second: other} for one, other in nearest]
     used = {id(each) for both in nearest for each in both}
-    return found, [_alone(each) for each in (*grey, *doppler) if id(each) not in used]
+    return found, [_alone(each, names) for each in (*grey, *doppler) if id(each) not in used]
 
 
-def _on_one_screen(members: Sequence[Candidate]) -> Iterator[dict[str, Candidate]]:
+def _on_one_screen(members: Sequence[Candidate], names: tuple[str, str]) -> Iterator[dict[str, Candidate]]:
     screens: dict[int, list[Candidate]] = {}
     for each in members:
         screens.setdefault(each.source, []).append(each)
     for panels in screens.values():
-        if sorted(each.image for each in panels) == ["doppler", "gs"]:
-            yield {each.image: each for each in sorted(panels, key=lambda each: each.image, reverse=True)}
+        if sorted(each.image for each in panels) == sorted(names):
+            yield {each.image: each for each in sorted(panels, key=lambda each: names.index(each.image))}
 
 
 def _nearest(
@@ -156,8 +177,8 @@ def _nearest(
     return [(grey[i], doppler[j]) for i, j in sorted(taken.items())]
 
 
-def _alone(candidate: Candidate) -> Unpaired:
-    other = NAMES["doppler" if candidate.image == "gs" else "gs"]
+def _alone(candidate: Candidate, names: tuple[str, str]) -> Unpaired:
+    other = NAMES[names[1] if candidate.image == names[0] else names[0]]
     return Unpaired(candidate=candidate, reason=f"no {other} picture goes with it")
 
 

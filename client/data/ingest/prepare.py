@@ -1,4 +1,7 @@
-"""One file of an export to the scans on it: cut out, text masked, identity gone."""
+"""One file of an export to the scans on it: cut out, text masked, identity gone.
+
+Of a clip every frame is cut alike, and text that is found in any frame is painted over in all.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from PIL import Image
 
 from client.data.ingest import scans
 from client.data.ingest.facts import gather
-from client.data.ingest.mapping import Fact
+from client.data.ingest.mapping import CLIP, Fact
 from client.data.ingest.mapping import Mapping as Meaning
 from client.data.ingest.region import Panel, common_part, panels, spacing_mm, within
 from client.data.pictures import burned_in
@@ -53,6 +56,8 @@ class Scan:
         notes: what was guessed when the file was decoded.
         uid: SOPInstanceUID of the file, empty if it has none.
         digest: SHA-256 of the kept pixels.
+        frames: of a clip; 1: a still.
+        frame_rate: of a clip, frames per second, where the file says so.
     """
 
     source: int
@@ -70,6 +75,13 @@ class Scan:
     notes: tuple[str, ...]
     uid: str
     digest: str
+    frames: int = 1
+    frame_rate: float | None = None
+
+    @property
+    def suffix(self) -> str:
+        """Of the file that is written."""
+        return ".png" if self.frames == 1 else ".tif"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +102,7 @@ class Preparation:
         meaning: the mapping.
         list_rows: the hospital's list of files, if there is one.
         roi_rows: the table of ROIs, if there is one.
-        target: folder that the scans are written to, as ``<source>-<panel>.png``.
+        target: folder that the scans are written to, as ``<source>-<panel>.png``, clips as ``.tif``.
     """
 
     folder: Path
@@ -99,9 +111,9 @@ class Preparation:
     roi_rows: FileRows | None
     target: Path
 
-    def scan_path(self, source: int, panel: int) -> Path:
+    def scan_path(self, scan: Scan) -> Path:
         """Where a scan is written."""
-        return self.target / f"{source:06d}-{panel}.png"
+        return self.target / f"{scan.source:06d}-{scan.panel}{scan.suffix}"
 
 
 def prepare(prep: Preparation, source: int, name: str) -> list[Scan | Refused]:
@@ -113,7 +125,7 @@ def prepare(prep: Preparation, source: int, name: str) -> list[Scan | Refused]:
         name: its path in the export.
     """
     try:
-        picture = scans.read(prep.folder / name, frame=prep.meaning.frame)
+        picture = scans.read(prep.folder / name, frame=prep.meaning.frame, moving=prep.meaning.keeps_clips)
         facts = gather(prep.meaning, name=name, tags=picture.tags, row=_list_row(prep, name))
         _check_facts(facts, picture)
         found = panels(picture, name, prep.meaning.devices)
@@ -126,7 +138,7 @@ def prepare(prep: Preparation, source: int, name: str) -> list[Scan | Refused]:
         except DataError as error:
             results.append(Refused(source=source, panel=number, reason=str(error)))
             continue
-        _image(pixels).save(prep.scan_path(source, number), compress_level=6)
+        _save(pixels, prep.scan_path(scan))
         results.append(scan)
     return results
 
@@ -150,25 +162,29 @@ def _scan(
     name: str,
     source: int,
     number: int,
-) -> tuple[Scan, UInt8[np.ndarray, "h w 3"]]:
+) -> tuple[Scan, UInt8[np.ndarray, "frames h w 3"]]:
+    whole = picture.rgb[None] if picture.moving is None else picture.moving
     box = panel.box
     always = [_moved(part, box) for area in panel.mask if (part := common_part(area, box)) is not None]
-    pixels = burned_in.mask(
-        picture.rgb[box.y : box.y + box.height, box.x : box.x + box.width], [_box(a) for a in always]
-    )
-    text = [] if prep.meaning.burned_in.action == "keep" else list(burned_in.find(pixels))
+    kept = whole[:, box.y : box.y + box.height, box.x : box.x + box.width]
+    pixels = _masked(kept, [_box(a) for a in always])
+    looked_at = () if prep.meaning.burned_in.action == "keep" else pixels
+    text = burned_in.merged([found for frame in looked_at for found in burned_in.find(frame)])
     if text and prep.meaning.burned_in.action == "refuse":
         raise DataError(f"text is burned in at {len(text)} places")
-    painted = burned_in.share(pixels.shape, text)
+    painted = burned_in.share(pixels.shape[1:], text)
     if painted > LARGEST_PAINTED:
         raise DataError(
             f"text would be painted over in more than {LARGEST_PAINTED:.0%} of it, which is no text or no scan: "
             f"cut the scan out under [[devices]], or look at it and set burned_in.action"
         )
-    pixels = burned_in.mask(pixels, text)
-    image = facts["image"] or panel.image or ("doppler" if is_coloured(colour(pixels)) else "gs")
+    pixels = _masked(pixels, text)
+    flows = any(is_coloured(colour(frame)) for frame in pixels)
+    image = facts["image"] or panel.image or ("doppler" if flows else "gs")
     if panel.image and facts["image"] and panel.image != facts["image"] and "tag" not in panel.by:
         image = panel.image  # a profile speaks of each part of a screen, a file's name of all of it
+    if picture.moving is not None:
+        image += CLIP
     scan = Scan(
         source=source,
         panel=number,
@@ -185,8 +201,16 @@ def _scan(
         notes=picture.notes,
         uid=picture.tags.get("SOPInstanceUID", ""),
         digest=hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest(),
+        frames=len(pixels),
+        frame_rate=picture.frame_rate,
     )
     return scan, pixels
+
+
+def _masked(
+    frames: UInt8[np.ndarray, "frames h w 3"], boxes: Sequence[Box]
+) -> UInt8[np.ndarray, "frames h w 3"]:
+    return np.stack([burned_in.mask(frame, boxes) for frame in frames])
 
 
 def with_roi(scans_: Mapping[str, Scan], rule: str) -> dict[str, Scan]:
@@ -249,9 +273,14 @@ def _check_facts(facts: Mapping[Fact, str], picture: Picture) -> None:
                 raise DataError(f"device: it holds the {name}; say under [values.device] what it is")
 
 
-def _image(pixels: UInt8[np.ndarray, "h w 3"]) -> Image.Image:
-    grey = bool((pixels == pixels[..., :1]).all())
-    return Image.fromarray(np.ascontiguousarray(pixels[..., 0]) if grey else np.ascontiguousarray(pixels))
+def _save(frames: UInt8[np.ndarray, "frames h w 3"], path: Path) -> None:
+    """Without loss; as grey where all frames are."""
+    grey = bool((frames == frames[..., :1]).all())
+    first, *others = (Image.fromarray(np.ascontiguousarray(f[..., 0] if grey else f)) for f in frames)
+    if others:
+        first.save(path, format="TIFF", save_all=True, append_images=others, compression="tiff_deflate")
+    else:
+        first.save(path, compress_level=6)
 
 
 def _moved(area: Roi, box: Roi) -> Roi:

@@ -84,17 +84,18 @@ def sheet(run: Import) -> bytes:
 def _screen(run: Import, source: int) -> contact_sheet.Screen:
     mine = [scan for key, scan in sorted(run.scans.items()) if key[0] == source]
     return contact_sheet.Screen(
-        rgb=scans.read(run.source / run.names[source], frame=run.meaning.frame).rgb,
+        rgb=scans.read(
+            run.source / run.names[source], frame=run.meaning.frame, moving=run.meaning.keeps_clips
+        ).rgb,
         title=f"source {source}: {mine[0].facts['device']}, {mine[0].by}",
         parts=tuple(
             contact_sheet.Part(
                 box=scan.box,
                 roi=with_roi({"": scan}, run.meaning.roi.rule)[""].roi,
                 masked=scan.masked,
-                result=np.asarray(decode(run.prep.scan_path(*key).read_bytes(), mode="RGB").image),
+                result=np.asarray(decode(run.prep.scan_path(scan).read_bytes(), mode="RGB").image),
                 title=f"{scan.facts['image']}, masked {len(scan.masked)}, painted over {scan.painted:.1%}",
             )
             for scan in mine
-            for key in [(scan.source, scan.panel)]
         ),
     )

@@ -1,13 +1,17 @@
-"""Reads any file of a hospital's export: DICOM, PNG, JPEG, TIFF; decided by what is in it, not by its name."""
+"""Reads any file of a hospital's export: DICOM, PNG, JPEG, TIFF; decided by what is in it, not by its name.
+
+Where moving pictures are kept, films and folders of frames too.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from client.data.pictures import decoder, dicom
+from client.data.pictures import clips, decoder, dicom
 from common.errors import DataError
 
 ENDINGS = frozenset((
@@ -41,8 +45,14 @@ class Export:
     aside: tuple[Aside, ...]
 
 
-def find(source: Path) -> Export:
+def find(source: Path, *, films: bool = False, clip_folders: str = "") -> Export:
     """Every file under a folder. Links are not followed out of the folder.
+
+    Args:
+        source: the folder.
+        films: whether films are pictures.
+        clip_folders: a regular expression: a folder in whose path it is found is one picture, its files are the
+            frames; empty: there are none.
 
     Raises:
         DataError: if there is no such folder.
@@ -55,16 +65,19 @@ def find(source: Path) -> Export:
     for path in sorted(source.rglob("*")):
         if path.is_dir():
             continue
-        name, reason = path.relative_to(source).as_posix(), _aside(path, root)
+        name, reason = path.relative_to(source).as_posix(), _aside(path, root, films=films)
+        folder = path.parent.relative_to(source).as_posix()
         if reason is None:
-            pictures.append(name)
+            pictures.append(
+                folder if clip_folders and re.search(clip_folders, folder, re.IGNORECASE) else name
+            )
         else:
             meant = path.suffix.casefold() in ENDINGS or kind(path) not in (None, "DICOM", "PDF")
             aside.append(Aside(name=name, reason=reason, picture=meant and not path.name.startswith(".")))
-    return Export(pictures=tuple(pictures), aside=tuple(aside))
+    return Export(pictures=tuple(dict.fromkeys(pictures)), aside=tuple(aside))
 
 
-def _aside(path: Path, root: Path) -> str | None:
+def _aside(path: Path, root: Path, *, films: bool) -> str | None:
     """Why a file is not read, ``None`` if it is."""
     if not path.resolve().is_relative_to(root):
         return "is a link that leads out of the export"
@@ -78,7 +91,8 @@ def _aside(path: Path, root: Path) -> str | None:
         head = _head(path)
     except OSError as error:
         return f"the file cannot be read ({error.strerror})"
-    return None if dicom.is_dicom(head) else decoder.unusable(head)
+    readable = dicom.is_dicom(head) or (films and decoder.kind_of(head) == clips.FILM)
+    return None if readable else decoder.unusable(head)
 
 
 def _head(path: Path) -> bytes:
@@ -95,16 +109,19 @@ def kind(path: Path) -> str | None:
     return "DICOM" if dicom.is_dicom(head) else decoder.kind_of(head)
 
 
-def read(path: Path, *, frame: int | None) -> dicom.Picture:
-    """Read one file.
+def read(path: Path, *, frame: int | None, moving: bool = False) -> dicom.Picture:
+    """Read one file, or a folder of frames.
 
     Args:
         path: of the file.
         frame: which picture of several, from 1; ``None``: the first, and a note if there are others.
+        moving: whether all pictures of several are wanted.
 
     Raises:
         DataError: if it cannot be used; the message holds nothing of its name or values.
     """
+    if path.is_dir():
+        return _clip(clips.read(path, mode="RGB", wanted=None), "folder of frames")
     try:
         if path.stat().st_size > dicom.LARGEST_BYTES:
             raise DataError(f"expected at most {dicom.LARGEST_BYTES} bytes")
@@ -112,7 +129,22 @@ def read(path: Path, *, frame: int | None) -> dicom.Picture:
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror})") from None
     if dicom.is_dicom(content[: decoder.HEAD_BYTES]):
-        return dicom.read(content, frame=frame)
+        return dicom.read(content, frame=frame, moving=moving)
+    if moving and (kind(path) == clips.FILM or decoder.pages(content) > 1):
+        return _clip(clips.of_content(content, mode="RGB", wanted=None), kind(path) or "")
     decoded = decoder.decode(content, mode="RGB", frame=frame)
     kept = kind(path) or ""
     return dicom.Picture(rgb=np.asarray(decoded.image), tags={}, regions=(), kind=kept, notes=decoded.notes)
+
+
+def _clip(clip: clips.Clip, kept: str) -> dicom.Picture:
+    frames = np.stack([np.asarray(image) for image in clip.images])
+    return dicom.Picture(
+        rgb=frames[0],
+        tags={},
+        regions=(),
+        kind=kept,
+        notes=clip.notes,
+        moving=frames,
+        frame_rate=clip.frame_rate,
+    )

@@ -11,10 +11,9 @@ from typing import BinaryIO
 
 import numpy as np
 
-from client.data.pictures.pictures import CHANNELS, Cut, read_cut
+from client.data.pictures.pictures import Cut, read_cut, stored_shape
 from common.errors import DataError
 from common.exam import Exam, ImageRef, Quarantined
-from common.imaging.roi import stored_px
 from common.settings import Settings
 
 AT_ONCE = 256
@@ -44,8 +43,8 @@ def write_arrays(
 ) -> Written:
     """Write ``<image>.npy`` for each image of the settings: ``uint8 (exams, channels, side, side)``.
 
-    The files are written in sequence, not through a memory map: a full disk is then an error and no crash. Who builds
-    their folder brings them to the disk.
+    Those of clips are ``(exams, frames, channels, side, side)``. The files are written in sequence, not through a
+    memory map: a full disk is then an error and no crash. Who builds their folder brings them to the disk.
 
     Args:
         target: folder of the arrays.
@@ -117,9 +116,8 @@ def decoded(
             yield from pool.map(cuts, exams[start : start + AT_ONCE])
 
 
-def _shapes(settings: Settings) -> Mapping[str, tuple[int, int, int]]:
-    side = stored_px(settings.network.image_px)
-    return {name: (CHANNELS[image.kind], side, side) for name, image in settings.images.items()}
+def _shapes(settings: Settings) -> Mapping[str, tuple[int, ...]]:
+    return {name: stored_shape(image, settings.network.image_px) for name, image in settings.images.items()}
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:

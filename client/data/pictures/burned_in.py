@@ -118,6 +118,22 @@ def mask(rgb: UInt8[np.ndarray, "h w 3"], boxes: Sequence[Box]) -> UInt8[np.ndar
     return out
 
 
+def merged(boxes: Sequence[Box]) -> list[Box]:
+    """Boxes that overlap as one, so that a line found a little differently in each frame counts once; sorted."""
+    apart: list[Box] = []
+    for box in sorted(boxes):
+        grown = box
+        while (touching := next((other for other in apart if _overlap(grown, other)), None)) is not None:
+            apart.remove(touching)
+            grown = grown.joined(touching)
+        apart.append(grown)
+    return sorted(apart)
+
+
+def _overlap(one: Box, other: Box) -> bool:
+    return one.shared_rows(other) > 0 and min(one.right, other.right) > max(one.left, other.left)
+
+
 def share(shape: tuple[int, ...], boxes: Sequence[Box]) -> float:
     """Which part of a picture of that height and width boxes cover, 0 to 1; pixels in two boxes count once."""
     covered = np.zeros(shape[:2], np.bool_)

@@ -22,8 +22,8 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,11 +107,38 @@ def decode(content: bytes, *, mode: str, frame: int | None = None) -> Decoded:
     Raises:
         DataError: if it is no whole PNG, JPEG or TIFF, or its range of values is not known; says which.
     """
+    (decoded,) = decode_frames(content, mode=mode, chosen=lambda pages: [_one(pages, frame)])
+    notes = [several(decoded.frames)] if frame is None and decoded.frames > 1 else []
+    return replace(decoded, notes=(*decoded.notes, *notes))
+
+
+def pages(content: bytes) -> int:
+    """How many pictures a file holds that :func:`decode` can try; 1 where that cannot be told."""
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
+            return len(list(_pages(opened)))
+    except Exception:  # as below; whoever decodes it says what is wrong
+        return 1
+
+
+def decode_frames(
+    content: bytes, *, mode: str, chosen: Callable[[int], Sequence[int]]
+) -> tuple[Decoded, ...]:
+    """Several pictures of a file, which is opened once.
+
+    Args:
+        content: of the file.
+        mode: Pillow's ``L`` or ``RGB``.
+        chosen: which, from 0, of how many there are; each is decoded once for each time that it is named.
+
+    Raises:
+        DataError: as :func:`decode`.
+    """
     reason, kind = unusable(content[:HEAD_BYTES]), kind_of(content[:HEAD_BYTES])
     if reason is not None:
         raise DataError(reason)
     try:
-        return _decode(content, mode=mode, frame=frame)
+        return _decode(content, mode=mode, chosen=chosen)
     except DataError:
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -152,28 +179,42 @@ def eight_bit(values: NDArray[np.generic], *, bits: int) -> NDArray[np.uint8]:
 
 def several(frames: int) -> str:
     """The note on a file with several pictures."""
-    return f"{frames} frames or pages of which the first was taken (frame = N in the mapping takes another)"
+    return (
+        f"{frames} frames or pages of which the first was taken (frame = N in the mapping takes another, gs_clip or "
+        f"doppler_clip in its pair.images all)"
+    )
 
 
 def _too_large() -> str:
     return f"expected at most {LARGEST_PX // 1_000_000} million pixels, it has more, and no ultrasound picture has"
 
 
-def _decode(content: bytes, *, mode: str, frame: int | None) -> Decoded:
+def _one(pages: int, frame: int | None) -> int:
+    if frame is not None and frame > pages:
+        raise DataError(f"expected at least {frame} pictures in the file, got {pages}")
+    return (frame or 1) - 1
+
+
+def _decode(content: bytes, *, mode: str, chosen: Callable[[int], Sequence[int]]) -> tuple[Decoded, ...]:
     with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
         pages = list(_pages(opened))
-        if frame is not None and frame > len(pages):
-            raise DataError(f"expected at least {frame} pictures in the file, got {len(pages)}")
-        index = pages[(frame or 1) - 1]
-        _go_to(opened, index)
-        rawmode = _rawmode(opened)
-        opened.load()
-        low = _low_bytes(content, index) if ";16" in rawmode and opened.mode in ("RGB", "RGBA") else None
-        picture, notes = _in_eight_bits(opened, content, rawmode, low)
-        turned, unreadable = _upright(picture, opened)
+        return tuple(
+            _page(opened, content, pages[number], mode=mode, pages=len(pages))
+            for number in chosen(len(pages))
+        )
+
+
+def _page(opened: Image.Image, content: bytes, index: int, *, mode: str, pages: int) -> Decoded:
+    _go_to(opened, index)
+    rawmode = _rawmode(opened)
+    opened.load()
+    low = _low_bytes(content, index) if ";16" in rawmode and opened.mode in ("RGB", "RGBA") else None
+    picture, notes = _in_eight_bits(opened, content, rawmode, low)
+    turned, unreadable = _upright(picture, opened)
     notes += [unreadable] if unreadable else []
-    notes += [several(len(pages))] if frame is None and len(pages) > 1 else []
-    return Decoded(image=turned.convert(mode), frames=len(pages), notes=tuple(notes))
+    # what is of the mode already would be the file's own picture, which goes on to the next page
+    image = turned.convert(mode) if turned.mode != mode else turned.copy()
+    return Decoded(image=image, frames=pages, notes=tuple(notes))
 
 
 def _pages(opened: Image.Image) -> Iterator[int]:

@@ -14,11 +14,14 @@ from jaxtyping import UInt8
 from numpy.typing import NDArray
 from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import generate_frames
 from pydicom.multival import MultiValue
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut, apply_voi_lut
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
+from client.data.pictures import clips
 from client.data.pictures.decoder import DEPTHS, LARGEST_PX, depth, eight_bit, several
 from common.errors import DataError
 
@@ -67,6 +70,8 @@ class Picture:
         regions: two-dimensional regions of tissue and colour flow.
         kind: what was read, for the record: transfer syntax and photometric interpretation, or the format.
         notes: what was guessed or left aside, each to be read after "with".
+        moving: all frames of a clip, if they were asked for, of which ``rgb`` is the first.
+        frame_rate: frames per second, where the file says so.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -74,6 +79,8 @@ class Picture:
     regions: tuple[Region, ...]
     kind: str
     notes: tuple[str, ...] = ()
+    moving: UInt8[np.ndarray, "frames h w 3"] | None = None
+    frame_rate: float | None = None
 
 
 def is_dicom(start: bytes) -> bool:
@@ -87,12 +94,13 @@ def quiet() -> None:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
-def read(content: bytes, *, frame: int | None) -> Picture:
-    """Read one picture; of a clip the chosen one.
+def read(content: bytes, *, frame: int | None, moving: bool = False) -> Picture:
+    """Read one picture; of a clip the chosen one, or all.
 
     Args:
         content: of the file.
         frame: 1 for the first; a still has only that. ``None``: the first, and a note if there are others.
+        moving: whether all frames of a clip are wanted.
 
     Raises:
         DataError: if it is no picture, or cannot be decoded. The message holds nothing of the file's values.
@@ -107,21 +115,37 @@ def read(content: bytes, *, frame: int | None) -> Picture:
         raise DataError(f"expected a whole DICOM file ({type(error).__name__})") from None
     if without_scan:
         raise DataError("has regions, but none of a two-dimensional scan (a curve or a spectrum)")
-    frames = _check(dataset, frame=frame or 1)
+    frames = _check(dataset, frame=frame or 1, moving=moving)
     syntax = dataset.file_meta.TransferSyntaxUID
+    kind = f"{syntax.name}, {dataset.PhotometricInterpretation}"
+    if moving and _is_film(syntax):
+        images, _, rate = clips.film(_stream(dataset), mode="RGB", wanted=None)
+        whole = np.stack([np.asarray(image) for image in images])
+        return Picture(
+            rgb=whole[0],
+            tags=tags,
+            regions=regions,
+            kind=kind,
+            moving=whole,
+            frame_rate=_rate(dataset) or rate,
+        )
     if syntax.is_compressed and not get_decoder(syntax).is_available:
         raise DataError(f"no decoder for {syntax.name}: install synofed[jpeg], or export it uncompressed")
     try:
-        rgb, guess = _rgb(dataset, index=(frame or 1) - 1)
+        first, *others = (_rgb(dataset, index=i) for i in (range(frames) if moving else [(frame or 1) - 1]))
     except Exception as error:
         raise DataError(f"its pixels cannot be decoded ({syntax.name}, {type(error).__name__})") from None
-    notes = [guess, several(frames) if frame is None and frames > 1 else ""]
+    if len({guess for _, guess in (first, *others)}) > 1:
+        raise DataError(clips.FLICKERS)
+    notes = [first[1], several(frames) if frame is None and frames > 1 and not moving else ""]
     return Picture(
-        rgb=rgb,
+        rgb=first[0],
         tags=tags,
         regions=regions,
-        kind=f"{syntax.name}, {dataset.PhotometricInterpretation}",
+        kind=kind,
         notes=tuple(filter(None, notes)),
+        moving=np.stack([rgb for rgb, _ in (first, *others)]) if others else None,
+        frame_rate=_rate(dataset),
     )
 
 
@@ -195,8 +219,30 @@ def _spacing(item: Dataset) -> float | None:
     return round(across, 6)
 
 
-def _check(dataset: FileDataset, *, frame: int) -> int:
-    """Refuse what is no ultrasound still, before a pixel is decoded; the number of its pictures."""
+def _is_film(syntax: UID) -> bool:
+    return "MPEG" in syntax.name or "HEVC" in syntax.name
+
+
+def _stream(dataset: FileDataset) -> bytes:
+    """The film in its fragments, PS3.5 8.2.5 to 8.2.8: all of it stands where one frame of others does."""
+    try:
+        return next(generate_frames(dataset.PixelData, number_of_frames=1))
+    except Exception as error:  # as above
+        raise DataError(f"expected a whole film in its fragments ({type(error).__name__})") from None
+
+
+def _rate(dataset: FileDataset) -> float | None:
+    """Frames per second, PS3.3 C.7.6.5: from the time of a frame in ms, or as the clip is to be shown."""
+    try:
+        time_ms = float(dataset.get("FrameTime") or 0)
+        shown = float(dataset.get("CineRate") or dataset.get("RecommendedDisplayFrameRate") or 0)
+    except (TypeError, ValueError):
+        return None
+    return 1000 / time_ms if time_ms > 0 else (shown if shown > 0 else None)
+
+
+def _check(dataset: FileDataset, *, frame: int, moving: bool) -> int:
+    """Refuse what is no ultrasound picture, before a pixel is decoded; the number of its pictures."""
     if "PixelData" not in dataset:
         raise DataError("holds no picture (a report or a directory)")
     if str(dataset.get("Modality", "")) not in MODALITIES:
@@ -204,9 +250,11 @@ def _check(dataset: FileDataset, *, frame: int) -> int:
     if "TransferSyntaxUID" not in dataset.file_meta:
         raise DataError("names no transfer syntax")
     syntax = dataset.file_meta.TransferSyntaxUID
-    if "MPEG" in syntax.name or "HEVC" in syntax.name:
-        raise DataError(f"is a film ({syntax.name}): export a still of it")
+    if _is_film(syntax) and not moving:
+        raise DataError(f"is a film ({syntax.name}): export a still of it, or ask for clips in pair.images")
     frames = int(dataset.get("NumberOfFrames") or 1)
+    if moving and frames > clips.MOST_FRAMES:
+        raise DataError(f"expected at most {clips.MOST_FRAMES} frames, got {frames}")
     if frame > max(frames, 1):
         raise DataError(f"expected at least {frame} pictures in the clip, got {frames}")
     if not 0 < int(dataset.get("Rows", 0)) * int(dataset.get("Columns", 0)) <= LARGEST_PX:

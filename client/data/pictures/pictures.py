@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from client.data.pictures import clips
 from client.data.pictures.decoder import decode
 from common.errors import DataError
 from common.exam import ImageRef, Roi
@@ -20,21 +21,28 @@ from common.settings import ImageSettings
 CHANNELS = {"grey": 1, "doppler": 2, "colour": 3}
 
 
+def stored_shape(image: ImageSettings, image_px: int) -> tuple[int, ...]:
+    """Shape of one exam's stored image: ``(channels, side, side)``, of a clip with its frames before."""
+    side = stored_px(image_px)
+    still = (CHANNELS[image.kind], side, side)
+    return still if image.frames is None else (image.frames, *still)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """A stored image and the SHA-256 of the file it was cut from.
+    """A stored image or clip, and the SHA-256 of the file it was cut from (of a folder of frames: of its files').
 
     Attributes:
         notes: what the decoder had to guess.
     """
 
-    pixels: UInt8[np.ndarray, "channels side side"]
+    pixels: UInt8[np.ndarray, "*frames channels side side"]
     digest: str
     notes: tuple[str, ...] = ()
 
 
 def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int) -> Cut:
-    """Read a picture once; cut its ROI with the margin, mask the flow, resize with antialiasing.
+    """Read a picture, of a clip each frame, once; cut its ROI with the margin, mask the flow, resize without aliases.
 
     Args:
         folder: the site's folder.
@@ -44,26 +52,39 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
 
     Raises:
         DataError: if the file is no whole PNG, JPEG or TIFF, holds several pictures, or the ROI lies outside of
-            it.
+            it; of a clip, if it is none, or has not as many frames as the manifest says.
     """
+    mode = "L" if image.kind == "grey" else "RGB"
+    if image.frames is not None:
+        clip = clips.read(folder / ref.path, mode=mode, wanted=image.frames)
+        if ref.frames not in (None, clip.frames):
+            raise DataError(f"expected {ref.frames} frames, as the manifest says, got {clip.frames}")
+        cuts = [_checked_cut(frame, ref, image, image_px=image_px) for frame in clip.images]
+        return Cut(pixels=np.stack(cuts), digest=clip.digest, notes=clip.notes)
     try:
         content = (folder / ref.path).read_bytes()
     except OSError as error:
         raise DataError(f"the file cannot be read ({error.strerror})") from None
-    decoded = decode(content, mode="L" if image.kind == "grey" else "RGB")
+    decoded = decode(content, mode=mode)
     if decoded.frames > 1:
         raise DataError(
-            f"expected one picture in the file, got {decoded.frames}: export the one that is meant"
+            f"expected one picture in the file, got {decoded.frames}: export the one that is meant, or set "
+            f"images' frames for a clip"
         )
-    picture = decoded.image
-    roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
-    if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
-        raise DataError(f"expected an ROI inside {picture.width} x {picture.height} pixels, got {roi.text}")
     return Cut(
-        pixels=_cut(picture, roi, image, image_px=image_px),
+        pixels=_checked_cut(decoded.image, ref, image, image_px=image_px),
         digest=hashlib.sha256(content).hexdigest(),
         notes=decoded.notes,
     )
+
+
+def _checked_cut(
+    picture: Image.Image, ref: ImageRef, image: ImageSettings, *, image_px: int
+) -> UInt8[np.ndarray, "channels side side"]:
+    roi = ref.roi or Roi(x=0, y=0, width=picture.width, height=picture.height)
+    if roi.x + roi.width > picture.width or roi.y + roi.height > picture.height:
+        raise DataError(f"expected an ROI inside {picture.width} x {picture.height} pixels, got {roi.text}")
+    return _cut(picture, roi, image, image_px=image_px)
 
 
 def _cut(

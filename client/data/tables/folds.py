@@ -39,11 +39,13 @@ def folds(
     held_out: float | None,
     count: int,
     by: Literal["patient", "image"] = "patient",
+    diagnoses: Sequence[str] = (),
 ) -> NDArray[np.int8]:
     """The fold of each exam, ``MISSING`` where it is held out.
 
-    Training patients are kept whole and balanced over device and disease (any grade > 0), by scikit-learn's
-    StratifiedGroupKFold; by its GroupKFold where that would leave a fold empty. A ``fold`` column in the manifest is
+    Training patients are kept whole and balanced over device, disease (any grade > 0) and, where networks learn a
+    diagnosis, its class, by scikit-learn's StratifiedGroupKFold; by its GroupKFold where that would leave a fold
+    empty. A ``fold`` column in the manifest is
     taken as it is. One fold is all of them, whatever the manifest says: then nobody's place depends on anybody else.
 
     Exams without any grade move no graded one. They are where their patient's graded exams are; those of a patient
@@ -56,6 +58,7 @@ def folds(
         count: number of folds.
         by: ``image``: every exam is split as if it were a patient of its own, whatever ``split`` and ``fold`` say
             (:func:`each_by_itself`).
+        diagnoses: measurements that are classes of a diagnosis.
 
     Raises:
         DataError: if some training patients are graded, but fewer than there are folds, or only some graded training
@@ -69,7 +72,7 @@ def folds(
         assigned[training] = 0
         return assigned
     graded = [i for i in training if exams[i].graded]
-    assigned[graded] = _graded_folds([exams[i] for i in graded], count)
+    assigned[graded] = _graded_folds([exams[i] for i in graded], count, diagnoses)
     known = {exams[i].patient_id: int(assigned[i]) for i in graded}
     for i in training:
         if not exams[i].graded:
@@ -89,7 +92,9 @@ def each_by_itself(exams: Sequence[Exam]) -> list[Exam]:
     ]
 
 
-def _graded_folds(exams: Sequence[Exam], count: int) -> Sequence[int] | NDArray[np.int8]:
+def _graded_folds(
+    exams: Sequence[Exam], count: int, diagnoses: Sequence[str]
+) -> Sequence[int] | NDArray[np.int8]:
     """Folds of training exams that have a grade; ``count`` is at least 2."""
     if not exams:
         return []
@@ -104,7 +109,7 @@ def _graded_folds(exams: Sequence[Exam], count: int) -> Sequence[int] | NDArray[
             f"Expected at least {count} training patients for {count} folds, got {len(set(patients))}: lower "
             f"rating.folds, or add patients"
         )
-    strata = [f"{exam.device}|{_diseased(exam)}" for exam in exams]
+    strata = ["|".join([exam.device, *map(str, _disease(exam, diagnoses))]) for exam in exams]
     if max(Counter(strata).values()) < count:  # scikit-learn refuses where nothing can be balanced
         strata = [""] * len(exams)
     parts = _parts(StratifiedGroupKFold(n_splits=count, shuffle=True, random_state=0), strata, patients)
@@ -133,5 +138,8 @@ def _digest(exam: Exam, secret: bytes) -> bytes:
     return hmac.new(secret, exam.patient_id.encode(), hashlib.sha256).digest()
 
 
-def _diseased(exam: Exam) -> bool:
-    return any(grade is not None and grade > 0 for grade in exam.targets.values())
+def _disease(exam: Exam, diagnoses: Sequence[str]) -> list[object]:
+    """Whether some grade is above 0, then the classes of the diagnosis."""
+    grades = (grade for name, grade in exam.targets.items() if name not in diagnoses)
+    diseased = any(grade is not None and grade > 0 for grade in grades)
+    return [diseased, *(exam.targets.get(name) for name in diagnoses)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -13,11 +14,14 @@ DESCRIPTIVE = (
     "visit", "side", "joint", "digit", "view", "device", "diagnosis", "age", "sex", "excluded", "split", "fold",
 )  # fmt: skip
 """Columns that may stand beside ``exam_id``, ``patient_id`` and the images'."""
+IMAGE_PARTS = ("_path", "_roi", "_mm_per_px", "_frames", "_frame_rate")
+"""Of columns of an image."""
 OLDEST = 130
 REASONS = ("blur", "anisotropy", "aliasing", "motion", "bone not shown", "synovium not shown")
 """Why a picture is of little use (Zhou et al. 2022): words for ``excluded``, which may hold others."""
 _NO_REASON = ("yes", "no", "y", "n", "true", "false", "0", "1", "x")
 _SEXES = {sex.casefold(): sex for sex in SEXES} | {"female": "F", "male": "M", "o": "other"}
+FASTEST_HZ = 1000
 
 
 def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Exam], tuple[str, ...]]:
@@ -46,7 +50,7 @@ def read_manifest(folder: Path, path: Path, settings: Settings) -> tuple[list[Ex
             exams.append(_exam(line, row, settings))
     refuse(path, [*errors, *_contradictions(exams)])
     known = {"exam_id", "patient_id", *DESCRIPTIVE}
-    unknown = [c for c in table.columns if c not in known and not c.endswith(("_path", "_roi", "_mm_per_px"))]
+    unknown = [c for c in table.columns if c not in known and not c.endswith(IMAGE_PARTS)]
     return exams, tuple(unknown)
 
 
@@ -84,15 +88,24 @@ def image_problems(root: Path, image: str, row: Mapping[str, str]) -> Iterator[s
             Roi.parse(roi)
     except ValueError as error:
         yield f"{image}_roi is {roi!r}, expected 'x y width height' in pixels: {error}"
+    frames, rate = whole(row.get(f"{image}_frames", "")), row.get(f"{image}_frame_rate", "")
+    if frames and not (frames.isdecimal() and int(frames) >= 1):
+        yield f"{image}_frames is {frames!r}, expected how many frames the clip has, or nothing"
+    if rate and not (re.fullmatch(r"\d{1,4}(\.\d{1,6})?", rate) and 0 < float(rate) <= FASTEST_HZ):
+        yield f"{image}_frame_rate is {rate!r}, expected frames per second, up to {FASTEST_HZ}, or nothing"
 
 
 def image_refs(row: Mapping[str, str], settings: Settings) -> dict[str, ImageRef]:
     """The images of a row that has no :func:`image_problems`."""
     return {
-        image: ImageRef(
-            path=row[f"{image}_path"], roi=Roi.parse(roi) if (roi := row.get(f"{image}_roi", "")) else None
+        name: ImageRef(
+            path=row[f"{name}_path"],
+            roi=Roi.parse(roi) if (roi := row.get(f"{name}_roi", "")) else None,
+            kind="clip" if image.frames else "still",
+            frames=int(frames) if (frames := whole(row.get(f"{name}_frames", ""))) else None,
+            frame_rate=float(rate) if (rate := row.get(f"{name}_frame_rate", "")) else None,
         )
-        for image in settings.images
+        for name, image in settings.images.items()
     }
 
 

@@ -57,7 +57,7 @@ WRONG_HOOKS = (
     "and GroupNorm, without changes in place, not channels-last"
 )
 
-Pictures = Sequence[Float32[Tensor, "n *picture"]]
+Pictures = Sequence[Float32[Tensor, "n ..."]]
 
 
 class PictureGradients:

@@ -139,7 +139,8 @@ class _Cohort:
 
     def _batches(self, exams: Tensor, chance: int) -> Iterator[tuple[Pictures, Tensor]]:
         generator = torch.Generator().manual_seed(chance)
-        for some in exams.split(self.gradients.pictures_at_once):
+        frames = max(_frames(self.local))
+        for some in exams.split(max(1, self.gradients.pictures_at_once // frames)):
             yield inputs(self.data, some, self.classes[some], self.local, generator)
 
 
@@ -170,8 +171,14 @@ def _example(local: LocalSettings) -> Pictures:
     """Two pictures of nobody, of the network's shape."""
     generator = torch.Generator().manual_seed(0)
     jigsaw, px = local.spec.jigsaw, local.network.image_px
-    shape = (2, 3, px, px) if jigsaw is None else (2, TILES, 3, jigsaw.tile_px, jigsaw.tile_px)
-    return [torch.randn(shape, generator=generator).to(local.device) for _ in local.spec.images]
+    size = (3, px, px) if jigsaw is None else (TILES, 3, jigsaw.tile_px, jigsaw.tile_px)
+    shapes = [(2, *size) if frames == 1 else (2, frames, *size) for frames in _frames(local)]
+    return [torch.randn(shape, generator=generator).to(local.device) for shape in shapes]
+
+
+def _frames(local: LocalSettings) -> list[int]:
+    """Of each image that the network reads, how many pictures stand for an exam."""
+    return [local.images[name].frames or 1 for name in local.spec.images]
 
 
 def _check(local: LocalSettings, images: int, class_weights: Tensor) -> None:

@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 
 from common.measurement_settings import MeasurementSettings
 from common.methods.rounds import stage_rounds
-from common.methods.stages import method
+from common.methods.stages import stages_of
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.privacy.planning.private_steps import network_steps
 from common.settings import NetworkSettings, Settings
@@ -78,7 +78,7 @@ def designs(settings: Settings) -> tuple[Design, ...]:
         ConfigurationError: if the method cannot be used.
     """
     if settings.method == "probe":
-        heads = [spec for stage in method("probe").stages(settings, {}) for spec in stage.networks]
+        heads = [spec for stage in stages_of(settings) for spec in stage.networks]
         return (*_published(stage_rounds(heads, settings)), *_heads(heads, settings))
     own = tuple(_whole(settings))
     fewer = own[0].networks < PUBLISHED_NETWORKS
@@ -97,7 +97,7 @@ def leaves(settings: Settings) -> dict[str, int]:
     Raises:
         ConfigurationError: if the method cannot be used.
     """
-    found = method(settings.method).stages(settings, {})
+    found = stages_of(settings)
     specs = [spec for stage in found for spec in (*stage.networks, *stage.alternatives)]
     return {spec.name: _size(spec, settings.network) for spec in specs}
 
@@ -133,7 +133,7 @@ def _published(steps: int) -> tuple[Design, ...]:
 
 def _whole(settings: Settings) -> Iterator[Design]:
     """The configured method's networks, in all stages: those that others are built on are paid for as well."""
-    stages = [stage.networks for stage in method(settings.method).stages(settings, {})]
+    stages = [stage.networks for stage in stages_of(settings)]
     specs = [spec for networks in stages for spec in networks]
     yield Design(
         key="networks",

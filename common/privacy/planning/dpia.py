@@ -166,7 +166,10 @@ def odds_in_words(epsilon: float | int) -> str:
 def reads(settings: Settings) -> list[str]:
     """What the software reads of a patient."""
     kinds = {"grey": "grey-scale", "doppler": "Doppler", "colour": "colour"}
-    images = ", ".join(f"{name} ({kinds[image.kind]})" for name, image in settings.images.items())
+    images = ", ".join(
+        f"{name} ({kinds[image.kind]}{', moving' if image.frames else ''})"
+        for name, image in settings.images.items()
+    )
     return [
         f"ultrasound pictures of joints: {images}",
         f"the readers' grades: {', '.join(settings.columns)}",

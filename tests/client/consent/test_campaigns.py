@@ -23,6 +23,7 @@ from client.state import busy, decisions
 from client.state.decisions import Status
 from common.errors import PolicyError
 from common.messages import NetworkReply, Refusal, Signed, TrainRequest
+from common.settings import Settings
 from common.version import VERSION
 from tests import asking
 from tests.asking import Centre
@@ -261,12 +262,12 @@ def test_a_device_without_memory(
     tried: list[int] = []
     batch = approved.settings.training.batch_size
 
-    def train_one(site: Site, request: TrainRequest, work: node._Work, *, seed: int) -> NetworkReply:
+    def train_one(site: Site, request: TrainRequest, work: node._Work, settings: Settings) -> NetworkReply:
         size = work.local.training.batch_size
         tried.append(batch // size)
         if size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return original(site, request, work, seed=seed)
+        return original(site, request, work, settings)
 
     original = node._train_one
     monkeypatch.setattr(node, "_train_one", train_one)

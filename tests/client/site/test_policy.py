@@ -148,3 +148,39 @@ def test_outside_its_hours_the_site_says_when() -> None:
 def test_what_cannot_be_is_refused_when_it_is_read(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(wrong))):
         Policy.model_validate(wrong)
+
+
+DIAGNOSIS = make_settings(
+    measurements=("synovitis",),
+    text="""
+[measurements.rheumatoid]
+column = "diagnosis"
+classes = [["RA+", "RA-"], ["PsA", "SpA"]]
+images = ["gs"]
+""",
+)
+
+
+def test_a_diagnosis_is_learnt_only_where_the_policy_says_so() -> None:
+    assert DIAGNOSIS.diagnoses == ("rheumatoid",)
+    with pytest.raises(PolicyError, match=r"learn a diagnosis \(rheumatoid\): set policy.diagnosis = true"):
+        OPEN.check_plan(DIAGNOSIS)
+    permitting = OPEN.model_copy(update={"diagnosis": True})
+    permitting.check_plan(DIAGNOSIS)
+    assert permitting.of_class(DIAGNOSIS) == {"rheumatoid": 20}
+    assert permitting.of_class(make_settings()) == {}
+
+
+def test_tables_of_held_out_patients_by_diagnosis_do_not_leave() -> None:
+    asking = DIAGNOSIS.model_copy(
+        update={"campaign": DIAGNOSIS.campaign.model_copy(update={"evaluation": True})}
+    )
+    permitting = OPEN.model_copy(update={"diagnosis": True})
+    permitting.check_plan(asking)  # this site sends no tables anyway
+    with pytest.raises(PolicyError, match="tables are of grades alone"):
+        permitting.model_copy(update={"federated_evaluation": True}).check_plan(asking)
+
+
+def test_a_policy_that_says_nothing_of_diagnoses_is_signed_as_before() -> None:
+    assert not {"diagnosis", "diagnosis_cohort"} & set(Policy().model_dump())
+    assert Policy(diagnosis=True).model_dump()["diagnosis"] is True

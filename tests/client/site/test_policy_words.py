@@ -31,6 +31,7 @@ def test_every_setting_has_words_and_a_kind() -> None:
     assert {name for name, kind in kinds.items() if kind == "number"} == {
         "maximum_rounds",
         "minimum_cohort",
+        "diagnosis_cohort",
         "maximum_update_bytes",
         "maximum_epsilon",
         "maximum_delta",
@@ -48,6 +49,8 @@ def test_every_setting_has_words_and_a_kind() -> None:
         ({"maximum_rounds": 999}, "less"),
         ({"maximum_epsilon": 1.0}, "more"),
         ({"minimum_cohort": 6}, "less"),
+        ({"diagnosis": True}, "more"),
+        ({"diagnosis_cohort": 19}, "more"),
         ({"colluders": 1}, "less"),
         ({"metrics": ["losses"]}, "more"),
         ({"out_of_memory": "cpu"}, ""),

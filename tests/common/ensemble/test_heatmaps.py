@@ -34,7 +34,7 @@ def pictures(exams: int = 2, seed: int = 5) -> list[Tensor]:
 
 
 def fusion(seed: int = 0) -> nn.Module:
-    built = FusionNetwork(NETWORK, images=2, classes=2)
+    built = FusionNetwork(NETWORK, moves=[False, False], classes=2)
     initialise(built, generator(seed))
     return built.eval()
 
@@ -259,7 +259,7 @@ def test_the_networks_are_those_above_zero_of_the_first_measurement_that_read_mo
 
 def test_of_mobilenet_they_add_up_to_its_log_odds_less_those_of_the_baseline() -> None:
     settings = NetworkSettings(backbone="mobilenet_v2", image_px=32, hidden=8)
-    network = FusionNetwork(settings, images=2, classes=2)
+    network = FusionNetwork(settings, moves=[False, False], classes=2)
     initialise(network, generator())
     drawn = generator(5)
     given_pictures = [torch.randn(1, 3, 32, 32, generator=drawn) for _ in range(2)]

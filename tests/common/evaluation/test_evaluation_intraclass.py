@@ -74,3 +74,15 @@ def test_edges() -> None:
     assert np.isnan(icc(np.stack([alike, np.zeros((4, 4))]))).all()
     assert np.isnan(raters_icc(JUDGES[:, :1], np.arange(6), draws(6)).value)
     assert np.isnan(raters_icc(JUDGES[:1], np.array([0]), draws(1)).value)
+
+
+def test_the_table_of_shrout_and_fleiss_in_both_forms() -> None:
+    """Shrout and Fleiss 1979, tables 2 and 4: ICC(2,1) 0.29, ICC(3,1) 0.71."""
+    table = np.array([[9, 2, 5, 8], [6, 1, 3, 2], [8, 4, 6, 8], [7, 1, 2, 6], [10, 5, 6, 9], [6, 2, 4, 7]])
+    patient, weights = np.arange(6), np.ones((1, 6), dtype=np.int64)
+    agreement = raters_icc(table, patient, weights)
+    consistency = raters_icc(table, patient, weights, of="consistency")
+    assert (round(agreement.value, 2), round(consistency.value, 2)) == (0.29, 0.71)
+    shifted = table + np.array([0, 3, -1, 7])
+    assert raters_icc(shifted, patient, weights, of="consistency").value == pytest.approx(consistency.value)
+    assert raters_icc(shifted, patient, weights).value != pytest.approx(agreement.value)

@@ -7,7 +7,7 @@ import pytest
 
 from common.evaluation.histograms import ScoreHistograms
 from server.report.page import write
-from simulation.evaluation.calibration import Validation
+from simulation.evaluation.blocks.calibration import Validation
 from simulation.evaluation.metrics import metrics
 from tests.server.report.test_report import Page, data_of, full_scores, make, settings, table
 

@@ -9,8 +9,8 @@ from common.evaluation.histograms import ScoreHistograms
 from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec, Target
 from server.report.content import Json
-from simulation.evaluation import calibration
-from simulation.evaluation.calibration import Validation
+from simulation.evaluation.blocks import calibration
+from simulation.evaluation.blocks.calibration import Validation
 from simulation.evaluation.metrics import metrics
 from tests.simulation.evaluation.test_metrics import LIVER, RATING, frame, others
 

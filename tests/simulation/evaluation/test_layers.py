@@ -8,7 +8,7 @@ from common.machine.network_files import TrainedNetwork
 from common.methods import andersen, single_score
 from common.methods.stages import NetworkResult, networks
 from common.settings import parse
-from simulation.evaluation import layers
+from simulation.evaluation.blocks import layers
 from simulation.evaluation.metrics import scorer_of
 
 SETTINGS = parse(

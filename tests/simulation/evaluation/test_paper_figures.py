@@ -5,7 +5,8 @@ import pandas as pd
 
 from common.evaluation import roc
 from common.evaluation.agreement import confusion
-from simulation.evaluation import beside_readers, examples, single_image, subgroups
+from simulation.evaluation import examples
+from simulation.evaluation.blocks import beside_readers, single_image, subgroups
 from simulation.evaluation.metrics import scorer_of
 from simulation.evaluation.scorer import Block
 from tests.simulation.evaluation.test_metrics import RATING, combined, frame

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy.ndimage import label
 
-from simulation.phantom import flow, looks
+from simulation.phantom import flow
 from simulation.phantom.devices import FITTED, TONE_DB, Device, jittered, random_device
+from simulation.phantom.fitting import looks
 from simulation.phantom.patients import Patient, make_patient
 from simulation.phantom.random import stream
 from simulation.phantom.screen import Texts

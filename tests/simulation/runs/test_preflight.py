@@ -1,4 +1,5 @@
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -256,3 +257,24 @@ def test_a_device_that_is_named_well_is_taken() -> None:
     assert engines.devices(ComputeSettings(devices=("cpu", "cpu"))) == ("cpu", "cpu")
     with pytest.raises(ConfigurationError):
         engines.devices(ComputeSettings(devices=("cuda:99",)))
+
+
+def graded_by(cohort: Path, grades: Mapping[str, Sequence[int]]) -> None:
+    """Each patient's four exams have a site's grades, one each; all readers agree."""
+    for site in cohort.iterdir():
+        exams = [row["exam_id"] for row in read_table(site / "manifest.csv")]
+        of_exam = {exam: str(grades[site.name][i % 4]) for i, exam in enumerate(exams)}
+        rows = read_table(site / "grades.csv")
+        both = ("hypertrophy", "vascularity")
+        write_table(site / "grades.csv", [row | dict.fromkeys(both, of_exam[row["exam_id"]]) for row in rows])
+
+
+def test_plan_warns_where_the_site_tells_a_grade(config: Path, cohort: Path) -> None:
+    graded_by(cohort, {"north": (0, 1, 2, 3), "south": (0, 1, 2, 3)})
+    assert cost_card.plan(configuration.load(config, overrides=FAST), budget_s=0.1).warnings == ()
+    graded_by(cohort, {"north": (0, 2, 3, 3), "south": (0, 0, 1, 2)})
+    said = cost_card.plan(configuration.load(config, overrides=FAST), budget_s=0.1).warnings
+    assert [warning.split(" to a degree")[0] for warning in said] == [
+        "The site tells hypertrophy",
+        "The site tells vascularity",
+    ]

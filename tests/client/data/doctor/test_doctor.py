@@ -3,6 +3,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import synofed
 from client.data.doctor import check as doctor
 from client.data.doctor.findings import TITLES, Finding, Kind, Report
 from client.data.doctor.hashes import alike, likeness
+from client.data.doctor.looks import Look, Place, look
 from client.data.doctor.row_checks import side_in
 from common.cohort_settings import PhantomSettings
 from common.errors import DataError
@@ -220,6 +222,7 @@ def test_phantom_pictures_are_told_apart_and_their_copies_found(tmp_path: Path) 
     parts = [
         write_patient(
             Job(
+                exams=4,
                 seed=1,
                 settings=settings,
                 site="s",
@@ -403,3 +406,52 @@ def test_a_negative_is_no_copy() -> None:
     picture = speckle(1)[..., 0]
     pictures = [likeness(picture), likeness(255 - picture), likeness(picture // 2)]
     assert list(alike(pictures)) == [(0, 2)]
+
+
+def test_text_and_colour_of_a_clip_are_found_in_any_frame(tmp_path: Path) -> None:
+    frames = [speckle(0) for _ in range(4)]
+    frames[2] = with_flow(with_text(frames[2], "KOWALSKI 1957", (40, 120), size=14))
+    first, *others = map(Image.fromarray, frames)
+    first.save(tmp_path / "clip.tif", save_all=True, append_images=others)
+    place = Place(line=2, exam_id="e", patient_id="p", image="gs_clip", path="clip.tif", roi=None)
+    (seen,) = look(tmp_path, [place])
+    assert isinstance(seen, Look)
+    assert (seen.text_in_roi, seen.coloured, seen.size) == (1, True, (200, 160))
+    ((_, reason),) = look(tmp_path, [replace(place, image="gs")])  # type: ignore[misc]  # it cannot be looked at
+    assert reason.startswith("holds 4 pictures")
+
+
+def twelve_patients(tmp_path: Path, *, tied: bool) -> Report:
+    """Two machines, two diagnoses; each patient's machine is that of the diagnosis, or of every second."""
+    folder = Folder(tmp_path / ("tied" if tied else "mixed"))
+    rows: Rows = []
+    grades: Rows = []
+    for i in range(24):
+        row = read_table(folder.path / "manifest.csv")[i % 6]
+        diagnosis = ("RA+", "PsA")[i % 2]
+        machine = ("one", "two")[i % 2 if tied else i // 2 % 2]
+        rows.append(
+            {**row, "exam_id": f"y{i}", "patient_id": f"q{i}", "device": machine, "diagnosis": diagnosis}
+        )
+        grades.append(
+            {
+                "exam_id": f"y{i}",
+                "reader": "r1",
+                "session": "1",
+                "hypertrophy": str(i // 4 % 2),
+                "vascularity": "0",
+            }
+        )
+    write_table(folder.path / "manifest.csv", rows)
+    write_table(folder.path / "grades.csv", grades)
+    return doctor.check(folder.path)
+
+
+def test_a_machine_that_goes_with_the_diagnosis_is_told_and_no_problem(tmp_path: Path) -> None:
+    tied, mixed = (
+        [f for f in twelve_patients(tmp_path, tied=tied).findings if f.check == "linked"]
+        for tied in (True, False)
+    )
+    assert mixed == []
+    assert [(f.problem, f.line, f.exam_id) for f in tied] == [(False, 0, "")]
+    assert "The machine tells diagnosis" in tied[0].what

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from client.data.ingest import scans
-from client.data.pictures.decoder import depth, eight_bit
+from client.data.pictures.decoder import depth, eight_bit, several
 from client.data.pictures.pictures import read_cut
 from common.errors import DataError
 from common.exam import ImageRef
@@ -165,9 +165,7 @@ def test_of_several_pictures_the_first_is_taken_and_said_or_the_chosen_one(tmp_p
     frames = 2 if kind == "PNG" else 3
     values, notes = read(tmp_path, content)
     assert np.abs(values.astype(int) - 200).max() <= 2
-    assert notes == (
-        f"{frames} frames or pages of which the first was taken (frame = N in the mapping takes another)",
-    )
+    assert notes == (several(frames),)
     values, notes = read(tmp_path, content, frame=2)
     assert np.abs(values.astype(int) - 40).max() <= 2
     assert notes == ()

@@ -156,3 +156,40 @@ def test_split_by_image_a_patient_stands_on_both_sides_and_in_several_folds() ->
 
 def test_split_by_image_a_site_that_only_tests_does_so_still() -> None:
     assert (folds(by_image(9, split="test"), secret=SECRET, held_out=0.3, count=2, by="image") < 0).all()
+
+
+def diagnosed(patient: int, *, device: str, classes: dict[str, int | None], grade: int) -> Exam:
+    return Exam(
+        line=2,
+        exam_id="x",
+        patient_id=f"p{patient}",
+        images={},
+        device=device,
+        split="train",
+        targets={"hypertrophy": grade, **classes},
+    )
+
+
+def test_folds_are_balanced_by_device_and_class_of_the_diagnosis() -> None:
+    """Each fold has each device x class; a class is no grade: it says nothing of disease."""
+    kinds: list[dict[str, int | None]] = [
+        {"ra": 0, "positive": 1},
+        {"ra": 0, "positive": 0},
+        {"ra": 1, "positive": None},
+    ]
+    exams = [
+        diagnosed(100 * p + 10 * k + d, device=device, classes=classes, grade=p % 2)
+        for p in range(10)
+        for k, classes in enumerate(kinds)
+        for d, device in enumerate("ab")
+        for _ in range(2)
+    ]
+    assigned = folds(exams, secret=SECRET, held_out=None, count=5, diagnoses=("ra", "positive"))
+    home = {(e.patient_id, int(fold)) for e, fold in zip(exams, assigned, strict=True)}
+    assert len(home) == len({e.patient_id for e in exams})
+    strata = Counter(
+        (int(fold), e.device, e.targets["ra"], e.targets["positive"], e.targets["hypertrophy"])
+        for e, fold in zip(exams, assigned, strict=True)
+    )
+    assert len(strata) == 5 * 2 * 3 * 2
+    assert set(strata.values()) == {2}

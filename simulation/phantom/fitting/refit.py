@@ -1,4 +1,4 @@
-"""Fit the tone curves of ``tones`` again: ``python -m simulation.phantom.refit > tones.py``.
+"""Fit the tone curves of ``tones`` again: ``python -m simulation.phantom.fitting.refit > tones.py``.
 
 Needed whenever anatomy, echo levels or acoustics change: the looks of the five machines are those of public
 frames only as long as the curves fit the echo levels that the phantom makes.
@@ -10,10 +10,10 @@ import sys
 
 import numpy as np
 
-from simulation.phantom import looks
 from simulation.phantom.anatomy import draw_joints
 from simulation.phantom.arrays import Singles
 from simulation.phantom.devices import FITTED, Device
+from simulation.phantom.fitting import looks
 from simulation.phantom.random import stream
 from simulation.phantom.screen import Layout
 from simulation.phantom.section import echo_levels
