@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Annotated, ClassVar, Final, Generic, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from common.errors import UpdateError
 from common.receipts import SUM, Receipt
@@ -27,11 +27,15 @@ Weights = Float32[np.ndarray, " _"]
 Rounded = Annotated[Weights, "written in the message's encoding"]
 """Weights that are rounded where the campaign says so; all others never are."""
 Histograms = Int64[np.ndarray, "classes 256"]
+Products = Float64[np.ndarray, "answers columns"]
+"""Sums of products over exams, as :class:`common.ensemble.stacked_regression.NormalSums` has them as one matrix."""
 
 Of = TypeVar("Of")
 PER_NETWORK: Final = "per network"
 PerNetwork = Annotated[Mapping[str, Of], PER_NETWORK]
 """Network name -> value, of each network of the message."""
+ONLY_IF_ANY: Final = "only if any"
+"""Marks arrays that have no part in a message where there are none."""
 WEEK_MINUTES = 7 * 24 * 60
 
 
@@ -181,12 +185,19 @@ class NetworkReply:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainReply:
-    """A site's answer to a :class:`TrainRequest`."""
+    """A site's answer to a :class:`TrainRequest`.
+
+    Attributes:
+        stacking: of the round that scores the final weights: name of networks that become one number by stacked
+            regression (:func:`common.methods.stages.stacked`) -> the site's sums over their fold; none of those that
+            the site's policy keeps, or too few patients stand behind.
+    """
 
     part: ClassVar[str] = "reply"
     site: str
     request_id: str
     networks: PerNetwork[NetworkReply]
+    stacking: Annotated[Mapping[str, Products], ONLY_IF_ANY] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -75,6 +75,7 @@ def _run(grid: Grid, home: Home, this: Run) -> None:
             sites=list(outcome.sites),
             missing=dict(outcome.missing),
             networks={name: result.facts() for name, result in outcome.results.items()},
+            stacks={number: stack.model_dump() for number, stack in outcome.stacks.items()},
             finished=now(),
         )
     except SynofedError as error:

@@ -14,7 +14,7 @@ from client.state.decisions import State
 from common.errors import SynofedError
 from common.method_settings import SPLIT_BY_IMAGE
 from common.methods.rounds import rounds_by_stage
-from common.methods.stages import networks
+from common.methods.stages import networks, stacked
 from common.privacy.planning import notice
 from common.secure_settings import SecureSettings
 from common.settings import Settings
@@ -110,7 +110,11 @@ def of_plan(site: Site, plan_hash: str, settings: Settings, state: State, *, own
     objection = _objection(site, settings)
     found, size = ({}, 0) if objection else _networks(settings)
     stages = {} if objection else rounds_by_stage(settings)
-    leaves, stays = _private(settings) if settings.private else _metrics(site, settings)
+    leaves, stays = (
+        _private(settings)
+        if settings.private
+        else _metrics(site, settings, stacks=_stacks(settings, objection))
+    )
     if settings.federation.secure is not None:
         leaves = (*_summed(settings.federation.secure), *leaves)
     decided = f", by {state.by} at {state.decided}" if state.by else ""
@@ -277,7 +281,12 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
 
 
-def _metrics(site: Site, settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _stacks(settings: Settings, objection: str) -> bool:
+    """Whether the campaign asks for sums for a stacking; only after the policy permits the method's code."""
+    return not objection and bool(stacked(networks(settings).values(), settings))
+
+
+def _metrics(site: Site, settings: Settings, *, stacks: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     policy = site.policy
     crowd = f"only where {policy.minimum_cohort} patients or more stand behind them"
     told: dict[str, str] = {
@@ -289,6 +298,11 @@ def _metrics(site: Site, settings: Settings) -> tuple[tuple[str, ...], tuple[str
     if settings.campaign.statistics:
         told["statistics"] = (
             f"before training: patients by machine, joint, diagnosis, decade of age and grade, {crowd}"
+        )
+    if stacks:
+        told["stacking_sums"] = (
+            f"once, of the final weights, for each fold: sums over its exams of the networks' numbers, of products "
+            f"of two of them and of number and label, and how many exams there are, {crowd}"
         )
     permitted: set[str] = set(policy.metrics)
     if settings.campaign.evaluation:

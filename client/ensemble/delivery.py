@@ -102,7 +102,7 @@ def opened(site: Site, plan_hash: str) -> tuple[Statement, Committee]:
                 f"The network {network.spec.name} in {place} is not the one that was signed"
             )
     settings = decisions.plan(site, plan_hash, name=statement.campaign)
-    return statement, network_files.committee(trained, settings)
+    return statement, network_files.committee(trained, settings, stacks=statement.stacks)
 
 
 class _Draft:
@@ -161,6 +161,7 @@ def _finish(draft: Path, letter: Letter, statement: Statement, settings: Setting
         "plan_hash": statement.plan_hash,
         "missing": dict(statement.missing),
         "networks": {name: as_json(network.result) for name, network in statement.networks.items()},
+        "stacks": {number: stack.model_dump() for number, stack in statement.stacks.items()},
         "received": datetime.now(UTC).isoformat(timespec="seconds"),
         "notice": [RESEARCH_ONLY, notice.sentence(settings)],
         "privacy": notice.label(settings),

@@ -32,9 +32,9 @@ from common.errors import (
 )
 from common.machine.network_files import TrainedNetwork
 from common.messages import Pieces, WeightsRef
-from common.methods.stages import networks
+from common.methods.stages import networks, stacked
 from common.networks import build
-from common.networks.spec import NetworkSpec
+from common.networks.spec import NetworkSpec, without_fold
 from common.section import Section
 from common.settings import NetworkSettings, Settings
 
@@ -105,7 +105,7 @@ def planned(statement: Statement, settings: Settings) -> dict[str, NetworkSpec]:
     """The plan's networks that a statement names.
 
     Raises:
-        UpdateError: if it names others, or parts that they do not have.
+        UpdateError: if it names others, or parts that they do not have, or stacks others than the plan does.
     """
     known = networks(settings)
     for name, stated in statement.networks.items():
@@ -114,6 +114,13 @@ def planned(statement: Statement, settings: Settings) -> dict[str, NetworkSpec]:
         )
         if name not in known or set(stated.frozen) != own:
             raise UpdateError(f"Expected networks as the plan has them, got {name!r:.200}")
+    stacks: dict[str, set[str]] = {}
+    for members in stacked([known[name] for name in statement.networks], settings).values():
+        number = members[0].target.measurement
+        stacks[number] = {without_fold(spec.name, spec.fold) for spec in members}
+    for number, stack in statement.stacks.items():
+        if number not in stacks or set(stack.weights) != stacks[number]:
+            raise UpdateError(f"Expected stacked numbers as the plan has them, got {number!r:.200}")
     return {name: known[name] for name in statement.networks}
 
 

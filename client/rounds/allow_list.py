@@ -8,6 +8,7 @@ update                      as many finite numbers as the network's weights in t
 number of examples          1, at every site
 loss                        NaN
 histograms, further arrays  none
+sums for stacking           none
 ==========================  ======================================================================
 """
 
@@ -34,6 +35,8 @@ def checked(reply: TrainReply, request: TrainRequest) -> TrainReply:
         raise PolicyError(
             "Expected a private reply to its own request and networks, got a different one: nothing leaves"
         )
+    if reply.stacking:
+        raise PolicyError("Expected no sums for stacking in a private reply, got some: nothing leaves")
     for name, network in reply.networks.items():
         _check(name, network, size=len(request.weights[name]))
     return reply

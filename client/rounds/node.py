@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,14 +16,16 @@ from client.state.site_state import SiteState
 from client.state.weights_cache import WeightsCache
 from common.aggregation.algorithms import FederatedAlgorithm, algorithm
 from common.aggregation.federated import WEIGHTS
+from common.ensemble.stacked_regression import NormalSums
 from common.errors import UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
-from common.messages import MissingWeights, NetworkReply, TrainReply, TrainRequest
+from common.messages import MissingWeights, NetworkReply, Products, TrainReply, TrainRequest
+from common.methods.stages import networks, stacked
 from common.settings import Settings
 from common.training import answers
 from common.training.data import ExamTensors
-from common.training.inputs import labels, validation_exams
+from common.training.inputs import labels, validation_exams, wanted
 from common.training.local import score
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
@@ -72,6 +74,7 @@ def train(
         if federated.keeps_state
         else None
     )
+    works: dict[str, _Work] = {}
     replies: dict[str, NetworkReply] = {}
     for name, spec in planned.items():
         received = {
@@ -80,9 +83,15 @@ def train(
         received[WEIGHTS] = torch.from_numpy(np.array(request.weights[name]))
         frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
         local = _smaller(local_settings(spec, settings, device=device, frozen=frozen), share)
-        work = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
-        replies[name] = _train_one(site, request, work, settings)
-    return TrainReply(site=site.name, request_id=request.request_id, networks=replies)
+        works[name] = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
+        replies[name] = _train_one(site, request, works[name], settings)
+    scored = {name: work for name, work in works.items() if request.server_round > work.local.rounds}
+    return TrainReply(
+        site=site.name,
+        request_id=request.request_id,
+        networks=replies,
+        stacking=_stacking(site, scored, settings),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,3 +174,28 @@ def _histograms(
         labels(data, local.spec)[exams].numpy(),
         classes=target.classes,
     )
+
+
+def _stacking(site: Site, works: Mapping[str, _Work], settings: Settings) -> dict[str, Products]:
+    """Sums over each fold's patients of what its networks, with their final weights, say of them.
+
+    Of a fold whose networks are not all asked there are none, and none where too few patients stand behind them.
+    """
+    if not works or not site.policy.permits("stacking_sums"):
+        return {}
+    found = {}
+    for name, specs in stacked(networks(settings).values(), settings).items():
+        if all(spec.name in works for spec in specs):
+            asked = [works[spec.name] for spec in specs]
+            exams = validation_exams(asked[0].data, specs[0])
+            if len(asked[0].data.patient[exams].unique()) >= site.policy.minimum_cohort:
+                found[name] = _normal_sums(asked, exams).matrix
+    return found
+
+
+def _normal_sums(works: Sequence[_Work], exams: Tensor) -> NormalSums:
+    answers = [score(work.received[WEIGHTS], work.data, exams, work.local)[:, 0] for work in works]
+    if not all(bool(torch.isfinite(values).all()) for values in answers):
+        raise UpdateError("Expected weights that give finite numbers, got NaN or infinity")
+    truth = wanted(works[0].data, works[0].local.spec)[exams]
+    return NormalSums.of(torch.stack(answers, dim=1).double().numpy(), truth.double().numpy())

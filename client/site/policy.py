@@ -19,7 +19,7 @@ NEWEST: Literal[2] = 2
 """Version of a policy that is signed now."""
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""
-Metric = Literal["counts", "losses", "score_histograms", "timings", "statistics"]
+Metric = Literal["counts", "losses", "score_histograms", "timings", "statistics", "stacking_sums"]
 
 
 class Policy(GrowingSection):
@@ -52,7 +52,8 @@ class Policy(GrowingSection):
     """What may leave beside updates: ``counts`` (exams a network was trained on, training exams per measurement),
     ``losses`` (mean training loss per network and round), ``score_histograms`` (validation scores, 256 bins per class
     and network), ``timings`` (seconds per round), ``statistics`` (patients by machine, joint, diagnosis, age and
-    grade, before anything is trained, to campaigns that ask)."""
+    grade, before anything is trained, to campaigns that ask), ``stacking_sums`` (of numbers, once per fold: sums over
+    its exams of products of two networks' answers and of answer and label, and with them the number of exams)."""
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
     With it noise stands for them: a rule that looks at their number would itself be a release."""
@@ -231,6 +232,7 @@ def _zone(name: str) -> tzinfo | None:
 def _code(settings: Settings) -> dict[str, str]:
     """The settings that may name code that runs at a site; ``federation.rule`` runs at the centre only."""
     return {
+        **{f"svdh.backbones[{place}]": name for place, name in enumerate(settings.svdh.backbones)},
         "method": settings.method,
         "network.backbone": settings.network.backbone,
         "andersen.backbone": settings.andersen.backbone,

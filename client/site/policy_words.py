@@ -56,7 +56,14 @@ WORDS: Mapping[str, Words] = {
     "time_zone": Words(
         "Time zone of these hours", "Such as Europe/Copenhagen; none: this machine's.", none="this machine's"
     ),
-    "metrics": Words("What may leave beside updates", "Of campaigns without differential privacy alone.", 1),
+    "metrics": Words(
+        "What may leave beside updates",
+        "Of campaigns without differential privacy alone. counts: numbers of exams; losses: of training; "
+        "score_histograms: scores of validation patients in 256 bins; timings: seconds per round; statistics: "
+        "patients by machine, age and grade; stacking_sums: of a number such as a total score, sums over each fold "
+        "of products of the networks' answers and the labels.",
+        1,
+    ),
     "minimum_cohort": Words(
         "Fewest patients behind what leaves",
         "Behind every count, and every update without differential privacy.",

@@ -12,6 +12,8 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
+from common.ensemble.number_stack import NumberStack
+from common.ensemble.number_stack import numbers as stacked_numbers
 from common.ensemble.temperature import tempered
 from common.evaluation import conformal
 from common.imaging.prepare import picture
@@ -41,6 +43,7 @@ class Scores:
         weight: of MULTITUDE's answer, at most models ** scores; a whole number, unless votes are soft.
         runner_up_weight: the largest of the other valid combinations.
         numbers: number -> what each network that was trained for it says, in the number's own unit.
+        stacked: number -> the one that comes of them by stacked regression, of those of which sites gave sums.
         contested: whether nobody voted for a valid combination, or MULTITUDE's answer differs from the majority.
         tie: whether a rule about ties, not the votes, chose the answer. Either another valid combination has *the
             same* largest weight (:mod:`common.scoring.multitude`; where ``rating.decision`` is the majority: another
@@ -60,6 +63,11 @@ class Scores:
     contested: Bool[np.ndarray, " n"]
     tie: Bool[np.ndarray, " n"]
     numbers: Mapping[str, Float64[np.ndarray, "n networks"]] = field(default_factory=dict)
+    stacked: Mapping[str, Float64[np.ndarray, " n"]] = field(default_factory=dict)
+
+    def number(self, name: str) -> Float64[np.ndarray, " n"]:
+        """The ensemble's answer for a number: stacked where it can be, else the mean over the networks."""
+        return self.stacked[name] if name in self.stacked else np.asarray(self.numbers[name].mean(axis=1))
 
     def answers(self) -> dict[str, Int64[np.ndarray, " n"]]:
         """Score -> the decision, the combined score's too where there is one."""
@@ -124,6 +132,7 @@ class Committee:
         thresholds: of a binary network: probability from which on its bit is 1.
         settings: of the run that trained it.
         temperatures: measurement -> temperature of its binary networks' shown probabilities; 1 where not named.
+        stacks: number -> how it comes of its networks; of those not named the mean is taken.
         device: where to compute. Probabilities depend on it in their last bits, votes as good as never.
         at_once: the same networks, asked in the fastest way; ``None``: one after the other, the same bits each time.
     """
@@ -133,6 +142,7 @@ class Committee:
     thresholds: tuple[float, ...]
     settings: Settings
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    stacks: Mapping[str, NumberStack] = field(default_factory=dict)
     device: torch.device = CPU
     at_once: Ensemble | None = None
 
@@ -176,7 +186,7 @@ class Committee:
             stored: image name -> pictures, as in ``ExamTensors.images``.
             exams: which of them.
         """
-        return decided(self.outputs(stored, exams), self.settings)
+        return decided(self.outputs(stored, exams), self.settings, self.stacks)
 
     def outputs(
         self, stored: Mapping[str, UInt8[Tensor, "exams ... _ side side"]], exams: Int[Tensor, " n"]
@@ -221,12 +231,15 @@ class Committee:
         }
 
 
-def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
+def decided(
+    outputs: Sequence[Output], settings: Settings, stacks: Mapping[str, NumberStack] | None = None
+) -> Scores:
     """What an ensemble makes of its networks' outputs: votes, and by them a decision.
 
     Args:
         outputs: one per network that scores, all of the same exams.
         settings: of the run that trained them.
+        stacks: see :class:`Committee`.
     """
     chosen = method(settings.method)
     graded = chosen.scores(settings)
@@ -266,6 +279,7 @@ def decided(outputs: Sequence[Output], settings: Settings) -> Scores:
         contested=answer.contested,
         tie=tie,
         numbers=_numbers(outputs, settings),
+        stacked=stacked_numbers(outputs, stacks or {}, settings),
     )
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from common.errors import DataError
+from common.errors import DataError, UpdateError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,34 @@ class NormalSums:
         size = networks + 1
         return NormalSums(exams=0, gram=np.zeros((size, size)), moment=np.zeros(size))
 
+    @property
+    def matrix(self) -> Float64[np.ndarray, "k1 k2"]:
+        """All of it as it travels: ``gram``, and beside it ``moment`` as the last column."""
+        return np.concatenate([self.gram, self.moment[:, None]], axis=1)
+
+    @staticmethod
+    def read(matrix: Float64[np.ndarray, "k1 k2"], *, networks: int) -> NormalSums:
+        """Undo :attr:`matrix`, of somebody who may have sent anything.
+
+        Args:
+            matrix: as it came.
+            networks: how many there are.
+
+        Raises:
+            UpdateError: if it cannot be such sums of shares in [0, 1] over at least one exam.
+        """
+        expected = (networks + 1, networks + 2)
+        if matrix.shape != expected:
+            raise UpdateError(f"Expected sums for stacking of shape {expected}, got {matrix.shape}")
+        gram, exams = matrix[:, :-1], matrix[-1, -2]
+        within = np.isfinite(matrix).all() and (matrix >= 0).all() and (matrix <= exams * (1 + 1e-9)).all()
+        if not (within and exams >= 1 and exams == np.round(exams) and (gram == gram.T).all()):
+            raise UpdateError(
+                "Expected sums for stacking as of shares in [0, 1]: finite, symmetric, none below 0 or above the "
+                "whole number of exams; got something else"
+            )
+        return NormalSums(exams=int(exams), gram=gram, moment=matrix[:, -1])
+
     @staticmethod
     def of(answers: Float64[np.ndarray, "n k"], truth: Float64[np.ndarray, " n"]) -> NormalSums:
         """Of some exams.
@@ -52,7 +80,8 @@ class NormalSums:
         if not (np.isfinite(answers).all() and np.isfinite(truth).all()):
             raise DataError("Expected finite answers and truths for stacking, got NaN or infinity")
         design = np.concatenate([answers, np.ones((len(answers), 1))], axis=1)
-        return NormalSums(exams=len(truth), gram=design.T @ design, moment=design.T @ truth)
+        gram = design.T @ design
+        return NormalSums(exams=len(truth), gram=(gram + gram.T) / 2, moment=design.T @ truth)
 
     def __add__(self, other: NormalSums) -> NormalSums:
         """Of both."""

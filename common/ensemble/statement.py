@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field
 
 from common import signed_json
+from common.ensemble.number_stack import NumberStack
 from common.errors import VerificationError
 from common.methods.stages import NetworkResult
-from common.section import Section
+from common.section import GrowingSection, Section
 
 RECIPIENT = "sites"
 """Among ``campaign.recipients``: every site that took part gets the networks."""
@@ -53,8 +54,10 @@ class NetworkStatement(Section):
         return (self.weights, *self.frozen.values())
 
 
-class Statement(Section):
+class Statement(GrowingSection):
     """A finished campaign's ensemble; the same campaign gives the same text."""
+
+    later: ClassVar[tuple[str, ...]] = ("stacks",)
 
     campaign: str
     plan_hash: Sha256
@@ -65,6 +68,8 @@ class Statement(Section):
     """Site -> rounds in which its update was not used."""
     networks: Mapping[str, NetworkStatement]
     """Those that score, and those that they are built on, by name."""
+    stacks: Mapping[str, NumberStack] = Field(default_factory=dict)
+    """Number -> how it comes of its networks; of those not named the mean over the networks is taken."""
 
     def dump(self) -> str:
         """Canonical JSON: the text that is signed."""

@@ -12,6 +12,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from common.ensemble.committee import Committee
+from common.ensemble.number_stack import NumberStack
 from common.ensemble.trained import TrainedNetwork
 from common.errors import DataError, UpdateError
 from common.machine import atomic, pretrained, tensor_file
@@ -163,6 +164,7 @@ def committee(
     settings: Settings,
     *,
     temperatures: Mapping[str, float] | None = None,
+    stacks: Mapping[str, NumberStack] | None = None,
 ) -> Committee:
     """The ensemble of a campaign's networks; those that do not score are only built on.
 
@@ -170,6 +172,7 @@ def committee(
         networks: in the order of its columns.
         settings: of the campaign.
         temperatures: by measurement, of a site's own networks.
+        stacks: by number, as sites' sums gave them; not of part of the networks.
     """
     scoring = [network for network in networks if network.spec.scoring]
     specs = tuple(network.spec for network in scoring)
@@ -179,4 +182,5 @@ def committee(
         thresholds=tuple(network.result.threshold for network in scoring),
         settings=settings,
         temperatures=temperatures or {},
+        stacks=stacks or {},
     )

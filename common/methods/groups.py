@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.errors import ConfigurationError
-from common.methods.stages import Stage, stages_of
+from common.methods.stages import Stage, stacked, stages_of
 from common.networks import build
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
@@ -61,6 +61,7 @@ def of_stage(
         frozen_bytes=frozen_bytes(networks, settings),
         whole=stage.whole,
         by_task=settings.sums_tasks,
+        together=[[spec.name for spec in members] for members in stacked(networks, settings).values()],
     )
 
 
@@ -89,16 +90,21 @@ def pack(
     frozen_bytes: Mapping[str, int],
     whole: bool = False,
     by_task: bool = False,
+    together: Iterable[Iterable[str]] = (),
 ) -> tuple[Group, ...]:
     """Fill groups with networks in their order, up to ``group_bytes`` of float32 weights each.
 
     Frozen parts count, as a first message may carry them all. A network larger than ``group_bytes`` makes a group
-    of its own; a stage that is ``whole`` is one group; ``by_task`` a group's networks have one task.
+    of its own; a stage that is ``whole`` is one group; ``by_task`` a group's networks have one task; those named
+    ``together`` are in one group, whatever their size.
     """
+    of = {name: place for place, names in enumerate(map(tuple, together)) for name in names}
     sizes = {spec.name: 4 * layouts[spec.name].size + frozen_bytes[spec.name] for spec in networks}
     parts = list(_by_task(networks)) if by_task else [list(networks)]
     filled = (
-        [list(networks)] if whole else [group for part in parts for group in _fill(part, sizes, group_bytes)]
+        [list(networks)]
+        if whole
+        else [group for part in parts for group in _fill(_units(part, of), sizes, group_bytes)]
     )
     return tuple(
         Group(
@@ -146,17 +152,25 @@ def _by_task(networks: Iterable[NetworkSpec]) -> Iterator[list[NetworkSpec]]:
     yield from found.values()
 
 
+def _units(networks: Iterable[NetworkSpec], together: Mapping[str, int]) -> Iterable[list[NetworkSpec]]:
+    """What is not divided: networks that belong together, else each by itself."""
+    units: dict[int | str, list[NetworkSpec]] = {}
+    for spec in networks:
+        units.setdefault(together.get(spec.name, spec.name), []).append(spec)
+    return units.values()
+
+
 def _fill(
-    networks: Sequence[NetworkSpec], sizes: Mapping[str, int], group_bytes: int
+    units: Iterable[Sequence[NetworkSpec]], sizes: Mapping[str, int], group_bytes: int
 ) -> Iterator[list[NetworkSpec]]:
     members: list[NetworkSpec] = []
     filled = 0
-    for spec in networks:
-        size = sizes[spec.name]
+    for unit in units:
+        size = sum(sizes[spec.name] for spec in unit)
         if members and filled + size > group_bytes:
             yield members
             members, filled = [], 0
-        members.append(spec)
+        members.extend(unit)
         filled += size
     if members:
         yield members

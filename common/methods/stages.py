@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Protocol, cast, runtime_checkable
 
@@ -125,6 +125,27 @@ class SharesVotes(Protocol):
         ...
 
 
+@runtime_checkable
+class Stacks(Protocol):
+    """A method with numbers that several networks tell, and that become one by stacked regression.
+
+    See :mod:`common.ensemble.stacked_regression`: sums over the patients of one fold, whom its networks never saw.
+    """
+
+    def stacked(
+        self, specs: Iterable[NetworkSpec], settings: Settings
+    ) -> Mapping[str, tuple[NetworkSpec, ...]]:
+        """Name -> networks for one number with one fold, in the order of the sums' columns.
+
+        The same number of networks, in the same order, for each fold, in whichever order they are given.
+        """
+        ...
+
+    def ridge(self, settings: Settings) -> float:
+        """Of the regression, towards the plain mean, >= 0."""
+        ...
+
+
 BUILT_IN = {
     "rating": "common.methods.rating:Rating",
     "andersen": "common.methods.andersen:Andersen",
@@ -184,6 +205,15 @@ def networks(settings: Settings) -> dict[str, NetworkSpec]:
     return {
         spec.name: spec for stage in stages_of(settings) for spec in (*stage.networks, *stage.alternatives)
     }
+
+
+def stacked(specs: Iterable[NetworkSpec], settings: Settings) -> Mapping[str, tuple[NetworkSpec, ...]]:
+    """Of some networks, those that are stacked (:meth:`Stacks.stacked`); none where the method stacks nothing.
+
+    What is asked about the same patients is in one group, and one reply has the sums of all of it.
+    """
+    chosen = method(settings.method)
+    return chosen.stacked(specs, settings) if isinstance(chosen, Stacks) else {}
 
 
 def learns_without_grades(settings: Settings) -> bool:

@@ -17,7 +17,7 @@ scheme trains, and least squares for the stacking.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
@@ -56,6 +56,24 @@ class Svdh:
         mean = np.stack(told).mean(axis=0, dtype=np.float64)
         return np.asarray(mean.argmax(axis=1)[:, None, None])
 
+    def stacked(
+        self, specs: Iterable[NetworkSpec], settings: Settings
+    ) -> Mapping[str, tuple[NetworkSpec, ...]]:
+        """The networks for the score of each fold, one for each backbone; none where their mean is taken."""
+        if settings.svdh.stacking == "mean":
+            return {}
+        found: dict[str, tuple[NetworkSpec, ...]] = {}
+        order = list(map(str, settings.svdh.backbones))
+        for spec in sorted(specs, key=lambda spec: (spec.fold, order.index(str(spec.backbone)))):
+            if spec.target.kind == "regression":
+                name = f"{spec.target.measurement}/fold{spec.fold}"
+                found[name] = (*found.get(name, ()), spec)
+        return found
+
+    def ridge(self, settings: Settings) -> float:
+        """See :class:`common.methods.stages.Stacks`."""
+        return settings.svdh.ridge
+
 
 def _check(settings: Settings) -> None:
     svdh, weights = settings.svdh, settings.network.weights
@@ -72,6 +90,11 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             'Expected federation.selection = "last": a fold that chooses among the rounds of a network cannot also '
             "say how much the network is worth"
+        )
+    if settings.federation.secure is not None and svdh.stacking == "regression":
+        raise ConfigurationError(
+            'Expected svdh.stacking = "mean" with federation.secure, got "regression": a site\'s own sums for the '
+            "stacking would be seen by the centre"
         )
     if svdh.transfer == "none" and weights != "none":
         raise ConfigurationError(

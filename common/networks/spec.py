@@ -96,6 +96,11 @@ class Probe(Section):
     augmentation: int = 0
 
 
+def without_fold(name: str, fold: int | None) -> str:
+    """A network's name without the part that says its fold: the same for the networks of all folds."""
+    return "/".join(part for part in name.split("/") if part != f"fold{fold}")
+
+
 class NetworkSpec(Section):
     """One network of a method.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import get_args
 
 import numpy as np
@@ -12,12 +12,15 @@ from flwr.app import Array
 from common import bfloat16
 from common.errors import UpdateError
 from common.evaluation.histograms import BINS
-from common.messages import Encoding, Histograms, Rounded, Weights
+from common.messages import Encoding, Histograms, Products, Rounded, Weights
 from common.secure_aggregation.masks import Ring
 
-ARRAYS = (Weights, Rounded, Histograms, Ring)
+ARRAYS = (Weights, Rounded, Histograms, Products, Ring)
 """Types of arrays that messages have."""
-_WIDTHS = {"float32": 4, "bfloat16": 2, "int64": 8, "uint32": 4, "uint64": 8}
+_KINDS: Mapping[object, str] = {Histograms: "int64", Products: "float64"}
+"""Of arrays of two dimensions."""
+_SHAPES: Mapping[object, str] = {Histograms: f"(classes, {BINS})", Products: "(rows, columns)"}
+_WIDTHS = {"float32": 4, "float64": 8, "bfloat16": 2, "int64": 8, "uint32": 4, "uint64": 8}
 
 
 def pack(values: np.ndarray, hint: object, encoding: Encoding) -> Array:
@@ -30,7 +33,7 @@ def pack(values: np.ndarray, hint: object, encoding: Encoding) -> Array:
     """
     if hint == Rounded and encoding == "bfloat16":
         return Array("bfloat16", values.shape, "raw", bfloat16.encode(values).tobytes())
-    kind = values.dtype.name if hint == Ring else "int64" if hint == Histograms else "float32"
+    kind = values.dtype.name if hint == Ring else _KINDS.get(hint, "float32")
     raw = values.astype(np.dtype(kind).newbyteorder("<"), copy=False).tobytes()
     return Array(kind, values.shape, "raw", raw)
 
@@ -46,18 +49,16 @@ def unpack(array: Array, hint: object, encodings: Sequence[Encoding]) -> np.ndar
     Raises:
         UpdateError: if type, shape and bytes do not fit.
     """
-    kinds: Sequence[str] = ("float32",)
+    kinds: Sequence[str] = (_KINDS.get(hint, "float32"),)
     if hint == Rounded:
         kinds = get_args(Encoding)
-    elif hint == Histograms:
-        kinds = ("int64",)
     elif hint == Ring:
         kinds = ("uint32", "uint64")
     shape = tuple(array.shape)
-    fits = len(shape) == 2 and shape[1] == BINS if hint == Histograms else len(shape) == 1
+    fits = len(shape) == (2 if hint in _KINDS else 1) and (hint != Histograms or shape[1] == BINS)
     size = _WIDTHS.get(array.dtype, 0) * math.prod(shape)
     if array.stype != "raw" or array.dtype not in kinds or not fits or len(array.data) != size:
-        wanted = f"(classes, {BINS})" if hint == Histograms else "(numbers,)"
+        wanted = _SHAPES.get(hint, "(numbers,)")
         raise UpdateError(
             f"Expected raw {' or '.join(kinds)} of the stated shape, {wanted}, got {array.dtype} {array.stype} "
             f"{shape}, {len(array.data)} bytes"

@@ -3,7 +3,7 @@
 ======================================  =================================================================
 a field of type                         travels as
 ======================================  =================================================================
-``Mapping[str, Weights]``               arrays, by key
+``Mapping[str, Weights]``               arrays, by key; marked :data:`ONLY_IF_ANY` no part where there are none
 ``PerNetwork`` of arrays                arrays, by network; the entry ``networks`` names them in their order
 ``PerNetwork[Mapping[str, Weights]]``   arrays, by ``<key>:<network>``
 ``PerNetwork`` of a dataclass           each of its fields as ``PerNetwork``
@@ -30,7 +30,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from common.errors import UpdateError
-from common.messages import PER_NETWORK, Encoding, Named
+from common.messages import ONLY_IF_ANY, PER_NETWORK, Encoding, Named
 from common.secure_aggregation.terms import Context
 from common.wire import arrays, entries
 from common.wire.arrays import ARRAYS
@@ -158,6 +158,14 @@ class _Arrays(_Entry):
     def take(self, received: _Received) -> object:
         found = received.arrays(self.name)
         return {key: arrays.unpack(array, self.hint, received.encodings) for key, array in found.items()}
+
+
+class _ArraysIfAny(_Arrays):
+    """Arrays by key that have no part where there are none: then the message has the bytes of before they were."""
+
+    def put(self, sent: _Sent, value: object) -> None:
+        if value:
+            super().put(sent, value)
 
 
 class _NetworkArrays(_Arrays):
@@ -357,6 +365,7 @@ def _compiled(kind: type, per_network: bool) -> tuple[_Entry, ...]:
 
 def _field(attribute: str, hint: object, *, dashes: bool, per_network: bool) -> _Entry:
     name = attribute.replace("_", "-") if dashes else attribute
+    marks: list[object] = []
     if get_origin(hint) is Annotated:
         hint, *marks = get_args(hint)
         per_network = per_network or PER_NETWORK in marks
@@ -364,6 +373,7 @@ def _field(attribute: str, hint: object, *, dashes: bool, per_network: bool) -> 
         if per_network and PER_NETWORK in marks:
             hint = get_args(hint)[1]
     kind, hint = _kind(hint, per_network=per_network)
+    kind = _ArraysIfAny if ONLY_IF_ANY in marks else kind
     return kind(name=name, hint=hint, attribute=attribute)
 
 

@@ -13,11 +13,13 @@ from flwr.serverapp import Grid
 
 from common.aggregation import rules
 from common.aggregation.algorithms import algorithm
+from common.ensemble import number_stack
+from common.ensemble.number_stack import NumberStack
 from common.errors import CampaignError, ConfigurationError
 from common.machine import atomic, network_files
 from common.machine.network_files import TrainedNetwork
 from common.methods import groups
-from common.methods.stages import NetworkResult, Stage, stages_of
+from common.methods.stages import NetworkResult, Stage, stacked, stages_of
 from common.networks.spec import NetworkSpec
 from common.secure_settings import SecureSettings
 from common.settings import Settings
@@ -49,6 +51,7 @@ class Outcome:
         missing: site -> rounds in which its update was not used.
         results: by network; the weights are in ``<folder>/networks``.
         reused: of these, networks that were taken from a library.
+        stacks: number -> how it comes of its networks, of those of which sites gave sums.
         nodes: where the sites were at the end, those that were there.
         keys: of the sites' receipts.
     """
@@ -58,6 +61,7 @@ class Outcome:
     missing: Mapping[str, int]
     results: Mapping[str, NetworkResult]
     reused: frozenset[str] = frozenset()
+    stacks: Mapping[str, NumberStack] = field(default_factory=dict)
     nodes: Mapping[str, int] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
 
@@ -150,9 +154,15 @@ def run(
         missing=missing,
         results=results,
         reused=frozenset(all_reused),
+        stacks=_stacks(folder / "journal", specs.values(), settings),
         nodes={site: member.node for site, member in members.present.items()},
         keys=receipts.keys,
     )
+
+
+def _stacks(folder: Path, specs: Iterable[NetworkSpec], settings: Settings) -> dict[str, NumberStack]:
+    given = journal.stacking(folder, plan_hash=settings.plan_hash())
+    return number_stack.solved({name: one.total for name, one in given.items()}, specs, settings)
 
 
 def _keep_statistics(folder: Path, members: Members) -> None:
@@ -202,14 +212,17 @@ def _reuse(
     """Networks of a stage that are taken from a library.
 
     Which these are is decided once, when the stage begins, and written down: after an interruption the same
-    networks train in the same groups, whatever the library has got since.
+    networks train in the same groups, whatever the library has got since. Networks that are stacked are trained:
+    sites give their sums in the round that scores these.
     """
     decided = folder / "journal" / f"{stage.name}.reused.json"
     if decided.exists():
         names = json.loads(decided.read_text(encoding="utf-8"))
         taken = [network_files.load(network_files.path(folder / "networks", name)) for name in names]
     else:
-        found = [library.find(spec, settings, specs) for spec in stage.networks] if library else []
+        apart = {spec.name for members in stacked(stage.networks, settings).values() for spec in members}
+        sought = [spec for spec in stage.networks if spec.name not in apart]
+        found = [library.find(spec, settings, specs) for spec in sought] if library else []
         taken = _whole_groups(stage, settings, [network for network in found if network is not None])
         for network in taken:
             network_files.save(folder / "networks", network)

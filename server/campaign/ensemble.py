@@ -85,6 +85,7 @@ class Ensemble:
             status=outcome.status.value,
             missing=dict(outcome.missing),
             networks=stated,
+            stacks=outcome.stacks,
         ).dump()
         return cls(
             campaign=campaign,

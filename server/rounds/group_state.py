@@ -15,7 +15,7 @@ from common.methods.groups import Group
 from common.methods.rounds import stage_rounds
 from common.methods.stages import NetworkResult
 from common.settings import Settings
-from server.rounds.journal import Best, Entry, Journal, RoundRecord
+from server.rounds.journal import Best, Entry, Journal, RoundRecord, SitesSums
 from server.rounds.weights import StartWeights
 
 NO_HISTOGRAMS_THRESHOLD = 0.5
@@ -84,14 +84,18 @@ class GroupState:
         }
 
     def commit(
-        self, record: RoundRecord, best: Mapping[str, Best], states: Mapping[str, ServerState]
+        self,
+        record: RoundRecord,
+        best: Mapping[str, Best],
+        states: Mapping[str, ServerState],
+        stacking: Mapping[str, SitesSums] | None = None,
     ) -> None:
         """Commit a round to the journal.
 
         Raises:
             OSError: if it cannot be written; nothing has happened then.
         """
-        entry = self.entry.with_round(record, best)
+        entry = self.entry.with_round(record, best, stacking or {})
         self._write(entry, states)
         self.entry, self.states = entry, {} if entry.server_round > self.rounds else dict(states)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from common.ensemble.stacked_regression import NormalSums
 from common.errors import CampaignError, DataError
 from common.evaluation.histograms import ScoreHistograms
 from common.machine import tensor_file
@@ -69,17 +70,43 @@ class RoundRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SitesSums:
+    """What sites' sums for stacked regression add up to.
+
+    Attributes:
+        sites: site -> its exams.
+        sums: :attr:`common.ensemble.stacked_regression.NormalSums.matrix` over all of them.
+    """
+
+    sites: Mapping[str, int]
+    sums: tuple[tuple[float, ...], ...]
+
+    @property
+    def total(self) -> NormalSums:
+        """Over all sites."""
+        return NormalSums.read(np.array(self.sums), networks=len(self.sums) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """The state of a group after a round; round 0 is the start."""
+    """The state of a group after a round; round 0 is the start.
+
+    Attributes:
+        stacking: of the round that scored: name of stacked networks -> what sites gave for their stacking.
+    """
 
     plan_hash: str
     server_round: int
     best: Mapping[str, Best] = field(default_factory=dict)
     records: tuple[RoundRecord, ...] = ()
+    stacking: Mapping[str, SitesSums] = field(default_factory=dict)
 
-    def with_round(self, record: RoundRecord, best: Mapping[str, Best]) -> Entry:
+    def with_round(
+        self, record: RoundRecord, best: Mapping[str, Best], stacking: Mapping[str, SitesSums]
+    ) -> Entry:
         """The entry after one more round."""
-        return replace(self, server_round=record.round, best=best, records=(*self.records, record))
+        records = (*self.records, record)
+        return replace(self, server_round=record.round, best=best, records=records, stacking=stacking)
 
 
 class Journal:
@@ -193,6 +220,11 @@ def validation(folder: Path, *, plan_hash: str) -> dict[str, ScoreHistograms]:
     }
 
 
+def stacking(folder: Path, *, plan_hash: str) -> dict[str, SitesSums]:
+    """Name of stacked networks -> what sites gave for their stacking; those of which none came are left out."""
+    return {name: sums for entry in _entries(folder, plan_hash) for name, sums in entry.stacking.items()}
+
+
 def _entries(folder: Path, plan_hash: str) -> list[Entry]:
     """The last entry of each group of a campaign."""
     if not folder.exists():
@@ -222,6 +254,10 @@ def _entry(raw: Any) -> Entry:
         best={
             name: Best(**{**best, "histograms": tuple(map(tuple, best.get("histograms", ())))})
             for name, best in raw["best"].items()
+        },
+        stacking={
+            name: SitesSums(sites=given["sites"], sums=tuple(map(tuple, given["sums"])))
+            for name, given in raw.get("stacking", {}).items()
         },
         records=tuple(
             RoundRecord(

@@ -16,6 +16,7 @@ from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.federated import UPDATE, check_sent
 from common.aggregation.mean import Weighted
 from common.aggregation.outliers import outlying, update_norm
+from common.ensemble.stacked_regression import NormalSums
 from common.errors import BudgetError, CampaignError, UpdateError
 from common.evaluation.histograms import BINS, ScoreHistograms
 from common.machine.network_files import TrainedNetwork
@@ -31,6 +32,7 @@ from common.messages import (
 from common.methods.groups import Group
 from common.settings import Settings
 from common.training.trainable import hopeless
+from server.rounds import stacking
 from server.rounds.group_state import GroupState
 from server.rounds.journal import Journal, RoundRecord
 from server.rounds.quorum import NOTHING, nothing_trained
@@ -52,6 +54,7 @@ class _Accepted:
     num_examples: Mapping[str, int]
     losses: Mapping[str, float]
     histograms: Mapping[str, ScoreHistograms]
+    stacking: Mapping[str, NormalSums]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,6 +214,8 @@ class GroupRounds:
             if not isinstance(reply, TrainReply):
                 raise UpdateError(f"Expected what {site} trained, got a phase of a secure sum")
             self._check(reply, site=site)
+            scores = current.server_round > self._rounds
+            sums = stacking.read(reply, self.group, self._settings, scores=scores)
         except UpdateError as error:
             self.drop(site, str(error))
             return
@@ -225,6 +230,7 @@ class GroupRounds:
                 for name, r in networks.items()
                 if r.histograms is not None
             },
+            stacking=sums,
         )
 
     def drop(self, site: str, reason: str) -> None:
@@ -256,7 +262,8 @@ class GroupRounds:
             name: self._state.best(name, current.server_round - 1, histograms.get(name)) for name in states
         }
         record = self._record(current, histograms)
-        self._state.commit(record, best, states)
+        sums = [(site, current.accepted[site].stacking) for site in self._sites if site in current.accepted]
+        self._state.commit(record, best, states, stacking.added(sums))
         self._round = None
         self._spool.clear()
         return record

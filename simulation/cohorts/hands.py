@@ -15,7 +15,7 @@ from simulation.hand.machines import MACHINES, Machine, random_machine
 from simulation.phantom.random import stream
 from simulation.phantom.shifts import SiteShift, site_shifts
 
-VERSION = 1
+VERSION = 2
 """Of the generator: a cohort of another version is not taken for the same."""
 UNSEEN = "unseen"
 

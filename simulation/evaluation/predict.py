@@ -20,6 +20,7 @@ from common.exam import MISSING
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.measurement_settings import MeasurementSettings
+from common.networks.spec import without_fold
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
@@ -75,11 +76,6 @@ def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
         columns |= {f"p:{name}": values for name, values in named.items()}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True)
-
-
-def without_fold(name: str, fold: int | None) -> str:
-    """A network's name without the part that says its fold: over all folds each exam has one answer of it."""
-    return "/".join(part for part in name.split("/") if part != f"fold{fold}")
 
 
 def tested(store: Store, settings: Settings) -> list[tuple[int | None, torch.Tensor]]:

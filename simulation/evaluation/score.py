@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -15,6 +15,7 @@ from client.data.tables.rows import Row, read_rows, refuse
 from client.ensemble import personal, scoring
 from client.ensemble.scoring import Pictures
 from common.ensemble.committee import BATCH, Committee, Scores
+from common.ensemble.number_stack import NumberStack
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
 from common.machine import network_files
@@ -53,7 +54,15 @@ def open_committee(run: Path) -> Committee:
         [network for network in networks if network.spec.name in trained],
         folder.settings(),
         temperatures=personal.temperatures(manifest),
+        stacks=_stacks(manifest),
     )
+
+
+def _stacks(manifest: Mapping[str, object]) -> dict[str, NumberStack]:
+    """How stacked numbers come of their networks; none in a run of before there were any."""
+    found = manifest.get("stacks") or {}
+    assert isinstance(found, Mapping)
+    return {number: NumberStack.model_validate(stack) for number, stack in found.items()}
 
 
 def choose_device(compute: ComputeSettings, name: str | None = None) -> torch.device:
@@ -118,8 +127,8 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
 def score_columns(scores: Scores) -> dict[str, object]:
     """Columns of a table of scores, one value per exam.
 
-    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, ``number_<n>_<k>`` and their mean
-    ``number_<n>`` for each number, then ``contested, tie, weight, runner_up_weight``.
+    ``vote_<m>_<k>``, ``decision_<m>`` and ``majority_<m>`` for each score, ``number_<n>_<k>`` and ``number_<n>``,
+    their mean or the stacked one, for each number, then ``contested, tie, weight, runner_up_weight``.
     """
     columns: dict[str, object] = {}
     for index, name in enumerate(scores.names):
@@ -129,7 +138,7 @@ def score_columns(scores: Scores) -> dict[str, object]:
         columns[f"majority_{name}"] = scores.majority[:, index]
     for name, values in scores.numbers.items():
         columns |= {f"number_{name}_{k}": values[:, k] for k in range(values.shape[1])}
-        columns[f"number_{name}"] = values.mean(axis=1)
+        columns[f"number_{name}"] = scores.number(name)
     return columns | {
         "contested": scores.contested,
         "tie": scores.tie,

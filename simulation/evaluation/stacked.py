@@ -1,30 +1,27 @@
 """Stacked numbers: weights from what each fold's networks say of the fold's own patients, found from sites' sums.
 
-Each site adds up its own out-of-fold answers (:class:`common.ensemble.stacked_regression.NormalSums`), nothing else
-of them is used, and a site with fewer patients than its policy's minimum cohort gives none. In this version the sums
-are taken by the simulation, after training: no message of a campaign carries them.
-
-Held-out patients get the stack of all sums; where folds judge, a fold's patients that of the other folds' sums.
+The sums came in the round that scored the final weights, as from any hospital
+(:func:`server.rounds.journal.stacking`). Held-out patients get the stack of all of them; where folds judge, a fold's
+patients that of the other folds' sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64
 
-from client.data.site_store import site_store
-from client.site.site import Site
-from common.ensemble.committee import Committee
 from common.ensemble.stacked_regression import NormalSums, Stack, solve
+from common.methods.stages import stacked
+from common.networks.spec import NetworkSpec, without_fold
 from common.settings import Settings
-from simulation.cohorts.cohort import Cohort, CohortSite
+from server.rounds import journal
+from simulation.cohorts.cohort import Cohort
 from simulation.evaluation.blocks import numbers
-from simulation.evaluation.predict import without_fold
 from simulation.evaluation.scorer import Block, Scorer
 
 
@@ -37,7 +34,7 @@ class Stacking:
         networks: names without their folds, in the order of the weights.
         by_fold: fold -> the sites' sums over its patients.
         sites: those that gave sums, and their exams.
-        without: those with too few patients.
+        without: those that trained and gave none: their policy keeps them, or too few patients stand behind each.
     """
 
     number: str
@@ -54,53 +51,43 @@ class Stacking:
         return solve(total, ridge=settings.svdh.ridge)
 
 
-def of(committee: Committee, cohort: Cohort) -> Stacking | None:
-    """The sums of a cohort's training sites; ``None`` where the settings stack nothing.
+def of(folder: Path, specs: Iterable[NetworkSpec], cohort: Cohort, settings: Settings) -> Stacking | None:
+    """What a campaign's sites gave, as its journal has it; ``None`` where none did or the settings stack nothing.
 
     Args:
-        committee: of all trained networks.
+        folder: of the campaign's journal.
+        specs: the campaign's networks.
         cohort: the sites.
+        settings: of the campaign.
     """
-    settings = committee.settings
-    if settings.method != "svdh" or settings.svdh.stacking != "regression":
-        return None
-    name = settings.svdh.number
-    networks = tuple(dict.fromkeys(_columns(committee, name)))
+    given = journal.stacking(folder, plan_hash=settings.plan_hash())
     by_fold: dict[int, NormalSums] = {}
-    sites, without = {}, []
-    for site in (site for site in cohort.sites if site.trains):
-        found = _site(committee, site, name)
-        if found is None:
-            without.append(site.name)
-            continue
-        sites[site.name] = sum(sums.exams for sums in found.values())
-        for fold, sums in found.items():
-            by_fold[fold] = by_fold[fold] + sums if fold in by_fold else sums
-    return Stacking(number=name, networks=networks, by_fold=by_fold, sites=sites, without=tuple(without))
-
-
-def _site(committee: Committee, site: CohortSite, name: str) -> dict[int, NormalSums] | None:
-    """Fold -> the site's sums; ``None`` where too few patients stand behind them."""
-    settings, opened = committee.settings, Site.open(site.folder)
-    data = site_store(opened, settings).tensors
-    truth = data.numbers[name]
-    known = (data.fold >= 0) & ~truth.isnan()
-    if len(data.patient[known].unique()) < opened.policy.minimum_cohort:
+    sites: dict[str, int] = {}
+    for name, members in stacked(specs, settings).items():
+        if name in given:
+            by_fold[members[0].fold] = given[name].total
+            for site, exams in given[name].sites.items():
+                sites[site] = sites.get(site, 0) + exams
+            number, networks = (
+                members[0].target.measurement,
+                tuple(without_fold(s.name, s.fold) for s in members),
+            )
+    if not by_fold:
         return None
-    found = {}
-    for fold in sorted({spec.fold for spec in committee.specs}):
-        exams = torch.nonzero(known & (data.fold == fold)).flatten()
-        asked = committee.of_fold(fold)
-        answers = _shares(asked.score(data.images, exams).numbers[name], settings, name)
-        found[fold] = NormalSums.of(answers, truth[exams].double().numpy())
-    return found
+    return Stacking(
+        number=number,
+        networks=networks,
+        by_fold=by_fold,
+        sites=sites,
+        without=tuple(site.name for site in cohort.sites if site.trains and site.name not in sites),
+    )
 
 
-def _columns(committee: Committee, name: str) -> list[str]:
-    """The network, without its fold, of each column of a committee's numbers."""
+def _columns(specs: Iterable[NetworkSpec], name: str) -> list[str]:
+    """The network, without its fold, of each column of the predictions of a number."""
     return [
         without_fold(spec.name, spec.fold)
-        for spec in committee.specs
+        for spec in specs
         if spec.target.kind == "regression" and spec.target.measurement == name
     ]
 
@@ -110,22 +97,23 @@ def _shares(values: Float64[np.ndarray, "n k"], settings: Settings, name: str) -
     return np.asarray((values - of_range.smallest) / (of_range.largest - of_range.smallest))
 
 
-def applied(frame: pd.DataFrame, committee: Committee, stacking: Stacking) -> pd.DataFrame:
+def applied(
+    frame: pd.DataFrame, specs: Sequence[NetworkSpec], stacking: Stacking, settings: Settings
+) -> pd.DataFrame:
     """Predictions with the stacked number in place of the mean.
 
     Args:
         frame: as :func:`simulation.evaluation.predict.predictions` gives it.
-        committee: of all trained networks.
+        specs: all trained networks, in the order of the predictions' columns.
         stacking: of the same networks.
+        settings: of the run.
     """
-    settings, name = committee.settings, stacking.number
-    judged = settings.evaluate.design == "folds"
-    folds = sorted(stacking.by_fold) if judged else [None]
+    name, judged = stacking.number, settings.evaluate.design == "folds"
+    folds = sorted(map(int, frame["fold"].unique())) if judged else [None]
     found = np.full(len(frame), np.nan)
     for fold in folds:
-        asked = committee if fold is None else committee.of_fold(fold)
         rows = np.ones(len(frame), np.bool_) if fold is None else np.asarray(frame["fold"] == fold)
-        columns = _columns(asked, name)
+        columns = _columns([spec for spec in specs if fold is None or spec.fold == fold], name)
         values = frame.loc[rows, [f"number_{name}_{k}" for k in range(len(columns))]].to_numpy(np.float64)
         means = [
             values[:, [k for k, column in enumerate(columns) if column == network]].mean(axis=1)
@@ -160,6 +148,5 @@ def block(
         "exams": sum(stacking.sites.values()),
         "sites": dict(stacking.sites),
         "without": list(stacking.without),
-        "sums_by": "simulation",
         "mean": mean.get(stacking.number),
     }

@@ -26,6 +26,7 @@ from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.method_settings import SPLIT_BY_IMAGE
+from common.methods import stages
 from common.methods.stages import networks
 from common.settings import Settings
 from common.text.json_values import finite
@@ -224,6 +225,7 @@ def _train_and_evaluate(
         for site, reason in site_results.without(run.path).items():
             display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
+        _warn_of_unstacked(outcome, settings, display)
         if not settings.campaign.evaluation:
             _train_side_by_side(beside, run, display, workers)
     with display.step("personal networks") as bar:
@@ -281,6 +283,16 @@ def _warn_of_unselected(outcome: Outcome, settings: Settings, display: Display) 
             f"Warning: no validation scores of {len(unselected)} networks: their last round is taken, with threshold "
             f"0.5. Either no site permits score_histograms in policy.metrics, or each fold has fewer patients than "
             f"its policy.minimum_cohort"
+        )
+
+
+def _warn_of_unstacked(outcome: Outcome, settings: Settings, display: Display) -> None:
+    """Say of which numbers the plain mean is taken, because nothing for their stacking left the sites."""
+    members = stages.stacked(networks(settings).values(), settings).values()
+    for number in sorted({specs[0].target.measurement for specs in members} - set(outcome.stacks)):
+        display.line(
+            f"Warning: no sums for the stacking of {number}: the mean over its networks is taken. Either no site "
+            f"permits stacking_sums in policy.metrics, or each fold has fewer patients than its policy.minimum_cohort"
         )
 
 
@@ -367,6 +379,7 @@ def _outcome_facts(outcome: Outcome, sites: Cohort, settings: Settings) -> dict[
         "usable": {name: dict(store.usable) for name, store in stores.items()},
         "quarantined": {name: len(store.quarantined) for name, store in stores.items()},
         "networks": {name: result.facts() for name, result in outcome.results.items()},
+        "stacks": {number: stack.model_dump() for number, stack in outcome.stacks.items()},
         "trained_networks": len(outcome.results) - len(outcome.reused),
         "steps": _steps(settings, outcome),
     }
@@ -401,7 +414,7 @@ def _evaluate(
         **layers.answers(ensemble, sites, settings, device=devices[0]),
     }
     frame = frame.assign(**simplest.answers(frame, settings), **asked_apart)
-    frame, stacking = _stacked(ensemble, frame, sites, settings, devices[0])
+    frame, stacking = _stacked(run, ensemble, frame, sites, settings)
     others = {system.name: scored(list(_networks(system))) for system in beside}
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
@@ -442,21 +455,21 @@ def _evaluate(
 
 
 def _stacked(
+    run: RunFolder,
     ensemble: Sequence[TrainedNetwork],
     frame: pd.DataFrame,
     sites: Cohort,
     settings: Settings,
-    device: str,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """The predictions, with stacked numbers where the settings ask for them, and what the metrics say of these."""
-    committee = network_files.committee(ensemble, settings).on(torch.device(device))
-    stacking = stacked.of(committee, sites)
+    specs = tuple(network.spec for network in ensemble if network.spec.scoring)
+    stacking = stacked.of(run.path / "journal", specs, sites, settings)
     if stacking is None:
         return frame, {}
     scorer = scorer_of(frame, settings, seed=settings.seed)
     plain = frame[frame["trained_site"].astype(bool)]
     said = stacked.block(stacking, scorer, plain, settings=settings)
-    return stacked.applied(frame, committee, stacking), {"stacking": finite(said)}
+    return stacked.applied(frame, specs, stacking, settings), {"stacking": finite(said)}
 
 
 def _modalities(run: RunFolder, frame: pd.DataFrame, sites: Cohort, settings: Settings) -> dict[str, object]:

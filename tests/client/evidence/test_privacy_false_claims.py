@@ -132,6 +132,15 @@ def audited(site: Campaign) -> dict[str, str]:
     return {check.name: check.verdict for check in claims.checked(found)}
 
 
+def test_sums_for_a_stacking_may_not_leave_with_noised_ones() -> None:
+    request = TrainRequest(
+        campaign="heads", plan_hash="", request_id="r1", group="heads", server_round=1, encoding="float32",
+        weights={name: np.zeros(size, dtype=np.float32) for name, size in SIZES.items()}, layouts={},
+    )  # fmt: skip
+    with pytest.raises(PolicyError, match="Expected no sums for stacking in a private reply"):
+        allow_list.checked(replace(replied(honest), stacking={"n/fold0": np.ones((2, 3))}), request)
+
+
 def test_a_noised_sum_alone_may_leave(tmp_path: Path) -> None:
     assert lets_out(honest)
     site = Campaign.begin(tmp_path / "north")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.ensemble.stacked_regression import NormalSums, solve
-from common.errors import DataError
+from common.errors import DataError, UpdateError
 
 
 def drawn(seed: int, exams: int = 120, networks: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -72,3 +72,51 @@ def test_values_that_are_not_finite_are_refused() -> None:
     answers[3, 1] = np.nan
     with pytest.raises(DataError, match="Expected finite"):
         NormalSums.of(answers, truth)
+
+
+def test_what_travels_is_read_again_bit_for_bit() -> None:
+    sums = NormalSums.of(*drawn(6))
+    again = NormalSums.read(sums.matrix, networks=3)
+    assert (again.exams, again.gram.tolist(), again.moment.tolist()) == (
+        sums.exams, sums.gram.tolist(), sums.moment.tolist()
+    )  # fmt: skip
+
+
+SHARES = np.random.default_rng(7).uniform(0, 1, (9, 3)), np.random.default_rng(8).uniform(0, 1, 9)
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ((0, 0), np.nan),
+        ((0, 4), np.inf),
+        ((0, 1), 0.5),
+        ((2, 4), -1e-3),
+        ((1, 1), 9.1),
+        ((3, 3), 8.5),
+        ((3, 3), 0.0),
+        ((3, 4), 10.0),
+    ],
+    ids=[
+        "NaN",
+        "infinity",
+        "not symmetric",
+        "below 0",
+        "above n",
+        "no whole number",
+        "no exams",
+        "truth above n",
+    ],
+)
+def test_what_can_be_no_sums_is_refused(place: tuple[int, int], value: float) -> None:
+    matrix = NormalSums.of(*SHARES).matrix
+    NormalSums.read(matrix, networks=3)
+    matrix[place] = value
+    with pytest.raises(UpdateError, match="Expected sums for stacking as of shares"):
+        NormalSums.read(matrix, networks=3)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (5, 4), (3, 4), (0, 0)])
+def test_sums_of_another_shape_are_refused(shape: tuple[int, int]) -> None:
+    with pytest.raises(UpdateError, match=r"of shape \(4, 5\), got"):
+        NormalSums.read(np.ones(shape), networks=3)

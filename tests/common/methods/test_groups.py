@@ -7,8 +7,10 @@ from dataclasses import replace
 import pytest
 
 from common.errors import ConfigurationError
+from common.method_settings import SvdhSettings
 from common.methods import groups
-from common.methods.stages import NetworkResult, Stage, method
+from common.methods.stages import NetworkResult, Stage, method, stacked
+from common.networks.spec import NetworkSpec, Target
 from common.settings import Settings
 from tests.site_folders import make_settings
 
@@ -78,3 +80,32 @@ def test_tasks_are_measurements_and_thresholds() -> None:
     found = {task for names in tasks for task in names}
     assert {"hypertrophy>0", "hypertrophy>2", "vascularity>1"} < found
     assert {task for task in found if "puzzles" in task} == {"gs puzzles"}
+
+
+@pytest.mark.parametrize("group_bytes", [1, 2**40])
+def test_networks_that_are_stacked_are_asked_about_one_folds_patients_together(group_bytes: int) -> None:
+    settings = make_settings(measurements=("hypertrophy",), method="svdh").model_copy(
+        update={"svdh": SvdhSettings(backbones=("small", "vgg16"))}
+    )
+    federation = settings.federation.model_copy(update={"group_bytes": group_bytes})
+    settings = settings.model_copy(update={"federation": federation})
+    specs = [
+        NetworkSpec(
+            name=f"fold{fold}/{backbone}/{kind}",
+            images=("gs",),
+            target=Target(measurement="x", kind=kind, threshold=None, classes=2),
+            fold=fold,
+            backbone=backbone,
+        )
+        for fold in range(2)
+        for kind in ("regression", "nominal")
+        for backbone in ("vgg16", "small")
+    ]
+    packed = groups.of_stage(Stage(name="s", networks=tuple(specs)), settings)
+    assert len(packed) == (6 if group_bytes == 1 else 1)
+    assert [spec for group in packed for spec in group.networks] == specs
+    found = [stacked(group.networks, settings) for group in packed]
+    together = {name: [s.backbone for s in members] for one in found for name, members in one.items()}
+    assert together == {f"x/fold{fold}": ["small", "vgg16"] for fold in range(2)}
+    mean = settings.model_copy(update={"svdh": SvdhSettings(stacking="mean")})
+    assert stacked(specs, mean) == {}

@@ -1,3 +1,6 @@
+from collections.abc import Mapping
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
@@ -162,7 +165,11 @@ def _reply(**changes: object) -> RecordDict:
     network |= {name: value for name, value in changes.items() if name in network}
     name = reply.pop("name")
     networks = {name: NetworkReply(**network)}  # type: ignore[arg-type]
-    return wire.encode(TrainReply(**reply, networks=networks), encoding="float32")
+    stacking = cast(Mapping[str, np.ndarray], changes.get("stacking", {}))
+    packed = TrainReply(
+        site=reply["site"], request_id=reply["request_id"], networks=networks, stacking=stacking
+    )
+    return wire.encode(packed, encoding="float32")
 
 
 @pytest.mark.parametrize(
@@ -178,11 +185,25 @@ def _reply(**changes: object) -> RecordDict:
         {"update": None},
         {"histograms": np.eye(2, 256, dtype=np.int64)},
         {"histograms": None},
+        {"stacking": {"n/fold0": np.ones((2, 3))}},
+        {"stacking": {"n/fold0": np.zeros((2, 3))}},
     ],
 )
 def test_the_hash_covers_everything_that_leaves(change: dict[str, object]) -> None:
     assert wire.contents(_reply(**change)).hash != wire.contents(_reply()).hash
     assert wire.contents(_reply(**change)).hash == wire.contents(_reply(**change)).hash
+
+
+def test_sums_for_stacking_arrive_bit_for_bit_and_have_no_part_where_there_are_none() -> None:
+    sums = np.array([[2.0, 1 / 3, 0.1], [1 / 3, 4.0, 1e-300]])
+    record = wire.with_receipt(_reply(stacking={"n/fold0": sums}), make_receipt())
+    arrived = wire.decode_round_reply(TrainReply, recorddict_from_proto(recorddict_to_proto(record)))
+    assert isinstance(arrived, Signed)
+    assert arrived.reply.stacking["n/fold0"].tobytes() == sums.tobytes()
+    assert "stacking" not in _reply()
+    record.array_records["stacking"]["n/fold0"] = Array("float32", (6,), "raw", bytes(24))
+    with pytest.raises(UpdateError, match=r"Expected raw float64 of the stated shape, \(rows, columns\)"):
+        wire.decode_round_reply(TrainReply, record)
 
 
 def test_the_hash_is_the_same_after_a_true_passage_over_the_wire() -> None:

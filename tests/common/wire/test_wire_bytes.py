@@ -166,6 +166,9 @@ def records() -> Mapping[str, RecordDict]:
         "train request, float32": wire.encode(train_request("float32")),
         "train reply, bfloat16": wire.encode(train_reply(), encoding="bfloat16"),
         "train reply, float32": wire.encode(train_reply(), encoding="float32"),
+        "train reply, stacking": wire.encode(
+            replace(train_reply(), stacking={"n/fold1": np.arange(6).reshape(2, 3) / 3}), encoding="float32"
+        ),
         "ensemble request": wire.encode(ENSEMBLE_REQUEST),
         "ensemble reply": wire.encode(EnsembleReply(site="s", request_id="r-3", missing=("ef" * 32,))),
         "evaluate request": wire.encode(EVALUATE_REQUEST),
@@ -197,6 +200,7 @@ GOLDEN = {
     "train request, float32": "4cdf0f80fc080c9f0406388e3d184b76ad55c97736df76a32aa19db67af45cff",
     "train reply, bfloat16": "865fbd95833f0ec4611498b6ba669c478d088fd2ce9c216ef58d1a0b75a7c0f8",
     "train reply, float32": "3b6be77d2723d725250230abba3786056feb70bd36df48795e43db65ee2c3fe9",
+    "train reply, stacking": "da0854e8833a9ea1729673078a25b96e8adb47da53057f665b59204322a464da",
     "ensemble request": "dfa82d2346235fd79549eab0bc75c6d2d39f792464929b8bd3eae667170e4631",
     "ensemble reply": "27062e7b0a8154fe82590beccc68e32add3f8b96d80bb7a9752f324f72fabc3f",
     "evaluate request": "dfa82d2346235fd79549eab0bc75c6d2d39f792464929b8bd3eae667170e4631",

@@ -233,3 +233,10 @@ def test_more_blocks_than_there_are_and_private_campaigns_are_refused() -> None:
         networks(settings_of('svdh.transfer="last_blocks"', 'network.weights="x"', "svdh.blocks=4"))
     with pytest.raises(ConfigurationError, match=r"\[numbers\] is for campaigns without \[privacy\]"):
         settings_of("privacy={patients=100, noise_multiplier=1.0}")
+
+
+def test_a_sites_own_sums_for_the_stacking_do_not_go_with_secure_sums() -> None:
+    secure = ['federation.optimiser_state="fresh"', "federation.secure={sites=3, survivors=3}"]
+    with pytest.raises(ConfigurationError, match=r'Expected svdh\.stacking = "mean" with federation\.secure'):
+        networks(settings_of(*secure))
+    assert networks(settings_of(*secure, 'svdh.stacking="mean"'))

@@ -271,8 +271,21 @@ def test_the_allow_list_lets_through_one_update_a_network() -> None:
         replace(reply(updates()), arrays={**reply(updates()).arrays, "buffers": {}}),
         replace(reply(updates()), arrays={"histograms": {"n": ("int64", np.zeros(2))}}),
         replace(reply(updates()), arrays={"extra": {"n": ("float32", np.zeros(2))}}),
+        replace(reply(updates()), arrays={"stacking": {"n": ("float64", np.zeros(6))}}),
     ],
-    ids=["tensor", "length", "nan", "counts", "losses", "field", "no fields", "part", "histograms", "extra"],
+    ids=[
+        "tensor",
+        "length",
+        "nan",
+        "counts",
+        "losses",
+        "field",
+        "no fields",
+        "part",
+        "histograms",
+        "extra",
+        "stacking",
+    ],
 )
 def test_whatever_else_leaves_is_found(bad: Sent) -> None:
     assert list(sent.strays(bad, SIZES, closing=False))
