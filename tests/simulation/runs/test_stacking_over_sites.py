@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
 import synofed
@@ -26,6 +25,7 @@ from common.errors import UpdateError
 from common.machine import network_files
 from common.methods.stages import NetworkResult, networks, stacked
 from common.settings import NetworkSettings, Settings, load
+from common.text.terminal import Console
 from server.campaign.campaign import Outcome, Status
 from server.campaign.ensemble import Ensemble
 from server.rounds import journal
