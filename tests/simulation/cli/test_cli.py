@@ -157,7 +157,7 @@ def test_import_names_what_is_graded_and_passes_the_rest_through(
     capsys.readouterr()
     words = ["--grades", "normal=0, benign=1,malignant=2"]
     assert command(monkeypatch, *given, "--measurement", "grade=class", *words) == 0
-    assert "graded: grade; passed through: age, hospital" in capsys.readouterr().out
+    assert "graded: grade; passed through: hospital" in capsys.readouterr().out
     manifest = str(tmp_path / "set" / "manifest.csv")
     split = [
         "cohort",
