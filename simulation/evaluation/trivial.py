@@ -109,12 +109,12 @@ def flow_by_frame(
         image_px: the side of the picture.
     """
     stored = store.tensors.images[image]
+    frames = 1 if stored.ndim == 4 else stored.shape[1]
 
     def count(pictures: UInt8[Tensor, "n *frames channels side side"]) -> Tensor:
         mask = central_cut(pictures.flatten(0, -4), image_px=image_px)[:, 1]
-        return mask.flatten(1).sum(dim=1, dtype=torch.float64).view(len(pictures), -1) / 255
+        return mask.flatten(1).sum(dim=1, dtype=torch.float64).view(len(pictures), frames) / 255
 
-    frames = 1 if stored.ndim == 4 else stored.shape[1]
     nothing = torch.empty(0, frames, dtype=torch.float64)
     return torch.cat([nothing, *(count(stored[part]) for part in exams.split(_AT_ONCE))]).numpy()
 

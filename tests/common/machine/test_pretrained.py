@@ -144,9 +144,14 @@ def test_a_file_of_no_tensors_is_refused(tmp_path: Path) -> None:
         pretrained.resolved(configured(tmp_path / "list.pth"))
 
 
-def test_the_small_backbone_has_no_pretrained_weights(file: Path) -> None:
+def test_the_small_backbone_has_no_pretrained_weights_but_a_file_of_ones_own(
+    file: Path, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigurationError, match=r'weights = "none" with backbone small.*resnet18'):
-        pretrained.resolved(configured(file, backbone="small"))
+        pretrained.resolved(configured("imagenet", backbone="small"))
+    anothers = configured(file, backbone="small")
+    with pytest.raises(ConfigurationError, match="got none"):
+        StartWeights(anothers, tmp_path).start(of_image(anothers, "gs"))
 
 
 def test_offline_both_ways_out_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
