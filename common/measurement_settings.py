@@ -104,7 +104,3 @@ class NumberSettings(Section):
     def share(self, value: float) -> float:
         """Where a value lies between ``smallest`` (0) and ``largest`` (1)."""
         return (value - self.smallest) / (self.largest - self.smallest)
-
-    def value(self, share: float) -> float:
-        """The inverse of :meth:`share`."""
-        return self.smallest + share * (self.largest - self.smallest)

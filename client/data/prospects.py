@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from client.data import withdrawn
 from client.data.tables.sources import Sources
+from client.data.tables.tables import grades_of, shares_of
 from client.site.keys import site_secret
 from client.site.site import Site
 from common.exam import Exam
@@ -60,32 +61,17 @@ def without_pictures(exams: Sequence[Exam], settings: Settings, *, secret: bytes
     import numpy as np  # noqa: PLC0415
     import torch  # noqa: PLC0415
 
-    from client.data.tables.folds import folds  # noqa: PLC0415  scikit-learn
-    from common.exam import MISSING  # noqa: PLC0415
+    from client.data.tables.folds import folds_of  # noqa: PLC0415  scikit-learn
     from common.training.data import ExamTensors  # noqa: PLC0415
 
-    assigned = folds(
-        exams,
-        secret=secret,
-        held_out=settings.held_out,
-        count=settings.folds,
-        by=settings.split_by,
-        diagnoses=settings.diagnoses,
-    )
+    assigned = folds_of(exams, settings, secret=secret)
     _, patients = np.unique(np.array([exam.patient_id for exam in exams], dtype=str), return_inverse=True)
-    grades = {name: [exam.targets.get(name) for exam in exams] for name in settings.measurements}
     return ExamTensors(
         images={},
         grades={
-            name: torch.tensor([MISSING if grade is None else grade for grade in given], dtype=torch.int8)
-            for name, given in grades.items()
+            name: torch.tensor(given, dtype=torch.int8) for name, given in grades_of(exams, settings).items()
         },
         fold=torch.from_numpy(assigned),
         patient=torch.from_numpy(patients.astype(np.int32)),
-        numbers={
-            name: torch.tensor(
-                [np.nan if (v := exam.numbers.get(name)) is None else of_range.share(v) for exam in exams]
-            )
-            for name, of_range in settings.numbers.items()
-        },
+        numbers={name: torch.tensor(given) for name, given in shares_of(exams, settings).items()},
     )

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import math
 import os
 import shutil
 import threading
@@ -30,9 +29,9 @@ from client.data import withdrawn
 from client.data.pictures import clips
 from client.data.pictures.arrays import Progress, write_arrays
 from client.data.tables import reading_room
-from client.data.tables.folds import folds
+from client.data.tables.folds import folds_of
 from client.data.tables.sources import Sources
-from client.data.tables.tables import Reading, Tables
+from client.data.tables.tables import Reading, Tables, grades_of, shares_of
 from client.data.tables.ungraded import with_ungraded
 from client.site.keys import site_secret
 from common.errors import DataError
@@ -314,24 +313,11 @@ def _none_usable(quarantined: Sequence[Quarantined], folder: Path) -> str:
 
 
 def _index(exams: Sequence[Exam], tables: Tables, settings: Settings, *, secret: bytes) -> dict[str, object]:
-    assigned = folds(
-        exams,
-        secret=secret,
-        held_out=settings.held_out,
-        count=settings.folds,
-        by=settings.split_by,
-        diagnoses=settings.diagnoses,
-    )
+    assigned = folds_of(exams, settings, secret=secret)
     return {
         "exams": {column: [getattr(exam, column) for exam in exams] for column in COLUMNS},
-        "grades": {
-            name: [MISSING if (grade := exam.targets[name]) is None else grade for exam in exams]
-            for name in settings.measurements
-        },
-        "numbers": {
-            name: [math.nan if (v := exam.numbers.get(name)) is None else of_range.share(v) for exam in exams]
-            for name, of_range in settings.numbers.items()
-        },
+        "grades": grades_of(exams, settings),
+        "numbers": shares_of(exams, settings),
         "fold": assigned.tolist(),
         "readings": _readings(tables.readings, settings),
     }

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float32, Float64, Int, Int64, UInt8
 from torch import Tensor, nn
 
 from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemble
-from common.ensemble.number_stack import NumberStack
+from common.ensemble.number_stack import NumberStack, in_units
 from common.ensemble.number_stack import numbers as stacked_numbers
 from common.ensemble.temperature import tempered
 from common.evaluation import conformal
@@ -289,10 +289,8 @@ def _numbers(outputs: Sequence[Output], settings: Settings) -> dict[str, Float64
         target = output.spec.target
         if target.kind == "regression":
             shares = output.probabilities[:, 0].astype(np.float64)
-            of_range = settings.numbers[target.measurement]
-            found.setdefault(target.measurement, []).append(
-                of_range.smallest + shares * (of_range.largest - of_range.smallest)
-            )
+            values = in_units(shares, settings.numbers[target.measurement])
+            found.setdefault(target.measurement, []).append(values)
     return {name: np.stack(values, axis=1) for name, values in found.items()}
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from common.ensemble.stacked_regression import NormalSums, Stack, solve
+from common.measurement_settings import NumberSettings
 from common.methods.stages import Output, Stacks, method, stacked
 from common.networks.spec import NetworkSpec, without_fold
 from common.section import Section
@@ -84,7 +85,11 @@ def _number(
             shares = output.probabilities[:, 0].astype(np.float64)
             by_network.setdefault(without_fold(spec.name, spec.fold), []).append(shares)
     means = [np.mean(by_network[network], axis=0) for network in stack.weights]
-    of_range = settings.numbers[name]
-    return np.asarray(
-        of_range.smallest + stack.stack(np.stack(means, axis=1)) * (of_range.largest - of_range.smallest)
-    )
+    return in_units(stack.stack(np.stack(means, axis=1)), settings.numbers[name])
+
+
+def in_units(
+    shares: Float64[np.ndarray, "*shape"], of_range: NumberSettings
+) -> Float64[np.ndarray, "*shape"]:
+    """Numbers in their own unit, of shares of their range."""
+    return np.asarray(of_range.smallest + shares * (of_range.largest - of_range.smallest))

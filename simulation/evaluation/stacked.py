@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from common.ensemble.number_stack import in_units
 from common.ensemble.stacked_regression import NormalSums, Stack, solve
 from common.methods.stages import stacked
 from common.networks.spec import NetworkSpec, without_fold
@@ -121,10 +122,7 @@ def applied(
         ]
         stack = stacking.stack(settings, apart=fold)
         found[rows] = stack(_shares(np.stack(means, axis=1), settings, name))
-    of_range = settings.numbers[name]
-    return frame.assign(
-        **{f"number_{name}": of_range.smallest + found * (of_range.largest - of_range.smallest)}
-    )
+    return frame.assign(**{f"number_{name}": in_units(found, settings.numbers[name])})
 
 
 def block(

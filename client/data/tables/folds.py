@@ -16,6 +16,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from common.errors import DataError
 from common.exam import MISSING, Exam
+from common.settings import Settings
 
 
 def is_held_out(exam: Exam, *, secret: bytes, share: float | None) -> bool:
@@ -30,6 +31,18 @@ def is_held_out(exam: Exam, *, secret: bytes, share: float | None) -> bool:
     if exam.split:
         return exam.split == "test"
     return int.from_bytes(_digest(exam, secret)[:8], "big") < share * 2**64
+
+
+def folds_of(exams: Sequence[Exam], settings: Settings, *, secret: bytes) -> NDArray[np.int8]:
+    """:func:`folds` of a site's exams as a plan asks for them."""
+    return folds(
+        exams,
+        secret=secret,
+        held_out=settings.held_out,
+        count=settings.folds,
+        by=settings.split_by,
+        diagnoses=settings.diagnoses,
+    )
 
 
 def folds(

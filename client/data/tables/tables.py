@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from client.data.tables.reading_room import Room
 from client.data.tables.rows import Row, grade, number, read_rows, refuse
 from client.ledger.identifiers import respelled
 from common.errors import DataError
-from common.exam import Exam, Quarantined, consensus, mean, repair
+from common.exam import MISSING, Exam, Quarantined, consensus, mean, repair
 from common.scoring import validity
 from common.settings import Settings
 
@@ -281,3 +282,19 @@ def _check_reader(rule: str, readings: Sequence[Reading], path: Path) -> None:
     wanted = rule.removeprefix("reader:")
     if rule.startswith("reader:") and wanted not in readers:
         raise DataError(f"Expected reader {wanted!r} of site.toml in {path}, got {', '.join(readers)}")
+
+
+def grades_of(exams: Sequence[Exam], settings: Settings) -> dict[str, list[int]]:
+    """Measurement -> the grade of each exam, ``MISSING`` where it has none."""
+    return {
+        name: [MISSING if (grade := exam.targets.get(name)) is None else grade for exam in exams]
+        for name in settings.measurements
+    }
+
+
+def shares_of(exams: Sequence[Exam], settings: Settings) -> dict[str, list[float]]:
+    """Number -> where it lies in its range for each exam, NaN where it is not known."""
+    return {
+        name: [math.nan if (v := exam.numbers.get(name)) is None else of_range.share(v) for exam in exams]
+        for name, of_range in settings.numbers.items()
+    }

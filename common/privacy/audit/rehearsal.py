@@ -158,7 +158,7 @@ def rehearse(
         canaries=canaries,
         confidence=CONFIDENCE,
         claim=claim,
-        ceiling=ceiling(parameters, canaries),
+        ceiling=_ceiling(parameters, canaries, planned),
         date=date,
         version=VERSION,
         **bounds,
@@ -176,8 +176,12 @@ def ceiling(parameters: RehearsalParameters, canaries: int) -> float:
     Raises:
         ConfigurationError: for values out of range.
     """
+    planned = trade_off.planned_guesses(parameters.claim(), canaries=canaries, delta=parameters.delta)
+    return _ceiling(parameters, canaries, planned)
+
+
+def _ceiling(parameters: RehearsalParameters, canaries: int, planned: int) -> float:
     choices, delta = guesses(canaries), parameters.delta
-    planned = trade_off.planned_guesses(parameters.claim(), canaries=canaries, delta=delta)
     share = ERROR["white_box"] / len(choices)
     one_run = (
         audit.epsilon_lower_bound(canaries=canaries, guesses=r, correct=r, delta=delta, confidence=1 - share)

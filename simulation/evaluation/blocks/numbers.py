@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from client.data.store import Store
+from common.ensemble.number_stack import in_units
 from common.exam import MISSING
 from common.measurement_settings import MeasurementSettings, NumberSettings
 from simulation.evaluation.scorer import Block, Patients, Scorer, interval
@@ -137,7 +138,7 @@ def references(
         if truth is not None and name in truth:
             columns[f"truth_{name}"] = _column(truth, name)
         shares = store.tensors.numbers[name].numpy()[places].astype(np.float64)
-        columns[f"label_{name}"] = of_range.smallest + shares * (of_range.largest - of_range.smallest)
+        columns[f"label_{name}"] = in_units(shares, of_range)
         for reader, rows in store.reader_grades.groupby("reader", sort=True):
             one_each = rows.drop_duplicates("exam_id").set_index("exam_id").reindex(exam_ids)
             columns[f"reader_{reader}_{name}"] = _column(one_each, name)
