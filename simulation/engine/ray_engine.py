@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 import threading
 import uuid
@@ -32,6 +33,7 @@ from common.settings import ComputeSettings
 from common.version import VERSION
 from simulation.engine.grid import StrictGrid
 
+CONNECT_S = 20.0
 LOOK_S = 120.0
 """How long a node may take to tell what it sees, its process's start included."""
 KINDS = {"CPU": "num_cpus", "GPU": "num_gpus"}
@@ -107,6 +109,9 @@ def _join(address: str, folders: Sequence[Path], needs: Needs) -> None:
     import ray  # noqa: PLC0415
 
     try:
+        if address != "auto":  # Ray itself goes on trying for minutes
+            host, port = address.split(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
         ray.init(
             address=address,
             logging_level="ERROR",
@@ -115,10 +120,10 @@ def _join(address: str, folders: Sequence[Path], needs: Needs) -> None:
                 "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **FLOWER_ENVIRONMENT}
             },
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        got = (str(error).splitlines() or [type(error).__name__])[0]
+    except (OSError, OverflowError, RuntimeError, ValueError) as error:
+        got = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigurationError(
-            f'Expected a Ray cluster at compute.ray.address = "{address}", got: {got} Start one with `ray start '
+            f'Expected a Ray cluster at compute.ray.address = "{address}", got: {got}. Start one with `ray start '
             "--head`, or leave the address out to work on this machine alone"
         ) from None
     try:

@@ -21,7 +21,6 @@ from tests.site_folders import make_site_folder
 SHORT = ["federation.rounds=2", "compute.engine=ray"]
 pytestmark = [
     pytest.mark.soak,
-    pytest.mark.ci,
     # of Ray's own processes and logs
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
