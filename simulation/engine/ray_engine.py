@@ -94,7 +94,7 @@ def run(
             client_app=cast(ClientApp, sites),
             num_supernodes=len(folders),
             backend_config={
-                "client_resources": needs,
+                "client_resources": {**needs},
                 "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
             },
         )
@@ -114,7 +114,7 @@ def _join(address: str, folders: Sequence[Path], needs: Needs) -> None:
             socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
         ray.init(
             address=address,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             log_to_driver=False,
             runtime_env={
                 "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **FLOWER_ENVIRONMENT}

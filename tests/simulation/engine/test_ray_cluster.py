@@ -14,6 +14,7 @@ from ray.cluster_utils import Cluster
 import synofed
 from common.errors import ConfigurationError
 from common.machine import network_files
+from common.version import VERSION
 from simulation.engine import ray_engine
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -46,7 +47,7 @@ def address() -> Iterator[str]:
         cluster.wait_for_nodes()
         yield cluster.address
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 def networks(run: synofed.Run) -> dict[str, np.ndarray]:
@@ -84,9 +85,8 @@ def test_no_cluster_is_said_with_what_to_do(config: Path, tmp_path: Path) -> Non
 
 def test_a_node_says_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "free").touch()
-    version = ray_engine.VERSION
-    assert ray_engine._problem("0", [], []) == f"has version {version}, here it is 0"
-    assert "does not see" in ray_engine._problem(version, [str(tmp_path / "gone")], [])
+    assert ray_engine._problem("0", [], []) == f"has version {VERSION}, here it is 0"
+    assert "does not see" in ray_engine._problem(VERSION, [str(tmp_path / "gone")], [])
     assert "does not see who holds a lock" in ray_engine._problem(
-        version, [str(tmp_path)], [str(tmp_path / "free")]
+        VERSION, [str(tmp_path)], [str(tmp_path / "free")]
     )
