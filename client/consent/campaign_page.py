@@ -278,7 +278,11 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
         f"{privacy.noise_multiplier:g} times that as standard deviation",
         "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
     )
-    return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
+    return leaves, (
+        "tables of how the networks grade held-out patients, and counts of patients: they would leave without noise, "
+        "whatever policy.federated_evaluation permits",
+        "everything else: counts, losses, scores, timings, whatever policy.metrics permits",
+    )
 
 
 def _stacks(settings: Settings, objection: str) -> bool:

@@ -48,6 +48,7 @@ from common.networks.spec import NetworkSpec
 from common.privacy.accounting.spending import UnboundedRelease
 from common.scoring import validity
 from common.settings import Settings
+from common.text.notices import NO_TABLES
 from common.version import VERSION
 
 
@@ -102,6 +103,8 @@ def folder(site_folder: Path, plan_hash: str) -> Path:
 
 
 def _check_permitted(site: Site, settings: Settings) -> None:
+    if settings.private:
+        raise PolicyError(f"The campaign trains with differential privacy. {NO_TABLES}")
     if not settings.campaign.evaluation:
         raise PolicyError(
             "Expected a plan that asks for tables of held-out patients (campaign.evaluation), the approved one does "
