@@ -26,8 +26,8 @@ from client.withdrawal.withdrawal import withdraw
 from common import signed_json, wire
 from common.ensemble.statement import Statement, sign
 from common.errors import PolicyError
-from common.evaluation import site_tables
-from common.evaluation.site_tables import SiteTables
+from common.evaluation.inside import site_tables
+from common.evaluation.inside.site_tables import SiteTables
 from common.exam import MISSING
 from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest, Refusal, Signed
