@@ -120,7 +120,7 @@ class PhantomSettings(GrowingSection):
 
     later: ClassVar[tuple[str, ...]] = (
         "ungraded_per_graded", "maximum_epsilon", "shift", "machines", "one_exam_more", "joints", "hypertrophy_mix",
-        "diagnosis", "clips",
+        "diagnosis", "clips", "age_and_sex",
     )  # fmt: skip
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
@@ -155,6 +155,9 @@ class PhantomSettings(GrowingSection):
     file said, and the configuration that a run writes needs no file."""
     clips: ClipSettings | None = None
     """``None``: stills alone."""
+    age_and_sex: bool = False
+    """Give patients an age and a sex, as patients with rheumatoid arthritis have them, for results by subgroup.
+    Neither shows in the pictures."""
 
     @model_validator(mode="after")
     def _machines_have_sites(self) -> PhantomSettings:
