@@ -1,13 +1,15 @@
 """The forms that a table has outside of terminals and pages: Markdown, LaTeX, CSV.
 
-Text is shown as it is written: what a form would take for its own marks is escaped. LaTeX needs no package.
+Text is shown as it is written: what a form would take for its own marks is escaped. LaTeX needs no package, and a
+table that is wider than a page's text is set in smaller letters, its cells broken between words.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import Final
 
@@ -46,17 +48,20 @@ def markdown(table: PlainTable) -> str:
 
 def latex(table: PlainTable) -> str:
     """A table as a LaTeX ``table``, its title as the caption."""
+    size, widths = _fitting(table)
+    table = _broken(table, widths) if size else table
     columns = "".join("r" if right else "l" for right in table.right)
     last = len(table.rows) - 1
     lines = [
         "\\begin{table}",
         "\\centering",
+        f"{size}\\setlength{{\\tabcolsep}}{{3pt}}" if size else "",
         f"\\caption{{{_latex_text(table.title)}}}" if table.title else "",
         f"\\begin{{tabular}}{{{columns}}}",
         _LINE,
-        f"{_latex_row(table.header)} {_LINE}" if any(table.header) else "",
+        f"{_latex_row(table.header, table.right)} {_LINE}" if any(table.header) else "",
         *(
-            _latex_row(row) + (f" {_LINE}" if index in table.ends and index < last else "")
+            _latex_row(row, table.right) + (f" {_LINE}" if index in table.ends and index < last else "")
             for index, row in enumerate(table.rows)
         ),
         _LINE,
@@ -76,6 +81,10 @@ FORMS: Final[Mapping[str, Callable[[PlainTable], str]]] = {"markdown": markdown,
 """Name of a form -> how a table gets it."""
 
 _LINE, _END = "\\hline", " \\\\"
+_ROOM, _BETWEEN = 52, 2
+"""Letters in a line of a page's text (345 pt, letters of 10 pt), and those that the space between columns takes."""
+_SMALLER = {"\\footnotesize": (64, 1), "\\scriptsize": (72, 1), "\\tiny": (94, 1)}
+"""Size -> the same, with columns closer together."""
 _MARKS = re.compile(r"[\\`*_\[\]<>|~&$]")
 _LATEX = {
     "\\": "\\textbackslash{}",
@@ -107,13 +116,41 @@ def _latex_text(text: str) -> str:
     return " ".join(shown.replace("--", "-{}-").split())
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex_cell, cells)) + _END
+def _fitting(table: PlainTable) -> tuple[str, list[int]]:
+    """The size of letters in which a table fits, and how many each column may have; empty: it does as it is."""
+    columns = list(zip(table.header, *table.rows, strict=True))
+    wanted = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
+    if sum(wanted) + _BETWEEN * len(wanted) <= _ROOM:
+        return "", wanted
+    least = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
+    rooms = {size: letters - between * len(columns) for size, (letters, between) in _SMALLER.items()}
+    size = next((size for size, room in rooms.items() if sum(least) <= room), list(rooms)[-1])
+    room = rooms[size]
+    while sum(wanted) > room and wanted != least:
+        widest = max(range(len(wanted)), key=lambda i: wanted[i] if wanted[i] > least[i] else 0)
+        wanted[widest] -= 1
+    return size, wanted
 
 
-def _latex_cell(text: str) -> str:
+def _broken(table: PlainTable, widths: Sequence[int]) -> PlainTable:
+    def row(cells: Sequence[str]) -> list[str]:
+        return [
+            "\n".join(
+                part for line in text.split("\n") for part in textwrap.wrap(line, max(1, width)) or [""]
+            )
+            for text, width in zip(cells, widths, strict=True)
+        ]
+
+    return replace(table, header=row(table.header), rows=[row(cells) for cells in table.rows])
+
+
+def _latex_row(cells: Sequence[str], right: Sequence[bool]) -> str:
+    return " & ".join(map(_latex_cell, cells, right)) + _END
+
+
+def _latex_cell(text: str, right: bool) -> str:
     lines = f"{_END} ".join(map(_latex_text, text.split("\n")))
-    return f"\\shortstack[l]{{{lines}}}" if "\n" in text else lines
+    return f"\\shortstack[{'r' if right else 'l'}]{{{lines}}}" if "\n" in text else lines
 
 
 def of_page(html: str) -> Iterator[PlainTable]:
