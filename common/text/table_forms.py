@@ -48,8 +48,7 @@ def markdown(table: PlainTable) -> str:
 
 def latex(table: PlainTable) -> str:
     """A table as a LaTeX ``table``, its title as the caption."""
-    size, widths = _fitting(table)
-    table = _broken(table, widths) if size else table
+    size, table = _fitted(table)
     columns = "".join("r" if right else "l" for right in table.right)
     last = len(table.rows) - 1
     lines = [
@@ -83,8 +82,8 @@ FORMS: Final[Mapping[str, Callable[[PlainTable], str]]] = {"markdown": markdown,
 _LINE, _END = "\\hline", " \\\\"
 _ROOM, _BETWEEN = 52, 2
 """Letters in a line of a page's text (345 pt, letters of 10 pt), and those that the space between columns takes."""
-_SMALLER = {"\\footnotesize": (64, 1), "\\scriptsize": (72, 1), "\\tiny": (94, 1)}
-"""Size -> the same, with columns closer together."""
+_SMALLER = {"\\footnotesize": 74, "\\scriptsize": 84, "\\tiny": 106}
+"""Size -> the same, with columns that are one letter apart."""
 _MARKS = re.compile(r"[\\`*_\[\]<>|~&$]")
 _LATEX = {
     "\\": "\\textbackslash{}",
@@ -116,32 +115,44 @@ def _latex_text(text: str) -> str:
     return " ".join(shown.replace("--", "-{}-").split())
 
 
-def _fitting(table: PlainTable) -> tuple[str, list[int]]:
-    """The size of letters in which a table fits, and how many each column may have; empty: it does as it is."""
-    columns = list(zip(table.header, *table.rows, strict=True))
-    wanted = [max(len(line) for text in column for line in text.split("\n")) for column in columns]
-    if sum(wanted) + _BETWEEN * len(wanted) <= _ROOM:
-        return "", wanted
-    least = [max((len(word) for text in column for word in text.split()), default=0) for column in columns]
-    rooms = {size: letters - between * len(columns) for size, (letters, between) in _SMALLER.items()}
+def _fitted(table: PlainTable) -> tuple[str, PlainTable]:
+    """The size of letters in which a table fits, and the table with its cells broken for that; empty: as it is."""
+    if sum(map(_width, _columns(table))) + _BETWEEN * len(table.right) <= _ROOM:
+        return "", table
+    table = _each(table, lambda text, column: text.replace(" (", "\n("))
+    columns = _columns(table)
+    wanted, least = list(map(_width, columns)), [_width(text.split()) for text in map(" ".join, columns)]
+    rooms = {size: letters - len(columns) for size, letters in _SMALLER.items()}
     size = next((size for size, room in rooms.items() if sum(least) <= room), list(rooms)[-1])
-    room = rooms[size]
-    while sum(wanted) > room and wanted != least:
+    while sum(wanted) > rooms[size] and wanted != least:
         widest = max(range(len(wanted)), key=lambda i: wanted[i] if wanted[i] > least[i] else 0)
         wanted[widest] -= 1
-    return size, wanted
+
+    def broken(text: str, column: int) -> str:
+        lines = (
+            textwrap.wrap(line, max(1, wanted[column]), break_on_hyphens=False) or [""]
+            for line in text.split("\n")
+        )
+        return "\n".join(part for parts in lines for part in parts)
+
+    return size, _each(table, broken)
 
 
-def _broken(table: PlainTable, widths: Sequence[int]) -> PlainTable:
-    def row(cells: Sequence[str]) -> list[str]:
-        return [
-            "\n".join(
-                part for line in text.split("\n") for part in textwrap.wrap(line, max(1, width)) or [""]
-            )
-            for text, width in zip(cells, widths, strict=True)
-        ]
+def _columns(table: PlainTable) -> list[list[str]]:
+    """The lines of each column's cells."""
+    columns = zip(table.header, *table.rows, strict=True)
+    return [[line for text in column for line in text.split("\n")] for column in columns]
 
-    return replace(table, header=row(table.header), rows=[row(cells) for cells in table.rows])
+
+def _width(lines: Sequence[str]) -> int:
+    return max(map(len, lines), default=0)
+
+
+def _each(table: PlainTable, change: Callable[[str, int], str]) -> PlainTable:
+    header, *rows = (
+        [change(text, column) for column, text in enumerate(cells)] for cells in (table.header, *table.rows)
+    )
+    return replace(table, header=header, rows=rows)
 
 
 def _latex_row(cells: Sequence[str], right: Sequence[bool]) -> str:
@@ -150,7 +161,10 @@ def _latex_row(cells: Sequence[str], right: Sequence[bool]) -> str:
 
 def _latex_cell(text: str, right: bool) -> str:
     lines = f"{_END} ".join(map(_latex_text, text.split("\n")))
-    return f"\\shortstack[{'r' if right else 'l'}]{{{lines}}}" if "\n" in text else lines
+    side = "r" if right else "l"
+    return (
+        f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}\\strut {lines}\\end{{tabular}}" if "\n" in text else lines
+    )
 
 
 def of_page(html: str) -> Iterator[PlainTable]:

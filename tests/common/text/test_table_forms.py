@@ -48,7 +48,7 @@ def test_latex() -> None:
         " & accuracy \\% & p \\\\ \\hline\n"
         "RATING\\_1 & 88.1 (85 to 90) & \\textless{} 0.001 \\\\\n"
         "a|b & 71.2 & 0.04 \\\\ \\hline\n"
-        "mean & \\shortstack[r]{80 \\\\ $\\pm$ 2} &  \\\\\n"
+        "mean & \\begin{tabular}[t]{@{}r@{}}\\strut 80 \\\\ $\\pm$ 2\\end{tabular} &  \\\\\n"
         "\\hline\n"
         "\\end{tabular}\n"
         "\\par over 3 seeds \\& patients\n"
@@ -63,7 +63,7 @@ def test_a_table_that_is_wider_than_a_page_is_set_smaller_and_its_words_stay_who
     )
     found = table_forms.latex(wide)
     assert "\\footnotesize\\setlength" in found
-    (header,) = re.findall(r"shortstack\[r\]\{([^}]*)\}", found.splitlines()[5])[:1]
+    (header,) = re.findall(r"\{@\{\}r@\{\}\}\\strut (.*?)\\end", found.splitlines()[5])[:1]
     assert header.replace(" \\\\ ", " ") == words
     assert "size" not in table_forms.latex(TABLE)
 
