@@ -14,7 +14,7 @@ from common.evaluation.conformal import Conformity
 from common.evaluation.inside import number_sums, site_tables
 from common.evaluation.inside.number_sums import NumberSums
 from common.evaluation.inside.site_tables import Gain, SiteTables, Table
-from common.text import json_values
+from common.text import csv_text, json_values
 from server.report import content, numbers
 from server.report.content import Json
 from server.report.tables import NOTHING, Rows, cell, number, signed, title
@@ -146,13 +146,13 @@ def numbers_table(judged: Json) -> tuple[Sequence[str], Rows]:
     return ("", "Exams", *NUMBERS.values()), rows
 
 
-def cases_table(run: Path) -> tuple[Sequence[str], list[Sequence[object]]]:
+def cases_table(run: Path) -> tuple[Sequence[str], list[Sequence[csv_text.Cell]]]:
     """Header and rows: the single exams that sites told, each score on its own.
 
     Raises:
         DataError: if what they told cannot be read.
     """
-    rows: list[Sequence[object]] = []
+    rows: list[Sequence[csv_text.Cell]] = []
     for site, sent in site_results.tables(run).items():
         for one in sent.tables:
             if one.cases is None:

@@ -157,7 +157,8 @@ class SiteTables(GrowingSection):
 
     @model_validator(mode="after")
     def _large_enough(self) -> SiteTables:
-        if any(table.patients < self.minimum_cohort for table in (*self.tables, *self.numbers)):
+        behind = [*(one.patients for one in self.tables), *(one.patients for one in self.numbers)]
+        if any(patients < self.minimum_cohort for patients in behind):
             raise ValueError("expected tables of as many patients as the site's own rule asks for")
         if len({(table.score, table.device) for table in self.tables}) < len(self.tables):
             raise ValueError("expected one table per score and machine")
