@@ -225,8 +225,8 @@ class PublicSettings(GrowingSection):
     """Folder that the paths in ``labels`` start from."""
     labels: Path
     columns: dict[str, str]
-    """Manifest column or measurement -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed. What is
-    none of the run's measurements passes through to the manifest."""
+    """Manifest column, measurement or number -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed.
+    What is none of the run's measurements and numbers passes through to the manifest."""
     grades: dict[str, Annotated[int, Field(ge=0, le=15)]] = Field(default_factory=dict)
     """What words in the measurements' columns mean: ``{normal = 0, benign = 1}``."""
     patient: str = ""

@@ -492,7 +492,7 @@ def test_a_request_cannot_ask_for_ids_or_for_other_rules(federation: Federation,
         assert isinstance(found, Refusal)
         assert found.code == "update"
     assert not at_site.folder(north, federation.settings.plan_hash()).exists()
-    assert not any(one.release.kind == "tables" for one in ledger.book(north).releases)  # type: ignore[union-attr]
+    assert not any(one.release.kind == "tables" for one in ledger.book(north).releases)
 
 
 def test_score_histograms_are_a_permission_of_their_own(federation: Federation) -> None:
