@@ -120,7 +120,7 @@ class PhantomSettings(GrowingSection):
 
     later: ClassVar[tuple[str, ...]] = (
         "ungraded_per_graded", "maximum_epsilon", "shift", "machines", "one_exam_more", "joints", "hypertrophy_mix",
-        "diagnosis", "clips",
+        "diagnosis", "clips", "age_and_sex",
     )  # fmt: skip
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
@@ -155,6 +155,9 @@ class PhantomSettings(GrowingSection):
     file said, and the configuration that a run writes needs no file."""
     clips: ClipSettings | None = None
     """``None``: stills alone."""
+    age_and_sex: bool = False
+    """Give patients an age and a sex, as patients with rheumatoid arthritis have them, for results by subgroup.
+    Neither shows in the pictures."""
 
     @model_validator(mode="after")
     def _machines_have_sites(self) -> PhantomSettings:
@@ -222,8 +225,8 @@ class PublicSettings(GrowingSection):
     """Folder that the paths in ``labels`` start from."""
     labels: Path
     columns: dict[str, str]
-    """Manifest column or measurement -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed. What is
-    none of the run's measurements passes through to the manifest."""
+    """Manifest column, measurement or number -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed.
+    What is none of the run's measurements and numbers passes through to the manifest."""
     grades: dict[str, Annotated[int, Field(ge=0, le=15)]] = Field(default_factory=dict)
     """What words in the measurements' columns mean: ``{normal = 0, benign = 1}``."""
     patient: str = ""

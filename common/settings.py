@@ -67,7 +67,7 @@ def _check_options(options: Options, name: str, where: str, of: str) -> None:
 class CampaignSettings(GrowingSection):
     """What the people who approve a campaign are told about it."""
 
-    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining", "statistics")
+    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining", "statistics", "cases")
 
     purpose: str = ""
     """What the networks are trained for."""
@@ -82,6 +82,17 @@ class CampaignSettings(GrowingSection):
     statistics: bool = False
     """Ask each site, before anything is trained, how many patients it has by machine, joint, diagnosis, age and
     grade. A site whose policy permits none takes part all the same."""
+    cases: bool = False
+    """With ``evaluation``: ask also what each single exam behind the tables was graded as, and how surely. A site
+    whose policy permits none gives its tables without."""
+
+    @model_validator(mode="after")
+    def _cases_are_of_tables(self) -> CampaignSettings:
+        if self.cases and not self.evaluation:
+            raise ValueError(
+                "campaign.cases needs campaign.evaluation = true: it tells the exams behind its tables"
+            )
+        return self
 
 
 class ImageSettings(GrowingSection):

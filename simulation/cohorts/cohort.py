@@ -416,6 +416,7 @@ def _write_sites(
             parts,
             maximum_epsilon=settings.maximum_epsilon,
             diagnosis=settings.diagnosis is not None,
+            age_and_sex=settings.age_and_sex,
         )
     return [
         {"name": name, "device": ", ".join(m.name for m in machines), "trains": _trains(settings, name)}
