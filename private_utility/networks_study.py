@@ -129,7 +129,7 @@ def _tried(settings: Settings, design: Design, cell: Cell, size: Size, folder: P
         design=design,
         bench=private,
         rate=rate,
-        open=private.answered(open_cell, rate=open_rate, draws=1)[0],
+        open=next(private.answered(open_cell, rate=open_rate, draws=1)),
         private=tuple(private.answered(cell, rate=rate, draws=size.draws)),
     )
 
