@@ -24,11 +24,15 @@ from private_utility.utility_view import Study
 from simulation.engine.progress import Display
 
 CONFIG = Path("configs/rating_private.toml")
+PRETRAIN, VARIED = Path("configs/pretrain.toml"), Path("configs/pretrain_varied.toml")
 DESIGNS = (
-    Design(name="heads on 16 machines", config=Path("configs/pretrain.toml")),
-    Design(name="heads on 64 varied machines", config=Path("configs/pretrain_varied.toml")),
+    Design(name="as they were", config=PRETRAIN),
+    Design(name="public start", config=PRETRAIN, start="encoder"),
+    Design(name="public start, varied machines", config=VARIED, encoders=2, start="encoder"),
+    Design(name="public start, varied machines, four encoders", config=VARIED, start="encoder"),
+    Design(name="varied machines, four encoders", config=VARIED),
 )
-"""Today's first."""
+"""The heads of `configs/rating_private.toml` first."""
 PARTS = ("study", "networks", "text")
 
 

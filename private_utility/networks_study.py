@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -35,11 +36,15 @@ class Design:
 
     Attributes:
         name: in the report.
-        config: of `synofed pretrain`, which makes its encoders; their number and neck are the heads'.
+        config: of `synofed pretrain`, which makes its encoders; their neck is the heads'.
+        encoders: how many of them, the first; ``None``: all.
+        start: of the heads.
     """
 
     name: str
     config: Path
+    encoders: int | None = None
+    start: Literal["random", "encoder"] = "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +148,7 @@ def _compared(one: _Tried, first: _Tried) -> Compared:
         name=one.design.name,
         encoders=campaign.settings.network.weights_sha256,
         made=one.design.config.name,
+        start=one.design.start,
         members=campaign.settings.probe.encoders,
         weights=len(campaign.start),
         rate=one.rate,

@@ -21,6 +21,7 @@ class Compared:
         name: of the design.
         encoders: hash of their weights.
         made: the configuration that they are pretrained with.
+        start: of the heads: ``random``, or at the ``encoder``'s own.
         members: of the ensemble.
         weights: numbers that are trained.
         rate: learning rate that the rehearsal chose.
@@ -31,6 +32,7 @@ class Compared:
     name: str
     encoders: str
     made: str
+    start: str
     members: int
     weights: int
     rate: float
@@ -125,13 +127,22 @@ def text(found: Comparison, *, by: str, cost: str) -> Iterator[str]:
 
 def _designs(found: Comparison) -> Iterator[str]:
     scores = list(found.designs[0].scores)
-    header = ["heads", "encoders", "members", "numbers", "rate", *scores, "sd over campaigns (combined)"]
+    header = [
+        "heads",
+        "encoders",
+        "start",
+        "members",
+        "numbers",
+        "rate",
+        *scores,
+        "sd over campaigns (combined)",
+    ]
     header += [f"gained, {score}" for score in scores] + ["loss of the same heads to privacy, combined"]
     yield f"| {' | '.join(header)} |"
     yield f"|{'---|' * len(header)}"
     for one in found.designs:
         cells = [
-            one.name, f"`{one.made}` (`{one.encoders[:12]}`)", f"{one.members}", f"{one.weights:,}", f"{one.rate:g}",
+            one.name, f"`{one.made}` (`{one.encoders[:12]}`)", one.start, f"{one.members}", f"{one.weights:,}", f"{one.rate:g}",
             *(f"{m.kappa.value:.3f} ({m.kappa.low:.3f} to {m.kappa.high:.3f})" for m in one.scores.values()),
             f"{one.scores[COMBINED].draws_sd:.3f}",
             *(interval(gain) for gain in one.gained.values()),

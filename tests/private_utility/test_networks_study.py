@@ -75,7 +75,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
     small = settings.evaluate.model_copy(update={"bootstrap": 50})
     with Display(Console(quiet=True)) as display:
         return networks_study.compare(
-            settings.model_copy(update={"evaluate": small}), designs, size=SIZE, folder=folder, display=display
+            settings.model_copy(update={"evaluate": small}),
+            designs,
+            size=SIZE,
+            folder=folder,
+            display=display,
         )
 
 
