@@ -117,8 +117,8 @@ class ProbeSettings(GrowingSection):
     initialisations: Positive = 3
     """Start weights of the heads."""
     start: Literal["random", "encoder"] = "random"
-    """Where heads start: at random, or ``encoder``: at the public head that `synofed pretrain` fitted to the encoder's
-    own phantoms, which costs no privacy; then there is one initialisation."""
+    """Where heads start: at random, or ``encoder``: at the public head that `synofed pretrain` fitted to the
+    encoder's own phantoms, which costs no privacy; then there is one initialisation."""
     views: Positive = 1
     """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
     neck: Positive | None = None
@@ -130,8 +130,8 @@ class ProbeSettings(GrowingSection):
     def _an_encoder_has_one_head(self) -> ProbeSettings:
         if self.start == "encoder" and (self.source != "encoders" or self.initialisations != 1):
             raise ValueError(
-                'probe.start = "encoder" is of encoders that synofed pretrain made, which have one head each: expected '
-                f'probe.source = "encoders" and probe.initialisations = 1, got "{self.source}" and '
+                'probe.start = "encoder" is of encoders that synofed pretrain made, which have one head each: '
+                f'expected probe.source = "encoders" and probe.initialisations = 1, got "{self.source}" and '
                 f"{self.initialisations}"
             )
         return self

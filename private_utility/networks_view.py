@@ -142,7 +142,8 @@ def _designs(found: Comparison) -> Iterator[str]:
     yield f"|{'---|' * len(header)}"
     for one in found.designs:
         cells = [
-            one.name, f"`{one.made}` (`{one.encoders[:12]}`)", one.start, f"{one.members}", f"{one.weights:,}", f"{one.rate:g}",
+            one.name, f"`{one.made}` (`{one.encoders[:12]}`)", one.start, f"{one.members}",
+            f"{one.weights:,}", f"{one.rate:g}",
             *(f"{m.kappa.value:.3f} ({m.kappa.low:.3f} to {m.kappa.high:.3f})" for m in one.scores.values()),
             f"{one.scores[COMBINED].draws_sd:.3f}",
             *(interval(gain) for gain in one.gained.values()),

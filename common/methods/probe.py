@@ -76,8 +76,7 @@ def _heads(settings: Settings) -> Iterator[NetworkSpec]:
 
 
 def _encoder(settings: Settings, encoder: int, measurement: str, *, images: int) -> Iterator[Piece]:
-    """The frozen parts: those of an encoder of the folder, or torchvision's backbone for every image; and where the
-    head starts, if that is public, too."""
+    """The frozen parts, of the folder or torchvision's backbone for every image, and where the head starts."""
     neck = settings.probe.neck is not None
     for part in (*(f"backbones.{i}" for i in range(images)), *(["neck"] if neck else [])):
         torchvision = settings.probe.source == "torchvision"

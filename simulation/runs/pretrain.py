@@ -2,9 +2,9 @@
 
 For each measurement and encoder one network learns the grades of phantom patients, all sites' exams together. What is
 exported is its backbones and a *neck*: a linear map of their features to a few numbers, which a head reads scaled
-to unit length, and a public *head*, where private ones may start (:mod:`simulation.runs.projection`). They are few, because noise grows with their number, and alike in
-size, because all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs
-no privacy.
+to unit length, and a public *head*, where private ones may start (:mod:`simulation.runs.projection`). The numbers are
+few, because noise grows with their number, and alike in size, because all of a clipped gradient is noised alike.
+Everything follows from phantoms, so it is public and costs no privacy.
 """
 
 from __future__ import annotations
