@@ -25,7 +25,7 @@ def make_encoders(folder: Path, settings: Settings, *, seed: int = 0) -> Path:
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[str, torch.Tensor] = {}
     for spec in networks(settings).values():
-        for piece in spec.frozen:
+        for piece in spec.pieces:
             if piece.source not in tensors:
                 layout = build.part_layout(spec, settings.network, piece.part)
                 tensors |= _random(piece.source, layout, generator)

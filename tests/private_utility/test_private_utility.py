@@ -53,9 +53,9 @@ images = 2
 """
 
 
-def configured(tmp_path: Path, *, seed: int = 0) -> Settings:
+def configured(tmp_path: Path, *, seed: int = 0, text: str = WITHOUT) -> Settings:
     folder = tmp_path / "encoders"
-    settings = make_settings(text=WITHOUT, method="probe", weights=str(folder))
+    settings = make_settings(text=text, method="probe", weights=str(folder))
     make_encoders(folder, settings, seed=seed)
     return settings
 
@@ -82,8 +82,12 @@ def synthetic(*, sites: int = 3, patients: int = 20, features: int = 5) -> Campa
     )
 
 
-def test_without_privacy_the_loop_gives_a_campaigns_networks_and_decisions(tmp_path: Path) -> None:
-    settings = pretrained.resolved(configured(tmp_path))
+PUBLIC_START = WITHOUT.replace("initialisations = 2", 'initialisations = 1\nencoders = 2\nstart = "encoder"')
+
+
+@pytest.mark.parametrize("text", [WITHOUT, PUBLIC_START], ids=["random start", "public start"])
+def test_without_privacy_the_loop_gives_a_campaigns_networks_and_decisions(tmp_path: Path, text: str) -> None:
+    settings = pretrained.resolved(configured(tmp_path, text=text))
     names = ("north", "south")
     folders = [
         make_site_folder(tmp_path / name, name=name, patients=8, held_out_patients=2, seed=seed)
