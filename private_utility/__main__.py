@@ -24,15 +24,14 @@ from private_utility.utility_view import Study
 from simulation.engine.progress import Display
 
 CONFIG = Path("configs/rating_private.toml")
-PRETRAIN, VARIED = Path("configs/pretrain.toml"), Path("configs/pretrain_varied.toml")
+VARIED = Path("configs/pretrain_varied.toml")
 DESIGNS = (
-    Design(name="as they were", config=PRETRAIN),
-    Design(name="public start", config=PRETRAIN, start="encoder"),
-    Design(name="public start, varied machines", config=VARIED, encoders=2, start="encoder"),
-    Design(name="public start, varied machines, four encoders", config=VARIED, start="encoder"),
+    Design(name="today's heads"),
+    Design(name="varied machines, public start", config=VARIED, encoders=2, start="encoder"),
     Design(name="varied machines, four encoders", config=VARIED),
+    Design(name="varied machines, four encoders, public start", config=VARIED, start="encoder"),
 )
-"""The heads of `configs/rating_private.toml` first."""
+"""The heads of the configuration first."""
 PARTS = ("study", "networks", "text")
 
 
@@ -98,7 +97,7 @@ def _study(settings: Settings, size: Size, cohorts: Path, given: argparse.Namesp
 
 def _networks(settings: Settings, size: Size, folder: Path, display: Display, say: Say) -> Made[Comparison]:
     patients = min(max(size.patients), networks_study.PATIENTS)
-    one = replace(size, patients=(patients,), alone=False)
+    one = replace(size, patients=(patients,), rehearsals=min(size.rehearsals, 2), alone=False)
     found = networks_study.compare(
         settings, DESIGNS, size=one, folder=folder / "networks", display=display, say=say
     )

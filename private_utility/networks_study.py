@@ -27,6 +27,7 @@ from simulation.runs import pretrain
 
 PATIENTS, EPSILON = 450, 3.0
 """Of the goal."""
+OWN = "the campaign's own"
 Say = Callable[[str], None]
 
 
@@ -36,13 +37,14 @@ class Design:
 
     Attributes:
         name: in the report.
-        config: of `synofed pretrain`, which makes its encoders; their neck is the heads'.
+        config: of `synofed pretrain`, which makes its encoders; their neck is the heads'. ``None``: the
+            campaign's own.
         encoders: how many of them, the first; ``None``: all.
         start: of the heads.
     """
 
     name: str
-    config: Path
+    config: Path | None = None
     encoders: int | None = None
     start: Literal["random", "encoder"] = "random"
 
@@ -114,6 +116,8 @@ def designed(settings: Settings, design: Design, *, folder: Path, display: Displ
     Raises:
         SynofedError: if they cannot be made.
     """
+    if design.config is None:
+        return settings
     recipe = configuration.load(design.config)
     out = folder / "encoders" / design.config.stem
     pretrain.pretrain(recipe, out=out, display=display)
@@ -147,7 +151,7 @@ def _compared(one: _Tried, first: _Tried) -> Compared:
     return Compared(
         name=one.design.name,
         encoders=campaign.settings.network.weights_sha256,
-        made=one.design.config.name,
+        made=OWN if one.design.config is None else one.design.config.name,
         start=one.design.start,
         members=campaign.settings.probe.encoders,
         weights=len(campaign.start),

@@ -20,7 +20,7 @@ class Compared:
     Attributes:
         name: of the design.
         encoders: hash of their weights.
-        made: the configuration that they are pretrained with.
+        made: the name of the configuration that they are pretrained with.
         start: of the heads: ``random``, or at the ``encoder``'s own.
         members: of the ensemble.
         weights: numbers that are trained.
@@ -142,7 +142,7 @@ def _designs(found: Comparison) -> Iterator[str]:
     yield f"|{'---|' * len(header)}"
     for one in found.designs:
         cells = [
-            one.name, f"`{one.made}` (`{one.encoders[:12]}`)", one.start, f"{one.members}",
+            one.name, f"{one.made} (`{one.encoders[:12]}`)", one.start, f"{one.members}",
             f"{one.weights:,}", f"{one.rate:g}",
             *(f"{m.kappa.value:.3f} ({m.kappa.low:.3f} to {m.kappa.high:.3f})" for m in one.scores.values()),
             f"{one.scores[COMBINED].draws_sd:.3f}",
