@@ -193,7 +193,8 @@ def _payers(one: _Tried) -> Iterator[Payer]:
 def _error(scorer: Scorer, frame: pd.DataFrame, score: str) -> Float64[np.ndarray, " exams"]:
     """Distance of each exam's grade from the true one."""
     truth, answer = scorer.answers(frame, scorer.source)[score], scorer.answers(frame, "decision")[score]
-    return np.abs(answer - truth).astype(np.float64)
+    distance: Float64[np.ndarray, " exams"] = np.abs(answer - truth).astype(np.float64)
+    return distance
 
 
 def _mean(
