@@ -11,16 +11,21 @@ from pydantic import Field, field_validator, model_validator
 from common.section import Count, Fraction, GrowingSection, Name, Positive, Rate, Section, Seed, Share
 
 
-class ShiftSettings(Section):
+class ShiftSettings(GrowingSection):
     """How the sites of a phantom cohort differ beyond chance, for studies of heterogeneity.
 
     Each is spread evenly over the sites, from the first to the last.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("spread",)
+
     devices: Literal["own", "one", "drawn", "shared"] = "own"
     """``own``: one measured machine per site; ``one``: all sites that train have the first; ``drawn``: one machine
     per site that nobody measured, from the cohort's seed (for public encoders, which must not know the sites'
     machines); ``shared``: every site has all of ``cohort.phantom.machines``, patient by patient in turns."""
+    spread: Annotated[float, Field(ge=1, le=3)] = 1.0
+    """Of ``drawn`` machines: how many times as wide as what was measured, and just beyond, the ranges are from which
+    their properties come; never wider than machines can be."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""

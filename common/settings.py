@@ -113,7 +113,7 @@ class ImageSettings(GrowingSection):
 class NetworkSettings(GrowingSection):
     """The networks' backbone and the size of the image they see."""
 
-    later: ClassVar[tuple[str, ...]] = ("options",)
+    later: ClassVar[tuple[str, ...]] = ("options", "weights_licence")
 
     backbone: Backbone = "small"
     """``small``, ``resnet18``, ``mobilenet_v2``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
@@ -123,6 +123,8 @@ class NetworkSettings(GrowingSection):
     of torchvision's, or a folder of such files."""
     weights_sha256: str = ""
     """Of the start weights, filled in by the centre: the plan names what they are, not where they lie."""
+    weights_licence: Annotated[str, Field(max_length=200)] = ""
+    """Under which weights of your own may be used, in your words; sites read it in the plan."""
     image_px: Annotated[int, Field(ge=16, le=1024)] = 64
     width: Annotated[int, Field(ge=4, le=256)] = 16
     """Channels of the small backbone's first stage; ignored by the others."""
@@ -134,6 +136,8 @@ class NetworkSettings(GrowingSection):
     @model_validator(mode="after")
     def _options_are_of_ones_own(self) -> NetworkSettings:
         _check_options(self.options, self.backbone, "network.options", "network.backbone")
+        if self.weights_licence and self.weights == "none" and not self.weights_sha256:
+            raise ValueError("network.weights_licence is of start weights, but there are none: remove it")
         return self
 
     def __hash__(self) -> int:
