@@ -19,6 +19,7 @@ from common.methods.rounds import longest_stage_rounds
 from common.privacy.audit import sent as allow_list
 from common.privacy.audit.claims import released, some
 from common.privacy.audit.evidence import Answer, Check, Sent
+from common.privacy.audit.pooled_noise import PooledNoise, pooled
 from common.privacy.audit.sent import Noise
 from common.settings import Settings
 
@@ -52,6 +53,7 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
     sizes = {plan_hash: sizes_of(private[plan_hash]) for plan_hash in {answer.plan_hash for answer in mine}}
     wrong: list[str] = []
     measured: list[tuple[str, Noise]] = []
+    rounds: dict[tuple[str, str], dict[int, Float64[np.ndarray, " _"]]] = {}
     before: dict[tuple[str, str], Float64[np.ndarray, " _"]] = {}
     kept = 0
     for answer in mine:
@@ -84,9 +86,14 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
             key = answer.plan_hash, answer.group
             noise, before[key] = _noise(one, settings, before.get(key))
             measured.append((where, noise))
+            rounds.setdefault(key, {})[answer.server_round] = before[key]
     wrong += [f"{where}: {problem}" for where, problem in _consents(site, private)]
+    together = [
+        (f"campaign {plan_hash[:12]}", _pooled(updates, private[plan_hash]))
+        for (plan_hash, _), updates in rounds.items()
+    ]
     return Looked(
-        checks=(_allowed(wrong, replies=len(mine), kept=kept), _noised(measured, replies=len(mine))),
+        checks=(_allowed(wrong, replies=len(mine), kept=kept), _noised(measured, together, replies=len(mine))),
         facts=_facts(answers, plans, measured),
     )
 
@@ -142,6 +149,18 @@ def _noise(
     return allow_list.noise(sent, claimed=claimed, scale=scale, before=before)
 
 
+def _pooled(updates: Mapping[int, Float64[np.ndarray, " _"]], settings: Settings) -> PooledNoise:
+    """All rounds of a campaign together."""
+    planned = settings.privacy
+    assert planned is not None and planned.noise_multiplier is not None
+    rate, size = planned.sample_rate, len(next(iter(updates.values())))
+    return pooled(
+        list(updates.items()),
+        claimed=planned.noise_multiplier * planned.max_grad_norm,
+        sampling=rate * (1 - rate) * planned.patients / (size * planned.noise_multiplier**2),
+    )
+
+
 def _by_size(answer: Answer, sizes: Mapping[str, int], settings: Settings) -> Iterator[str]:
     """The log keeps the size of every reply: one tensor more shows in it."""
     if answer.server_round > longest_stage_rounds(settings):
@@ -184,18 +203,24 @@ def _allowed(wrong: Sequence[str], *, replies: int, kept: int) -> Check:
     return Check(name="allow-list", claim=claim, verdict="holds", found=found)
 
 
-def _noised(measured: Sequence[tuple[str, Noise]], *, replies: int) -> Check:
+def _noised(
+    measured: Sequence[tuple[str, Noise]], together: Sequence[tuple[str, PooledNoise]], *, replies: int
+) -> Check:
     claim = "What left carries at least the noise that was booked, drawn anew each time."
-    wrong = [f"{where}: {problem}" for where, noise in measured for problem in noise.problems()]
+    wrong = [f"{where}: {problem}" for where, noise in together for problem in noise.problems()]
+    wrong += [f"{where}: {problem}" for where, noise in measured for problem in noise.problems()]
     if wrong:
         return Check(name="noise", claim=claim, verdict="fails", found=some(wrong))
-    if replies and not measured:
+    if not replies:
+        return Check(name="noise", claim=claim, verdict="holds", found="No private campaign was answered.")
+    if not measured:
         why = (
             "No update of a private campaign on heads can be measured: none is kept (policy.keep_outbox_days), or "
             "all left under masks."
         )
         return Check(name="noise", claim=claim, verdict="open", found=why)
-    return Check(name="noise", claim=claim, verdict="holds", found=f"{len(measured)} updates were measured.")
+    found = [str(noise) if len(together) == 1 else f"{where}: {noise}" for where, noise in together]
+    return Check(name="noise", claim=claim, verdict="not contradicted", found=f"{some(found)}.")
 
 
 def _facts(

@@ -18,7 +18,7 @@ from common.privacy.audit.evidence import Check
 from common.text.terminal import Console, Table
 
 PAGE, DATA = "privacy_report.html", "privacy_report.json"
-COLOURS = {"holds": "green", "fails": "red", "open": "yellow"}
+COLOURS = {"holds": "green", "not contradicted": "green", "fails": "red", "open": "yellow"}
 
 
 def audit(
