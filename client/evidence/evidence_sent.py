@@ -48,6 +48,8 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
         answers: the replies that its log tells of.
         plans: plan hash -> settings.
     """
+    from common.privacy.audit.rehearsed_plan import sizes_of  # noqa: PLC0415  torch: seconds
+
     private = {plan_hash: settings for plan_hash, settings in plans.items() if settings.private}
     mine = [answer for answer in answers if answer.plan_hash in private and not answer.repeated]
     sizes = {plan_hash: sizes_of(private[plan_hash]) for plan_hash in {answer.plan_hash for answer in mine}}
@@ -93,7 +95,10 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
         for (plan_hash, _), updates in rounds.items()
     ]
     return Looked(
-        checks=(_allowed(wrong, replies=len(mine), kept=kept), _noised(measured, together, replies=len(mine))),
+        checks=(
+            _allowed(wrong, replies=len(mine), kept=kept),
+            _noised(measured, together, replies=len(mine)),
+        ),
         facts=_facts(answers, plans, measured),
     )
 
@@ -123,20 +128,6 @@ def _values(kind: str, data: bytes) -> Float64[np.ndarray, " _"]:
     if kind == "bfloat16":
         return bfloat16.decode(np.frombuffer(data, dtype="<u2")).astype(np.float64)
     return np.frombuffer(data, dtype=TYPES[kind]).astype(np.float64)
-
-
-def sizes_of(settings: Settings) -> dict[str, int]:
-    """Network of a plan -> numbers of its update."""
-    import torch  # noqa: PLC0415  (seconds)
-
-    from common.methods.stages import networks  # noqa: PLC0415
-    from common.training.flat_network import flat_network  # noqa: PLC0415
-
-    device = torch.device("cpu")
-    return {
-        name: flat_network(spec, settings.network, device).layout.size
-        for name, spec in networks(settings).items()
-    }
 
 
 def _noise(

@@ -86,6 +86,8 @@ def audit(
             f"sites: {report.two_sites.epsilon:.3f}.",
             soft_wrap=True,
         )
+        console.print(str(report.risk), soft_wrap=True)
+        console.print(report.verdict, soft_wrap=True)
         if report.unbounded:
             console.print("Some releases had no differential privacy: no epsilon bounds what they reveal.")
         for one in report.rehearsals:

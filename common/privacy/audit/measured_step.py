@@ -92,8 +92,8 @@ class MeasuredStep:
 
     def __str__(self) -> str:
         return (
-            f"a patient adds {self.contribution:.3f} of what is permitted (found from {self.contribution_findable:.3g} "
-            f"on), noise is {self.noise:.3f} of what is booked (found where it is too small by a factor of "
+            f"a patient adds {self.contribution:.3f} of what is permitted (found from "
+            f"{self.contribution_findable:.3g} on), noise is {self.noise:.3f} of what is booked (found where it is too small by a factor of "
             f"{self.noise_findable:.3g}), one patient moves a release by {self.change:.4f} clipping norms"
         )
 
@@ -190,5 +190,7 @@ def _heads(features: Tensor, grades: Tensor, parameters: RehearsalParameters, pa
         patients=patients,
         images=images,
     )
-    one = Heads(shape=HeadShape(features=FEATURES, classes=CLASSES), rows=rows, class_weights=torch.ones(1, CLASSES))
+    one = Heads(
+        shape=HeadShape(features=FEATURES, classes=CLASSES), rows=rows, class_weights=torch.ones(1, CLASSES)
+    )
     return [one] * parameters.heads

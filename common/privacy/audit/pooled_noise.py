@@ -88,8 +88,8 @@ class PooledNoise:
                 least = self._least(many * self.values)
                 if length < self.claimed * math.sqrt(least):
                     yield (
-                        f"{what}: noise of standard deviation {self.claimed:g} was claimed, {length:.4g} is seen where "
-                        f"it is at least {self.claimed * math.sqrt(least):.4g} but for once in {2 / LEVEL:,.0f} times"
+                        f"{what}: noise of standard deviation {self.claimed:g} was claimed, {length:.4g} is seen "
+                        f"where it is at least {self.claimed * math.sqrt(least):.4g} but for once in {2 / LEVEL:,.0f} times"
                     )
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class PooledNoise:
         if math.isinf(sure):
             return f"{found}So few rounds and numbers, or sampled patients, find no noise that is too small"
         return (
-            f"{found}Smaller noise is found from a factor of {sure:.3g} on ({usual:.3g} with a power of {POWERS[0]:g} "
+            f"{found}Smaller noise is found from a factor of {sure:.3g} on ({usual:.3g} with power {POWERS[0]:g} "
             f"instead of {POWERS[1]:g}; sound noise is blamed once in {1 / LEVEL:,.0f} runs), as long as patients' "
             f"gradients hardly change from one round to the next; below that factor nothing is contradicted"
         )

@@ -95,7 +95,8 @@ class Rehearsal:
         )
         found = f"{found}; {self.measured}"
         if self.measured.problems:
-            return f"{found}: the step is not as it is booked, so the claim is false: {'; '.join(self.measured.problems)}"
+            wrong = "; ".join(self.measured.problems)
+            return f"{found}: the step is not as it is booked, so the claim is false: {wrong}"
         if self.refuted:
             return f"{found}: the claim is false"
         if not self.refutable:
