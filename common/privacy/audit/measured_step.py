@@ -93,7 +93,7 @@ class MeasuredStep:
     def __str__(self) -> str:
         return (
             f"a patient adds {self.contribution:.3f} of what is permitted (found from "
-            f"{self.contribution_findable:.3g} on), noise is {self.noise:.3f} of what is booked (found where it is too small by a factor of "
+            f"{self.contribution_findable:.3g} on), noise is {self.noise:.3f} of what is booked (found if too small by "
             f"{self.noise_findable:.3g}), one patient moves a release by {self.change:.4f} clipping norms"
         )
 

@@ -89,7 +89,8 @@ class PooledNoise:
                 if length < self.claimed * math.sqrt(least):
                     yield (
                         f"{what}: noise of standard deviation {self.claimed:g} was claimed, {length:.4g} is seen "
-                        f"where it is at least {self.claimed * math.sqrt(least):.4g} but for once in {2 / LEVEL:,.0f} times"
+                        f"where it is at least {self.claimed * math.sqrt(least):.4g} but for once in "
+                        f"{2 / LEVEL:,.0f} times"
                     )
 
     def __str__(self) -> str:

@@ -33,8 +33,7 @@ class Risk:
 
     Attributes:
         advantage: true less false positive rate, at most, in [0, 1].
-        false_positives: rate of false positives, at least, of an attack that finds :data:`TRUE_POSITIVES` of those who
-            took part.
+        false_positives: rate of them, at least, of an attack that finds :data:`TRUE_POSITIVES` of who took part.
     """
 
     advantage: float
@@ -48,7 +47,7 @@ class Risk:
     def __str__(self) -> str:
         return (
             f"Of 100 people like you, of whom 50 took part, tossing a coin is right about 50; the best attack on "
-            f"everything that left is right about {100 * self.right:.0f} at most (advantage {self.advantage:.2f}). An "
+            f"all that left is right about {100 * self.right:.0f} at most (advantage {self.advantage:.2f}). An "
             f"attack that finds {100 * TRUE_POSITIVES:.0f} of 100 who took part takes at least "
             f"{100 * self.false_positives:.0f} of 100 who did not for such."
         )
