@@ -2,8 +2,8 @@
 
 Encoders are pretrained on phantoms, five simulated sites train heads on them at epsilon 3, a second campaign is
 refused by the hospitals' caps, an audit recomputes every claim, one edited line of a ledger is found, and a round
-that was opened under secure aggregation is not opened again. All but the last are the commands that people would type, and
-each has to end as it should.
+that was opened under secure aggregation is not opened again. All but the last are the commands that people would
+type, and each has to end as it should.
 """
 
 from __future__ import annotations

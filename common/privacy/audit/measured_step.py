@@ -93,8 +93,8 @@ class MeasuredStep:
     def __str__(self) -> str:
         return (
             f"a patient adds {self.contribution:.3f} of what is permitted (found from "
-            f"{self.contribution_findable:.3g} on), noise is {self.noise:.3f} of what is booked (found if too small by "
-            f"{self.noise_findable:.3g}), one patient moves a release by {self.change:.4f} clipping norms"
+            f"{self.contribution_findable:.3g} on), noise is {self.noise:.3f} of what is booked (found if too small "
+            f"by {self.noise_findable:.3g}), one patient moves a release by {self.change:.4f} clipping norms"
         )
 
 

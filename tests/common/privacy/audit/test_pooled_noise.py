@@ -1,4 +1,4 @@
-"""Noise of a whole run: what is too small by little is found, what is sound is not, and the report names the limit."""
+"""Noise of a whole run: too little of it is found, sound noise is not, and the report names the limit."""
 
 from __future__ import annotations
 

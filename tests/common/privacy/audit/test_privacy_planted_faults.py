@@ -64,13 +64,16 @@ def otherwise(**changes: float) -> Step:
     return step
 
 
-def sampled_three_times_as_often(
-    weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
-) -> NoisedGradient:
-    """Sample rate 0.6 where 0.2 is booked; the sum is divided as is booked."""
-    often = replace(settings, sample_rate=0.6)
-    made = private_gradient(weights, heads, often, entropy=entropy)
-    return replace(made, gradient=made.gradient * 3)
+def sampled_otherwise(rate: float) -> Step:
+    """More patients than are booked take part; the sum is divided as is booked."""
+
+    def step(
+        weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+    ) -> NoisedGradient:
+        made = private_gradient(weights, heads, replace(settings, sample_rate=rate), entropy=entropy)
+        return replace(made, gradient=made.gradient * (rate / settings.sample_rate))
+
+    return step
 
 
 def heads_clipped_alone(
@@ -93,7 +96,7 @@ def divided_by_who_came(
 
 @pytest.mark.parametrize(
     "given",
-    [parameters(), parameters(SAMPLED), SECURE, NETWORK, replace(SECURE, steps=SAMPLED)],
+    [parameters(), parameters(SAMPLED), SECURE, NETWORK, replace(SECURE, steps=replace(SAMPLED, count=20))],
     ids=["heads", "heads, sampled", "secure sum", "whole network", "secure sum, sampled"],
 )
 def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) -> None:
@@ -101,20 +104,21 @@ def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) 
     assert not done.refuted, str(done)
     assert done.measured.problems == ()
     assert 0.99 < done.measured.change <= 1 + measured_step.ROUNDING
-    assert done.measured.noise == pytest.approx(1, abs=0.05)
+    assert done.measured.noise == pytest.approx(1, abs=0.2)
     assert done.bound < done.claim
 
 
 @pytest.mark.parametrize(
     ("fault", "steps", "word"),
     [
-        (sampled_three_times_as_often, SAMPLED, "sampling and clipping permit"),
+        (sampled_otherwise(0.6), SAMPLED, "sampling and clipping permit"),
+        (sampled_otherwise(0.4), SAMPLED, "sampling and clipping permit"),
         (otherwise(sample_rate=0.6), SAMPLED, "noise is 0.3"),
         (heads_clipped_alone, WHOLE, "by 2.45 clipping norms"),
         (divided_by_who_came, WHOLE, "depends on who is there"),
         (divided_by_who_came, SAMPLED, "depends on who is there"),
     ],
-    ids=["q 0.6 for 0.2", "q 0.6, denominator too", "heads alone", "who came", "who came, sampled"],
+    ids=["q 0.6 for 0.2", "q 0.4 for 0.2", "q 0.6, denominator too", "heads alone", "who came", "who came, sampled"],
 )
 def test_a_fault_in_the_step_of_heads_refutes_a_claim_of_2(
     fault: Step, steps: PrivateSteps, word: str
