@@ -74,8 +74,7 @@ def _read(study: Study, run: StudyRun) -> Beside:
         parts |= {"federated": cut} if len(cut) else {}
         for name, part in parts.items():
             if len(part):
-                alone = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
-                measured[name] = metrics(alone, settings=run.settings, generator_seed=run.seed)
+                measured[name] = metrics(_whole(part), settings=run.settings, generator_seed=run.seed)
     patients = frame[["site", "patient_id"]].drop_duplicates()
     return Beside(
         run=run,
@@ -85,6 +84,13 @@ def _read(study: Study, run: StudyRun) -> Beside:
         seconds=float(str(RunFolder(folder).manifest().get("seconds", "nan"))),
         measured=measured,
     )
+
+
+def _whole(part: pd.DataFrame) -> pd.DataFrame:
+    """One system's table by itself, without networks that only some sites chose, as Andersen's best layer."""
+    table = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
+    partly = [name for name in table if str(name).startswith("p:") and table[name].isna().any()]
+    return table.drop(columns=partly)
 
 
 def _at(block: object, path: str) -> object:
