@@ -118,7 +118,14 @@ def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) 
         (divided_by_who_came, WHOLE, "depends on who is there"),
         (divided_by_who_came, SAMPLED, "depends on who is there"),
     ],
-    ids=["q 0.6 for 0.2", "q 0.4 for 0.2", "q 0.6, denominator too", "heads alone", "who came", "who came, sampled"],
+    ids=[
+        "q 0.6 for 0.2",
+        "q 0.4 for 0.2",
+        "q 0.6, denominator too",
+        "heads alone",
+        "who came",
+        "who came, sampled",
+    ],
 )
 def test_a_fault_in_the_step_of_heads_refutes_a_claim_of_2(
     fault: Step, steps: PrivateSteps, word: str
