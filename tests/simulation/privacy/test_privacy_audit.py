@@ -72,6 +72,7 @@ def test_a_sound_campaign_passes_and_says_what_it_cost(site: Campaign, tmp_path:
     assert result.exception is None
     report = json.loads(result.stdout)
     verdicts = {check["name"]: check["verdict"] for check in report["sites"][0]["checks"]}
+    assert verdicts.pop("noise") == "not contradicted"
     assert set(verdicts.values()) == {"holds"}
     assert report["holds"]
     assert report["worst"]["epsilon"] == pytest.approx(SPENT)

@@ -130,7 +130,7 @@ def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) 
 def test_a_fault_in_the_step_of_heads_refutes_a_claim_of_2(
     fault: Step, steps: PrivateSteps, word: str
 ) -> None:
-    done = rehearsed(parameters(steps), fault)
+    done = rehearsed(parameters(steps), fault, canaries=400 if steps is SAMPLED else 100)
     assert done.refuted
     assert any(word in problem for problem in done.measured.problems), str(done)
 
