@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ from client.connection import finished_campaigns
 from client.connection.finished_campaigns import FinishedCampaigns
 from client.evidence import rehearsed, site_evidence
 from client.state import decisions
-from common.privacy.audit.evidence import Check
+from common.privacy.audit.evidence import Answer, Check
+from common.settings import Settings
 from tests.privacy_evidence import ROUNDS, Campaign
 
 
@@ -103,6 +105,6 @@ def test_a_site_may_switch_it_off(tmp_path: Path) -> None:
     assert "after_campaigns is off" in check.found
 
 
-def _known(site: Campaign) -> tuple[tuple[object, ...], dict[str, object]]:
+def _known(site: Campaign) -> tuple[Sequence[Answer], dict[str, Settings]]:
     evidence = site_evidence.read(site.site.folder)
     return evidence.answers, dict(evidence.plans)

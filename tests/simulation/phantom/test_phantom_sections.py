@@ -152,7 +152,11 @@ def test_wider_ranges_reach_beyond_what_was_measured_and_stay_what_a_machine_can
     for device in wide:
         MachineProfile(**{**asdict(device), "name": "any"})
         assert (np.diff(device.tone) >= 0).all()
-    for name, low, high in (("flow_threshold", 0.10, 0.38), ("standoff_mm", 0.2, 1.2), ("noise_db", -56, -46)):
+    for name, low, high in (
+        ("flow_threshold", 0.10, 0.38),
+        ("standoff_mm", 0.2, 1.2),
+        ("noise_db", -56, -46),
+    ):
         assert all(low <= getattr(device, name) <= high for device in usual)
         outside = [not low <= getattr(device, name) <= high for device in wide]
         assert np.mean(outside) == pytest.approx(0.5, abs=0.12), "half of a range of twice the width"

@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from common.privacy.accounting.accounting import PrivateSteps
@@ -152,9 +154,11 @@ def gradients_not_clipped(weights: Tensor, heads: Sequence[Heads], *, max_norm: 
         yield torch.cat(of_heads)
 
 
-def not_clipped_again(rows: object, *, norm: float, norm_steps: int) -> object:
+def not_clipped_again(
+    rows: Float64[np.ndarray, "n size"], *, norm: float, norm_steps: int
+) -> Int64[np.ndarray, "n size"]:
     """On the grid, but not held to the norm there."""
-    return (rows * (norm_steps / norm)).round().astype("int64")  # type: ignore[operator]
+    return np.asarray((rows * (norm_steps / norm)).round(), dtype=np.int64)
 
 
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
