@@ -19,7 +19,6 @@ from common.text import table_forms
 from common.text.json_values import finite
 from common.text.terminal import Table
 from common.version import VERSION
-from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import metrics, scoring_models
 from simulation.evaluation.scorer import Block
 from simulation.studies.study import Figure, Part, Study, StudyRun
@@ -38,7 +37,6 @@ class Beside:
         row: what the study's file says of it.
         models: that vote, in each of the systems.
         exams: that were graded, and of how many patients.
-        seconds: that the run took.
         measured: system (``federated``, ``centralised``, ``alone``) -> metrics as in ``metrics.json``; alone: each
             site's patients by what the site trained by itself.
     """
@@ -47,7 +45,6 @@ class Beside:
     row: Part
     models: int
     exams: tuple[int, int]
-    seconds: float
     measured: Mapping[str, Block]
 
     def cells(self, figure: Figure) -> tuple[str, ...]:
@@ -81,7 +78,6 @@ def _read(study: Study, run: StudyRun) -> Beside:
         row=study.file.rows[run.row],
         models=scoring_models(frame) or 1,
         exams=(len(frame), len(patients)),
-        seconds=float(str(RunFolder(folder).manifest().get("seconds", "nan"))),
         measured=measured,
     )
 
@@ -126,7 +122,7 @@ def tables(found: Sequence[Beside]) -> Iterator[Table]:
             title=f"{one.row.title or one.run.row} ({one.row.paper})",
             caption=(
                 f"{exams} exams of {patients} patients, {one.models} scoring models in each system, seed "
-                f"{one.run.seed}, {one.seconds:.0f} s for all three. {one.row.note}"
+                f"{one.run.seed}. {one.row.note}"
             ).strip(),
         )
         shown.add_column("")
