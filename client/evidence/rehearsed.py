@@ -23,7 +23,7 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import REHEARSAL
 from common.privacy.audit.claims import some
-from common.privacy.audit.evidence import Answer, Check
+from common.privacy.audit.evidence import Answer, Check, Verdict
 from common.settings import Settings
 
 CANARIES = 1000
@@ -70,7 +70,9 @@ def check(site: Site, answers: Sequence[Answer], plans: dict[str, Settings]) -> 
     kept = {plan_hash: _read(site, plan_hash) for plan_hash in private}
     if not private or (not policy_file.enrolled(site) and not any(kept.values())):
         return
-    refuted, missing, shown = [], [], []
+    refuted: list[str] = []
+    missing: list[str] = []
+    shown: list[str] = []
     for plan_hash, content in kept.items():
         where = f"campaign {plan_hash[:12]}"
         made = content.get("rehearsals", []) if content else []
@@ -82,7 +84,7 @@ def check(site: Site, answers: Sequence[Answer], plans: dict[str, Settings]) -> 
             told = f"{where}, {one['date'][:10]}, synofed {one['version']}: {one['told']}"
             (refuted if one["refuted"] else shown).append(told)
     why = "" if site.file.audit.after_campaigns else " ([audit] after_campaigns is off in site.toml)"
-    verdict = "fails" if refuted else "open" if missing else "not contradicted"
+    verdict: Verdict = "fails" if refuted else "open" if missing else "not contradicted"
     yield Check(
         name="rehearsal",
         claim="The private step, as it is installed here, does what was booked: rehearsed on made-up patients.",

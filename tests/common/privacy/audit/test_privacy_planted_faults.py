@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -152,9 +153,9 @@ def gradients_not_clipped(weights: Tensor, heads: Sequence[Heads], *, max_norm: 
         yield torch.cat(of_heads)
 
 
-def not_clipped_again(rows: object, *, norm: float, norm_steps: int) -> object:
+def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.ndarray:
     """On the grid, but not held to the norm there."""
-    return (rows * (norm_steps / norm)).round().astype("int64")  # type: ignore[operator]
+    return (rows * (norm_steps / norm)).round().astype("int64")
 
 
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
