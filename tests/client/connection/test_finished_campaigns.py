@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,9 @@ import pytest
 from client.connection import finished_campaigns
 from client.connection.finished_campaigns import FinishedCampaigns
 from client.evidence import rehearsed, site_evidence
+from client.site.site import Site
 from client.state import decisions
-from common.privacy.audit.evidence import Answer, Check
-from common.settings import Settings
+from common.privacy.audit.evidence import Check
 from tests.privacy_evidence import ROUNDS, Campaign
 
 
@@ -100,11 +99,7 @@ def test_a_site_may_switch_it_off(tmp_path: Path) -> None:
     assert looking._running is None
     assert of_rehearsal(site) is None  # of no federation: nobody would have started it
     (site.site.folder / "federation.json").write_text("{}", encoding="utf-8")
-    check = next(rehearsed.check(site.site.__class__.open(site.site.folder), *_known(site)))
+    evidence = site_evidence.read(site.site.folder)
+    check = next(rehearsed.check(Site.open(site.site.folder), evidence.answers, dict(evidence.plans)))
     assert check.verdict == "open"
     assert "after_campaigns is off" in check.found
-
-
-def _known(site: Campaign) -> tuple[Sequence[Answer], dict[str, Settings]]:
-    evidence = site_evidence.read(site.site.folder)
-    return evidence.answers, dict(evidence.plans)

@@ -11,7 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from common.privacy.accounting.accounting import PrivateSteps
@@ -154,11 +153,9 @@ def gradients_not_clipped(weights: Tensor, heads: Sequence[Heads], *, max_norm: 
         yield torch.cat(of_heads)
 
 
-def not_clipped_again(
-    rows: Float64[np.ndarray, "n size"], *, norm: float, norm_steps: int
-) -> Int64[np.ndarray, "n size"]:
+def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.ndarray:
     """On the grid, but not held to the norm there."""
-    return np.asarray((rows * (norm_steps / norm)).round(), dtype=np.int64)
+    return (rows * (norm_steps / norm)).round().astype("int64")
 
 
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
