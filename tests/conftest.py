@@ -13,6 +13,9 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from tests import shapes
+
+shapes.install()  # before anything of the product is imported
 settings.register_profile("synofed", deadline=None, derandomize=True)
 settings.load_profile("synofed")
 
