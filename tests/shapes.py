@@ -15,8 +15,11 @@ from types import CodeType, FunctionType
 from typing import Any
 
 import jaxtyping
+from beartype import BeartypeConf, beartype
 from beartype.door import die_if_unbearable
 
+_TOLD = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
+"""What does not fit raises what it would raise there, a ``TypeError``."""
 _AXES = jaxtyping.jaxtyped("context")
 """Within it, an axis's name stands for one number."""
 _OF_CODE: dict[CodeType, tuple[inspect.Signature, dict[str, Any]]] = {}
@@ -24,11 +27,15 @@ _OF_CODE: dict[CodeType, tuple[inspect.Signature, dict[str, Any]]] = {}
 
 def install() -> None:
     """Let modules imported from now on be checked by :func:`checked`."""
-    jaxtyping.jaxtyped = checked
+    setattr(jaxtyping, "jaxtyped", checked)  # noqa: B010  # mypy knows the library's own alone
 
 
-def checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
-    """Decorator of a function, a method of any kind, or a class: it changes ``__init__`` of a dataclass."""
+def checked(*, typechecker: object = None) -> Callable[[Any], Any]:
+    """Decorator of a function, a method of any kind, or a class: it changes ``__init__`` of a dataclass.
+
+    Args:
+        typechecker: what jaxtyping would check with; here it is beartype in any case.
+    """
 
     def decorate(what: Any) -> Any:
         match what:
@@ -36,26 +43,26 @@ def checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
                 if "__dataclass_fields__" in vars(what) and isinstance(
                     vars(what).get("__init__"), FunctionType
                 ):
-                    what.__init__ = decorate(what.__init__)
+                    setattr(what, "__init__", decorate(vars(what)["__init__"]))  # noqa: B010
                 return what
             case classmethod() | staticmethod():
                 return type(what)(decorate(what.__func__))
             case property():
                 return property(*(part and decorate(part) for part in (what.fget, what.fset, what.fdel)))
-        return _function(what, typechecker) if what.__annotations__ else what
+        return _function(what) if what.__annotations__ else what
 
     return decorate
 
 
-def _function(function: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+def _function(function: FunctionType) -> Callable[..., Any]:
     if inspect.iscoroutinefunction(function):
-        return typechecker(function)
+        return _beartype(function)
     if "<locals>" in function.__qualname__ or inspect.isgeneratorfunction(function):
         return _one_by_one(function)
-    return _at_first_call(function, typechecker)
+    return _at_first_call(function)
 
 
-def _at_first_call(function: FunctionType, typechecker: Callable[..., Any]) -> Callable[..., Any]:
+def _at_first_call(function: FunctionType) -> Callable[..., Any]:
     check: Callable[..., Any] | None = None
 
     @functools.wraps(function)
@@ -63,12 +70,17 @@ def _at_first_call(function: FunctionType, typechecker: Callable[..., Any]) -> C
         nonlocal check
         if check is None:
             function.__annotations__ = hints = _hints(function)
-            check = typechecker(function)
+            check = _beartype(function)
             if any(map(_names_array, hints.values())):
                 check = _with_axes(check)
         return check(*args, **kwargs)
 
     return wrapped
+
+
+def _beartype(function: FunctionType) -> Callable[..., Any]:
+    check: Callable[..., Any] = beartype(conf=_TOLD)(function)
+    return check
 
 
 def _with_axes(check: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,10 +102,12 @@ def _one_by_one(function: FunctionType) -> Callable[..., Any]:
         with _AXES:
             for name, value in given.items():
                 die_if_unbearable(
-                    value, hints.get(name, object), exception_prefix=f"{where} parameter {name} "
+                    value, hints.get(name, object), conf=_TOLD, exception_prefix=f"{where} parameter {name} "
                 )
             result = function(*args, **kwargs)
-            die_if_unbearable(result, hints.get("return", object), exception_prefix=f"{where} return ")
+            die_if_unbearable(
+                result, hints.get("return", object), conf=_TOLD, exception_prefix=f"{where} return "
+            )
         return result
 
     return wrapped
