@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pytest
@@ -23,19 +23,25 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
 Pair = Float64[np.ndarray, " n"]
-check: Any = checked()
+T = TypeVar("T")
+
+
+def check(what: T) -> T:
+    decorated: T = checked()(what)
+    return decorated
 
 
 @check
 def added(one: Pair, other: Pair, *more: Pair, halved: bool = False) -> Float64[np.ndarray, " n"]:
-    total = sum(more, one + other)
+    total: Pair = sum(more, one + other)
     return total[: len(total) // 2] if halved else total
 
 
 def closure(times: float) -> Callable[..., Pair]:
     @check
     def scaled(one: Pair, other: Pair, **more: Pair) -> Pair:
-        return times * sum(more.values(), one + other)
+        total: Pair = times * sum(more.values(), one + other)
+        return total
 
     return scaled
 
@@ -55,17 +61,20 @@ class Both:
 class Kinds:
     @check
     def method(self, one: Pair, other: Pair) -> Pair:
-        return one + other
+        total: Pair = one + other
+        return total
 
     @check
     @classmethod
     def of_class(cls, one: Pair, other: Pair) -> Pair:
-        return one + other
+        total: Pair = one + other
+        return total
 
     @check
     @staticmethod
     def static(one: Pair, other: Pair) -> Pair:
-        return one + other
+        total: Pair = one + other
+        return total
 
     def _wrong(self) -> Pair:
         return np.zeros((2, 2))
@@ -105,9 +114,9 @@ def test_types_that_are_no_arrays_are_looked_at_and_those_that_only_type_checker
     def of(exact: int, unknown: Decimal) -> int:
         return exact
 
-    assert of(1, None) == 1
+    assert of(1, None) == 1  # type: ignore[arg-type]
     with pytest.raises(TypeCheckError):
-        of("1", None)
+        of("1", None)  # type: ignore[arg-type]
 
 
 def test_shapes_of_the_product_are_looked_at() -> None:

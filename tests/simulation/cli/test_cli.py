@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import synofed
 from common.errors import ConfigurationError
 from tests.command_lines import command
 from tests.simulation.runs.test_simulate import CONFIG
