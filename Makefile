@@ -35,15 +35,15 @@ test: .venv/installed
 
 # Pages in a real browser; installs what it needs.
 test-browser: .venv/browser
-	$(BIN)/python -m pytest -n 0 -m browser -rs
+	$(BIN)/python -m pytest -n 0 -m browser -rs tests/browser
 
 # What needs minutes, or what not every machine has; it lists what it had to skip.
 soak: .venv/installed
 	$(BIN)/python -m pytest -n 0 -m soak -rs
 
-# The part of it that runs with every change: a real SuperLink, Ray, many processes at once.
+# The part of it that runs with every change: a real SuperLink, Ray, many processes at once. Half of it is waiting.
 soak-ci: .venv/installed
-	$(BIN)/python -m pytest -n 0 -m "soak and ci" -rs
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder -m "soak and ci" -rs
 
 # What a site without internet installs from: dist/synofed-VERSION-MACHINE.tar.
 bundle: .venv/installed

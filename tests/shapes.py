@@ -18,8 +18,8 @@ import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.door import die_if_unbearable
 
-_TOLD = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
-"""What does not fit raises what it would raise there, a ``TypeError``."""
+_AS_MYPY = BeartypeConf(violation_type=jaxtyping.TypeCheckError, is_pep484_tower=True)
+"""A whole number may stand for a float; what does not fit raises what it would raise there, a ``TypeError``."""
 _AXES = jaxtyping.jaxtyped("context")
 """Within it, an axis's name stands for one number."""
 _OF_CODE: dict[CodeType, tuple[inspect.Signature, dict[str, Any]]] = {}
@@ -79,7 +79,7 @@ def _at_first_call(function: FunctionType) -> Callable[..., Any]:
 
 
 def _beartype(function: FunctionType) -> Callable[..., Any]:
-    check: Callable[..., Any] = beartype(conf=_TOLD)(function)
+    check: Callable[..., Any] = beartype(conf=_AS_MYPY)(function)
     return check
 
 
@@ -102,11 +102,14 @@ def _one_by_one(function: FunctionType) -> Callable[..., Any]:
         with _AXES:
             for name, value in given.items():
                 die_if_unbearable(
-                    value, hints.get(name, object), conf=_TOLD, exception_prefix=f"{where} parameter {name} "
+                    value,
+                    hints.get(name, object),
+                    conf=_AS_MYPY,
+                    exception_prefix=f"{where} parameter {name} ",
                 )
             result = function(*args, **kwargs)
             die_if_unbearable(
-                result, hints.get("return", object), conf=_TOLD, exception_prefix=f"{where} return "
+                result, hints.get("return", object), conf=_AS_MYPY, exception_prefix=f"{where} return "
             )
         return result
 
