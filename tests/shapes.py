@@ -17,9 +17,10 @@ from typing import Any
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.door import die_if_unbearable
+from numpy.typing import ArrayLike
 
-_AS_MYPY = BeartypeConf(violation_type=jaxtyping.TypeCheckError, is_pep484_tower=True)
-"""A whole number may stand for a float; what does not fit raises what it would raise there, a ``TypeError``."""
+_TOLD = BeartypeConf(violation_type=jaxtyping.TypeCheckError)
+"""What does not fit raises what it would raise there, a ``TypeError``."""
 _AXES = jaxtyping.jaxtyped("context")
 """Within it, an axis's name stands for one number."""
 _OF_CODE: dict[CodeType, tuple[inspect.Signature, dict[str, Any]]] = {}
@@ -79,7 +80,7 @@ def _at_first_call(function: FunctionType) -> Callable[..., Any]:
 
 
 def _beartype(function: FunctionType) -> Callable[..., Any]:
-    check: Callable[..., Any] = beartype(conf=_AS_MYPY)(function)
+    check: Callable[..., Any] = beartype(conf=_TOLD)(function)
     return check
 
 
@@ -104,12 +105,12 @@ def _one_by_one(function: FunctionType) -> Callable[..., Any]:
                 die_if_unbearable(
                     value,
                     hints.get(name, object),
-                    conf=_AS_MYPY,
+                    conf=_TOLD,
                     exception_prefix=f"{where} parameter {name} ",
                 )
             result = function(*args, **kwargs)
             die_if_unbearable(
-                result, hints.get("return", object), conf=_AS_MYPY, exception_prefix=f"{where} return "
+                result, hints.get("return", object), conf=_TOLD, exception_prefix=f"{where} return "
             )
         return result
 
@@ -146,6 +147,10 @@ def _hints(function: FunctionType) -> dict[str, Any]:
         try:
             found |= typing.get_type_hints(one, function.__globals__, include_extras=True)
         except NameError:
+            found[name] = Any
+        if (
+            found[name] == ArrayLike
+        ):  # nearly everything; finding that out takes longer than most of what is asked
             found[name] = Any
     return found
 

@@ -1,4 +1,4 @@
-"""Arrays' shapes and arguments' types are checked while tests run: in the product, and at every kind of function."""
+"""Arrays' shapes and arguments' types are checked while tests run, in each package and at every kind of function."""
 
 from __future__ import annotations
 
