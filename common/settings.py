@@ -286,6 +286,15 @@ class PersonalSettings(Section):
         return self
 
 
+class RaySettings(Section):
+    """A Ray cluster, and what a site gets of it beside ``compute.threads`` CPUs."""
+
+    address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.-]+:[0-9]{1,5})$")] | None = None
+    """``HOST:PORT`` of its head, or ``auto`` on one of its nodes; ``None``: this machine alone."""
+    gpus: Annotated[float, Field(ge=0, le=64)] | None = None
+    """Of a site, also a share of one; ``None``: one where this machine has any."""
+
+
 class ComputeSettings(Section):
     """Speed only; never part of the plan."""
 
@@ -294,6 +303,7 @@ class ComputeSettings(Section):
     threads: Threads = 1
     """CPU threads of one site. The same number gives the same bits in every engine."""
     engine: Literal["in-process", "ray"] = "in-process"
+    ray: RaySettings = RaySettings()
     groups_in_flight: Threads = 4
 
 

@@ -5,7 +5,7 @@ have the same backbone and begin with the same weights, so that a dynamic networ
 modality by the clip alone. Published, with grey-scale and power Doppler: four models, SGS, DGS, SPD, DPD.
 
 The paper compares the four and does not combine them. Here each has a vote, since an ensemble has to answer; what is
-compared are the networks themselves (:mod:`simulation.evaluation.modalities`).
+compared are the networks themselves (:mod:`simulation.evaluation.blocks.modalities`).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from server.report import (
     heatmaps,
     inside,
     layers,
+    modalities,
     numbers,
     one_exam,
     paper_figures,
@@ -167,6 +168,7 @@ def render(
         tasks=_tasks(content) if scored else None,
         cross_site=_table(tables.cross_site(content)) if scored else None,
         cross_validated=_table(tables.cross_validated(content)),
+        modalities=_modalities(content),
         numbers=_table(numbers.numbers(content)),
         folds=_table(numbers.folds(content)),
         over_networks=_over_networks(content) if scored else None,
@@ -376,6 +378,15 @@ def _differences(content: Content, names: Mapping[str, str]) -> Table | None:
                 rows.append((f"{label}\n{title(measurement)}", shown))
                 break
     return Table(header=DIFFERENCES, rows=rows) if rows else None
+
+
+def _modalities(content: Content) -> list[tuple[str, dict[str, Table | None]]]:
+    """Of each test cohort, the tables of the networks of single images."""
+    parts = (modalities.areas, modalities.agreement, modalities.cuts, modalities.pairs)
+    return [
+        (title, {part.__name__: _table(part(content, found)) for part in parts})
+        for title, found in modalities.cohorts(content)
+    ]
 
 
 def _splits_by_image(settings: Json) -> bool:

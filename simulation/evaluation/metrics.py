@@ -31,6 +31,7 @@ from simulation.evaluation.blocks import (
     by_fold,
     calibration,
     cross_site,
+    modalities,
     numbers,
     own_patients,
     single_image,
@@ -118,6 +119,8 @@ def metrics(
     if settings.numbers:
         result["numbers"] = numbers.block(scorer, seen)
         result["numbers_unseen"] = numbers.block(scorer, unseen) if len(unseen) else None
+    if settings.method == "multimodal":
+        result["modalities"] = modalities.block(scorer, seen, unseen)
     result["far_off"] = _far_off(scorer, seen)
     result["calibration"] = _calibration(
         scorer,
@@ -269,7 +272,12 @@ def _compared(
     if readers:
         tallies = zip(readers, systems["readers_mean"], strict=True)
         each: Block = {name: answered(f"reader_{name}", tally) for name, tally in tallies}
-        baselines["readers"] = {**each, "mean": scorer.block(systems["readers_mean"], weights)}
+        mean = scorer.block(systems["readers_mean"], weights)
+        read = {name for name, tally in systems["readers_mean"][0].items() if tally.any()}
+        baselines["readers"] = {
+            **each,
+            "mean": {name: values for name, values in mean.items() if name in read},
+        }
     found: Block = {
         "baselines": baselines,
         "differences": _differences(scorer, systems, weights, run=scoring_models(seen), trained=models),
@@ -363,15 +371,18 @@ def _reference(frame: pd.DataFrame, measurements: Iterable[str]) -> str:
 
 
 def _readers(frame: pd.DataFrame, scorer: Scorer) -> list[str]:
-    """Readers who graded some exam in every measurement."""
-    first = next(iter(scorer.settings.measurements))
-    columns = [str(c) for c in frame.columns if str(c).startswith("reader_") and str(c).endswith(f"_{first}")]
-    names = sorted(c.removeprefix("reader_").removesuffix(f"_{first}") for c in columns)
-    return [
-        name
+    """Readers who graded some exam in every measurement that anybody read: a diagnosis, for one, nobody reads."""
+    ends = [f"_{name}" for name in scorer.settings.measurements]
+    columns = [str(c).removeprefix("reader_") for c in frame.columns if str(c).startswith("reader_")]
+    names = sorted({c.removesuffix(end) for c in columns for end in ends if c.endswith(end)})
+    read = {
+        name: {
+            m for m, grades in scorer.answers(frame, f"reader_{name}").items() if (grades != MISSING).any()
+        }
         for name in names
-        if all((grades != MISSING).any() for grades in scorer.answers(frame, f"reader_{name}").values())
-    ]
+    }
+    anybody = set().union(*read.values())
+    return [name for name in names if anybody and read[name] >= anybody]
 
 
 def _check(frame: pd.DataFrame, settings: Settings) -> None:

@@ -5,7 +5,7 @@ They stand beside the networks in every table: a system that is no better than t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +28,14 @@ from simulation.cohorts.cohort import Cohort
 
 FLOW = "flow_"
 """Prefix of the columns that hold an exam's area of flow: ``flow_<image>``."""
+SUMMARIES: Mapping[str, Callable[[Float64[np.ndarray, "n frames"]], Float64[np.ndarray, " n"]]] = {
+    "largest": lambda areas: np.asarray(areas.max(axis=1)),
+    "mean": lambda areas: np.asarray(areas.mean(axis=1)),
+    "third": lambda areas: np.asarray(np.sort(areas, axis=1)[:, -min(3, areas.shape[1])]),
+    "pulsatility": lambda areas: np.ptp(areas, axis=1) / np.maximum(areas.mean(axis=1), 1e-9),
+}
+"""What the areas of flow of a clip's frames are summed up to. The third largest is what no flash of two frames
+reaches."""
 _AT_ONCE = 512
 Grades = Mapping[str, Int[np.ndarray, " exams"]]
 
@@ -122,11 +130,15 @@ def flow_by_frame(
 def flow_columns(
     store: Store, exams: Int64[Tensor, " n"], settings: Settings
 ) -> dict[str, Float64[np.ndarray, " n"]]:
-    """``flow_<image>`` of each Doppler image from which alone some measurement is read."""
+    """``flow_<image>`` of Doppler images from which alone something is read; ``flow_<clip>:<summary>``."""
+    px = settings.network.image_px
     images = sorted(set(_read_from_flow(settings).values()))
-    return {
-        FLOW + image: flow_area(store, image, exams, image_px=settings.network.image_px) for image in images
-    }
+    columns = {FLOW + image: flow_area(store, image, exams, image_px=px) for image in images}
+    for clip, kind in settings.images.items():
+        if kind.kind == "doppler" and kind.frames:
+            areas = flow_by_frame(store, clip, exams, image_px=px)
+            columns |= {f"{FLOW}{clip}:{name}": of(areas) for name, of in SUMMARIES.items()}
+    return columns
 
 
 def _read_from_flow(settings: Settings) -> dict[str, str]:

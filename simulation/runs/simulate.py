@@ -49,8 +49,6 @@ from simulation.evaluation import (
     examples,
     heatmap_truth,
     hotspots,
-    modalities,
-    modalities_view,
     sets,
     stacked,
     trivial,
@@ -447,7 +445,6 @@ def _evaluate(
         | {"personal": choices or None}
         | stacking
         | layers.block(scorer_of(frame, settings, seed=settings.seed), frame, ensemble)
-        | _modalities(run, frame, sites, settings)
         | _sets(run, frame, settings),
     )
     examples.write(run.path / "figures", frame, sites, settings)
@@ -470,15 +467,6 @@ def _stacked(
     plain = frame[frame["trained_site"].astype(bool)]
     said = stacked.block(stacking, scorer, plain, settings=settings)
     return stacked.applied(frame, specs, stacking, settings), {"stacking": finite(said)}
-
-
-def _modalities(run: RunFolder, frame: pd.DataFrame, sites: Cohort, settings: Settings) -> dict[str, object]:
-    """The networks of single images beside each other, where that is what the method is about."""
-    if settings.method != "multimodal":
-        return {}
-    block = modalities.measured(frame, sites, settings, seed=settings.seed)
-    (run.path / "modalities.md").write_text(modalities_view.markdown(block, settings), encoding="utf-8")
-    return {"modalities": block}
 
 
 def _sets(run: RunFolder, frame: pd.DataFrame, settings: Settings) -> dict[str, object]:

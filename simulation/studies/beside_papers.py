@@ -19,7 +19,6 @@ from common.text import table_forms
 from common.text.json_values import finite
 from common.text.terminal import Table
 from common.version import VERSION
-from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import metrics, scoring_models
 from simulation.evaluation.scorer import Block
 from simulation.studies.study import Figure, Part, Study, StudyRun
@@ -38,7 +37,6 @@ class Beside:
         row: what the study's file says of it.
         models: that vote, in each of the systems.
         exams: that were graded, and of how many patients.
-        seconds: that the run took.
         measured: system (``federated``, ``centralised``, ``alone``) -> metrics as in ``metrics.json``; alone: each
             site's patients by what the site trained by itself.
     """
@@ -47,7 +45,6 @@ class Beside:
     row: Part
     models: int
     exams: tuple[int, int]
-    seconds: float
     measured: Mapping[str, Block]
 
     def cells(self, figure: Figure) -> tuple[str, ...]:
@@ -74,17 +71,22 @@ def _read(study: Study, run: StudyRun) -> Beside:
         parts |= {"federated": cut} if len(cut) else {}
         for name, part in parts.items():
             if len(part):
-                alone = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
-                measured[name] = metrics(alone, settings=run.settings, generator_seed=run.seed)
+                measured[name] = metrics(_whole(part), settings=run.settings, generator_seed=run.seed)
     patients = frame[["site", "patient_id"]].drop_duplicates()
     return Beside(
         run=run,
         row=study.file.rows[run.row],
         models=scoring_models(frame) or 1,
         exams=(len(frame), len(patients)),
-        seconds=float(str(RunFolder(folder).manifest().get("seconds", "nan"))),
         measured=measured,
     )
+
+
+def _whole(part: pd.DataFrame) -> pd.DataFrame:
+    """One system's table by itself, without networks that only some sites chose, as Andersen's best layer."""
+    table = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
+    partly = [name for name in table if str(name).startswith("p:") and table[name].isna().any()]
+    return table.drop(columns=partly)
 
 
 def _at(block: object, path: str) -> object:
@@ -120,7 +122,7 @@ def tables(found: Sequence[Beside]) -> Iterator[Table]:
             title=f"{one.row.title or one.run.row} ({one.row.paper})",
             caption=(
                 f"{exams} exams of {patients} patients, {one.models} scoring models in each system, seed "
-                f"{one.run.seed}, {one.seconds:.0f} s for all three. {one.row.note}"
+                f"{one.run.seed}. {one.row.note}"
             ).strip(),
         )
         shown.add_column("")

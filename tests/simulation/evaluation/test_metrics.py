@@ -438,3 +438,16 @@ def test_measurements_of_any_name() -> None:
     )  # fmt: skip
     got: Json = metrics(table, settings=settings)
     assert got["a"]["confusion"] == [[1, 0], [1, 0]]
+
+
+def test_readers_stand_beside_what_they_read_though_something_else_is_read_by_nobody() -> None:
+    table = frame()
+    unread = [column for column in table if column.startswith("reader_") and column.endswith("_vascularity")]
+    settings = RATING.model_copy(update={"validity": "any"})
+    got: Json = metrics(table.drop(columns=unread), settings=settings)
+    assert set(got["baselines"]["readers"]) == {"r1", "r2", "mean"}
+    assert set(got["baselines"]["readers"]["mean"]) == set(got["baselines"]["readers"]["r1"]) - {
+        "invalid_pairs",
+        "unseen",
+    }
+    assert set(got["differences"]["federated_minus_readers_mean"]) == {"models", "hypertrophy"}

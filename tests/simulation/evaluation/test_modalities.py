@@ -24,7 +24,8 @@ from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings
 from simulation.cohorts import cohort as cohorts
-from simulation.evaluation import modalities, modalities_view
+from simulation.evaluation.blocks import modalities
+from simulation.evaluation.trivial import SUMMARIES
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 from simulation.phantom.readers import EXPERIENCE
@@ -73,7 +74,7 @@ def exams(threshold: float, pulsatility: float, first: int, patients: int) -> Ex
 def amounts(data: ExamTensors) -> tuple[np.ndarray, np.ndarray]:
     """Share of flow of the stills, and the third largest over each clip."""
     still, clip = (data.images[name].float()[..., 1, :, :].mean((-1, -2)).numpy() for name in data.images)
-    return still, modalities.WITHOUT_NETWORK["third"](clip.astype(np.float64))
+    return still, SUMMARIES["third"](clip.astype(np.float64))
 
 
 def advantage(threshold: float, pulsatility: float) -> float:
@@ -147,7 +148,10 @@ def test_a_campaign_over_clips_is_the_same_each_time(run: tuple[Path, Settings])
     base, _ = run
     one, other = (pd.read_parquet(base / name / "predictions.parquet") for name in ("one", "other"))
     pd.testing.assert_frame_equal(one, other)
-    assert (base / "one" / "modalities.md").read_bytes() == (base / "other" / "modalities.md").read_bytes()
+    one, other = (
+        json.loads((base / name / "metrics.json").read_text(encoding="utf-8")) for name in ("one", "other")
+    )
+    assert one["modalities"] == other["modalities"]
 
 
 def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Path, Settings]) -> None:
@@ -161,11 +165,10 @@ def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Pa
             assert len(network["icc"]) == 12 and len(network["grades"]) == 4 and len(network["above"]) == 3
         assert len(found["pairs"]) == 6
         assert set(found["without_network"]) == {
-            "doppler share",
-            *(f"doppler_clip {name}" for name in modalities.WITHOUT_NETWORK),
+            "doppler area",
+            *(f"doppler_clip {name}" for name in SUMMARIES),
         }
-    text = modalities_view.markdown(block, settings)
-    assert text == (base / "one" / "modalities.md").read_text(encoding="utf-8")
+    text = (base / "one" / "report_tables.md").read_text(encoding="utf-8")
     for name in ("SGS", "DGS", "SPD", "DPD", "senior", "junior", "0.82"):
         assert name in text
 
@@ -186,8 +189,8 @@ def test_readers_with_more_experience_agree_more(run: tuple[Path, Settings]) -> 
 
 def test_a_finished_run_is_evaluated_anew_alike(run: tuple[Path, Settings]) -> None:
     base, _ = run
-    before = (base / "other" / "modalities.md").read_bytes()
-    (base / "other" / "modalities.md").unlink()
+    before = (base / "other" / "metrics.json").read_bytes()
+    (base / "other" / "metrics.json").unlink()
     overrides = [*TINY, settings_file.of_folder(base / "cohort")]
     synofed.simulate(SMALL, out=base / "other", overrides=overrides, resume=True)
-    assert (base / "other" / "modalities.md").read_bytes() == before
+    assert (base / "other" / "metrics.json").read_bytes() == before

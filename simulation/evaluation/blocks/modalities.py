@@ -12,17 +12,13 @@ ICC(3,1) of two raters, network and reader; intervals over patients, and p by sw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from itertools import combinations
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float64, Int64
 
-from client.data.site_store import site_store
-from client.data.store import Store
-from client.site.site import Site
 from common.evaluation import agreement, bootstrap, paired
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.intraclass import raters_icc
@@ -31,75 +27,47 @@ from common.evaluation.roc import weighted_auc
 from common.exam import MISSING
 from common.methods import single_score
 from common.settings import Settings
-from common.text.json_values import finite
-from simulation.cohorts.cohort import Cohort
-from simulation.evaluation.metrics import scorer_of
-from simulation.evaluation.scorer import Block, Patients
-from simulation.evaluation.trivial import flow_by_frame
+from simulation.evaluation.scorer import Block, Patients, Scorer
+from simulation.evaluation.trivial import FLOW, SUMMARIES
 from simulation.phantom.random import stream
 from simulation.phantom.readers import draw_severity, read_by_experience
 
 READERS_OF_A_LEVEL = 4
-Shares = Float64[np.ndarray, "exams frames"]
 Likely = Float64[np.ndarray, "exams grades"]
 """How likely each grade is, larger for likelier."""
 Amount = Float64[np.ndarray, " exams"]
-FLOW = "vascularity"
-WITHOUT_NETWORK: Mapping[str, Callable[[Shares], Float64[np.ndarray, " exams"]]] = {
-    "largest": lambda shares: np.asarray(shares.max(axis=1)),
-    "mean": lambda shares: np.asarray(shares.mean(axis=1)),
-    "third": lambda shares: np.asarray(np.sort(shares, axis=1)[:, -min(3, shares.shape[1])]),
-    "pulsatility": lambda shares: np.ptp(shares, axis=1) / np.maximum(shares.mean(axis=1), 1e-9),
-}
-"""What a clip's frames are summed up to. The third largest is what no flash of two frames reaches. Of a still the
-largest and the mean are one, and nothing pulsates."""
+VASCULARITY = "vascularity"
 
 
-def measured(predictions: pd.DataFrame, cohort: Cohort, settings: Settings, *, seed: int) -> Block:
-    """The block ``modalities`` of ``metrics.json``.
+def block(scorer: Scorer, seen: pd.DataFrame, unseen: pd.DataFrame) -> Block:
+    """Of each cohort that has exams.
 
     Args:
-        predictions: see :func:`simulation.evaluation.metrics.metrics`, with ``p:<network>:<grade>`` of each network.
-        cohort: whose exams they are; training exams of its sites set the answers without a network.
-        settings: of the run.
-        seed: of readers, bootstrap and swaps.
+        scorer: of the run.
+        seen: held-out exams of the machines that trained, with ``p:<network>:<grade>`` of each network and the
+            columns of :func:`simulation.evaluation.trivial.flow_columns`.
+        unseen: those of machines that nobody trained with.
 
     Returns:
         For ``seen`` and ``unseen``: ``networks`` (areas of each grade, their mean, areas of grades ``above`` 0, 1 ..,
         correlation with every reader), ``without_network`` (areas of grades and of vascularity above 0, 1 ..), and
-        ``pairs`` of networks.
+        ``pairs`` of networks; ``readers``: what these are.
     """
-    scores = {name: _network(predictions, name, settings) for name in settings.images}
-    amounts = _amounts(cohort, predictions, settings)
-    trained = predictions["trained_site"].astype(bool).to_numpy()
-    block: Block = {"readers": _levels()}
-    for cohort_name, chosen in (("seen", trained), ("unseen", ~trained)):
-        if chosen.any():
-            block[cohort_name] = _cohort(
-                predictions[chosen], _of(scores, chosen), _of(amounts, chosen), settings, seed
-            )
-    safe = finite(block)
-    assert isinstance(safe, dict)
-    return safe
+    cohorts = {name: frame for name, frame in (("seen", seen), ("unseen", unseen)) if len(frame)}
+    return {"readers": _levels(), **{name: _cohort(scorer, frame) for name, frame in cohorts.items()}}
 
 
-def _cohort(
-    frame: pd.DataFrame,
-    scores: Mapping[str, Likely],
-    amounts: Mapping[str, Amount],
-    settings: Settings,
-    seed: int,
-) -> Block:
+def _cohort(scorer: Scorer, frame: pd.DataFrame) -> Block:
+    settings, seed = scorer.settings, scorer.seed
     name, grades = single_score.score(settings)
-    scorer = scorer_of(frame, settings, seed=seed)
-    truth = scorer.answers(frame, scorer.source)[name]
-    known = truth != MISSING
-    frame, truth = frame[known], truth[known]
-    scores, amounts = _of(scores, known), _of(amounts, known)
+    known = scorer.answers(frame, scorer.source)[name] != MISSING
+    frame = frame[known]
+    answers = scorer.answers(frame, scorer.source)
+    truth, flow = answers[name], answers.get(VASCULARITY, answers[name])
+    scores = {image: _network(frame, image, settings) for image in settings.images}
     patients = Patients.of(frame)
     patient, weights = patients.number(frame), scorer.weights(patients)
     readers = _readers(frame, settings, seed)
-    flow = scorer.answers(frame, scorer.source).get(FLOW, truth)
     networks: Block = {}
     for image, likely in scores.items():
         answer = likely.argmax(axis=1)
@@ -124,7 +92,7 @@ def _cohort(
                 what: _above([amount] * (grades - 1), reference, weights[:, patient])
                 for what, reference in (("above", truth), ("vascularity_above", flow))
             }
-            for key, amount in amounts.items()
+            for key, amount in _amounts(frame, settings).items()
         },
         "pairs": {
             f"{first} - {second}": _pair(scores[first], scores[second], truth, patient, weights, grades, seed)
@@ -181,33 +149,16 @@ def _network(frame: pd.DataFrame, image: str, settings: Settings) -> Likely:
     return np.asarray(frame[columns].to_numpy(dtype=np.float64))
 
 
-def _amounts(cohort: Cohort, frame: pd.DataFrame, settings: Settings) -> dict[str, Amount]:
-    """``<image> <summary>`` -> of each exam of the table."""
-    stores = {site.name: site_store(Site.open(site.folder), settings) for site in cohort.sites}
-    keys = pd.concat([_keys(site, store).iloc[_held_out(store)] for site, store in stores.items()])
-    order = pd.MultiIndex.from_frame(keys).get_indexer(
-        pd.MultiIndex.from_frame(frame[["site", "exam_id"]].astype(str))
-    )
+def _amounts(frame: pd.DataFrame, settings: Settings) -> dict[str, Amount]:
+    """``<image> <summary>`` -> of each exam, how much of it is flow."""
     found: dict[str, Amount] = {}
     for image, kind in settings.images.items():
-        if kind.kind == "doppler":
-            px = settings.network.image_px
-            parts = [
-                flow_by_frame(store, image, torch.from_numpy(_held_out(store)), image_px=px) / px**2
-                for store in stores.values()
-            ]
-            shares = np.concatenate(parts)[order]
-            summaries = WITHOUT_NETWORK if kind.frames else {"share": WITHOUT_NETWORK["largest"]}
-            found |= {f"{image} {summary}": value(shares) for summary, value in summaries.items()}
+        columns = {f"{image} {name}": f"{FLOW}{image}:{name}" for name in SUMMARIES} if kind.frames else {}
+        columns = columns or {f"{image} area": FLOW + image}
+        found |= {
+            key: frame[column].to_numpy(np.float64) for key, column in columns.items() if column in frame
+        }
     return found
-
-
-def _held_out(store: Store) -> Int64[np.ndarray, " held_out"]:
-    return np.flatnonzero(store.tensors.fold.numpy() < 0)
-
-
-def _keys(site: str, store: Store) -> pd.DataFrame:
-    return pd.DataFrame({"site": site, "exam_id": store.exams["exam_id"].astype(str)})
 
 
 def _readers(frame: pd.DataFrame, settings: Settings, seed: int) -> dict[str, Int64[np.ndarray, " exams"]]:
@@ -224,10 +175,6 @@ def _readers(frame: pd.DataFrame, settings: Settings, seed: int) -> dict[str, In
 
 def _levels() -> str:
     return f"{READERS_OF_A_LEVEL} of each level of experience, simulated: drawn, not people"
-
-
-def _of(values: Mapping[str, np.ndarray], chosen: np.ndarray) -> dict[str, np.ndarray]:
-    return {name: each[chosen] for name, each in values.items()}
 
 
 def _estimate(estimate: Estimate) -> dict[str, object]:
