@@ -11,8 +11,9 @@ out one fold of the patients. What the networks say of the patients they left ou
 backbones' numbers become one (:mod:`common.ensemble.stacked_regression`), so no fold may choose among the rounds: the
 last one counts. A class is the most probable one of the mean over the networks.
 
-Not told in what is readable of the paper, and ours: the size in pixels, the losses, five folds, which layers each
-scheme trains, and least squares for the stacking.
+Not told in what is readable of the paper, and ours: the size in pixels, the losses and their units, five folds, which
+layers each scheme trains, least squares for the stacking of the number, and that classes are not stacked. The
+paper's backbones learn children's hands before; no picture of these can be had here.
 """
 
 from __future__ import annotations
