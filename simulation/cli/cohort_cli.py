@@ -74,7 +74,7 @@ def make_joints(
     width_px: Annotated[
         int, typer.Option(min=64, max=2048, help="Width of the picture of both hands, an even number.")
     ] = 320,
-    side_px: Annotated[int, typer.Option(min=16, max=1024, help="Width of a cut about a joint.")] = 48,
+    side_px: Annotated[int, typer.Option(min=16, max=1024, help="Width of a cut about a joint.")] = 96,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that draw.")] = 1,
     seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same joints.")] = 0,
 ) -> None:
