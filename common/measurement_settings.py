@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import GrowingSection, Name, Section
+from common.section import GrowingSection, Name
 
 Images = Annotated[tuple[Name, ...], Field(min_length=1)]
 Value = Annotated[float, Field(ge=-1e9, le=1e9)]
@@ -86,21 +86,43 @@ class MeasurementSettings(GrowingSection):
         )
 
 
-class NumberSettings(Section):
+class NumberSettings(GrowingSection):
     """A number that readers give in a column of its own, such as a total score; its consensus is their mean."""
+
+    later: ClassVar[tuple[str, ...]] = ("usual", "spread")
 
     smallest: Value = 0.0
     largest: Value
     step: Annotated[float, Field(gt=0, le=1e9)] = 1.0
     """Readers give whole multiples of it above ``smallest``."""
     images: Images
+    usual: Value | None = None
+    """What is usually given, and with ``spread`` how far that varies: networks learn the number in these units, so that
+    no step of the optimiser is far too long. Known beforehand, never counted at sites; without them the units are
+    those of the range, ``smallest`` 0 and ``largest`` 1."""
+    spread: Annotated[float, Field(gt=0, le=1e9)] | None = None
 
     @model_validator(mode="after")
     def _a_range(self) -> NumberSettings:
         if not self.smallest < self.largest:
             raise ValueError(f"smallest is {self.smallest:g}, largest {self.largest:g}: nothing lies between")
+        if self.usual is not None and not self.smallest <= self.usual <= self.largest:
+            raise ValueError(f"usual is {self.usual:g}, expected from {self.smallest:g} to {self.largest:g}")
+        if self.spread is not None and not self.width / 1e6 <= self.spread <= self.width:
+            raise ValueError(f"spread is {self.spread:g}, expected a part of the range, up to {self.width:g}")
         return self
+
+    @property
+    def width(self) -> float:
+        """From ``smallest`` to ``largest``."""
+        return self.largest - self.smallest
+
+    @property
+    def units(self) -> tuple[float, float]:
+        """In which networks learn it, as shares of the range: what is zero, and what is one more than that."""
+        usual = self.smallest if self.usual is None else self.usual
+        return self.share(usual), 1.0 if self.spread is None else self.spread / self.width
 
     def share(self, value: float) -> float:
         """Where a value lies between ``smallest`` (0) and ``largest`` (1)."""
-        return (value - self.smallest) / (self.largest - self.smallest)
+        return (value - self.smallest) / self.width

@@ -13,6 +13,7 @@ CONFIG = str(Path(__file__).parents[1] / "configs" / "rating_private.toml")
 WITH = {
     "cohort make": ("--out", "made"),
     "cohort hands": ("--out", "made"),
+    "cohort joints": ("--out", "made"),
     "cohort import": (
         *("--images", "nothere", "--labels", "nothere.csv", "--column", "image_path=file"),
         *("--measurement", "grade", "--out", "made"),

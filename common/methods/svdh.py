@@ -2,17 +2,18 @@
 
 No joint is looked for. Every backbone (ResNet-18, MobileNetV2) learns from the picture of both hands
 
-* the total score, 0-280, as a regression: squared error of its share of the range;
+* the total score, 0-280, as a regression: squared error, in units of what is usual (``numbers.svdh.spread``);
 * its ten classes of severity, by cross-entropy, or cut by cut (``svdh.classes = "ordinal"``).
 
 Backbones start from other pictures (``network.weights``: ImageNet, or an encoder that learnt from labelled
-radiographs, `synofed pretrain-radiographs`); ``svdh.transfer`` says which of their layers train. Each network leaves
+radiographs, `synofed weights learn`); ``svdh.transfer`` says which of their layers train. Each network leaves
 out one fold of the patients. What the networks say of the patients they left out gives the weights with which the
 backbones' numbers become one (:mod:`common.ensemble.stacked_regression`), so no fold may choose among the rounds: the
 last one counts. A class is the most probable one of the mean over the networks.
 
-Not told in what is readable of the paper, and ours: the size in pixels, the losses, five folds, which layers each
-scheme trains, and least squares for the stacking.
+Not told in what is readable of the paper, and ours: the size in pixels, the losses and their units, five folds, which
+layers each scheme trains, least squares for the stacking of the number, and that classes are not stacked. The
+paper's backbones learn children's hands before; no picture of these can be had here.
 """
 
 from __future__ import annotations
@@ -119,6 +120,7 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
     svdh, rating = settings.svdh, settings.rating
     number, graded = settings.numbers[svdh.number], settings.measurements[svdh.measurement]
     edges = tuple(number.share(edge) for edge in graded.edges) if graded.number == svdh.number else (0.5,)
+    centre, spread = number.units
     targets = (
         (
             number.images,
@@ -128,6 +130,8 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
                 threshold=None,
                 classes=len(edges) + 1,
                 edges=edges,
+                centre=centre,
+                spread=spread,
             ),
         ),
         (

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
 
 from common.method_settings import JigsawSettings
-from common.section import GrowingSection, Positive, Section
+from common.section import Fraction, GrowingSection, Positive, Section
 from common.settings import TrainingSettings
 
 COMBINED = "combined"
@@ -29,9 +31,11 @@ class Target(GrowingSection):
         at_least: only exams of at least this grade take part (a later step of a cascade).
         edges: for ``regression``, where strata begin, as shares of the number's range: balanced sampling and the
             choice of a round go by them.
+        centre: for ``regression``, the share of the number's range that an output of 0 stands for.
+        spread: for ``regression``, by how much more an output of 1 stands.
     """
 
-    later: ClassVar[tuple[str, ...]] = ("edges",)
+    later: ClassVar[tuple[str, ...]] = ("edges", "centre", "spread")
 
     measurement: str
     kind: Literal["binary", "nominal", "ordinal", "regression", "permutation"] = "binary"
@@ -39,6 +43,8 @@ class Target(GrowingSection):
     classes: int = 2
     at_least: int = 0
     edges: tuple[float, ...] = ()
+    centre: Fraction = 0.0
+    spread: Annotated[float, Field(ge=1e-9, le=1)] = 1.0
 
     @property
     def outputs(self) -> int:

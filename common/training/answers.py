@@ -14,7 +14,8 @@ def loss(outputs: Float32[Tensor, "n outputs"], wanted: Shaped[Tensor, " n"], ta
     """The mean loss of a batch.
 
     Cross-entropy for classes; for ordered ones that of each cut, "above grade 0", "above grade 1" .. (Frank and Hall
-    2001, ECML), so that a far miss costs more than a near one; the squared error of a number's share of its range.
+    2001, ECML), so that a far miss costs more than a near one; the squared error of a number, in units of
+    ``target.spread``.
 
     Args:
         outputs: of the network, in float32 or what autocast gave.
@@ -22,7 +23,7 @@ def loss(outputs: Float32[Tensor, "n outputs"], wanted: Shaped[Tensor, " n"], ta
         target: of the network.
     """
     if target.kind == "regression":
-        return F.mse_loss(outputs[:, 0].float(), wanted.float())
+        return F.mse_loss(outputs[:, 0].float(), (wanted.float() - target.centre) / target.spread)
     if target.kind == "ordinal":
         cuts = torch.arange(target.outputs, device=wanted.device)
         return F.binary_cross_entropy_with_logits(outputs, (wanted[:, None] > cuts).to(outputs.dtype))
@@ -35,7 +36,7 @@ def probabilities(outputs: Float32[Tensor, "n outputs"], target: Target) -> Floa
     Of ordered classes a grade's is the difference of two cuts', each taken as not above the one before it.
     """
     if target.kind == "regression":
-        return outputs.clamp(0, 1)
+        return (target.centre + target.spread * outputs).clamp(0, 1)
     if target.kind == "ordinal":
         above = outputs.sigmoid().cummin(dim=1).values
         ends = torch.ones_like(above[:, :1]), torch.zeros_like(above[:, :1])

@@ -1,4 +1,4 @@
-"""The report's table of heatmaps: how much of their mass falls inside the phantom's synovium."""
+"""The report's table of heatmaps: how much of their mass falls inside what they should show on the phantom."""
 
 from __future__ import annotations
 
@@ -22,6 +22,11 @@ def rows(content: Content) -> Iterator[tuple[str, Sequence[tuple[str, str]]]]:
         cells = [*shares, _ratio(block["ratio"]), _share(block["shuffled"])]
         cells.append(_points(block["inside_minus_shuffled"]))
         yield f"{title(name)}{empty}", cells
+
+
+def region(content: Content) -> str:
+    """What heatmaps should show: the phantom's synovium, or the damaged joints of its radiographs."""
+    return str((content.metrics.get("heatmaps") or {}).get("region", "synovium"))
 
 
 def marks_flow(content: Content) -> bool:

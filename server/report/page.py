@@ -185,6 +185,7 @@ def render(
         certainty_sets=certainty.sets(content),
         localised=_localised(content),
         marks_flow=heatmaps.marks_flow(content),
+        region=heatmaps.region(content),
         outlined=_shown(content.heatmaps),
         right=_shown([e for e in examples if e.right]),
         wrong=_shown([e for e in examples if not e.right]),

@@ -67,6 +67,35 @@ def make_hands(
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
 
 
+@cohort.command("joints")
+def make_joints(
+    out: Annotated[Path, typer.Option(help="Folder to create.")],
+    patients: Annotated[int, typer.Option(min=1, max=100_000, help="Patients, with both hands each.")] = 300,
+    width_px: Annotated[
+        int, typer.Option(min=64, max=2048, help="Width of the picture of both hands, an even number.")
+    ] = 320,
+    side_px: Annotated[int, typer.Option(min=16, max=1024, help="Width of a cut about a joint.")] = 96,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that draw.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, max=LAST_SEED, help="The same seed gives the same joints.")] = 0,
+) -> None:
+    """Cut joints out of phantom radiographs, a labelled folder for `synofed weights learn`."""
+    from simulation.cohorts import joints  # noqa: PLC0415
+
+    asked = {"patients": patients, "width_px": width_px}
+    settings = configuration.section(HandSettings, asked, source="The pictures")
+    with Display(Console()) as display, display.step("joints of phantom radiographs") as bar:
+        table = joints.write(
+            patients=settings.patients,
+            width_px=settings.width_px,
+            side_px=side_px,
+            seed=seed,
+            out=out,
+            workers=workers,
+            progress=bar,
+        )
+    typer.echo(f"{table}: columns {', '.join(joints.COLUMNS)}")
+
+
 @cohort.command("show")
 def show_cohort(
     folder: Annotated[Path, typer.Argument(help="A cohort's folder.")],

@@ -69,6 +69,9 @@ def learn_weights(
     out: Annotated[Path, typer.Option(help="Folder to create, for network.weights.")],
     number: Annotated[str, typer.Option(help="Column of a number that is learnt.")] = "",
     classes: Annotated[str, typer.Option("--class", help="Column of a class that is learnt.")] = "",
+    group: Annotated[
+        str, typer.Option(help="Column of the patient: pictures of one are held out together or not at all.")
+    ] = "",
     overrides: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
@@ -81,7 +84,7 @@ def learn_weights(
 
     settings = configuration.load(config, overrides=overrides or [])
     table = learnt_weights.Table(
-        images=images, labels=labels, picture=picture, number=number, classes=classes
+        images=images, labels=labels, picture=picture, number=number, classes=classes, group=group
     )
     with Display(Console(stderr=True)) as display:
         made = learnt_weights.learn(settings, table, out=out, display=display)

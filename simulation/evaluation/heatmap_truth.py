@@ -40,6 +40,8 @@ from simulation.phantom.folders import Job
 from simulation.phantom.masks import Region, SiteExam, regions
 
 MOST_EXAMS = 50
+SYNOVIUM, JOINTS = "synovium", "damaged joints"
+"""What heatmaps should show, in words of the report."""
 EXAMPLES = 4
 OUTLINE = (0, 255, 255)
 
@@ -75,7 +77,8 @@ def write(
     networks = explained(committee)
     chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
-    truth = regions_of(jobs(cohort), names)
+    made = jobs(cohort)
+    truth = regions_of(made, names)
     start = time.monotonic()
     found = heatmaps.compute(networks, heatmaps.stored(committee, chosen, cohort), settings, display)
     seconds = time.monotonic() - start
@@ -101,6 +104,8 @@ def write(
     )
     return {
         "measurement": networks.measurement,
+        "number": networks.number,
+        "region": JOINTS if isinstance(made[0], hand_folders.Job) else SYNOVIUM,
         "exams": len(chosen),
         "patients": len(patients),
         "networks": len(networks.modules),

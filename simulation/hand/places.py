@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from common.errors import DataError
 from simulation.hand import carpus
-from simulation.hand.anatomy import Hand
-from simulation.hand.folders import IMAGE, Job
+from simulation.hand.anatomy import Hand, turned
+from simulation.hand.folders import IMAGE, SIDES, Job
 from simulation.hand.grid import Grid, Layout
 from simulation.hand.long_bones import LongBone
 from simulation.hand.radiographs import Radiograph
@@ -50,6 +51,44 @@ def damaged(radiograph: Radiograph, layout: Layout) -> Mask:
         )
         halves.append(_circles(hand, names, layout))
     return np.concatenate([halves[0], halves[1][:, ::-1]], axis=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scored:
+    """A scored place of a picture.
+
+    Attributes:
+        side: of the patient.
+        site: its name; one place may be a site of erosion, of narrowing, or of both.
+        column: where its middle is, in pixels from the picture's left border.
+        row: the same from the upper one.
+        points: what it adds to the total, 0-9.
+    """
+
+    side: str
+    site: str
+    column: float
+    row: float
+    points: int
+
+
+def scored(radiograph: Radiograph, layout: Layout) -> list[Scored]:
+    """All scored places of both hands."""
+    scores, found = radiograph.scores, []
+    for number, (side, hand) in enumerate(zip(SIDES, radiograph.hands, strict=True)):
+        points = dict.fromkeys((*EROSION_SITES, *NARROWING_SITES), 0)
+        for names, grades in ((EROSION_SITES, scores.erosion), (NARROWING_SITES, scores.narrowing)):
+            for name, grade in zip(names, grades[number], strict=True):
+                points[name] += int(grade)
+        (px, py), middles = hand.posture.place_mm, sites(hand, lay_out(hand))
+        across, up = turned(hand.posture, *np.array(list(middles.values())).T)
+        columns, rows = (px + across) / layout.px_mm, layout.height_px - (py + up) / layout.px_mm
+        for name, column, row in zip(middles, columns, rows, strict=True):
+            mirrored = layout.width_px - column if number else column
+            found.append(
+                Scored(side=side, site=name, column=float(mirrored), row=float(row), points=points[name])
+            )
+    return found
 
 
 def _damaged(grades: np.ndarray, names: tuple[str, ...]) -> set[str]:

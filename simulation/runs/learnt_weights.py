@@ -51,6 +51,8 @@ class Table:
         picture: column of the paths.
         number: column of a number to be learnt; empty: of none.
         classes: column of words to be told apart; empty: of none.
+        group: column of what pictures may have in common, such as a patient, of whom all or none are held out;
+            empty: each stands for itself.
     """
 
     images: Path
@@ -58,6 +60,7 @@ class Table:
     picture: str
     number: str = ""
     classes: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,14 +94,22 @@ def learn(settings: Settings, table: Table, *, out: Path, display: Display) -> l
         raise DataError(f"Expected no folder at {out}: choose another place or remove it")
     settings = pretrained.resolved(settings)
     image, kind = next(iter(settings.images.items()))
-    paths, values, classes = _labels(table)
+    paths, groups, values, classes = _labels(table)
     with display.step("pictures") as bar:
         pictures = _pictures(table.images, paths, kind, settings, bar)
-    data = _exams(image, pictures, values, classes, seed=settings.seed)
+    data = _exams(image, pictures, groups, values, classes, seed=settings.seed)
     target = (
         Target(measurement=TASK, kind="nominal", threshold=None, classes=classes)
         if classes
-        else Target(measurement=TASK, kind="regression", threshold=None, classes=2, edges=(0.5,))
+        else Target(
+            measurement=TASK,
+            kind="regression",
+            threshold=None,
+            classes=2,
+            edges=(0.5,),
+            centre=float(values.mean()),
+            spread=float(values.std()),
+        )
     )
     device = torch.device(engines.devices(settings.compute)[0])
     made = []
@@ -118,22 +129,23 @@ def _told(bar: Callable[[int, int], None], rounds: int, done: int) -> None:
     bar(done, rounds)
 
 
-def _labels(table: Table) -> tuple[list[str], Float64[np.ndarray, " n"], int]:
-    """Paths, shares of the number's range or classes 0 .., and how many classes; 0: it is a number."""
+def _labels(table: Table) -> tuple[list[str], list[str], Float64[np.ndarray, " n"], int]:
+    """Paths, groups, shares of the number's range or classes 0 .., and how many classes; 0: it is a number."""
     column = table.number or table.classes
+    group = table.group or table.picture
     rows = [
         (line, row)
-        for line, row in read_rows(table.labels, [table.picture, column]).rows
+        for line, row in read_rows(table.labels, list(dict.fromkeys([table.picture, column, group]))).rows
         if row[table.picture] and row[column]
     ]
     if len(rows) < 2:
         raise DataError(f"Expected pictures with {column} in {table.labels}, got {len(rows)}")
-    paths, given = [row[table.picture] for _, row in rows], [row[column] for _, row in rows]
+    paths, groups, given = ([row[name] for _, row in rows] for name in (table.picture, group, column))
     if table.classes:
         words = sorted(set(given))
         if not 2 <= len(words) <= MOST_CLASSES:
             raise DataError(f"Expected 2 to {MOST_CLASSES} classes in {column}, got {len(words)}")
-        return paths, np.array([words.index(word) for word in given], np.float64), len(words)
+        return paths, groups, np.array([words.index(word) for word in given], np.float64), len(words)
     numbers, errors = [], []
     for (line, _), text in zip(rows, given, strict=True):
         number = _number(text)
@@ -144,7 +156,7 @@ def _labels(table: Table) -> tuple[list[str], Float64[np.ndarray, " n"], int]:
     values = np.array(numbers, np.float64)
     if np.ptp(values) == 0:
         raise DataError(f"Expected numbers that differ in {column}, got {values[0]:g} alone")
-    return paths, (values - values.min()) / np.ptp(values), 0
+    return paths, groups, (values - values.min()) / np.ptp(values), 0
 
 
 def _number(text: str) -> float:
@@ -174,20 +186,27 @@ def _pictures(
 
 
 def _exams(
-    image: str, pictures: Tensor, values: Float64[np.ndarray, " n"], classes: int, *, seed: int
+    image: str,
+    pictures: Tensor,
+    groups: Sequence[str],
+    values: Float64[np.ndarray, " n"],
+    classes: int,
+    *,
+    seed: int,
 ) -> ExamTensors:
-    """Each picture a patient of its own; fold 0 trains."""
-    count = len(pictures)
-    fold = torch.zeros(count, dtype=torch.int8)
+    """Each group a patient; fold 0 trains."""
+    names = list(dict.fromkeys(groups))
+    patient = torch.tensor([names.index(group) for group in groups], dtype=torch.int32)
     generator = torch.Generator().manual_seed(derive_seed(seed, TASK, "held out"))
-    fold[torch.randperm(count, generator=generator)[: round(HELD_OUT * count)]] = MISSING
+    apart = torch.randperm(len(names), generator=generator)[: round(HELD_OUT * len(names))]
+    fold = torch.where(torch.isin(patient, apart), MISSING, 0).to(torch.int8)
     told = torch.from_numpy(values)
     return ExamTensors(
         images={image: pictures},
         grades={TASK: told.to(torch.int8)} if classes else {},
         numbers={} if classes else {TASK: told.float()},
         fold=fold,
-        patient=torch.arange(count).int(),
+        patient=patient,
     )
 
 

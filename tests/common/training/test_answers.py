@@ -55,6 +55,16 @@ def test_a_regression_learns_the_share_of_the_range() -> None:
     assert answers.expected(torch.tensor([[0.4]]), NUMBER).tolist() == pytest.approx([0.4])
 
 
+def test_a_regression_in_units_of_what_is_usual_means_the_same_shares() -> None:
+    """An output of -1, 0, 2 stands for 0.05, 0.1, 0.2 of the range; a miss of one unit costs 1."""
+    target = NUMBER.model_copy(update={"centre": 0.1, "spread": 0.05})
+    outputs = torch.tensor([[-1.0], [0.0], [2.0], [-5.0]])
+    shares = answers.probabilities(outputs, target).flatten()
+    assert shares.tolist() == pytest.approx([0.05, 0.1, 0.2, 0.0])
+    assert answers.loss(outputs[:3], shares[:3], target).item() == pytest.approx(0.0, abs=1e-10)
+    assert answers.loss(outputs[:3], shares[:3] + 0.05, target).item() == pytest.approx(1.0, rel=1e-4)
+
+
 def test_the_expected_grade_is_over_the_highest() -> None:
     said = torch.tensor([[0.0, 0.5, 0.5, 0.0]])
     assert answers.expected(said, NOMINAL).tolist() == pytest.approx([0.5])

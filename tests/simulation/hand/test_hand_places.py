@@ -83,6 +83,18 @@ def test_what_damage_changes_in_the_picture_lies_in_its_circle(
         assert (changed & mask).sum() >= 0.5 * changed.sum(), site
 
 
+def test_points_of_all_places_are_the_total_and_lie_where_the_circles_are() -> None:
+    drawn = draw_radiograph(1, "site-a", 7)
+    found = places.scored(drawn, LAYOUT)
+    assert sum(place.points for place in found) == drawn.scores.total > 0
+    mask = places.damaged(drawn, LAYOUT)
+    for place in found:
+        row, column = int(place.row), int(place.column)
+        assert (column < LAYOUT.width_px // 2) == (place.side == "left")
+        if place.points and 0 <= row < mask.shape[0] and 0 <= column < mask.shape[1]:
+            assert mask[row, column], place
+
+
 def test_nothing_is_marked_on_healthy_hands(radiograph: Radiograph) -> None:
     assert radiograph.scores.total == 0
     assert not places.damaged(radiograph, LAYOUT).any()

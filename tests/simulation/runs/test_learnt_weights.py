@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from common.errors import ConfigurationError, DataError
+from common.exam import MISSING
 from common.machine import known_weights, pretrained
 from common.methods.stages import networks
 from common.settings import Settings, parse
@@ -121,6 +122,16 @@ def test_tables_and_settings_that_cannot_be_used_say_so(pictures: Path, tmp_path
         learn(pictures, tmp_path / "w", classes="age")
     with pytest.raises(DataError, match="Expected no folder"):
         learn(pictures, tmp_path, number="age")
+
+
+def test_pictures_of_one_patient_are_held_out_together() -> None:
+    groups = [f"p{index // 5}" for index in range(50)]
+    pictures, values = torch.zeros(50, 1, 4, 4, dtype=torch.uint8), np.linspace(0, 1, 50)
+    data = learnt_weights._exams("hands", pictures, groups, values, 0, seed=1)
+    apart = {group for group, fold in zip(groups, data.fold.tolist(), strict=True) if fold == MISSING}
+    assert len(apart) == 1
+    assert int((data.fold == MISSING).sum()) == 5
+    assert len(data.patient.unique()) == 10
 
 
 def test_the_command_writes_the_file(pictures: Path, tmp_path: Path) -> None:

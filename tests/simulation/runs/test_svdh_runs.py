@@ -56,7 +56,7 @@ optimiser_state = "kept"
 """
 
 
-def site(folder: Path, name: str, *, seed: int, patients: int = 30) -> None:
+def site(folder: Path, name: str, *, seed: int, patients: int = 30) -> Path:
     """Grey pictures whose brightness is the score; two readers a point apart."""
     rng = np.random.default_rng(seed)
     (folder / "images").mkdir(parents=True)
@@ -74,6 +74,7 @@ def site(folder: Path, name: str, *, seed: int, patients: int = 30) -> None:
             csv.writer(opened).writerows(rows)
     text = SITE_TOML.format(name=name, minimum_cohort=5, budget=NO_BUDGET)
     (folder / "site.toml").write_text(text)
+    return folder
 
 
 @pytest.fixture(scope="module")
