@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import TypeVar
 
 import numpy as np
@@ -172,10 +172,7 @@ def _map(kind: str) -> Bytes:
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    font = ImageFont.load_default(size=size)
-    if isinstance(font, ImageFont.FreeTypeFont):  # a clip's frames have the same texts, which take longest to draw
-        font.getmask2 = lru_cache(maxsize=64)(font.getmask2)  # type: ignore[method-assign]
-    return font
+    return ImageFont.load_default(size=size)
 
 
 def _calipers(
