@@ -121,7 +121,13 @@ def designed(settings: Settings, design: Design, *, folder: Path, display: Displ
     recipe = configuration.load(design.config)
     out = folder / "encoders" / design.config.stem
     pretrain.pretrain(recipe, out=out, display=display)
-    probe = settings.probe.model_copy(update={"encoders": recipe.probe.encoders, "neck": recipe.probe.neck})
+    probe = settings.probe.model_copy(
+        update={
+            "encoders": design.encoders or recipe.probe.encoders,
+            "neck": recipe.probe.neck,
+            "start": design.start,
+        }
+    )
     network = recipe.network.model_copy(update={"weights": str(out)})
     return settings.model_copy(update={"probe": probe, "network": network})
 

@@ -62,8 +62,12 @@ spread = {spread}
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
-    folder = tmp_path_factory.mktemp("compared")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("compared")
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path) -> Comparison:
     designs = []
     for name, encoders, neck, spread in (("usual", 1, 3, 1.0), ("varied", 2, 4, 2.0)):
         config = folder / f"{name}.toml"
@@ -112,6 +116,22 @@ def test_what_grades_and_sites_pay_adds_up_to_what_all_pay(found: Comparison) ->
     assert "**varied** gains" in text
     assert "### Who pays for the noise" in text
     assert text.count("most is paid by") == 2
+
+
+@pytest.mark.slow
+def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
+    found: Comparison, folder: Path
+) -> None:
+    del found  # which made the encoders
+    settings = configuration.load(CONFIGS / "rating_private.toml")
+    design = Design(name="one", config=folder / "varied.toml", encoders=1, start="encoder")
+    with Display(Console(quiet=True)) as display:
+        made = networks_study.designed(settings, design, folder=folder, display=display)
+        other = networks_study.designed(
+            settings, replace(design, start="random"), folder=folder, display=display
+        )
+    assert (made.probe.encoders, made.probe.start, made.probe.neck) == (1, "encoder", 4)
+    assert made.plan_hash() != other.plan_hash()
 
 
 def test_a_goal_is_reached_by_the_gain_and_its_interval_is_told(found: Comparison) -> None:
