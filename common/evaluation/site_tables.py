@@ -337,7 +337,7 @@ def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
 
 def _delta(
     metric: Callable[[NDArray[np.float64]], Values],
-    counts: Int64[np.ndarray, "..."],
+    counts: Int64[np.ndarray, "*shape"],
     *,
     products: Sequence[Sequence[Row]],
     patients: int,
