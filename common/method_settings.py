@@ -146,9 +146,9 @@ class SvdhSettings(Section):
     """Its classes, of ``[measurements]``."""
     backbones: Annotated[tuple[Backbone, ...], Field(min_length=1)] = ("resnet18", "mobilenet_v2")
     """Each trains a network for the number and one for the classes, in every fold."""
-    classes: Literal["nominal", "ordinal"] = "nominal"
+    classes: Literal["nominal", "ordinal", "number"] = "nominal"
     """``nominal``: classes told apart by cross-entropy (the paper); ``ordinal``: by one cut after another (ours; the
-    paper names the lack of it as a limit)."""
+    paper names the lack of it as a limit); ``number``: by no networks, but by where the number's mean lies (ours)."""
     transfer: Literal["none", "whole", "head", "last_blocks"] = "whole"
     """What trains of a network that starts from ``network.weights``: ``none``: it starts at random, and all of it;
     ``whole``: all; ``head``: the last layer alone; ``last_blocks``: that and the backbone's last ``blocks``."""

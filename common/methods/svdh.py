@@ -3,7 +3,8 @@
 No joint is looked for. Every backbone (ResNet-18, MobileNetV2) learns from the picture of both hands
 
 * the total score, 0-280, as a regression: squared error, in units of what is usual (``numbers.svdh.spread``);
-* its ten classes of severity, by cross-entropy, or cut by cut (``svdh.classes = "ordinal"``).
+* its ten classes of severity, by cross-entropy, or cut by cut (``svdh.classes = "ordinal"``), or not at all: then
+  they are read off the score (``"number"``).
 
 Backbones start from other pictures (``network.weights``: ImageNet, or an encoder that learnt from labelled
 radiographs, `synofed weights learn`); ``svdh.transfer`` says which of their layers train. Each network leaves
@@ -45,8 +46,10 @@ class Svdh:
         return {name: settings.measurements[name].grades}
 
     def votes(self, outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "n models scores"]:
-        """One vote: the most probable class of the mean over the networks for classes."""
+        """One vote: the most probable class of the mean over the networks for classes, or that of the mean number."""
         name = settings.svdh.measurement
+        if settings.svdh.classes == "number":
+            return _classes(outputs, settings)[:, None, None]
         told = [
             o.probabilities
             for o in outputs
@@ -87,6 +90,11 @@ def _check(settings: Settings) -> None:
             f"Expected svdh.measurement {svdh.measurement!r} as the only measurement, got "
             f"{list(settings.measurements)}: method svdh reads no other"
         )
+    if svdh.classes == "number" and settings.measurements[svdh.measurement].number != svdh.number:
+        raise ConfigurationError(
+            f'Expected classes of {svdh.number} for svdh.classes = "number", got measurements.{svdh.measurement} of '
+            f"another kind: give it number and edges, or train networks for it"
+        )
     if settings.federation.selection != "last" and settings.evaluate.design != "folds":
         raise ConfigurationError(
             'Expected federation.selection = "last": a fold that chooses among the rounds of a network cannot also '
@@ -121,7 +129,7 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
     number, graded = settings.numbers[svdh.number], settings.measurements[svdh.measurement]
     edges = tuple(number.share(edge) for edge in graded.edges) if graded.number == svdh.number else (0.5,)
     centre, spread = number.units
-    targets = (
+    targets: tuple[tuple[tuple[str, ...], Target], ...] = (
         (
             number.images,
             Target(
@@ -134,11 +142,10 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
                 spread=spread,
             ),
         ),
-        (
-            graded.images,
-            Target(measurement=svdh.measurement, kind=svdh.classes, threshold=None, classes=graded.grades),
-        ),
     )
+    if svdh.classes != "number":
+        told = Target(measurement=svdh.measurement, kind=svdh.classes, threshold=None, classes=graded.grades)
+        targets = (*targets, (graded.images, told))
     for fold in range(rating.models or rating.folds):
         for backbone in svdh.backbones:
             for images, target in targets:
@@ -150,6 +157,15 @@ def _networks(settings: Settings) -> Iterator[NetworkSpec]:
                     backbone=backbone,
                     pieces=_frozen(backbone, settings),
                 )
+
+
+def _classes(outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, " n"]:
+    """The class in which the mean of the networks' numbers lies."""
+    svdh = settings.svdh
+    number, graded = settings.numbers[svdh.number], settings.measurements[svdh.measurement]
+    shares = [o.probabilities[:, 0] for o in outputs if o.spec.target.kind == "regression"]
+    mean = np.stack(shares).mean(axis=0, dtype=np.float64)
+    return np.searchsorted([number.share(edge) for edge in graded.edges], mean, side="right")
 
 
 def _frozen(backbone: str, settings: Settings) -> tuple[Piece, ...]:

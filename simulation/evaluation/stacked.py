@@ -125,13 +125,25 @@ def applied(
     return frame.assign(**{f"number_{name}": in_units(found, settings.numbers[name])})
 
 
+def _of_member(frame: pd.DataFrame, columns: Sequence[str], number: str, network: str) -> pd.DataFrame:
+    """Predictions with the mean of one backbone's networks alone."""
+    own = [f"number_{number}_{k}" for k, column in enumerate(columns) if column == network]
+    return frame.assign(**{f"number_{number}": frame[own].mean(axis=1)})
+
+
 def block(
-    stacking: Stacking, scorer: Scorer, plain: pd.DataFrame, *, settings: Settings
+    stacking: Stacking,
+    specs: Sequence[NetworkSpec],
+    scorer: Scorer,
+    plain: pd.DataFrame,
+    *,
+    settings: Settings,
 ) -> Mapping[str, object]:
-    """What ``metrics.json`` says of it: the weights, where they come from, and what the plain mean is worth.
+    """What ``metrics.json`` says of it: weights, where they come from, what the mean and each backbone alone are worth.
 
     Args:
         stacking: the sums.
+        specs: all trained networks, in the order of the predictions' columns.
         scorer: of the run.
         plain: predictions of the sites that trained, before :func:`applied`.
         settings: of the run.
@@ -139,6 +151,14 @@ def block(
     stack = stacking.stack(settings)
     of_range = settings.numbers[stacking.number]
     mean: Block = numbers.block(scorer, plain)
+    judged = settings.evaluate.design == "folds"  # then a patient has answers of one fold's networks
+    columns = _columns(
+        [spec for spec in specs if not judged or spec.fold == specs[0].fold], stacking.number
+    )
+    members = {
+        network: numbers.block(scorer, _of_member(plain, columns, stacking.number, network))[stacking.number]
+        for network in stacking.networks
+    }
     return {
         "number": stacking.number,
         "weights": dict(zip(stacking.networks, map(float, stack.weights), strict=True)),
@@ -147,4 +167,5 @@ def block(
         "sites": dict(stacking.sites),
         "without": list(stacking.without),
         "mean": mean.get(stacking.number),
+        "members": members,
     }

@@ -465,7 +465,7 @@ def _stacked(
         return frame, {}
     scorer = scorer_of(frame, settings, seed=settings.seed)
     plain = frame[frame["trained_site"].astype(bool)]
-    said = stacked.block(stacking, scorer, plain, settings=settings)
+    said = stacked.block(stacking, specs, scorer, plain, settings=settings)
     return stacked.applied(frame, specs, stacking, settings), {"stacking": finite(said)}
 
 

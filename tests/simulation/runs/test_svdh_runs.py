@@ -241,3 +241,15 @@ def test_a_sites_own_sums_for_the_stacking_do_not_go_with_secure_sums() -> None:
     with pytest.raises(ConfigurationError, match=r'Expected svdh\.stacking = "mean" with federation\.secure'):
         networks(settings_of(*secure))
     assert networks(settings_of(*secure, 'svdh.stacking="mean"'))
+
+
+def test_classes_can_be_read_off_the_number(config: Path) -> None:
+    given = ['svdh.classes="number"', "evaluate.baselines=true"]
+    folder = synofed.simulate(config, out=config.parent / "number", overrides=given).path
+    assert {spec.target.kind for spec in networks(settings_of(given[0])).values()} == {"regression"}
+    frame = pd.read_parquet(folder / "predictions.parquet")
+    mean = frame[["number_svdh_0", "number_svdh_1"]].mean(axis=1)
+    assert list(frame["decision_severity"]) == list(np.searchsorted([40, 90, 150], mean, side="right"))
+    found = measured(folder)
+    assert found["severity"]["accuracy"]["value"] > 0.4
+    assert found["severity"]["pearson"]["value"] > 0.7
