@@ -139,7 +139,7 @@ def block(
     *,
     settings: Settings,
 ) -> Mapping[str, object]:
-    """What ``metrics.json`` says of it: weights, where they come from, what the mean and each backbone alone are worth.
+    """What ``metrics.json`` says of it: weights, where they come from, what the mean and each backbone are worth.
 
     Args:
         stacking: the sums.
