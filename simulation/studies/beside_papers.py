@@ -146,7 +146,8 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
         "",
         f"`{command}`, synofed {VERSION}. Every system is trained three times with as many networks and steps: "
         f"federated over its sites, on all sites' data pooled, and at each site alone, which is judged on its own "
-        f"patients. Intervals are 95 %, by bootstrap over patients; SD is over folds.",
+        f"patients. What a paper prints was measured on patients, and the rest on drawn ones: the two cannot be "
+        f"compared. Intervals are 95 %, by bootstrap over patients; SD is over folds.",
     ]
     for one, table in zip(found, (table.plain() for table in tables(found)), strict=True):
         lines += ["", f"## {table.title}", "", table_forms.markdown(replace(table, title=""))]
@@ -157,17 +158,12 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
                 "",
                 *(f"- {item}" for item in one.row.differs),
             ]
-        if one.row.base is not None:
-            lines += ["", f"This row alone: `{_command(one.row)}`"]
+        lines += ["", f"This row alone: `{command} run --index {study.runs.index(one.run)}`"]
     done = {one.run.name for one in found}
     missing = [run.name for run in study.runs if run.name not in done]
     if missing:
         lines += ["", f"Not done yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
-
-
-def _command(row: Part) -> str:
-    return " ".join(("synofed simulate", f"configs/{row.base}", *(f"--set '{pair}'" for pair in row.set)))
 
 
 def as_json(found: Sequence[Beside]) -> list[dict[str, object]]:
