@@ -173,9 +173,8 @@ def _map(kind: str) -> Bytes:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     font = ImageFont.load_default(size=size)
-    if isinstance(
-        font, ImageFont.FreeTypeFont
-    ):  # a clip's frames have the same texts, which take longest to draw
+    if isinstance(font, ImageFont.FreeTypeFont):
+        # A clip's frames have the same texts, which take longest to draw.
         font.getmask2 = lru_cache(maxsize=64)(font.getmask2)  # type: ignore[assignment,method-assign]
     return font
 
