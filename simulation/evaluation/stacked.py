@@ -139,7 +139,7 @@ def block(
     *,
     settings: Settings,
 ) -> Mapping[str, object]:
-    """What ``metrics.json`` says of it: weights, where they come from, what the mean and each backbone alone are worth.
+    """What ``metrics.json`` says of it: weights, where they come from, what the mean and each backbone are worth.
 
     Args:
         stacking: the sums.
@@ -152,9 +152,7 @@ def block(
     of_range = settings.numbers[stacking.number]
     mean: Block = numbers.block(scorer, plain)
     judged = settings.evaluate.design == "folds"  # then a patient has answers of one fold's networks
-    columns = _columns(
-        [spec for spec in specs if not judged or spec.fold == specs[0].fold], stacking.number
-    )
+    columns = _columns([spec for spec in specs if not judged or spec.fold == specs[0].fold], stacking.number)
     members = {
         network: numbers.block(scorer, _of_member(plain, columns, stacking.number, network))[stacking.number]
         for network in stacking.networks
