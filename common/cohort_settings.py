@@ -11,16 +11,21 @@ from pydantic import Field, field_validator, model_validator
 from common.section import Count, Fraction, GrowingSection, Name, Positive, Rate, Section, Seed, Share
 
 
-class ShiftSettings(Section):
+class ShiftSettings(GrowingSection):
     """How the sites of a phantom cohort differ beyond chance, for studies of heterogeneity.
 
     Each is spread evenly over the sites, from the first to the last.
     """
 
+    later: ClassVar[tuple[str, ...]] = ("spread",)
+
     devices: Literal["own", "one", "drawn", "shared"] = "own"
     """``own``: one measured machine per site; ``one``: all sites that train have the first; ``drawn``: one machine
     per site that nobody measured, from the cohort's seed (for public encoders, which must not know the sites'
     machines); ``shared``: every site has all of ``cohort.phantom.machines``, patient by patient in turns."""
+    spread: Annotated[float, Field(ge=1, le=3)] = 1.0
+    """Of ``drawn`` machines: how many times as wide as what was measured, and just beyond, the ranges are from which
+    their properties come; never wider than machines can be."""
     severity: Annotated[float, Field(ge=0, le=3)] = 0.0
     """Label shift: the first site's joints are so much less ill than usual and the last one's so much more, in
     standard deviations of what makes them ill."""
@@ -120,7 +125,7 @@ class PhantomSettings(GrowingSection):
 
     later: ClassVar[tuple[str, ...]] = (
         "ungraded_per_graded", "maximum_epsilon", "shift", "machines", "one_exam_more", "joints", "hypertrophy_mix",
-        "diagnosis", "clips",
+        "diagnosis", "clips", "age_and_sex",
     )  # fmt: skip
 
     sites: Annotated[int, Field(ge=1, le=200)] = 5
@@ -155,6 +160,9 @@ class PhantomSettings(GrowingSection):
     file said, and the configuration that a run writes needs no file."""
     clips: ClipSettings | None = None
     """``None``: stills alone."""
+    age_and_sex: bool = False
+    """Give patients an age and a sex, as patients with rheumatoid arthritis have them, for results by subgroup.
+    Neither shows in the pictures."""
 
     @model_validator(mode="after")
     def _machines_have_sites(self) -> PhantomSettings:
@@ -222,8 +230,8 @@ class PublicSettings(GrowingSection):
     """Folder that the paths in ``labels`` start from."""
     labels: Path
     columns: dict[str, str]
-    """Manifest column or measurement -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed. What is
-    none of the run's measurements passes through to the manifest."""
+    """Manifest column, measurement or number -> column of ``labels``; ``<image>_path`` and ``patient_id`` are needed.
+    What is none of the run's measurements and numbers passes through to the manifest."""
     grades: dict[str, Annotated[int, Field(ge=0, le=15)]] = Field(default_factory=dict)
     """What words in the measurements' columns mean: ``{normal = 0, benign = 1}``."""
     patient: str = ""

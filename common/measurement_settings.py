@@ -98,8 +98,8 @@ class NumberSettings(GrowingSection):
     images: Images
     usual: Value | None = None
     """What is usually given, and with ``spread`` how far that varies: networks learn the number in these units, so
-    that no step of the optimiser is far too long. Known beforehand, never counted at sites; without them the units are
-    those of the range, ``smallest`` 0 and ``largest`` 1."""
+    that no step of the optimiser is far too long. Known beforehand, never counted at sites; without them the units
+    are those of the range, ``smallest`` 0 and ``largest`` 1."""
     spread: Annotated[float, Field(gt=0, le=1e9)] | None = None
 
     @model_validator(mode="after")

@@ -87,8 +87,8 @@ class PlanReply:
         hours: when the site trains, as windows [start, end) in minutes of the UTC week, which begins on Monday at
             00:00; none: always.
         round_seconds: what a round of this site took lately; NaN where none was measured.
-        statistics: canonical JSON of :class:`common.evaluation.site_statistics.SiteStatistics`; empty where they stay
-            there, or the plan does not ask.
+        statistics: canonical JSON of :class:`common.evaluation.inside.site_statistics.SiteStatistics`; empty where
+            they stay there, or the plan does not ask.
     """
 
     part: ClassVar[str] = "reply"
@@ -318,7 +318,8 @@ class EvaluateReply:
 
     Attributes:
         missing: hashes of arrays that it has yet to get; none: it has graded its patients.
-        tables: canonical JSON of :class:`common.evaluation.site_tables.SiteTables`; empty while arrays are missing.
+        tables: canonical JSON of :class:`common.evaluation.inside.site_tables.SiteTables`; empty while arrays are
+            missing.
     """
 
     part: ClassVar[str] = "reply"

@@ -103,8 +103,10 @@ class AndersenSettings(GrowingSection):
     sides: results are too high."""
 
 
-class ProbeSettings(Section):
+class ProbeSettings(GrowingSection):
     """Linear heads on frozen, public encoders; as many members as encoders x augmentations x initialisations."""
+
+    later: ClassVar[tuple[str, ...]] = ("start",)
 
     source: Literal["encoders", "torchvision"] = "encoders"
     """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
@@ -114,12 +116,25 @@ class ProbeSettings(Section):
     """Sets of augmented pictures; members of another set see other pictures."""
     initialisations: Positive = 3
     """Start weights of the heads."""
+    start: Literal["random", "encoder"] = "random"
+    """Where heads start: at random, or ``encoder``: at the public head that `synofed pretrain` fitted to the
+    encoder's own phantoms, which costs no privacy; then there is one initialisation."""
     views: Positive = 1
     """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
     neck: Positive | None = None
     """Numbers that the encoder's public projection gives; ``None``: it has none."""
     learning_rate: Rate = 1.0
     """Of the one step a round, down the gradient of the mean loss."""
+
+    @model_validator(mode="after")
+    def _an_encoder_has_one_head(self) -> ProbeSettings:
+        if self.start == "encoder" and (self.source != "encoders" or self.initialisations != 1):
+            raise ValueError(
+                'probe.start = "encoder" is of encoders that synofed pretrain made, which have one head each: '
+                f'expected probe.source = "encoders" and probe.initialisations = 1, got "{self.source}" and '
+                f"{self.initialisations}"
+            )
+        return self
 
 
 class SvdhSettings(Section):

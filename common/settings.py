@@ -67,7 +67,7 @@ def _check_options(options: Options, name: str, where: str, of: str) -> None:
 class CampaignSettings(GrowingSection):
     """What the people who approve a campaign are told about it."""
 
-    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining", "statistics")
+    later: ClassVar[tuple[str, ...]] = ("evaluation", "late_joining", "statistics", "cases")
 
     purpose: str = ""
     """What the networks are trained for."""
@@ -82,6 +82,17 @@ class CampaignSettings(GrowingSection):
     statistics: bool = False
     """Ask each site, before anything is trained, how many patients it has by machine, joint, diagnosis, age and
     grade. A site whose policy permits none takes part all the same."""
+    cases: bool = False
+    """With ``evaluation``: ask also what each single exam behind the tables was graded as, and how surely. A site
+    whose policy permits none gives its tables without."""
+
+    @model_validator(mode="after")
+    def _cases_are_of_tables(self) -> CampaignSettings:
+        if self.cases and not self.evaluation:
+            raise ValueError(
+                "campaign.cases needs campaign.evaluation = true: it tells the exams behind its tables"
+            )
+        return self
 
 
 class ImageSettings(GrowingSection):
@@ -102,7 +113,7 @@ class ImageSettings(GrowingSection):
 class NetworkSettings(GrowingSection):
     """The networks' backbone and the size of the image they see."""
 
-    later: ClassVar[tuple[str, ...]] = ("options",)
+    later: ClassVar[tuple[str, ...]] = ("options", "weights_licence")
 
     backbone: Backbone = "small"
     """``small``, ``resnet18``, ``mobilenet_v2``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
@@ -112,6 +123,8 @@ class NetworkSettings(GrowingSection):
     of torchvision's, or a folder of such files."""
     weights_sha256: str = ""
     """Of the start weights, filled in by the centre: the plan names what they are, not where they lie."""
+    weights_licence: Annotated[str, Field(max_length=200)] = ""
+    """Under which weights of your own may be used, in your words; sites read it in the plan."""
     image_px: Annotated[int, Field(ge=16, le=1024)] = 64
     width: Annotated[int, Field(ge=4, le=256)] = 16
     """Channels of the small backbone's first stage; ignored by the others."""
@@ -123,6 +136,8 @@ class NetworkSettings(GrowingSection):
     @model_validator(mode="after")
     def _options_are_of_ones_own(self) -> NetworkSettings:
         _check_options(self.options, self.backbone, "network.options", "network.backbone")
+        if self.weights_licence and self.weights == "none" and not self.weights_sha256:
+            raise ValueError("network.weights_licence is of start weights, but there are none: remove it")
         return self
 
     def __hash__(self) -> int:
@@ -286,6 +301,15 @@ class PersonalSettings(Section):
         return self
 
 
+class RaySettings(Section):
+    """A Ray cluster, and what a site gets of it beside ``compute.threads`` CPUs."""
+
+    address: Annotated[str, Field(pattern=r"^(auto|[A-Za-z0-9.-]+:[0-9]{1,5})$")] | None = None
+    """``HOST:PORT`` of its head, or ``auto`` on one of its nodes; ``None``: this machine alone."""
+    gpus: Annotated[float, Field(ge=0, le=64)] | None = None
+    """Of a site, also a share of one; ``None``: one where this machine has any."""
+
+
 class ComputeSettings(Section):
     """Speed only; never part of the plan."""
 
@@ -294,6 +318,7 @@ class ComputeSettings(Section):
     threads: Threads = 1
     """CPU threads of one site. The same number gives the same bits in every engine."""
     engine: Literal["in-process", "ray"] = "in-process"
+    ray: RaySettings = RaySettings()
     groups_in_flight: Threads = 4
 
 

@@ -1,8 +1,9 @@
 """Privacy from its plan to its audit on this machine: ``make privacy-demo``.
 
 Encoders are pretrained on phantoms, five simulated sites train heads on them at epsilon 3, a second campaign is
-refused by the hospitals' caps, an audit recomputes every claim, and one edited line of a ledger is found. All of it
-are the commands that people would type, and each has to end as it should.
+refused by the hospitals' caps, an audit recomputes every claim, one edited line of a ledger is found, and a round
+that was opened under secure aggregation is not opened again. All but the last are the commands that people would
+type, and each has to end as it should.
 """
 
 from __future__ import annotations
@@ -14,13 +15,25 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from common.errors import BudgetError, VerificationError
+from common.errors import BudgetError, PolicyError, VerificationError
 from common.text.terminal import Console
+from demos import second_opening
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 FOLDER = Path("runs") / "privacy-demo"
 LESS_NOISE = "privacy.noise_multiplier=5.0"
 """Epsilon 7 instead of 3."""
+SECURE = tuple(
+    word
+    for setting in (
+        "federation.rounds=3",
+        "federation.secure.sites=5",
+        "federation.secure.survivors=4",
+        "federation.secure.colluders=1",
+    )
+    for word in ("--set", setting)
+)
+"""Three rounds more at the same noise: 63 cost epsilon 3.1, the cap is 4."""
 BUDGET, VERIFICATION = BudgetError.exit_code, VerificationError.exit_code
 
 
@@ -64,7 +77,20 @@ class Demo:
         self._typed("privacy", "verify", name, ends=VERIFICATION)
         ledger.write_text(text, encoding="utf-8")
         self._typed("privacy", "verify", name)
+        self._say(
+            "7. Three rounds under secure aggregation; then the centre tries to open the first of them a second time"
+        )
+        self._typed("simulate", private, *SECURE, "--out", "runs/secure")
+        self._asks_again(self._folder / "runs" / "secure", site.parent)
         self._say(f"All of it lies in {self._folder}: look at {run}/privacy_report.html and dpia.html")
+
+    def _asks_again(self, run: Path, cohort: Path) -> None:
+        try:
+            for line in second_opening.refusals(run, sorted(cohort.glob("site-*"))):
+                self._console.print(line, soft_wrap=True)
+        except PolicyError as error:
+            raise UnexpectedEndError(str(error)) from None
+        self._console.print("(refused by all, as it should be)", style="green")
 
     def _typed(self, *arguments: str, ends: int = 0) -> None:
         self._console.print(f"$ synofed {' '.join(arguments)}", style="cyan", soft_wrap=True)

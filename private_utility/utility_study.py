@@ -1,4 +1,4 @@
-"""What privacy costs in weighted kappa, on phantoms: ``python -m private_utility.utility_study``.
+"""What privacy costs in weighted kappa, on phantoms.
 
 Heads on frozen public encoders are trained at five sites with each number of patients and each budget, with noise of
 every site's own and under secure aggregation, several times each, and scored on the same held-out patients as the
@@ -11,8 +11,6 @@ on other machines, which anybody can make before a campaign. Nothing is tuned on
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -25,14 +23,12 @@ import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 
-from common import settings as configuration
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError
 from common.evaluation import agreement, bootstrap
 from common.machine import pretrained
 from common.networks.spec import COMBINED
 from common.settings import Settings
-from common.text.terminal import Console
 from private_utility import private_heads, tuned, utility_view
 from private_utility.private_heads import Campaign, Release, noise_of
 from private_utility.utility_view import CellResult, Measure, Study
@@ -41,7 +37,6 @@ from simulation.cohorts.cohort import Cohort
 from simulation.evaluation.metrics import scorer_of
 from simulation.evaluation.scorer import Patients, Tally
 
-CONFIG = Path("configs/rating_private.toml")
 DELTA = 1e-5
 SITES = 5
 PRIVATE_SEED, REHEARSAL_SEED = 2022, 7_000_019
@@ -63,6 +58,7 @@ class Size:
         open_rates: the same without privacy.
         rounds: of a campaign.
         tuned_rounds: of the whole networks, of ``training.local_steps`` each; 0: they are left out.
+        alone: whether a site by itself has the fewest of these patients, too.
     """
 
     patients: tuple[int, ...] = (150, 450, 1500)
@@ -74,6 +70,7 @@ class Size:
     open_rates: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
     rounds: int = 60
     tuned_rounds: int = 8
+    alone: bool = True
 
 
 QUICK = Size(
@@ -111,14 +108,16 @@ def cells(size: Size) -> Iterator[Cell]:
         yield Cell(patients=patients)
         for epsilon in size.epsilons:
             yield from (Cell(patients=patients, epsilon=epsilon, secure=secure) for secure in (False, True))
-    alone = min(size.patients)
-    yield Cell(patients=alone, sites=1)
-    yield from (Cell(patients=alone, sites=1, epsilon=epsilon) for epsilon in size.epsilons)
+    alone = (min(size.patients),) if size.alone else ()
+    for patients in alone:
+        yield Cell(patients=patients, sites=1)
+        yield from (Cell(patients=patients, sites=1, epsilon=epsilon) for epsilon in size.epsilons)
 
 
 def phantoms(size: Size, *, rehearsal: bool) -> PhantomSettings:
     """The private cohort, or that on which everything is chosen."""
-    patients = max(max(size.patients) // SITES, min(size.patients)) + size.held_out
+    largest = max(size.patients) // SITES
+    patients = (max(largest, min(size.patients)) if size.alone else largest) + size.held_out
     return PhantomSettings(
         sites=SITES,
         patients=patients,
@@ -149,21 +148,30 @@ class Bench:
         self.cohort = cohort
         self._size = size
         self._max_grad_norm = max_grad_norm
-        self._scorer = scorer_of(
+        self.scorer = scorer_of(
             campaign.exams.assign(**{f"decision_{m}": 0 for m in campaign.settings.measurements}),
             campaign.settings,
             seed=campaign.settings.seed,
         )
         self._patients = Patients.of(campaign.exams)
 
-    def tallies(self, cell: Cell, *, rate: float, draws: int) -> list[Tally]:
-        """Confusion matrices of so many campaigns; of a lone site, of so many at the five in turn."""
+    def answered(self, cell: Cell, *, rate: float, draws: int) -> Iterator[pd.DataFrame]:
+        """The held-out exams as so many campaigns grade them; of a lone site, as so many at the five in turn."""
         release = self.release(cell, rate=rate)
         campaigns = self._campaigns(cell)
         if cell.epsilon is None:
             draws = len(campaigns)
         turns = (campaigns[draw % len(campaigns)] for draw in range(draws))
-        return [self.tally(private_heads.answers(one, private_heads.train(one, release))) for one in turns]
+        return (private_heads.answers(one, private_heads.train(one, release)) for one in turns)
+
+    def tallies(self, cell: Cell, *, rate: float, draws: int) -> list[Tally]:
+        """Confusion matrices of so many campaigns."""
+        return [self.tally(answered) for answered in self.answered(cell, rate=rate, draws=draws)]
+
+    def best(self, cell: Cell, rates: Sequence[float], *, draws: int) -> float:
+        """The rate at which the combined score's mean kappa is largest here."""
+        found = {rate: self.combined(self.tallies(cell, rate=rate, draws=draws)) for rate in rates}
+        return max(found, key=lambda rate: found[rate])
 
     def release(self, cell: Cell, *, rate: float) -> Release:
         """How a cell's rounds leave."""
@@ -178,7 +186,7 @@ class Bench:
 
     def tally(self, answered: pd.DataFrame) -> Tally:
         """Confusion matrices of the ensemble's decisions, by patient."""
-        return self._scorer.tally(answered, self._patients)
+        return self.scorer.tally(answered, self._patients)
 
     def combined(self, tallies: Sequence[Tally]) -> float:
         """Mean weighted kappa of the combined score."""
@@ -186,9 +194,9 @@ class Bench:
 
     def measured(self, tallies: Sequence[Tally], reference: Sequence[Tally]) -> dict[str, Measure]:
         """Score -> weighted kappa and what is lost of the reference's, with paired intervals over patients."""
-        weights = self._scorer.weights(self._patients)
+        weights = self.scorer.weights(self._patients)
         found = {}
-        for name in self._scorer.grades():
+        for name in self.scorer.grades():
             (kappas, drawn), (full, full_drawn) = (
                 _values([tally[name] for tally in system], weights) for system in (tallies, reference)
             )
@@ -236,18 +244,14 @@ class Desk:
         torch.set_num_threads(1)
         self._size = size
         self._rehearsal, self.private = (
-            _bench(settings, size, cohorts=cohorts, rehearsal=rehearsal) for rehearsal in (True, False)
+            bench(settings, size, cohorts=cohorts, rehearsal=rehearsal) for rehearsal in (True, False)
         )
 
     def trained(self, cell: Cell) -> tuple[float, list[Tally]]:
         """The rate that did best on the rehearsal's own held-out patients, and what it gave on the private cohort."""
         rates = self._size.open_rates if cell.epsilon is None else self._size.rates
         draws = self._size.rehearsals * (len(self._rehearsal.campaign.sites) if cell.sites == 1 else 1)
-        found = {
-            rate: self._rehearsal.combined(self._rehearsal.tallies(cell, rate=rate, draws=draws))
-            for rate in rates
-        }
-        rate = max(found, key=lambda rate: found[rate])
+        rate = self._rehearsal.best(cell, rates, draws=draws)
         return rate, self.private.tallies(cell, rate=rate, draws=self._size.draws)
 
     def whole(self, patients: int, rate: float) -> Tally:
@@ -333,7 +337,18 @@ def _whole(patients: int, rate: float) -> Tally:
     return _desk.whole(patients, rate)
 
 
-def _bench(settings: Settings, size: Size, *, cohorts: Path, rehearsal: bool) -> Bench:
+def bench(settings: Settings, size: Size, *, cohorts: Path, rehearsal: bool) -> Bench:
+    """The private cohort, or the rehearsal's, made if it is not there.
+
+    Args:
+        settings: of a private campaign of method ``probe`` whose encoders are there.
+        size: how much.
+        cohorts: folder of the two.
+        rehearsal: which.
+
+    Raises:
+        SynofedError: if the encoders know the cohort, or cannot be read.
+    """
     phantom = phantoms(size, rehearsal=rehearsal)
     if settings.privacy is None or settings.method != "probe":
         raise ConfigurationError('Expected a configuration of method "probe" with [privacy]')
@@ -357,38 +372,3 @@ def _row(cell: Cell, bench: Bench, *, rate: float, scores: dict[str, Measure], s
         rate=rate,
         scores=scores,
     )
-
-
-def main() -> None:
-    """Make the study and write its table, text and figure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--config", type=Path, default=CONFIG, help="a private campaign of method probe")
-    parser.add_argument("--out", type=Path, default=Path("docs/results"), help="folder of the results")
-    parser.add_argument("--cohorts", type=Path, default=Path("cohorts/private-utility"))
-    parser.add_argument(
-        "--encoders", type=Path, help="folder that synofed pretrain wrote; default: the configuration's"
-    )
-    parser.add_argument("--table", type=Path, help="also write the table that `synofed privacy plan` reads")
-    parser.add_argument("--workers", type=int, default=2, help="processes")
-    parser.add_argument("--quick", action="store_true", help="a few patients, to see that it works")
-    given = parser.parse_args()
-    settings = configuration.load(given.config)
-    if given.encoders is not None:
-        network = settings.network.model_copy(update={"weights": str(given.encoders)})
-        settings = settings.model_copy(update={"network": network})
-    console, began = Console(width=200), time.monotonic()
-
-    def say(text: str) -> None:
-        console.print(f"{time.monotonic() - began:6.0f} s  {text}")
-
-    size, cohorts = (QUICK, given.cohorts / "quick") if given.quick else (Size(), given.cohorts)
-    found = study(settings, size, cohorts=cohorts, workers=given.workers, say=say)
-    utility_view.write(found, given.out)
-    if given.table is not None:
-        given.table.write_text(utility_view.table(found), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -158,7 +158,7 @@ class Campaign:
         """What a round sends: noise, as if no patient had a gradient; nothing after the last round."""
         generator = np.random.default_rng(server_round if seed is None else seed)
         deviation = scale * self.settings.probe.learning_rate * SIGMA / PATIENTS
-        closing = server_round > ROUNDS
+        closing = server_round > self.settings.federation.rounds
         networks = {
             name: NetworkReply(
                 update=None if closing else generator.normal(0, deviation, size).astype(np.float32),

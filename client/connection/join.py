@@ -21,6 +21,7 @@ from pydantic import SecretStr
 
 from client.connection import enrolment
 from client.connection.enrolment import Enrolment
+from client.connection.finished_campaigns import FinishedCampaigns
 from client.connection.supernode import Joining, free_port, prepare, services
 from client.connection.tls import explain_tls, failure
 from client.connection.waiting_campaigns import WaitingCampaigns
@@ -106,7 +107,7 @@ class Joined:
             OSError: at the start, if the site's folder cannot be written for another reason than a full disk.
         """
         joining(self.folder)
-        campaigns = WaitingCampaigns(self.folder, self.say)
+        campaigns = WaitingCampaigns(self.folder, self.say), FinishedCampaigns(self.folder, self.say)
         with until_signalled() as ended, ExitStack() as stack:
             while not ended() and not self._locked(stack):
                 time.sleep(LOOK_S)
@@ -115,10 +116,12 @@ class Joined:
                     lost = self.look()
                     if lost is not None and once:
                         raise lost
-                    campaigns.look()
+                    for one in campaigns:
+                        one.look()
                     time.sleep(LOOK_S)
             finally:
-                campaigns.stop()
+                for one in campaigns:
+                    one.stop()
                 self._stop()
                 self._note("left", "")
 

@@ -260,6 +260,24 @@ def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
     return (*warned, *(prospect.sentence(name) for name, prospect in found.items()))
 
 
+def _beside_tables(settings: Settings, crowd: str) -> dict[str, str]:
+    """What a policy permits beside tables of held-out patients, and not without them."""
+    found: dict[str, str] = {}
+    if settings.numbers:
+        found["number_sums"] = (
+            f"with the tables, by machine: sums over held-out exams of {', '.join(settings.numbers)} by readers and "
+            f"by the ensemble, their squares, products and differences, {crowd}"
+        )
+    if settings.campaign.cases:
+        found["cases"] = (
+            f"with the tables, SINGLE EXAMS: of each held-out exam behind a table the readers' grade, the "
+            f"ensemble's, whether the networks were divided, and where score_histograms leave its scores in 256 "
+            f"steps; no name or number of exam or patient, in an order that tells nothing; "
+            f"{crowd.replace('them', 'the table')}"
+        )
+    return found
+
+
 def _summed(secure: SecureSettings) -> tuple[str, ...]:
     """How the centre gets what leaves; see :mod:`client.rounds.sum_allow_list`."""
     return (
@@ -278,7 +296,11 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
         f"{privacy.noise_multiplier:g} times that as standard deviation",
         "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
     )
-    return leaves, ("everything else: counts, losses, scores, timings, whatever policy.metrics permits",)
+    return leaves, (
+        "tables of how the networks grade held-out patients, and counts of patients: they would leave without noise, "
+        "whatever policy.federated_evaluation permits",
+        "everything else: counts, losses, scores, timings, whatever policy.metrics permits",
+    )
 
 
 def _stacks(settings: Settings, objection: str) -> bool:
@@ -311,7 +333,10 @@ def _metrics(site: Site, settings: Settings, *, stacks: bool) -> tuple[tuple[str
             f"manifest names it, {crowd}; beside them, if the site was told to train alone (site alone), the same "
             f"counts of that"
         )
-        permitted |= {TABLES} if policy.federated_evaluation else set()
+        told |= _beside_tables(settings, crowd)
+        permitted = (
+            permitted | {TABLES} if policy.federated_evaluation else permitted - {"number_sums", "cases"}
+        )
     updates = "updates: how this site's exams changed the networks' weights"
     always = "the site's name, version and training hours, and hashes of the log and the policy"
     leaves = tuple(text for what, text in told.items() if what in permitted)

@@ -19,8 +19,8 @@ from client.ledger import ledger_file
 from client.ledger.identifiers import spelling, tag
 from client.site.site import Site
 from common.errors import SiteStateError
-from common.evaluation import site_statistics
-from common.evaluation.site_statistics import Counted, SiteStatistics
+from common.evaluation.inside import site_statistics
+from common.evaluation.inside.site_statistics import Counted, SiteStatistics
 from common.exam import Exam
 from common.section import Section
 from common.settings import Settings
@@ -45,7 +45,7 @@ class Kept(Section):
 
 
 def of(site: Site, settings: Settings) -> str:
-    """Canonical JSON of :class:`common.evaluation.site_statistics.SiteStatistics`; empty where the site tells none.
+    """Canonical JSON of :class:`common.evaluation.inside.site_statistics.SiteStatistics`; empty: the site tells none.
 
     Args:
         site: the site.

@@ -2,7 +2,8 @@
 
 The networks come in pieces. Each is asked as soon as all of it is there, its probabilities are kept, and it is let
 go: an ensemble of 4 GB never lies here as a whole, unless the campaign's plan gives it to the site anyway. When all
-have been asked, MULTITUDE decides, and counts by score and machine leave (:mod:`common.evaluation.site_tables`), of
+have been asked, MULTITUDE decides, and counts by score and machine leave
+(:mod:`common.evaluation.inside.site_tables`), and of numbers sums (:mod:`common.evaluation.inside.number_sums`), of
 patients as :mod:`client.ensemble.held_out` has frozen them. Of their blocks every other one calibrates sets of grades
 (:mod:`common.evaluation.conformal`), and these are tried on the rest. Where the site trained networks alone
 (:mod:`client.ensemble.alone`), these grade the same exams, and are counted beside the ensemble. What left once is
@@ -27,7 +28,7 @@ from jaxtyping import Float32, Int64
 from client.consent import answered_rounds
 from client.data.site_store import site_store
 from client.data.store import Store, consensus, graded
-from client.ensemble import alone, delivery, held_out, pieces
+from client.ensemble import alone, beside_tables, delivery, held_out, pieces
 from client.ensemble.held_out import Behind, HeldOut
 from client.ensemble.pieces import Letter, Waiting
 from client.files import atomic
@@ -36,10 +37,11 @@ from client.site.site import Site
 from client.state import decisions
 from common import signed_json
 from common.ensemble.committee import Committee, Scores, decided
+from common.ensemble.number_stack import NumberStack
 from common.ensemble.statement import Statement
-from common.errors import DataError, PolicyError
-from common.evaluation import site_tables
-from common.evaluation.site_tables import Judged, Paired, SiteTables
+from common.errors import DataError, PolicyError, UpdateError
+from common.evaluation.inside import site_tables
+from common.evaluation.inside.site_tables import Judged, Paired, SiteTables
 from common.exam import MISSING
 from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest
@@ -48,6 +50,7 @@ from common.networks.spec import NetworkSpec
 from common.privacy.accounting.spending import UnboundedRelease
 from common.scoring import validity
 from common.settings import Settings
+from common.text.notices import NO_TABLES
 from common.version import VERSION
 
 
@@ -65,7 +68,7 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
         VerificationError: if the statement is not the centre's, or the ledger was changed.
         UpdateError: if it speaks of another campaign, or of networks that the plan does not have, or an array is none
             of its.
-        DataError: if the site's data cannot be used.
+        DataError: if the site's data, or the tables that left before, cannot be used.
         SiteStateError: if whose exams stand behind tables cannot be read.
         StorageError: if something cannot be kept; then the next request brings what is missing.
     """
@@ -81,7 +84,7 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
         return EvaluateReply(site=site.name, request_id=request.request_id, missing=missing, tables=tables)
 
     if place.exists():
-        return reply((), _kept(place))
+        return reply((), _kept(site, place))
     alone.check_not_training(site.folder, request.plan_hash)
     store = graded(site_store(site, settings))
     with pieces.writing():
@@ -90,7 +93,9 @@ def take(site: Site, request: EvaluateRequest, settings: Settings, *, device: to
         missing = work.missing()
         if missing:
             return reply(missing)
-        tables = _tables(site, request, store, work.exams, work.outputs(), settings, device)
+        tables = _tables(
+            site, request, store, work.exams, work.outputs(), settings, device, stacks=statement.stacks
+        )
         atomic.write(place, tables.encode())
         work.end()
     return reply((), tables)
@@ -102,6 +107,8 @@ def folder(site_folder: Path, plan_hash: str) -> Path:
 
 
 def _check_permitted(site: Site, settings: Settings) -> None:
+    if settings.private:
+        raise PolicyError(f"The campaign trains with differential privacy. {NO_TABLES}")
     if not settings.campaign.evaluation:
         raise PolicyError(
             "Expected a plan that asks for tables of held-out patients (campaign.evaluation), the approved one does "
@@ -114,11 +121,24 @@ def _check_permitted(site: Site, settings: Settings) -> None:
         )
 
 
-def _kept(place: Path) -> str:
+def _kept(site: Site, place: Path) -> str:
+    """What left once, if all of it may still leave."""
     try:
-        return place.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        text = place.read_text(encoding="utf-8")
+        told = site_tables.parse(text)
+    except (OSError, ValueError, UpdateError) as error:
         raise DataError(f"Expected the tables that left in {place}: {error}. Restore the file") from None
+    if any(one.cases is not None for one in told.tables) and not site.policy.permits("cases"):
+        raise PolicyError(
+            "Single exams left with the tables that are asked for again: add 'cases' to policy.metrics in site.toml "
+            "to permit that"
+        )
+    if told.numbers and not site.policy.permits("number_sums"):
+        raise PolicyError(
+            "Sums of numbers left with the tables that are asked for again: add 'number_sums' to policy.metrics in "
+            "site.toml to permit that"
+        )
+    return text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,17 +278,22 @@ def _tables(
     outputs: Sequence[Output],
     settings: Settings,
     device: torch.device,
+    *,
+    stacks: Mapping[str, NumberStack],
 ) -> str:
     """Decide what leaves of the held-out exams, book it, and say it."""
-    scores = decided(outputs, settings)
+    scores = decided(outputs, settings, stacks)
     named, answers = store.exams.iloc[exams], scores.answers()
     references = consensus(store, settings.validity)
+    numbers = (
+        beside_tables.references(store, exams, settings) if beside_tables.permitted(site, settings) else {}
+    )
     asked = HeldOut(
         exams=list(map(str, named["exam_id"])),
         patients=list(map(str, named["patient_id"])),
         devices=list(map(str, named["device"])),
-        references={name: references[name][exams] for name in answers if name in references},
-        grades=validity.grades(settings),
+        references={name: references[name][exams] for name in answers if name in references} | numbers,
+        grades={**validity.grades(settings), **beside_tables.codes(settings)},
     )
     minimum = site.policy.minimum_cohort
     behind = held_out.behind(site.folder, asked, minimum=minimum)
@@ -282,18 +307,34 @@ def _tables(
     paired = _paired(site, request.plan_hash, store, exams, outputs, settings, device)
     tables = tuple(
         site_tables.table(
-            _judged(one, answers[one.score], scores, patients, above.get(one.score), paired.get(one.score)),
+            _judged(
+                one,
+                answers[one.score],
+                scores,
+                patients,
+                above.get(one.score),
+                paired.get(one.score),
+                order=beside_tables.order(site, request.plan_hash, one, asked.exams, settings),
+            ),
             score=one.score,
             device=one.device,
             grades=asked.grades[one.score],
         )
         for one in shown
+        if one.score in answers
+    )
+    sums = tuple(
+        beside_tables.sums_of(one, scores, patients, settings) for one in shown if one.score in numbers
     )
     names = {asked.patients[row] for one in shown for row in one.rows}
     if names:
-        ledger.book_unbounded(site, _release(request), names)
+        ledger.book_unbounded(site, _release(request, beside_tables.booked_as(settings, site)), names)
     return SiteTables(
-        site=site.name, minimum_cohort=minimum, tables=tables, suppressed=len(behind) - len(shown)
+        site=site.name,
+        minimum_cohort=minimum,
+        tables=tables,
+        suppressed=len(behind) - len(shown),
+        numbers=sums,
     ).dump()
 
 
@@ -304,6 +345,8 @@ def _judged(
     patients: Int64[np.ndarray, " exams"],
     above: np.ndarray | None,
     paired: Paired | None,
+    *,
+    order: Int64[np.ndarray, " exams"] | None,
 ) -> Judged:
     return Judged(
         reference=one.reference,
@@ -313,6 +356,7 @@ def _judged(
         calibrates=one.block % 2 == 0,
         above=None if above is None else above[one.rows],
         paired=paired and replace(paired, alone=paired.alone[one.rows], together=paired.together[one.rows]),
+        order=order,
     )
 
 
@@ -338,9 +382,9 @@ def _paired(
     }
 
 
-def _release(request: EvaluateRequest) -> UnboundedRelease:
+def _release(request: EvaluateRequest, kind: str) -> UnboundedRelease:
     return UnboundedRelease(
-        kind="tables",
+        kind=kind,
         campaign=request.campaign,
         plan_hash=request.plan_hash,
         server_round=0,

@@ -19,6 +19,7 @@ from common.methods.rounds import longest_stage_rounds
 from common.privacy.audit import sent as allow_list
 from common.privacy.audit.claims import released, some
 from common.privacy.audit.evidence import Answer, Check, Sent
+from common.privacy.audit.pooled_noise import PooledNoise, pooled
 from common.privacy.audit.sent import Noise
 from common.settings import Settings
 
@@ -47,11 +48,14 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
         answers: the replies that its log tells of.
         plans: plan hash -> settings.
     """
+    from common.privacy.audit.rehearsed_plan import sizes_of  # noqa: PLC0415  torch: seconds
+
     private = {plan_hash: settings for plan_hash, settings in plans.items() if settings.private}
     mine = [answer for answer in answers if answer.plan_hash in private and not answer.repeated]
     sizes = {plan_hash: sizes_of(private[plan_hash]) for plan_hash in {answer.plan_hash for answer in mine}}
     wrong: list[str] = []
     measured: list[tuple[str, Noise]] = []
+    rounds: dict[tuple[str, str], dict[int, Float64[np.ndarray, " _"]]] = {}
     before: dict[tuple[str, str], Float64[np.ndarray, " _"]] = {}
     kept = 0
     for answer in mine:
@@ -84,9 +88,17 @@ def check(site: Site, answers: Sequence[Answer], plans: Mapping[str, Settings]) 
             key = answer.plan_hash, answer.group
             noise, before[key] = _noise(one, settings, before.get(key))
             measured.append((where, noise))
+            rounds.setdefault(key, {})[answer.server_round] = before[key]
     wrong += [f"{where}: {problem}" for where, problem in _consents(site, private)]
+    together = [
+        (f"campaign {plan_hash[:12]}", _pooled(updates, private[plan_hash]))
+        for (plan_hash, _), updates in rounds.items()
+    ]
     return Looked(
-        checks=(_allowed(wrong, replies=len(mine), kept=kept), _noised(measured, replies=len(mine))),
+        checks=(
+            _allowed(wrong, replies=len(mine), kept=kept),
+            _noised(measured, together, replies=len(mine)),
+        ),
         facts=_facts(answers, plans, measured),
     )
 
@@ -118,20 +130,6 @@ def _values(kind: str, data: bytes) -> Float64[np.ndarray, " _"]:
     return np.frombuffer(data, dtype=TYPES[kind]).astype(np.float64)
 
 
-def sizes_of(settings: Settings) -> dict[str, int]:
-    """Network of a plan -> numbers of its update."""
-    import torch  # noqa: PLC0415  (seconds)
-
-    from common.methods.stages import networks  # noqa: PLC0415
-    from common.training.flat_network import flat_network  # noqa: PLC0415
-
-    device = torch.device("cpu")
-    return {
-        name: flat_network(spec, settings.network, device).layout.size
-        for name, spec in networks(settings).items()
-    }
-
-
 def _noise(
     sent: Sent, settings: Settings, before: Float64[np.ndarray, " _"] | None
 ) -> tuple[Noise, Float64[np.ndarray, " _"]]:
@@ -140,6 +138,18 @@ def _noise(
     scale = settings.probe.learning_rate / (planned.sample_rate * planned.patients)
     claimed = planned.noise_multiplier * planned.max_grad_norm
     return allow_list.noise(sent, claimed=claimed, scale=scale, before=before)
+
+
+def _pooled(updates: Mapping[int, Float64[np.ndarray, " _"]], settings: Settings) -> PooledNoise:
+    """All rounds of a campaign together."""
+    planned = settings.privacy
+    assert planned is not None and planned.noise_multiplier is not None
+    rate, size = planned.sample_rate, len(next(iter(updates.values())))
+    return pooled(
+        list(updates.items()),
+        claimed=planned.noise_multiplier * planned.max_grad_norm,
+        sampling=rate * (1 - rate) * planned.patients / (size * planned.noise_multiplier**2),
+    )
 
 
 def _by_size(answer: Answer, sizes: Mapping[str, int], settings: Settings) -> Iterator[str]:
@@ -184,18 +194,24 @@ def _allowed(wrong: Sequence[str], *, replies: int, kept: int) -> Check:
     return Check(name="allow-list", claim=claim, verdict="holds", found=found)
 
 
-def _noised(measured: Sequence[tuple[str, Noise]], *, replies: int) -> Check:
+def _noised(
+    measured: Sequence[tuple[str, Noise]], together: Sequence[tuple[str, PooledNoise]], *, replies: int
+) -> Check:
     claim = "What left carries at least the noise that was booked, drawn anew each time."
-    wrong = [f"{where}: {problem}" for where, noise in measured for problem in noise.problems()]
+    wrong = [f"{where}: {problem}" for where, noise in together for problem in noise.problems()]
+    wrong += [f"{where}: {problem}" for where, noise in measured for problem in noise.problems()]
     if wrong:
         return Check(name="noise", claim=claim, verdict="fails", found=some(wrong))
-    if replies and not measured:
+    if not replies:
+        return Check(name="noise", claim=claim, verdict="holds", found="No private campaign was answered.")
+    if not measured:
         why = (
             "No update of a private campaign on heads can be measured: none is kept (policy.keep_outbox_days), or "
             "all left under masks."
         )
         return Check(name="noise", claim=claim, verdict="open", found=why)
-    return Check(name="noise", claim=claim, verdict="holds", found=f"{len(measured)} updates were measured.")
+    found = [str(noise) if len(together) == 1 else f"{where}: {noise}" for where, noise in together]
+    return Check(name="noise", claim=claim, verdict="not contradicted", found=f"{some(found)}.")
 
 
 def _facts(

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from client.evidence import evidence_sent
+from client.evidence import evidence_sent, rehearsed
 from client.ledger import issued_receipts, ledger_check, ledger_file
 from client.log import chain
 from client.log.audit import CAMPAIGN, OFFICER, POLICY, REPEATED, REPLY
@@ -77,6 +77,7 @@ def read(folder: Path, kept: Iterable[Kept] = (), noted: Sequence[str] = ()) -> 
     plans, answers = _plans(site), tuple(answers_of(folder))
     sent = evidence_sent.check(site, answers, plans)
     checks += sent.checks
+    checks += rehearsed.check(site, answers, plans)
     _checked(
         checks, "policy", "The privacy officer signed what the site permits.", lambda: _policy(site), str
     )

@@ -19,7 +19,9 @@ NEWEST: Literal[2] = 2
 """Version of a policy that is signed now."""
 UNWEIGHTED = ("median", "trimmed_mean", "krum")
 """Rules that need no number of exams."""
-Metric = Literal["counts", "losses", "score_histograms", "timings", "statistics", "stacking_sums"]
+Metric = Literal[
+    "counts", "losses", "score_histograms", "timings", "statistics", "stacking_sums", "number_sums", "cases"
+]
 
 
 class Policy(GrowingSection):
@@ -53,7 +55,11 @@ class Policy(GrowingSection):
     ``losses`` (mean training loss per network and round), ``score_histograms`` (validation scores, 256 bins per class
     and network), ``timings`` (seconds per round), ``statistics`` (patients by machine, joint, diagnosis, age and
     grade, before anything is trained, to campaigns that ask), ``stacking_sums`` (of numbers, once per fold: sums over
-    its exams of products of two networks' answers and of answer and label, and with them the number of exams)."""
+    its exams of products of two networks' answers and of answer and label, and with them the number of exams). With
+    ``federated_evaluation`` also: ``number_sums`` (of numbers, beside the tables: sums over held-out exams of a
+    machine of readers' and ensemble's numbers, their squares, products and differences), ``cases`` (to campaigns that
+    ask for it, of each exam behind a table the readers' grade, the ensemble's, and with ``score_histograms`` its
+    scores, in an order that tells nothing: what one exam was graded as)."""
     minimum_cohort: Positive = 5
     """Patients that must stand behind any count, and behind any update, that leaves without differential privacy.
     With it noise stands for them: a rule that looks at their number would itself be a release."""

@@ -61,7 +61,9 @@ WORDS: Mapping[str, Words] = {
         "Of campaigns without differential privacy alone. counts: numbers of exams; losses: of training; "
         "score_histograms: scores of validation patients in 256 bins; timings: seconds per round; statistics: "
         "patients by machine, age and grade; stacking_sums: of a number such as a total score, sums over each fold "
-        "of products of the networks' answers and the labels.",
+        "of products of the networks' answers and the labels; number_sums: of a number, sums of readers' and "
+        "ensemble's numbers, squares and products over held-out patients of a machine; cases: what each single "
+        "held-out exam was graded as, without a name or number of exam or patient. The last two beside tables alone.",
         1,
     ),
     "minimum_cohort": Words(

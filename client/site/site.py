@@ -70,6 +70,16 @@ class NotifySection(Section):
     """Run without a shell when a campaign waits for a decision, once for each; none: nobody is told."""
 
 
+class AuditSection(Section):
+    """The ``[audit]`` section of ``site.toml``."""
+
+    after_campaigns: bool = True
+    """Whether the private step is rehearsed by itself, on made-up patients, once a private campaign's last round was
+    answered. The result stays here."""
+    minutes: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """How long that may take; it runs behind everything else."""
+
+
 class OfficerSection(Section):
     """The ``[officer]`` section of ``site.toml``."""
 
@@ -90,6 +100,7 @@ class SiteFile(Section):
     network: NetworkSection = NetworkSection()
     notify: NotifySection = NotifySection()
     officer: OfficerSection = OfficerSection()
+    audit: AuditSection = AuditSection()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

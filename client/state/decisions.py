@@ -32,6 +32,9 @@ ALONE_TRAINING = ".alone-training"
 EVALUATING = ".evaluation"
 """In a campaign's folder: what has been computed so far for tables of held-out patients; removed alike."""
 
+REHEARSAL = "rehearsal.json"
+"""In a campaign's folder: what a rehearsal of its private step showed, on made-up patients; it stays."""
+
 
 class Status(StrEnum):
     """What a site decided about a campaign."""

@@ -127,6 +127,12 @@ def backbone_parts(spec: NetworkSpec) -> list[str]:
     return [part for part in parts if part not in frozen]
 
 
+def starting_parts(spec: NetworkSpec) -> list[str]:
+    """Names of the parts that travel and start elsewhere than at random: backbones, and what the spec names."""
+    named = [piece.part for piece in spec.pieces if not piece.frozen]
+    return list(dict.fromkeys([*backbone_parts(spec), *named]))
+
+
 def _backbone(spec: NetworkSpec, settings: NetworkSettings) -> str:
     return spec.backbone or settings.backbone
 

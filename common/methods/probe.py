@@ -76,9 +76,11 @@ def _heads(settings: Settings) -> Iterator[NetworkSpec]:
 
 
 def _encoder(settings: Settings, encoder: int, measurement: str, *, images: int) -> Iterator[Piece]:
-    """The frozen parts: those of an encoder of the folder, or torchvision's backbone for every image."""
+    """The frozen parts, of the folder or torchvision's backbone for every image, and where the head starts."""
     neck = settings.probe.neck is not None
     for part in (*(f"backbones.{i}" for i in range(images)), *(["neck"] if neck else [])):
         torchvision = settings.probe.source == "torchvision"
         source = "backbone" if torchvision else f"encoder{encoder}/{measurement}/{part}"
         yield Piece(part=part, network=None, source=source, frozen=True)
+    if settings.probe.start == "encoder":
+        yield Piece(part="head", network=None, source=f"encoder{encoder}/{measurement}/head")

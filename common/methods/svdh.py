@@ -165,7 +165,8 @@ def _classes(outputs: Sequence[Output], settings: Settings) -> Int[np.ndarray, "
     number, graded = settings.numbers[svdh.number], settings.measurements[svdh.measurement]
     shares = [o.probabilities[:, 0] for o in outputs if o.spec.target.kind == "regression"]
     mean = np.stack(shares).mean(axis=0, dtype=np.float64)
-    return np.searchsorted([number.share(edge) for edge in graded.edges], mean, side="right")
+    edges = [number.share(edge) for edge in graded.edges]
+    return np.asarray(np.searchsorted(edges, mean, side="right"), dtype=np.int64)
 
 
 def _frozen(backbone: str, settings: Settings) -> tuple[Piece, ...]:

@@ -1,13 +1,15 @@
 """The forms that a table has outside of terminals and pages: Markdown, LaTeX, CSV.
 
-Text is shown as it is written: what a form would take for its own marks is escaped. LaTeX needs no package.
+Text is shown as it is written: what a form would take for its own marks is escaped. LaTeX needs no package, and a
+table that is wider than a page's text is set in smaller letters, its cells broken between words.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from typing import Final
 
@@ -46,17 +48,19 @@ def markdown(table: PlainTable) -> str:
 
 def latex(table: PlainTable) -> str:
     """A table as a LaTeX ``table``, its title as the caption."""
+    size, table = _fitted(table)
     columns = "".join("r" if right else "l" for right in table.right)
     last = len(table.rows) - 1
     lines = [
         "\\begin{table}",
         "\\centering",
+        f"{size}\\setlength{{\\tabcolsep}}{{3pt}}" if size else "",
         f"\\caption{{{_latex_text(table.title)}}}" if table.title else "",
         f"\\begin{{tabular}}{{{columns}}}",
         _LINE,
-        f"{_latex_row(table.header)} {_LINE}" if any(table.header) else "",
+        f"{_latex_row(table.header, table.right)} {_LINE}" if any(table.header) else "",
         *(
-            _latex_row(row) + (f" {_LINE}" if index in table.ends and index < last else "")
+            _latex_row(row, table.right) + (f" {_LINE}" if index in table.ends and index < last else "")
             for index, row in enumerate(table.rows)
         ),
         _LINE,
@@ -76,6 +80,10 @@ FORMS: Final[Mapping[str, Callable[[PlainTable], str]]] = {"markdown": markdown,
 """Name of a form -> how a table gets it."""
 
 _LINE, _END = "\\hline", " \\\\"
+_ROOM, _BETWEEN = 52, 2
+"""Letters in a line of a page's text (345 pt, letters of 10 pt), and those that the space between columns takes."""
+_SMALLER = {"\\footnotesize": 74, "\\scriptsize": 84, "\\tiny": 106}
+"""Size -> the same, with columns that are one letter apart."""
 _MARKS = re.compile(r"[\\`*_\[\]<>|~&$]")
 _LATEX = {
     "\\": "\\textbackslash{}",
@@ -107,13 +115,56 @@ def _latex_text(text: str) -> str:
     return " ".join(shown.replace("--", "-{}-").split())
 
 
-def _latex_row(cells: Sequence[str]) -> str:
-    return " & ".join(map(_latex_cell, cells)) + _END
+def _fitted(table: PlainTable) -> tuple[str, PlainTable]:
+    """The size of letters in which a table fits, and the table with its cells broken for that; empty: as it is."""
+    if sum(map(_width, _columns(table))) + _BETWEEN * len(table.right) <= _ROOM:
+        return "", table
+    table = _each(table, lambda text, column: text.replace(" (", "\n("))
+    columns = _columns(table)
+    wanted, least = list(map(_width, columns)), [_width(text.split()) for text in map(" ".join, columns)]
+    rooms = {size: letters - len(columns) for size, letters in _SMALLER.items()}
+    size = next((size for size, room in rooms.items() if sum(least) <= room), list(rooms)[-1])
+    while sum(wanted) > rooms[size] and wanted != least:
+        widest = max(range(len(wanted)), key=lambda i: wanted[i] if wanted[i] > least[i] else 0)
+        wanted[widest] -= 1
+
+    def broken(text: str, column: int) -> str:
+        lines = (
+            textwrap.wrap(line, max(1, wanted[column]), break_on_hyphens=False) or [""]
+            for line in text.split("\n")
+        )
+        return "\n".join(part for parts in lines for part in parts)
+
+    return size, _each(table, broken)
 
 
-def _latex_cell(text: str) -> str:
+def _columns(table: PlainTable) -> list[list[str]]:
+    """The lines of each column's cells."""
+    columns = zip(table.header, *table.rows, strict=True)
+    return [[line for text in column for line in text.split("\n")] for column in columns]
+
+
+def _width(lines: Sequence[str]) -> int:
+    return max(map(len, lines), default=0)
+
+
+def _each(table: PlainTable, change: Callable[[str, int], str]) -> PlainTable:
+    header, *rows = (
+        [change(text, column) for column, text in enumerate(cells)] for cells in (table.header, *table.rows)
+    )
+    return replace(table, header=header, rows=rows)
+
+
+def _latex_row(cells: Sequence[str], right: Sequence[bool]) -> str:
+    return " & ".join(map(_latex_cell, cells, right)) + _END
+
+
+def _latex_cell(text: str, right: bool) -> str:
     lines = f"{_END} ".join(map(_latex_text, text.split("\n")))
-    return f"\\shortstack[l]{{{lines}}}" if "\n" in text else lines
+    side = "r" if right else "l"
+    return (
+        f"\\begin{{tabular}}[t]{{@{{}}{side}@{{}}}}\\strut {lines}\\end{{tabular}}" if "\n" in text else lines
+    )
 
 
 def of_page(html: str) -> Iterator[PlainTable]:

@@ -9,8 +9,9 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import UpdateError
-from common.evaluation import site_tables
-from common.evaluation.site_tables import SiteTables
+from common.evaluation.inside import site_tables
+from common.evaluation.inside.number_sums import NumberSums
+from common.evaluation.inside.site_tables import SiteTables
 from common.messages import EvaluateReply, EvaluateRequest
 from common.scoring import validity
 from common.settings import Settings
@@ -75,6 +76,16 @@ def evaluate(
 
 def _check(found: SiteTables, site: str, settings: Settings) -> None:
     grades = validity.grades(settings)
-    strays = [one.score for one in found.tables if grades.get(one.score) != len(one.confusion)]
-    if found.site != site or strays:
-        raise UpdateError(f"Expected tables of {site} with the scores of the plan, got others")
+    strays = any(grades.get(one.score) != len(one.confusion) for one in found.tables)
+    beside = any(one.cases is not None for one in found.tables) and not settings.campaign.cases
+    if found.site != site or strays or beside or not all(_of_plan(one, settings) for one in found.numbers):
+        raise UpdateError(f"Expected tables of {site} with the scores and numbers of the plan, got others")
+
+
+def _of_plan(told: NumberSums, settings: Settings) -> bool:
+    """Whether sums are of a number of the plan, and its readers' mean lies where it can."""
+    known = settings.numbers.get(told.number)
+    slack = 0.001  # numbers are frozen in thousandths
+    return known is not None and (
+        known.smallest - slack <= told.reference / told.exams <= known.largest + slack
+    )

@@ -19,7 +19,7 @@ from flwr.serverapp import Grid
 
 from common import wire
 from common.errors import BudgetError, CampaignError, PolicyError, UpdateError, VerificationError
-from common.evaluation import site_statistics
+from common.evaluation.inside import site_statistics
 from common.messages import TRANSIENT, PlanReply, PlanRequest, Refusal, Signed
 from common.settings import Settings
 from common.version import VERSION

@@ -106,7 +106,7 @@ def invite(
     lines = [
         f"{path} lets {site} join until {invitation.expires:%Y-%m-%d %H:%M} UTC. It holds a one-time code: send it "
         f"over a channel that you both trust.",
-        f"The site runs: synofed site init {path.name}",
+        f"The site runs: synofed site start {path.name}",
         f"Have the site compare this fingerprint by telephone: {spoken(fingerprint)}",
         f"When its request.json is here: synofed federation accept request.json{_home_argument(home)}",
     ]

@@ -68,6 +68,7 @@ def _merged(of_metrics: Sequence[Sequence[Interval]]) -> Iterator[tuple[str, Seq
 def _judged(judged: Json) -> Iterator[ReportTable]:
     for title, (header, rows) in (
         ("As the sites judged it, on held-out patients", inside.table(judged)),
+        ("Numbers, by sums of the sites", inside.numbers_table(judged)),
         ("Together minus alone, on a site's own patients", inside.gains_table(judged)),
     ):
         if rows:

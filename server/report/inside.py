@@ -7,16 +7,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from common.evaluation import conformal, site_tables
+from common.evaluation import conformal
 from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
-from common.evaluation.site_tables import Gain, SiteTables, Table
-from common.text import json_values
-from server.report import content
+from common.evaluation.inside import number_sums, site_tables
+from common.evaluation.inside.number_sums import NumberSums
+from common.evaluation.inside.site_tables import Gain, SiteTables, Table
+from common.text import csv_text, json_values
+from server.report import content, numbers
 from server.report.content import Json
 from server.report.tables import NOTHING, Rows, cell, number, signed, title
 from server.rounds import site_results
+
+NUMBERS: Mapping[str, str] = {name: text for name, text in numbers.NUMBERS.items() if name != "spearman"}
+"""Ranks need single exams, so sites' sums say nothing of them."""
+CASES = ("site", "score", "device", "case", "reference", "decision", "contested")
 
 
 def read(run: Path) -> Json:
@@ -48,7 +54,9 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
         ``contested`` (a share), ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics
         with ``value`` and ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
         behind each table, at least; ``machines``: site -> its devices; ``strangers``: sites that trained nothing;
-        ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`.
+        ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`; ``numbers``: ``pooled``, ``sites``
+        and ``devices``, each number -> ``exams``, ``patients``, ``pearson``, ``rmse``, ``mae`` and ``bias``;
+        ``cases``: site -> single exams that it told.
     """
     every = [table for sent in found.values() for table in sent.tables]
     pooled = [table for site, sent in found.items() if site in trained for table in sent.tables]
@@ -64,6 +72,12 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
         "strangers": sorted(found.keys() - trained),
+        "numbers": _numbers(found, trained),
+        "cases": {
+            site: count
+            for site, sent in found.items()
+            if (count := sum(one.exams for one in sent.tables if one.cases is not None))
+        },
         "without": dict(without),
         "gains": {
             score: gains
@@ -118,6 +132,41 @@ def table(judged: Json) -> tuple[Sequence[str], Rows]:
         ]
         rows.append((place, [size, *cells]))
     return ("", "Exams", *header), rows
+
+
+def numbers_table(judged: Json) -> tuple[Sequence[str], Rows]:
+    """Header and rows: exams, correlation and errors of every number, by place; no rows where no site told any."""
+    found = judged.get("numbers") or {"pooled": {}}
+    rows = []
+    for place, of_place in by_place(judged, found).items() if found["sites"] else ():
+        for name, block in of_place.items():
+            size = (str(block["exams"]), f"{block['patients']} patients")
+            shown = [numbers.shown(block[metric]) for metric in NUMBERS]
+            rows.append((f"{title(name)}\n{place.replace(chr(10), ', ')}", [size, *shown]))
+    return ("", "Exams", *NUMBERS.values()), rows
+
+
+def cases_table(run: Path) -> tuple[Sequence[str], list[Sequence[csv_text.Cell]]]:
+    """Header and rows: the single exams that sites told, each score on its own.
+
+    Raises:
+        DataError: if what they told cannot be read.
+    """
+    rows: list[Sequence[csv_text.Cell]] = []
+    for site, sent in site_results.tables(run).items():
+        for one in sent.tables:
+            if one.cases is None:
+                continue
+            cuts = list(zip(*one.cases.above, strict=True)) or [()] * one.exams
+            columns = zip(one.cases.reference, one.cases.decision, one.cases.contested, cuts, strict=True)
+            rows += [
+                (site, one.score, one.device, number, reference, decision, int(divided), *above)
+                for number, (reference, decision, divided, above) in enumerate(columns)
+            ]
+    return (
+        *CASES,
+        *(f"above_{cut}_of_256" for cut in range(max(map(len, rows), default=0) - len(CASES))),
+    ), rows
 
 
 def gains_table(judged: Json) -> tuple[Sequence[str], Rows]:
@@ -321,6 +370,29 @@ def _place(told: Conformity, common: float) -> Json:
 def _tried(told: Conformity, at: float) -> Json | None:
     found = conformal.tried(told, at)
     return None if found is None else asdict(found)
+
+
+def _numbers(found: Mapping[str, SiteTables], trained: frozenset[str]) -> Json:
+    pooled = [one for site, sent in found.items() if site in trained for one in sent.numbers]
+    return {
+        "pooled": _of_numbers(pooled),
+        "sites": {site: _of_numbers(sent.numbers) for site, sent in found.items() if sent.numbers},
+        "devices": {
+            device: _of_numbers([one for one in pooled if one.device == device])
+            for device in sorted({one.device for one in pooled})
+        },
+    }
+
+
+def _of_numbers(tables: Sequence[NumberSums]) -> Json:
+    return {
+        name: {
+            "exams": sum(one.exams for one in of_number),
+            "patients": sum(one.patients for one in of_number),
+            **{metric: _estimate(one) for metric, one in number_sums.estimates(of_number).items()},
+        }
+        for name, of_number in number_sums.by_number(tables).items()
+    }
 
 
 def _scores(tables: Iterable[Table]) -> Json:

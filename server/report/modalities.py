@@ -76,7 +76,7 @@ def cuts(content: Content, found: Json) -> tuple[Sequence[str], Rows]:
     """Header and rows: area of a grade above each cut, by networks and by the share of flow alone."""
     names = _names(content)
     above = range(len(next(iter(found["networks"].values()))["above"]))
-    none = [(NOTHING, "")] * len(above)
+    none = [("", "")] * len(above)
     rows: list[tuple[str, Sequence[tuple[str, str]]]] = [
         (names[image], [*map(_area, network["above"]), *none]) for image, network in found["networks"].items()
     ]

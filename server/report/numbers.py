@@ -32,14 +32,18 @@ def numbers(content: Content) -> tuple[Sequence[str], Rows]:
         (", unseen", content.metrics.get("numbers_unseen")),
     ):
         for name, block in (found or {}).items():
-            shown = [(_number(block[m]["value"]), _bounds(block[m])) for m in NUMBERS]
-            rows.append((f"{name}{where}\n{block['exams']} exams", shown))
+            rows.append((f"{name}{where}\n{block['exams']} exams", [shown(block[m]) for m in NUMBERS]))
             for reader, one in block["readers"].items():
                 if one["exams"]:
                     rows.append(
                         (f"{name}{where}\nreader {reader}", [(_number(one.get(m)), "") for m in NUMBERS])
                     )
     return ("", *NUMBERS.values()), rows
+
+
+def shown(estimate: Json) -> tuple[str, str]:
+    """A value with its interval below it."""
+    return _number(estimate["value"]), _bounds(estimate)
 
 
 def folds(content: Content) -> tuple[Sequence[str], Rows]:

@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from common.machine import page_tables
 from common.method_settings import SPLIT_BY_IMAGE
+from common.text import csv_text
 from server.report import (
     certainty,
     figures,
@@ -83,7 +84,7 @@ class Card:
 
 
 def write(run: Path) -> Path:
-    """Write ``report.html``, its tables as Markdown and LaTeX, and ``figures/`` of a run.
+    """Write ``report.html``, its tables as Markdown and LaTeX, ``figures/`` and, if sites told any, ``cases.csv``.
 
     Whatever the run has not (no baselines, no examples, no evaluation yet) is left out of the page.
 
@@ -104,6 +105,9 @@ def write(run: Path) -> Path:
     html = render(content, drawn, inside.read(run), statistics=_table(inside.statistics(run)))
     page.write_text(html, encoding="utf-8")
     page_tables.write(page)
+    header, rows = inside.cases_table(run)
+    if rows:
+        (run / "cases.csv").write_text(csv_text.table(header, rows), encoding="utf-8")
     return page
 
 
@@ -158,6 +162,8 @@ def render(
         fused=_fused(content) if scored else None,
         statistics=statistics,
         judged=_table(inside.table(judged)) if judged else None,
+        judged_numbers=_table(inside.numbers_table(judged)) if judged else None,
+        judged_cases=judged.get("cases", {}),
         kept_back=inside.kept_back(judged) if judged else (),
         gains=_table(inside.gains_table(judged)) if judged else None,
         sets=_table(inside.sets_table(judged, unseen_sets)) if judged else None,

@@ -26,12 +26,14 @@ from common import receipts as signed_receipts
 from common import settings as configuration
 from common import signed_json
 from common.errors import DataError
-from common.evaluation import calibration, site_tables
+from common.evaluation import calibration
+from common.evaluation.inside import site_tables
 from common.machine import atomic, network_files, page_tables
 from common.messages import WeightsRef
 from common.methods.rounds import rounds_by_stage
 from common.privacy.planning import notice
 from common.settings import Settings
+from common.text import json_values
 from common.text.json_values import finite
 from common.text.notices import RESEARCH_ONLY
 from server.federation.certificates import read_key
@@ -116,6 +118,7 @@ def _statement(run: Path, content: Content, settings: Settings) -> Json:
         "method": settings.method,
         "images": {name: image.kind for name, image in settings.images.items()},
         "measurements": {name: measured.grades for name, measured in settings.measurements.items()},
+        "numbers": {name: [one.smallest, one.largest] for name, one in settings.numbers.items()},
         "rounds": rounds_by_stage(settings),
         "privacy": {"label": notice.label(settings), "statement": notice.sentence(settings)},
         "sites": _sites(run, manifest, judged, private=settings.private),
@@ -140,7 +143,7 @@ def _networks(run: Path) -> Json:
             "weights": WeightsRef.of(network.weights).hash,
             "scores": network.spec.scoring,
             "best_round": network.result.best_round,
-            "auc": network.result.auc,
+            "auc": json_values.number(network.result.auc),
             "threshold": network.result.threshold,
         }
         for network in network_files.load_all(run / "networks")
@@ -248,7 +251,10 @@ def _checklist(found: Json, settings: Settings) -> Iterator[tuple[int, str, str 
         8,
         "Outcome",
         "Grades by each site's readers, made one by the site's rule: "
-        + ", ".join(f"{name} 0 to {grades - 1}" for name, grades in found["measurements"].items()),
+        + ", ".join(
+            [f"{name} 0 to {grades - 1}" for name, grades in found["measurements"].items()]
+            + [f"{name} {low:g} to {high:g}, their mean" for name, (low, high) in found["numbers"].items()]
+        ),
     )
     yield 9, "Predictors", "Pixels of the pictures; nothing else about a patient is read."
     yield 10, "Sample size", patients and f"{patients} No size was planned for it here."
@@ -310,6 +316,7 @@ def _page(statement: Json, *, signed: bool) -> str:
         style=Markup(files("common").joinpath("page.css").read_text(encoding="utf-8")),
         header=header,
         rows=rows,
+        numbers=inside.numbers_table(statement["judged"]) if statement["judged"] else ((), ()),
         holder=HOLDER,
     )
     return html.lstrip() + "\n"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from common.errors import DataError, UpdateError
-from common.evaluation import site_statistics, site_tables
-from common.evaluation.site_statistics import SiteStatistics
-from common.evaluation.site_tables import SiteTables
+from common.evaluation.inside import site_statistics, site_tables
+from common.evaluation.inside.site_statistics import SiteStatistics
+from common.evaluation.inside.site_tables import SiteTables
 from common.machine import atomic
 
 Sent = TypeVar("Sent")

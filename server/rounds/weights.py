@@ -42,7 +42,7 @@ class StartWeights:
         seed = derive_seed(self._settings.seed, "start", spec.start or spec.identity)
         weights = initial_weights(spec, self._settings.network, seed=seed)
         whole = layout(spec, self._settings.network)
-        for part in pretrained.backbone_parts(spec):
+        for part in pretrained.starting_parts(spec):
             values = self._source(spec, part)
             if values is not None:
                 _put(weights, whole.slices(part), values)

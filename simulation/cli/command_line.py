@@ -120,10 +120,11 @@ def commands() -> typer.Typer:
     """The command line."""
     app = typer.Typer(cls=group(COMMANDS), no_args_is_help=True)
 
-    def show_version(asked: bool) -> None:
+    def show_version(asked: bool) -> bool:
         if asked:
             typer.echo(f"synofed {VERSION}")
             raise typer.Exit
+        return asked
 
     @app.callback()
     def _app(

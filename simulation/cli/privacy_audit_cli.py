@@ -18,7 +18,7 @@ from common.privacy.audit.evidence import Check
 from common.text.terminal import Console, Table
 
 PAGE, DATA = "privacy_report.html", "privacy_report.json"
-COLOURS = {"holds": "green", "fails": "red", "open": "yellow"}
+COLOURS = {"holds": "green", "not contradicted": "green", "fails": "red", "open": "yellow"}
 
 
 def audit(
@@ -86,6 +86,8 @@ def audit(
             f"sites: {report.two_sites.epsilon:.3f}.",
             soft_wrap=True,
         )
+        console.print(str(report.risk), soft_wrap=True)
+        console.print(report.verdict, soft_wrap=True)
         if report.unbounded:
             console.print("Some releases had no differential privacy: no epsilon bounds what they reveal.")
         for one in report.rehearsals:

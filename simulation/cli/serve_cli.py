@@ -59,7 +59,6 @@ def serve(
 
     os.umask(0o077)  # what pages write is for this account, as with a site's commands
     routers, pages, people = _pages(folder, ensemble=ensemble, readers=readers or [], study=study)
-    listener = desk.bound(port)
 
     def announce(person: str, url: str) -> None:
         if as_json:
@@ -67,10 +66,10 @@ def serve(
         else:
             typer.echo(f"{f'{person}: ' if person else ''}{url} (works once)")
 
-    way = desk.door(listener.getsockname()[1], behind=behind, announce=announce)
-    for person in people:
-        way.link(person)
-    with suppress(KeyboardInterrupt):  # the usual end
+    with desk.bound(port) as listener, suppress(KeyboardInterrupt):  # the usual end
+        way = desk.door(listener.getsockname()[1], behind=behind, announce=announce)
+        for person in people:
+            way.link(person)
         desk.server(desk.application(way, routers, pages)).run(sockets=[listener])
 
 

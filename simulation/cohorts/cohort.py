@@ -72,7 +72,8 @@ def devices(settings: PhantomSettings, *, seed: int) -> dict[str, Device]:
 def _machine(settings: PhantomSettings, site: int, *, seed: int) -> Device:
     name = site_name(site)
     if settings.shift.devices == "drawn":
-        return random_device(stream(seed, name, "drawn"), name=f"drawn-{seed}-{site + 1}")
+        rng = stream(seed, name, "drawn")
+        return random_device(rng, name=f"drawn-{seed}-{site + 1}", spread=settings.shift.spread)
     index = site if settings.shift.devices == "own" else 0  # of shared machines: the first
     if index < len(settings.machines):
         return Device(**settings.machines[index].model_dump())
@@ -416,6 +417,7 @@ def _write_sites(
             parts,
             maximum_epsilon=settings.maximum_epsilon,
             diagnosis=settings.diagnosis is not None,
+            age_and_sex=settings.age_and_sex,
         )
     return [
         {"name": name, "device": ", ".join(m.name for m in machines), "trains": _trains(settings, name)}

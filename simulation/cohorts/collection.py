@@ -8,11 +8,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from client.data.tables.rows import MOST_GRADES, Row, Table, grade, read_rows, refuse
+from client.data.tables.rows import MOST_GRADES, Row, Table, grade, number, read_rows, refuse
 from common.errors import ConfigurationError, DataError
+from common.measurement_settings import NumberSettings
 from common.text import csv_text
 from simulation.cohorts.cohort import place
 from simulation.cohorts.copies import Copy, Picture, find_copies
@@ -39,6 +40,7 @@ class Labels:
             needed; ``exam_id`` defaults to the line's number. What is no measurement passes through to the manifest.
         measurements: which of the columns are grades: whole numbers, or words that ``words`` knows, blank where not
             graded. None named: the one column that is no manifest column.
+        numbers: which of them are numbers that readers give, and what these can be.
         words: the table's word -> grade; upper and lower case are the same.
         patient: column of the patients, in place of ``columns["patient_id"]``, or ``each-picture``.
         sheet: of an XLSX file; the first where empty.
@@ -47,6 +49,7 @@ class Labels:
 
     columns: Mapping[str, str]
     measurements: Sequence[str] = ()
+    numbers: Mapping[str, NumberSettings] = field(default_factory=dict)
     words: Mapping[str, int] | None = None
     patient: str = ""
     sheet: str = ""
@@ -64,16 +67,17 @@ class Labels:
             ConfigurationError: if nobody says which they are, or a column that is needed is missing.
         """
         columns = self.all_columns()
-        others = [name for name in columns if not _describes(name)]
-        if not self.measurements and len(others) > 1:
+        others = [name for name in columns if not _describes(name) and name not in self.numbers]
+        if not self.measurements and not self.numbers and len(others) > 1:
             raise ConfigurationError(
                 f"Expected to be told which of {', '.join(others)} are graded measurements: name them with "
                 f"--measurement; the others pass through to the manifest"
             )
-        measurements = tuple(self.measurements or others)
+        measurements = tuple(self.measurements or (() if self.numbers else others))
         unknown = [name for name in measurements if name not in others]
+        nothing = not measurements and not self.numbers
         patients = "patient_id" in columns or self.patient == EACH_PICTURE
-        if unknown or not measurements or not patients or not _images(columns):
+        if unknown or nothing or not patients or not _images(columns):
             stray = f", measurements {', '.join(unknown)} without a column" if unknown else ""
             raise ConfigurationError(
                 f"Expected columns for patient_id, an <image>_path and a measurement, got {sorted(columns)}{stray}"
@@ -96,6 +100,7 @@ class Collection:
             measurement. They belong to the row, not to the id: other hospitals may use the same ids.
         lines: of the manifest's rows in the table that they are from.
         measurements: columns of grades.
+        numbers: columns of numbers, and what these can be.
         ungraded: how many rows of labels were left out because they have no grade.
     """
 
@@ -105,6 +110,7 @@ class Collection:
     lines: Sequence[int]
     measurements: Sequence[str]
     ungraded: int = 0
+    numbers: Mapping[str, NumberSettings] = field(default_factory=dict)
 
     @property
     def grades(self) -> list[Row]:
@@ -154,6 +160,9 @@ def read_labels(images: Path, labels: Path, columns: Mapping[str, str] | Labels)
     for line, cells in table.rows:
         row = {name: cells[column] for name, column in named.items()}
         graded, problems = _graded({name: row.pop(name) for name in measurements}, words, told)
+        given, wrong = _numbers({name: row.pop(name) for name in how.numbers}, how.numbers)
+        problems = [*problems, *wrong]
+        graded |= given
         if not any(graded.values()) and not problems:
             continue
         row.setdefault("exam_id", f"e{line:06d}")
@@ -170,6 +179,7 @@ def read_labels(images: Path, labels: Path, columns: Mapping[str, str] | Labels)
         lines=lines,
         measurements=measurements,
         ungraded=len(table.rows) - len(manifest),
+        numbers=how.numbers,
     )
 
 
@@ -400,6 +410,22 @@ def _graded(
                     f"{name} is {text!r}, expected a whole number from 0 to {MOST_GRADES - 1}{known} or nothing"
                 )
     return graded, problems
+
+
+def _numbers(
+    cells: Mapping[str, str], ranges: Mapping[str, NumberSettings]
+) -> tuple[dict[str, str], list[str]]:
+    """Numbers of a row, and what is wrong with others."""
+    given: dict[str, str] = {}
+    problems: list[str] = []
+    for name, text in cells.items():
+        try:
+            value = number(text, ranges[name])
+            given[name] = "" if value is None else f"{value:.12g}"
+        except DataError as error:
+            given[name] = text
+            problems.append(f"{name} is {text!r}, {error}")
+    return given, problems
 
 
 def _is_grade(text: str) -> bool:

@@ -218,22 +218,24 @@ def ensure(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
-    measurements = _measured(public, settings.measurements)
+    how = _labels(public, settings)
     identity: dict[str, object] = {
         "version": VERSION,
         "seed": settings.seed,
-        "measurements": measurements,
+        "measurements": list(how.measurements),
         "settings": public.model_dump(mode="json"),
         "folds": settings.rating.folds,
         "labels": _digest(public.labels),
     }
+    if how.numbers:
+        identity["numbers"] = {name: one.model_dump(mode="json") for name, one in how.numbers.items()}
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
     out = folder / f"public-{key}"
     with by_one(out, say) as there:
         if there:
             return discover(out)
         return split_collection(
-            read_labels(public.images, public.labels, _labels(public, measurements)),
+            read_labels(public.images, public.labels, how),
             by=public.by,
             sites=public.sites,
             seed=settings.seed,
@@ -247,17 +249,14 @@ def ensure(
         )
 
 
-def _measured(public: PublicSettings, measurements: Iterable[str]) -> list[str]:
-    return [name for name in measurements if name in public.columns]
-
-
-def _labels(public: PublicSettings, measurements: Sequence[str]) -> Labels:
+def _labels(public: PublicSettings, settings: Settings) -> Labels:
     """The columns that are named, and the one that is split by."""
     by = _column(public.by)
     beside = {by: by} if by is not None and by not in public.columns else {}
     return Labels(
         columns={**public.columns, **beside},
-        measurements=measurements,
+        measurements=[name for name in settings.measurements if name in public.columns],
+        numbers={name: one for name, one in settings.numbers.items() if name in public.columns},
         words=public.grades,
         patient=public.patient,
         sheet=public.sheet,
@@ -274,9 +273,7 @@ def planned(
         ConfigurationError: if the sites cannot be made as asked.
         DataError: if the labels or pictures cannot be used.
     """
-    collection = read_labels(
-        public.images, public.labels, _labels(public, _measured(public, settings.measurements))
-    )
+    collection = read_labels(public.images, public.labels, _labels(public, settings))
     return collection, planned_splits(
         collection,
         by=public.by,
@@ -307,7 +304,7 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
     for row, readings in zip(collection.manifest, collection.readings, strict=True):
         patient = row["patient_id"]
         exams.setdefault(patient, []).append(row)
-        highest[patient] = max(highest.get(patient, 0), _exam_grade(readings, collection.measurements))
+        highest[patient] = max(highest.get(patient, 0), _exam_grade(readings, collection))
     both = [patient for patient, rows in exams.items() if len({row.get("split", "") for row in rows}) > 1]
     if both:
         raise DataError(f"Expected one split per patient; {len(both)} have several: {both[:10]}")
@@ -337,9 +334,19 @@ def _of_two_sites(collection: Collection, column: str | None) -> Iterator[str]:
         )
 
 
-def _exam_grade(readings: Sequence[Row], measurements: Sequence[str]) -> int:
-    """The highest measurement of an exam, each the lower median of its readers; 0 where nobody graded it."""
-    given = ([int(text) for r in readings if (text := whole(r[name])).isdecimal()] for name in measurements)
+def _exam_grade(readings: Sequence[Row], collection: Collection) -> int:
+    """The highest measurement of an exam, each the lower median of its readers; 0 where nobody graded it.
+
+    Of a number the quarter of its range counts, 0 to 3, so that sites differ by it as they would by a grade.
+    """
+    given = [
+        [int(text) for r in readings if (text := whole(r[name])).isdecimal()]
+        for name in collection.measurements
+    ]
+    given += [
+        [min(3, int(4 * of_range.share(float(r[name])))) for r in readings if r[name]]
+        for name, of_range in collection.numbers.items()
+    ]
     return max((median_low(grades) for grades in given if grades), default=0)
 
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
-import threading
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
-from flwr.app import Context, Message, RecordDict
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid, ServerApp
+from flwr.app import Context, RecordDict
 
 from client.app import app as client_app
 from client.site import training_device
 from common.errors import CampaignError, ConfigurationError
-from common.machine.flower_environment import FLOWER_ENVIRONMENT
 from common.settings import ComputeSettings, Settings
 from server import app as server_app
 from server.campaign.campaign import Observer, Outcome
 from server.campaign.library import NetworkLibrary
+from simulation.engine import ray_engine
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 
 DIGITS = re.compile(r"[0-9]{1,4}")
@@ -102,7 +95,7 @@ def run_campaign(
         library=library,
     )
     if settings.compute.engine == "ray":
-        _run_on_ray(centre, folders, workers.stopped, threads=settings.compute.threads)
+        ray_engine.run(centre, folders, workers.stopped, settings.compute)
     else:
         grid = StrictGrid(InProcessGrid(client_app, folders, workers), workers.stopped)
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
@@ -110,74 +103,3 @@ def run_campaign(
     if not outcomes:
         raise CampaignError("The simulation engine ended before the campaign did")
     return outcomes[0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Simulated:
-    """Tells the site's ClientApp which folder a Ray worker's partition is."""
-
-    folders: tuple[str, ...]
-    threads: int
-
-    def __call__(self, message: Message, context: Context) -> Message:
-        partition = int(context.node_config["partition-id"])
-        context.node_config["site-folder"] = self.folders[partition]
-        context.node_config["threads"] = self.threads
-        return client_app(message, context)
-
-
-def _run_on_ray(
-    centre: ServerApp, folders: Sequence[Path], stopped: threading.Event, *, threads: int
-) -> None:
-    os.environ.update(FLOWER_ENVIRONMENT)
-    from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
-
-    sites = _Simulated(tuple(str(folder.resolve()) for folder in folders), threads)
-    gpus = training_device.gpu_count()
-    strict = ServerApp()
-
-    @strict.main()
-    def main(grid: Grid, context: Context) -> None:
-        centre(StrictGrid(grid, stopped), context)
-
-    # Flower announces that `flwr run` will replace run_simulation; it needs a SuperLink, which no simulation does
-    logging.getLogger("flwr").setLevel(logging.ERROR)
-
-    def simulate() -> None:
-        run_simulation(
-            server_app=strict,
-            client_app=cast(ClientApp, sites),
-            num_supernodes=len(folders),
-            backend_config={
-                "client_resources": {"num_cpus": threads, "num_gpus": 1.0 if gpus else 0.0},
-                "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
-            },
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        _apart(simulate, stopped)
-
-
-def _apart(simulate: Callable[[], None], stopped: threading.Event) -> None:
-    """Run Flower's engine in a thread of its own: interrupted in the main one, it waits for itself for ever."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            simulate()
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="ray", daemon=True)
-    thread.start()
-    try:
-        thread.join()
-    except KeyboardInterrupt:
-        # Ray must not be touched from here: it ends a process whose threads still ask it for something. The engine
-        # ends by itself when its tasks do; and Ray's processes die with this one.
-        logging.getLogger("flwr").setLevel(logging.CRITICAL)
-        stopped.set()
-        raise
-    if errors:
-        raise errors[0]

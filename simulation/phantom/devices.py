@@ -137,29 +137,41 @@ FITTED: Final = (
 """The five machines whose looks were measured."""
 
 
-def random_device(rng: np.random.Generator, *, name: str = "unseen") -> Device:
-    """A machine that nobody measured: every property is drawn from the others' range, or just beyond."""
-    low, high = rng.uniform(-62.0, -50.0), rng.uniform(2.0, 9.0)
+def random_device(rng: np.random.Generator, *, name: str = "unseen", spread: float = 1.0) -> Device:
+    """A machine that nobody measured: every property is drawn from the others' range, or just beyond.
+
+    Args:
+        rng: draws.
+        name: of the machine.
+        spread: by how much the ranges are wider than that, about their middles; cut off where a property ends.
+    """
+
+    def between(low: float, high: float, *, least: float = -np.inf, most: float = np.inf) -> float:
+        margin = (spread - 1) / 2 * (high - low)
+        return float(np.clip(rng.uniform(low - margin, high + margin), least, most))
+
+    low, high = between(-62.0, -50.0), between(2.0, 9.0)
     position = np.clip((np.array(TONE_DB) - low) / (high - low), 0, 1)
-    tone = rng.uniform(0, 25) + (rng.uniform(205, 245) - 25) * position ** rng.uniform(1.1, 1.9)
+    dark, bright, power = between(0, 25, least=0), between(205, 245, most=255), between(1.1, 1.9, least=0.3)
+    tone = np.minimum(dark + (bright - 25) * position**power, 255)
     mode: Literal["colour", "power"] = "power" if rng.random() < 0.5 else "colour"
     return replace(
         _BASE,
         name=name,
-        mm_per_px=rng.uniform(0.062, 0.084),
-        axial_px=rng.uniform(2.7, 4.2),
-        lateral_px=rng.uniform(5.0, 9.0),
-        attenuation_db=rng.uniform(2.0, 9.0),
-        noise_db=rng.uniform(-56.0, -46.0),
+        mm_per_px=between(0.062, 0.084, least=0.06, most=0.09),
+        axial_px=between(2.7, 4.2, least=1),
+        lateral_px=between(5.0, 9.0, least=1),
+        attenuation_db=between(2.0, 9.0, least=0),
+        noise_db=between(-56.0, -46.0),
         tone=tuple(float(v) for v in tone),
-        standoff_mm=rng.uniform(0.2, 1.2),
+        standoff_mm=between(0.2, 1.2, least=0),
         proximal_left=float(rng.choice([0.2, 0.8])),
         doppler=mode,
-        flow_threshold=rng.uniform(0.10, 0.38),
-        colour_noise=rng.uniform(0.05, 0.5),
-        doppler_reject_db=rng.uniform(-6.5, -4.5),
-        doppler_grey=rng.uniform(105.0, 170.0),
-        doppler_blur=rng.uniform(1.3, 1.7),
+        flow_threshold=between(0.10, 0.38, least=0.01),
+        colour_noise=between(0.05, 0.5, least=0),
+        doppler_reject_db=between(-6.5, -4.5),
+        doppler_grey=between(105.0, 170.0),
+        doppler_blur=between(1.3, 1.7, least=1),
         maker="SONOTEC 7  L14-3",
     )
 

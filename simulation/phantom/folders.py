@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from common.cohort_settings import PhantomSettings
@@ -24,6 +25,11 @@ MANIFEST = (
 SIGNS = ("extracapsular", "erosive", "paratenon_mm", "paratenon_db", "peritendinous_mm2", "erosion_mm")
 """Further columns of the truth, where diagnoses show."""
 GRADES = ("exam_id", "reader", "session", "hypertrophy", "vascularity")
+AGE_AND_SEX = ("age", "sex")
+"""Further columns of the manifest where a cohort has them."""
+MEAN_AGE, SPREAD_OF_AGE, YOUNGEST, OLDEST = 57.0, 13.0, 18, 95
+WOMEN = 0.72
+"""Share of patients; these and the ages are plausible for rheumatoid arthritis, and of no source."""
 CLIP_PARTS = ("path", "roi", "frames", "frame_rate")
 CLIPS = ("gs_clip", "doppler_clip")
 """Images that a cohort with moving pictures has, too; each with these columns in the manifest."""
@@ -41,7 +47,7 @@ allow_unprotected = true
 approval = "automatic"
 methods = ["*"]
 code = ["*"]
-metrics = ["counts", "losses", "score_histograms", "stacking_sums"]
+metrics = ["counts", "losses", "score_histograms", "stacking_sums", "number_sums"]
 federated_evaluation = true
 minimum_cohort = {minimum_cohort}
 maximum_update_bytes = 100_000_000_000
@@ -139,6 +145,7 @@ def write_patient(job: Job) -> Tables:
 def _manifest_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
     split = "train" if job.trains and job.index not in _held_out(job) else "test"
     exams = patient.exams
+    told = _age_and_sex(job) if job.settings.age_and_sex else ()
     return [
         (
             name, f"{job.site}-p{job.index:03d}", patient.visit.isoformat(), joint.side,
@@ -146,9 +153,17 @@ def _manifest_rows(job: Job, patient: Patient, ids: list[str]) -> Rows:
             "dorsal longitudinal", job.device.name, f"images/{name}_gs.png",
             " ".join(map(str, exams.grey_roi[i])), f"images/{name}_doppler.png",
             " ".join(map(str, exams.doppler_roi[i])), patient.diagnosis, split, *_clip_cells(patient, name, i),
+            *told,
         )
         for i, (name, joint) in enumerate(zip(ids, patient.joints, strict=True))
     ]  # fmt: skip
+
+
+def _age_and_sex(job: Job) -> tuple[int, str]:
+    """A patient's, of a generator of their own: pictures and grades are those that they would be without."""
+    rng = stream(job.seed, job.site, "age and sex", job.index)
+    age = int(np.clip(rng.normal(MEAN_AGE, SPREAD_OF_AGE), YOUNGEST, OLDEST))
+    return age, "F" if rng.random() < WOMEN else "M"
 
 
 def _clip_cells(patient: Patient, name: str, index: int) -> list[str]:
@@ -225,6 +240,7 @@ def write_site(
     *,
     maximum_epsilon: float | None = None,
     diagnosis: bool = False,
+    age_and_sex: bool = False,
 ) -> None:
     """Write the settings and the tables of a site whose pictures are there.
 
@@ -234,6 +250,7 @@ def write_site(
         parts: rows of its patients, in order.
         maximum_epsilon: privacy budget of a patient; ``None``: there is none.
         diagnosis: whether its policy permits networks that learn one.
+        age_and_sex: whether the rows end with them.
     """
     budget = NO_BUDGET if maximum_epsilon is None else BUDGET.format(epsilon=float(maximum_epsilon))
     (folder / "site.toml").write_text(
@@ -241,9 +258,10 @@ def write_site(
         encoding="utf-8",
     )
     rows = [row for part in parts for row in part.manifest]
-    moving = bool(rows) and len(rows[0]) > len(MANIFEST)
+    told = AGE_AND_SEX * age_and_sex
+    moving = bool(rows) and len(rows[0]) > len(MANIFEST) + len(told)
     clips = tuple(f"{image}_{part}" for image in CLIPS for part in CLIP_PARTS) if moving else ()
-    _write_table(folder / "manifest.csv", (*MANIFEST, *clips), rows)
+    _write_table(folder / "manifest.csv", (*MANIFEST, *clips, *told), rows)
     _write_table(folder / "grades.csv", GRADES, [row for part in parts for row in part.grades])
     signs = any(len(row) > len(TRUTH) for part in parts for row in part.truth)
     _write_table(

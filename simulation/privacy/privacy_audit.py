@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from client.evidence import site_evidence
-from client.evidence.evidence_sent import sizes_of
 from client.ledger import issued_receipts
 from common.aggregation.sum_of_plan import planned_sum
 from common.errors import DataError, SynofedError
 from common.methods.rounds import total_rounds
 from common.methods.stages import networks
-from common.privacy.accounting import of_plan
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.accounting.costs import Affected, CampaignCost, affected, spending
 from common.privacy.audit.audit_report import Promised, Report, SiteAudit
@@ -33,7 +31,6 @@ from server.runs.run_evidence import RunEvidence
 from simulation.privacy.evidence_bundle import SUMS
 
 if TYPE_CHECKING:
-    from common.privacy.audit.attacks import RehearsalParameters
     from common.privacy.audit.rehearsal import Rehearsal
 
 
@@ -249,18 +246,20 @@ def _rehearsed(
     if canaries is None:
         return (), "No rehearsal was asked for: --empirical."
     settings = run.settings if run is not None else _latest(evidence[0])
-    if settings is None or not settings.private or settings.method != "probe":
-        return (), "There is no private campaign on heads to rehearse: whole networks are not rehearsed."
-    from common.privacy.audit.rehearsal import rehearsals  # noqa: PLC0415  torch
+    if settings is None or not settings.private:
+        return (), "There is no private campaign to rehearse."
+    from common.privacy.audit import rehearsed_plan  # noqa: PLC0415  torch
+    from common.privacy.audit.rehearsal import rehearsals  # noqa: PLC0415
 
-    parameters = _rehearsal_parameters(settings)
+    parameters = rehearsed_plan.parameters(settings)
+    many = rehearsed_plan.canaries(parameters, canaries)
     found = rehearsals(
         parameters,
-        canaries=canaries,
+        canaries=many,
         entropy=os.urandom(32),
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    return found, f"Rehearsed: {settings.name}, {total_rounds(settings)} rounds, {canaries} canaries."
+    return found, rehearsed_plan.told(settings, parameters, many)
 
 
 def _fold_membership(folder: Path, run: RunEvidence | None, given: Given) -> Iterator[tuple[str, str]]:
@@ -274,6 +273,8 @@ def _fold_membership(folder: Path, run: RunEvidence | None, given: Given) -> Ite
 
 def _secure(sites: Sequence[SiteAudit]) -> Iterator[tuple[str, str]]:
     """What secure aggregation changes of a claim: survivors carry the noise, whole numbers cost a little delta."""
+    from common.privacy.audit.rehearsed_plan import sizes_of  # noqa: PLC0415  torch
+
     plans = {h: settings for one in sites for h, settings in one.evidence.plans.items()}
     for one in {row.plan_hash: row for site in sites for row in site.spending.campaigns if row.cost}.values():
         settings = plans.get(one.plan_hash)
@@ -305,22 +306,3 @@ def _latest(evidence: Evidence) -> Settings | None:
     private = [one for one in evidence.book.releases if one.release.plan_hash in evidence.plans]
     found = [evidence.plans[one.release.plan_hash] for one in private]
     return next((settings for settings in reversed(found) if settings.private), None)
-
-
-def _rehearsal_parameters(settings: Settings) -> RehearsalParameters:
-    from common.privacy.audit.attacks import RehearsalParameters  # noqa: PLC0415  torch
-
-    privacy = settings.privacy
-    assert privacy is not None
-    sizes = sizes_of(settings)
-    classes = {name: spec.target.classes for name, spec in networks(settings).items()}
-    return RehearsalParameters(
-        steps=of_plan.steps(privacy, total_rounds(settings)),
-        max_grad_norm=privacy.max_grad_norm,
-        patients=privacy.patients,
-        images=privacy.images,
-        heads=len(sizes),
-        features=max(size // classes[name] - 1 for name, size in sizes.items()),
-        delta=privacy.delta,
-        learning_rate=settings.probe.learning_rate,
-    )

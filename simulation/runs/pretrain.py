@@ -2,9 +2,9 @@
 
 For each measurement and encoder one network learns the grades of phantom patients, all sites' exams together. What is
 exported is its backbones and a *neck*: a linear map of their features to a few numbers, which a head reads scaled
-to unit length (:mod:`simulation.runs.projection`). They are few, because noise grows with their number, and alike in
-size, because all of a clipped gradient is noised alike. Everything follows from phantoms, so it is public and costs
-no privacy.
+to unit length, and a public *head*, where private ones may start (:mod:`simulation.runs.projection`). The numbers are
+few, because noise grows with their number, and alike in size, because all of a clipped gradient is noised alike.
+Everything follows from phantoms, so it is public and costs no privacy.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 from client.data.site_store import site_store
 from client.site.site import Site
@@ -49,10 +50,12 @@ from simulation.cohorts import cohort
 from simulation.cohorts.disjoint import machines
 from simulation.engine import engines
 from simulation.engine.progress import Display
-from simulation.runs.projection import projection
+from simulation.runs.projection import head, projection
 
 PICTURES = 128
 """Exams whose features are computed together."""
+HEADS = 1
+"""Version of the public heads beside the encoders; folders from before there were any are not taken for the same."""
 MANY_PATIENTS = 100
 """The fewest phantoms for which making them in parallel processes pays off."""
 
@@ -161,6 +164,7 @@ def _identity(settings: Settings, phantom: PhantomSettings) -> dict[str, Any]:
         "phantom": phantom.model_dump(mode="json"),
         "generator": cohort.VERSION,
         "seed": settings.seed,
+        "heads": HEADS,
     }
 
 
@@ -285,14 +289,23 @@ def _encoder(
     if len(labels(data, spec)[training_exams(data, spec)].unique()) < graded.grades:
         raise ConfigurationError(f"Expected phantoms of each grade of {measurement}: ask for more patients")
     weights = learnt(local, data, seed=derive_seed(settings.seed, "pretrain", source), progress=progress)
-    weight, bias = _neck(weights, data, local, settings)
+    found = _read(weights, data, local, settings)
+    assert settings.probe.neck is not None
+    weight, bias = projection(*found, size=settings.probe.neck)
+    head_weight, head_bias = head(
+        F.normalize(found[0] @ weight.T + bias, dim=1), found[1], classes=graded.grades
+    )
     parts = {
         f"backbones.{index}": _named(weights, local, f"backbones.{index}")
         for index in range(len(graded.images))
     }
+    linear = {
+        "neck": {"weight": weight, "bias": bias},
+        "head": {"weight": head_weight, "bias": head_bias},
+    }
     tensors = {
         f"{source}/{part}/{name}": tensor
-        for part, named in (parts | {"neck": {"weight": weight, "bias": bias}}).items()
+        for part, named in (parts | linear).items()
         for name, tensor in named.items()
     }
     return _Encoder(tensors=tensors, kappa=_kappa(weights, data, local))
@@ -335,10 +348,10 @@ def _named(weights: Float32[Tensor, " size"], local: LocalSettings, part: str) -
 
 
 @torch.no_grad()
-def _neck(
+def _read(
     weights: Float32[Tensor, " size"], data: ExamTensors, local: LocalSettings, settings: Settings
-) -> tuple[Float32[Tensor, "neck features"], Float32[Tensor, " neck"]]:
-    """The projection of what the backbones give of the training exams, each as it is and augmented once."""
+) -> tuple[Float32[Tensor, "n features"], Int[Tensor, " n"]]:
+    """What the backbones give of the training exams, each as it is and augmented once, and the exams' grades."""
     network = build.assembled(local.spec, local.network, weights.to(local.device), {})
     assert isinstance(network, ProbeNetwork), "whose spec has probe"
     exams, grades = training_exams(data, local.spec), labels(data, local.spec)
@@ -350,8 +363,7 @@ def _neck(
             backbones = zip(network.backbones, pictures, strict=True)
             found.append(torch.cat([module(picture) for module, picture in backbones], dim=1).cpu())
             read.append(classes.cpu())
-    assert settings.probe.neck is not None
-    return projection(torch.cat(found), torch.cat(read), size=settings.probe.neck)
+    return torch.cat(found), torch.cat(read)
 
 
 def _kappa(weights: Float32[Tensor, " size"], data: ExamTensors, local: LocalSettings) -> float | None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float32, Int
 from torch import Tensor
+from torch.nn import functional as F
 
 SHRINKAGE = 0.01
 """Share of the mean variance that is added to every direction's within grades, against directions of none."""
+RIDGE = 1e-3
+"""Of a head's squared weights, over the mean loss."""
 
 
 def projection(
@@ -39,3 +42,29 @@ def projection(
     directions, _ = torch.linalg.qr(torch.cat([between[: len(groups) - 1].T, by_variance], dim=1))
     weight = (white @ directions[:, :size]).T
     return weight.float(), -(weight @ wide.mean(0)).float()
+
+
+def head(
+    features: Float32[Tensor, "n features"], grades: Int[Tensor, " n"], *, classes: int
+) -> tuple[Float32[Tensor, "classes features"], Float32[Tensor, " classes"]]:
+    """Weight and bias of the linear head that tells the grades apart best: ridged multinomial regression.
+
+    Args:
+        features: as a head reads them, of public pictures.
+        grades: theirs.
+        classes: how many there are.
+    """
+    read, weight = features.double(), torch.zeros(classes, features.shape[1], dtype=torch.float64)
+    weight, bias = weight.requires_grad_(), torch.zeros(classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [weight, bias], max_iter=500, tolerance_grad=1e-9, line_search_fn="strong_wolfe"
+    )
+
+    def loss() -> float:
+        optimiser.zero_grad()
+        value = F.cross_entropy(read @ weight.T + bias, grades.long()) + RIDGE * weight.square().sum()
+        value.backward()
+        return float(value.detach())
+
+    optimiser.step(loss)
+    return weight.detach().float(), bias.detach().float()

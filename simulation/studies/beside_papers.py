@@ -19,7 +19,6 @@ from common.text import table_forms
 from common.text.json_values import finite
 from common.text.terminal import Table
 from common.version import VERSION
-from server.runs.run_folder import RunFolder
 from simulation.evaluation.metrics import metrics, scoring_models
 from simulation.evaluation.scorer import Block
 from simulation.studies.study import Figure, Part, Study, StudyRun
@@ -38,7 +37,6 @@ class Beside:
         row: what the study's file says of it.
         models: that vote, in each of the systems.
         exams: that were graded, and of how many patients.
-        seconds: that the run took.
         measured: system (``federated``, ``centralised``, ``alone``) -> metrics as in ``metrics.json``; alone: each
             site's patients by what the site trained by itself.
     """
@@ -47,7 +45,6 @@ class Beside:
     row: Part
     models: int
     exams: tuple[int, int]
-    seconds: float
     measured: Mapping[str, Block]
 
     def cells(self, figure: Figure) -> tuple[str, ...]:
@@ -74,17 +71,22 @@ def _read(study: Study, run: StudyRun) -> Beside:
         parts |= {"federated": cut} if len(cut) else {}
         for name, part in parts.items():
             if len(part):
-                alone = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
-                measured[name] = metrics(alone, settings=run.settings, generator_seed=run.seed)
+                measured[name] = metrics(_whole(part), settings=run.settings, generator_seed=run.seed)
     patients = frame[["site", "patient_id"]].drop_duplicates()
     return Beside(
         run=run,
         row=study.file.rows[run.row],
         models=scoring_models(frame) or 1,
         exams=(len(frame), len(patients)),
-        seconds=float(str(RunFolder(folder).manifest().get("seconds", "nan"))),
         measured=measured,
     )
+
+
+def _whole(part: pd.DataFrame) -> pd.DataFrame:
+    """One system's table by itself, without networks that only some sites chose, as Andersen's best layer."""
+    table = part.drop(columns="system").dropna(axis="columns", how="all").reset_index(drop=True)
+    partly = [name for name in table if str(name).startswith("p:") and table[name].isna().any()]
+    return table.drop(columns=partly)
 
 
 def _at(block: object, path: str) -> object:
@@ -120,7 +122,7 @@ def tables(found: Sequence[Beside]) -> Iterator[Table]:
             title=f"{one.row.title or one.run.row} ({one.row.paper})",
             caption=(
                 f"{exams} exams of {patients} patients, {one.models} scoring models in each system, seed "
-                f"{one.run.seed}, {one.seconds:.0f} s for all three. {one.row.note}"
+                f"{one.run.seed}. {one.row.note}"
             ).strip(),
         )
         shown.add_column("")
@@ -144,7 +146,8 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
         "",
         f"`{command}`, synofed {VERSION}. Every system is trained three times with as many networks and steps: "
         f"federated over its sites, on all sites' data pooled, and at each site alone, which is judged on its own "
-        f"patients. Intervals are 95 %, by bootstrap over patients; SD is over folds.",
+        f"patients. What a paper prints was measured on patients, and the rest on drawn ones: the two cannot be "
+        f"compared. Intervals are 95 %, by bootstrap over patients; SD is over folds.",
     ]
     for one, table in zip(found, (table.plain() for table in tables(found)), strict=True):
         lines += ["", f"## {table.title}", "", table_forms.markdown(replace(table, title=""))]
@@ -155,17 +158,12 @@ def markdown(study: Study, found: Sequence[Beside], *, command: str) -> str:
                 "",
                 *(f"- {item}" for item in one.row.differs),
             ]
-        if one.row.base is not None:
-            lines += ["", f"This row alone: `{_command(one.row)}`"]
+        lines += ["", f"This row alone: `{command} run --index {study.runs.index(one.run)}`"]
     done = {one.run.name for one in found}
     missing = [run.name for run in study.runs if run.name not in done]
     if missing:
         lines += ["", f"Not done yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
-
-
-def _command(row: Part) -> str:
-    return " ".join(("synofed simulate", f"configs/{row.base}", *(f"--set '{pair}'" for pair in row.set)))
 
 
 def as_json(found: Sequence[Beside]) -> list[dict[str, object]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message
 
 from client.app import app as client_app
 from client.consent import campaigns
@@ -26,8 +26,8 @@ from client.withdrawal.withdrawal import withdraw
 from common import signed_json, wire
 from common.ensemble.statement import Statement, sign
 from common.errors import PolicyError
-from common.evaluation import site_tables
-from common.evaluation.site_tables import SiteTables
+from common.evaluation.inside import site_tables
+from common.evaluation.inside.site_tables import SiteTables
 from common.exam import MISSING
 from common.machine import network_files
 from common.messages import EvaluateReply, EvaluateRequest, Refusal, Signed
@@ -477,6 +477,22 @@ def test_a_reply_holds_tables_and_nothing_else(federation: Federation) -> None:
         "score", "device", "patients", "exams", "confusion", "products", "contested", "histograms",
         "conformity", "beside",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("asks_for", ["ids", "patients", "minimum-cohort", "cases"])
+def test_a_request_cannot_ask_for_ids_or_for_other_rules(federation: Federation, asks_for: str) -> None:
+    north = federation.folders[0]
+    grid(federation.folders)  # names this process to Flower
+    for part in ("request", "orders"):
+        record = wire.encode(request(federation))
+        record.config_records[part] = ConfigRecord({**record.config_records.get(part, {}), asks_for: "all"})
+        message = Message(record, 100, wire.EVALUATE)
+        message.metadata.__dict__["_message_id"] = "1"
+        found = wire.decode_reply(EvaluateReply, in_process(client_app)(north, message).content)
+        assert isinstance(found, Refusal)
+        assert found.code == "update"
+    assert not at_site.folder(north, federation.settings.plan_hash()).exists()
+    assert not any(one.release.kind == "tables" for one in ledger.book(north).releases)
 
 
 def test_score_histograms_are_a_permission_of_their_own(federation: Federation) -> None:

@@ -15,7 +15,7 @@ import torch
 from client.data.site_store import site_store
 from client.site.site import Site
 from common.cohort_settings import PhantomSettings
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, DataError
 from common.evaluation.bootstrap import Estimate
 from common.machine import network_files, pretrained
 from common.networks.spec import COMBINED
@@ -25,8 +25,9 @@ from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import utility
 from common.secure_aggregation.fixed_point import quantise
 from common.settings import Settings
-from private_utility import private_heads, utility_study, utility_view
+from private_utility import private_heads, records, utility_study, utility_text, utility_view
 from private_utility.private_heads import Campaign, Release
+from private_utility.records import Before, Made, Record
 from private_utility.utility_study import Cell, Size
 from private_utility.utility_view import GOAL, CellResult, Measure, Study
 from simulation.cohorts import disjoint
@@ -52,9 +53,9 @@ images = 2
 """
 
 
-def configured(tmp_path: Path, *, seed: int = 0) -> Settings:
+def configured(tmp_path: Path, *, seed: int = 0, text: str = WITHOUT) -> Settings:
     folder = tmp_path / "encoders"
-    settings = make_settings(text=WITHOUT, method="probe", weights=str(folder))
+    settings = make_settings(text=text, method="probe", weights=str(folder))
     make_encoders(folder, settings, seed=seed)
     return settings
 
@@ -81,8 +82,12 @@ def synthetic(*, sites: int = 3, patients: int = 20, features: int = 5) -> Campa
     )
 
 
-def test_without_privacy_the_loop_gives_a_campaigns_networks_and_decisions(tmp_path: Path) -> None:
-    settings = pretrained.resolved(configured(tmp_path))
+PUBLIC_START = WITHOUT.replace("initialisations = 2", 'initialisations = 1\nencoders = 2\nstart = "encoder"')
+
+
+@pytest.mark.parametrize("text", [WITHOUT, PUBLIC_START], ids=["random start", "public start"])
+def test_without_privacy_the_loop_gives_a_campaigns_networks_and_decisions(tmp_path: Path, text: str) -> None:
+    settings = pretrained.resolved(configured(tmp_path, text=text))
     names = ("north", "south")
     folders = [
         make_site_folder(tmp_path / name, name=name, patients=8, held_out_patients=2, seed=seed)
@@ -239,7 +244,7 @@ def test_the_text_says_which_goals_are_met() -> None:
         Cell(patients=450, epsilon=8.0): GOAL + 0.001,
         Cell(patients=150, sites=1, epsilon=3.0): 0.4,
     }
-    text = "\n".join(utility_view.text(made(losses)))
+    text = "\n".join(utility_text.text(Record(study=Made.now(made(losses))), Before()))
     lines = [line for line in text.splitlines() if line.startswith("* Epsilon 8")]
     assert len(lines) == 2
     assert "with secure aggregation" in lines[0] and "**met**" in lines[0]
@@ -247,6 +252,35 @@ def test_the_text_says_which_goals_are_met() -> None:
     assert "One site of 150 patients by itself" in text and "+0.400" in text
     chart = utility_view.chart(made(losses))
     assert all(key in chart for key in ("450 patients", "secure aggregation", "own noise", "goal, 0.05"))
+
+
+def test_the_committed_report_is_what_the_committed_findings_say() -> None:
+    folder = Path(__file__).parents[2] / "docs" / "results"
+    record = records.read(folder)
+    assert record is not None
+    told = "\n".join(utility_text.text(record, records.before(folder))) + "\n"
+    assert told == (folder / "private_utility.md").read_text(encoding="utf-8")
+    assert utility_view.numbers(record.study.found) == (folder / "private_utility.csv").read_text(
+        encoding="utf-8"
+    )
+
+
+def test_what_is_not_made_anew_stays_with_the_version_that_found_it(tmp_path: Path) -> None:
+    found = made({Cell(patients=450): 0.0, Cell(patients=450, epsilon=8.0, secure=True): 0.01})
+    old = Record(study=Made(found=found, version="0.1.0", phantoms=3, on="2026-01-31"))
+    records.write(old, tmp_path)
+    kept = records.read(tmp_path)
+    assert kept == old
+    (tmp_path / records.BEFORE).write_text(
+        '[[section]]\ntitle = "By hand"\nversions = "phantoms of version 2"\ncolumns = ["a"]\nrows = [["7"]]\n'
+    )
+    utility_text.write(kept, tmp_path)
+    report = (tmp_path / "private_utility.md").read_text()
+    assert "synofed 0.1.0, phantoms of version 3, 2026-01-31" in report
+    assert "## By hand\n\n*Not made by the command: phantoms of version 2.*\n\n| a |\n|---|\n| 7 |" in report
+    (tmp_path / records.FOUND).write_text("{}")
+    with pytest.raises(DataError, match="findings"):
+        records.read(tmp_path)
 
 
 def test_the_committed_table_is_the_committed_study() -> None:

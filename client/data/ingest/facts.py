@@ -33,6 +33,11 @@ WORDS: Mapping[str, Mapping[str, str]] = {
         for view in (surface, f"{surface} longitudinal", f"{surface} transverse")
     },
     "diagnosis": {"ra+": "RA+", "ra-": "RA-", "psa": "PsA", "spa": "SpA"},
+    "sex": {
+        "f": "F", "female": "F", "w": "F", "weiblich": "F", "frau": "F", "femme": "F",
+        "m": "M", "male": "M", "männlich": "M", "mann": "M", "homme": "M",
+        "o": "other", "other": "other", "d": "other", "divers": "other", "u": "", "unknown": "",
+    },
     "split": {"train": "train", "test": "test"},
     "image": {
         "gs": "gs", "gsus": "gs", "b": "gs", "bmode": "gs", "b-mode": "gs", "grey": "gs", "gray": "gs",
@@ -42,6 +47,10 @@ WORDS: Mapping[str, Mapping[str, str]] = {
 }  # fmt: skip
 """Fact -> a hospital's word -> ours; empty: the word says nothing."""
 DIGITS = r"(?:d|dig|digit)?\.?\s*([1-5])"
+AGE = r"(\d{1,3})\s*([YMWD]?)"
+PER_YEAR = {"": 1, "Y": 1, "M": 12, "W": 52, "D": 365}
+OLDEST_DECADE = 90
+OLDEST = 130
 DEVICE = r"[\w .+/()-]{1,64}"
 Facts = Mapping[Fact, str]
 
@@ -140,6 +149,18 @@ def _digit(text: str) -> str:
     return found[1]
 
 
+def _age(text: str) -> str:
+    """The first year of an age's decade, from years or DICOM's ``047Y``; 90 stands for all that is more.
+
+    The manifest needs no more: results are told by decade, and the oldest are few.
+    """
+    found = re.fullmatch(AGE, text, re.IGNORECASE)
+    years = int(found[1]) // PER_YEAR[found[2].upper()] if found else OLDEST + 1
+    if years > OLDEST:
+        raise DataError("age: expected whole years, or as DICOM has them: 047Y, 018M, 003W, 010D")
+    return str(min(years // 10 * 10, OLDEST_DECADE))
+
+
 def _device(text: str) -> str:
     if not re.fullmatch(DEVICE, text):
         raise DataError("device: expected at most 64 letters, digits and . + / ( ) -")
@@ -157,6 +178,7 @@ _CHECKS: Mapping[Fact, Callable[[str], str]] = {
     "visit": _visit,
     "time": _time,
     "digit": _digit,
+    "age": _age,
     "device": _device,
 }
 

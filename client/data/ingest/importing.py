@@ -26,6 +26,8 @@ AT_ONCE = 64
 MANIFEST = (
     "exam_id", "patient_id", "visit", "side", "joint", "digit", "view", "device", "diagnosis", "split",
 )  # fmt: skip
+TOLD = ("age", "sex")
+"""Columns that there are where the mapping has a source of them."""
 RECORD = (
     "path", "exam_id", "image", "source", "kept", "kept_by", "encoding", "masked", "painted", "sop_uid", "series_uid",
 )  # fmt: skip
@@ -82,6 +84,9 @@ class Import:
         self.refused: list[Refused] = []
         self.exams: dict[str, Paired] = {}
         self.grades: Grades | None = None
+        self.told = tuple(column for column in TOLD if column in meaning.facts)
+        self.of_two_sexes: frozenset[str] = frozenset()
+        """Patients whose files contradict each other: then it is not known."""
         self._first: dict[tuple[str, str, str], int] = {}
 
     def read(self, progress: Progress | None) -> None:
@@ -133,9 +138,10 @@ class Import:
         images = self.meaning.pair.images
         parts = ("path", "roi", *self._spacing())
         rows, pictures = [], []
+        self.of_two_sexes = self._of_two_sexes()
         for exam_id, exam in self.exams.items():
             mine = self.scans_of(exam)
-            cells = [self._cell(exam, exam_id, column) for column in MANIFEST]
+            cells = [self._cell(exam, exam_id, column) for column in (*MANIFEST, *self.told)]
             for image in images:
                 scan = mine[image]
                 path = f"images/{exam_id}_{image}{scan.suffix}"
@@ -150,6 +156,7 @@ class Import:
         of_clips = ("frames", "frame_rate")
         columns = (
             *MANIFEST,
+            *self.told,
             *(
                 f"{image}_{part}"
                 for image in images
@@ -218,9 +225,18 @@ class Import:
             case "visit":
                 patient_id = next(iter(exam.images.values())).facts["patient_id"]
                 return _visit(exam.fact("visit"), patient_id, self.meaning.visit, self.pseudonyms)
-            case "side" | "joint" | "digit" | "view" | "device" | "diagnosis" | "split":
+            case "sex":
+                return "" if exam.patient in self.of_two_sexes else exam.fact("sex")
+            case "side" | "joint" | "digit" | "view" | "device" | "diagnosis" | "age" | "split":
                 return exam.fact(column)
         raise AssertionError(column)
+
+    def _of_two_sexes(self) -> frozenset[str]:
+        known: dict[str, set[str]] = {}
+        for exam in self.exams.values():
+            said = (each.facts["sex"] for each in exam.images.values())
+            known.setdefault(exam.patient, set()).update(filter(None, said))
+        return frozenset(patient for patient, said in known.items() if len(said) > 1)
 
     def _record(self, path: str, exam_id: str, image: str, scan: Scan) -> list[str]:
         box = scan.box

@@ -122,7 +122,12 @@ def _summary(run: Import) -> Ingested:
         masked=sum(bool(scan.masked) for scan in kept),
         painted=sum(scan.painted for scan in kept) / len(kept),
         painted_most=max(scan.painted for scan in kept),
-        notes=counted(note for scan in kept for note in scan.notes),
+        notes=counted(
+            [
+                *(note for scan in kept for note in scan.notes),
+                *["files of one patient say two sexes: left empty"] * len(run.of_two_sexes),
+            ]
+        ),
         left_out=counted(
             [
                 *(each.reason for each in run.refused),

@@ -16,10 +16,11 @@ from common.settings import section
 from common.text import toml_text
 
 Fact = Literal[
-    "patient_id", "visit", "time", "side", "joint", "digit", "view", "device", "diagnosis", "split", "image",
-    "series", "pair",
+    "patient_id", "visit", "time", "side", "joint", "digit", "view", "device", "diagnosis", "age", "sex",
+    "split", "image", "series", "pair",
 ]  # fmt: skip
-"""What is known of a picture. ``image`` is gs or doppler; ``series`` and ``pair`` only serve to pair."""
+"""What is known of a picture. ``image`` is gs or doppler; ``series`` and ``pair`` only serve to pair. ``age`` and
+``sex`` are taken over where the mapping asks for them alone: no tag is their usual source."""
 Image = Literal["gs", "doppler"]
 CLIP = "_clip"
 """What the image of a moving picture ends with: ``gs_clip``, ``doppler_clip``."""

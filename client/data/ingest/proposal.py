@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -21,7 +21,7 @@ from client.data.ingest.samples import Sample
 from common.errors import DataError
 
 PROPOSED: tuple[Fact, ...] = (
-    "patient_id", "visit", "time", "side", "joint", "digit", "view", "device", "image",
+    "patient_id", "visit", "time", "side", "joint", "digit", "view", "device", "image", "age", "sex",
 )  # fmt: skip
 TEXTS: tuple[Source, ...] = (
     "tag:SeriesDescription", "tag:ProtocolName", "tag:BodyPartExamined", "tag:StudyDescription", "name",
@@ -83,6 +83,16 @@ def propose(samples: Sequence[Sample]) -> tuple[Proposed, ...]:
 def _usual(fact: Fact, samples: Sequence[Sample]) -> Proposed:
     """From the elements of DICOM that are meant for it."""
     return _chosen(fact, samples, list(_tags(fact, samples, USUAL.get(fact, ()))))
+
+
+def _of_the_patient(fact: Fact, samples: Sequence[Sample]) -> Proposed:
+    """Of the patient, not of the picture: proposed where a tag has it, and taken over if a person leaves it in."""
+    source: Source = "tag:PatientAge" if fact == "age" else "tag:PatientSex"
+    told = _chosen(fact, samples, list(_tags(fact, samples, [source])))
+    if not told.sources:
+        return told
+    kept = "by decade, for results by age" if fact == "age" else "for results by sex"
+    return replace(told, state="check", why=f"{told.why}; kept {kept}: take the line out if you want none")
 
 
 def _words(fact: Fact, samples: Sequence[Sample]) -> Proposed:
@@ -161,6 +171,8 @@ _PROPOSALS: Mapping[Fact, Callable[[Fact, Sequence[Sample]], Proposed]] = {
     "digit": _digit,
     "view": _words,
     "image": _image,
+    "age": _of_the_patient,
+    "sex": _of_the_patient,
 }
 
 

@@ -99,7 +99,7 @@ def _cut(
 
     def resized(
         part: Image.Image, how: Image.Resampling = Image.Resampling.BILINEAR
-    ) -> UInt8[np.ndarray, ...]:
+    ) -> UInt8[np.ndarray, "*shape"]:
         return np.asarray(part.resize((side, side), how, box=box))
 
     if image.kind == "grey":

@@ -90,7 +90,7 @@ def epsilon(steps: Sequence[PrivateSteps], *, delta: float | int) -> float:
         return 0.0
     if all(step.sample_rate == 1 for step in merged):
         return gaussian_epsilon(gaussian_mu(merged), delta=delta)
-    return float(_composed(merged).get_epsilon_for_delta(delta))
+    return float(composed(merged).get_epsilon_for_delta(delta))
 
 
 def delta(steps: Sequence[PrivateSteps], *, epsilon: float | int) -> float:
@@ -127,7 +127,7 @@ def deltas(
     if all(step.sample_rate == 1 for step in merged):
         mu = gaussian_mu(merged)
         return tuple(gaussian_delta(mu, epsilon=one) for one in epsilons)
-    return tuple(map(float, _composed(merged, coarser).get_delta_for_epsilon(list(epsilons))))
+    return tuple(map(float, composed(merged, coarser).get_delta_for_epsilon(list(epsilons))))
 
 
 def noise_multiplier(
@@ -242,8 +242,13 @@ def _root(function: Callable[[float], float], low: float, high: float, *, tolera
     return float(brentq(function, low, high, xtol=tolerance))
 
 
-def _composed(merged: Sequence[PrivateSteps], coarser: float | int = 1) -> PrivacyLossDistribution:
-    """All steps' privacy loss: those of the whole cohort as one Gaussian, the others kind by kind."""
+def composed(merged: Sequence[PrivateSteps], coarser: float | int = 1) -> PrivacyLossDistribution:
+    """All steps' privacy loss: those of the whole cohort as one Gaussian, the others kind by kind.
+
+    Args:
+        merged: at least one.
+        coarser: see :func:`deltas`.
+    """
     whole = [step for step in merged if step.sample_rate == 1]
     parts = [(step.sample_rate, step.noise_multiplier, step.count) for step in merged if step.sample_rate < 1]
     if whole:

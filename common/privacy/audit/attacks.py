@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -53,6 +53,15 @@ PREVALENCE = (0.5, 0.25, 0.15, 0.1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """How sites of a secure sum share its noise: S sites, U survivors at least, t colluders."""
+
+    sites: int
+    survivors: int
+    colluders: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RehearsalParameters:
     """A run's parameters at a site; all of them public.
 
@@ -65,6 +74,8 @@ class RehearsalParameters:
         features: that a head reads.
         delta: of the claim, in (0, 1).
         learning_rate: of the rounds, for the black box.
+        shares: of the noise, where sums are made under secure aggregation.
+        trained: heads on frozen encoders, or a network as a whole.
 
     Raises:
         ConfigurationError: for values out of range.
@@ -78,6 +89,8 @@ class RehearsalParameters:
     features: int
     delta: float | int
     learning_rate: float | int = 1.0
+    shares: Shares | None = None
+    trained: Literal["heads", "network"] = "heads"
 
     def __post_init__(self) -> None:
         self.settings()
@@ -105,27 +118,41 @@ class Step(Protocol):
     ) -> NoisedGradient: ...
 
 
-def white_box(
+def coordinates(
     parameters: RehearsalParameters,
     included: Bool[np.ndarray, " canaries"],
     *,
     entropy: bytes,
     step: Step,
-) -> Float64[np.ndarray, " canaries"]:
-    """Log likelihood ratio of each Dirac canary's coordinate over all rounds, under zero weights."""
+) -> Float64[np.ndarray, "rounds canaries"]:
+    """Each round's release along each Dirac canary's gradient, under zero weights, in clipping norms.
+
+    A canary that takes part adds 1, and all have noise of standard deviation ``noise_multiplier``.
+    """
     settings, grades = parameters.settings(), torch.zeros(len(included), dtype=torch.int64)
     heads = made_up(parameters, included, grades, length=LONG)
     weights = torch.zeros(sum(some.size for some in heads))
-    q, sigma = settings.sample_rate, settings.noise_multiplier
-    total: Float64[np.ndarray, " canaries"] = np.zeros(len(included))
+    unit = settings.max_grad_norm / (settings.sample_rate * settings.patients)
+    rounds = [
+        _dirac_coordinates(
+            step(weights, heads, settings, entropy=fresh).gradient, heads, parameters, len(included)
+        )
+        for fresh in _entropies(entropy, parameters.steps.count)
+    ]
+    return np.stack(rounds) / unit
+
+
+def white_box(
+    seen: Float64[np.ndarray, "rounds canaries"], steps: PrivateSteps
+) -> Float64[np.ndarray, " canaries"]:
+    """Log likelihood ratio of each canary's coordinates over all rounds."""
+    q, sigma = steps.sample_rate, steps.noise_multiplier
     with np.errstate(divide="ignore"):
         absent, present = np.log1p(-q), np.log(q)
-    for fresh in _entropies(entropy, parameters.steps.count):
-        gradient = step(weights, heads, settings, entropy=fresh).gradient
-        seen = _dirac_coordinates(gradient, heads, parameters, len(included))
-        seen *= q * settings.patients / settings.max_grad_norm
-        total += np.logaddexp(absent, present + (2 * seen - 1) / (2 * sigma**2))
-    return total
+    ratios: Float64[np.ndarray, " canaries"] = np.logaddexp(
+        absent, present + (2 * seen - 1) / (2 * sigma**2)
+    ).sum(axis=0)
+    return ratios
 
 
 def black_box(

@@ -20,6 +20,7 @@ from common.privacy.accounting.accounting import merge
 from common.privacy.accounting.adjacency import group_epsilon
 from common.privacy.accounting.costs import Cost, Spending, cost
 from common.privacy.audit.evidence import Check, Evidence
+from common.privacy.audit.risk import Risk, risk
 from common.settings import Settings
 from common.version import VERSION
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MEANINGLESS = 1e4
 """From this factor on a bound on odds says nothing."""
+BADGES = {"holds": "good", "not contradicted": "", "fails": "bad", "open": "warn"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +39,11 @@ class SiteAudit:
     evidence: Evidence
     checks: tuple[Check, ...]
     spending: Spending
+
+    @property
+    def left(self) -> float:
+        """Of the budget that the policy gives a patient; 0 where it gives none, or it is not known."""
+        return max(0.0, (self.spending.maximum_epsilon or 0.0) - self.spending.total.epsilon)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +93,7 @@ class Report:
     def failed(self) -> tuple[str, ...]:
         """Every claim that does not hold, with where and why."""
         wrong = [
-            f"{check.name}: {check.found}" if place == "" else f"{place}, {check.name}: {check.found}"
-            for place, checks in (("", self.checks), *((one.evidence.site, one.checks) for one in self.sites))
-            for check in checks
-            if check.verdict == "fails"
+            f"{_at(site, check)}: {check.found}" for site, check in self.places if check.verdict == "fails"
         ]
         for one in self.sites:
             costs = [one.spending.total, *(c.cost for c in one.spending.campaigns if c.cost is not None)]
@@ -101,6 +105,40 @@ class Report:
             if not row.kept
         ]
         return (*wrong, *(f"rehearsal: {one}" for one in self.rehearsals if one.refuted))
+
+    @property
+    def places(self) -> tuple[tuple[str, Check], ...]:
+        """Every check with the site that it is of; of the run as a whole, without one."""
+        own = (("", check) for check in self.checks)
+        return (*own, *((one.evidence.site, check) for one in self.sites for check in one.checks))
+
+    @property
+    def open(self) -> tuple[str, ...]:
+        """Every claim that could not be settled, with where and why."""
+        return tuple(
+            f"{_at(site, check)}: {check.found}" for site, check in self.places if check.verdict == "open"
+        )
+
+    @property
+    def verdict(self) -> str:
+        """All checks in one sentence, which names what is open."""
+        held = sum(check.verdict == "holds" for _, check in self.places)
+        parts = [f"{held} of {len(self.places)} checks hold"]
+        if self.failed:
+            parts.append(f"{len(self.failed)} claims fail")
+        unsure = [_at(*place) for place in self.places if place[1].verdict == "not contradicted"]
+        if unsure:
+            parts.append(f"not contradicted, which is no proof: {'; '.join(unsure)}")
+        undecided = [_at(*place) for place in self.places if place[1].verdict == "open"]
+        if undecided:
+            parts.append(f"open: {'; '.join(undecided)}")
+        return ". ".join(one[0].upper() + one[1:] for one in parts) + "."
+
+    @property
+    def least_left(self) -> SiteAudit | None:
+        """The site at which a patient has least left of the budget, of those whose policy is known and has one."""
+        capped = [one for one in self.sites if one.spending.maximum_epsilon is not None]
+        return min(capped, key=lambda one: one.left, default=None)
 
     @property
     def unbounded(self) -> bool:
@@ -115,6 +153,12 @@ class Report:
         """Of the site whose patient has spent most."""
         costs = [one.spending.total for one in self.sites]
         return max(costs, key=lambda found: found.epsilon, default=cost((), delta=1e-5))
+
+    @property
+    def risk(self) -> Risk:
+        """What that is worth to an attacker."""
+        worst = max(self.sites, key=lambda one: one.spending.total.epsilon, default=None)
+        return risk(worst.spending.steps if worst is not None else ())
 
     @property
     def two_sites(self) -> Cost:
@@ -154,9 +198,12 @@ def as_json(report: Report) -> dict[str, object]:
         "versions": versions(),
         "holds": not report.failed,
         "failed": list(report.failed),
+        "open": list(report.open),
+        "verdict": report.verdict,
         "unbounded": report.unbounded,
         "unit": "one patient added or removed",
         "worst": asdict(worst),
+        "risk": asdict(report.risk),
         "two_sites": asdict(report.two_sites),
         "checks": [asdict(check) for check in report.checks],
         "sites": [_site_json(one) for one in report.sites],
@@ -184,6 +231,7 @@ def render(report: Report) -> str:
         over_time=Markup(audit_figures.spending([(one.evidence, one.spending) for one in report.sites])),
         against=Markup(audit_figures.claim_against_bound(report.worst, report.rehearsals)),
         odds=odds,
+        badges=BADGES,
         head=_head,
         versions=versions(),
         spans=_span,
@@ -204,8 +252,19 @@ def odds(epsilon: float) -> str:
     told = f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
     return (
         f"At epsilon {epsilon:.3g}, whoever sees everything that left may raise the odds of a guess that one certain "
-        f"patient took part at most {told}-fold, but for a chance of about delta."
+        f"patient took part at most {told}-fold, but for a chance of about delta. Of 100 people like you of whom it "
+        f"was guessed at odds of 50 to 50, it may become {_of_100(0.5, factor)} for you; where it was 10 of 100, "
+        f"{_of_100(0.1, factor)}."
     )
+
+
+def _of_100(before: float, factor: float) -> str:
+    """What a share of 100 becomes at most when its odds rise by a factor."""
+    return f"{100 * before * factor / (1 - before + before * factor):.0f}"
+
+
+def _at(site: str, check: Check) -> str:
+    return f"{site}, {check.name}" if site else check.name
 
 
 def versions() -> dict[str, str]:
@@ -214,6 +273,7 @@ def versions() -> dict[str, str]:
         "synofed": VERSION,
         "dp-accounting (PLD)": version("dp-accounting"),
         "opacus (PRV)": version("opacus"),
+        "riskcal (attacks)": version("riskcal"),
     }
 
 

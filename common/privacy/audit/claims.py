@@ -26,7 +26,7 @@ def checked(evidence: Evidence) -> tuple[Check, ...]:
     """All claims that ledger, log and plans can bear out, after those that were checked while reading."""
     kept = rounds(evidence.answers, evidence.plans)
     if evidence.source == "receipts":
-        return *evidence.checks, kept
+        return *evidence.checks, kept, _not_looked_at()
     if any(check.name == "ledger" and check.verdict == "fails" for check in evidence.checks):
         return *evidence.checks, kept, _unknown(evidence)
     return (
@@ -37,6 +37,16 @@ def checked(evidence: Evidence) -> tuple[Check, ...]:
         approved(evidence),
         cap(evidence),
         withdrawals(evidence.entries, evidence.book),
+    )
+
+
+def _not_looked_at() -> Check:
+    return Check(
+        name="own folder",
+        claim="Ledger, log, kept replies, policy and approvals of this site bear out what its receipts say.",
+        verdict="open",
+        found="The site's folder was not looked at (--site): debits before replies, the noise and the contents "
+        "of what left, the cap, approvals and withdrawals are the hospital's to show",
     )
 
 

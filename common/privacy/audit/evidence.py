@@ -13,8 +13,9 @@ from common.privacy.accounting.chain import Entry
 from common.privacy.accounting.spending import Book
 from common.settings import Settings
 
-Verdict = Literal["holds", "fails", "open"]
-"""``open``: what would settle it is not here, and why stands in the text."""
+Verdict = Literal["holds", "not contradicted", "fails", "open"]
+"""``open``: what would settle it is not here, and why stands in the text. ``not contradicted``: a measurement bears
+it out, and would not have found a deviation that is smaller than the one in the text."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Check:
     Attributes:
         name: one word.
         claim: what is claimed, for somebody who is no engineer.
-        verdict: ``holds``, ``fails`` or ``open``.
+        verdict: see :data:`Verdict`.
         found: what was looked at and seen.
     """
 

@@ -12,25 +12,30 @@ Right guesses are counted in two ways: against any mechanism with the claimed ep
 (:mod:`common.privacy.audit.trade_off`). The larger bound decides. All hold together: the error is shared out to both
 attacks and both ways (:data:`ERROR`), and in the first way to all choices of how many guesses are made (Bonferroni).
 
-Neither secure aggregation nor Opacus's whole-network training is rehearsed.
+Beside the bounds stands what the step does (:mod:`common.privacy.audit.measured_step`): patients who are sampled or
+clipped otherwise than is claimed, or noise that is too small, are seen there long before a bound exceeds a claim.
+Either refutes it. Which steps there are: :mod:`common.privacy.audit.rehearsed_steps`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+from jaxtyping import Bool, Float64
+
 from common.errors import ConfigurationError
 from common.privacy.accounting.accounting import noise_multiplier
-from common.privacy.audit import attacks, audit, trade_off
+from common.privacy.audit import attacks, audit, measured_step, trade_off
 from common.privacy.audit.attacks import RehearsalParameters, Step, derived
+from common.privacy.audit.measured_step import MeasuredStep
+from common.privacy.audit.rehearsed_steps import step_of
 from common.privacy.mechanism.noise import KeyStream
-from common.privacy.mechanism.patient_step import private_gradient
 from common.version import VERSION
 
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.8)
 """Of the canaries on which the auditor does not abstain."""
 CONFIDENCE = 0.95
-ATTACKS = (attacks.white_box, attacks.black_box)
 ERROR = {"white_box": 0.005, "black_box": 0.005, "white_box_curve": 0.035, "black_box_curve": 0.005}
 """Of each bound, the probability that it is too high; together 1 - :data:`CONFIDENCE`. Most is for what sees most."""
 
@@ -49,6 +54,7 @@ class Rehearsal:
         black_box: from the heads at the end.
         white_box_curve: from every release, for steps with a curve like the claimed one's.
         black_box_curve: from the heads at the end.
+        measured: the step beside its claim.
         date: of the rehearsal.
         version: of synofed.
     """
@@ -62,6 +68,7 @@ class Rehearsal:
     black_box: float
     white_box_curve: float
     black_box_curve: float
+    measured: MeasuredStep
     date: str
     version: str
 
@@ -72,8 +79,8 @@ class Rehearsal:
 
     @property
     def refuted(self) -> bool:
-        """Whether more leaks than is claimed."""
-        return self.bound > self.claim
+        """Whether more leaks than is claimed, or the step is not as it is booked."""
+        return self.bound > self.claim or bool(self.measured.problems)
 
     @property
     def refutable(self) -> bool:
@@ -86,6 +93,10 @@ class Rehearsal:
             f"{self.white_box_curve:.2f}; black box {self.black_box:.2f}, by its curve {self.black_box_curve:.2f}), "
             f"claimed at most {self.claim:.2f}, ceiling of {self.canaries} canaries {self.ceiling:.2f}"
         )
+        found = f"{found}; {self.measured}"
+        if self.measured.problems:
+            wrong = "; ".join(self.measured.problems)
+            return f"{found}: the step is not as it is booked, so the claim is false: {wrong}"
         if self.refuted:
             return f"{found}: the claim is false"
         if not self.refutable:
@@ -117,7 +128,7 @@ def rehearse(
     canaries: int,
     entropy: bytes,
     date: str,
-    step: Step = private_gradient,
+    step: Step | None = None,
 ) -> Rehearsal:
     """Attack a rehearsed run, once from inside and once from outside.
 
@@ -126,43 +137,63 @@ def rehearse(
         canaries: in either attack; a thousand take seconds to a minute.
         entropy: 32 bytes from the operating system.
         date: that is written beside the result.
-        step: what is rehearsed; tests plant bugs in it.
+        step: what is rehearsed, where it is not what the parameters say; tests plant bugs in it.
 
     Raises:
         ConfigurationError: for fewer than 10 canaries, or a step whose releases are not finite.
     """
     if canaries < 10:
         raise ConfigurationError(f"Expected at least 10 canaries, got {canaries}: a thousand are usual")
-    claim, choices = parameters.claim(), guesses(canaries)
+    step = step_of(parameters) if step is None else step
+    claim = parameters.claim()
     planned = trade_off.planned_guesses(claim, canaries=canaries, delta=parameters.delta)
-    bounds: dict[str, float] = {}
-    for attack in ATTACKS:
-        own = derived(entropy, attack.__name__)
-        included = KeyStream(derived(own, "coins"), "sampling").bernoulli(canaries, probability=0.5)
-        scores = attack(parameters, included, entropy=own, step=step)
-        name = attack.__name__
-        bounds[name] = audit.best_lower_bound(
-            scores, included, guesses=choices, delta=parameters.delta, confidence=1 - ERROR[name]
-        )
-        by_curve = f"{name}_curve"
-        bounds[by_curve] = trade_off.epsilon_lower_bound(
-            parameters.steps,
-            canaries=canaries,
-            guesses=planned,
-            correct=audit.right_guesses(scores, included, guesses=(planned,))[planned],
-            delta=parameters.delta,
-            confidence=1 - ERROR[by_curve],
-        )
+    inside, outside = derived(entropy, "white_box"), derived(entropy, "black_box")
+    within = _coins(inside, canaries)
+    seen = attacks.coordinates(parameters, within, entropy=inside, step=step)
+    taken = _coins(outside, canaries)
+    fell = attacks.black_box(parameters, taken, entropy=outside, step=step)
     return Rehearsal(
         parameters=parameters,
         canaries=canaries,
         confidence=CONFIDENCE,
         claim=claim,
         ceiling=_ceiling(parameters, canaries, planned),
+        measured=measured_step.measured(
+            seen, within, parameters, step=step, entropy=derived(entropy, "neighbours")
+        ),
         date=date,
         version=VERSION,
-        **bounds,
+        **_bounds("white_box", attacks.white_box(seen, parameters.steps), within, parameters, planned),
+        **_bounds("black_box", fell, taken, parameters, planned),
     )
+
+
+def _coins(entropy: bytes, canaries: int) -> Bool[np.ndarray, " canaries"]:
+    """Which canaries are in."""
+    return KeyStream(derived(entropy, "coins"), "sampling").bernoulli(canaries, probability=0.5)
+
+
+def _bounds(
+    attack: str,
+    scores: Float64[np.ndarray, " canaries"],
+    included: Bool[np.ndarray, " canaries"],
+    parameters: RehearsalParameters,
+    planned: int,
+) -> dict[str, float]:
+    """Both lower bounds of an attack."""
+    by_curve, delta = f"{attack}_curve", parameters.delta
+    one_run = audit.best_lower_bound(
+        scores, included, guesses=guesses(len(scores)), delta=delta, confidence=1 - ERROR[attack]
+    )
+    curve = trade_off.epsilon_lower_bound(
+        parameters.steps,
+        canaries=len(scores),
+        guesses=planned,
+        correct=audit.right_guesses(scores, included, guesses=(planned,))[planned],
+        delta=delta,
+        confidence=1 - ERROR[by_curve],
+    )
+    return {attack: one_run, by_curve: curve}
 
 
 def guesses(canaries: int) -> tuple[int, ...]:

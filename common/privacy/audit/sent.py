@@ -6,7 +6,8 @@ buffers and further arrays say something of private patients that no noise cover
 **Noise.** A sum of clipped gradients and Gaussian noise can only be *longer* than the noise alone: if ``|u|^2``, in
 units of sigma C, lies below the lowest billionth of chi-squared with as many degrees of freedom as there are numbers,
 there was less noise than was booked. The same holds for half the squared difference of two rounds, which also finds
-noise that was drawn once and used twice. This looks at the finished run itself, unlike a rehearsal.
+noise that was drawn once and used twice. This looks at the finished run itself, unlike a rehearsal;
+one round at a time finds gross faults, :mod:`common.privacy.audit.pooled_noise` looks at all of them together.
 
 ========================================  ===================================================
 case                                      found by

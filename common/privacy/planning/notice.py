@@ -6,7 +6,7 @@ from common.privacy.accounting import of_plan
 from common.privacy.planning import private_steps
 from common.secure_settings import SecureSettings
 from common.settings import Settings
-from common.text.notices import NO_PRIVACY
+from common.text.notices import NO_PRIVACY, NO_TABLES
 
 
 def label(settings: Settings) -> str:
@@ -17,7 +17,7 @@ def label(settings: Settings) -> str:
 
 
 def sentence(settings: Settings) -> str:
-    """One sentence: unit, neighbours, accountant, and what is counted."""
+    """Unit, neighbours, accountant, what is counted, and that no tables of patients are given beside it."""
     if not settings.private:
         return NO_PRIVACY
     secure = settings.federation.secure
@@ -25,7 +25,7 @@ def sentence(settings: Settings) -> str:
     return (
         f"Differential privacy: this campaign costs a patient of a site epsilon {_epsilon(settings):.2f} at delta "
         f"{_delta(settings):g} (one patient added or removed, accounted by privacy loss distributions, over all its "
-        f"networks and rounds); what the site releases elsewhere adds to it.{shared}"
+        f"networks and rounds); what the site releases elsewhere adds to it. {NO_TABLES}{shared}"
     )
 
 

@@ -1,7 +1,7 @@
 """What noise cost in kappa where it was measured: a committed table of phantom runs, and what lies between them.
 
 ``utility.csv`` has a row for each kind of campaign of heads on frozen encoders, as
-``private_utility.utility_study`` wrote it:
+``python -m private_utility`` wrote it:
 
 ==========================  ====================================================================================
 column                      content

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from common.evaluation import site_statistics
+from common.evaluation.inside import site_statistics
 from simulation.evaluation.scorer import Block, Patients, Scorer
 
 TOLD = ("joint", "age", "sex")

@@ -275,6 +275,11 @@ def test_data_are_checked_until_they_are_clean(hospital: Hospital) -> None:
     assert left.steps["data check"]["state"] == "waiting"
     assert left.steps["check"]["state"] == "done"  # the site could take part: that is for people to say
     assert left.steps["join"]["said"] == "after data check"
+    with join.locked(hospital.folder):  # by hand, as the guide says
+        noted = {"state": "connected", "reason": "", "since": "today", "address": hospital.address}
+        join.state_file(hospital.folder).write_text(json.dumps(noted), encoding="utf-8")
+        by_hand = hospital.start(hospital.folder)
+    assert (by_hand.code, by_hand.steps["join"]["said"]) == (4, "connected since today")
     (hospital.data / "grades.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     assert hospital.start(hospital.folder).steps["data check"]["state"] == "done"
     before = (hospital.data / "check.csv").stat().st_mtime_ns

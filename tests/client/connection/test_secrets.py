@@ -21,6 +21,7 @@ from client.site.site import Site
 from common.errors import ConfigurationError, ConnectionLostError
 from common.text.redaction import redacted
 from server.federation import enrolment
+from tests.command_lines import command
 from tests.enrolling import holds, join, make_home, secrets_of_site
 from tests.patience import PATIENCE_S, wait_for
 
@@ -41,7 +42,7 @@ def site(tmp_path: Path) -> Path:
     return tmp_path / "north"
 
 
-def command(*arguments: str) -> list[str]:
+def started_by(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "synofed", *arguments]
 
 
@@ -66,7 +67,7 @@ def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: 
     printed = tmp_path / "printed.txt"
     with printed.open("wb") as file:
         process = subprocess.Popen(
-            command("site", "join", str(site)), stdout=file, stderr=subprocess.STDOUT, env=environment()
+            started_by("site", "join", str(site)), stdout=file, stderr=subprocess.STDOUT, env=environment()
         )
     logs = site / "flower" / "supernode.log"
     try:
@@ -103,7 +104,9 @@ def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: 
         f"http://u:{PASSWORD} @127.0.0.1:9",
     ],
 )
-def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(site: Path, proxy: str) -> None:
+def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(
+    site: Path, proxy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     toml = site / "site.toml"
     text = toml.read_text()
     toml.write_text(text.replace(PROXY, proxy))
@@ -111,18 +114,11 @@ def test_a_proxy_that_cannot_be_used_is_refused_without_its_password(site: Path,
         Site.open(site)
     assert PASSWORD not in str(refused.value)
     toml.write_text(text.replace(f'proxy = "{PROXY}"', ""))
-    environ = environment(HTTPS_PROXY=proxy)
-    done = subprocess.run(
-        command("site", "join", str(site)),
-        env=environ,
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE_S,
-    )
-    assert done.returncode == 3
-    assert "HTTPS_PROXY" in done.stderr
-    assert PASSWORD not in done.stdout + done.stderr
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    assert command(monkeypatch, "site", "join", str(site)) == 3
+    said = capsys.readouterr()
+    assert "HTTPS_PROXY" in said.err
+    assert PASSWORD not in said.out + said.err
 
 
 @pytest.mark.parametrize(
@@ -160,7 +156,10 @@ def test_settings_and_what_is_started_do_not_show_secrets(site: Path) -> None:
     assert node.environment["HTTPS_PROXY"] == PROXY  # there alone: others cannot read it
 
 
-def test_an_invitations_code_is_written_into_its_file_alone(tmp_path: Path) -> None:
+def test_an_invitations_code_is_written_into_its_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     home = make_home(tmp_path / "home")
     invitation = enrolment.invite(home.path, "north", now=datetime.now(UTC))
     code = invitation.code.get_secret_value()
@@ -173,12 +172,9 @@ def test_an_invitations_code_is_written_into_its_file_alone(tmp_path: Path) -> N
         invitation.dump() * 2,
     ):
         place.write_text(changed)
-        done = subprocess.run(
-            command("site", "init", str(place)), env=environment(), check=False, capture_output=True, text=True,
-            cwd=tmp_path,
-        )  # fmt: skip
-        assert done.returncode == 3
-        assert code not in done.stdout + done.stderr
+        assert command(monkeypatch, "site", "init", str(place)) == 3
+        said = capsys.readouterr()
+        assert code not in said.out + said.err
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -217,7 +213,7 @@ def test_a_site_joins_when_there_is_room_on_the_disk_again(site: Path, tmp_path:
         (site / "flower").mkdir(mode=0o700)
         (site / "flower" / ".lock").touch()
     process = subprocess.Popen(
-        command("site", "join", str(site)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(),
+        started_by("site", "join", str(site)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment(),
         text=True, preexec_fn=_limit_files,  # noqa: PLW1509
     )  # fmt: skip
     assert process.stdout is not None

@@ -17,15 +17,17 @@ from client.ledger import ledger
 from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import Status
+from common import wire
 from common.errors import BudgetError
 from common.machine import pretrained
-from common.messages import Signed, TrainRequest, WeightsRef
+from common.messages import EvaluateReply, EvaluateRequest, Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
 from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.privacy.audit import claims
 from common.settings import Settings
+from common.text.notices import NO_TABLES
 from server.rounds.weights import StartWeights
 from tests import asking
 from tests.asking import Centre
@@ -111,6 +113,29 @@ def test_heads_are_not_asked_one_by_one(centre: Centre) -> None:
         centre.refused(answer, "update", says="heads of the plan, which are clipped as one")
     assert spent(centre) == 0
     assert isinstance(centre.train(asks(centre, 1)), Signed)
+
+
+def test_no_tables_of_held_out_patients_are_given_and_that_is_said(centre: Centre) -> None:
+    """Whatever the policy permits: they would leave without noise."""
+    plan_hash = centre.settings.plan_hash()
+    text = (centre.folder / "site.toml").read_text(encoding="utf-8")
+    (centre.folder / "site.toml").write_text(text + "federated_evaluation = true\n", encoding="utf-8")
+    site = Site.open(centre.folder)
+    shown = campaign_page.page(site, plan_hash, decisions.listed(site)[plan_hash])
+    assert any("held-out patients" in line for line in shown.stays)
+    assert NO_TABLES in shown.guarantee
+    request = EvaluateRequest(
+        campaign=centre.settings.name,
+        plan_hash=plan_hash,
+        request_id="e" * 32,
+        statement="{}",
+        signature="00" * 64,
+        certificate="",
+        weights={},
+    )
+    record = centre.send(wire.encode(request), wire.EVALUATE)
+    centre.refused(wire.decode_reply(EvaluateReply, record), "policy", says=NO_TABLES)
+    assert ledger.book(centre.folder).releases == []
 
 
 def test_one_approval_is_worth_what_it_promised(centre: Centre) -> None:

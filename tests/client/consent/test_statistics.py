@@ -8,7 +8,7 @@ from client.consent import statistics
 from client.site.site import Site
 from client.withdrawal.withdrawal import withdraw
 from common.errors import ConfigurationError, DataError
-from common.evaluation import site_statistics
+from common.evaluation.inside import site_statistics
 from common.settings import Settings
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from common.errors import ConfigurationError, VerificationError
@@ -14,10 +15,10 @@ from common.machine import encoder_files, pretrained
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.spec import NetworkSpec
-from common.settings import Settings
+from common.settings import NetworkSettings, Settings
 from server.rounds.weights import StartWeights
 from tests.encoders import probe_settings
-from tests.public_encoders import make_encoders
+from tests.public_encoders import OwnEncoder, make_encoders
 from tests.site_folders import make_settings
 
 
@@ -260,3 +261,35 @@ def test_probes_on_torchvision_take_its_backbone_for_every_image(file: Path, tmp
     assert set(found) == {"backbones.0", "backbones.1"}
     np.testing.assert_array_equal(found["backbones.0"], found["backbones.1"])
     np.testing.assert_array_equal(found["backbones.0"][: 64 * 3 * 49], STATE["conv1.weight"].flatten())
+
+
+def test_probes_take_any_encoder_of_ones_own_and_the_plan_names_its_licence_and_hash(tmp_path: Path) -> None:
+    file = tmp_path / "mine.safetensors"
+    network = {
+        "backbone": "tests.public_encoders:OwnEncoder", "weights": str(file), "image_px": 32,
+        "weights_licence": "CC BY 4.0, Hospital of Somewhere",
+    }  # fmt: skip
+    settings = probe_settings(
+        file, {"network": network}, probe={"source": "torchvision", "encoders": 1, "neck": None}
+    )
+    state = OwnEncoder(settings.network).state_dict()
+    safetensors.torch.save_file(state, file)
+    settings = pretrained.resolved(settings)
+    spec = networks(settings)["probe/member0/hypertrophy"]
+    start = StartWeights(settings, tmp_path)
+    wanted = torch.cat([state["convolution.weight"].flatten(), state["convolution.bias"]])
+    frozen = start.frozen(spec)
+    for part in ("backbones.0", "backbones.1"):
+        np.testing.assert_array_equal(frozen[part], wanted)
+    assert len(start.start(spec)) == 4 * (2 * 5 + 1)
+    told = settings.plan()["network"]
+    assert told["weights_licence"] == network["weights_licence"]
+    assert len(told["weights_sha256"]) == 64
+    other = settings.network.model_copy(update={"weights_licence": "MIT"})
+    assert settings.model_copy(update={"network": other}).plan_hash() != settings.plan_hash()
+
+
+def test_a_licence_of_no_weights_is_refused_and_none_is_in_no_plan() -> None:
+    with pytest.raises(ValidationError, match="there are none"):
+        NetworkSettings(weights_licence="MIT")
+    assert "weights_licence" not in NetworkSettings().model_dump()

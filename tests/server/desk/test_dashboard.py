@@ -1,6 +1,7 @@
 """A centre's campaigns and simulated runs, as pages are told of them over HTTP."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,12 +45,17 @@ def served(campaign: Told, home: Home) -> Iterator[Served]:
     yield from serving(home.path)
 
 
-@pytest.fixture
-def study(tmp_path: Path) -> Path:
-    """A simulated run that has ended, with its report."""
-    folder = make_full(tmp_path / "study")
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = make_full(tmp_path_factory.mktemp("ended") / "study")
     report_page.write(folder)
     return folder
+
+
+@pytest.fixture
+def study(ended: Path, tmp_path: Path) -> Path:
+    """A simulated run that has ended, with its report."""
+    return shutil.copytree(ended, tmp_path / "study")
 
 
 def test_a_campaign_is_told_from_its_beginning_to_its_end(campaign: Told, served: Served) -> None:

@@ -4,7 +4,9 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from itertools import product
 from pathlib import Path
@@ -134,6 +136,11 @@ CHOSEN = {
 
 def full_scores(*, models: int = 2, personal: bool = False) -> Json:
     """A run of some scoring models, beside systems of one; perhaps with networks of each site's own."""
+    return deepcopy(_full_scores(models, personal))
+
+
+@cache
+def _full_scores(models: int, personal: bool) -> Json:
     chosen = settings()
     others = {
         "centralised": table(chosen, right=0.8, seed=1),

@@ -10,18 +10,11 @@ from PIL import Image
 
 import synofed
 from common.errors import ConfigurationError
+from tests.command_lines import command
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
 FAST = ["--set", "federation.rounds=1", "--set", "evaluate.baselines=false", "--set", "rating.models=1"]
-
-
-def command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run the command line as a user does; its exit code."""
-    monkeypatch.setattr("sys.argv", ["synofed", *arguments])
-    with pytest.raises(SystemExit) as raised:
-        synofed.main()
-    return int(raised.value.code or 0)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.command_lines import command
 from tests.site_folders import make_site_folder
 
 SYNOFED = (sys.executable, "-c", "import synofed; synofed.main()", "serve")
@@ -54,13 +55,16 @@ def test_a_site_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_what_cannot_be_served_says_why(
-    tmp_path: Path, words: tuple[str, ...], code: int, expected: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    code: int,
+    expected: str,
 ) -> None:
     make_site_folder(tmp_path / "site", patients=2, exams_per_patient=1)
-    done = subprocess.run(
-        [*SYNOFED, *words], cwd=tmp_path, env={"PYTHONPATH": str(Path(__file__).parents[3]), "COLUMNS": "200"},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert (done.returncode, expected in " ".join((done.stdout + done.stderr).split())) == (code, True), (
-        done.stderr
-    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = command(monkeypatch, "serve", *words)
+    said = capsys.readouterr()
+    assert (ended, expected in " ".join((said.out + said.err).split())) == (code, True), said.err

@@ -72,6 +72,20 @@ def test_sites_are_laid_out_as_a_hospital_has_them(folder: Path) -> None:
     assert len(set(exams)) == len(exams)
 
 
+def test_age_and_sex_change_nothing_else(folder: Path, tmp_path: Path) -> None:
+    cohort.make(SMALL.model_copy(update={"age_and_sex": True}), seed=3, out=tmp_path / "told", workers=1)
+    for name in (*SITES, "unseen"):
+        plain, told = folder / name, tmp_path / "told" / name
+        without, given = rows(plain / "manifest.csv"), rows(told / "manifest.csv")
+        assert tuple(given[0]) == (*folders.MANIFEST, *folders.AGE_AND_SEX)
+        people = {row["patient_id"]: (row.pop("age"), row.pop("sex")) for row in given}
+        assert given == without
+        assert all(18 <= int(age) <= 95 and sex in ("F", "M") for age, sex in people.values())
+        assert len(set(people.values())) > 1
+        (told / "manifest.csv").write_bytes((plain / "manifest.csv").read_bytes())
+        assert digest(told) == digest(plain)
+
+
 def test_patients_are_held_out_whole(folder: Path) -> None:
     for site in cohort.discover(folder).sites:
         splits: dict[str, set[str]] = {}

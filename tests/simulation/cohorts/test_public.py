@@ -453,6 +453,49 @@ def test_a_number_beside_the_grades_is_no_measurement(pictures: Path, tmp_path: 
     assert site_patients(plain.folder) == site_patients(aged.folder)
 
 
+NUMBERS = """
+name = "t"
+method = "svdh"
+images.gs.kind = "grey"
+numbers.svdh = {{largest = 280, step = 0.5, images = ["gs"]}}
+measurements.severity = {{number = "svdh", edges = [70, 140, 210], images = ["gs"]}}
+network.image_px = 16
+rating.folds = 2
+federation.selection = "last"
+cohort.public = {{images = "{folder}", labels = "{folder}/labels.csv", sites = 2, alpha = 0.5, columns = \
+{{gs_path = "path", patient_id = "group", device = "device", svdh = "total"}}}}
+"""
+
+
+def test_numbers_are_read_from_a_column_and_sites_differ_by_them(tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "public")
+    rows = read_table(folder / "labels.csv")
+    for row in rows[:-1]:
+        row["total"] = f"{int(row['label']) * 70 + 12},5"
+    write_table(folder / "labels.csv", [{"total": "", **row, "label": ""} for row in rows])
+    settings = parse(NUMBERS.format(folder=folder))
+    assert settings.cohort is not None
+    assert settings.cohort.public is not None
+    cohort = public.ensure(settings.cohort.public, settings=settings, folder=tmp_path / "cohorts")
+    found: list[float] = []
+    for site in cohort.sites:
+        store = site_store(Site.open(site.folder), settings)
+        shares = store.tensors.numbers["svdh"]
+        found += [round(280 * share, 3) for share in shares.tolist()]
+        np.testing.assert_array_equal(store.tensors.grades["severity"], (shares * 4).int())
+    assert sorted(set(found)) == [12.5, 82.5, 152.5, 222.5]
+    assert len(found) == 72
+    by_quarter = public.read_labels(
+        folder, folder / "labels.csv", public._labels(settings.cohort.public, settings)
+    )
+    patients = public._patients(by_quarter, column=None)
+    assert {int(p.patient_id[1:]) % 4 == p.grade for p in patients} == {True}
+    rows[0]["total"] = "281"
+    write_table(folder / "labels.csv", rows)
+    with pytest.raises(DataError, match=r"svdh is '281', expected a number from 0 to 280 in steps of 0\.5"):
+        public.ensure(settings.cohort.public, settings=settings, folder=tmp_path / "others")
+
+
 def test_words_are_one_error_and_a_map_makes_grades_of_them(pictures: Path, tmp_path: Path) -> None:
     names = ("normal", "Benign", "malignant", "")
     rows = [

@@ -113,6 +113,8 @@ def network_area(spec: NetworkSpec, threshold: float, pulsatility: float) -> flo
     return auc(found, asked.grades["vascularity"].numpy() > 1)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_so_it_is_with_tiny_networks_of_one_start() -> None:
     gained = network_area(MOVING, HIGH, 0.35) - network_area(STILL, HIGH, 0.35)
     without = network_area(MOVING, HIGH, 0.0) - network_area(STILL, HIGH, 0.0)

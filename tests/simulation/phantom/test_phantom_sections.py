@@ -1,12 +1,14 @@
 import hashlib
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.ndimage import label
 
+from common.cohort_settings import MachineProfile, ShiftSettings
 from simulation.phantom import flow
 from simulation.phantom.devices import FITTED, TONE_DB, Device, jittered, random_device
 from simulation.phantom.fitting import looks
@@ -142,6 +144,31 @@ def test_any_device_has_a_monotone_tone_and_a_plausible_spacing(seed: int) -> No
         assert (np.diff(device.tone) >= 0).all()
         assert 0 <= device.tone[0] <= device.tone[-1] <= 255
         assert 0.06 <= device.mm_per_px <= 0.09
+
+
+def test_wider_ranges_reach_beyond_what_was_measured_and_stay_what_a_machine_can_be() -> None:
+    usual = [random_device(stream(seed, "spread")) for seed in range(200)]
+    wide = [random_device(stream(seed, "spread"), spread=2.0) for seed in range(200)]
+    for device in wide:
+        MachineProfile(**{**asdict(device), "name": "any"})
+        assert (np.diff(device.tone) >= 0).all()
+    for name, low, high in (
+        ("flow_threshold", 0.10, 0.38),
+        ("standoff_mm", 0.2, 1.2),
+        ("noise_db", -56, -46),
+    ):
+        assert all(low <= getattr(device, name) <= high for device in usual)
+        outside = [not low <= getattr(device, name) <= high for device in wide]
+        assert np.mean(outside) == pytest.approx(0.5, abs=0.12), "half of a range of twice the width"
+    assert [device.doppler for device in wide] == [device.doppler for device in usual], "the same draws"
+
+
+def test_a_cohort_without_a_spread_is_described_as_before_there_was_one() -> None:
+    assert "spread" not in ShiftSettings(devices="drawn").model_dump()
+    assert ShiftSettings(devices="drawn", spread=2.0).model_dump()["spread"] == 2.0
+    for beyond in (0.9, 3.1):
+        with pytest.raises(ValidationError):
+            ShiftSettings(spread=beyond)
 
 
 def test_higher_thresholds_show_less() -> None:

@@ -72,6 +72,7 @@ def test_a_sound_campaign_passes_and_says_what_it_cost(site: Campaign, tmp_path:
     assert result.exception is None
     report = json.loads(result.stdout)
     verdicts = {check["name"]: check["verdict"] for check in report["sites"][0]["checks"]}
+    assert verdicts.pop("noise") == "not contradicted"
     assert set(verdicts.values()) == {"holds"}
     assert report["holds"]
     assert report["worst"]["epsilon"] == pytest.approx(SPENT)
@@ -197,6 +198,23 @@ def test_less_noise_in_the_bytes_than_in_the_ledger_fails(site: Campaign) -> Non
     site.debit(1)
     site.send(1, site.reply(1, scale=0.4))
     assert "noise of standard deviation 10.8 was claimed" in audited(site)["noise"]["found"]
+
+
+def test_noise_over_1_3_in_all_rounds_fails_and_a_little_less_noise_is_not_contradicted(
+    tmp_path: Path,
+) -> None:
+    """Each round alone passes."""
+    plan = make_plan()
+    longer = plan.model_copy(update={"federation": plan.federation.model_copy(update={"rounds": 40})})
+    for name, scale, verdict in (("north", 1 / 1.3, "fails"), ("south", 1 / 1.01, "not contradicted")):
+        site = Campaign.begin(tmp_path / name, name=name, settings=longer)
+        for server_round in range(1, 41):
+            site.debit(server_round)
+            site.send(server_round, site.reply(server_round, scale=scale))
+        check = audited(site)["noise"]
+        assert check["verdict"] == verdict
+        assert ("20 pairs of rounds" if verdict == "fails" else "from a factor of 1.1") in check["found"]
+        assert "was claimed, what left shows" not in check["found"]
 
 
 def test_noise_that_was_used_twice_fails(site: Campaign) -> None:
@@ -369,17 +387,30 @@ def run_folder(site: Campaign, folder: Path) -> Path:
     return folder
 
 
-def test_a_run_is_audited_from_the_centres_side_and_with_its_sites(site: Campaign, tmp_path: Path) -> None:
+def test_a_run_is_audited_from_both_sides_and_a_site_that_was_not_looked_at_is_named_as_open(
+    site: Campaign, tmp_path: Path
+) -> None:
     folder = run_folder(site.run(), tmp_path / "run")
     result = run("audit", folder, "--json")
     assert result.exception is None
     report = json.loads(result.stdout)
     assert report["worst"]["epsilon"] == pytest.approx(SPENT)
     assert report["sites"][0]["source"] == "receipts"
+    assert report["holds"]
+    assert [one.partition(":")[0] for one in report["open"]] == ["north, own folder"]
+    assert "Open: north, own folder." in report["verdict"]
+    page = (folder / "privacy_report.html").read_text(encoding="utf-8")
+    assert "Open: north, own folder." in page
+    assert "no site&#39;s policy was looked at" in page or "no site's policy was looked at" in page
+    assert "every claim holds" not in page
     both = json.loads(run("audit", folder, "--site", site.site.folder, "--json").stdout)
     assert both["sites"][0]["source"] == "ledger"
     names = [check["name"] for check in both["sites"][0]["checks"]]
     assert {"write-ahead", "debits", "receipts"} <= set(names)
+    assert "own folder" not in names
+    assert "left of 8, the budget of a patient" in " ".join(
+        (folder / "privacy_report.html").read_text(encoding="utf-8").split()
+    )
     assert both["holds"]
     bundle = tmp_path / "run.zip"
     assert run("export", folder, "--out", bundle).exception is None

@@ -1,6 +1,7 @@
 """Event files for TensorBoard say what the run's folder says."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,14 @@ from tests.server.report.test_report import make_full
 ROOT = Path(__file__).parents[3]
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_full(tmp_path_factory.mktemp("made") / "run")
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    return make_full(tmp_path / "run")
+def run(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "run")
 
 
 def test_scalars_are_the_rounds_and_the_held_out_scores(run: Path) -> None:

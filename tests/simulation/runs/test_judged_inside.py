@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 import synofed
 from common.errors import ConfigurationError
-from common.evaluation import conformal, site_tables
+from common.evaluation import conformal
+from common.evaluation.inside import site_tables
 from common.exam import MISSING
 from common.scoring import eoss
 from server.report import inside

@@ -5,22 +5,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import synofed
 from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
-from common.machine import encoder_files
+from common.machine import encoder_files, pretrained
+from common.methods.stages import networks
 from common.settings import Settings
 from common.text.terminal import Console
+from server.rounds.weights import StartWeights
 from simulation.cli.command_line import commands
 from simulation.cohorts import cohort, disjoint
 from simulation.engine.progress import Bar, Display
 from simulation.phantom.devices import FITTED
 from simulation.runs.pretrain import Made, pretrain
-from simulation.runs.projection import projection
+from simulation.runs.projection import RIDGE, head, projection
 from tests.encoders import NECK, encoder_settings, probe_settings
 
 
@@ -43,7 +47,7 @@ def test_the_folder_has_every_part_of_every_encoder_and_says_where_they_come_fro
     assert (about.seed, [m.name for m in about.machines]) == (11, ["drawn-11-1", "drawn-11-2"])
     assert about.exams <= 2 * 8 * 6  # some phantoms have impossible grades
     read = encoder_files.read(made.folder)
-    parts = ("backbones.0", "backbones.1", "neck")
+    parts = ("backbones.0", "backbones.1", "neck", "head")
     assert {name.rpartition("/")[0] for name in read.tensors} == {
         f"encoder{e}/{measurement}/{part}"
         for e in (0, 1)
@@ -196,3 +200,52 @@ def test_the_command_says_what_there_is(made: Made, tmp_path: Path) -> None:
     assert facts["sha256"] == encoder_files.read_about(tmp_path / "out").sha256
     assert json.loads(second.stdout)["reused"]
     assert synofed.pretrain(config, overrides=small, out=tmp_path / "out") == tmp_path / "out"
+
+
+def test_a_head_tells_grades_apart_as_well_as_a_linear_head_can() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grades = torch.arange(400) % 4
+    features = torch.nn.functional.one_hot(grades, 4).float() + torch.randn(400, 4, generator=generator) * 0.1
+    weight, bias = head(features, grades, classes=4)
+    assert (weight.shape, bias.shape) == ((4, 4), (4,))
+    answers = features @ weight.T + bias
+    assert (answers.argmax(dim=1) == grades).float().mean() > 0.99
+    weight_gradient = torch.func.grad(
+        lambda w: torch.nn.functional.cross_entropy(features @ w.T + bias, grades) + RIDGE * w.square().sum()
+    )(weight)
+    assert weight_gradient.norm() < 1e-4, "nothing better is near"
+
+
+def test_private_heads_start_at_the_encoders_own(made: Made, tmp_path: Path) -> None:
+    public = probe_settings(made.folder, probe={"start": "encoder"})
+    settings = pretrained.resolved(public)
+    heads = {spec.name: spec for spec in networks(settings).values()}
+    start = StartWeights(settings, tmp_path)
+    read = encoder_files.read(made.folder)
+    for name, spec in heads.items():
+        part = read.part(f"encoder{spec.replica}/{spec.target.measurement}/head")
+        np.testing.assert_array_equal(
+            start.start(spec), torch.cat([part["weight"].flatten(), part["bias"]]).numpy()
+        )
+        assert "head" not in start.frozen(spec), name
+    random = probe_settings(made.folder)
+    assert pretrained.resolved(random).network.weights_sha256 != settings.network.weights_sha256
+    assert "start" not in random.plan()["probe"], "old plans keep their hash"
+    with pytest.raises(ValidationError, match="one head each"):
+        probe_settings(made.folder, probe={"start": "encoder", "initialisations": 2})
+
+
+def test_encoders_from_before_there_were_heads_are_not_taken_for_the_same(made: Made, tmp_path: Path) -> None:
+    read = encoder_files.read(made.folder)
+    old = tmp_path / "old"
+    old.mkdir()
+    settings = {name: value for name, value in read.about.settings.items() if name != "heads"}
+    tensors = {name: tensor for name, tensor in read.tensors.items() if "/head/" not in name}
+    encoder_files.write(old, read.about.model_copy(update={"settings": settings}), tensors)
+    with pytest.raises(ConfigurationError, match="differ in heads"):
+        made_at(old, encoder_settings())
+    pretrained.resolved(probe_settings(old))
+    asked = pretrained.resolved(probe_settings(old, probe={"start": "encoder"}))
+    spec = networks(asked)["probe/member0/hypertrophy"]
+    with pytest.raises(ConfigurationError, match="head, got none"):
+        StartWeights(asked, tmp_path).start(spec)

@@ -28,6 +28,7 @@ from common.settings import NetworkSettings, Settings, load
 from common.text.terminal import Console
 from server.campaign.campaign import Outcome, Status
 from server.campaign.ensemble import Ensemble
+from server.report import inside
 from server.rounds import journal
 from simulation.engine.progress import Display
 from simulation.evaluation import score
@@ -35,6 +36,8 @@ from simulation.runs.simulate import simulate
 from tests.simulation.runs.test_svdh_runs import CONFIG, site
 
 TWO = """
+[campaign]
+evaluation = true
 [svdh]
 backbones = ["small", "tests.simulation.runs.test_stacking_over_sites:Brightness"]
 ridge = 0.0
@@ -110,6 +113,29 @@ def of_fold(asked: Committee, fold: int, site: Site, settings: Settings) -> tupl
         np.stack([shares[name] for name in names], axis=1).astype(np.float64),
         data.numbers["svdh"][exams].double().numpy(),
     )
+
+
+def test_sites_tell_the_sums_of_their_held_out_numbers(run: Path, tmp_path: Path) -> None:
+    """Of the number that the ensemble gives, stacked; what they say is what the table of predictions says."""
+    frame, judged = pd.read_parquet(run / "predictions.parquet"), inside.read(run)
+    for place, part in [("pooled", frame), *((s, frame[frame["site"] == s]) for s in ("north", "south"))]:
+        found = (judged["numbers"]["pooled"] if place == "pooled" else judged["numbers"]["sites"][place])[
+            "svdh"
+        ]
+        y, x = part["label_svdh"].to_numpy(), part["number_svdh"].to_numpy()
+        assert (found["exams"], found["patients"]) == (len(part), len(part))
+        assert found["pearson"]["value"] == pytest.approx(np.corrcoef(y, x)[0, 1], abs=1e-5)
+        assert found["rmse"]["value"] == pytest.approx(np.sqrt(((x - y) ** 2).mean()), rel=1e-4)
+        assert found["mae"]["value"] == pytest.approx(np.abs(x - y).mean(), rel=1e-4)
+        assert found["bias"]["value"] == pytest.approx((x - y).mean(), abs=1e-2)
+        assert found["pearson"]["ci95"][0] < found["pearson"]["value"] < found["pearson"]["ci95"][1]
+    assert "From sums over each site" in (run / "report.html").read_text(encoding="utf-8")
+    shutil.copytree(run, tmp_path / "run")
+    statement, page = synofed.passport(tmp_path / "run")
+    assert "How well it tells numbers" in page.read_text(encoding="utf-8")
+    stated = json.loads(statement.read_bytes())["passport"]
+    assert stated["numbers"] == {"svdh": [0.0, 280.0]}
+    assert stated["judged"]["numbers"] == judged["numbers"]
 
 
 def test_the_sums_over_the_exchange_give_pooled_least_squares(config: Path, run: Path) -> None:

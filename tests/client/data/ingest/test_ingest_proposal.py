@@ -84,7 +84,7 @@ def test_what_could_be_something_else_is_marked_and_what_nothing_tells_is_a_gap(
     states = {fact: each.state for fact, each in found.items()}
     assert states == {
         "patient_id": "check", "visit": "check", "time": "gap", "side": "found", "joint": "found",
-        "digit": "found", "view": "gap", "device": "gap", "image": "found",
+        "digit": "found", "view": "gap", "device": "gap", "image": "found", "age": "gap", "sex": "gap",
     }  # fmt: skip
     assert found["digit"].files == 16  # a wrist has none
     assert all(each.sources for each in found.values() if each.state != "gap")

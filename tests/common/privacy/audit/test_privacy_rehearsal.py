@@ -151,13 +151,15 @@ def test_half_the_noise_refutes_a_claim_of_3_and_only_the_curve_sees_it() -> Non
 
 
 def test_noise_that_is_too_small_is_found_where_the_claim_is_below_the_ceiling() -> None:
-    """At a claim of 17 the same bug goes unnoticed."""
+    """At a claim of 17 no bound shows the same bug, but the noise itself does."""
     loose = parameters(PrivateSteps(sample_rate=1.0, noise_multiplier=0.75, count=4))
     first = rehearsed(loose, step=ten_times_too_little, canaries=300)
-    assert not first.refuted
+    assert first.bound < first.claim
     assert not first.refutable
-    assert "above the ceiling" in str(first)
+    assert first.measured.noise_high < 0.2
+    assert first.refuted
     second = rehearsed(at_claim(loose, first.ceiling / 2), step=ten_times_too_little, canaries=300)
+    assert second.bound > second.claim
     assert second.refuted
 
 

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import UpdateError
-from common.evaluation import site_statistics
-from common.evaluation.site_statistics import Counted, SiteStatistics
+from common.evaluation.inside import site_statistics
+from common.evaluation.inside.site_statistics import Counted, SiteStatistics
 
 
 @given(

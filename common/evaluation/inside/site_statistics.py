@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from common import signed_json
-from common.evaluation import sent
+from common.evaluation.inside import sent
 from common.section import Positive, Section
 
 MAXIMUM_TEXT = 200_000

@@ -1,4 +1,6 @@
-"""What a site tells of an ensemble on its held-out patients: counts by score and machine, nothing of an exam.
+"""What a site tells of an ensemble on its held-out patients: counts by score and machine.
+
+Nothing of an exam is among them, unless plan and policy permit it (:mod:`common.evaluation.inside.cases`).
 
 Sites' tables add up: the sum of the confusion matrices is the matrix of all their exams. An interval that speaks of
 patients needs one thing more, how alike the exams of one patient are. With c_p the counts of patient p, cells of the
@@ -20,7 +22,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
@@ -28,13 +30,16 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from common import signed_json
-from common.evaluation import bootstrap, conformal, sent
+from common.evaluation import bootstrap, conformal
 from common.evaluation.agreement import Values
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.histograms import BINS, ScoreHistograms
+from common.evaluation.inside import cases, sent
+from common.evaluation.inside.cases import Cases
+from common.evaluation.inside.number_sums import NumberSums
 from common.networks.spec import COMBINED
-from common.section import Positive, Section
+from common.section import GrowingSection, Positive, Section
 
 NORMAL_QUANTILE = 1.959963984540054
 MAXIMUM_TEXT = 4_000_000
@@ -78,8 +83,10 @@ class Beside(Section):
         return self
 
 
-class Table(Section):
+class Table(GrowingSection):
     """One score on the exams of one machine."""
+
+    later: ClassVar[tuple[str, ...]] = ("cases",)
 
     score: Annotated[str, Field(min_length=1, max_length=100)]
     """A measurement, or ``combined``."""
@@ -100,6 +107,8 @@ class Table(Section):
     """How sure the ensemble was of the readers' grades, for sets of grades; ``None`` without histograms."""
     beside: Beside | None = None
     """What the site's own training says of the exams; ``None`` where it trained nothing alone."""
+    cases: Cases | None = None
+    """The exams one by one; ``None`` where plan or policy permit none."""
 
     @model_validator(mode="after")
     def _counts_fit(self) -> Table:
@@ -115,11 +124,26 @@ class Table(Section):
             raise ValueError("expected how sure the ensemble was of as many exams as the table has")
         if self.beside is not None and (np.sum(self.beside.alone, axis=1) != counts.sum(axis=1)).any():
             raise ValueError("expected what the site's own training says of the table's exams")
+        if self.cases is not None:
+            self._cases_fit(self.cases, counts)
         return self
 
+    def _cases_fit(self, cases: Cases, counts: Int64[np.ndarray, "grades grades"]) -> None:
+        known = max((*cases.reference, *cases.decision), default=0) < len(counts)
+        if (
+            not known
+            or (cases.confusion(len(counts)) != counts).any()
+            or sum(cases.contested) != self.contested
+        ):
+            raise ValueError("expected single exams that add up to the table")
+        if len(cases.above) not in (0, len(self.histograms)):
+            raise ValueError("expected a probability of each cut, or none")
 
-class SiteTables(Section):
+
+class SiteTables(GrowingSection):
     """All that leaves a site of one evaluation."""
+
+    later: ClassVar[tuple[str, ...]] = ("numbers",)
 
     format: Literal[1] = 1
     site: Annotated[str, Field(min_length=1, max_length=100)]
@@ -128,13 +152,18 @@ class SiteTables(Section):
     tables: tuple[Table, ...]
     suppressed: Natural
     """Tables that are kept back, since too few patients stand behind them."""
+    numbers: tuple[NumberSums, ...] = ()
+    """Of numbers; none where the policy permits none."""
 
     @model_validator(mode="after")
     def _large_enough(self) -> SiteTables:
-        if any(table.patients < self.minimum_cohort for table in self.tables):
+        behind = [*(one.patients for one in self.tables), *(one.patients for one in self.numbers)]
+        if any(patients < self.minimum_cohort for patients in behind):
             raise ValueError("expected tables of as many patients as the site's own rule asks for")
         if len({(table.score, table.device) for table in self.tables}) < len(self.tables):
             raise ValueError("expected one table per score and machine")
+        if len({(one.number, one.device) for one in self.numbers}) < len(self.numbers):
+            raise ValueError("expected sums once per number and machine")
         return self
 
     def dump(self) -> str:
@@ -184,6 +213,7 @@ class Judged:
         calibrates: which exams the threshold of sets of grades comes from, ``(exams,)``; the others try it.
         above: probability that the grade is above 0, above 1 .., ``(exams, cuts)``; ``None``: not told.
         paired: what the site trained alone says beside the ensemble; ``None``: there is nothing.
+        order: in which single exams are told, ``(exams,)``; ``None``: they are not.
     """
 
     reference: Int64[np.ndarray, " exams"]
@@ -193,6 +223,7 @@ class Judged:
     calibrates: Bool[np.ndarray, " exams"]
     above: Float64[np.ndarray, "exams cuts"] | None = None
     paired: Paired | None = None
+    order: Int64[np.ndarray, " exams"] | None = None
 
 
 def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
@@ -239,6 +270,7 @@ def table(judged: Judged, *, score: str, device: str, grades: int) -> Table:
         histograms=_histograms(judged),
         conformity=_conformity(judged),
         beside=beside,
+        cases=_cases(judged),
     )
 
 
@@ -337,7 +369,7 @@ def by_score(tables: Iterable[Table]) -> Mapping[str, list[Table]]:
 
 def _delta(
     metric: Callable[[NDArray[np.float64]], Values],
-    counts: Int64[np.ndarray, ...],
+    counts: Int64[np.ndarray, "*shape"],
     *,
     products: Sequence[Sequence[Row]],
     patients: int,
@@ -377,6 +409,18 @@ def _conformity(judged: Judged) -> Conformity | None:
         reference=judged.reference,
         decision=judged.decision,
         calibrates=judged.calibrates,
+    )
+
+
+def _cases(judged: Judged) -> Cases | None:
+    if judged.order is None:
+        return None
+    return cases.told(
+        judged.order,
+        reference=judged.reference,
+        decision=judged.decision,
+        contested=judged.contested,
+        above=judged.above,
     )
 
 

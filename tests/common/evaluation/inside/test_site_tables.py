@@ -12,9 +12,10 @@ from pydantic import ValidationError
 
 from common import signed_json
 from common.errors import UpdateError
-from common.evaluation import bootstrap, site_tables
+from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
-from common.evaluation.site_tables import Judged, Paired, SiteTables, Table
+from common.evaluation.inside import site_tables
+from common.evaluation.inside.site_tables import Judged, Paired, SiteTables, Table
 
 LINEAR = partial(kappa, weights="linear")
 

@@ -1,0 +1,1 @@
+"""What sites tell of their patients, and of an ensemble on these."""

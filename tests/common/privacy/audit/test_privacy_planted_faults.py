@@ -1,0 +1,241 @@
+"""Faults planted in the steps that are rehearsed: each refutes the claim, and the sound steps do not.
+
+Steps of secure sums and of whole networks have their faults planted in the functions that sites run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from common.privacy.accounting.accounting import PrivateSteps
+from common.privacy.audit import measured_step
+from common.privacy.audit.attacks import RehearsalParameters, Shares, Step
+from common.privacy.audit.rehearsal import Rehearsal, at_claim, rehearsals, rehearse
+from common.privacy.mechanism import gaussian_release, network_step
+from common.privacy.mechanism.heads import Heads
+from common.privacy.mechanism.network_step import PictureGradients
+from common.privacy.mechanism.patient_step import (
+    ClippedSum,
+    NoisedGradient,
+    StepSettings,
+    clipped_sum,
+    noised,
+    private_gradient,
+)
+from common.privacy.mechanism.private_sum import PrivateSum
+from tests.private_heads import entropy
+
+WHOLE = PrivateSteps(sample_rate=1.0, noise_multiplier=11.0, count=30)
+SAMPLED = PrivateSteps(sample_rate=0.2, noise_multiplier=4.2, count=100)
+HEADS, IMAGES = 6, 4
+SHARES = Shares(sites=5, survivors=4, colluders=1)
+FEW = 20
+"""Patients of a whole network, whose gradients come one by one."""
+
+
+def parameters(steps: PrivateSteps = WHOLE, *, claim: float = 2.0, **changes: object) -> RehearsalParameters:
+    made = RehearsalParameters(
+        steps=steps, max_grad_norm=0.5, patients=90, images=IMAGES, heads=HEADS, features=8, delta=1e-5
+    )
+    return at_claim(replace(made, **changes), claim)  # type: ignore[arg-type]
+
+
+SECURE = parameters(shares=SHARES, heads=2)
+NETWORK = parameters(replace(WHOLE, count=6), trained="network", heads=1, patients=FEW)
+
+
+def rehearsed(given: RehearsalParameters, step: Step | None = None, *, canaries: int = 100) -> Rehearsal:
+    return rehearse(given, canaries=canaries, entropy=entropy("faults"), date="2026-01-01", step=step)
+
+
+def otherwise(**changes: float) -> Step:
+    """The step with other settings than are booked."""
+
+    def step(
+        weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+    ) -> NoisedGradient:
+        return private_gradient(weights, heads, replace(settings, **changes), entropy=entropy)  # type: ignore[arg-type]
+
+    return step
+
+
+def sampled_otherwise(rate: float) -> Step:
+    """More patients than are booked take part; the sum is divided as is booked."""
+
+    def step(
+        weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+    ) -> NoisedGradient:
+        made = private_gradient(weights, heads, replace(settings, sample_rate=rate), entropy=entropy)
+        return replace(made, gradient=made.gradient * (rate / settings.sample_rate))
+
+    return step
+
+
+def heads_clipped_alone(
+    weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+) -> NoisedGradient:
+    norm = gaussian_release.clipping_norm(settings.max_grad_norm)
+    parts = weights.split([some.size for some in heads])
+    sums = [clipped_sum(part, [some], max_norm=norm) for part, some in zip(parts, heads, strict=True)]
+    total = torch.cat([one.total for one in sums])
+    return noised(ClippedSum(total=total, norms=sums[0].norms), settings, entropy=entropy)
+
+
+def divided_by_who_came(
+    weights: Tensor, heads: Sequence[Heads], settings: StepSettings, *, entropy: bytes
+) -> NoisedGradient:
+    made = private_gradient(weights, heads, settings, entropy=entropy)
+    expected = settings.sample_rate * settings.patients
+    return replace(made, gradient=made.gradient * (expected / max(1, made.sampled)))
+
+
+@pytest.mark.parametrize(
+    "given",
+    [parameters(), parameters(SAMPLED), SECURE, NETWORK, replace(SECURE, steps=replace(SAMPLED, count=20))],
+    ids=["heads", "heads, sampled", "secure sum", "whole network", "secure sum, sampled"],
+)
+def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) -> None:
+    done = rehearsed(given)
+    assert not done.refuted, str(done)
+    assert done.measured.problems == ()
+    assert 0.99 < done.measured.change <= 1 + measured_step.ROUNDING
+    assert done.measured.noise == pytest.approx(1, abs=0.2)
+    assert done.bound < done.claim
+
+
+@pytest.mark.parametrize(
+    ("fault", "steps", "word"),
+    [
+        (sampled_otherwise(0.6), SAMPLED, "sampling and clipping permit"),
+        (sampled_otherwise(0.4), SAMPLED, "sampling and clipping permit"),
+        (otherwise(sample_rate=0.6), SAMPLED, "noise is 0.3"),
+        (heads_clipped_alone, WHOLE, "by 2.45 clipping norms"),
+        (divided_by_who_came, WHOLE, "depends on who is there"),
+        (divided_by_who_came, SAMPLED, "depends on who is there"),
+    ],
+    ids=[
+        "q 0.6 for 0.2",
+        "q 0.4 for 0.2",
+        "q 0.6, denominator too",
+        "heads alone",
+        "who came",
+        "who came, sampled",
+    ],
+)
+def test_a_fault_in_the_step_of_heads_refutes_a_claim_of_2(
+    fault: Step, steps: PrivateSteps, word: str
+) -> None:
+    done = rehearsed(parameters(steps), fault, canaries=400 if steps is SAMPLED else 100)
+    assert done.refuted
+    assert any(word in problem for problem in done.measured.problems), str(done)
+
+
+def shares_for_all_sites(plan: PrivateSum, noise: str) -> float:
+    """Each site's noise as if none of the five could drop out or collude."""
+    return plan.noise_multiplier / (plan.sites**0.5 if noise == "share" else 1)
+
+
+def gradients_not_clipped(weights: Tensor, heads: Sequence[Heads], *, max_norm: float) -> Iterable[Tensor]:
+    """Heads one by one, each at the norm of all."""
+    from common.privacy.mechanism.patient_step import clipped_each
+
+    parts = weights.split([some.size for some in heads])
+    for of_heads in zip(
+        *(clipped_each(part, [some], max_norm=max_norm) for part, some in zip(parts, heads, strict=True)),
+        strict=True,
+    ):
+        yield torch.cat(of_heads)
+
+
+def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.ndarray:
+    """On the grid, but not held to the norm there."""
+    return (rows * (norm_steps / norm)).round().astype("int64")
+
+
+def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PrivateSum, "_multiplier", shares_for_all_sites)
+    done = only(rehearsals(SECURE, canaries=200, entropy=entropy("faults"), date="2026-01-01"))
+    assert done.refuted
+    assert done.measured.noise == pytest.approx((3 / 5) ** 0.5, abs=0.03)
+
+
+def test_a_secure_sum_of_heads_clipped_one_by_one_refutes_a_claim_of_2(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from common.privacy.audit import rehearsed_steps
+
+    monkeypatch.setattr(rehearsed_steps, "clipped_each", gradients_not_clipped)
+    assert not rehearsed(SECURE).refuted  # on the grid everything is clipped once more
+    monkeypatch.setattr("common.privacy.mechanism.private_sum.quantise", not_clipped_again)
+    done = rehearsed(SECURE)
+    assert done.refuted
+    assert done.measured.change == pytest.approx(2**0.5, abs=0.01)
+
+
+def clipped_by_picture(
+    self: PictureGradients,
+    batches: Iterable[tuple[list[Tensor], Tensor]],
+    class_weights: Tensor,
+    *,
+    exams: int,
+) -> Tensor:
+    """Each picture's gradient clipped, and their sum."""
+    total = torch.zeros_like(self.network.trained.detach())
+    for pictures, classes in batches:
+        for picture, one in zip(pictures[0], classes, strict=True):
+            alone = torch.zeros_like(total)
+            self._pass([picture[None]], one[None], class_weights, alone)
+            total += alone * min(1.0, 0.5 / max(float(alone.norm()), 1e-12))
+    return total
+
+
+def summed_without_clipping(gradients: Iterable[Tensor], *, size: int, max_norm: float) -> ClippedSum:
+    total, norms = torch.zeros(size, dtype=torch.float64), []
+    for gradient in gradients:
+        total += gradient.double().nan_to_num()
+        norms.append(float(gradient.norm()))
+    return ClippedSum(total=total, norms=torch.tensor(norms, dtype=torch.float64))
+
+
+def half_the_noise(summed: ClippedSum, settings: StepSettings, *, entropy: bytes) -> NoisedGradient:
+    quieter = replace(settings, noise_multiplier=settings.noise_multiplier / 2)
+    return noised(summed, quieter, entropy=entropy)
+
+
+def everybody(patients: int, settings: StepSettings, entropy: bytes) -> list[int]:
+    """Who takes part, where each is to be drawn."""
+    return list(range(patients))
+
+
+def only(found: Sequence[Rehearsal]) -> Rehearsal:
+    (one,) = found
+    return one
+
+
+@pytest.mark.parametrize(
+    ("name", "fault", "given"),
+    [
+        ("clipped_sum", summed_without_clipping, NETWORK),
+        ("noised", half_the_noise, NETWORK),
+        ("_sampled", everybody, replace(NETWORK, steps=replace(SAMPLED, count=20))),
+    ],
+    ids=["not clipped", "half the noise", "everybody, booked as sampled"],
+)
+def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
+    name: str, fault: Callable[..., object], given: RehearsalParameters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(network_step, name, fault)
+    assert rehearsed(given).measured.problems
+
+
+def test_pictures_clipped_one_by_one_in_a_whole_network_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PictureGradients, "of_patient", clipped_by_picture)
+    monkeypatch.setattr(PictureGradients, "_refuse_wrong_hooks", lambda *_: None)
+    monkeypatch.setattr(network_step, "clipped_sum", summed_without_clipping)
+    assert rehearsed(NETWORK).measured.contribution_low > 2
