@@ -22,7 +22,7 @@ shapes.install()  # before anything of the product is imported
 settings.register_profile("synofed", deadline=None, derandomize=True)
 settings.load_profile("synofed")
 
-MEMORY, ROOM_BYTES = Path("/dev/shm"), 8 << 30
+MEMORY, ROOM_BYTES = Path("/dev/shm"), 12 << 30
 """Folders in memory, where there is room: a campaign's files are forced to a disk hundreds of times."""
 if (
     os.access(MEMORY, os.W_OK)
