@@ -113,7 +113,7 @@ class ImageSettings(GrowingSection):
 class NetworkSettings(GrowingSection):
     """The networks' backbone and the size of the image they see."""
 
-    later: ClassVar[tuple[str, ...]] = ("options", "weights_licence")
+    later: ClassVar[tuple[str, ...]] = ("options", "weights_licence", "head")
 
     backbone: Backbone = "small"
     """``small``, ``resnet18``, ``mobilenet_v2``, ``vgg16``, ``inception_v3``, or your own ``package.module:Name``."""
@@ -130,6 +130,9 @@ class NetworkSettings(GrowingSection):
     """Channels of the small backbone's first stage; ignored by the others."""
     hidden: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Width of the hidden layer of heads that have one (RATING's fusion head: 256)."""
+    head: Literal["random", "zero"] = "random"
+    """How a network's last layer starts. Below a random one, what a backbone has learnt before is changed first, to
+    make up for what the head says of it at random; ``zero``: the head learns first (ours)."""
     options: Options = Field(default_factory=dict)
     """Of a backbone of your own."""
 

@@ -137,7 +137,12 @@ def split(
 
 
 def initial_weights(spec: NetworkSpec, settings: NetworkSettings, *, seed: int) -> Float32[Tensor, " size"]:
-    """Random start weights of what travels; the same seed gives the same bits."""
+    """Random start weights of what travels, or a last layer of zeros; the same seed gives the same bits."""
     built = network(spec, settings)
     initialise(built, torch.Generator().manual_seed(seed % 2**63))
+    if settings.head == "zero":
+        head = built.get_submodule("head")
+        last = [layer for layer in head.modules() if isinstance(layer, nn.Linear)][-1]
+        for values in last.parameters():
+            nn.init.zeros_(values)
     return flatten(built, frozen=[piece.part for piece in spec.frozen])

@@ -71,6 +71,20 @@ def test_start_weights_depend_on_their_seed_alone(settings: NetworkSettings) -> 
     assert weights.isfinite().all()
 
 
+@pytest.mark.parametrize("spec", [FUSION, SINGLE])
+def test_a_head_of_zeros_says_nothing_of_a_backbone_that_starts_as_ever(spec: NetworkSpec) -> None:
+    zero = NETWORK.model_copy(update={"head": "zero"})
+    assert zero.model_dump() == {**NETWORK.model_dump(), "head": "zero"}
+    assert "head" not in NETWORK.model_dump()  # plans of before keep their hash
+    plain, other = built(spec, NETWORK), built(spec, zero)
+    pictures = [torch.rand(2, 3, NETWORK.image_px, NETWORK.image_px) for _ in spec.images]
+    assert plain(pictures).abs().max() > 0
+    assert (other(pictures) == 0).all()
+    same = [torch.equal(one, two) for one, two in zip(plain.parameters(), other.parameters(), strict=True)]
+    assert same.count(False) == 2  # weight and bias of the last layer
+    assert not any(same[-2:])
+
+
 def test_start_weights_are_the_same_in_concurrent_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         drawn = list(pool.map(lambda _: build.initial_weights(FUSION, NETWORK, seed=5), range(8)))
