@@ -5,18 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from server.report import certainty, figures, paper_figures, tables
-from server.report.content import Content
+from server.report.content import Content, Json
 from server.report.figures import Curve, Figure
 from server.report.scored_tables import SYSTEM_NAMES
 from server.report.tables import METRICS, title
 
 
-def drawn(content: Content) -> Iterator[Figure]:
-    """All charts of a run's page, whose names the page knows."""
+def drawn(content: Content, judged: Json) -> Iterator[Figure]:
+    """All charts of a run's page, whose names the page knows.
+
+    Args:
+        content: what the run's folder holds.
+        judged: what :func:`server.report.inside.read` gives.
+    """
     if content.metrics:
         yield from _scored_figures(content)
         yield from certainty.charts(content)
         yield from paper_figures.drawn(content)
+    for score, entry in judged.get("pooled", {}).items():
+        caption = (
+            f"{title(score)}: exams by reference and decided grade, as the sites that trained counted them."
+        )
+        yield figures.confusion(f"judged_{score}", caption, entry["confusion"])
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from common.evaluation import conformal
+from common.evaluation import calibration, conformal
 from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
@@ -45,10 +45,11 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
 
     Returns:
         ``pooled`` (of the sites that trained), ``sites`` and ``devices``, each score -> ``exams``, ``patients``,
-        ``contested`` (a share), ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics
-        with ``value`` and ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
-        behind each table, at least; ``machines``: site -> its devices; ``strangers``: sites that trained nothing;
-        ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`; ``numbers``: ``pooled``, ``sites``
+        ``contested`` (a share), ``confusion``, ``cuts`` (see :func:`_cuts`) and metrics with ``value`` and
+        ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
+        behind each table, at least; ``machines``: site -> its devices; ``trained``: sites; ``strangers``: sites that
+        gave tables and trained nothing; ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`;
+        ``numbers``: ``pooled``, ``sites``
         and ``devices``, each number -> ``exams``, ``patients``, ``pearson``, ``rmse``, ``mae`` and ``bias``;
         ``cases``: site -> single exams that it told.
     """
@@ -65,6 +66,7 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
         "machines": devices,
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
+        "trained": sorted(trained),
         "strangers": sorted(found.keys() - trained),
         "numbers": _numbers(found, trained),
         "cases": {
@@ -231,9 +233,26 @@ def _entry(tables: list[Table]) -> Json:
         "patients": sum(one.patients for one in tables),
         "contested": sum(one.contested for one in tables) / exams,
         "confusion": site_tables.confusion(tables).tolist(),
-        "auc": [json_values.number(cut.auc()) for cut in site_tables.histograms(tables)],
+        "cuts": list(_cuts([one for one in tables if one.histograms])),
         **{name: _estimate(site_tables.estimate(metric, tables)) for name, metric in METRICS.items()},
     }
+
+
+def _cuts(tables: list[Table]) -> Iterator[Json]:
+    """How far probabilities hold, of the tables that tell them.
+
+    Yields:
+        Of each cut ``above`` (a grade), ``exams``, ``auc``, ``ece`` (expected calibration error) and ``brier``.
+    """
+    for above, told in enumerate(site_tables.histograms(tables)):
+        scores, labels, counts = told.binned()
+        yield {
+            "above": above,
+            "exams": int(counts.sum()),
+            "auc": json_values.number(told.auc()),
+            "ece": float(calibration.weighted_ece(scores, labels, counts[None])[0]),
+            "brier": float(calibration.weighted_brier(scores, labels, counts[None])[0]),
+        }
 
 
 def _estimate(found: Estimate) -> Json:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from common.networks.spec import COMBINED
 from common.text import csv_text
 from server.report import numbers
 from server.report.content import Json
@@ -16,6 +17,7 @@ NUMBERS: Mapping[str, str] = {name: text for name, text in numbers.NUMBERS.items
 """Ranks need single exams, so sites' sums say nothing of them."""
 
 
+SUREST = "Right among the surest two thirds"
 CASES = ("site", "score", "device", "case", "reference", "decision", "contested")
 
 
@@ -51,6 +53,72 @@ def table(judged: Json) -> tuple[Sequence[str], Rows]:
         ]
         rows.append((place, [size, *cells]))
     return ("", "Exams", *header), rows
+
+
+def calibration_table(places: Mapping[str, Json]) -> tuple[Sequence[str], Rows]:
+    """Header and rows: how far the probabilities of every cut hold; no rows where no site tells scores.
+
+    Args:
+        places: label -> score -> its entry, as :func:`by_place` has them.
+    """
+    rows = []
+    for place, scored in places.items():
+        for score, entry in scored.items():
+            for cut in entry["cuts"]:
+                label = f"{title(score)} > {cut['above']}\n{place.replace(chr(10), ', ')}"
+                errors = [(f"{100 * cut['ece']:.1f}", ""), (f"{cut['brier']:.3f}", "")]
+                rows.append((label, [(number(cut["auc"], "auc"), ""), *errors, (str(cut["exams"]), "")]))
+    return ("", "AUC", "Calibration error, points", "Brier score", "Exams"), rows
+
+
+def grades_table(run: Path) -> tuple[Sequence[str], Rows]:
+    """Header and rows: exams by reference and decided grade, of each site's machines; empty where no table came.
+
+    Raises:
+        DataError: if what sites told cannot be read.
+    """
+    found = [(site, one) for site, sent in site_results.tables(run).items() for one in sent.tables]
+    grades = max((len(one.confusion) for _, one in found), default=0)
+    rows = []
+    for site, one in sorted(found, key=lambda each: (each[1].score == COMBINED, each[1].score, each[0])):
+        for reference, counts in enumerate(one.confusion):
+            cells = [*map(str, counts), *[""] * (grades - len(counts)), str(sum(counts))]
+            label = f"{title(one.score)} {reference}\n{site}, {one.device}"
+            rows.append((label, [(text, "") for text in cells]))
+    return ("Reference", *(f"Decided {grade}" for grade in range(grades)), "Exams"), rows
+
+
+def matrix(campaigns: Mapping[str, Json], score: str) -> tuple[Sequence[str], Rows]:
+    """Header and rows: accuracy of one score, campaigns by where they trained, sites by where they are judged.
+
+    Args:
+        campaigns: name -> what :func:`server.report.inside.read` gives.
+        score: which.
+    """
+    machines: dict[str, set[str]] = {}
+    for judged in campaigns.values():
+        for site, of_site in judged["machines"].items():
+            machines.setdefault(site, set()).update(of_site)
+    rows = []
+    for name, judged in campaigns.items():
+        cells = []
+        for site in sorted(machines):
+            value, interval = cell(
+                (judged["sites"].get(site) or {}).get(score, {}).get("accuracy"), "accuracy"
+            )
+            own = "trained there" if site in judged["trained"] and value != NOTHING else ""
+            cells.append((value, " · ".join(filter(None, (interval, own)))))
+        rows.append((f"{', '.join(judged['trained'])}\n{name}", cells))
+    return (
+        "Trained at",
+        *(f"{site}, {', '.join(sorted(machines[site]))}" for site in sorted(machines)),
+    ), rows
+
+
+def scores(campaigns: Mapping[str, Json]) -> list[str]:
+    """What sites were asked to judge in any of them, a combined score first."""
+    told = {score for judged in campaigns.values() for of in judged["sites"].values() for score in of}
+    return sorted(told, key=lambda score: (score != COMBINED, score))
 
 
 def numbers_table(judged: Json) -> tuple[Sequence[str], Rows]:
@@ -124,11 +192,19 @@ def sets_table(judged: Json, unseen: Json) -> tuple[Sequence[str], Rows]:
                 (f"{100 * own['coverage']:.1f} %" if own else NOTHING, ""),
                 (f"{common['size']:.2f}", ""),
                 (f"{100 * common['single']:.0f} %", ""),
+                _left_to_readers(common),
                 (str(common["exams"]), f"{block['calibration']} set the threshold"),
             ]
             rows.append((f"{title(score)}\n{place.replace(chr(10), ', ')}", cells))
-    header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", "Exams")
+    header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", SUREST, "Exams")
     return header, rows
+
+
+def _left_to_readers(common: Json) -> tuple[str, str]:
+    """What is right where the doubtful third goes to a reader, and of all exams; runs of before know it not."""
+    if common.get("surest") is None:
+        return NOTHING, ""
+    return f"{100 * common['surest']:.1f} %", f"{100 * common['right']:.1f} % of all"
 
 
 def promises(judged: Json, unseen: Json) -> list[str]:
@@ -138,8 +214,8 @@ def promises(judged: Json, unseen: Json) -> list[str]:
         level = f"{100 * sets['level']:.0f} %"
         if sets["threshold"] >= 1:
             said.append(f"{title(score)}: {sets['calibration']} exams are too few to promise {level}.")
-        failing = {"machines never trained on": unseen.get(score)}
-        failing |= {place: block["common"] for place, block in {**sets["sites"], **sets["devices"]}.items()}
+        failing = {place.replace("\n", ", "): one["common"] for place, one in by_place(judged, sets).items()}
+        failing |= {"machines never trained on": unseen.get(score)}
         said += [
             f"{title(score)}: on {place} the promise of {level} fails: {100 * block['coverage']:.1f} % "
             f"({100 * block['low']:.0f} to {100 * block['high']:.0f} %)."

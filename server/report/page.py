@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -73,11 +73,13 @@ def write(run: Path) -> Path:
         DataError: if the folder is no run's or a file in it cannot be read.
     """
     content = read(run)
-    drawn = {figure.name: figure for figure in charts.drawn(content)}
+    judged = inside.read(run)
+    drawn = {figure.name: figure for figure in charts.drawn(content, judged)}
     for figure in drawn.values():
         figure.save(run / "figures")
     page = run / "report.html"
-    html = render(content, drawn, inside.read(run), statistics=table(inside_tables.statistics(run)))
+    told = {"statistics": inside_tables.statistics(run), "grades": inside_tables.grades_table(run)}
+    html = render(content, drawn, judged, {name: table(one) for name, one in told.items()})
     page.write_text(html, encoding="utf-8")
     page_tables.write(page)
     header, rows = inside_tables.cases_table(run)
@@ -86,16 +88,14 @@ def write(run: Path) -> Path:
     return page
 
 
-def render(
-    content: Content, drawn: dict[str, Figure], judged: Json, *, statistics: Table | None = None
-) -> str:
+def render(content: Content, drawn: dict[str, Figure], judged: Json, told: Mapping[str, Table | None]) -> str:
     """The page's HTML.
 
     Args:
         content: what the run's folder holds.
         drawn: figures by name.
         judged: what :func:`server.report.inside.read` gives.
-        statistics: of the sites' patients, where some told them.
+        told: ``statistics`` of the sites' patients, ``grades`` of each site's machines, where some told them.
     """
     template = files("server.report").joinpath("page.html").read_text(encoding="utf-8")
     style = files("common").joinpath("page.css").read_text(encoding="utf-8")
@@ -135,8 +135,17 @@ def render(
         devices=scored_tables.places(content, "devices") if scored else None,
         subgroups=table(subgroups.table(content)) if scored else None,
         fused=scored_tables.fused(content) if scored else None,
-        statistics=statistics,
+        statistics=told["statistics"],
+        asks_sites=bool((content.settings.get("campaign") or {}).get("evaluation")),
         judged=table(inside_tables.table(judged)) if judged else None,
+        judged_charts=[name for score in judged.get("pooled", {}) if (name := f"judged_{score}") in drawn],
+        judged_grades=told["grades"],
+        calibration=table(inside_tables.calibration_table({"All sites": judged["pooled"]}))
+        if judged
+        else None,
+        calibrations=table(inside_tables.calibration_table(inside_tables.by_place(judged, judged)))
+        if judged
+        else None,
         judged_numbers=table(inside_tables.numbers_table(judged)) if judged else None,
         judged_cases=judged.get("cases", {}),
         kept_back=inside_tables.kept_back(judged) if judged else (),

@@ -23,8 +23,6 @@ from common import receipts as signed_receipts
 from common import settings as configuration
 from common import signed_json
 from common.errors import DataError
-from common.evaluation import calibration
-from common.evaluation.inside import site_tables
 from common.machine import atomic, network_files, page_tables
 from common.messages import WeightsRef
 from common.methods.rounds import rounds_by_stage
@@ -35,11 +33,9 @@ from common.text.json_values import finite
 from common.text.notices import RESEARCH_ONLY
 from server.federation.certificates import read_key
 from server.federation.home import Home
-from server.report import inside, inside_tables, tables
+from server.report import inside, inside_tables, passport_items, tables
 from server.report.content import Content, Json, read
-from server.report.passport_items import checklist
 from server.report.tables import Rows
-from server.rounds import site_results
 
 DOMAIN = b"synofed passport 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""
@@ -122,12 +118,16 @@ def _statement(run: Path, content: Content, settings: Settings) -> Json:
         "sites": _sites(run, manifest, judged, private=settings.private),
         "judged": judged or None,
         "scored": _scored(content),
-        "calibration": _calibration(run),
+        "calibration": _calibration(judged),
         "networks": networks,
         "ensemble": hashlib.sha256(signed_json.canonical(networks).encode()).hexdigest(),
     }
     found["checklist"] = [
-        {"item": number, "topic": topic, "text": text} for number, topic, text in checklist(found, settings)
+        {"item": number, "topic": topic, "text": text}
+        for number, topic, text in passport_items.tripod(found, settings)
+    ]
+    found["model_card"] = [
+        {"section": section, "text": text} for section, text in passport_items.model_card(found)
     ]
     plain = finite(found)
     assert isinstance(plain, dict), "as it was"
@@ -199,27 +199,10 @@ def _scored(content: Content) -> Json | None:
     return {"reference": content.metrics["reference"], **shown}
 
 
-def _calibration(run: Path) -> Json:
-    """Measurement -> of each cut, by the sites' own counts: exams, expected calibration error, Brier's score."""
-    every = [table for sent in site_results.tables(run).values() for table in sent.tables]
-    found: Json = {}
-    for score, of_score in site_tables.by_score(every).items():
-        cuts = []
-        for cut, told in enumerate(site_tables.histograms(of_score)):
-            scores, labels, counts = told.binned()
-            weights = counts[None]
-            cuts.append(
-                {
-                    "above": cut,
-                    "exams": int(counts.sum()),
-                    "auc": told.auc(),
-                    "ece": float(calibration.weighted_ece(scores, labels, weights)[0]),
-                    "brier": float(calibration.weighted_brier(scores, labels, weights)[0]),
-                }
-            )
-        if cuts:
-            found[score] = cuts
-    return found
+def _calibration(judged: Json) -> Json:
+    """Measurement -> how far its probabilities hold at each cut, by the counts of the sites that trained."""
+    pooled: Json = judged.get("pooled", {})
+    return {score: entry["cuts"] for score, entry in pooled.items() if entry["cuts"]}
 
 
 def _page(statement: Json, *, signed: bool) -> str:

@@ -1,7 +1,9 @@
-"""The items of a passport's checklist, each as a run fills it, or open.
+"""The items of TRIPOD+AI and of a model card, each as a run fills it, or open.
 
-They follow TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378); a run fills those that it knows, all others are marked
-open: people fill them in, or say why not.
+A run fills those that it knows, all others are marked open: people fill them in, or say why not.
+
+Source: TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378); Mitchell et al. 2019, Model Cards for Model Reporting
+(doi:10.1145/3287560.3287596), section 4.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from common.settings import Settings
 from server.report.content import Json
 
 
-def checklist(found: Json, settings: Settings) -> Iterator[tuple[int, str, str | None]]:
+def tripod(found: Json, settings: Settings) -> Iterator[tuple[int, str, str | None]]:
     """Item, its topic, and what the run says of it; ``None``: open."""
     sites, judged = found["sites"], found["judged"]
     performance = judged or found["scored"]
@@ -77,11 +79,47 @@ def checklist(found: Json, settings: Settings) -> Iterator[tuple[int, str, str |
         "Model specification",
         f"Networks by SHA-256 below; the ensemble as a whole: {found['ensemble']}.",
     )
-    yield 23, "Model performance", performance and "Below, with intervals over patients, by site and machine."
+    yield (
+        23,
+        "Model performance",
+        performance
+        and "How well it grades, on this page: with intervals over patients, by site and machine.",
+    )
     yield 24, "Model updating", None
     yield 25, "Interpretation", None
     yield 26, "Limitations", " ".join(found["not_for"][1:]) + f" {found['privacy']['statement']}"
     yield 27, "Usability", None
+
+
+def model_card(found: Json) -> Iterator[tuple[str, str | None]]:
+    """Section, and what the run says of it; ``None``: open."""
+    judged = found["judged"]
+    performance = judged or found["scored"]
+    machines = {device for site in found["sites"].values() for device in site["machines"]}
+    yield (
+        "Model details",
+        f"{len(found['networks'])} networks by {found['method']}, of which "
+        f"{sum(network['scores'] for network in found['networks'].values())} score; synofed {found['synofed']}, "
+        f"{found['made'][:10]}. Ensemble {found['ensemble']}.",
+    )
+    yield "Intended use", found["purpose"] and f"{found['purpose']} {' '.join(found['not_for'])}"
+    yield (
+        "Factors",
+        f"Machines: {', '.join(sorted(machines))}. Not told apart: age, sex, disease." if machines else None,
+    )
+    yield (
+        "Metrics",
+        performance
+        and "Accuracy and kappa with 95 % intervals over patients, AUC, calibration, sets of grades.",
+    )
+    yield "Evaluation data", _patients(judged)
+    yield (
+        "Training data",
+        f"Exams of {len(found['sites'])} sites, graded by their readers: {', '.join(found['sites'])}.",
+    )
+    yield "Quantitative analyses", performance and "How well it grades, by site and machine, on this page."
+    yield "Ethical considerations", None
+    yield "Caveats and recommendations", " ".join([*found["not_for"][1:], found["privacy"]["statement"]])
 
 
 def _patients(judged: Json | None) -> str | None:
