@@ -252,7 +252,7 @@ def test_intervals_on_phantoms_are_as_wide_as_the_pooled_bootstraps(
     """Of the delta method over sites' tables, against drawing the patients of all sites in one place."""
     monkeypatch.chdir(tmp_path)  # cohorts are made in the working folder
     phantoms = (
-        "[cohort.phantom]\nsites = 2\npatients = 40\nexams_per_patient = 4\nheld_out = 0.8\nimage_px = 64\n"
+        "[cohort.phantom]\nsites = 2\npatients = 40\nexams_per_patient = 4\nheld_out = 0.6\nimage_px = 64\n"
         "unseen_device = false\n[campaign]\nevaluation = true\n"
     )
     (tmp_path / "phantoms.toml").write_text(CONFIG.partition("[cohort]")[0] + phantoms, encoding="utf-8")
