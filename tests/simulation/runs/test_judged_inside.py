@@ -262,10 +262,11 @@ def test_intervals_on_phantoms_are_as_wide_as_the_pooled_bootstraps(
     patients, patient = np.unique(frame["site"] + "/" + frame["patient_id"], return_inverse=True)
     draws = bootstrap.resamples(len(patients), replicates=20_000, generator=np.random.default_rng(0))
     for score in ("hypertrophy", "vascularity"):
+        graded = (frame[f"label_{score}"] != MISSING).to_numpy()
         counts = bootstrap.patient_confusions(
-            frame[f"label_{score}"].to_numpy(),
-            frame[f"decision_{score}"].to_numpy(),
-            patient,
+            frame[f"label_{score}"].to_numpy()[graded],
+            frame[f"decision_{score}"].to_numpy()[graded],
+            patient[graded],
             grades=4,
             patients=len(patients),
         )
