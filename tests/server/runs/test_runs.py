@@ -16,7 +16,8 @@ from common.errors import CampaignError, ConfigurationError
 from common.evaluation.inside.site_tables import SiteTables
 from common.machine import file_lock
 from common.networks import torchvision_shim
-from common.settings import CampaignSettings, Settings
+from common.sections.campaign import CampaignSettings
+from common.settings import Settings
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision
