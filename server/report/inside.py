@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from common.evaluation import calibration, conformal
@@ -16,6 +16,7 @@ from common.evaluation.inside.site_tables import Gain, SiteTables, Table
 from common.text import json_values
 from server.report import content
 from server.report.content import Json
+from server.report.tables import SHARES
 from server.rounds import site_results
 
 
@@ -130,12 +131,13 @@ def _gains(by_site: Mapping[str, list[Table]]) -> Json:
                 "models": min(one.beside.models for one in tables if one.beside is not None),
                 "exams": sum(one.exams for one in tables),
                 "patients": sum(one.patients for one in tables),
-                **{metric: _gain(found[site]) for metric, found in gains.items()},
+                **{metric: _gain(found[site], metric) for metric, found in gains.items()},
             }
             for site, tables in told.items()
         },
         "mean": {
-            metric: _gain(site_tables.mean_gain(list(found.values()))) for metric, found in gains.items()
+            metric: _gain(site_tables.mean_gain(list(found.values())), metric)
+            for metric, found in gains.items()
         },
         "losing": {
             metric: sum(one.gain.value < 0 for one in found.values()) for metric, found in gains.items()
@@ -143,10 +145,10 @@ def _gains(by_site: Mapping[str, list[Table]]) -> Json:
     }
 
 
-def _gain(found: Gain) -> Json:
+def _gain(found: Gain, metric: str) -> Json:
     return {
-        "alone": _estimate(found.alone),
-        "together": _estimate(found.together),
+        "alone": _agreement(found.alone, metric),
+        "together": _agreement(found.together, metric),
         "gain": _estimate(found.gain),
     }
 
@@ -234,7 +236,7 @@ def _entry(tables: list[Table]) -> Json:
         "contested": sum(one.contested for one in tables) / exams,
         "confusion": site_tables.confusion(tables).tolist(),
         "cuts": list(_cuts([one for one in tables if one.histograms])),
-        **{name: _estimate(site_tables.estimate(metric, tables)) for name, metric in METRICS.items()},
+        **{name: _agreement(site_tables.estimate(metric, tables), name) for name, metric in METRICS.items()},
     }
 
 
@@ -253,6 +255,12 @@ def _cuts(tables: list[Table]) -> Iterator[Json]:
             "ece": float(calibration.weighted_ece(scores, labels, counts[None])[0]),
             "brier": float(calibration.weighted_brier(scores, labels, counts[None])[0]),
         }
+
+
+def _agreement(found: Estimate, metric: str) -> Json:
+    """An interval that is as wide on both sides may reach beyond what can be: cut there."""
+    least = 0.0 if metric in SHARES else -1.0
+    return _estimate(replace(found, low=max(found.low, least), high=min(found.high, 1.0)))
 
 
 def _estimate(found: Estimate) -> Json:

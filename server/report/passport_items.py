@@ -63,7 +63,11 @@ def tripod(found: Json, settings: Settings) -> Iterator[tuple[int, str, str | No
         "A grade of each measurement, decided by the ensemble from its networks' votes"
         + ("; sets of grades." if (judged or {}).get("sets") else "."),
     )
-    yield 16, "Training versus evaluation", performance and "The same sites and machines; other patients."
+    yield (
+        16,
+        "Training versus evaluation",
+        performance and f"The same sites and machines; other patients.{_strangers(judged)}",
+    )
     yield 17, "Ethical approval", None
     yield 18, "Open science", "Software, plan and networks are named by version and hash in this passport."
     yield 19, "Patient and public involvement", None
@@ -120,6 +124,11 @@ def model_card(found: Json) -> Iterator[tuple[str, str | None]]:
     yield "Quantitative analyses", performance and "How well it grades, by site and machine, on this page."
     yield "Ethical considerations", None
     yield "Caveats and recommendations", " ".join([*found["not_for"][1:], found["privacy"]["statement"]])
+
+
+def _strangers(judged: Json | None) -> str:
+    named = ", ".join((judged or {}).get("strangers", ()))
+    return f" Apart from them, judged at sites that trained nothing: {named}." if named else ""
 
 
 def _patients(judged: Json | None) -> str | None:

@@ -81,6 +81,15 @@ def test_machines_that_were_not_trained_on_are_not_in_what_is_said_of_all(judged
     assert max(pooled) < min(stranger)
 
 
+def test_an_interval_ends_where_nothing_can_be() -> None:
+    """Of so few patients it would reach beyond all or none of them being right."""
+    found = {"north": told("north", "A", known=True, patients=5)}
+    entry = inside.block(found, {}, trained=frozenset(found))["pooled"]["hypertrophy"]
+    for metric in ("accuracy", "kappa_linear"):
+        low, high = entry[metric]["ci95"]
+        assert -1 <= low <= entry[metric]["value"] <= high <= 1
+
+
 def test_sites_that_keep_their_histograms_hide_no_others(judged: Json) -> None:
     open_, closed = told("north", "A", known=True), told("south", "B", known=True)
     table = closed.tables[0].model_copy(update={"histograms": (), "conformity": None})

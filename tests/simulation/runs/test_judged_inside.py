@@ -188,6 +188,15 @@ def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> 
         shown = measurement["set"]
         assert measurement["decision"] in shown
         assert shown == list(range(shown[0], shown[-1] + 1))
+    named = json.loads(done.stdout)["measurements"]["hypertrophy"]["set"]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, [str(run.path), "--gs", str(picture), "--doppler", str(doppler)]
+    )
+    assert "set at 90 %" in done.stdout
+    assert " ".join(map(str, named)) in done.stdout
+    many = synofed.score_manifest(run, run.path.parent / "cohort" / "north" / "manifest.csv")
+    for row in many.to_dict("records"):
+        assert str(row["decision_hypertrophy"]) in row["set_hypertrophy"].split()
 
 
 def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed.Run) -> None:
