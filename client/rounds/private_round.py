@@ -177,7 +177,7 @@ def ready(
         by_size.setdefault(read[name].shape[-1], []).append(spec)
     heads = [
         Heads(
-            shape=HeadShape(features=size, classes=specs[0].target.classes),
+            shape=head_shape(specs[0], size),
             rows=patient_rows(
                 torch.stack([read[spec.name][chosen] for spec in specs]),
                 torch.stack([store.tensors.grades[spec.target.measurement][chosen].long() for spec in specs]),
@@ -191,6 +191,17 @@ def ready(
     ]
     order = [spec.name for specs in by_size.values() for spec in specs]
     return Work(planned=planned, heads=heads, order=order, patients=patients)
+
+
+def head_shape(spec: NetworkSpec, read: int) -> HeadShape:
+    """Of a head that reads so many numbers of an exam (:func:`client.rounds.features.features`)."""
+    assert spec.probe is not None, "method probe"
+    if spec.probe.norms is None:
+        return HeadShape(features=read, classes=spec.target.classes)
+    assert spec.probe.neck is not None, "settings permit norms with a neck alone"
+    return HeadShape(
+        features=spec.probe.neck, classes=spec.target.classes, moves=read // spec.probe.neck - 1
+    )
 
 
 def vector_of(request: TrainRequest, work: Work) -> Float32[Tensor, " size"]:

@@ -35,14 +35,16 @@ from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
+either = pytest.mark.parametrize("train", ["heads", "norms"])
+"""What is trained of a public encoder's networks."""
 App = Callable[[Message, Context], Message]
-ROUNDS = 3
+ROUNDS, NECK = 3, 6
 SIGMA = 4.0
 PRIVATE = f"""
 [federation]
 rounds = {ROUNDS}
 [probe]
-neck = 6
+neck = {NECK}
 initialisations = 2
 views = 2
 [privacy]
@@ -50,6 +52,10 @@ noise_multiplier = {SIGMA}
 patients = 6
 images = 2
 """
+
+
+def training(train: str, text: str = PRIVATE) -> str:
+    return text.replace("[probe]", f'[probe]\ntrain = "{train}"')
 
 
 def configured(text: str = PRIVATE, *, encoders: Path) -> Settings:
@@ -91,8 +97,11 @@ def spent(folder: Path) -> float:
     return spending.worst(ledger.book(folder).histories(), delta=1e-5)
 
 
-def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, folders: list[Path]) -> None:
-    settings = configured(encoders=tmp_path / "encoders")
+@either
+def test_every_round_is_booked_once_and_nothing_else_leaves(
+    tmp_path: Path, folders: list[Path], train: str
+) -> None:
+    settings = configured(training(train), encoders=tmp_path / "encoders")
     left: list[TrainReply] = []
 
     def watched(message: Message, context: Context) -> Message:
@@ -121,9 +130,12 @@ def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, fold
     assert noise.std() == pytest.approx(SIGMA / 6, rel=0.15)
 
 
-def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(tmp_path: Path) -> None:
+@either
+def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(
+    tmp_path: Path, train: str
+) -> None:
     """Federated equals centralised: an oracle by autograd over all patients of both sites."""
-    text = PRIVATE.replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    text = training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
     settings = configured(text, encoders=tmp_path / "encoders")
     sites = [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
     for folder in sites:
@@ -152,7 +164,8 @@ def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: 
     }
     network = build.assembled(spec, settings.network, weights.detach(), frozen)
     assert isinstance(network, ProbeNetwork)
-    head, bias = weights[:-4].view(4, -1), weights[-4:]
+    head, bias = weights[: 4 * NECK].view(4, NECK), weights[4 * NECK : 4 * (NECK + 1)]
+    moves = weights[4 * (NECK + 1) :]
     total = torch.zeros(())
     training = store.exams[store.exams["fold"] == 0].sort_values("exam_id")
     for _, exams in training.groupby("patient_id"):
@@ -162,7 +175,9 @@ def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: 
             for n in spec.images
         ]
         with torch.no_grad():
-            read = network.features(pictures)
+            found = network.read(pictures)
+        numbers, slopes = found[:, :NECK], found[:, NECK:].unflatten(1, (NECK, len(moves)))
+        read = F.normalize(numbers + slopes @ moves, dim=1)
         graded = store.tensors.grades[spec.target.measurement][first].long()
         total = total + F.cross_entropy(read @ head.T + bias, graded)
     return total / settings.privacy.patients

@@ -257,11 +257,13 @@ def booked(folders: Iterable[Path]) -> set[int]:
     return {len(ledger.book(folder).releases) for folder in folders}
 
 
+@pytest.mark.parametrize(("train", "length"), [("heads", 112), ("norms", 3952)])
 def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_the_plan(
-    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch, train: str, length: int
 ) -> None:
     """With the noise taken away the sum is that of sites that clip and add by themselves, to the grid."""
-    settings = private(encoders=tmp_path / "encoders")
+    text = PRIVATE.replace("[probe]", f'[probe]\ntrain = "{train}"')
+    settings = private(text, encoders=tmp_path / "encoders")
     records: list[RoundRecord] = []
     outcome = run(folders, settings, tmp_path / "run", records=records)
     assert outcome.status is Status.COMPLETE_ALL_SITES
@@ -289,14 +291,14 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     )
     monkeypatch.setattr("client.consent.private_consent.check", lambda *_: None)
     monkeypatch.setattr(KeyStream, "gaussian", lambda _, size: np.zeros(size))
-    alone = private(PRIVATE.replace(NOISED, ""), encoders=tmp_path / "encoders")
+    alone = private(text.replace(NOISED, ""), encoders=tmp_path / "encoders")
     run(folders, alone, tmp_path / "alone")
     planned = PrivateSum(
-        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=3, colluders=1, length=112
+        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=3, colluders=1, length=length
     )
     np.testing.assert_allclose(bare, weights(tmp_path / "alone"), atol=ROUNDS * planned.grid)
     assert not np.array_equal(bare, weights(tmp_path / "alone"))
-    assert {len(draw) for draw in draws} == {112}
+    assert {len(draw) for draw in draws} == {length}
     of_sum = SIGMA * np.sqrt(3 / 2) / (6 * 3) * np.sqrt(ROUNDS)
     assert (noised - bare).std() == pytest.approx(of_sum, rel=0.3)
 
