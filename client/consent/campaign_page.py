@@ -293,8 +293,8 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     privacy = settings.privacy
     norms = settings.method == "probe" and settings.probe.train == "norms"
     leaves = (
-        f"noised sums of gradients{NORMS if norms else ''}: each patient's is clipped to {privacy.max_grad_norm:g}, the noise "
-        f"{'of all sites together ' if settings.federation.secure is not None else ''}has "
+        f"noised sums of gradients{NORMS if norms else ''}: each patient's is clipped to {privacy.max_grad_norm:g}, "
+        f"the noise {'of all sites together ' if settings.federation.secure is not None else ''}has "
         f"{privacy.noise_multiplier:g} times that as standard deviation",
         "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
     )

@@ -244,9 +244,7 @@ def _computed(data: ExamTensors, exam_ids: Sequence[str], work: Work, device: to
     for patient in data.patient.unique():
         for exams in torch.nonzero(data.patient == patient).flatten().split(exams_at_once):
             names = [exam_ids[exam] for exam in exams]
-            views = [
-                network.read(_pictures(data, exams, names, view, work, device)) for view in work.views
-            ]
+            views = [network.read(_pictures(data, exams, names, view, work, device)) for view in work.views]
             parts.append(torch.stack(views, dim=1).cpu())
             rows.append(exams)
     found = torch.empty(len(data), *parts[0].shape[1:])

@@ -199,9 +199,7 @@ def head_shape(spec: NetworkSpec, read: int) -> HeadShape:
     if spec.probe.norms is None:
         return HeadShape(features=read, classes=spec.target.classes)
     assert spec.probe.neck is not None, "settings permit norms with a neck alone"
-    return HeadShape(
-        features=spec.probe.neck, classes=spec.target.classes, moves=read // spec.probe.neck - 1
-    )
+    return HeadShape(features=spec.probe.neck, classes=spec.target.classes, moves=read // spec.probe.neck - 1)
 
 
 def vector_of(request: TrainRequest, work: Work) -> Float32[Tensor, " size"]:

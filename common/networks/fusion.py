@@ -17,7 +17,9 @@ from common.networks.backbones import backbone
 from common.settings import NetworkSettings
 
 
-def features(module: Callable[[Tensor], Tensor], picture: Float[Tensor, "n *frames 3 h w"]) -> Float[Tensor, "n features"]:
+def features(
+    module: Callable[[Tensor], Tensor], picture: Float[Tensor, "n *frames 3 h w"]
+) -> Float[Tensor, "n features"]:
     """A backbone's features of stills; of clips their mean and their maximum over the frames."""
     if picture.ndim == 4:
         return module(picture)

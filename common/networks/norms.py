@@ -13,7 +13,7 @@ from common.networks.layout import NORM_LAYERS
 
 
 class NormMoves(nn.Module):
-    """How far the norms' weights and biases lie from where the backbones have them, as one vector that starts at zero.
+    """How far norms' weights and biases lie from where the backbones have them: one vector that starts at zero.
 
     Args:
         backbones: whose norms they are.

@@ -58,8 +58,11 @@ class ProbeNetwork(nn.Module):
         return F.normalize(self._necked(moves, pictures), dim=1)
 
     def read(self, pictures: Sequence[Float[Tensor, "n ... 3 h w"]]) -> Float[Tensor, "n numbers"]:
-        """What training needs of the pictures: the head's features; where norms train, those before they are scaled
-        to unit length, and behind them the derivatives of each by each move, where nothing has moved."""
+        """What training needs of the pictures: the head's features.
+
+        Where norms train, those before they are scaled to unit length, and behind them the derivatives of each by
+        each move, where nothing has moved.
+        """
         if self.norms is None:
             return self.features(pictures)
         still = torch.zeros_like(self.norms.moves)
@@ -76,7 +79,9 @@ class ProbeNetwork(nn.Module):
         modules = list(self.backbones)
         if self.norms is not None and moves is not None:
             moved = self.norms.moved(self.backbones, moves)
-            modules = [partial(functional_call, m, changed) for m, changed in zip(modules, moved, strict=True)]
+            modules = [
+                partial(functional_call, m, changed) for m, changed in zip(modules, moved, strict=True)
+            ]
         found = [features(module, picture) for module, picture in zip(modules, pictures, strict=True)]
         numbers: Tensor = self.neck(torch.cat(found, dim=1))
         return numbers

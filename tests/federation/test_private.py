@@ -28,8 +28,9 @@ from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.settings import Settings
 from server.campaign import campaign
-from server.campaign.campaign import Outcome, Status
+from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
 from server.rounds.weights import StartWeights
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
@@ -80,7 +81,14 @@ def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0) -> Path:
     return folder
 
 
-def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App = client_app) -> Outcome:
+def run(
+    folders: Sequence[Path],
+    settings: Settings,
+    folder: Path,
+    *,
+    app: App = client_app,
+    observer: Callable[[Event], None] = lambda event: None,
+) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",), threads=1) as pool:
         return campaign.run(
@@ -89,7 +97,7 @@ def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App =
             roster=Roster.anyone(len(folders)),
             folder=folder,
             campaign="test",
-            observer=lambda event: None,
+            observer=observer,
         )
 
 
@@ -135,7 +143,9 @@ def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(
     tmp_path: Path, train: str
 ) -> None:
     """Federated equals centralised: an oracle by autograd over all patients of both sites."""
-    text = training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    text = (
+        training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    )
     settings = configured(text, encoders=tmp_path / "encoders")
     sites = [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
     for folder in sites:
@@ -152,6 +162,32 @@ def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(
             weights = (weights.detach() - settings.probe.learning_rate * gradient).requires_grad_()
         np.testing.assert_allclose(found[name], weights.detach().numpy(), atol=2e-6)
     assert all(history.unbounded for folder in sites for history in ledger.book(folder).histories())
+
+
+@either
+def test_interrupted_without_privacy_it_resumes_to_the_same_bits(tmp_path: Path, train: str) -> None:
+    text = training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"')
+    settings = configured(text, encoders=tmp_path / "encoders")
+    folder = site(tmp_path, "north")
+    toml = (folder / "site.toml").read_text()
+    (folder / "site.toml").write_text(toml.replace("[policy]", "[policy]\nallow_unprotected = true"))
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RoundRecord) and event.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([folder], settings, tmp_path / "run", observer=interrupt)
+    run([folder], settings, tmp_path / "run")
+    run([folder], settings, tmp_path / "through")
+    resumed, through = (
+        {n.spec.name: n.weights for n in network_files.load_all(tmp_path / one / "networks")}
+        for one in ("run", "through")
+    )
+    assert resumed.keys() == through.keys()
+    for name, weights in through.items():
+        assert np.array_equal(resumed[name], weights)
+        assert weights[-1] != 0
 
 
 def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: torch.Tensor) -> torch.Tensor:

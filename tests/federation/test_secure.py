@@ -294,7 +294,13 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     alone = private(text.replace(NOISED, ""), encoders=tmp_path / "encoders")
     run(folders, alone, tmp_path / "alone")
     planned = PrivateSum(
-        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=3, colluders=1, length=length
+        max_grad_norm=1.0,
+        noise_multiplier=SIGMA,
+        patients=6,
+        sites=3,
+        survivors=3,
+        colluders=1,
+        length=length,
     )
     np.testing.assert_allclose(bare, weights(tmp_path / "alone"), atol=ROUNDS * planned.grid)
     assert not np.array_equal(bare, weights(tmp_path / "alone"))

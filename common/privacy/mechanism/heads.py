@@ -6,8 +6,8 @@ is linear, or has one hidden layer (ReLU). The gradient of a linear layer over o
 written out (Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679, "ghost clipping").
 
 The encoder's norms may move beside a linear head, to first order: each image then brings the encoder's numbers and
-their derivatives by each move (``HeadShape.read``), and the head reads the numbers where the moves take them, scaled to
-unit length. The gradient by the moves is written out: that of a layer's biases.
+their derivatives by each move (``HeadShape.read``), and the head reads the numbers where the moves take them, scaled
+to unit length. The gradient by the moves is written out: that of a layer's biases.
 
 A patient's loss is the mean over their graded rows of weight(grade) x cross-entropy. The weights are public
 constants; a row is one image under one augmentation, and every image has the same number of them, so augmentations

@@ -72,9 +72,7 @@ def test_what_is_read_are_the_numbers_and_their_derivatives() -> None:
         double, wide = network.double(), [picture.double() for picture in seen]
         direction = torch.randn(moves, generator=torch.Generator().manual_seed(6)).double()
         ahead, behind = (double._necked(step * direction, wide) for step in (1e-6, -1e-6))
-        torch.testing.assert_close(
-            slopes.double() @ direction, (ahead - behind) / 2e-6, rtol=1e-3, atol=1e-3
-        )
+        torch.testing.assert_close(slopes.double() @ direction, (ahead - behind) / 2e-6, rtol=1e-3, atol=1e-3)
 
 
 def test_an_exam_is_read_alike_whoever_else_is_read() -> None:

@@ -40,9 +40,13 @@ def loss_of(part: Tensor, shape: HeadShape, rows: Tensor, grades: Tensor, class_
         part, moves = part[: -shape.moves], part[-shape.moves :]
         numbers, slopes = inputs.split([shape.features, shape.features * shape.moves], dim=1)
         inputs = F.normalize(numbers + slopes.unflatten(1, (shape.features, shape.moves)) @ moves, dim=1)
-    for number, (read, given) in enumerate(shape.layers):
-        weight, bias, part = part[: read * given], part[read * given : (read + 1) * given], part[(read + 1) * given :]
-        inputs = F.linear(inputs.relu() if number else inputs, weight.view(given, read), bias)
+    for number, (read, told) in enumerate(shape.layers):
+        weight, bias, part = (
+            part[: read * told],
+            part[read * told : (read + 1) * told],
+            part[(read + 1) * told :],
+        )
+        inputs = F.linear(inputs.relu() if number else inputs, weight.view(told, read), bias)
     truth = grades[graded]
     losses: Tensor = F.cross_entropy(inputs, truth, reduction="none") * class_weights[truth]
     return losses.mean()
@@ -84,7 +88,9 @@ def test_all_patients_at_once_are_each_by_autograd(seed: int, max_norm: float, s
 
 
 @given(
-    st.integers(0, 1000), st.sampled_from([1e-18, 1.0, 1e6, 1e18, 1e30]), st.sampled_from([0.0, 1.0, 1e8, 1e30])
+    st.integers(0, 1000),
+    st.sampled_from([1e-18, 1.0, 1e6, 1e18, 1e30]),
+    st.sampled_from([0.0, 1.0, 1e8, 1e30]),
 )
 @settings(max_examples=40, deadline=None)
 def test_no_patient_is_longer_than_the_clipping_norm(seed: int, scale: float, far: float) -> None:
