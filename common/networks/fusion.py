@@ -7,7 +7,7 @@ nothing, the backbone is that of a still, and static and dynamic networks differ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,11 @@ from common.networks.backbones import backbone
 from common.settings import NetworkSettings
 
 
-def features(
-    module: Callable[[Tensor], Tensor], picture: Float[Tensor, "n *frames 3 h w"]
-) -> Float[Tensor, "n features"]:
+def features(module: nn.Module, picture: Float[Tensor, "n *frames 3 h w"]) -> Float[Tensor, "n features"]:
     """A backbone's features of stills; of clips their mean and their maximum over the frames."""
     if picture.ndim == 4:
-        return module(picture)
+        found: Tensor = module(picture)
+        return found
     frames = module(picture.flatten(0, 1)).unflatten(0, picture.shape[:2])
     return torch.cat([frames.mean(dim=1), frames.amax(dim=1)], dim=1)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.errors import ConfigurationError
 from common.networks.layout import NORM_LAYERS
+from common.networks.twins import twin
 
 
 class NormMoves(nn.Module):
@@ -34,14 +33,11 @@ class NormMoves(nn.Module):
         """Nothing has moved."""
         nn.init.zeros_(self.moves)
 
-    def moved(
-        self, backbones: nn.ModuleList, moves: Float[Tensor, " moves"]
-    ) -> Sequence[Mapping[str, Float[Tensor, " channels"]]]:
-        """Each backbone's norms after such moves, by name."""
-        before = self._tensors(backbones)
-        parts = iter(moves.split([p.numel() for p in before]))
+    def moved(self, backbones: nn.ModuleList, moves: Float[Tensor, " moves"]) -> list[nn.Module]:
+        """The backbones with their norms after such moves; they themselves stay as they are."""
+        parts = iter(moves.split([p.numel() for p in self._tensors(backbones)]))
         return [
-            {name: backbone.get_parameter(name) + self._unit * next(parts) for name in names}
+            twin(backbone, {name: backbone.get_parameter(name) + self._unit * next(parts) for name in names})
             for backbone, names in zip(backbones, self._names, strict=True)
         ]
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, vmap
+from torch.func import jacrev, vmap
 from torch.nn import functional as F
 
 from common.networks.backbones import backbone
@@ -78,10 +77,7 @@ class ProbeNetwork(nn.Module):
     ) -> Float[Tensor, "n features"]:
         modules = list(self.backbones)
         if self.norms is not None and moves is not None:
-            moved = self.norms.moved(self.backbones, moves)
-            modules = [
-                partial(functional_call, m, changed) for m, changed in zip(modules, moved, strict=True)
-            ]
+            modules = self.norms.moved(self.backbones, moves)
         found = [features(module, picture) for module, picture in zip(modules, pictures, strict=True)]
         numbers: Tensor = self.neck(torch.cat(found, dim=1))
         return numbers

@@ -1,10 +1,13 @@
 """Norms that move behind a public neck: what training reads of a picture, and the network that follows from it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from common.ensemble.inference import Member, ensemble
 from common.errors import ConfigurationError
 from common.method_settings import ProbeSettings
 from common.methods.stages import networks
@@ -99,6 +102,31 @@ def test_moves_are_added_to_the_norms_in_their_unit() -> None:
     assert not list(rest)
     seen = pictures(spec)
     torch.testing.assert_close(network(seen), plain(seen))
+
+
+def test_it_can_be_asked_from_several_threads() -> None:
+    settings, specs = probes()
+    moves = torch.randn(2 * MOVES, generator=torch.Generator().manual_seed(7))
+    network, seen = made(specs[0], settings, moves=moves), pictures(specs[0])
+    expected = network(seen)
+    with ThreadPoolExecutor(8) as pool:
+        for found in pool.map(lambda _: network(seen), range(200)):
+            torch.testing.assert_close(found, expected)
+
+
+def test_an_ensemble_answers_as_its_networks_do() -> None:
+    settings, specs = probes()
+    spec, generator = specs[0], torch.Generator().manual_seed(8)
+    moves = [torch.randn(2 * MOVES, generator=generator) for _ in range(3)]
+    seen = pictures(spec)
+    expected = [made(spec, settings, moves=one.clone())(seen) for one in moves]
+    members = [
+        Member(name=str(n), images=spec.images, network=made(spec, settings, moves=one.clone()))
+        for n, one in enumerate(moves)
+    ]
+    found = ensemble(members).logits(dict(zip(spec.images, seen, strict=True)))
+    for n, logits in enumerate(expected):
+        torch.testing.assert_close(found[str(n)], logits, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_need_a_neck_and_backbones_that_have_norms() -> None:
