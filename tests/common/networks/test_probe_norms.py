@@ -9,11 +9,11 @@ from torch import Tensor
 
 from common.ensemble.inference import Member, ensemble
 from common.errors import ConfigurationError
-from common.method_settings import ProbeSettings
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
+from common.sections.methods import ProbeSettings
 from common.settings import Settings
 from tests.encoders import NECK, probe_settings
 
