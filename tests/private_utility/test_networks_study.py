@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from common import settings as configuration
 from common.networks.spec import COMBINED
 from common.text.terminal import Console
-from private_utility import networks_study, networks_view
+from private_utility import networks_study, networks_view, private_heads, utility_study
 from private_utility.networks_study import Design
 from private_utility.networks_view import Comparison
 from private_utility.utility_study import SITES, Size
@@ -132,6 +133,23 @@ def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
         )
     assert (made.probe.encoders, made.probe.start, made.probe.neck) == (1, "encoder", 4)
     assert made.plan_hash() != other.plan_hash()
+
+
+@pytest.mark.slow
+def test_where_no_norm_has_moved_networks_answer_as_their_heads(found: Comparison, folder: Path) -> None:
+    settings = configuration.load(CONFIGS / "rating_private.toml")
+    heads = Design(name="heads", config=folder / "varied.toml", start="encoder")
+    answered, sizes = [], []
+    for design in (heads, replace(heads, train="norms")):
+        with Display(Console(quiet=True)) as display:
+            made = networks_study.designed(settings, design, folder=folder, display=display)
+        campaign = utility_study.bench(made, SIZE, cohorts=folder / "cohorts", rehearsal=True).campaign
+        sizes.append(len(campaign.start))
+        answered.append(private_heads.answers(campaign, campaign.start))
+    moves = 2 * (4 + 4 + 4 + 8 + 8 + 16 + 16)
+    assert sizes[1] - sizes[0] == 2 * (2 + 1) * moves  # two members; hypertrophy is read from two pictures
+    pd.testing.assert_frame_equal(*answered)
+    assert len(answered[0]) == found.exams
 
 
 def test_a_goal_is_reached_by_the_gain_and_its_interval_is_told(found: Comparison) -> None:

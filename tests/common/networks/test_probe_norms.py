@@ -11,6 +11,7 @@ from common.ensemble.inference import Member, ensemble
 from common.errors import ConfigurationError
 from common.methods.stages import networks
 from common.networks import build
+from common.networks.backbones import initialise
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec
 from common.sections.methods import ProbeSettings
@@ -30,7 +31,7 @@ def probes(**probe: object) -> tuple[Settings, list[NetworkSpec]]:
 def made(spec: NetworkSpec, settings: Settings, *, moves: Tensor | None = None) -> ProbeNetwork:
     """A network of random backbones, whose norms have moved."""
     whole = build.network(spec, settings.network)
-    build.initialise(whole, torch.Generator().manual_seed(3))
+    initialise(whole, torch.Generator().manual_seed(3))
     assert isinstance(whole, ProbeNetwork)
     if moves is not None:
         assert whole.norms is not None
