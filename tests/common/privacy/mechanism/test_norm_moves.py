@@ -111,6 +111,17 @@ def test_a_patient_more_changes_the_sum_by_the_clipping_norm_at_most() -> None:
         assert 0.99 * C < float(change.norm()) <= C * (1 + 1e-9)
 
 
+def test_a_norm_that_is_clipped_beside_its_head_would_be_seen() -> None:
+    """The fault that the test above must find: two vectors of the clipping norm each are longer than one."""
+    heads = moved(scale=10, hidden=(None,))
+    size, longest = heads[0].shape.size, 0.0
+    for gradient in clipped_each(weights_of(heads), heads, max_norm=1e9):
+        parts = gradient.view(2, size).split([size - MOVES, MOVES], dim=1)
+        clipped = torch.stack([part.norm().clamp(max=C) for part in parts])
+        longest = max(longest, float(clipped.norm()))
+    assert longest == pytest.approx(2**0.5 * C)
+
+
 def test_clipping_joins_heads_and_norms() -> None:
     heads = moved()
     weights = weights_of(heads)
