@@ -451,11 +451,13 @@ def score_manifest(run: Pathlike | Run, manifest: Pathlike, *, device: str | Non
         no scores.
     """
     _check_packages()
+    from server.report import inside  # noqa: PLC0415
     from simulation.evaluation import score as scoring  # noqa: PLC0415
     from simulation.runs import answers  # noqa: PLC0415
 
-    committee = answers.open_on(_folder(run), device)
-    return scoring.score_manifest(committee, Path(manifest))
+    folder = _folder(run)
+    committee = answers.open_on(folder, device)
+    return scoring.score_manifest(committee, Path(manifest), thresholds=inside.thresholds(folder))
 
 
 def report(run: Pathlike | Run) -> Path:

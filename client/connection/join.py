@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from client.connection import enrolment
 from client.connection.enrolment import Enrolment
 from client.connection.finished_campaigns import FinishedCampaigns
+from client.connection.looking import Looking
 from client.connection.supernode import Joining, free_port, prepare, services
 from client.connection.tls import explain_tls, failure
 from client.connection.waiting_campaigns import WaitingCampaigns
@@ -107,7 +108,8 @@ class Joined:
             OSError: at the start, if the site's folder cannot be written for another reason than a full disk.
         """
         joining(self.folder)
-        campaigns = WaitingCampaigns(self.folder, self.say), FinishedCampaigns(self.folder, self.say)
+        duties = WaitingCampaigns(self.folder, self.say), FinishedCampaigns(self.folder, self.say)
+        campaigns = [Looking(self.folder, duty) for duty in duties]
         with until_signalled() as ended, ExitStack() as stack:
             while not ended() and not self._locked(stack):
                 time.sleep(LOOK_S)

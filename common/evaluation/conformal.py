@@ -85,6 +85,8 @@ class Tried:
         high: upper end.
         size: mean number of grades in a set.
         single: share of sets of one grade.
+        right: share of all decisions that are the reader's grade.
+        surest: the same of the surest :data:`ANSWERED` of exams: what is left where a reader grades the others.
     """
 
     exams: int
@@ -93,6 +95,8 @@ class Tried:
     high: float
     size: float
     single: float
+    right: float
+    surest: float
 
 
 def probabilities(above: Float64[np.ndarray, "exams cuts"]) -> Float64[np.ndarray, "exams grades"]:
@@ -175,8 +179,8 @@ def threshold(told: Conformity, level: float = LEVEL) -> float:
 
 def tried(told: Conformity, at: float) -> Tried | None:
     """What sets at a threshold, a bin edge, are worth; ``None``: no exam is there to try them on."""
-    exams = sum(told.reference)
-    if not exams:
+    exams, answered = sum(told.reference), surest(told)
+    if answered is None:
         return None
     below = round(at * BINS)
     covered = sum(told.reference[:below])
@@ -188,6 +192,8 @@ def tried(told: Conformity, at: float) -> Tried | None:
         high=float(interval.high),
         size=sum(told.grades[:below]) / exams,
         single=(sum(told.wrong[below:]) + sum(told.right[below:])) / exams if at < 1 else 0.0,
+        right=sum(told.right) / exams,
+        surest=answered[1],
     )
 
 

@@ -51,6 +51,10 @@ OF_RUN = {
         "server.cli.run_cli:report",
         "Write a campaign's report: how its sites judged the ensemble, its rounds, its networks.",
     ),
+    "matrix": (
+        "server.cli.run_cli:matrix",
+        "Show campaigns beside each other: where each was trained, and how well it grades where it was judged.",
+    ),
     "list": ("server.cli.run_cli:list_runs", "List all campaigns and their state."),
     "admit": (
         "server.cli.run_cli:admit",

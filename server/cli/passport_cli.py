@@ -20,7 +20,8 @@ def passport(
 
     statement, page = made.write(run)
     document = json.loads(statement.read_bytes())
-    still_open = [one["topic"] for one in document["passport"]["checklist"] if one["text"] is None]
+    items = [*document["passport"]["model_card"], *document["passport"]["checklist"]]
+    still_open = [one.get("section") or one["topic"] for one in items if one["text"] is None]
     if as_json:
         facts = {"passport": str(statement), "page": str(page), "signed": bool(document["signature"])}
         typer.echo(json.dumps({**facts, "open": still_open}))

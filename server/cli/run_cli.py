@@ -11,6 +11,7 @@ import typer
 from rich.live import Live
 
 from common import settings as configuration
+from common.errors import ConfigurationError, DataError
 from common.text.terminal import Console
 from server.cli import run_view
 from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
@@ -88,15 +89,46 @@ def report(campaign: Name, home: HomeOption = DEFAULT_HOME, as_json: JsonOption 
     path = page.write(run.path)
     judged = inside.read(run.path)
     if as_json:
-        typer.echo(json.dumps({"report": str(path.resolve()), "judged": judged or None}))
+        facts = {
+            "report": str(path.resolve()),
+            "judged": judged or None,
+            "tables": campaign_facts.tables(run),
+        }
+        typer.echo(json.dumps(facts))
         return
     if judged:
         Console().print(run_view.judged(judged))
-    else:
-        typer.echo(
-            "No site was asked for tables of its held-out patients: campaign.evaluation = true asks them."
-        )
+    if stands := campaign_facts.tables(run):
+        typer.echo(stands)
     typer.echo(f"Report: {path}")
+
+
+def matrix(
+    campaigns: Annotated[list[str], typer.Argument(metavar="CAMPAIGN...", help="Their names.")],
+    home: HomeOption = DEFAULT_HOME,
+    score: Annotated[
+        str, typer.Option(help="Which score; default: the combined one, or else the first.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Show campaigns beside each other: where each was trained, and how well it grades where it was judged."""
+    from server.report import inside, inside_tables  # noqa: PLC0415  NumPy
+
+    judged = {run.name: inside.read(run.path) for run in (find(Home(home), name) for name in campaigns)}
+    without = [name for name, found in judged.items() if not found.get("sites")]
+    if without:
+        raise DataError(
+            f"Expected campaigns that sites have judged, {', '.join(without)} has no tables of any: "
+            f"synofed run report says why"
+        )
+    known = inside_tables.scores(judged)
+    if score and score not in known:
+        raise ConfigurationError(f"Expected a score that was judged ({', '.join(known)}), got {score!r}")
+    header, rows = inside_tables.matrix(judged, score or known[0])
+    if as_json:
+        typer.echo(json.dumps({"score": score or known[0], "campaigns": judged}))
+    else:
+        Console().print(run_view.matrix(score or known[0], header, rows))
 
 
 def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from common.text.terminal import Table
 from server.report.content import Json
+from server.report.tables import Rows
 from server.runs.round_lines import RoundLines
 from server.runs.runs import CampaignStatus, Run
 from server.service import presence
@@ -109,7 +110,9 @@ def _sites(status: CampaignStatus, seen: Mapping[str, Presence]) -> Table:
 
 
 def judged(found: Json) -> RenderableType:
-    """Accuracy and linear kappa by site and machine, as the sites told, and what they keep back."""
+    """Accuracy and linear kappa by site and machine, what sets of grades promise, and what sites keep back."""
+    from server.report import inside_tables  # noqa: PLC0415  NumPy
+
     table = Table(box=box.SIMPLE, title="as the sites judged it, on held-out patients", title_justify="left")
     for column in ("", "score", "exams", "patients", "accuracy", "linear kappa"):
         table.add_column(column, justify="left" if column in ("", "score") else "right")
@@ -133,9 +136,18 @@ def judged(found: Json) -> RenderableType:
         for place, entry in {"mean of sites": of["mean"], **of["sites"]}.items():
             shown = [_with_interval(entry["accuracy"][system]) for system in ("alone", "together", "gain")]
             gains.add_row(place, score, *shown)
-    kept = [f"{site} keeps {count} tables back" for site, count in found["suppressed"].items() if count]
-    none = [f"{site} gave none: {reason}" for site, reason in found["without"].items()]
-    return Group(table, *([gains] if found["gains"] else []), *map(Text, kept + none))
+    said = (*inside_tables.promises(found, {}), *inside_tables.kept_back(found))
+    return Group(table, *([gains] if found["gains"] else []), *map(Text, said))
+
+
+def matrix(score: str, header: Sequence[str], rows: Rows) -> Table:
+    """Accuracy of campaigns by where they are judged, of :func:`server.report.inside_tables.matrix`."""
+    table = Table(box=box.SIMPLE, title=f"accuracy, {score}, on held-out patients of", title_justify="left")
+    for number, column in enumerate(header):
+        table.add_column(column, justify="right" if number else "left")
+    for label, cells in rows:
+        table.add_row(label.replace("\n", " · "), *(f"{value} {small}".strip() for value, small in cells))
+    return table
 
 
 def _with_interval(entry: Json) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from server.report import content, inside, tables
+from server.report import content, inside, inside_tables, tables
 from server.report.content import Content, Json
 from server.report.tables import METRICS, Interval, Rows
 
@@ -67,9 +67,9 @@ def _merged(of_metrics: Sequence[Sequence[Interval]]) -> Iterator[tuple[str, Seq
 
 def _judged(judged: Json) -> Iterator[ReportTable]:
     for title, (header, rows) in (
-        ("As the sites judged it, on held-out patients", inside.table(judged)),
-        ("Numbers, by sums of the sites", inside.numbers_table(judged)),
-        ("Together minus alone, on a site's own patients", inside.gains_table(judged)),
+        ("As the sites judged it, on held-out patients", inside_tables.table(judged)),
+        ("Numbers, by sums of the sites", inside_tables.numbers_table(judged)),
+        ("Together minus alone, on a site's own patients", inside_tables.gains_table(judged)),
     ):
         if rows:
             yield _table(title, header, rows)

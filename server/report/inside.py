@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from common.evaluation import conformal
+from common.evaluation import calibration, conformal
 from common.evaluation.agreement import METRICS
 from common.evaluation.bootstrap import Estimate
 from common.evaluation.conformal import Conformity
 from common.evaluation.inside import number_sums, site_tables
 from common.evaluation.inside.number_sums import NumberSums
 from common.evaluation.inside.site_tables import Gain, SiteTables, Table
-from common.text import csv_text, json_values
-from server.report import content, numbers
+from common.text import json_values
+from server.report import content
 from server.report.content import Json
-from server.report.tables import NOTHING, Rows, cell, number, signed, title
+from server.report.tables import SHARES
 from server.rounds import site_results
-
-NUMBERS: Mapping[str, str] = {name: text for name, text in numbers.NUMBERS.items() if name != "spearman"}
-"""Ranks need single exams, so sites' sums say nothing of them."""
-CASES = ("site", "score", "device", "case", "reference", "decision", "contested")
 
 
 def read(run: Path) -> Json:
@@ -51,10 +46,11 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
 
     Returns:
         ``pooled`` (of the sites that trained), ``sites`` and ``devices``, each score -> ``exams``, ``patients``,
-        ``contested`` (a share), ``confusion``, ``auc`` (of each cut, where all sites tell their scores) and metrics
-        with ``value`` and ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
-        behind each table, at least; ``machines``: site -> its devices; ``strangers``: sites that trained nothing;
-        ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`; ``numbers``: ``pooled``, ``sites``
+        ``contested`` (a share), ``confusion``, ``cuts`` (see :func:`_cuts`) and metrics with ``value`` and
+        ``ci95``; ``suppressed``: site -> tables kept back; ``minimum_cohort``: site -> patients
+        behind each table, at least; ``machines``: site -> its devices; ``trained``: sites; ``strangers``: sites that
+        gave tables and trained nothing; ``without``; ``gains``: see :func:`_gains`; ``sets``: see :func:`_sets`;
+        ``numbers``: ``pooled``, ``sites``
         and ``devices``, each number -> ``exams``, ``patients``, ``pearson``, ``rmse``, ``mae`` and ``bias``;
         ``cases``: site -> single exams that it told.
     """
@@ -71,6 +67,7 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
         "machines": devices,
         "suppressed": {site: sent.suppressed for site, sent in found.items()},
         "minimum_cohort": {site: sent.minimum_cohort for site, sent in found.items()},
+        "trained": sorted(trained),
         "strangers": sorted(found.keys() - trained),
         "numbers": _numbers(found, trained),
         "cases": {
@@ -98,175 +95,6 @@ def block(found: Mapping[str, SiteTables], without: Mapping[str, str], *, traine
             )
         },
     }
-
-
-def by_place(judged: Json, blocks: Json) -> dict[str, Json]:
-    """Label -> block: all sites, each site, and machines that are not all of one site's and nobody else's.
-
-    Args:
-        judged: of :func:`block`.
-        blocks: what has ``pooled``, ``sites`` and ``devices``.
-    """
-    machines = judged["machines"]
-    named = {site: f"{site} (trained nothing)" if site in judged["strangers"] else site for site in machines}
-    sites = {f"{named[site]}\n{', '.join(machines[site])}": one for site, one in blocks["sites"].items()}
-    owners = Counter(device for of_site in machines.values() for device in of_site)
-    alone = {of_site[0] for of_site in machines.values() if len(of_site) == 1 and owners[of_site[0]] == 1}
-    devices = {device: block for device, block in blocks["devices"].items() if device not in alone}
-    return {"All sites": blocks["pooled"], **sites, **devices}
-
-
-def table(judged: Json) -> tuple[Sequence[str], Rows]:
-    """Header and rows: exams, accuracy and linear kappa of every score, by place; no rows where no table came."""
-    scores = list(judged["pooled"])
-    header = [f"{title(score)}, {what}" for what in ("accuracy", "kappa") for score in scores]
-    rows = []
-    for place, scored in by_place(judged, judged).items() if scores else ():
-        entries = [scored.get(score) for score in scores]
-        largest = max((e for e in entries if e), key=lambda e: int(e["exams"]), default=None)
-        size = (str(largest["exams"]), f"{largest['patients']} patients") if largest else (NOTHING, "")
-        cells = [
-            cell(entry[metric], metric) if entry else (NOTHING, "")
-            for metric in ("accuracy", "kappa_linear")
-            for entry in entries
-        ]
-        rows.append((place, [size, *cells]))
-    return ("", "Exams", *header), rows
-
-
-def numbers_table(judged: Json) -> tuple[Sequence[str], Rows]:
-    """Header and rows: exams, correlation and errors of every number, by place; no rows where no site told any."""
-    found = judged.get("numbers") or {"pooled": {}}
-    rows = []
-    for place, of_place in by_place(judged, found).items() if found["sites"] else ():
-        for name, block in of_place.items():
-            size = (str(block["exams"]), f"{block['patients']} patients")
-            shown = [numbers.shown(block[metric]) for metric in NUMBERS]
-            rows.append((f"{title(name)}\n{place.replace(chr(10), ', ')}", [size, *shown]))
-    return ("", "Exams", *NUMBERS.values()), rows
-
-
-def cases_table(run: Path) -> tuple[Sequence[str], list[Sequence[csv_text.Cell]]]:
-    """Header and rows: the single exams that sites told, each score on its own.
-
-    Raises:
-        DataError: if what they told cannot be read.
-    """
-    rows: list[Sequence[csv_text.Cell]] = []
-    for site, sent in site_results.tables(run).items():
-        for one in sent.tables:
-            if one.cases is None:
-                continue
-            cuts = list(zip(*one.cases.above, strict=True)) or [()] * one.exams
-            columns = zip(one.cases.reference, one.cases.decision, one.cases.contested, cuts, strict=True)
-            rows += [
-                (site, one.score, one.device, number, reference, decision, int(divided), *above)
-                for number, (reference, decision, divided, above) in enumerate(columns)
-            ]
-    return (
-        *CASES,
-        *(f"above_{cut}_of_256" for cut in range(max(map(len, rows), default=0) - len(CASES))),
-    ), rows
-
-
-def gains_table(judged: Json) -> tuple[Sequence[str], Rows]:
-    """Header and rows: points of accuracy by which the ensemble is ahead of training alone, on own patients."""
-    found = judged["gains"]
-    sites = sorted({site for of in found.values() for site in of["sites"]})
-    rows: list[tuple[str, list[tuple[str, str]]]] = []
-    for place in ("Mean of the sites", *sites) if sites else ():
-        entries = [of["sites"].get(place) if place in sites else of["mean"] for of in found.values()]
-        rows.append((place, [_gained((entry or {}).get("accuracy")) for entry in entries]))
-    return ("", *(f"{title(score)}, points" for score in found)), rows
-
-
-def _gained(entry: Json | None) -> tuple[str, str]:
-    if entry is None or entry["gain"]["value"] is None:
-        return NOTHING, ""
-    alone, together = (number(entry[system]["value"], "accuracy") for system in ("alone", "together"))
-    gain, spread = signed(entry["gain"], digits=1, scale=100)
-    return f"{gain} ({spread})", f"{alone} alone, {together} together"
-
-
-def sets_table(judged: Json, unseen: Json) -> tuple[Sequence[str], Rows]:
-    """Header and rows: coverage and size of sets of grades, by measurement and place."""
-    rows = []
-    for score, sets in judged["sets"].items():
-        places = by_place(judged, sets)
-        if score in unseen:
-            places["Never trained on"] = {"calibration": 0, "common": unseen[score], "own": None}
-        for place, block in places.items():
-            common, own = block["common"], block["own"]
-            if common is None:
-                continue
-            interval = f"{100 * common['low']:.0f} to {100 * common['high']:.0f} %"
-            cells = [
-                (f"{100 * common['coverage']:.1f} %", interval),
-                (f"{100 * own['coverage']:.1f} %" if own else NOTHING, ""),
-                (f"{common['size']:.2f}", ""),
-                (f"{100 * common['single']:.0f} %", ""),
-                (str(common["exams"]), f"{block['calibration']} set the threshold"),
-            ]
-            rows.append((f"{title(score)}\n{place.replace(chr(10), ', ')}", cells))
-    header = ("", "Coverage", "With its own threshold", "Grades in a set", "One grade", "Exams")
-    return header, rows
-
-
-def promises(judged: Json, unseen: Json) -> list[str]:
-    """What sets of grades promise, where that fails, and what is won where the doubtful go to a reader."""
-    said = []
-    for score, sets in judged["sets"].items():
-        level = f"{100 * sets['level']:.0f} %"
-        if sets["threshold"] >= 1:
-            said.append(f"{title(score)}: {sets['calibration']} exams are too few to promise {level}.")
-        failing = {"machines never trained on": unseen.get(score)}
-        failing |= {place: block["common"] for place, block in {**sets["sites"], **sets["devices"]}.items()}
-        said += [
-            f"{title(score)}: on {place} the promise of {level} fails: {100 * block['coverage']:.1f} % "
-            f"({100 * block['low']:.0f} to {100 * block['high']:.0f} %)."
-            for place, block in failing.items()
-            if block and block["high"] < sets["level"]
-        ]
-        if surest := sets["surest"]:
-            said.append(
-                f"{title(score)}: where the ensemble answers the {100 * surest['answered']:.0f} % of exams that it "
-                f"is surest of, and a reader the others, {100 * surest['right']:.1f} % of its answers are right."
-            )
-    return said
-
-
-def kept_back(judged: Json) -> list[str]:
-    """What is not in the tables, and why, one sentence per site."""
-    few = [
-        f"{site} keeps {count} table{'' if count == 1 else 's'} back, of fewer than "
-        f"{judged['minimum_cohort'][site]} patients"
-        for site, count in judged["suppressed"].items()
-        if count
-    ]
-    return few + [f"{site} gave none: {reason}" for site, reason in judged["without"].items()]
-
-
-def statistics(run: Path) -> tuple[Sequence[str], Rows]:
-    """Header and rows: patients by characteristic and value, of each site that told any before it trained.
-
-    Raises:
-        DataError: if what they told cannot be read.
-    """
-    found = site_results.statistics(run)
-    names = dict.fromkeys(name for sent in found.values() for name in sent.characteristics)
-    rows = []
-    for name in names:
-        counted = {site: sent.characteristics.get(name) for site, sent in found.items()}
-        values = dict.fromkeys(value for one in counted.values() if one for value in one.values)
-        for value in values:
-            cells = [
-                (str(one.values.get(value, NOTHING)) if one else NOTHING, "") for one in counted.values()
-            ]
-            rows.append((f"{title(name)}\n{value}", cells))
-        if any(one and one.others for one in counted.values()):
-            others = [(str(one.others or NOTHING) if one else NOTHING, "") for one in counted.values()]
-            rows.append((f"{title(name)}\nothers together", others))
-    return ("Patients with such an exam", *found), rows
 
 
 def thresholds(run: Path) -> dict[str, float]:
@@ -303,12 +131,13 @@ def _gains(by_site: Mapping[str, list[Table]]) -> Json:
                 "models": min(one.beside.models for one in tables if one.beside is not None),
                 "exams": sum(one.exams for one in tables),
                 "patients": sum(one.patients for one in tables),
-                **{metric: _gain(found[site]) for metric, found in gains.items()},
+                **{metric: _gain(found[site], metric) for metric, found in gains.items()},
             }
             for site, tables in told.items()
         },
         "mean": {
-            metric: _gain(site_tables.mean_gain(list(found.values()))) for metric, found in gains.items()
+            metric: _gain(site_tables.mean_gain(list(found.values())), metric)
+            for metric, found in gains.items()
         },
         "losing": {
             metric: sum(one.gain.value < 0 for one in found.values()) for metric, found in gains.items()
@@ -316,10 +145,10 @@ def _gains(by_site: Mapping[str, list[Table]]) -> Json:
     }
 
 
-def _gain(found: Gain) -> Json:
+def _gain(found: Gain, metric: str) -> Json:
     return {
-        "alone": _estimate(found.alone),
-        "together": _estimate(found.together),
+        "alone": _agreement(found.alone, metric),
+        "together": _agreement(found.together, metric),
         "gain": _estimate(found.gain),
     }
 
@@ -406,9 +235,32 @@ def _entry(tables: list[Table]) -> Json:
         "patients": sum(one.patients for one in tables),
         "contested": sum(one.contested for one in tables) / exams,
         "confusion": site_tables.confusion(tables).tolist(),
-        "auc": [json_values.number(cut.auc()) for cut in site_tables.histograms(tables)],
-        **{name: _estimate(site_tables.estimate(metric, tables)) for name, metric in METRICS.items()},
+        "cuts": list(_cuts([one for one in tables if one.histograms])),
+        **{name: _agreement(site_tables.estimate(metric, tables), name) for name, metric in METRICS.items()},
     }
+
+
+def _cuts(tables: list[Table]) -> Iterator[Json]:
+    """How far probabilities hold, of the tables that tell them.
+
+    Yields:
+        Of each cut ``above`` (a grade), ``exams``, ``auc``, ``ece`` (expected calibration error) and ``brier``.
+    """
+    for above, told in enumerate(site_tables.histograms(tables)):
+        scores, labels, counts = told.binned()
+        yield {
+            "above": above,
+            "exams": int(counts.sum()),
+            "auc": json_values.number(told.auc()),
+            "ece": float(calibration.weighted_ece(scores, labels, counts[None])[0]),
+            "brier": float(calibration.weighted_brier(scores, labels, counts[None])[0]),
+        }
+
+
+def _agreement(found: Estimate, metric: str) -> Json:
+    """An interval that is as wide on both sides may reach beyond what can be: cut there."""
+    least = 0.0 if metric in SHARES else -1.0
+    return _estimate(replace(found, low=max(found.low, least), high=min(found.high, 1.0)))
 
 
 def _estimate(found: Estimate) -> Json:

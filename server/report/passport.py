@@ -4,15 +4,12 @@
 anything outside it. Signed is the canonical JSON of the statement, which names the hash of the page around it, so
 that neither can be exchanged; ``docs/verify_independently.py`` checks both without synofed. A simulation has no
 centre: its passport says so and is not signed.
-
-The checklist follows the items of TRIPOD+AI (Collins et al. 2024, BMJ 385:e078378); a run fills those that it knows,
-all others are marked open: people fill them in, or say why not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
@@ -26,8 +23,6 @@ from common import receipts as signed_receipts
 from common import settings as configuration
 from common import signed_json
 from common.errors import DataError
-from common.evaluation import calibration
-from common.evaluation.inside import site_tables
 from common.machine import atomic, network_files, page_tables
 from common.messages import WeightsRef
 from common.methods.rounds import rounds_by_stage
@@ -38,10 +33,9 @@ from common.text.json_values import finite
 from common.text.notices import RESEARCH_ONLY
 from server.federation.certificates import read_key
 from server.federation.home import Home
-from server.report import inside, tables
+from server.report import inside, inside_tables, passport_items, tables
 from server.report.content import Content, Json, read
 from server.report.tables import Rows
-from server.rounds import site_results
 
 DOMAIN = b"synofed passport 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""
@@ -124,12 +118,16 @@ def _statement(run: Path, content: Content, settings: Settings) -> Json:
         "sites": _sites(run, manifest, judged, private=settings.private),
         "judged": judged or None,
         "scored": _scored(content),
-        "calibration": _calibration(run),
+        "calibration": _calibration(judged),
         "networks": networks,
         "ensemble": hashlib.sha256(signed_json.canonical(networks).encode()).hexdigest(),
     }
     found["checklist"] = [
-        {"item": number, "topic": topic, "text": text} for number, topic, text in _checklist(found, settings)
+        {"item": number, "topic": topic, "text": text}
+        for number, topic, text in passport_items.tripod(found, settings)
+    ]
+    found["model_card"] = [
+        {"section": section, "text": text} for section, text in passport_items.model_card(found)
     ]
     plain = finite(found)
     assert isinstance(plain, dict), "as it was"
@@ -201,109 +199,10 @@ def _scored(content: Content) -> Json | None:
     return {"reference": content.metrics["reference"], **shown}
 
 
-def _calibration(run: Path) -> Json:
-    """Measurement -> of each cut, by the sites' own counts: exams, expected calibration error, Brier's score."""
-    every = [table for sent in site_results.tables(run).values() for table in sent.tables]
-    found: Json = {}
-    for score, of_score in site_tables.by_score(every).items():
-        cuts = []
-        for cut, told in enumerate(site_tables.histograms(of_score)):
-            scores, labels, counts = told.binned()
-            weights = counts[None]
-            cuts.append(
-                {
-                    "above": cut,
-                    "exams": int(counts.sum()),
-                    "auc": told.auc(),
-                    "ece": float(calibration.weighted_ece(scores, labels, weights)[0]),
-                    "brier": float(calibration.weighted_brier(scores, labels, weights)[0]),
-                }
-            )
-        if cuts:
-            found[score] = cuts
-    return found
-
-
-def _checklist(found: Json, settings: Settings) -> Iterator[tuple[int, str, str | None]]:
-    """Item, its topic, and what the run says of it; ``None``: open."""
-    sites, judged = found["sites"], found["judged"]
-    performance = judged or found["scored"]
-    stages = ", ".join(f"{name} {count}" for name, count in found["rounds"].items())
-    scoring = sum(network["scores"] for network in found["networks"].values())
-    patients = _patients(judged)
-    yield 1, "Title", None
-    yield 2, "Abstract", None
-    yield 3, "Background", None
-    yield 4, "Objectives", found["purpose"] or None
-    yield (
-        5,
-        "Data",
-        (f"{len(sites)} sites, each on its own scans, which did not leave it: {', '.join(sites)}."),
-    )
-    yield 6, "Participants", None
-    yield (
-        7,
-        "Data preparation",
-        f"Regions of interest of {', '.join(f'{n} ({k})' for n, k in found['images'].items())}, "
-        f"{settings.network.image_px} px; exams that cannot be used are quarantined at the site with a reason.",
-    )
-    yield (
-        8,
-        "Outcome",
-        "Grades by each site's readers, made one by the site's rule: "
-        + ", ".join(
-            [f"{name} 0 to {grades - 1}" for name, grades in found["measurements"].items()]
-            + [f"{name} {low:g} to {high:g}, their mean" for name, (low, high) in found["numbers"].items()]
-        ),
-    )
-    yield 9, "Predictors", "Pixels of the pictures; nothing else about a patient is read."
-    yield 10, "Sample size", patients and f"{patients} No size was planned for it here."
-    yield 11, "Missing data", "Exams without a grade of a measurement are left out of it; none is filled in."
-    yield (
-        12,
-        "Analytical methods",
-        f"{settings.method} in stages ({stages} rounds), {settings.federation.algorithm}; {scoring} networks score; "
-        f"held-out patients took part in neither training nor selection.",
-    )
-    yield 13, "Class imbalance", f"Sampling of training exams: {settings.training.sampling}."
-    yield 14, "Fairness", None
-    yield (
-        15,
-        "Model output",
-        "A grade of each measurement, decided by the ensemble from its networks' votes"
-        + ("; sets of grades." if (judged or {}).get("sets") else "."),
-    )
-    yield 16, "Training versus evaluation", performance and "The same sites and machines; other patients."
-    yield 17, "Ethical approval", None
-    yield 18, "Open science", "Software, plan and networks are named by version and hash in this passport."
-    yield 19, "Patient and public involvement", None
-    yield 20, "Participants (results)", patients
-    yield (
-        21,
-        "Model development",
-        f"{len(found['networks'])} networks; rounds that sites missed: "
-        f"{sum(site['rounds_missed'] for site in sites.values())}.",
-    )
-    yield (
-        22,
-        "Model specification",
-        f"Networks by SHA-256 below; the ensemble as a whole: {found['ensemble']}.",
-    )
-    yield 23, "Model performance", performance and "Below, with intervals over patients, by site and machine."
-    yield 24, "Model updating", None
-    yield 25, "Interpretation", None
-    yield 26, "Limitations", " ".join(NOT_FOR[1:]) + f" {found['privacy']['statement']}"
-    yield 27, "Usability", None
-
-
-def _patients(judged: Json | None) -> str | None:
-    """How many patients it was judged on."""
-    if not judged or not judged["pooled"]:
-        return None
-    entries = [
-        f"{name}: {e['exams']} exams of {e['patients']} patients" for name, e in judged["pooled"].items()
-    ]
-    return f"Judged inside the sites, {'; '.join(entries)}."
+def _calibration(judged: Json) -> Json:
+    """Measurement -> how far its probabilities hold at each cut, by the counts of the sites that trained."""
+    pooled: Json = judged.get("pooled", {})
+    return {score: entry["cuts"] for score, entry in pooled.items() if entry["cuts"]}
 
 
 def _page(statement: Json, *, signed: bool) -> str:
@@ -316,7 +215,7 @@ def _page(statement: Json, *, signed: bool) -> str:
         style=Markup(files("common").joinpath("page.css").read_text(encoding="utf-8")),
         header=header,
         rows=rows,
-        numbers=inside.numbers_table(statement["judged"]) if statement["judged"] else ((), ()),
+        numbers=inside_tables.numbers_table(statement["judged"]) if statement["judged"] else ((), ()),
         holder=HOLDER,
     )
     return html.lstrip() + "\n"
@@ -326,7 +225,7 @@ def _performance(statement: Json) -> tuple[Sequence[str], Rows]:
     """Header and rows: as the sites judged it, or else as the centre did on exams that it has."""
     judged, scored = statement["judged"], statement["scored"]
     if judged and judged["pooled"]:
-        return inside.table(judged)
+        return inside_tables.table(judged)
     if not scored:
         return (), ()
     scores = [*statement["measurements"], *(("combined",) if "combined" in scored["seen"] else ())]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from server.runs.runs import ENDED, CampaignStatus, Run
+from common.text.notices import NO_TABLES
+from server.rounds import site_results
+from server.runs.runs import COMPLETE, ENDED, CampaignStatus, Run
 from server.service import presence
 
 
@@ -45,6 +47,27 @@ def progress(status: CampaignStatus) -> str:
     text = f"stage {status.stage}: {status.done}/{status.total} rounds of {status.networks} networks"
     pace = f", {status.rounds_per_hour:.0f} an hour" if status.rounds_per_hour else ""
     return text + pace
+
+
+def tables(run: Run) -> str:
+    """Where the tables of held-out patients stand, in a sentence; empty once nobody is asked for any more."""
+    settings, status = run.settings(), run.status()
+    if settings.private:
+        return NO_TABLES
+    if not settings.campaign.evaluation:
+        return "No site was asked for tables of its held-out patients: a plan with campaign.evaluation = true asks."
+    if status.state in COMPLETE:
+        return ""
+    stands = ", ".join(filter(None, (status.state, progress(status), status.reason)))
+    if not status.evaluation:
+        return (
+            f"Its sites are asked for tables of their held-out patients once its networks are done; the campaign is "
+            f"{stands}."
+        )
+    left = [
+        f"{site} ({why})" for site, why in status.evaluation.items() if not site_results.has(run.path, site)
+    ]
+    return f"Its sites are being asked for their tables: {', '.join(left) or 'none'} not yet here; {stands}."
 
 
 def eta(status: CampaignStatus) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +62,7 @@ def score(
         raise typer.BadParameter("Expected pictures (--gs, --doppler, --image), or --manifest with --out")
     committee = answers.open_on(run, device)
     if manifest is not None and out is not None:
-        _score_manifest(committee, manifest, out, as_json=as_json)
+        _score_manifest(committee, manifest, out, inside.thresholds(run), as_json=as_json)
         return
     boxes = _named(rois or [], '--roi name="x y width height"')
     pictures = answers.pictures(_named(given, "--image name=path"), boxes)
@@ -102,12 +103,14 @@ def _heatmaps(
         return heatmaps.write(committee, pictures, scores, folder=folder, settings=settings, display=display)
 
 
-def _score_manifest(committee: Committee, manifest: Path, out: Path, *, as_json: bool) -> None:
+def _score_manifest(
+    committee: Committee, manifest: Path, out: Path, thresholds: Mapping[str, float], *, as_json: bool
+) -> None:
     from simulation.evaluation import score as scoring  # noqa: PLC0415
 
     console = Console(stderr=True, quiet=as_json)
     with Display(console) as display, display.step("scoring") as bar:
-        table = scoring.score_manifest(committee, manifest, progress=bar)
+        table = scoring.score_manifest(committee, manifest, thresholds=thresholds, progress=bar)
     try:
         atomic.write(out, csv_text.of_frame(table).encode())
     except OSError as error:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -83,18 +85,26 @@ def choose_device(compute: ComputeSettings, name: str | None = None) -> torch.de
     return torch.device(engines.devices(ComputeSettings())[0])
 
 
-def score_manifest(committee: Committee, manifest: Path, *, progress: Progress | None = None) -> pd.DataFrame:
+def score_manifest(
+    committee: Committee,
+    manifest: Path,
+    *,
+    thresholds: Mapping[str, float] = MappingProxyType({}),
+    progress: Progress | None = None,
+) -> pd.DataFrame:
     """Score every exam of a manifest: columns ``exam_id``, ``<image>_path`` and optionally ``<image>_roi, site``.
 
     Args:
         committee: the ensemble.
         manifest: the table; paths start from its folder.
+        thresholds: measurement -> threshold of its sets of grades, of :func:`server.report.inside.thresholds`.
         progress: told of exams done, out of all.
 
     Returns:
         One row per exam, in the order of the manifest: ``exam_id, reason``, ``decision_<m>`` and ``combined``
-        (where there is such a score), then the other columns of :func:`score_columns`, and ``note``, what was
-        guessed of its pictures. An exam with a picture that cannot be used has its reason and no scores.
+        (where there is such a score), ``set_<m>`` (the grades of its set, apart by blanks), then the other columns of
+        :func:`score_columns`, and ``note``, what was guessed of its pictures. An exam with a picture that cannot be
+        used has its reason and no scores.
 
     Raises:
         DataError: if the table cannot be used, all errors listed, or no exam can be scored.
@@ -105,7 +115,7 @@ def score_manifest(committee: Committee, manifest: Path, *, progress: Progress |
     notes: dict[int, str] = {}
     frames: list[pd.DataFrame] = []
     for rows, exams in _batches(manifest.parent, pictures, committee.settings, reasons, progress):
-        columns = _answer_first(scoring.scores(committee, exams))
+        columns = _answer_first(scoring.scores(committee, exams), thresholds)
         notes |= {
             row: note
             for row, cuts in zip(rows, exams, strict=True)
@@ -148,11 +158,15 @@ def score_columns(scores: Scores) -> dict[str, object]:
     }
 
 
-def _answer_first(scores: Scores) -> dict[str, object]:
+def _answer_first(scores: Scores, thresholds: Mapping[str, float]) -> dict[str, object]:
     columns = score_columns(scores)
     answer = {name: columns[name] for name in columns if name.startswith("decision_")}
     combined = {} if scores.combined is None else {"combined": scores.combined}
-    return answer | combined | columns
+    sets = {
+        f"set_{name}": [" ".join(map(str, np.flatnonzero(one))) for one in shown]
+        for name, shown in scores.sets(thresholds).items()
+    }
+    return answer | combined | sets | columns
 
 
 def _read_manifest(manifest: Path, settings: Settings) -> tuple[list[Row], list[dict[str, ImageRef]]]:

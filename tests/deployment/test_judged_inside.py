@@ -88,3 +88,6 @@ def test_sites_join_late_or_judge_what_they_did_not_train(tmp_path: Path) -> Non
     assert pooled == sum(judged["sites"][name]["hypertrophy"]["exams"] for name in ("dublin", "galway"))
     page = (run.path / "report.html").read_text(encoding="utf-8")
     assert "espoo (trained nothing)" in page
+    assert "Grades by site and machine" in page
+    done = CliRunner().invoke(run_group, ["matrix", "grown", *home, "--json"])
+    assert json.loads(done.output)["campaigns"]["grown"]["trained"] == ["dublin", "galway"]

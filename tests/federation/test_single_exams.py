@@ -25,7 +25,7 @@ from common.privacy.accounting.spending import UnboundedRelease
 from common.settings import Settings
 from common.version import VERSION
 from server.campaign import evaluation
-from server.report import inside
+from server.report import inside, inside_tables
 from server.rounds import site_results
 from tests.federation.faults import in_process
 from tests.federation.test_ensemble import Federation, configured, grid
@@ -158,7 +158,7 @@ def test_a_centre_cannot_ask_for_them_beside_the_approved_plan(tmp_path: Path) -
 def test_the_centre_lists_them_and_takes_none_that_the_plan_does_not_have(federation: Federation) -> None:
     assert judged(federation) == {}
     found = site_results.tables(federation.run)
-    header, rows = inside.cases_table(federation.run)
+    header, rows = inside_tables.cases_table(federation.run)
     assert header[:4] == ("site", "score", "device", "case")
     assert {row[0] for row in rows} == {"north"}
     assert [row[3] for row in rows] == list(range(found["north"].tables[0].exams))

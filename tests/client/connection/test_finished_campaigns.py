@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from client.connection import finished_campaigns
 from client.connection.finished_campaigns import FinishedCampaigns
+from client.connection.looking import Looking
 from client.evidence import rehearsed, site_evidence
 from client.site.site import Site
 from client.state import decisions
@@ -17,7 +19,7 @@ from common.privacy.audit.evidence import Check
 from tests.privacy_evidence import ROUNDS, Campaign
 
 
-def finish(looking: FinishedCampaigns) -> None:
+def finish(looking: Looking) -> None:
     until = time.monotonic() + 120
     looking.look()
     while looking._running is not None and time.monotonic() < until:
@@ -45,7 +47,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_campaign_that_has_ended_is_rehearsed_once_and_nothing_leaves(tmp_path: Path, few: None) -> None:
     said: list[str] = []
     site = Campaign.begin(tmp_path / "north").run(ROUNDS - 1)
-    looking = FinishedCampaigns(site.site.folder, said.append, every_s=0.0)
+    looking = Looking(site.site.folder, FinishedCampaigns(site.site.folder, said.append, every_s=0.0))
     looking.look()
     assert looking._running is None  # its last round is still to come
     site.debit(ROUNDS)
@@ -73,17 +75,17 @@ def test_a_campaign_that_has_ended_is_rehearsed_once_and_nothing_leaves(tmp_path
 def test_one_that_takes_too_long_is_ended_and_stays_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        finished_campaigns, "MODULE", "this"
-    )  # prints, and ends by itself: made late by the clock
+    (tmp_path / "endless.py").write_text("import time\ntime.sleep(600)\n", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(finished_campaigns, "MODULE", "endless")
     said: list[str] = []
     site = Campaign.begin(tmp_path / "north").run()
-    looking = FinishedCampaigns(site.site.folder, said.append, every_s=0.0)
+    looking = Looking(site.site.folder, FinishedCampaigns(site.site.folder, said.append, every_s=0.0))
     looking.look()
     assert looking._running is not None
-    looking._until = 0.0
+    looking._began = -math.inf
     looking.look()
-    assert "did not finish" in said[0]
+    assert "had not ended after" in said[0]
     check = of_rehearsal(site)
     assert check is not None
     assert check.verdict == "open"
@@ -94,7 +96,7 @@ def test_a_site_may_switch_it_off(tmp_path: Path) -> None:
     site = Campaign.begin(tmp_path / "north").run()
     toml = site.site.folder / "site.toml"
     toml.write_text(toml.read_text(encoding="utf-8") + "[audit]\nafter_campaigns = false\n", encoding="utf-8")
-    looking = FinishedCampaigns(site.site.folder, print, every_s=0.0)
+    looking = Looking(site.site.folder, FinishedCampaigns(site.site.folder, print, every_s=0.0))
     looking.look()
     assert looking._running is None
     assert of_rehearsal(site) is None  # of no federation: nobody would have started it

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from client.connection import enrolment as site_enrolment
+from client.connection.looking import Looking
 from client.connection.waiting_campaigns import WaitingCampaigns
 from client.consent import campaigns
 from client.site.site import Site
@@ -52,12 +53,12 @@ def notify(folder: Path, command: Sequence[object]) -> None:
     toml.write_text(f"{text}\n[notify]\ncommand = {listed}\n", encoding="utf-8")
 
 
-def looking(folder: Path, said: list[str], *, limit_s: float = PATIENCE_S) -> WaitingCampaigns:
+def looking(folder: Path, said: list[str], *, limit_s: float = PATIENCE_S) -> Looking:
     soon = Backoff(first_s=1e-3, longest_s=1e-3)
-    return WaitingCampaigns(folder, said.append, backoff=soon, every_s=0.0, limit_s=limit_s)
+    return Looking(folder, WaitingCampaigns(folder, said.append, backoff=soon, every_s=0.0, limit_s=limit_s))
 
 
-def until(looks: WaitingCampaigns, said: list[str], text: str, *, times: int = 1) -> None:
+def until(looks: Looking, said: list[str], text: str, *, times: int = 1) -> None:
     def found() -> bool:
         looks.look()
         return sum(text in line for line in said) >= times
@@ -90,7 +91,7 @@ def test_a_campaign_that_was_decided_on_is_not_said(asked: Centre, tmp_path: Pat
     looks = looking(asked.folder, said)
     for _ in range(3):
         looks.look()
-    assert (said, told.exists(), looks._telling) == ([], False, None)
+    assert (said, told.exists(), looks._running) == ([], False, None)
 
 
 def test_the_command_runs_once_a_campaign_over_all_starts(asked: Centre, tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_the_command_runs_once_a_campaign_over_all_starts(asked: Centre, tmp_pat
     for one in (looks, restarted):
         for _ in range(3):
             one.look()
-            assert one._telling is None
+            assert one._running is None
     assert len(again) == 1
     (line,) = told.read_text(encoding="utf-8").splitlines()
     mine = {name: value for name, value in os.environ.items() if name.startswith("SYNOFED_")}
@@ -161,8 +162,8 @@ def test_a_command_that_does_not_end_is_stopped(asked: Centre) -> None:
     said: list[str] = []
     looks = looking(asked.folder, said, limit_s=0.0)
     looks.look()
-    assert looks._telling is not None
-    process = looks._telling[1].process
+    assert looks._running is not None
+    process = looks._running[1].process
     assert process is not None
     until(looks, said, "had not ended after 0 s and was stopped")
     looks.stop()  # the next try
@@ -174,8 +175,8 @@ def test_a_site_that_ends_takes_its_command_along(asked: Centre) -> None:
     notify(asked.folder, ["sleep", "100000"])
     looks = looking(asked.folder, [])
     looks.look()
-    assert looks._telling is not None
-    process = looks._telling[1].process
+    assert looks._running is not None
+    process = looks._running[1].process
     looks.stop()
     assert process is not None
     assert process.poll() is not None

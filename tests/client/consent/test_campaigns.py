@@ -67,6 +67,8 @@ def test_a_campaign_runs_once_somebody_approved_it_and_stops_when_paused_or_left
     code, said = command("campaigns", "list", centre.folder, "--json")
     assert (code, [c["status"] for c in json.loads(said)]) == (0, ["waiting"])
     assert command("campaigns", "pause", centre.folder, plan_hash[:8])[0] == 5
+    assert command("campaigns", "approve", centre.folder, plan_hash[:8], "--by", " ")[0] == 2
+    centre.refused(centre.plan(centre.plan_request()), "unapproved", says="site campaigns show FOLDER")
     code, said = command("campaigns", "approve", centre.folder, plan_hash[:8], "--by", "Dr Ng")
     assert (code, "is approved, as Dr Ng decided" in said) == (0, True)
     consent = centre.plan(centre.plan_request())

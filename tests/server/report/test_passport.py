@@ -64,11 +64,17 @@ def test_it_says_what_the_run_knows_and_leaves_the_rest_open(run: Path) -> None:
     assert [one["item"] for one in stated["checklist"]] == list(range(1, 28))
     assert items["Ethical approval"] is None
     assert "exams of 6 patients" in items["Participants (results)"]
+    card = {one["section"]: one["text"] for one in stated["model_card"]}
+    assert len(card) == 9
+    assert PURPOSE in card["Intended use"]
+    assert "Resona 7" in card["Factors"]
+    assert "exams of 6 patients" in card["Evaluation data"]
+    assert card["Ethical considerations"] is None
     html = page.read_text(encoding="utf-8")
     assert "<script>alert" not in html
     assert html.count("<script") == 1
     assert "http" not in html
-    assert html.count(">open<") == sum(text is None for text in items.values())
+    assert html.count(">open<") == sum(text is None for text in (*items.values(), *card.values()))
 
 
 def test_signed_by_the_centre_it_is_verified_without_synofed(run: Path, home: Home, tmp_path: Path) -> None:

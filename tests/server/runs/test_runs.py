@@ -13,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from common.errors import CampaignError, ConfigurationError
+from common.evaluation.inside.site_tables import SiteTables
 from common.machine import file_lock
 from common.networks import torchvision_shim
 from common.sections.campaign import CampaignSettings
@@ -22,6 +23,7 @@ from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision
 from server.federation.home import Home
 from server.federation.registry import RegisteredSite, Registry
+from server.rounds import site_results
 from server.rounds.journal import RoundRecord
 from server.runs import submit
 from server.runs.runs import Attempts, CampaignStatus, Run, find
@@ -343,6 +345,38 @@ def test_commands_show_it(reported: Run, home: Home) -> None:
     listed = runner.invoke(app, ["run", "list", "--json", "--home", str(home.path)])
     assert [one["campaign"] for one in json.loads(listed.output)] == ["demo"]
     assert "demo" in runner.invoke(app, ["run", "list", "--home", str(home.path)]).output
+
+
+def test_a_report_says_where_the_tables_of_the_sites_stand(home: Home) -> None:
+    def said(run: Run) -> str:
+        done = CliRunner(env={"COLUMNS": "300"}).invoke(
+            commands(), ["run", "report", run.name, "--home", str(home.path)]
+        )
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "campaign.evaluation = true asks" in said(submit.submit(home, settings("plain")))
+    asking = settings().model_copy(update={"campaign": CampaignSettings(evaluation=True)})
+    run = submit.submit(home, asking)
+    assert "once its networks are done; the campaign is SUBMITTED." in said(run)
+    run.write_status(CampaignStatus(state="RUNNING", stage="scoring", networks=4, total=6, done=2))
+    assert "the campaign is RUNNING, stage scoring: 2/6 rounds of 4 networks." in said(run)
+    assert "once its networks are done" in (run.path / "report.html").read_text(encoding="utf-8")
+    site_results.keep(
+        run.path, "north", SiteTables(site="north", minimum_cohort=5, tables=(), suppressed=2).dump()
+    )
+    run.write_status(CampaignStatus(state="RUNNING", evaluation={"north": "received", "south": "busy"}))
+    assert "are being asked for their tables: south (busy) not yet here; RUNNING." in said(run)
+    run.write_status(
+        CampaignStatus(state="COMPLETE_SUBSET", evaluation={"north": "received", "south": "policy"})
+    )
+    site_results.keep_without(run.path, {"south": "refused: policy"})
+    shown = said(run)
+    assert "south gave none: refused: policy" in shown
+    assert "north keeps 2 tables back, of fewer than 5 patients" in shown
+    assert "asked" not in shown
+    asked = CliRunner().invoke(commands(), ["run", "matrix", run.name, "plain", "--home", str(home.path)])
+    assert "plain has no tables of any" in str(asked.exception)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A simulation's sites judge the ensemble through the same requests as hospitals, and what they tell is exact."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,12 @@ from typer.testing import CliRunner
 
 import synofed
 from common.errors import ConfigurationError
-from common.evaluation import conformal
+from common.evaluation import bootstrap, calibration, conformal, roc
+from common.evaluation.agreement import METRICS
 from common.evaluation.inside import site_tables
 from common.exam import MISSING
 from common.scoring import eoss
-from server.report import inside
+from server.report import inside, inside_tables, tables
 from server.rounds import site_results
 from simulation.cli import researcher_cli, score_cli
 from tests.simulation.runs.test_simulate import CONFIG
@@ -116,6 +118,39 @@ def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
     ]
 
 
+def test_the_report_has_each_table_and_how_far_probabilities_hold(run: synofed.Run) -> None:
+    """Of whoever may tell it: site by machine by grade, and at each cut what the single probabilities would give."""
+    frame = run.predictions()
+    header, rows = inside_tables.grades_table(run.path)
+    assert header == ("Reference", "Decided 0", "Decided 1", "Decided 2", "Decided 3", "Exams")
+    shown = {label: [int(text) for text, _ in cells] for label, cells in rows}
+    for score in ("hypertrophy", "combined"):
+        for device in DEVICES:
+            counts = by_hand(frame, score, device)
+            for grade in range(4):
+                cells = shown[f"{tables.title(score)} {grade}\nnorth, {device}"]
+                assert cells == [*counts[grade].tolist(), counts[grade].sum()]
+    entry = inside.read(run.path)["pooled"]["hypertrophy"]
+    part = frame[(frame["site"] == "north") & (frame["label_hypertrophy"] != MISSING)]
+    for cut in entry["cuts"]:
+        named = [n for n in part if str(n).startswith("p:") and f"hypertrophy/gt{cut['above']}" in str(n)]
+        scores = part[named].mean(axis=1).to_numpy(dtype=float)
+        labels = (part["label_hypertrophy"] > cut["above"]).to_numpy()
+        weights = np.ones((1, len(part)))
+        assert cut["exams"] == len(part)
+        assert cut["brier"] == pytest.approx(
+            calibration.weighted_brier(scores, labels, weights)[0], abs=2 / 256
+        )
+        assert cut["auc"] == pytest.approx(roc.auc(scores, labels), abs=0.05)
+    html = (run.path / "report.html").read_text(encoding="utf-8")
+    for said in (
+        "Grades by site and machine",
+        "How far its probabilities hold",
+        "as the sites that trained counted",
+    ):
+        assert said in html
+
+
 def efforts_by_hand(frame: pd.DataFrame, device: str) -> np.ndarray:
     here = (frame["site"] == "north") & (frame["device"] == device) & (frame["label_hypertrophy"] != MISSING)
     part = frame[here]
@@ -153,6 +188,15 @@ def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> 
         shown = measurement["set"]
         assert measurement["decision"] in shown
         assert shown == list(range(shown[0], shown[-1] + 1))
+    named = json.loads(done.stdout)["measurements"]["hypertrophy"]["set"]
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(
+        app, [str(run.path), "--gs", str(picture), "--doppler", str(doppler)]
+    )
+    assert "set at 90 %" in done.stdout
+    assert " ".join(map(str, named)) in done.stdout
+    many = synofed.score_manifest(run, run.path.parent / "cohort" / "north" / "manifest.csv")
+    for row in many.to_dict("records"):
+        assert str(row["decision_hypertrophy"]) in row["set_hypertrophy"].split()
 
 
 def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed.Run) -> None:
@@ -208,3 +252,35 @@ def test_tables_without_noise_do_not_go_with_privacy() -> None:
     )
     with pytest.raises(ConfigurationError, match="evaluation is for campaigns without"):
         make_settings(text=private)
+
+
+@pytest.mark.slow
+def test_intervals_on_phantoms_are_as_wide_as_the_pooled_bootstraps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the delta method over sites' tables, against drawing the patients of all sites in one place."""
+    monkeypatch.chdir(tmp_path)  # cohorts are made in the working folder
+    phantoms = (
+        "[cohort.phantom]\nsites = 2\npatients = 40\nexams_per_patient = 4\nheld_out = 0.6\nimage_px = 64\n"
+        "unseen_device = false\n[campaign]\nevaluation = true\n"
+    )
+    (tmp_path / "phantoms.toml").write_text(CONFIG.partition("[cohort]")[0] + phantoms, encoding="utf-8")
+    overrides = ["evaluate.baselines=false", "federation.rounds=1"]
+    run = synofed.simulate(tmp_path / "phantoms.toml", out=tmp_path / "run", overrides=overrides)
+    frame, judged = run.predictions(), inside.read(run.path)["pooled"]
+    patients, patient = np.unique(frame["site"] + "/" + frame["patient_id"], return_inverse=True)
+    draws = bootstrap.resamples(len(patients), replicates=20_000, generator=np.random.default_rng(0))
+    for score in ("hypertrophy", "vascularity"):
+        graded = (frame[f"label_{score}"] != MISSING).to_numpy()
+        counts = bootstrap.patient_confusions(
+            frame[f"label_{score}"].to_numpy()[graded],
+            frame[f"decision_{score}"].to_numpy()[graded],
+            patient[graded],
+            grades=4,
+            patients=len(patients),
+        )
+        for name in ("accuracy", "kappa_linear"):
+            pooled, found = bootstrap.estimate(METRICS[name], counts, draws), judged[score][name]
+            low, high = found["ci95"]
+            assert found["value"] == pytest.approx(pooled.value)
+            assert high - low == pytest.approx(pooled.high - pooled.low, rel=0.1)
