@@ -71,8 +71,10 @@ def folders(tmp_path: Path) -> list[Path]:
     return [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
 
 
-def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0) -> Path:
-    folder = make_site_folder(base / name, name=name, patients=8, held_out_patients=2, seed=seed)
+def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0, grades: int = 4) -> Path:
+    folder = make_site_folder(
+        base / name, name=name, patients=8, held_out_patients=2, seed=seed, grades=grades
+    )
     toml = (folder / "site.toml").read_text()
     toml = toml.replace("allow_unprotected = true\n", "").replace(
         "keep_outbox_days = 0", "keep_outbox_days = 9"
@@ -228,6 +230,24 @@ def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list
     for folder in folders:
         assert all(len(booked.eligible) == 6 for booked in ledger.book(folder).releases)
         assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
+
+
+@either
+def test_measurements_may_have_other_numbers_of_grades(tmp_path: Path, train: str) -> None:
+    folders = [site(tmp_path, name, seed=seed, grades=3) for seed, name in enumerate(("north", "south"))]
+    settings = make_settings(
+        text=training(train), method="probe", weights=str(tmp_path / "encoders"), grades=3
+    )
+    finer = settings.measurements["vascularity"].model_copy(update={"grades": 4})
+    settings = settings.model_copy(update={"measurements": {**settings.measurements, "vascularity": finer}})
+    make_encoders(tmp_path / "encoders", settings)
+    run(folders, pretrained.resolved(settings), tmp_path / "run")
+    heads = {
+        head.spec.name: len(head.weights) for head in network_files.load_all(tmp_path / "run" / "networks")
+    }
+    coarse, fine = ({size for name, size in heads.items() if one in name} for one in settings.measurements)
+    assert {size - (NECK + 1) for size in fine} == coarse  # one more class
+    assert [len(ledger.book(folder).releases) for folder in folders] == [ROUNDS, ROUNDS]  # still one vector
 
 
 def test_the_encoder_may_be_torchvisions(tmp_path: Path, folders: list[Path]) -> None:
