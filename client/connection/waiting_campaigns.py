@@ -55,8 +55,8 @@ class WaitingCampaigns:
         if busy or not site.file.notify.command or time.monotonic() < self._tell_at:
             return None
         untold = (h for h in waiting if h not in self._told and not _mark(site.folder, h).exists())
-        plan_hash = next(untold, None)
-        return None if plan_hash is None else self._telling(site, plan_hash, waiting[plan_hash].names[-1])
+        first = next(untold, None)
+        return None if first is None else self._telling(site, first, waiting[first].names[-1])
 
     def ended(self, task: Task, failure: str, *, started: bool) -> None:
         """Note that somebody was told, or when that is tried again."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from common.text.notices import NO_TABLES
-from server.rounds import site_results
 from server.runs.runs import COMPLETE, ENDED, CampaignStatus, Run
 from server.service import presence
 
@@ -51,6 +50,8 @@ def progress(status: CampaignStatus) -> str:
 
 def tables(run: Run) -> str:
     """Where the tables of held-out patients stand, in a sentence; empty once nobody is asked for any more."""
+    from server.rounds import site_results  # noqa: PLC0415  SciPy
+
     settings, status = run.settings(), run.status()
     if settings.private:
         return NO_TABLES

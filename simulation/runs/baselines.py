@@ -81,7 +81,7 @@ def baseline_settings(settings: Settings) -> Settings:
     changes: dict[str, Section | None] = {
         "rating": settings.rating.model_copy(update={"models": models}),
         "federation": settings.federation.model_copy(update={"secure": None, "rule": "mean"}),
-        "campaign": settings.campaign.model_copy(update={"evaluation": False}),
+        "campaign": settings.campaign.model_copy(update={"evaluation": False, "cases": False}),
     }
     if settings.privacy is not None:
         open_heads = settings.privacy.model_copy(update={"mechanism": "none"})

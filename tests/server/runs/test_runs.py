@@ -16,6 +16,7 @@ from common.errors import CampaignError, ConfigurationError
 from common.evaluation.inside.site_tables import SiteTables
 from common.machine import file_lock
 from common.networks import torchvision_shim
+from common.privacy.planning import notice
 from common.sections.campaign import CampaignSettings
 from common.settings import Settings
 from server import deployed
@@ -23,11 +24,13 @@ from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision
 from server.federation.home import Home
 from server.federation.registry import RegisteredSite, Registry
+from server.report import page
 from server.rounds import site_results
 from server.rounds.journal import RoundRecord
 from server.runs import submit
+from server.runs.run_folder import RunFolder
 from server.runs.runs import Attempts, CampaignStatus, Run, find
-from server.service import up
+from server.service import campaign_facts, up
 from server.service.control import Control
 from simulation.cli.command_line import commands
 from tests.full_disk import limited_files
@@ -377,6 +380,16 @@ def test_a_report_says_where_the_tables_of_the_sites_stand(home: Home) -> None:
     assert "asked" not in shown
     asked = CliRunner().invoke(commands(), ["run", "matrix", run.name, "plain", "--home", str(home.path)])
     assert "plain has no tables of any" in str(asked.exception)
+
+
+def test_a_campaign_with_privacy_says_that_it_gives_no_tables(home: Home) -> None:
+    """What plan, page and passport say is the same sentence."""
+    noised = "[privacy]\nnoise_multiplier = 4.0\nmax_grad_norm = 1.0\nsample_rate = 0.5\npatients = 20\n"
+    private = make_settings(text=noised)
+    folder = RunFolder.begin(home.runs / "private", private)
+    assert campaign_facts.tables(Run(folder.path)) == NO_TABLES
+    assert NO_TABLES in notice.sentence(private)
+    assert NO_TABLES in page.write(folder.path).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

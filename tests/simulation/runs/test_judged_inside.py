@@ -33,8 +33,9 @@ rounds = 1
 [campaign]
 evaluation = true
 statistics = true
+cases = true
 """
-"""All three stages of RATING, so that networks are built on others."""
+"""All three stages of RATING, so that networks are built on others; baselines are asked for no single exam."""
 
 
 @pytest.fixture(scope="module")
