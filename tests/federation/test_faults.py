@@ -310,6 +310,7 @@ def test_a_late_site_is_dropped_at_the_deadline(
     assert outcome.missing == {"south": 2}
 
 
+@pytest.mark.soak
 def test_where_the_quorum_cannot_do_without_a_site_the_campaign_stops_and_can_be_resumed(
     folders: list[Path],
     keys: dict[str, str],

@@ -179,6 +179,8 @@ def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list
         assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_encoder_may_be_torchvisions(tmp_path: Path, folders: list[Path]) -> None:
     file = tmp_path / "resnet18.pth"
     torch.save(torchvision_shim.resnet18().state_dict(), file)

@@ -355,6 +355,7 @@ def test_federated_averaging_gives_the_same_networks_to_the_grid(tmp_path: Path,
     assert all(history.unbounded for folder in graders for history in ledger.book(folder).histories())
 
 
+@pytest.mark.soak
 def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, graders: list[Path]) -> None:
     """As many examples stand under the masks as in an open reply."""
     ungrade(graders[0], range(7))
@@ -368,6 +369,7 @@ def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, 
     np.testing.assert_allclose(found["secure"][JIGSAW], found["open"][JIGSAW], atol=2e-7)
 
 
+@pytest.mark.soak
 def test_a_site_drops_out_in_every_phase(tmp_path: Path, graders: list[Path]) -> None:
     """Before it has sent its vector the mean is the others', afterwards all three's."""
     settings = plain()

@@ -63,6 +63,8 @@ def started(parent: int) -> Iterator[int]:
                 yield from started(int(entry.name))
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: Path, tmp_path: Path) -> None:
     printed = tmp_path / "printed.txt"
     with printed.open("wb") as file:

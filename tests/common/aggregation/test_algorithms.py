@@ -206,6 +206,7 @@ def test_the_correction_is_added_to_every_gradient() -> None:
     torch.testing.assert_close(step, torch.full_like(step, 0.05 * 0.3), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_fedavg() -> None:
     """Two quadratic-like sites that pull apart: full batches, many local steps, label shares that differ."""
     pooled = make_exams(96, seed=3)

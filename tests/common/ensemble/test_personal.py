@@ -206,6 +206,7 @@ def test_thresholds_that_do_not_fit_a_site_are_replaced_by_its_own(
     assert [len(values) for values in by_cut.values()] == [1, 1, 1]  # shared by the networks of a cut
 
 
+@pytest.mark.soak
 def test_a_threshold_is_judged_by_patients_that_did_not_choose_it(settings: Settings) -> None:
     """Labels that mean nothing: thresholds found and judged on the same patients would seem to gain."""
     common = learnt(settings, make_exams(96, seed=99))
@@ -308,6 +309,7 @@ def test_norms_that_a_site_kept_are_put_in_their_place(settings: Settings, data:
     assert not dict(without.candidates(common, without.common(common)))
 
 
+@pytest.mark.soak
 def test_the_time_with_the_smallest_loss_over_all_networks_is_kept(
     settings: Settings, data: ExamTensors
 ) -> None:

@@ -111,6 +111,8 @@ def test_the_small_backbone_does_not_import_torchvision() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_torchvision_can_be_used_from_several_threads_at_once() -> None:
     program = (
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -121,6 +123,7 @@ def test_torchvision_can_be_used_from_several_threads_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.soak
 def test_operators_that_are_there_already_are_not_declared_again() -> None:
     program = (
         "import torch\n"

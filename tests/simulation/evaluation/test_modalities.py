@@ -87,10 +87,14 @@ def advantage(threshold: float, pulsatility: float) -> float:
     return auc(clip, above) - auc(still, above)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_without_a_network_a_clip_beats_a_still_where_the_threshold_is_high() -> None:
     assert advantage(HIGH, 0.35) > 0.02
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_it_does_not_where_the_threshold_is_low_or_nothing_pulsates() -> None:
     assert abs(advantage(LOW, 0.35)) < 0.01
     assert abs(advantage(HIGH, 0.0)) < 0.01
@@ -146,6 +150,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     return base, settings
 
 
+@pytest.mark.soak
 def test_a_campaign_over_clips_is_the_same_each_time(run: tuple[Path, Settings]) -> None:
     base, _ = run
     one, other = (pd.read_parquet(base / name / "predictions.parquet") for name in ("one", "other"))

@@ -37,6 +37,7 @@ def settings(run: synofed.Run) -> Settings:
     return RunFolder(run.path).settings()
 
 
+@pytest.mark.soak
 def test_a_runs_networks_are_asked_about_the_patients_who_trained_them(run: synofed.Run) -> None:
     held_out = pd.read_parquet(run.path / "predictions.parquet")
     assert held_out["patient_id"].nunique() == HELD_OUT  # nobody to attack there

@@ -148,6 +148,7 @@ def test_own_networks_need_no_others_and_can_be_asked_by_themselves(base: Path) 
     assert not any(spec.frozen for spec in committee.specs)
 
 
+@pytest.mark.soak
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(
     base: Path, again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

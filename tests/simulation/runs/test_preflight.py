@@ -151,6 +151,7 @@ def test_a_site_with_nothing_to_train(config: Path, cohort: Path, tmp_path: Path
     assert (run.path / "manifest.json").read_text().count("COMPLETE_SUBSET") == 1
 
 
+@pytest.mark.soak
 def test_a_site_that_cannot_train_alone_has_no_baseline(
     config: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +190,7 @@ def test_a_sites_own_error_is_shown_in_full(
     assert "log.txt in the site's folder): mend it there, then resume" in said
 
 
+@pytest.mark.soak
 def test_a_baselines_own_error_is_shown_too(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

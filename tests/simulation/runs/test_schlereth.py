@@ -159,6 +159,7 @@ def test_the_report_shows_both(run: synofed.Run) -> None:
     assert "ra_or_spa" in html
 
 
+@pytest.mark.soak
 def test_interrupted_it_resumes_to_the_same_bits(run: synofed.Run, config: Path, tmp_path: Path) -> None:
     settings, rounds = load(config), []
 

@@ -222,6 +222,7 @@ def test_a_site_that_sends_none_trains_all_the_same(
         assert sums.total.exams == all_sums[name].sites["north"]
 
 
+@pytest.mark.soak
 def test_where_no_site_sends_any_the_mean_is_taken_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +238,7 @@ def test_where_no_site_sends_any_the_mean_is_taken_and_said(
     np.testing.assert_allclose(frame["number_svdh"], frame[columns].mean(axis=1))
 
 
+@pytest.mark.soak
 def test_networks_of_another_run_are_taken_but_those_whose_sums_have_to_come(config: Path, run: Path) -> None:
     base, settings = config.parent, load(config)
     with Display(Console(quiet=True)) as display:

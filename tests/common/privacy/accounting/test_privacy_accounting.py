@@ -125,6 +125,7 @@ def test_more_noise_fewer_steps_and_fewer_patients_cost_less(kind: PrivateSteps)
 
 @few
 @given(KINDS, KINDS)
+@pytest.mark.soak
 def test_composition_commutes_merges_and_never_forgets(one: PrivateSteps, other: PrivateSteps) -> None:
     both = epsilon([one, other], delta=1e-5)
     assert both == epsilon([other, one], delta=1e-5)
@@ -181,6 +182,7 @@ def test_a_delta_out_of_range_is_refused(bad: float) -> None:
         delta([steps(0.2, 1, 1)], epsilon=math.inf)
 
 
+@pytest.mark.soak
 def test_other_neighbours_are_named_and_cost_more() -> None:
     released = [steps(0.2, 4, 100)]
     one, replaced = epsilon(released, delta=1e-5), epsilon_replaced(released, delta=1e-5)

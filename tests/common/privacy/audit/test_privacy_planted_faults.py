@@ -158,6 +158,8 @@ def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.n
     return (rows * (norm_steps / norm)).round().astype("int64")
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PrivateSum, "_multiplier", shares_for_all_sites)
     done = only(rehearsals(SECURE, canaries=200, entropy=entropy("faults"), date="2026-01-01"))
@@ -165,6 +167,7 @@ def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch
     assert done.measured.noise == pytest.approx((3 / 5) ** 0.5, abs=0.03)
 
 
+@pytest.mark.soak
 def test_a_secure_sum_of_heads_clipped_one_by_one_refutes_a_claim_of_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -234,6 +237,7 @@ def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
     assert rehearsed(given).measured.problems
 
 
+@pytest.mark.soak
 def test_pictures_clipped_one_by_one_in_a_whole_network_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PictureGradients, "of_patient", clipped_by_picture)
     monkeypatch.setattr(PictureGradients, "_refuse_wrong_hooks", lambda *_: None)
