@@ -122,7 +122,7 @@ def test_a_site_joins_through_a_forward_proxy_alone(running_port: int, site: Pat
     ("login", "routes", "says"),
     [
         ("site:changed", {ADDRESS: ("127.0.0.1", 1)}, "wants a login"),
-        (LOGIN, {}, "does not let us through"),
+        pytest.param(LOGIN, {}, "does not let us through", marks=pytest.mark.soak),
     ],
 )
 def test_says_what_the_forward_proxy_refused(

@@ -166,7 +166,15 @@ class Outage(Fault):
         return site != "south" or not cut
 
 
-@pytest.mark.parametrize("fault", [LostMessages(), LostReplies(), SlowLink(), Duplicates(), Outage(0.8)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        *(LostMessages(), Outage(0.8)),
+        *(pytest.param(fault, marks=pytest.mark.soak) for fault in (LostReplies(), Duplicates())),
+        pytest.param(SlowLink(), marks=SOAK_CI),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
 def test_an_outage_within_the_deadline_changes_no_bit(
     fault: Fault, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:

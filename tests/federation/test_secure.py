@@ -49,6 +49,7 @@ from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
 from simulation.cohorts import peers
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from tests.marks import SOAK_CI
 from tests.public_encoders import make_encoders
 from tests.site_folders import PUZZLES, make_settings, make_site_folder, ungrade
 
@@ -525,7 +526,9 @@ def test_a_centre_that_exchanges_keys_or_invents_a_site_opens_nothing(
     assert "[peers] in site.toml" in told
 
 
-@pytest.mark.parametrize("phase", ["shares", "masked", "unmask"])
+@pytest.mark.parametrize(
+    "phase", ["masked", pytest.param("shares", marks=pytest.mark.soak), pytest.param("unmask", marks=SOAK_CI)]
+)
 def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_twice(
     tmp_path: Path, folders: list[Path], phase: Phase
 ) -> None:

@@ -53,6 +53,7 @@ seed = {seed}
 sites = 2
 patients = 20
 exams_per_patient = 4
+image_px = 64
 held_out = 0.1
 unseen_device = false
 [cohort.phantom.shift]

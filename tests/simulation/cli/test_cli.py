@@ -14,7 +14,10 @@ from tests.command_lines import command
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
-FAST = ["--set", "federation.rounds=1", "--set", "evaluate.baselines=false", "--set", "rating.models=1"]
+FAST = [
+    *("--set", "federation.rounds=1", "--set", "evaluate.baselines=false"),
+    *("--set", "rating.models=1", "--set", "rating.fusion=joint"),
+]
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 from simulation.phantom.readers import draw_ordinary_readers, draw_severity, read_alone, read_assisted
 from simulation.phantom.severity import draw_patient
+from simulation.readers import readers as scored
 from simulation.readers.readers import measure
 from simulation.readers.readings import PAIR, read
 from simulation.readers.simulated_readers import readings as simulated_readings
@@ -91,6 +92,12 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 
 
 Command = Callable[..., str]
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of the draws is no matter of their number."""
+    monkeypatch.setattr(scored, "REPLICATES", 200)
 
 
 @pytest.fixture
@@ -253,6 +260,7 @@ def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
     assert ((out / "reader_study.csv").read_bytes(), (out / "reader_accuracy.svg").read_bytes()) == again
 
 
+@pytest.mark.soak
 def test_combined_scores_with_the_reference_in_a_table_of_its_own(tmp_path: Path, command: Command) -> None:
     rows = study()
     truths = {
@@ -372,6 +380,8 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         measure(read(write(tmp_path / "unpaired.csv", rows[:32])), seed=0)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_simulated_readers_are_called_so_everywhere(run: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     shown = command("--simulate", run, "--out", out, "--seed", 3)

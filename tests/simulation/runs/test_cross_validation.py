@@ -41,6 +41,7 @@ batch_size = 16
 local_steps = 12
 [federation]
 rounds = 6
+group_bytes = 50_000_000
 [rating]
 folds = 3
 [evaluate]

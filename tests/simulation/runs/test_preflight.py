@@ -69,7 +69,11 @@ def change(cohort: Path, table: str, **cells: str) -> None:
         (['compute.devices=["auto", "cpu"]'], "'auto' is none of them"),
         (["federation.quorum=3"], "quorum of at most 2, the sites that train, got 3"),
         (["network.backbone=vgg16"], "Raise network.image_px to 32"),
-        (["network.backbone=resnet18", "training.batch_size=1"], "training.batch_size .* to 2 or more"),
+        pytest.param(
+            ["network.backbone=resnet18", "training.batch_size=1"],
+            "training.batch_size .* to 2 or more",
+            marks=pytest.mark.soak,
+        ),
         (['cohort.leave_out=["nobodys"]'], "Expected cohort.leave_out among \\['Resona 7'\\]"),
         (['cohort.leave_out=["Resona 7"]'], "Expected a site that trains"),
         (["rating.folds=7"], "at least 7 training patients for 7 folds"),

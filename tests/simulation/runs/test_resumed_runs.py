@@ -19,6 +19,7 @@ FAST = [
     "federation.rounds=1",
     "evaluate.baselines=false",
     "rating.models=1",
+    "rating.fusion=joint",
     "evaluate.bootstrap=100",
     "federation.group_bytes=50_000_000",
 ]

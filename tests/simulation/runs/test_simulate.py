@@ -76,7 +76,7 @@ def _configured(cohort: Path, folder: Path) -> Path:
     return path
 
 
-FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "rating.fusion=joint"]
 
 
 @pytest.fixture(scope="module")

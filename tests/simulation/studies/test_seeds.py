@@ -22,9 +22,13 @@ PHANTOM = """\
 sites = 2
 patients = 24
 exams_per_patient = 1
+image_px = 64
 held_out = 0.5
 """
-FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "rating.pretraining=none"]
+FAST = [
+    *("federation.rounds=1", "evaluate.baselines=false"),
+    *("rating.models=1", "rating.pretraining=none", "rating.fusion=joint"),
+]
 
 
 @pytest.fixture
