@@ -122,9 +122,10 @@ def test_a_site_joins_through_a_forward_proxy_alone(running_port: int, site: Pat
     ("login", "routes", "says"),
     [
         ("site:changed", {ADDRESS: ("127.0.0.1", 1)}, "wants a login"),
-        pytest.param(LOGIN, {}, "does not let us through", marks=pytest.mark.soak),
+        (LOGIN, {}, "does not let us through"),
     ],
 )
+@pytest.mark.soak
 def test_says_what_the_forward_proxy_refused(
     site: Path, login: str, routes: dict[str, tuple[str, int]], says: str
 ) -> None:

@@ -335,7 +335,11 @@ def test_a_centre_that_sends_a_control_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("scaffold", 'encoding = "bfloat16"'), ("fedadam", "group_bytes = 100_000")]
+    ("name", "text"),
+    [
+        ("scaffold", 'encoding = "bfloat16"'),
+        pytest.param("fedadam", "group_bytes = 100_000", marks=pytest.mark.soak),
+    ],
 )
 def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
     folders: list[Path], tmp_path: Path, name: str, text: str

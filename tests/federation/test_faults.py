@@ -169,8 +169,11 @@ class Outage(Fault):
 @pytest.mark.parametrize(
     "fault",
     [
-        *(LostMessages(), Outage(0.8)),
-        *(pytest.param(fault, marks=pytest.mark.soak) for fault in (LostReplies(), Duplicates())),
+        LostMessages(),
+        *(
+            pytest.param(fault, marks=pytest.mark.soak)
+            for fault in (LostReplies(), Duplicates(), Outage(0.8))
+        ),
         pytest.param(SlowLink(), marks=SOAK_CI),
     ],
     ids=lambda fault: type(fault).__name__,
@@ -183,6 +186,7 @@ def test_an_outage_within_the_deadline_changes_no_bit(
     assert_same(undisturbed, tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_everything_in_flight_is_forgotten_and_asked_for_again(
     folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -369,7 +373,7 @@ def test_what_may_pass_is_waited_for(
     assert [(event.state, event.reason) for event in news] == [("waiting", code), ("present", "")]
 
 
-@pytest.mark.parametrize("code", ["internal", "storage"])
+@pytest.mark.parametrize("code", [pytest.param("internal", marks=pytest.mark.soak), "storage"])
 def test_what_broke_at_a_site_may_be_mended_before_the_deadline(
     code: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -542,6 +542,7 @@ def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_tw
     assert booked(folders) == {ROUNDS}
 
 
+@pytest.mark.soak
 def test_an_attempt_that_failed_is_made_again_or_its_round_is_lost(
     tmp_path: Path, folders: list[Path]
 ) -> None:

@@ -189,6 +189,7 @@ def test_a_site_that_asks_without_end_is_dropped(folders: list[Path], tmp_path: 
         run(folders, configured(), tmp_path, app=greedy)
 
 
+@pytest.mark.soak
 def test_interrupted_after_any_round_it_resumes_to_the_same_bits(folders: list[Path], tmp_path: Path) -> None:
     run(folders, configured(), tmp_path / "whole")
     for stop in (1, 3, 6):

@@ -209,7 +209,7 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("begun", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_site_joins_when_there_is_room_on_the_disk_again(site: Path, tmp_path: Path, begun: bool) -> None:
     if begun:
         (site / "flower").mkdir(mode=0o700)

@@ -276,7 +276,11 @@ def test_norms_are_told_by_their_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "network"), [(FUSION, None), (SINGLE, NetworkSettings(backbone="resnet18", image_px=32))]
+    ("spec", "network"),
+    [
+        (FUSION, None),
+        pytest.param(SINGLE, NetworkSettings(backbone="resnet18", image_px=32), marks=pytest.mark.soak),
+    ],
 )
 def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(
     spec: NetworkSpec, network: NetworkSettings | None

@@ -222,6 +222,7 @@ def test_a_threshold_is_judged_by_patients_that_did_not_choose_it(settings: Sett
     assert np.mean(gains) < 0.03
 
 
+@pytest.mark.soak
 def test_probabilities_that_are_too_sure_get_a_temperature_and_nothing_else_changes(
     settings: Settings, data: ExamTensors
 ) -> None:
@@ -290,6 +291,7 @@ def test_a_mean_lies_half_way(settings: Settings, data: ExamTensors) -> None:
         assert torch.equal(found["mean"].weights[name], expected)
 
 
+@pytest.mark.soak
 def test_norms_that_a_site_kept_are_put_in_their_place(settings: Settings, data: ExamTensors) -> None:
     common = learnt(settings, data)
     (first, *_) = common

@@ -105,6 +105,7 @@ def test_convolutions_start_as_he_et_al_have_it() -> None:
     assert convolution.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
 
 
+@pytest.mark.soak
 def test_the_small_backbone_does_not_import_torchvision() -> None:
     imports = "import sys; import common.training.local, common.ensemble.committee"
     program = f"{imports}; sys.exit('torchvision' in sys.modules)"

@@ -101,6 +101,7 @@ def test_every_error_is_one_clear_message_with_its_exit_code(
         assert json.loads((out / "manifest.json").read_text())["status"] == "FAILED"
 
 
+@pytest.mark.soak
 def test_an_impossible_pair_is_quarantined_and_counted(
     config: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

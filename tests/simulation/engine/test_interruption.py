@@ -73,7 +73,7 @@ def left_over(mark: str) -> list[str]:
             "journal",
             marks=pytest.mark.soak,
         ),
-        ("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal"),
+        pytest.param("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal", marks=SOAK_CI),
         pytest.param("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal", marks=SOAK_CI),
         pytest.param("phantom", signal.SIGINT, 1, [], "", marks=pytest.mark.soak),
     ],

@@ -320,6 +320,7 @@ def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
     assert "north-p008-e0" not in set(run.predictions()["exam_id"])
 
 
+@pytest.mark.soak
 def test_without_validation_scores_the_last_round_is_taken_and_said(
     cohort: Path, config: Path, tmp_path: Path
 ) -> None:

@@ -128,6 +128,7 @@ def test_it_repeats_itself_and_resumes(config: Path, run: Path, monkeypatch: pyt
     )
 
 
+@pytest.mark.soak
 def test_folds_that_judge_are_stacked_without_themselves(config: Path) -> None:
     given = ['evaluate.design="folds"', "federation.rounds=2"]
     folder = synofed.simulate(config, out=config.parent / "folds", overrides=given).path
