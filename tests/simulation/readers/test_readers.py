@@ -118,7 +118,6 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_trained_readers_agree_as_published() -> None:
     made = [
         make_patient(seed, f"site-{number}", index, device, exams=8, roi_px=64)
