@@ -265,6 +265,7 @@ def replying(started: dict[str, np.ndarray], kept: dict[str, list[TrainReply]]) 
 
 
 @pytest.mark.soak
+@pytest.mark.ci
 def test_puzzles_weigh_a_site_by_all_its_exams_and_graded_networks_are_as_without_the_ungraded(
     tmp_path: Path,
 ) -> None:
