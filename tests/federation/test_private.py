@@ -250,6 +250,8 @@ def test_measurements_may_have_other_numbers_of_grades(tmp_path: Path, train: st
     assert [len(ledger.book(folder).releases) for folder in folders] == [ROUNDS, ROUNDS]  # still one vector
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_encoder_may_be_torchvisions(tmp_path: Path, folders: list[Path]) -> None:
     file = tmp_path / "resnet18.pth"
     torch.save(torchvision_shim.resnet18().state_dict(), file)

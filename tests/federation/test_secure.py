@@ -49,6 +49,7 @@ from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
 from simulation.cohorts import peers
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from tests.marks import SOAK_CI
 from tests.public_encoders import make_encoders
 from tests.site_folders import PUZZLES, make_settings, make_site_folder, ungrade
 
@@ -363,6 +364,7 @@ def test_federated_averaging_gives_the_same_networks_to_the_grid(tmp_path: Path,
     assert all(history.unbounded for folder in graders for history in ledger.book(folder).histories())
 
 
+@pytest.mark.soak
 def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, graders: list[Path]) -> None:
     """As many examples stand under the masks as in an open reply."""
     ungrade(graders[0], range(7))
@@ -376,6 +378,7 @@ def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, 
     np.testing.assert_allclose(found["secure"][JIGSAW], found["open"][JIGSAW], atol=2e-7)
 
 
+@pytest.mark.soak
 def test_a_site_drops_out_in_every_phase(tmp_path: Path, graders: list[Path]) -> None:
     """Before it has sent its vector the mean is the others', afterwards all three's."""
     settings = plain()
@@ -531,7 +534,9 @@ def test_a_centre_that_exchanges_keys_or_invents_a_site_opens_nothing(
     assert "[peers] in site.toml" in told
 
 
-@pytest.mark.parametrize("phase", ["shares", "masked", "unmask"])
+@pytest.mark.parametrize(
+    "phase", ["masked", pytest.param("shares", marks=pytest.mark.soak), pytest.param("unmask", marks=SOAK_CI)]
+)
 def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_twice(
     tmp_path: Path, folders: list[Path], phase: Phase
 ) -> None:
@@ -545,6 +550,7 @@ def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_tw
     assert booked(folders) == {ROUNDS}
 
 
+@pytest.mark.soak
 def test_an_attempt_that_failed_is_made_again_or_its_round_is_lost(
     tmp_path: Path, folders: list[Path]
 ) -> None:

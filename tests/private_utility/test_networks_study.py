@@ -54,6 +54,7 @@ seed = {seed}
 sites = 2
 patients = 20
 exams_per_patient = 4
+image_px = 64
 held_out = 0.1
 unseen_device = false
 [cohort.phantom.shift]
@@ -89,6 +90,8 @@ def found(folder: Path) -> Comparison:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_designs_are_trained_on_the_same_patients_with_the_same_budget(found: Comparison) -> None:
     usual, varied = found.designs
     assert (found.patients, found.sites, found.tested, found.draws) == (20, SITES, 3 * SITES, 2)
@@ -102,6 +105,8 @@ def test_designs_are_trained_on_the_same_patients_with_the_same_budget(found: Co
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_what_grades_and_sites_pay_adds_up_to_what_all_pay(found: Comparison) -> None:
     for score in ("hypertrophy", "vascularity", COMBINED):
         of_score = [p for p in found.payers if p.design == "varied" and p.score == score]
@@ -120,6 +125,8 @@ def test_what_grades_and_sites_pay_adds_up_to_what_all_pay(found: Comparison) ->
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
     found: Comparison, folder: Path
 ) -> None:
@@ -135,7 +142,8 @@ def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
     assert made.plan_hash() != other.plan_hash()
 
 
-@pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_where_no_norm_has_moved_networks_answer_as_their_heads(found: Comparison, folder: Path) -> None:
     settings = configuration.load(CONFIGS / "rating_private.toml")
     heads = Design(name="heads", config=folder / "varied.toml", start="encoder")
@@ -152,6 +160,8 @@ def test_where_no_norm_has_moved_networks_answer_as_their_heads(found: Compariso
     assert len(answered[0]) == found.exams
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_goal_is_reached_by_the_gain_and_its_interval_is_told(found: Comparison) -> None:
     first, other = found.designs
     gained = {name: replace(gain, value=0.03, low=-0.01, high=0.07) for name, gain in other.gained.items()}

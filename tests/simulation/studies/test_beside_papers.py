@@ -64,6 +64,8 @@ def done(folder: Path) -> study.Study:
     return opened
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_each_system_has_as_many_models_and_its_own_patients(done: study.Study) -> None:
     (one,) = beside_papers.beside_papers(done)
     assert set(one.measured) == {"federated", "centralised", "alone"}
@@ -72,6 +74,8 @@ def test_each_system_has_as_many_models_and_its_own_patients(done: study.Study) 
     assert all(block["exams"] == 54 for block in one.measured.values())
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_page_has_printed_and_own_figures(done: study.Study, folder: Path) -> None:
     app = typer.Typer()
     app.command()(study_cli.study)
