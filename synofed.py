@@ -262,8 +262,9 @@ def make_cohort(
         The folder of site folders, which :func:`simulate` takes as ``cohort``.
     """
     _check_packages()
-    from common.cohort_settings import PhantomSettings  # noqa: PLC0415
-    from common.settings import machine_profile, section  # noqa: PLC0415
+    from common.sections.cohort import PhantomSettings  # noqa: PLC0415
+    from common.sections.section import section  # noqa: PLC0415
+    from common.settings import machine_profile  # noqa: PLC0415
     from common.text.terminal import Console  # noqa: PLC0415
     from simulation.cohorts import cohort  # noqa: PLC0415
     from simulation.engine.progress import Display  # noqa: PLC0415

@@ -20,7 +20,7 @@ from common.aggregation.federated import (
     SiteState,
 )
 from common.networks.layout import Layout
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 from common.training.local import LocalUpdate
 
 MOMENTS = ("exp_avg", "exp_avg_sq")

@@ -32,7 +32,7 @@ from common.ensemble.inference import Ensemble, Member, Place, Precision, ensemb
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
 from common.scoring import ecoc, eoss, multitude
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 MEASUREMENTS = {"hypertrophy": ("gs", "doppler"), "vascularity": ("doppler",)}
 THRESHOLDS = 3

@@ -44,7 +44,7 @@ from common.networks.fusion import ImageNetwork
 from common.privacy.accounting.accounting import noise_multiplier
 from common.privacy.mechanism import gaussian_release
 from common.privacy.mechanism.noise import KeyStream
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 

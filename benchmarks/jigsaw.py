@@ -34,7 +34,8 @@ from common.exam import MISSING
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import Settings, TrainingSettings, load
+from common.sections.training import TrainingSettings
+from common.settings import Settings, load
 from common.training.data import ExamTensors
 from common.training.inputs import labels
 from common.training.local import accuracy, score, train_network

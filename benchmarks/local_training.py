@@ -29,7 +29,8 @@ from common.imaging.roi import stored_px
 from common.networks import build
 from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec, Target
-from common.settings import AugmentationSettings, ImageSettings, NetworkSettings, TrainingSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.sections.training import AugmentationSettings, TrainingSettings
 from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams
 from common.training.local import autocast, train_network

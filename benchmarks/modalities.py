@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 import synofed
-from common.cohort_settings import PhantomSettings
+from common.sections.cohort import PhantomSettings
 from simulation.cohorts import cohort
 
 SEEDS = (1, 2)

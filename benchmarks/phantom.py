@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from common.cohort_settings import PhantomSettings
+from common.sections.cohort import PhantomSettings
 from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient

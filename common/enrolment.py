@@ -22,7 +22,7 @@ from pydantic import AwareDatetime, Field, PlainSerializer, SecretStr, Validatio
 
 from common import signed_json
 from common.errors import ConfigurationError, VerificationError
-from common.section import Section, secret
+from common.sections.section import Section, secret
 
 DOMAIN = b"synofed registration 1\n"
 """Stands before what is proven, so that a proof can never pass for one of something else."""

@@ -17,7 +17,8 @@ from common.networks import build
 from common.networks.backbones import initialise
 from common.networks.jigsaw import TILES
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from common.training.local_settings import local_settings
 
 LARGEST_PX = 1024

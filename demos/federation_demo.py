@@ -29,8 +29,8 @@ from client.site import policy_file
 from client.site.site import Site
 from client.state import decisions
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
 from common.errors import ConnectionLostError, SynofedError
+from common.sections.cohort import PhantomSettings
 from common.text.terminal import Console
 from server.cli import run_view
 from server.federation import enrolment, provision

@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from common.errors import DataError
-from common.section import Section
+from common.sections.section import Section
 from common.version import VERSION
 from private_utility.networks_view import Comparison
 from private_utility.utility_view import NAME, Study

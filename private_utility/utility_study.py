@@ -23,11 +23,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float64, Int64
 
-from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError
 from common.evaluation import agreement, bootstrap
 from common.machine import pretrained
 from common.networks.spec import COMBINED
+from common.sections.cohort import CohortSettings, PhantomSettings, ShiftSettings
 from common.settings import Settings
 from private_utility import private_heads, tuned, utility_view
 from private_utility.private_heads import Campaign, Release, noise_of

@@ -6,7 +6,8 @@ import torch
 
 from common.imaging.roi import stored_px
 from common.networks.spec import NetworkSpec, Target
-from common.settings import ImageSettings, NetworkSettings, TrainingSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.sections.training import TrainingSettings
 from common.training.data import ExamTensors
 from common.training.local_settings import LocalSettings
 

@@ -21,8 +21,8 @@ from common import wire
 from common.messages import NetworkReply, PlanRequest, TrainReply, TrainRequest
 from common.privacy.accounting import of_plan
 from common.privacy.accounting.spending import PrivateRelease
-from common.privacy_settings import PrivacySettings
 from common.receipts import Contents, Kept
+from common.sections.privacy import PrivacySettings
 from common.settings import Settings, parse
 from common.version import VERSION
 

@@ -13,7 +13,8 @@ from common.machine.encoder_files import About, Machine
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.layout import Layout
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 
 
 def make_encoders(folder: Path, settings: Settings, *, seed: int = 0) -> Path:

@@ -10,9 +10,10 @@ from client.site.site import Site
 from client.state import decisions
 from client.state.decisions import State, Status
 from common.errors import DataError, SynofedError
-from common.measurement_settings import MeasurementSettings
-from common.method_settings import RatingSettings
-from common.settings import ImageSettings, NetworkSettings, Settings
+from common.sections.measurements import MeasurementSettings
+from common.sections.methods import RatingSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.settings import Settings
 
 PATH = "_path"
 NO_GRADES = ("exam_id", "reader", "session", "patient_id")

@@ -26,13 +26,13 @@ from common.aggregation.algorithms import algorithm
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
-from common.method_settings import StageSettings
 from common.methods.rounds import network_rounds, stage_rounds
 from common.methods.stages import Stage, stages_of
 from common.networks import build
 from common.networks.build import initial_weights
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
+from common.sections.methods import StageSettings
 from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.inputs import training_exams, validation_exams

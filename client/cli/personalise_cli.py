@@ -11,8 +11,8 @@ from client.cli.campaigns_cli import Prefix
 from client.cli.cli_options import AsJson, Folder, bar
 from client.consent import campaigns
 from client.site.site import Site
-from common import settings as configuration
-from common.settings import PersonalSettings
+from common.sections.evaluation import PersonalSettings
+from common.sections.section import section
 from common.text.terminal import Console, Table
 
 
@@ -44,7 +44,7 @@ def personalise(
     plan_hash = campaigns.find(site, prefix)
     given = {"candidates": candidates, "steps": steps, "margin": margin}
     named = {key: value for key, value in given.items() if value is not None}
-    asked = configuration.section(PersonalSettings, named, source="What is asked for")
+    asked = section(PersonalSettings, named, source="What is asked for")
     with bar("training further", quiet=as_json) as progress:
         place, manifest = personal.make(site, plan_hash, asked, progress=progress)
     if as_json:

@@ -34,8 +34,7 @@ from common.enrolment import (
     split_address,
 )
 from common.errors import ConfigurationError, DataError, SynofedError
-from common.section import Section
-from common.settings import describe
+from common.sections.section import Section, describe
 from common.text import toml_text
 from common.version import VERSION
 

@@ -12,11 +12,11 @@ from client.site.site import Site
 from client.state import approved_budget, decisions
 from client.state.decisions import State
 from common.errors import SynofedError
-from common.method_settings import SPLIT_BY_IMAGE
 from common.methods.rounds import rounds_by_stage
 from common.methods.stages import networks, stacked
 from common.privacy.planning import notice
-from common.secure_settings import SecureSettings
+from common.sections.methods import SPLIT_BY_IMAGE
+from common.sections.secure import SecureSettings
 from common.settings import Settings
 
 BYTES = {"float32": 4, "bfloat16": 2}

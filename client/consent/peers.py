@@ -9,8 +9,8 @@ from __future__ import annotations
 from client.site import keys, site_toml
 from client.site.site import Site
 from common.errors import ConfigurationError, PolicyError
+from common.sections.secure import SecureSettings
 from common.secure_aggregation.identity import Identity
-from common.secure_settings import SecureSettings
 
 
 def add(site: Site, name: str, key: str) -> None:

@@ -22,7 +22,7 @@ from common.errors import SiteStateError
 from common.evaluation.inside import site_statistics
 from common.evaluation.inside.site_statistics import Counted, SiteStatistics
 from common.exam import Exam
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 
 NAME = "statistics.json"

@@ -40,9 +40,9 @@ from common.machine import atomic, file_lock
 from common.methods.stages import learns_without_grades
 from common.networks.spec import COMBINED
 from common.scoring import eoss
+from common.sections.validity import Validity, dumped
 from common.settings import Settings
 from common.training.data import ExamTensors
-from common.validity_settings import Validity, dumped
 
 FORMAT = 5
 COLUMNS = ("exam_id", "patient_id", "device", "diagnosis", "joint", "age", "sex")

@@ -30,7 +30,7 @@ from client.state.decisions import State, Status
 from common.errors import ConfigurationError, DataError, SynofedError
 from common.machine import desk_live
 from common.machine.desk_live import Seen
-from common.settings import describe
+from common.sections.section import describe
 
 
 class _Body(BaseModel):

@@ -14,7 +14,7 @@ from client.reading.opened import Exams
 from client.reading.room import QUALITIES, Reading, reader_name
 from common.errors import ConfigurationError, PolicyError
 from common.machine import desk
-from common.section import Section
+from common.sections.section import Section
 from common.text.notices import RESEARCH_ONLY
 
 

@@ -28,7 +28,7 @@ from client.reading.worklist import Listed
 from common.errors import PolicyError, SynofedError
 from common.evaluation.readers import WITH, WITHOUT
 from common.machine import desk
-from common.section import Section
+from common.sections.section import Section
 from common.text.notices import RESEARCH_ONLY
 
 Grades = dict[Annotated[str, Field(max_length=200)], Annotated[int, Field(ge=0, le=100)]]

@@ -29,7 +29,8 @@ from common.messages import EnsembleReply, EnsembleRequest, WeightsRef
 from common.methods.stages import NetworkResult
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from common.text.notices import RESEARCH_ONLY
 
 

@@ -35,7 +35,7 @@ from client.ledger import ledger_file
 from client.ledger.identifiers import spelling, tag
 from common.errors import SiteStateError
 from common.exam import MISSING
-from common.section import Section
+from common.sections.section import Section
 
 FOLDER = "evaluation"
 Block = Mapping[str, Mapping[str, int]]

@@ -29,7 +29,8 @@ from common.ensemble.committee import Committee
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.privacy.planning import notice
-from common.settings import PersonalSettings, Settings
+from common.sections.evaluation import PersonalSettings
+from common.settings import Settings
 from common.version import VERSION
 
 NOTICE = (

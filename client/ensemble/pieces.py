@@ -35,8 +35,9 @@ from common.messages import Pieces, WeightsRef
 from common.methods.stages import networks, stacked
 from common.networks import build
 from common.networks.spec import NetworkSpec, without_fold
-from common.section import Section
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.sections.section import Section
+from common.settings import Settings
 
 Flat = Float32[np.ndarray, " _"]
 

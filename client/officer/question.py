@@ -19,7 +19,7 @@ from client.site.site import SiteFile
 from common import signed_json
 from common.enrolment import Hex32, SiteName
 from common.errors import VerificationError
-from common.section import Section
+from common.sections.section import Section
 
 DOMAIN = b"synofed officer decision 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""

@@ -21,7 +21,7 @@ from client.files import atomic, lock
 from client.officer.question import Answer, Question, Settled
 from client.site.site import Site
 from common.errors import DataError, StorageError, refusal
-from common.section import Section
+from common.sections.section import Section
 
 QUESTIONS, ANSWERS, DONE = "questions", "answers", "done"
 OWN, GROUP_READS, GROUP_WRITES = 0o700, 0o2750, 0o2770

@@ -23,8 +23,7 @@ from client.data.tables.tables import DISCUSSION
 from client.reading.room import reader_name
 from common.errors import DataError
 from common.evaluation.readers import WITH, WITHOUT
-from common.section import Name, Section, Seed
-from common.settings import section
+from common.sections.section import Name, Section, Seed, section
 from common.text import toml_text
 
 Reader = Annotated[str, Field(min_length=1, max_length=80)]

@@ -11,7 +11,8 @@ from common.messages import TrainRequest
 from common.methods.rounds import network_rounds
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from common.training.flat_network import flat_network
 
 

@@ -23,7 +23,7 @@ from client.site.site import Site
 from client.state import site_state
 from common.errors import ChangedDataError, SiteStateError
 from common.exam import MISSING
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 
 NAMES = 5

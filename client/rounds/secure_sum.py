@@ -23,6 +23,7 @@ from common.aggregation.update_sum import UpdateSum
 from common.errors import PolicyError, UpdateError, VerificationError
 from common.messages import SumRequest, sum_request_id
 from common.privacy.mechanism.private_sum import PrivateSum
+from common.sections.secure import SecureSettings
 from common.secure_aggregation import site as protocol
 from common.secure_aggregation.identity import Identity
 from common.secure_aggregation.messages import (
@@ -36,7 +37,6 @@ from common.secure_aggregation.messages import (
 )
 from common.secure_aggregation.site_state import State
 from common.secure_aggregation.terms import Terms
-from common.secure_settings import SecureSettings
 from common.settings import Settings
 
 TOKEN = re.compile(r"[0-9a-f]{32}")

@@ -11,8 +11,8 @@ from pydantic import field_validator
 from client.site.hours import Windows, is_open, parse, utc_windows
 from common.errors import HoursError, PolicyError
 from common.extensions import is_object_path
-from common.section import Bytes, Count, GrowingSection, Positive, Rate, Share
-from common.secure_settings import SecureSettings
+from common.sections.section import Bytes, Count, GrowingSection, Positive, Rate, Share
+from common.sections.secure import SecureSettings
 from common.settings import Settings
 
 NEWEST: Literal[2] = 2

@@ -24,7 +24,7 @@ from client.site.policy import NEWEST, Policy
 from client.site.site import Site, SiteFile
 from common import signed_json
 from common.errors import PolicyError, SynofedError
-from common.section import Section
+from common.sections.section import Section
 
 DOMAIN = b"synofed policy 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""

@@ -13,8 +13,7 @@ from pydantic import Field, SecretStr
 from client.site.policy import Policy
 from common.enrolment import Hex32, SiteName
 from common.errors import DataError
-from common.section import Section, secret
-from common.settings import section
+from common.sections.section import Section, secret, section
 from common.text import toml_text
 
 

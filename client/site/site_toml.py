@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from client.files import atomic
 from client.site.site import Site, SiteFile
 from common.errors import ConfigurationError, StorageError, refusal
-from common.settings import describe
+from common.sections.section import describe
 from common.text import toml_text
 
 

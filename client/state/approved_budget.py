@@ -15,7 +15,7 @@ from pydantic import Field
 from client.site.site import Site
 from common.methods.rounds import total_rounds
 from common.privacy.accounting import of_plan
-from common.section import Positive, Section
+from common.sections.section import Positive, Section
 from common.settings import Settings
 
 SHARE_AGAIN = 0.1

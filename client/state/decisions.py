@@ -18,7 +18,7 @@ from client.site.site import Site
 from client.state.approved_budget import ApprovedBudget
 from common import signed_json
 from common.errors import DataError, PolicyError
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 
 HASH = re.compile(r"[0-9a-f]{64}")

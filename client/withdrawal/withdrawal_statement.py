@@ -5,7 +5,7 @@ from __future__ import annotations
 from common import signed_json
 from common.errors import VerificationError
 from common.privacy.accounting.chain import to_ranges
-from common.section import Section
+from common.sections.section import Section
 
 DOMAIN = b"synofed withdrawal 1\n"
 """Stands before what is signed, so that a signature can never pass for one over something else."""

@@ -12,7 +12,7 @@ from common.aggregation.scaffold import Scaffold
 from common.aggregation.server_optimisers import AdaptiveOptimiser, adam, yogi
 from common.errors import ConfigurationError
 from common.extensions import is_object_path, make
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 
 __all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
 

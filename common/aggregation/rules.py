@@ -13,7 +13,7 @@ from common.aggregation.mean import InMemory, Weighted, weighted_mean
 from common.aggregation.robust import krum, median, trimmed_mean
 from common.errors import CampaignError, ConfigurationError
 from common.extensions import is_object_path, load_object
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 
 _BELONGS_TO = {"trimmed_share": "trimmed_mean", "byzantine": "krum", "selected": "krum"}
 

@@ -15,9 +15,9 @@ from jaxtyping import Float32, Int64
 from common.errors import UpdateError
 from common.evaluation.histograms import BINS
 from common.messages import NetworkReply
+from common.sections.secure import SecureSettings
 from common.secure_aggregation.fixed_point import Weighted
 from common.secure_aggregation.terms import Terms
-from common.secure_settings import SecureSettings
 
 BITS = 64
 """In 32 bits a round number of exams would leave an update too few steps."""

@@ -18,7 +18,9 @@ from common.errors import UpdateError
 from common.networks import build
 from common.networks.layout import norm_positions
 from common.networks.spec import NetworkSpec, Piece
-from common.settings import NetworkSettings, PersonalSettings, Settings
+from common.sections.evaluation import PersonalSettings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import CPU, LocalSettings, local_settings

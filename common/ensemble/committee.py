@@ -17,10 +17,10 @@ from common.ensemble.number_stack import numbers as stacked_numbers
 from common.ensemble.temperature import tempered
 from common.evaluation import conformal
 from common.imaging.prepare import picture
-from common.method_settings import RatingSettings
 from common.methods.stages import Output, SettlesTies, SharesVotes, method
 from common.networks.spec import COMBINED, NetworkSpec
 from common.scoring import multitude, validity
+from common.sections.methods import RatingSettings
 from common.settings import Settings
 from common.training import answers
 from common.training.local import autocast

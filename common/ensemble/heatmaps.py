@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from common.ensemble import grad_cam
 from common.errors import ConfigurationError, DataError
 from common.networks.spec import NetworkSpec
-from common.section import Fraction, Positive, Section
+from common.sections.section import Fraction, Positive, Section
 
 YELLOW = (255, 255, 0)
 

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from common.ensemble.stacked_regression import NormalSums, Stack, solve
-from common.measurement_settings import NumberSettings
 from common.methods.stages import Output, Stacks, method, stacked
 from common.networks.spec import NetworkSpec, without_fold
-from common.section import Section
+from common.sections.measurements import NumberSettings
+from common.sections.section import Section
 from common.settings import Settings
 
 

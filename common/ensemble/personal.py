@@ -53,7 +53,7 @@ from common.ensemble.validation import (
 from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
 from common.methods.stages import Output
-from common.section import Criterion
+from common.sections.section import Criterion
 from common.training.inputs import labels
 
 COMMON, OWN = "common", "own"

@@ -20,7 +20,7 @@ from common import signed_json
 from common.ensemble.number_stack import NumberStack
 from common.errors import VerificationError
 from common.methods.stages import NetworkResult
-from common.section import GrowingSection, Section
+from common.sections.section import GrowingSection, Section
 
 RECIPIENT = "sites"
 """Among ``campaign.recipients``: every site that took part gets the networks."""

@@ -31,7 +31,7 @@ from pydantic import Field, model_validator
 from scipy.stats import binomtest
 
 from common.evaluation.histograms import BINS
-from common.section import Section
+from common.sections.section import Section
 
 LEVEL = 0.9
 """How often a set holds the reader's grade, at least."""

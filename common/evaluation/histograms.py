@@ -16,7 +16,7 @@ from jaxtyping import Float64, Int64
 from numpy.typing import ArrayLike, NDArray
 
 from common.errors import DataError, UpdateError
-from common.section import Criterion
+from common.sections.section import Criterion
 
 BINS = 256
 """Equal bins of [0, 1]; bin b holds probabilities in [b / 256, (b + 1) / 256), the last one also 1."""

@@ -14,7 +14,8 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.settings import AugmentationSettings, ImageSettings
+from common.sections.networks import ImageSettings
+from common.sections.training import AugmentationSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

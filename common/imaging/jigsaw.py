@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.method_settings import JigsawSettings
+from common.sections.methods import JigsawSettings
 
 SIDE = 3
 SEED = 0

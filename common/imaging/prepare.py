@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from common.imaging.augment import AugmentParameters, central_cut, cut, relight
-from common.settings import ImageSettings
+from common.sections.networks import ImageSettings
 
 FLOW_COLOUR = (1.0, 0.0, 0.0)
 """Every pixel of the Doppler signal gets this colour, so all machines' colour maps look alike (RATING)."""

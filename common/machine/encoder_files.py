@@ -20,9 +20,10 @@ from torch import Tensor
 
 from common.errors import ConfigurationError, VerificationError
 from common.machine import atomic
-from common.measurement_settings import MeasurementSettings
-from common.section import Name, Positive, Section
-from common.settings import ImageSettings, Settings, describe
+from common.sections.measurements import MeasurementSettings
+from common.sections.networks import ImageSettings
+from common.sections.section import Name, Positive, Section, describe
+from common.settings import Settings
 
 TENSORS = "encoders.safetensors"
 ABOUT = "about.json"

@@ -17,8 +17,7 @@ import safetensors
 from pydantic import Field, ValidationError
 
 from common.errors import ConfigurationError
-from common.section import Section
-from common.settings import describe
+from common.sections.section import Section, describe
 
 OURS = Path(__file__).with_suffix(".toml")
 FOLDER = Path("weights")

@@ -24,7 +24,8 @@ from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec, Piece
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 
 PRETRAINED = ("resnet18", "mobilenet_v2", "vgg16", "inception_v3")
 """Backbones for which torchvision has ImageNet weights."""

@@ -31,7 +31,7 @@ from common.errors import ConfigurationError, DataError, VerificationError
 from common.machine import atomic, known_weights, state_dicts
 from common.machine.known_weights import KnownFile
 from common.networks.backbones import backbone
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 LARGEST_BYTES = 2**30
 """VGG-16 with its classifier, the largest, has 553 MB."""

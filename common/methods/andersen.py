@@ -29,7 +29,8 @@ from common.methods import single_score
 from common.methods.stages import NetworkResult, Output, Stage
 from common.networks.backbones import LAYERS
 from common.networks.spec import NetworkSpec, Piece, Target
-from common.settings import Settings, TrainingSettings
+from common.sections.training import TrainingSettings
+from common.settings import Settings
 
 DISEASED = 1
 """Grades above this are diseased."""

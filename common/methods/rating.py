@@ -22,10 +22,10 @@ import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from common.errors import ConfigurationError
-from common.measurement_settings import MeasurementSettings
 from common.methods.stages import NetworkResult, Output, Stage, stage_training
 from common.networks.spec import NetworkSpec, Piece, Target
 from common.scoring import ecoc, multitude
+from common.sections.measurements import MeasurementSettings
 from common.settings import Settings
 
 JIGSAW = "rating/jigsaw"

@@ -11,9 +11,10 @@ from jaxtyping import Float32, Float64, Int
 
 from common.errors import ConfigurationError
 from common.extensions import is_object_path, make
-from common.method_settings import StageSettings
 from common.networks.spec import NetworkSpec
-from common.settings import Settings, TrainingSettings
+from common.sections.methods import StageSettings
+from common.sections.training import TrainingSettings
+from common.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from common.errors import ConfigurationError
 from common.extensions import is_object_path, make
 from common.networks import torchvision_shim
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 CHANNELS = 3
 """Every backbone reads three channels, so that all take the same pictures and ImageNet weights fit."""

@@ -14,7 +14,7 @@ from common.networks.jigsaw import JigsawNetwork
 from common.networks.layout import Layout, flatten, layout_of, point
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec, Shape
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 Flat = Float32[Tensor, " _"]
 _layouts: dict[tuple[Shape, NetworkSettings, str], Layout] = {}

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.networks.backbones import backbone
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 
 def features(module: nn.Module, picture: Float[Tensor, "n *frames 3 h w"]) -> Float[Tensor, "n features"]:

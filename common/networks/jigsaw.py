@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.networks.backbones import backbone
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 TILES = 9
 """Three rows of three."""

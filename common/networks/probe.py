@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from common.networks.backbones import backbone
 from common.networks.fusion import features, pooled
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 
 class ProbeNetwork(nn.Module):

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from common.method_settings import JigsawSettings
-from common.section import Fraction, GrowingSection, Positive, Section
-from common.settings import TrainingSettings
+from common.sections.methods import JigsawSettings
+from common.sections.section import Fraction, GrowingSection, Positive, Section
+from common.sections.training import TrainingSettings
 
 COMBINED = "combined"
 """The combined score, the larger of hypertrophy and vascularity: a target too, though no reader gives it."""

@@ -10,8 +10,8 @@ from jaxtyping import Bool
 
 from common.networks.spec import COMBINED
 from common.scoring import eoss
+from common.sections.validity import ValidityTable
 from common.settings import Settings
-from common.validity_settings import ValidityTable
 
 Objection = Callable[[Mapping[str, int | None]], str | None]
 """From grades, of which some may not be known, to why they cannot be together."""

@@ -17,7 +17,7 @@ from common.errors import UpdateError
 from common.networks import build
 from common.networks.layout import Layout, layout_of, norm_positions, point
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 
 class FlatNetwork:

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int
 from torch import Tensor
 
 from common.errors import UpdateError
-from common.settings import TrainingSettings
+from common.sections.training import TrainingSettings
 from common.training import answers
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from common.methods.rounds import network_rounds
 from common.networks.spec import NetworkSpec
-from common.settings import ImageSettings, NetworkSettings, Settings, TrainingSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.sections.training import TrainingSettings
+from common.settings import Settings
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from common.settings import TrainingSettings
+from common.sections.training import TrainingSettings
 
 
 def batches(

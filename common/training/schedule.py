@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from common.settings import TrainingSettings
+from common.sections.training import TrainingSettings
 
 WARM_UP = 0.1
 """RATING's released code: 5 of 50 epochs."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 
 class TinyNet(nn.Module):

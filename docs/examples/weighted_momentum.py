@@ -10,7 +10,7 @@ import numpy as np
 from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, Flat, ServerState
 from common.errors import ConfigurationError
 from common.networks.layout import Layout
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 
 
 class Momentum(FedAvg):

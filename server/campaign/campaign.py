@@ -21,7 +21,7 @@ from common.machine.network_files import TrainedNetwork
 from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, stacked, stages_of
 from common.networks.spec import NetworkSpec
-from common.secure_settings import SecureSettings
+from common.sections.secure import SecureSettings
 from common.settings import Settings
 from server.campaign.events import Event, Observer, StageStarted
 from server.campaign.library import NetworkLibrary

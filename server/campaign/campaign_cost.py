@@ -14,7 +14,9 @@ from common.methods.rounds import stage_rounds
 from common.methods.stages import Stage, stages_of
 from common.networks.layout import Layout
 from common.networks.spec import NetworkSpec
-from common.settings import ComputeSettings, FederationSettings, Settings
+from common.sections.compute import ComputeSettings
+from common.sections.federation import FederationSettings
+from common.settings import Settings
 from common.training.local_settings import selects
 
 VALUE_BYTES = {"float32": 4, "bfloat16": 2}

@@ -17,7 +17,8 @@ from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
 from common.messages import Pieces, Weights, WeightsRef
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from common.version import VERSION
 from server.campaign.campaign import Outcome
 from server.federation.home import Home

@@ -10,8 +10,8 @@ from pathlib import Path
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.networks.spec import NetworkSpec
+from common.sections.validity import dumped
 from common.settings import Settings
-from common.validity_settings import dumped
 from common.version import VERSION
 
 NOT_MADE_BY = {"group_bytes", "deadline_s", "approval_s"}

@@ -20,7 +20,7 @@ from flwr.serverapp import Grid
 
 from common.errors import SynofedError, UpdateError, VerificationError
 from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 from server.campaign import hours
 from server.campaign.events import CentreNews, Observer, SiteNews
 from server.campaign.flower_errors import explained

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, SecretStr, TypeAdapter, ValidationError
 from common.enrolment import Code, Invitation, Registration, SiteName, keys_fingerprint, spoken
 from common.errors import ConfigurationError, VerificationError
 from common.machine import atomic
-from common.section import Section
+from common.sections.section import Section
 from common.version import VERSION
 from server.federation import certificates
 from server.federation.home import Home

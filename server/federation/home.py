@@ -12,8 +12,7 @@ from pydantic import Field, field_validator
 from common.enrolment import split_address
 from common.errors import ConfigurationError, refusal
 from common.machine import atomic
-from common.section import Section
-from common.settings import section
+from common.sections.section import Section, section
 from common.text import toml_text
 
 Port = Annotated[int, Field(ge=1, le=65535)]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from common.enrolment import certificate_fingerprint, split_address
 from common.errors import ConfigurationError
 from common.machine import atomic
-from common.settings import describe
+from common.sections.section import describe
 from server.federation import certificates
 from server.federation.certificates import Certified
 from server.federation.home import Federation, Home, ProxySection, SuperlinkSection

@@ -12,8 +12,7 @@ from pydantic import ValidationError
 
 from common.errors import ConfigurationError
 from common.machine import atomic, file_lock
-from common.section import Section
-from common.settings import describe
+from common.sections.section import Section, describe
 from server.federation.home import Home
 
 Status = Literal["invited", "registered", "revoked"]

@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from common.machine import page_tables
-from common.method_settings import SPLIT_BY_IMAGE
+from common.sections.methods import SPLIT_BY_IMAGE
 from common.text import csv_text
 from server.report import (
     certainty,

@@ -12,7 +12,8 @@ from common.aggregation import rules
 from common.errors import CampaignError, ConfigurationError
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
-from common.settings import FederationSettings, Settings
+from common.sections.federation import FederationSettings
+from common.settings import Settings
 from common.training.trainable import named, subject
 
 NOTHING = "had nothing to train"

@@ -18,8 +18,8 @@ from common.privacy.accounting.spending import Book, UnboundedRelease
 from common.privacy.audit.claims import some
 from common.privacy.audit.evidence import Answer, Check, Evidence
 from common.privacy.planning.private_steps import kind, steps_per_round
-from common.privacy_settings import PrivacySettings
 from common.receipts import Kept, Receipt
+from common.sections.privacy import PrivacySettings
 from common.settings import Settings
 from server.runs.run_folder import RunFolder
 

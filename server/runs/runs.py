@@ -17,8 +17,8 @@ from pydantic import Field, ValidationError
 
 from common.errors import ConfigurationError
 from common.machine import atomic
-from common.section import Section
-from common.settings import Settings, describe
+from common.sections.section import Section, describe
+from common.settings import Settings
 from server.federation.home import Home
 from server.runs.run_folder import RunFolder
 

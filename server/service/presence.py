@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from common.machine import atomic, file_lock
-from common.section import Section
+from common.sections.section import Section
 from server.federation.home import Home
 from server.runs.runs import now
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from common import settings as configuration
-from common.cohort_settings import HandSettings, PhantomSettings
 from common.errors import ConfigurationError
-from common.section import LAST_SEED
+from common.sections.cohort import HandSettings, PhantomSettings
+from common.sections.section import LAST_SEED, section
 from common.text.terminal import Console
 from simulation.engine.progress import Display
 
@@ -40,7 +40,7 @@ def make_cohort(
 
     own = [configuration.machine_profile(path) for path in machines or []]
     asked = {"sites": sites, "patients": patients, "exams_per_patient": exams, "image_px": image_px}
-    settings = configuration.section(
+    settings = section(
         PhantomSettings, {**asked, "unseen_device": unseen, "machines": own}, source="The cohort"
     )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
@@ -61,7 +61,7 @@ def make_hands(
     from simulation.cohorts import cohort as cohorts  # noqa: PLC0415
 
     asked = {"sites": sites, "patients": patients, "width_px": width_px, "unseen_device": unseen}
-    settings = configuration.section(HandSettings, asked, source="The cohort")
+    settings = section(HandSettings, asked, source="The cohort")
     with Display(Console()) as display, display.step("phantom radiographs") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
     typer.echo(f"{len(made.sites)} sites in {made.folder}")
@@ -82,7 +82,7 @@ def make_joints(
     from simulation.cohorts import joints  # noqa: PLC0415
 
     asked = {"patients": patients, "width_px": width_px}
-    settings = configuration.section(HandSettings, asked, source="The pictures")
+    settings = section(HandSettings, asked, source="The pictures")
     with Display(Console()) as display, display.step("joints of phantom radiographs") as bar:
         table = joints.write(
             patients=settings.patients,

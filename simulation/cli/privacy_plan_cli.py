@@ -20,7 +20,7 @@ from common.privacy.accounting import accounting
 from common.privacy.planning import budget_plan, designs, dpia, private_steps, utility
 from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.promise import Promise, SitePromise
-from common.secure_settings import SecureSettings, overstated
+from common.sections.secure import SecureSettings, overstated
 from common.settings import Settings
 from common.text.terminal import Console
 from common.version import VERSION

@@ -10,7 +10,7 @@ import typer
 
 from common.errors import DataError, refusal
 from common.machine import atomic
-from common.section import LAST_SEED
+from common.sections.section import LAST_SEED
 from common.text import csv_text
 from common.text.terminal import Console
 from simulation.readers import readers_files as files

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from common import settings as configuration
 from common.errors import ConfigurationError, DataError, refusal
 from common.exam import ImageRef
 from common.machine import atomic
 from common.privacy.planning import notice
+from common.sections.section import section
 from common.text import csv_text
 from common.text.notices import RESEARCH_ONLY
 from common.text.terminal import Console
@@ -97,9 +97,7 @@ def _heatmaps(
     from common.ensemble.heatmaps import HeatmapSettings  # noqa: PLC0415
     from simulation.evaluation import heatmaps  # noqa: PLC0415
 
-    settings = configuration.section(
-        HeatmapSettings, {"steps": steps, "noisy_copies": copies}, source="The heatmap"
-    )
+    settings = section(HeatmapSettings, {"steps": steps, "noisy_copies": copies}, source="The heatmap")
     with Display(Console(stderr=True, quiet=as_json)) as display:
         return heatmaps.write(committee, pictures, scores, folder=folder, settings=settings, display=display)
 

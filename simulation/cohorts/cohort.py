@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from client.data.tables.rows import read_rows
-from common.cohort_settings import Drawn, HandSettings, PhantomSettings
 from common.errors import ConfigurationError, DataError
 from common.machine import file_lock
+from common.sections.cohort import Drawn, HandSettings, PhantomSettings
 from simulation.cohorts import hands
 from simulation.cohorts.drawing import Progress, by_site, site_name
 from simulation.phantom.devices import FITTED, Device, jittered, random_device

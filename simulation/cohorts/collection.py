@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from client.data.tables.rows import MOST_GRADES, Row, Table, grade, number, read_rows, refuse
 from common.errors import ConfigurationError, DataError
-from common.measurement_settings import NumberSettings
+from common.sections.measurements import NumberSettings
 from common.text import csv_text
 from simulation.cohorts.cohort import place
 from simulation.cohorts.copies import Copy, Picture, find_copies

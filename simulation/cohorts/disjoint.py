@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from common.cohort_settings import CohortSettings, PhantomSettings
 from common.errors import ConfigurationError
 from common.machine import encoder_files
 from common.machine.encoder_files import About, Machine
+from common.sections.cohort import CohortSettings, PhantomSettings
 from common.settings import Settings
 from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED, Device

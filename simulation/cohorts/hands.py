@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from common.cohort_settings import HandSettings
+from common.sections.cohort import HandSettings
 from simulation.cohorts.drawing import Progress, by_site, site_name
 from simulation.hand import sheet as sheets
 from simulation.hand.folders import Job, write_patient, write_site

@@ -18,10 +18,11 @@ from statistics import median_low
 import numpy as np
 
 from client.data.tables.rows import Row, read_rows, refuse, whole
-from common.cohort_settings import PublicSettings
 from common.errors import ConfigurationError, DataError
 from common.extensions import is_object_path, load_object
-from common.settings import Settings, section
+from common.sections.cohort import PublicSettings
+from common.sections.section import section
+from common.settings import Settings
 from simulation.cohorts import partition
 from simulation.cohorts.cohort import Cohort, by_one, discover
 from simulation.cohorts.collection import (

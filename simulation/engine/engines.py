@@ -12,7 +12,8 @@ from flwr.app import Context, RecordDict
 from client.app import app as client_app
 from client.site import training_device
 from common.errors import CampaignError, ConfigurationError
-from common.settings import ComputeSettings, Settings
+from common.sections.compute import ComputeSettings
+from common.settings import Settings
 from server import app as server_app
 from server.campaign.campaign import Observer, Outcome
 from server.campaign.library import NetworkLibrary

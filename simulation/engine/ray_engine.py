@@ -29,7 +29,7 @@ from client.site import training_device
 from common.errors import ConfigurationError
 from common.machine import file_lock
 from common.machine.flower_environment import FLOWER_ENVIRONMENT
-from common.settings import ComputeSettings
+from common.sections.compute import ComputeSettings
 from common.version import VERSION
 from simulation.engine.grid import StrictGrid
 

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from scipy.ndimage import binary_dilation
 from torch import Tensor
 
-from common.cohort_settings import HandSettings
 from common.ensemble.committee import Committee
 from common.ensemble.explained import explained, under
 from common.ensemble.heatmaps import HeatmapSettings, networks_above_zero
@@ -25,6 +24,7 @@ from common.errors import DataError
 from common.evaluation.bootstrap import Estimate, resamples
 from common.evaluation.localisation import Localisation, localisation
 from common.methods.stages import networks
+from common.sections.cohort import HandSettings
 from common.settings import Settings
 from server.report.examples import HEATMAP, Example, write_examples
 from simulation.cohorts import cohort as cohorts

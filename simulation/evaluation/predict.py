@@ -19,8 +19,8 @@ from common.ensemble.committee import Committee
 from common.exam import MISSING
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
-from common.measurement_settings import MeasurementSettings
 from common.networks.spec import without_fold
+from common.sections.measurements import MeasurementSettings
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption

@@ -19,7 +19,8 @@ from common.ensemble.number_stack import NumberStack
 from common.errors import ConfigurationError, DataError
 from common.exam import ImageRef
 from common.machine import network_files
-from common.settings import ComputeSettings, Settings
+from common.sections.compute import ComputeSettings
+from common.settings import Settings
 from server.runs.run_folder import RunFolder
 from simulation.engine import engines
 

@@ -22,8 +22,8 @@ from common.exam import MISSING
 from common.imaging.augment import central_cut
 from common.networks.spec import COMBINED
 from common.scoring import eoss
+from common.sections.validity import Validity
 from common.settings import Settings
-from common.validity_settings import Validity
 from simulation.cohorts.cohort import Cohort
 
 FLOW = "flow_"

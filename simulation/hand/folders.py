@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.cohort_settings import HandSettings
+from common.sections.cohort import HandSettings
 from common.text import csv_text
 from simulation.hand.grid import Layout
 from simulation.hand.machines import Machine

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from common.cohort_settings import ClipSettings
+from common.sections.cohort import ClipSettings
 from simulation.phantom import flow
 from simulation.phantom.arrays import Bytes, Floats, Mask, Singles
 from simulation.phantom.random import stream

@@ -22,7 +22,7 @@ from typing import Final, Self
 
 import numpy as np
 
-from common.cohort_settings import DiagnosisSettings
+from common.sections.cohort import DiagnosisSettings
 from simulation.phantom.arrays import Floats
 from simulation.phantom.random import stream
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from common.cohort_settings import PhantomSettings
+from common.sections.cohort import PhantomSettings
 from common.text import csv_text
 from simulation.phantom.devices import Device
 from simulation.phantom.patients import Patient, make_patient

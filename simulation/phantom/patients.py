@@ -8,7 +8,7 @@ from datetime import date, timedelta
 import numpy as np
 from numpy.typing import NDArray
 
-from common.cohort_settings import ClipSettings
+from common.sections.cohort import ClipSettings
 from simulation.phantom.clips import Clips, make_clips
 from simulation.phantom.devices import Device
 from simulation.phantom.diagnosis import DIAGNOSES, DIAGNOSIS_SHARES, draw_signs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.cohort_settings import Drawn
+from common.sections.cohort import Drawn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

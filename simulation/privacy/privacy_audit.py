@@ -24,7 +24,7 @@ from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import promise as promises
 from common.privacy.planning.onlookers import Onlookers, onlookers
 from common.privacy.planning.promise import Promise
-from common.secure_settings import SecureSettings
+from common.sections.secure import SecureSettings
 from common.settings import Settings
 from server.runs import run_evidence
 from server.runs.run_evidence import RunEvidence

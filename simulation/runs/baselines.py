@@ -11,7 +11,7 @@ from client.data.site_store import site_store
 from client.ensemble import alone, evaluation
 from client.site.site import Site
 from common.machine import network_files
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import pooled

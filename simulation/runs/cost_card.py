@@ -9,11 +9,11 @@ from pathlib import Path
 
 from client.data.tables.rows import read_rows
 from client.site.site import Site
-from common.cohort_settings import CohortSettings, PhantomSettings
 from common.errors import ConfigurationError, DataError
 from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.planning import notice
+from common.sections.cohort import CohortSettings, PhantomSettings
 from common.settings import Settings
 from common.training.local_settings import local_settings
 from server.campaign.campaign_cost import StageCost, cost_key, stage_costs, stages

@@ -27,7 +27,8 @@ from common.exam import MISSING, ImageRef
 from common.machine import atomic, known_weights, pretrained
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import ImageSettings, Settings
+from common.sections.networks import ImageSettings
+from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score
 from common.training.local_settings import LocalSettings, local_settings

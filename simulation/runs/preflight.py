@@ -14,14 +14,14 @@ from client.data.tables.rows import read_rows
 from client.site.site import Site
 from common import preflight
 from common.aggregation.algorithms import algorithm
-from common.cohort_settings import CohortSettings, Drawn, HandSettings, PhantomSettings, PublicSettings
 from common.ensemble.heatmaps import networks_above_zero
 from common.errors import ConfigurationError, DataError
 from common.exam import MISSING, Exam
-from common.measurement_settings import MeasurementSettings
 from common.methods import groups
 from common.methods.stages import networks
 from common.networks.spec import NetworkSpec
+from common.sections.cohort import CohortSettings, Drawn, HandSettings, PhantomSettings, PublicSettings
+from common.sections.measurements import MeasurementSettings
 from common.settings import Settings
 from common.training import trainable
 from common.training.data import ExamTensors

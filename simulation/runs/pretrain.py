@@ -28,7 +28,6 @@ from torch.nn import functional as F
 
 from client.data.site_store import site_store
 from client.site.site import Site
-from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError, DataError, refusal
 from common.evaluation import agreement
 from common.exam import MISSING
@@ -38,13 +37,14 @@ from common.networks import build
 from common.networks.backbones import backbone
 from common.networks.probe import ProbeNetwork
 from common.networks.spec import NetworkSpec, Probe, Target
+from common.sections.cohort import PhantomSettings
+from common.sections.validity import dumped
 from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.inputs import inputs, labels, training_exams
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
-from common.validity_settings import dumped
 from common.version import VERSION
 from simulation.cohorts import cohort
 from simulation.cohorts.disjoint import machines

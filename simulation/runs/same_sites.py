@@ -13,7 +13,7 @@ from client.rounds.run_data import Data
 from client.site.site import Site
 from common.errors import CampaignError, ChangedDataError
 from common.machine import atomic
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 

@@ -20,14 +20,14 @@ from client.data.store import close_all
 from client.ensemble import alone
 from client.site.site import Site
 from client.state import site_state, sum_state, weights_cache
-from common.cohort_settings import Drawn
 from common.ensemble.heatmaps import HeatmapSettings
 from common.errors import ConfigurationError, PolicyError, SynofedError
 from common.machine import network_files, pretrained
 from common.machine.network_files import TrainedNetwork
-from common.method_settings import SPLIT_BY_IMAGE
 from common.methods import stages
 from common.methods.stages import networks
+from common.sections.cohort import Drawn
+from common.sections.methods import SPLIT_BY_IMAGE
 from common.settings import Settings
 from common.text.json_values import finite
 from common.training.local_settings import local_settings, selects

@@ -19,7 +19,7 @@ from typing import Any
 from common import settings as configuration
 from common.errors import BusyError, CampaignError, ConfigurationError, DataError, SynofedError
 from common.machine import atomic
-from common.section import LAST_SEED
+from common.sections.section import LAST_SEED
 from common.settings import Settings
 from common.text.terminal import Console
 from server.runs.run_folder import RunFolder

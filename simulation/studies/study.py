@@ -46,7 +46,7 @@ from pydantic import Field, ValidationError
 from common import settings as configuration
 from common.errors import BusyError, CampaignError, ConfigurationError
 from common.networks.spec import COMBINED
-from common.section import Name, Section, Seed
+from common.sections.section import Name, Section, Seed, describe
 from common.settings import Settings
 from common.text import toml_text
 from common.text.terminal import Console
@@ -220,7 +220,7 @@ def load(path: Path, *, out: Path | None = None) -> Study:
     except OSError as error:
         raise ConfigurationError(f"Expected a study at {path}: {error}") from None
     except ValidationError as error:
-        raise ConfigurationError(configuration.describe(error, source=str(path))) from None
+        raise ConfigurationError(describe(error, source=str(path))) from None
     bare = [name for name, row in file.rows.items() if row.base is None and file.base is None]
     if bare:
         raise ConfigurationError(f"{path}: expected a base for the study, or one of row {bare[0]}")

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from client.data.ingest.mapping import Mapping as IngestMapping
 from client.site.site import SiteFile
 from common.ensemble.heatmaps import HeatmapSettings
-from common.section import Section
+from common.sections.section import Section
 from common.settings import Settings
 from server.federation.home import Federation
 from simulation.studies.study import StudyFile

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from client.ensemble import evaluation as at_site
-from common.settings import CampaignSettings
+from common.sections.campaign import CampaignSettings
 from server.cli.centre_cli import run as run_group
 from server.runs import submit
 from tests.deployment.federation import Federation

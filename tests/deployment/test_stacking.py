@@ -10,7 +10,8 @@ from client.ensemble import delivery
 from client.site.site import Site
 from common.ensemble import number_stack
 from common.methods.stages import networks
-from common.settings import CampaignSettings, Settings, parse
+from common.sections.campaign import CampaignSettings
+from common.settings import Settings, parse
 from server.rounds import journal
 from server.runs import submit
 from tests.deployment.federation import Federation, simulated_sites

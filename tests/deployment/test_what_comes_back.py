@@ -7,7 +7,7 @@ import pytest
 from client.ensemble import delivery
 from client.site.site import Site
 from common.machine import network_files
-from common.settings import CampaignSettings
+from common.sections.campaign import CampaignSettings
 from server.runs import submit
 from tests.deployment.conftest import SITES
 from tests.deployment.federation import Federation

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.aggregation.federated import UPDATE, WEIGHTS, FedAvg, Flat, Received, ServerState, SiteState
 from common.networks.layout import Layout
-from common.settings import FederationSettings
+from common.sections.federation import FederationSettings
 from common.training.data import ExamTensors
 from common.training.local import LocalUpdate
 from common.training.local_settings import LocalSettings

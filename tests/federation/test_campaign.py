@@ -23,7 +23,8 @@ from common.messages import NetworkReply, Signed, TrainReply, TrainRequest
 from common.methods.rating import Rating
 from common.methods.stages import NetworkResult, Stage, networks
 from common.networks import build, layout
-from common.settings import Settings, TrainingSettings
+from common.sections.training import TrainingSettings
+from common.settings import Settings
 from common.training.inputs import labels, training_exams
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status

@@ -40,7 +40,8 @@ from common.machine.network_files import TrainedNetwork
 from common.messages import EnsembleReply, EnsembleRequest, Refusal, Signed
 from common.methods.stages import NetworkResult, networks
 from common.networks import build, torchvision_shim
-from common.settings import CampaignSettings, Settings
+from common.sections.campaign import CampaignSettings
+from common.settings import Settings
 from server import deployed
 from server.campaign import campaign, hand_out
 from server.campaign.campaign import Outcome

@@ -23,10 +23,10 @@ from common.ensemble import personal as pure
 from common.ensemble.candidates import Bench
 from common.errors import ConfigurationError, DataError, StorageError
 from common.machine import network_files
-from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import norm_positions
-from common.settings import PersonalSettings
+from common.sections.evaluation import PersonalSettings
+from common.sections.methods import JigsawSettings
 from server.campaign import campaign
 from server.campaign.roster import Roster
 from tests.federation.test_ensemble import PACE, Federation, command, configured, grid

@@ -14,7 +14,6 @@ import torch
 
 from client.data.site_store import site_store
 from client.site.site import Site
-from common.cohort_settings import PhantomSettings
 from common.errors import ConfigurationError, DataError
 from common.evaluation.bootstrap import Estimate
 from common.machine import network_files, pretrained
@@ -23,6 +22,7 @@ from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
 from common.privacy.mechanism.patient_step import clipped_sum
 from common.privacy.mechanism.private_sum import PrivateSum
 from common.privacy.planning import utility
+from common.sections.cohort import PhantomSettings
 from common.secure_aggregation.fixed_point import quantise
 from common.settings import Settings
 from private_utility import private_heads, records, utility_study, utility_text, utility_view

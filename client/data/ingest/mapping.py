@@ -11,8 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydicom.datadict import tag_for_keyword
 
 from common.errors import ConfigurationError
-from common.section import Count, Positive, Seconds, Section
-from common.settings import section
+from common.sections.section import Count, Positive, Seconds, Section, section
 from common.text import toml_text
 
 Fact = Literal[

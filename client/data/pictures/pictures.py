@@ -16,7 +16,7 @@ from common.errors import DataError
 from common.exam import ImageRef, Roi
 from common.imaging.doppler import flow_mask
 from common.imaging.roi import stored_px
-from common.settings import ImageSettings
+from common.sections.networks import ImageSettings
 
 CHANNELS = {"grey": 1, "doppler": 2, "colour": 3}
 

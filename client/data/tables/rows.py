@@ -16,7 +16,7 @@ from pathlib import Path
 from client.data.tables import spreadsheets
 from client.data.tables.spreadsheets import SEARCHED, Line
 from common.errors import DataError
-from common.measurement_settings import NumberSettings
+from common.sections.measurements import NumberSettings
 
 SHOWN_ERRORS = 50
 MOST_GRADES = 16

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, model_validator
 
 from common.evaluation.histograms import BINS
-from common.section import Section
+from common.sections.section import Section
 
 Grades = tuple[Annotated[int, Field(ge=0, le=1000)], ...]
 Steps = tuple[Annotated[int, Field(ge=0, lt=BINS)], ...]

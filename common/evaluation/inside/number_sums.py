@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from pydantic import Field, model_validator
 
 from common.evaluation.bootstrap import Estimate
-from common.section import Positive, Section
+from common.sections.section import Positive, Section
 
 NORMAL_QUANTILE = 1.959963984540054
 SLACK = 1e-9

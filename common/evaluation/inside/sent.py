@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from common import signed_json
 from common.errors import UpdateError
-from common.section import Section
+from common.sections.section import Section
 
 Sent = TypeVar("Sent", bound=Section)
 

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from common import signed_json
 from common.evaluation.inside import sent
-from common.section import Positive, Section
+from common.sections.section import Positive, Section
 
 MAXIMUM_TEXT = 200_000
 """Letters of a site's statistics."""

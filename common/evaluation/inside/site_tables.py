@@ -39,7 +39,7 @@ from common.evaluation.inside import cases, sent
 from common.evaluation.inside.cases import Cases
 from common.evaluation.inside.number_sums import NumberSums
 from common.networks.spec import COMBINED
-from common.section import GrowingSection, Positive, Section
+from common.sections.section import GrowingSection, Positive, Section
 
 NORMAL_QUANTILE = 1.959963984540054
 MAXIMUM_TEXT = 4_000_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.privacy.accounting.accounting import PrivateSteps
 from common.privacy.accounting.spending import PrivateRelease
-from common.privacy_settings import PrivacySettings
+from common.sections.privacy import PrivacySettings
 from common.version import VERSION
 
 

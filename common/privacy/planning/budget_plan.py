@@ -22,7 +22,7 @@ from common.privacy.planning.designs import Design, Key
 from common.privacy.planning.noise_ratio import Verdict
 from common.privacy.planning.onlookers import Onlookers, onlookers
 from common.privacy.planning.utility import Loss, Measured
-from common.privacy_settings import LEAST_NOISE, MOST_NOISE
+from common.sections.privacy import LEAST_NOISE, MOST_NOISE
 
 MINIMUM_SITES = 3
 """Of a sum under secure aggregation, where one may work with the centre: it hides nobody behind fewer than two."""

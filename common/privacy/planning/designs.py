@@ -18,12 +18,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from common.measurement_settings import MeasurementSettings
 from common.methods.rounds import stage_rounds
 from common.methods.stages import stages_of
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.privacy.planning.private_steps import network_steps
-from common.settings import NetworkSettings, Settings
+from common.sections.measurements import MeasurementSettings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 
 Key: TypeAlias = Literal["networks", "published", "folds", "head_folds", "heads"]
 

@@ -20,7 +20,7 @@ from common.methods.rounds import total_rounds
 from common.privacy.planning.budget_plan import Plan, odds
 from common.privacy.planning.noise_ratio import MEANING
 from common.privacy.planning.promise import Promise, SitePromise
-from common.privacy_settings import PrivacySettings
+from common.sections.privacy import PrivacySettings
 from common.settings import Settings
 
 ACCOUNTANT = "PLD (dp-accounting), closed form for steps of the whole cohort"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from common.privacy.accounting import of_plan
 from common.privacy.planning import private_steps
-from common.secure_settings import SecureSettings
+from common.sections.secure import SecureSettings
 from common.settings import Settings
 from common.text.notices import NO_PRIVACY, NO_TABLES
 

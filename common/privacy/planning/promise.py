@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from common.errors import VerificationError
-from common.section import Positive, Section
+from common.sections.section import Positive, Section
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Above = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -13,7 +13,7 @@ from scipy.stats import rankdata
 from client.data.store import Store
 from common.ensemble.number_stack import in_units
 from common.exam import MISSING
-from common.measurement_settings import MeasurementSettings, NumberSettings
+from common.sections.measurements import MeasurementSettings, NumberSettings
 from simulation.evaluation.scorer import Block, Patients, Scorer, interval
 
 Values = Float64[np.ndarray, " exams"]

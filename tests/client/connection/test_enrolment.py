@@ -25,7 +25,7 @@ from client.site.policy import Policy
 from client.site.site import Site, SiteFile
 from common.enrolment import Invitation, Registration, certificate_fingerprint, spoken
 from common.errors import ConfigurationError, DataError, SynofedError
-from common.section import Section
+from common.sections.section import Section
 from common.version import VERSION
 from server.federation import certificates
 from tests.enrolling import NOW, holds, secrets_of_site

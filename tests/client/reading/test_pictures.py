@@ -13,9 +13,9 @@ from client.reading import quality
 from client.reading.pictures import frame, suggested
 from client.reading.worklist import EULAR_OMERACT, exams
 from client.site.site import Site
-from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from common.exam import Roi
+from common.sections.cohort import PhantomSettings
 from simulation.cohorts import cohort
 from tests.reading_rooms import exams_of, make_site
 from tests.site_folders import read_table, write_table

@@ -33,7 +33,8 @@ from common.errors import ConfigurationError, UpdateError
 from common.networks import build
 from common.networks.layout import layout_of, norm_positions
 from common.networks.spec import NetworkSpec
-from common.settings import FederationSettings, NetworkSettings
+from common.sections.federation import FederationSettings
+from common.sections.networks import NetworkSettings
 from common.training.data import ExamTensors
 from common.training.local import LocalUpdate, train_network
 from common.training.local_settings import LocalSettings

@@ -9,7 +9,7 @@ from common.aggregation.update_sum import Summed, UpdateSum
 from common.errors import UpdateError
 from common.evaluation.histograms import BINS
 from common.messages import NetworkReply
-from common.secure_settings import SecureSettings
+from common.sections.secure import SecureSettings
 
 PLAN = UpdateSum(
     networks={"a": Summed(size=5, classes=2), "b": Summed(size=3, classes=0)},

@@ -17,7 +17,7 @@ from common.errors import ConfigurationError, DataError
 from common.networks.backbones import initialise
 from common.networks.fusion import FusionNetwork
 from common.networks.spec import NetworkSpec, Target
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 NETWORK = NetworkSettings(image_px=16, width=4, hidden=8)
 FEW = HeatmapSettings(steps=4, noisy_copies=3, noise_sigma=0.5)

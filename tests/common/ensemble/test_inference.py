@@ -18,7 +18,7 @@ from common.ensemble.inference import Ensemble, Member, Place, ensemble
 from common.ensemble.stacking import UnstackableError, Weights
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 
 IMAGES = ("gs", "doppler")
 SMALL = NetworkSettings(backbone="small", image_px=32, width=4, hidden=16)

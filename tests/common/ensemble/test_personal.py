@@ -16,7 +16,8 @@ from common.exam import MISSING
 from common.methods.stages import NetworkResult, networks
 from common.networks import build
 from common.networks.layout import norm_positions
-from common.settings import PersonalSettings, Settings
+from common.sections.evaluation import PersonalSettings
+from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import train_network
 from common.training.local_settings import local_settings

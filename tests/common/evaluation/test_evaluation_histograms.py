@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 from common.errors import DataError, UpdateError
 from common.evaluation import agreement, roc
 from common.evaluation.histograms import BINS, ScoreHistograms
-from common.section import Criterion
+from common.sections.section import Criterion
 
 
 def drawn(seed: int, exams: int = 60) -> tuple[np.ndarray, np.ndarray]:

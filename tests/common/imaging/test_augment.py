@@ -11,7 +11,8 @@ from common.imaging import augment
 from common.imaging.augment import AugmentParameters
 from common.imaging.prepare import FLOW_COLOUR, MEAN, STD, picture
 from common.imaging.roi import stored_px
-from common.settings import AugmentationSettings, ImageSettings
+from common.sections.networks import ImageSettings
+from common.sections.training import AugmentationSettings
 
 PX = 32
 SIDE = stored_px(PX)

@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.imaging import jigsaw
-from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import TrainingSettings
+from common.sections.methods import JigsawSettings
+from common.sections.training import TrainingSettings
 from common.training.data import ExamTensors
 from common.training.inputs import inputs, labels
 from common.training.local import accuracy, train_network

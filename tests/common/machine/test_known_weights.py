@@ -25,7 +25,7 @@ from common.machine.known_weights import KnownFile
 from common.machine.weight_import import import_file
 from common.networks import torchvision_shim
 from common.networks.backbones import initialise
-from common.settings import ImageSettings
+from common.sections.networks import ImageSettings
 
 pytestmark = [pytest.mark.soak]
 SIDE_PX = 160

@@ -15,7 +15,8 @@ from common.machine import encoder_files, pretrained
 from common.methods.stages import networks
 from common.networks import build, torchvision_shim
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings, Settings
+from common.sections.networks import NetworkSettings
+from common.settings import Settings
 from server.rounds.weights import StartWeights
 from tests.encoders import probe_settings
 from tests.public_encoders import OwnEncoder, make_encoders

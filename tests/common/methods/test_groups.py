@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from common.errors import ConfigurationError
-from common.method_settings import SvdhSettings
 from common.methods import groups
 from common.methods.stages import NetworkResult, Stage, method, stacked
 from common.networks.spec import NetworkSpec, Target
+from common.sections.methods import SvdhSettings
 from common.settings import Settings
 from tests.site_folders import make_settings
 

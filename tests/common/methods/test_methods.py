@@ -17,7 +17,8 @@ from common.methods.christensen import Christensen
 from common.methods.rating import JIGSAW, Rating
 from common.methods.stages import NetworkResult, Output, Stage, learns_without_grades, method, networks
 from common.networks.spec import COMBINED, NetworkSpec
-from common.settings import Settings, TrainingSettings, load
+from common.sections.training import TrainingSettings
+from common.settings import Settings, load
 from common.training.inputs import labels, training_exams, validation_exams
 from tests.exam_tensors import make_exams
 

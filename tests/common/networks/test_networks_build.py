@@ -10,7 +10,7 @@ from common.networks import build
 from common.networks.backbones import SmallResNet, initialise
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Piece, Target
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 from tests.exam_tensors import FUSION, NETWORK, SINGLE
 
 RESNET18 = NetworkSettings(backbone="resnet18", image_px=64)

@@ -8,7 +8,7 @@ from common.errors import UpdateError
 from common.networks import build
 from common.networks.layout import flatten, layout_of, load
 from common.networks.spec import NetworkSpec
-from common.settings import NetworkSettings
+from common.sections.networks import NetworkSettings
 from tests.exam_tensors import FUSION, NETWORK, SINGLE
 
 RESNET18 = NetworkSettings(backbone="resnet18", image_px=32)

@@ -17,7 +17,8 @@ from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Probe, Target
 from common.privacy.mechanism.network_step import PictureGradients
 from common.privacy.mechanism.network_training import check_network, patients_exams
-from common.settings import AugmentationSettings, ImageSettings, NetworkSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.sections.training import AugmentationSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels, training_exams

@@ -15,11 +15,11 @@ from common.exam import MISSING
 from common.imaging import augment
 from common.imaging.prepare import picture
 from common.imaging.roi import stored_px
-from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec, Target
-from common.settings import NetworkSettings
+from common.sections.methods import JigsawSettings
+from common.sections.networks import NetworkSettings
 from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams, validation_exams
 from common.training.local import LocalUpdate, score, train_network

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.settings import TrainingSettings
+from common.sections.training import TrainingSettings
 from common.training.sampling import balanced_epoch, batches
 from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 from common.errors import CampaignError, ConfigurationError
 from common.machine import file_lock
 from common.networks import torchvision_shim
-from common.settings import CampaignSettings, Settings
+from common.sections.campaign import CampaignSettings
+from common.settings import Settings
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision

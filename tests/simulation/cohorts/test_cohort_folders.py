@@ -13,8 +13,9 @@ from PIL import Image
 
 import synofed
 from common import settings
-from common.cohort_settings import MachineProfile, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, DataError
+from common.sections.cohort import MachineProfile, PhantomSettings, ShiftSettings
+from common.sections.section import section
 from simulation.cohorts import cohort
 from simulation.phantom import folders
 from simulation.runs import simulate
@@ -279,7 +280,7 @@ def test_machines_need_sites_and_names_of_their_own() -> None:
         ({"machines": [mine], "shift": {"devices": "drawn"}}, "room for 0"),
     ):
         with pytest.raises(ConfigurationError, match=said):
-            settings.section(PhantomSettings, given, source="The cohort")
+            section(PhantomSettings, given, source="The cohort")
     with pytest.raises(ConfigurationError, match="no other machine has, got artus"):
         cohort.devices(SMALL.model_copy(update={"machines": (known,)}), seed=0)
     shared = PhantomSettings(sites=3, machines=(mine,), shift=ShiftSettings(devices="one"))

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from client.ensemble import scoring
-from common.cohort_settings import PhantomSettings
 from common.ensemble.committee import Committee
 from common.ensemble.explained import explained
 from common.ensemble.heatmaps import HeatmapSettings
@@ -22,6 +21,7 @@ from common.machine.network_files import TrainedNetwork
 from common.methods.stages import NetworkResult, networks
 from common.networks.build import initial_weights
 from common.networks.spec import NetworkSpec, Target
+from common.sections.cohort import PhantomSettings
 from common.settings import Settings, parse
 from common.text.terminal import Console
 from simulation.cohorts import cohort

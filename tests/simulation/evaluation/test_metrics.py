@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, cohen_kappa_score, roc_auc_
 
 from common.errors import DataError
 from common.evaluation.intraclass import raters_icc
-from common.measurement_settings import MeasurementSettings
+from common.sections.measurements import MeasurementSettings
 from common.settings import Settings, parse
 from server.report.content import Json
 from simulation.evaluation.metrics import metrics

@@ -13,13 +13,15 @@ from PIL import Image
 
 import synofed
 from common import settings as settings_file
-from common.cohort_settings import ClipSettings
 from common.evaluation.roc import auc
 from common.imaging.doppler import flow_mask
 from common.imaging.roi import stored_px
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
-from common.settings import ImageSettings, NetworkSettings, Settings, TrainingSettings
+from common.sections.cohort import ClipSettings
+from common.sections.networks import ImageSettings, NetworkSettings
+from common.sections.training import TrainingSettings
+from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
 from common.training.local_settings import LocalSettings

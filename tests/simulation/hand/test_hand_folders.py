@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from client.data.tables.rows import read_rows
-from common.cohort_settings import CohortSettings, HandSettings, PhantomSettings, ShiftSettings
 from common.errors import DataError
+from common.sections.cohort import CohortSettings, HandSettings, PhantomSettings, ShiftSettings
 from simulation.cohorts import cohort, hands
 from simulation.hand.machines import MACHINES
 from simulation.hand.sites import severity_class

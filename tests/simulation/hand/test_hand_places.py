@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.cohort_settings import HandSettings
 from common.errors import DataError
+from common.sections.cohort import HandSettings
 from simulation.cohorts import cohort, hands
 from simulation.hand import places
 from simulation.hand.grid import Layout

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 
 from common.imaging import jigsaw
 from common.imaging.doppler import flow_mask
-from common.method_settings import JigsawSettings
 from common.networks.backbones import SmallResNet, initialise
+from common.sections.methods import JigsawSettings
 from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import Patient, make_patient
 

@@ -10,9 +10,9 @@ import pytest
 from scipy.stats import chi2_contingency
 from sklearn.metrics import roc_auc_score
 
-from common.cohort_settings import DiagnosisSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError
-from common.settings import section
+from common.sections.cohort import DiagnosisSettings, PhantomSettings, ShiftSettings
+from common.sections.section import section
 from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED
 from simulation.phantom.diagnosis import EROSIVE_APART, RHEUMATOID, Signs, draw_signs

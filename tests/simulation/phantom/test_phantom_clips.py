@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.cohort_settings import ClipSettings, PhantomSettings
+from common.sections.cohort import ClipSettings, PhantomSettings
 from simulation.phantom.anatomy import contours, draw_joints
 from simulation.phantom.clips import BEATS_PER_MINUTE, CYCLES, Clips, make_clips
 from simulation.phantom.devices import FITTED, Device

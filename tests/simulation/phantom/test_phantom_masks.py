@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from scipy.ndimage import binary_dilation
 
-from common.cohort_settings import PhantomSettings
 from common.errors import DataError
 from common.exam import Roi
 from common.imaging.doppler import flow_mask
+from common.sections.cohort import PhantomSettings
 from simulation.cohorts import cohort
 from simulation.evaluation.heatmap_truth import jobs, regions_of
 from simulation.phantom.masks import Region

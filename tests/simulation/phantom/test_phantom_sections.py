@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.ndimage import label
 
-from common.cohort_settings import MachineProfile, ShiftSettings
+from common.sections.cohort import MachineProfile, ShiftSettings
 from simulation.phantom import flow
 from simulation.phantom.devices import FITTED, TONE_DB, Device, jittered, random_device
 from simulation.phantom.fitting import looks

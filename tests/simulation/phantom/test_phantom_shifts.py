@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.cohort_settings import PhantomSettings, ShiftSettings
+from common.sections.cohort import PhantomSettings, ShiftSettings
 from common.settings import parse
 from simulation.cohorts import cohort
 from simulation.phantom.devices import FITTED

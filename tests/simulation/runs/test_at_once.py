@@ -15,9 +15,9 @@ import pytest
 
 import synofed
 from common import settings
-from common.cohort_settings import PhantomSettings
 from common.errors import BusyError, DataError
 from common.machine import file_lock, network_files
+from common.sections.cohort import PhantomSettings
 from server.runs.run_folder import RunFolder
 from simulation.cohorts import cohort, public
 from simulation.studies import study as studies

@@ -17,7 +17,8 @@ from common.errors import ConfigurationError
 from common.networks import build
 from common.networks.backbones import initialise
 from common.networks.spec import NetworkSpec, Target
-from common.settings import FederationSettings, NetworkSettings
+from common.sections.federation import FederationSettings
+from common.sections.networks import NetworkSettings
 from simulation.cohorts import partition, public
 from simulation.cohorts.partition import Patient
 from tests.simulation.cohorts.test_public import COLUMNS, collection, make_pictures, site_patients

@@ -8,8 +8,8 @@ from PIL import Image, ImageOps
 
 import synofed
 from common import settings as configuration
-from common.cohort_settings import PhantomSettings
 from common.errors import CampaignError, ConfigurationError, DataError, SynofedError
+from common.sections.cohort import PhantomSettings
 from simulation.cohorts import cohort as cohorts
 from simulation.engine.site_logs import SiteLogs
 from simulation.runs import cost_card
@@ -251,7 +251,7 @@ def test_only_what_is_new_in_a_log_is_shown(tmp_path: Path) -> None:
 
 
 def test_a_device_that_is_named_well_is_taken() -> None:
-    from common.settings import ComputeSettings
+    from common.sections.compute import ComputeSettings
     from simulation.engine import engines
 
     assert engines.devices(ComputeSettings(devices=("cpu", "cpu"))) == ("cpu", "cpu")

@@ -12,10 +12,10 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 import synofed
-from common.cohort_settings import CohortSettings, PhantomSettings, ShiftSettings
 from common.errors import ConfigurationError, VerificationError
 from common.machine import encoder_files, pretrained
 from common.methods.stages import networks
+from common.sections.cohort import CohortSettings, PhantomSettings, ShiftSettings
 from common.settings import Settings
 from common.text.terminal import Console
 from server.rounds.weights import StartWeights

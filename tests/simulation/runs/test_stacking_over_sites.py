@@ -24,7 +24,8 @@ from common.ensemble.statement import Statement
 from common.errors import UpdateError
 from common.machine import network_files
 from common.methods.stages import NetworkResult, networks, stacked
-from common.settings import NetworkSettings, Settings, load
+from common.sections.networks import NetworkSettings
+from common.settings import Settings, load
 from common.text.terminal import Console
 from server.campaign.campaign import Outcome, Status
 from server.campaign.ensemble import Ensemble

@@ -16,8 +16,8 @@ from client.data.doctor.findings import TITLES, Finding, Kind, Report
 from client.data.doctor.hashes import alike, likeness
 from client.data.doctor.looks import Look, Place, look
 from client.data.doctor.row_checks import side_in
-from common.cohort_settings import PhantomSettings
 from common.errors import DataError
+from common.sections.cohort import PhantomSettings
 from simulation.phantom.devices import FITTED
 from simulation.phantom.folders import Job, write_patient, write_site
 from simulation.phantom.shifts import SiteShift

@@ -18,7 +18,8 @@ from client.site.site import Site
 from common.errors import DataError
 from common.exam import ImageRef, Roi
 from common.imaging.roi import stored_px
-from common.settings import ImageSettings, Settings
+from common.sections.networks import ImageSettings
+from common.settings import Settings
 from tests.site_folders import make_settings, make_site_folder, read_table, write_table
 
 FRAMES = 6

@@ -15,7 +15,7 @@ from client.data.pictures.decoder import depth, eight_bit, several
 from client.data.pictures.pictures import read_cut
 from common.errors import DataError
 from common.exam import ImageRef
-from common.settings import ImageSettings
+from common.sections.networks import ImageSettings
 from tests.client.data.picture_files import png16, tiff
 
 EIGHT = np.random.default_rng(0).integers(0, 256, (20, 24), dtype=np.uint16)

@@ -11,7 +11,7 @@ from client.data.pictures.pictures import read_cut
 from common.errors import DataError
 from common.exam import ImageRef, Roi
 from common.imaging.roi import stored_px
-from common.settings import ImageSettings
+from common.sections.networks import ImageSettings
 
 GREY = ImageSettings(kind="grey")
 DOPPLER = ImageSettings(kind="doppler")

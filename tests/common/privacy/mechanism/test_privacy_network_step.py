@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from common.errors import ConfigurationError
 from common.exam import MISSING
-from common.method_settings import JigsawSettings
 from common.networks import build
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Piece, Target
@@ -23,7 +22,8 @@ from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
 from common.privacy.mechanism.network_step import PictureGradients, clipped_sum, private_network_gradient
 from common.privacy.mechanism.network_training import PrivateTraining, patients_exams
 from common.privacy.mechanism.patient_step import StepSettings
-from common.settings import NetworkSettings
+from common.sections.methods import JigsawSettings
+from common.sections.networks import NetworkSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
 from common.training.inputs import inputs, labels

@@ -11,7 +11,8 @@ from common.privacy.planning import budget_plan, dpia, noise_ratio, promise, uti
 from common.privacy.planning import designs as designing
 from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.designs import Design, Key
-from common.settings import NetworkSettings, Settings, parse
+from common.sections.networks import NetworkSettings
+from common.settings import Settings, parse
 from tests.site_folders import make_settings
 
 DELTA = 1e-5

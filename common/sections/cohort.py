@@ -8,7 +8,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from common.section import Count, Fraction, GrowingSection, Name, Positive, Rate, Section, Seed, Share
+from common.sections.section import (
+    Count,
+    Fraction,
+    GrowingSection,
+    Name,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Share,
+)
 
 
 class ShiftSettings(GrowingSection):

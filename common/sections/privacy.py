@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Name, Positive, Rate, Section, Share
+from common.sections.section import Name, Positive, Rate, Section, Share
 
 LEAST_NOISE, MOST_NOISE = 0.05, 1e6
 """Of a noise multiplier: with less there is no privacy to account for, with more nothing is learnt."""

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import Backbone, GrowingSection, Positive, Rate, Section
+from common.sections.section import Backbone, GrowingSection, Positive, Rate, Section
 
 
 class StageSettings(Section):

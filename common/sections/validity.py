@@ -13,7 +13,7 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
-from common.section import Name, Section
+from common.sections.section import Name, Section
 
 MOST_COMBINATIONS = 1_000_000
 """Of all measurements' grades: MULTITUDE weighs each of them."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_serializer
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
+
+from common.errors import ConfigurationError
+from common.extensions import is_object_path
+from common.text.redaction import redacted
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 """It becomes a part of the names of files."""
@@ -77,3 +89,51 @@ class GrowingSection(Section):
             if getattr(self, name) == default:
                 fields.pop(name, None)
         return fields
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def section(kind: type[AnySection], values: Mapping[str, object], *, source: str) -> AnySection:
+    """A section from a document, a command's options or a caller's arguments.
+
+    Args:
+        kind: of section.
+        values: by field.
+        source: what they are of, in error messages.
+
+    Raises:
+        ConfigurationError: listing every unknown name and every value out of range at once.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(describe(error, source=source)) from None
+
+
+def describe(error: ValidationError, *, source: str) -> str:
+    """Every unknown key and every value out of range, one line each."""
+    lines = [_describe(detail) for detail in error.errors()]
+    return redacted(f"{source} cannot be used:\n" + "\n".join(lines))
+
+
+def _describe(detail: Any) -> str:
+    where = ".".join(str(part) for part in detail["loc"]) or "(top level)"
+    if detail["type"] == "extra_forbidden":
+        return f"  {where}: no such setting"
+    if detail["type"] == "missing":
+        return f"  {where}: is missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "secret":
+        return f"  {where}: {message}"
+    if isinstance(detail["input"], dict):  # of a whole section, which says itself what came
+        return f"  {where}: {message}"
+    return f"  {where}: {message}, got {detail['input']!r:.80}"
+
+
+def check_options(options: Options, name: str, where: str, of: str) -> None:
+    """Whether settings of somebody's own code have a code of their own; raises ``ValueError`` for pydantic."""
+    if options and not is_object_path(name):
+        raise ValueError(
+            f"{where} is for code of your own, but {of} is {name!r}: remove it, or name your own"
+        )

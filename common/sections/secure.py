@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from common.errors import ConfigurationError
-from common.section import Count, Positive, Rate, Section
+from common.sections.section import Count, Positive, Rate, Section
 from common.secure_aggregation.terms import Terms
 
 ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")

@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from common.section import GrowingSection, Name
+from common.sections.section import GrowingSection, Name
 
 Images = Annotated[tuple[Name, ...], Field(min_length=1)]
 Value = Annotated[float, Field(ge=-1e9, le=1e9)]

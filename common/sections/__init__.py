@@ -1,0 +1,1 @@
+"""Sections of a run's configuration, a module each; :mod:`common.settings` puts them together."""
