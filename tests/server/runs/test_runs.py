@@ -19,6 +19,7 @@ from common.networks import torchvision_shim
 from common.privacy.planning import notice
 from common.sections.campaign import CampaignSettings
 from common.settings import Settings
+from common.text.notices import NO_TABLES
 from server import deployed
 from server.campaign.events import CentreNews, SiteNews, StageStarted
 from server.federation import enrolment, provision
