@@ -30,6 +30,12 @@ DESIGNS = (
     Design(name="varied machines, public start", config=VARIED, encoders=2, start="encoder"),
     Design(name="varied machines, four encoders", config=VARIED),
     Design(name="varied machines, four encoders, public start", config=VARIED, start="encoder"),
+    Design(
+        name="varied machines, four encoders, public start, norms",
+        config=VARIED,
+        start="encoder",
+        train="norms",
+    ),
 )
 """The heads of the configuration first."""
 PARTS = ("study", "networks", "text")

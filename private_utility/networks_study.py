@@ -41,12 +41,14 @@ class Design:
             campaign's own.
         encoders: how many of them, the first; ``None``: all.
         start: of the heads.
+        train: what trains of each member.
     """
 
     name: str
     config: Path | None = None
     encoders: int | None = None
     start: Literal["random", "encoder"] = "random"
+    train: Literal["heads", "norms"] = "heads"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ def designed(settings: Settings, design: Design, *, folder: Path, display: Displ
             "encoders": design.encoders or recipe.probe.encoders,
             "neck": recipe.probe.neck,
             "start": design.start,
+            "train": design.train,
         }
     )
     network = recipe.network.model_copy(update={"weights": str(out)})

@@ -146,7 +146,7 @@ def _designs(found: Comparison) -> Iterator[str]:
             f"{one.weights:,}", f"{one.rate:g}",
             *(f"{m.kappa.value:.3f} ({m.kappa.low:.3f} to {m.kappa.high:.3f})" for m in one.scores.values()),
             f"{one.scores[COMBINED].draws_sd:.3f}",
-            *(interval(gain) for gain in one.gained.values()),
+            *("" if one is found.designs[0] else interval(gain) for gain in one.gained.values()),
             interval(one.scores[COMBINED].loss),
         ]  # fmt: skip
         yield f"| {' | '.join(cells)} |"

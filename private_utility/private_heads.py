@@ -39,10 +39,12 @@ from client.rounds import features, private_round
 from client.site.site import Site
 from common.ensemble.committee import decided
 from common.exam import MISSING
+from common.imaging.prepare import picture
 from common.methods.stages import Output, networks
+from common.networks import build
 from common.networks.spec import NetworkSpec
 from common.privacy.mechanism import gaussian_release
-from common.privacy.mechanism.heads import Heads, HeadShape, logits
+from common.privacy.mechanism.heads import Heads, logits
 from common.privacy.mechanism.patient_step import StepSettings, clipped_sum, private_gradient
 from common.privacy.mechanism.private_sum import PrivateSum
 from common.settings import Settings
@@ -55,6 +57,8 @@ CPU = torch.device("cpu")
 COLLUDERS = 1
 """Sites that may tell the centre their share of the noise."""
 THRESHOLD = 0.5
+BATCH = 256
+"""Held-out exams that a network is asked at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +89,9 @@ class Campaign:
         order: the heads' networks in the order of their common vector.
         sites: each site's heads with its training patients, in the order of their identifiers.
         start: weights of all heads.
-        tested: network's name -> features of every held-out exam, from plain pictures.
+        tested: network's name -> what is read of every held-out exam, from plain pictures.
+        pictures: image -> those of the held-out exams, ready for a network; for networks whose norms move.
+        frozen: network's name -> its frozen parts.
         exams: the held-out exams: ``exam_id, patient_id, site, device, trained_site`` and
             what is known of them (:func:`simulation.evaluation.predict.references`).
     """
@@ -95,6 +101,8 @@ class Campaign:
     sites: tuple[tuple[Heads, ...], ...]
     start: Float32[Tensor, " size"]
     tested: Mapping[str, Float32[Tensor, "exams features"]]
+    pictures: Mapping[str, Tensor]
+    frozen: Mapping[str, features.Frozen]
     exams: pd.DataFrame
 
     def first(self, patients: int) -> Campaign:
@@ -128,6 +136,7 @@ def opened(cohort: Cohort, settings: Settings) -> Campaign:
     unchanged = [spec.model_copy(update={"probe": _unaugmented(spec)}) for spec in planned.values()]
     sites, order, tables = [], [], []
     tested: dict[str, list[Tensor]] = {name: [] for name in planned}
+    pictures: dict[str, list[Tensor]] = {name: [] for name in settings.images}
     for member in cohort.sites:
         site = Site.open(member.folder)
         store = site_store(site, settings)
@@ -139,6 +148,9 @@ def opened(cohort: Cohort, settings: Settings) -> Campaign:
         seen = features.features(site, unchanged, plain, frozen, device=CPU, store=store)
         for name, found in seen.items():
             tested[name].append(found[held_out, 0])
+        for name, stored in store.tensors.images.items():
+            ready = picture(stored[held_out], settings.images[name], image_px=settings.network.image_px)
+            pictures[name].append(ready)
         tables.append(_held_out(member.name, store, member.folder, held_out.numpy(), settings))
     return Campaign(
         settings=settings,
@@ -146,6 +158,8 @@ def opened(cohort: Cohort, settings: Settings) -> Campaign:
         sites=tuple(sites),
         start=torch.cat([torch.from_numpy(np.array(weights.start(spec))) for spec in order]),
         tested={name: torch.cat(parts) for name, parts in tested.items()},
+        pictures={name: torch.cat(parts) for name, parts in pictures.items()},
+        frozen=frozen,
         exams=pd.concat(tables, ignore_index=True),
     )
 
@@ -210,11 +224,23 @@ def answers(campaign: Campaign, weights: Float32[Tensor, " size"]) -> pd.DataFra
     outputs, start = [], 0
     for spec in campaign.order:
         read = campaign.tested[spec.name]
-        shape = HeadShape(features=read.shape[1], classes=spec.target.classes)
-        found = logits(weights[start : start + shape.size], shape, read[None])[0].softmax(dim=1)
-        outputs.append(Output(spec=spec, probabilities=found.numpy(), threshold=THRESHOLD))
+        shape = private_round.head_shape(spec, read.shape[1])
+        own = weights[start : start + shape.size]
+        found = _asked(campaign, spec, own) if shape.moves else logits(own, shape, read[None])[0]
+        probabilities = found.softmax(dim=1).numpy()
+        outputs.append(Output(spec=spec, probabilities=probabilities, threshold=THRESHOLD))
         start += shape.size
     return campaign.exams.assign(**score_columns(decided(outputs, campaign.settings)))
+
+
+@torch.inference_mode()
+def _asked(
+    campaign: Campaign, spec: NetworkSpec, weights: Float32[Tensor, " size"]
+) -> Float32[Tensor, "exams classes"]:
+    """Logits of a network whose norms have moved."""
+    network = build.assembled(spec, campaign.settings.network, weights, campaign.frozen[spec.name])
+    batches = zip(*(campaign.pictures[image].split(BATCH) for image in spec.images), strict=True)
+    return torch.cat([network(list(pictures)) for pictures in batches])
 
 
 def _unaugmented(spec: NetworkSpec) -> object:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from client.data.site_store import site_store
 from client.data.store import Store, eligible
+from client.rounds.private_round import head_shape
 from client.site.site import Site
 from common.ensemble.committee import decided
 from common.exam import MISSING
@@ -16,7 +17,6 @@ from common.machine import pretrained
 from common.methods.stages import Output
 from common.networks import build
 from common.networks.spec import NetworkSpec
-from common.privacy.mechanism.heads import HeadShape
 from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.local import score, train_network
@@ -55,7 +55,7 @@ def answers(
     tested = torch.nonzero(data.fold == MISSING).flatten()
     outputs, start = [], 0
     for spec in campaign.order:
-        size = HeadShape(features=campaign.tested[spec.name].shape[1], classes=spec.target.classes).size
+        size = head_shape(spec, campaign.tested[spec.name].shape[1]).size
         local = _whole(spec, settings, rounds=rounds)
         weights = _start(spec, local, heads[start : start + size], settings)
         start += size

@@ -2,12 +2,14 @@
 
 import gc
 import os
+import re
 import shutil
 
 # Workers share the cores: OpenMP's threads would wait for each other at work, ten times as long where cores are busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -67,12 +69,18 @@ def _room(item: pytest.Item) -> str:
 
 
 class FileByFile(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
-    """A file's tests share a worker, and so their fixtures; those of the one real federation too."""
+    """A file's tests share a worker, and so their fixtures; files that ask for the one real federation too."""
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
         folder = path.rpartition("/")[0]
-        return folder if folder.endswith("deployment") else path
+        return folder if folder.endswith("deployment") and _asks_for_the_federation(path) else path
+
+
+@cache
+def _asks_for_the_federation(path: str) -> bool:
+    text = (Path(__file__).parents[1] / path).read_text(encoding="utf-8")
+    return re.search(r"^def test_\w+\([^)]*\bfederation: Federation", text, re.MULTILINE) is not None
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FileByFile:

@@ -26,6 +26,7 @@ def cohort(
     hidden: tuple[int | None, ...] = (None, 5),
     spoilt: int | None = None,
     class_weights: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0),
+    moves: int = 0,
 ) -> list[Heads]:
     """Heads over one cohort, each with features and grades of its own: two linear ones and one with a hidden layer.
 
@@ -37,6 +38,7 @@ def cohort(
         hidden: two heads for each linear one, one for each width of a hidden layer.
         spoilt: a patient with a feature that is nan.
         class_weights: of the loss.
+        moves: of the norms behind the linear heads.
     """
     generator = torch.Generator().manual_seed(seed)
     heads = []
@@ -45,16 +47,17 @@ def cohort(
         exams = patients * (IMAGES + 1)
         patient = torch.arange(patients).repeat_interleave(IMAGES + 1)
         present = torch.rand(exams, generator=generator) < 0.8
-        features = scale * torch.randn(stacked, exams, VIEWS, FEATURES, generator=generator)
+        shape = HeadShape(features=FEATURES, hidden=width, moves=0 if width else moves)
+        features = scale * torch.randn(stacked, exams, VIEWS, shape.read, generator=generator)
         grades = torch.randint(-1, len(class_weights), (stacked, exams), generator=generator)
         if spoilt is not None:
-            features[0, patient == spoilt, 0, 0] = torch.nan
+            features[0, patient == spoilt, 0, -1] = torch.nan
         if without is not None:
             present &= patient != without
             patient = patient - (patient > without).long()
         heads.append(
             Heads(
-                shape=HeadShape(features=FEATURES, hidden=width),
+                shape=shape,
                 rows=patient_rows(
                     features[:, present],
                     grades[:, present],

@@ -71,9 +71,9 @@ def _at_first_call(function: FunctionType) -> Callable[..., Any]:
         nonlocal check
         if check is None:
             function.__annotations__ = hints = _hints(function)
-            check = _beartype(function)
-            if any(map(_names_array, hints.values())):
-                check = _with_axes(check)
+            made = _beartype(function)
+            # Whole before other threads see it: without its scope it would bind the axes of whoever called.
+            check = _with_axes(made) if any(map(_names_array, hints.values())) else made
         return check(*args, **kwargs)
 
     return wrapped

@@ -62,6 +62,8 @@ for command in {COMMANDS}:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_researchers_commands_need_nothing_at_import_that_posix_alone_has() -> None:
     done = subprocess.run([sys.executable, "-c", RUN], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

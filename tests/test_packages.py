@@ -60,6 +60,8 @@ def test_a_folder_that_hides_a_package_is_named(tmp_path: Path) -> None:
     assert str(hiding) in done.stderr
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_training_with_the_small_backbone_does_not_import_torchvision_or_ray() -> None:
     code = "import sys, simulation.runs.simulate; sys.exit(bool({'torchvision', 'ray'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT)

@@ -34,7 +34,8 @@ def test_the_example_in_the_readme_runs(
             seed=seed,
             held_out_patients=2,
         )
-    (tmp_path / "small.toml").write_text(CONFIG.format(folder=tmp_path / "cohort"), encoding="utf-8")
+    config = CONFIG.format(folder=tmp_path / "cohort").replace("[rating]", '[rating]\nfusion = "joint"')
+    (tmp_path / "small.toml").write_text(config, encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     smaller = example.replace("configs/quickstart.toml", "small.toml").replace("rounds=20", "rounds=1")
     assert smaller.count("small.toml") == smaller.count("rounds=1") == 1
@@ -70,6 +71,8 @@ def draw_pictures(folder: Path, header: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_guides_way_from_own_pictures_to_a_score_runs_word_by_word(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,6 +22,7 @@ from common.settings import Settings
 BYTES = {"float32": 4, "bfloat16": 2}
 SUMMED_BYTES = 8
 TABLES = "tables"
+NORMS = " of heads and of the norms of their public encoders"
 BYTES_TITLE = "Bytes"
 LATER = "sites that the centre admits later: they train, or judge the networks"
 """Among the recipients of a campaign whose list of sites may grow."""
@@ -290,9 +291,10 @@ def _private(settings: Settings) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What :mod:`client.rounds.allow_list` lets through."""
     assert settings.privacy is not None
     privacy = settings.privacy
+    norms = settings.method == "probe" and settings.probe.train == "norms"
     leaves = (
-        f"noised sums of gradients: each patient's is clipped to {privacy.max_grad_norm:g}, the noise "
-        f"{'of all sites together ' if settings.federation.secure is not None else ''}has "
+        f"noised sums of gradients{NORMS if norms else ''}: each patient's is clipped to {privacy.max_grad_norm:g}, "
+        f"the noise {'of all sites together ' if settings.federation.secure is not None else ''}has "
         f"{privacy.noise_multiplier:g} times that as standard deviation",
         "the site's name, version and training hours, and hashes of the log, the ledger and the policy",
     )

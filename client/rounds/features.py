@@ -1,5 +1,9 @@
 """What frozen, public encoders make of a site's pictures: computed once, kept beside the store.
 
+Where the encoders' norms train, too, derivatives by their moves stand behind the features
+(:meth:`common.networks.probe.ProbeNetwork.read`): training is to first order about the public encoder, so that no
+round reads a picture.
+
 ``<site folder>/store/features/<data>-<key>.npy``, ``float32 (exams, views, features)``, memory-mapped. The data part
 stands for the store's fingerprint and its exams in their order, the key for everything else that the numbers follow
 from: encoder, pictures, views. So a file is what was asked for, or it is not there. Those of other data are removed;
@@ -240,9 +244,7 @@ def _computed(data: ExamTensors, exam_ids: Sequence[str], work: Work, device: to
     for patient in data.patient.unique():
         for exams in torch.nonzero(data.patient == patient).flatten().split(exams_at_once):
             names = [exam_ids[exam] for exam in exams]
-            views = [
-                network.features(_pictures(data, exams, names, view, work, device)) for view in work.views
-            ]
+            views = [network.read(_pictures(data, exams, names, view, work, device)) for view in work.views]
             parts.append(torch.stack(views, dim=1).cpu())
             rows.append(exams)
     found = torch.empty(len(data), *parts[0].shape[1:])

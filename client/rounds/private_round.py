@@ -172,12 +172,12 @@ def ready(
     exams = training_exams(store).sort_values(["patient_id", "exam_id"])
     chosen = torch.from_numpy(exams.index.to_numpy(copy=True))
     owner = torch.tensor([index[str(patient)] for patient in exams["patient_id"]], dtype=torch.int64)
-    by_size: dict[int, list[NetworkSpec]] = {}
+    by_shape: dict[HeadShape, list[NetworkSpec]] = {}
     for name, spec in planned.items():
-        by_size.setdefault(read[name].shape[-1], []).append(spec)
+        by_shape.setdefault(head_shape(spec, read[name].shape[-1]), []).append(spec)
     heads = [
         Heads(
-            shape=HeadShape(features=size, classes=specs[0].target.classes),
+            shape=shape,
             rows=patient_rows(
                 torch.stack([read[spec.name][chosen] for spec in specs]),
                 torch.stack([store.tensors.grades[spec.target.measurement][chosen].long() for spec in specs]),
@@ -187,10 +187,19 @@ def ready(
             ),
             class_weights=torch.tensor([class_weights(spec, settings) for spec in specs]),
         )
-        for size, specs in by_size.items()
+        for shape, specs in by_shape.items()
     ]
-    order = [spec.name for specs in by_size.values() for spec in specs]
+    order = [spec.name for specs in by_shape.values() for spec in specs]
     return Work(planned=planned, heads=heads, order=order, patients=patients)
+
+
+def head_shape(spec: NetworkSpec, read: int) -> HeadShape:
+    """Of a head that reads so many numbers of an exam (:func:`client.rounds.features.features`)."""
+    assert spec.probe is not None, "method probe"
+    if spec.probe.norms is None:
+        return HeadShape(features=read, classes=spec.target.classes)
+    assert spec.probe.neck is not None, "settings permit norms with a neck alone"
+    return HeadShape(features=spec.probe.neck, classes=spec.target.classes, moves=read // spec.probe.neck - 1)
 
 
 def vector_of(request: TrainRequest, work: Work) -> Float32[Tensor, " size"]:

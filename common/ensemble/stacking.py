@@ -16,13 +16,14 @@ that has no rule here is refused, never guessed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from common.networks.twins import twin
 
 
 class UnstackableError(RuntimeError):  # a TypeError would make Python try the operands in turn
@@ -90,19 +91,7 @@ def stacked_network(network: nn.Module, weights: Mapping[str, Tensor], count: in
         name: Weights.of(values.flatten(0, 1) if values.ndim > 1 else values, count)
         for name, values in weights.items()
     }
-    return _twin(network, merged, "")
-
-
-def _twin(module: nn.Module, merged: Mapping[str, Tensor], prefix: str) -> nn.Module:
-    """A shallow copy with other weights: whatever attributes a foreign network has, copying cannot fail."""
-    twin = copy.copy(module)
-    for kind, tensors in (("_parameters", module._parameters), ("_buffers", module._buffers)):
-        twin.__dict__[kind] = {name: merged.get(prefix + name, tensor) for name, tensor in tensors.items()}
-    twin.__dict__["_modules"] = {
-        name: child if child is None else _twin(child, merged, f"{prefix}{name}.")
-        for name, child in module._modules.items()
-    }
-    return twin
+    return twin(network, merged)
 
 
 def logits(

@@ -70,7 +70,11 @@ def _heads(settings: Settings) -> Iterator[NetworkSpec]:
                 target=Target(measurement=measurement, kind="nominal", threshold=None, classes=graded.grades),
                 fold=FOLD,
                 replica=member,
-                probe=Probe(neck=probe.neck, augmentation=augmentation),
+                probe=Probe(
+                    neck=probe.neck,
+                    augmentation=augmentation,
+                    norms=probe.norm_scale if probe.train == "norms" else None,
+                ),
                 pieces=tuple(_encoder(settings, encoder, measurement, images=len(graded.images))),
             )
 

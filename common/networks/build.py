@@ -44,7 +44,9 @@ def _describe(spec: NetworkSpec, settings: NetworkSettings) -> nn.Module:
     if spec.jigsaw is not None:
         return JigsawNetwork(settings, permutations=spec.target.classes)
     if spec.probe is not None:
-        return ProbeNetwork(settings, moves=moves, classes=spec.target.outputs, neck=spec.probe.neck)
+        return ProbeNetwork(
+            settings, moves=moves, classes=spec.target.outputs, neck=spec.probe.neck, norms=spec.probe.norms
+        )
     if len(moves) == 1:
         return ImageNetwork(settings, classes=spec.target.outputs, layer=spec.layer, moves=moves[0])
     return FusionNetwork(settings, moves=moves, classes=spec.target.outputs)

@@ -90,16 +90,20 @@ class Piece(Section):
     frozen: bool = False
 
 
-class Probe(Section):
+class Probe(GrowingSection):
     """A network that is a linear head on frozen features.
 
     Attributes:
         neck: numbers that a public projection makes of the backbones' features; ``None``: there is none.
         augmentation: which set of augmented pictures it learns from; has no part in its shape.
+        norms: the unit of moves of the backbones' norms, which train beside the head; ``None``: they stay.
     """
+
+    later: ClassVar[tuple[str, ...]] = ("norms",)
 
     neck: int | None = None
     augmentation: int = 0
+    norms: float | None = None
 
 
 def without_fold(name: str, fold: int | None) -> str:
@@ -155,9 +159,9 @@ class NetworkSpec(Section):
     def shape(self) -> Shape:
         """What its modules and its flat vector are determined by, beside the settings."""
         frozen = tuple(piece.part for piece in self.frozen)
-        neck = self.probe and (self.probe.neck,)
+        read = self.probe and (self.probe.neck, self.probe.norms)
         moves = tuple(image in self.clips for image in self.images)
-        return (moves, self.target.outputs, self.backbone, self.layer, self.jigsaw, neck, frozen)
+        return (moves, self.target.outputs, self.backbone, self.layer, self.jigsaw, read, frozen)
 
     @property
     def identity(self) -> str:

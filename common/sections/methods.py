@@ -106,7 +106,7 @@ class AndersenSettings(GrowingSection):
 class ProbeSettings(GrowingSection):
     """Linear heads on frozen, public encoders; as many members as encoders x augmentations x initialisations."""
 
-    later: ClassVar[tuple[str, ...]] = ("start",)
+    later: ClassVar[tuple[str, ...]] = ("start", "train", "norm_scale")
 
     source: Literal["encoders", "torchvision"] = "encoders"
     """What ``network.weights`` names: a folder that `synofed pretrain` wrote, or torchvision's weights."""
@@ -119,6 +119,11 @@ class ProbeSettings(GrowingSection):
     start: Literal["random", "encoder"] = "random"
     """Where heads start: at random, or ``encoder``: at the public head that `synofed pretrain` fitted to the
     encoder's own phantoms, which costs no privacy; then there is one initialisation."""
+    train: Literal["heads", "norms"] = "heads"
+    """``norms``: beside its head each member trains the affine parameters of its encoder's norms, linearised about
+    the encoder, in the same clipped vector."""
+    norm_scale: Annotated[float, Field(ge=0.001, le=10)] = 0.3
+    """How far a step moves the norms beside the heads: the unit in which their moves are clipped, noised and sent."""
     views: Positive = 1
     """Pictures of an exam inside the patient's mean: the first as it is, the others augmented."""
     neck: Positive | None = None
@@ -133,6 +138,15 @@ class ProbeSettings(GrowingSection):
                 'probe.start = "encoder" is of encoders that synofed pretrain made, which have one head each: '
                 f'expected probe.source = "encoders" and probe.initialisations = 1, got "{self.source}" and '
                 f"{self.initialisations}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _norms_move_few_numbers(self) -> ProbeSettings:
+        if self.train == "norms" and self.neck is None:
+            raise ValueError(
+                'probe.train = "norms" keeps the derivatives of all that a head reads: expected probe.neck, as of '
+                "encoders that synofed pretrain made, got none"
             )
         return self
 

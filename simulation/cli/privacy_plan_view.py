@@ -73,7 +73,7 @@ def lines(settings: Settings, plan: Plan) -> Iterator[str]:
             f"with three sites none may, with four one."
         )
     if row.loss is None:
-        yield f"Loss of kappa: {NO_RUNS if row.design.heads else 'measured for heads only'}."
+        yield f"Loss of kappa: {NO_RUNS if row.design.heads and not row.design.norms else 'measured for heads only'}."
     for design in {design.cost: design for design in (one.design for one in plan.rows)}.values():
         yield f"A step of {'heads' if design.heads else 'whole networks'}: {design.cost}."
     if row.verdict in ("hopeless", "doubtful"):

@@ -118,6 +118,8 @@ class StudyFile(Section):
     rows: Annotated[dict[Name, Part], Field(min_length=1)]
     columns: dict[Name, Part] = Field(default_factory=dict)
     """Conditions under which every row is run; none: one condition."""
+    figures: tuple[Figure, ...] = ()
+    """Further figures of each run, of what its ``metrics.json`` has, in a table of their own."""
     primary: Primary | None = None
     sweep: dict[str, Annotated[tuple[Scalar, ...], Field(min_length=1)]] = Field(default_factory=dict)
     """``section.key`` -> values: every combination is a condition, beside those of ``columns``."""
@@ -228,6 +230,8 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         raise ConfigurationError(
             f"{path}: expected a reference row, or a study whose rows each have figures of a paper, and no [primary]"
         )
+    if file.reference is None and file.figures:
+        raise ConfigurationError(f"{path}: expected figures in each row of a study without a reference row")
     if file.reference is not None and file.reference not in file.rows:
         raise ConfigurationError(
             f"{path}: reference is {file.reference!r}, the rows are {', '.join(file.rows)}"

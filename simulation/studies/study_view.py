@@ -19,6 +19,7 @@ from common.text.terminal import Table as RichTable
 from common.version import VERSION
 from server.report import figures
 from server.report.tables import Interval
+from simulation.studies.beside_papers import SYSTEMS, beside_papers
 from simulation.studies.study import Study
 from simulation.studies.study_table import SHOWN, Cell, StudyRow, Table
 
@@ -306,6 +307,20 @@ def plain_tables(study: Study, table: Table) -> Iterator[PlainTable]:
             yield _metric_table(study, rows, place, metric, title=f"{name}{PLACES[place]}, {NAMES[metric]}")
     if any(study.file.conditions()):
         yield from _matrices(study, table)
+    if study.file.figures:
+        yield _figure_table(study)
+
+
+def _figure_table(study: Study) -> PlainTable:
+    """What else the study's file asks of each run, of all that it trained."""
+    asked, lines = study.file.figures, []
+    for one in beside_papers(study):
+        title = ", ".join(filter(None, (one.row.title or one.run.row, _column_title(study, one.run.column))))
+        cells = zip(*(one.cells(figure) for figure in asked), strict=True)
+        for system, of_system in zip(SYSTEMS, cells, strict=True):
+            if system in one.measured:
+                lines.append([title, str(one.run.seed), SYSTEMS[system], *of_system])
+    return _plain("further figures of each run", ["", "seed", "trained", *(f.what for f in asked)], lines)
 
 
 def _plain(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> PlainTable:

@@ -44,7 +44,14 @@ def test_pictures_too_small_for_a_network_are_refused_with_the_smallest_that_wor
     preflight.check(configured(backbone, smallest))
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet18", "mobilenet_v2", "vgg16", "inception_v3"])
+BACKBONES = [
+    *("small", "resnet18"),
+    *(pytest.param(name, marks=SOAK_CI) for name in ("mobilenet_v2", "vgg16")),
+    pytest.param("inception_v3", marks=pytest.mark.soak),
+]
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_backbone_works_at_its_smallest_side_and_above(backbone: str) -> None:
     smallest = {"small": 16, "resnet18": 16, "mobilenet_v2": 16, "vgg16": 32, "inception_v3": 75}[backbone]
     for px in (smallest, smallest + 1, 224):
@@ -69,14 +76,14 @@ def test_tiles_too_small_are_refused_too() -> None:
         preflight.check(make_settings(backbone="vgg16", image_px=32, text=puzzles))
 
 
-def test_what_is_found_without_memory_is_what_is_found_with_it() -> None:
-    for backbone in ("small", "resnet18", "mobilenet_v2", "vgg16", "inception_v3"):
-        for px in (16, 32, 33, 75):
-            settings = configured(backbone, px)
-            spec = next(iter(networks(settings).values()))
-            for exams in (1, 2):
-                trial = _Trial(spec=spec, network=settings.network, exams=exams, side_px=px)
-                assert bool(trial.said("meta")) == bool(trial.said("cpu"))
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_what_is_found_without_memory_is_what_is_found_with_it(backbone: str) -> None:
+    for px in (16, 32, 33, 75):
+        settings = configured(backbone, px)
+        spec = next(iter(networks(settings).values()))
+        for exams in (1, 2):
+            trial = _Trial(spec=spec, network=settings.network, exams=exams, side_px=px)
+            assert bool(trial.said("meta")) == bool(trial.said("cpu"))
 
 
 class LooksAtValues(nn.Module):

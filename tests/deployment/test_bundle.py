@@ -49,6 +49,8 @@ def install(bundle: Path, target: Path, *, home: Path) -> subprocess.CompletedPr
     return subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_installs_without_a_network(own: Path, tmp_path: Path) -> None:
     done = install(own, tmp_path / "it", home=tmp_path)
     assert done.returncode == 0, done.stderr

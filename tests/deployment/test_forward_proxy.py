@@ -125,6 +125,7 @@ def test_a_site_joins_through_a_forward_proxy_alone(running_port: int, site: Pat
         (LOGIN, {}, "does not let us through"),
     ],
 )
+@pytest.mark.soak
 def test_says_what_the_forward_proxy_refused(
     site: Path, login: str, routes: dict[str, tuple[str, int]], says: str
 ) -> None:

@@ -62,6 +62,8 @@ def check(bill: Mapping[str, Any], folder: Path) -> None:
     assert hashes == {}
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_bundle_lists_itself_and_what_was_made_has_checksums(tmp_path: Path) -> None:
     bundle = make(tmp_path, "--own-only")
     bill = json.loads((bundle / "sbom.cdx.json").read_text(encoding="utf-8"))

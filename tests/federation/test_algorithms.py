@@ -30,6 +30,7 @@ from tests.federation.test_campaign import (
     run,
     trained,
 )
+from tests.marks import SOAK_CI
 from tests.site_folders import make_site_folder
 
 __all__ = ["folders"]
@@ -77,7 +78,18 @@ def whole(folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Call
     return once
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("fedavg", "scaffold"),
+        pytest.param("fedbn", marks=SOAK_CI),
+        *(
+            pytest.param(n, marks=pytest.mark.soak)
+            for n in ALGORITHMS
+            if n not in ("fedavg", "scaffold", "fedbn")
+        ),
+    ],
+)
 def test_it_resumes_after_any_round_and_in_any_order_to_the_same_bits(
     folders: list[Path], whole: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
@@ -106,7 +118,7 @@ def _final(folder: Path) -> dict[str, np.ndarray]:
     return load_file(paths[-1])
 
 
-@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("name", ["kept", *(pytest.param(n, marks=SOAK_CI) for n in STATEFUL[1:])])
 def test_a_site_that_missed_a_round_goes_on_from_its_last_one_that_counted(
     folders: list[Path], tmp_path: Path, name: str
 ) -> None:
@@ -246,7 +258,10 @@ def five(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     ]
 
 
-@pytest.mark.parametrize("rule", ["mean", "median", "trimmed_mean", "krum"])
+@pytest.mark.parametrize(
+    "rule",
+    ["mean", "median", *(pytest.param(rule, marks=pytest.mark.soak) for rule in ("trimmed_mean", "krum"))],
+)
 def test_one_poisoned_site_ruins_the_mean_and_no_robust_rule(
     five: list[Path], tmp_path: Path, rule: str
 ) -> None:
@@ -320,7 +335,11 @@ def test_a_centre_that_sends_a_control_of_another_size_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("scaffold", 'encoding = "bfloat16"'), ("fedadam", "group_bytes = 100_000")]
+    ("name", "text"),
+    [
+        ("scaffold", 'encoding = "bfloat16"'),
+        pytest.param("fedadam", "group_bytes = 100_000", marks=pytest.mark.soak),
+    ],
 )
 def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
     folders: list[Path], tmp_path: Path, name: str, text: str

@@ -177,7 +177,7 @@ def test_replies_that_arrive_in_any_order_give_the_same_bits(folders: list[Path]
     assert_same(tmp_path / "a", tmp_path / "b")
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
+@pytest.mark.parametrize("stop_after", [2, *(pytest.param(n, marks=pytest.mark.soak) for n in (1, 3))])
 def test_interrupted_after_any_round_it_resumes_to_the_same_bits(
     folders: list[Path], tmp_path: Path, stop_after: int
 ) -> None:

@@ -45,7 +45,7 @@ def regrade(site: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("algorithm", ["fedavg", "scaffold"])
+@pytest.mark.parametrize("algorithm", ["fedavg", pytest.param("scaffold", marks=pytest.mark.soak)])
 def test_a_killed_centre_goes_on_and_a_site_whose_data_changed_refuses(
     folders: list[Path], tmp_path: Path, algorithm: str
 ) -> None:

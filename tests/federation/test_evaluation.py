@@ -271,6 +271,7 @@ def test_a_plan_that_does_not_ask_gives_no_right_to_ask(tmp_path: Path) -> None:
 # Alone against together
 
 
+@pytest.mark.soak
 def test_what_a_site_trained_alone_is_counted_beside_the_ensemble(federation: Federation) -> None:
     north, plan_hash = federation.folders[0], federation.settings.plan_hash()
     with_policy(north, 'approval = "automatic"', 'approval = "each"')

@@ -166,7 +166,18 @@ class Outage(Fault):
         return site != "south" or not cut
 
 
-@pytest.mark.parametrize("fault", [LostMessages(), LostReplies(), SlowLink(), Duplicates(), Outage(0.8)])
+@pytest.mark.parametrize(
+    "fault",
+    [
+        LostMessages(),
+        *(
+            pytest.param(fault, marks=pytest.mark.soak)
+            for fault in (LostReplies(), Duplicates(), Outage(0.8))
+        ),
+        pytest.param(SlowLink(), marks=SOAK_CI),
+    ],
+    ids=lambda fault: type(fault).__name__,
+)
 def test_an_outage_within_the_deadline_changes_no_bit(
     fault: Fault, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -175,6 +186,7 @@ def test_an_outage_within_the_deadline_changes_no_bit(
     assert_same(undisturbed, tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_everything_in_flight_is_forgotten_and_asked_for_again(
     folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -310,6 +322,7 @@ def test_a_late_site_is_dropped_at_the_deadline(
     assert outcome.missing == {"south": 2}
 
 
+@pytest.mark.soak
 def test_where_the_quorum_cannot_do_without_a_site_the_campaign_stops_and_can_be_resumed(
     folders: list[Path],
     keys: dict[str, str],
@@ -360,7 +373,7 @@ def test_what_may_pass_is_waited_for(
     assert [(event.state, event.reason) for event in news] == [("waiting", code), ("present", "")]
 
 
-@pytest.mark.parametrize("code", ["internal", "storage"])
+@pytest.mark.parametrize("code", [pytest.param("internal", marks=pytest.mark.soak), "storage"])
 def test_what_broke_at_a_site_may_be_mended_before_the_deadline(
     code: str, folders: list[Path], keys: dict[str, str], undisturbed: Path, tmp_path: Path
 ) -> None:

@@ -109,6 +109,7 @@ class StoppedError(Exception):
     """The centre dies."""
 
 
+@pytest.mark.soak
 def test_a_centre_that_died_after_a_site_had_joined_goes_on_with_the_same_bits(
     whole: tuple[Growing, Outcome, Path], folders: list[Path], keys: dict[str, str], tmp_path: Path
 ) -> None:

@@ -18,6 +18,7 @@ from server.campaign.campaign import Event, Outcome
 from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from tests.marks import SOAK_CI
 from tests.site_folders import make_site_folder
 
 CONFIG = """
@@ -104,6 +105,14 @@ def campaign_of(config: Path, name: str, out: Path, *, observer: Observer = lamb
         )
 
 
+MORE = [
+    pytest.param("rating", marks=pytest.mark.soak),
+    pytest.param("andersen", marks=SOAK_CI),
+    "christensen",
+]
+"""Methods again, of which one, the cheapest, is always gone through to the end."""
+
+
 @pytest.fixture(scope="module", params=METHODS)
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -159,6 +168,7 @@ def test_it_learns(ran: Ran, name: str) -> None:
         assert losses[-1] < 0.95 * losses[0], f"{stage}: {losses}"
 
 
+@pytest.mark.parametrize("name", MORE, indirect=True, scope="module")
 def test_interrupted_in_each_stage_it_resumes_to_the_same_bits(
     ran: Ran, config: Path, name: str, tmp_path: Path
 ) -> None:
@@ -175,6 +185,7 @@ def test_interrupted_in_each_stage_it_resumes_to_the_same_bits(
     assert_same(ran.folder, folder)
 
 
+@pytest.mark.parametrize("name", MORE, indirect=True, scope="module")
 def test_run_again_as_a_study_it_has_the_same_bits_and_scores_with_a_report(
     config: Path, name: str, ran: Ran, tmp_path: Path
 ) -> None:

@@ -252,6 +252,7 @@ def test_what_cannot_be_asked_for_is_said(
     assert not personal.folder(north, plan_hash).exists()
 
 
+@pytest.mark.soak
 def test_exams_without_grades_that_puzzles_learn_from_are_in_neither_networks_nor_report(
     tmp_path: Path,
 ) -> None:

@@ -28,21 +28,24 @@ from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.settings import Settings
 from server.campaign import campaign
-from server.campaign.campaign import Outcome, Status
+from server.campaign.campaign import Event, Outcome, Status
 from server.campaign.roster import Roster
+from server.rounds.journal import RoundRecord
 from server.rounds.weights import StartWeights
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
+either = pytest.mark.parametrize("train", ["heads", "norms"])
+"""What is trained of a public encoder's networks."""
 App = Callable[[Message, Context], Message]
-ROUNDS = 3
+ROUNDS, NECK = 3, 6
 SIGMA = 4.0
 PRIVATE = f"""
 [federation]
 rounds = {ROUNDS}
 [probe]
-neck = 6
+neck = {NECK}
 initialisations = 2
 views = 2
 [privacy]
@@ -50,6 +53,10 @@ noise_multiplier = {SIGMA}
 patients = 6
 images = 2
 """
+
+
+def training(train: str, text: str = PRIVATE) -> str:
+    return text.replace("[probe]", f'[probe]\ntrain = "{train}"')
 
 
 def configured(text: str = PRIVATE, *, encoders: Path) -> Settings:
@@ -64,8 +71,10 @@ def folders(tmp_path: Path) -> list[Path]:
     return [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
 
 
-def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0) -> Path:
-    folder = make_site_folder(base / name, name=name, patients=8, held_out_patients=2, seed=seed)
+def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0, grades: int = 4) -> Path:
+    folder = make_site_folder(
+        base / name, name=name, patients=8, held_out_patients=2, seed=seed, grades=grades
+    )
     toml = (folder / "site.toml").read_text()
     toml = toml.replace("allow_unprotected = true\n", "").replace(
         "keep_outbox_days = 0", "keep_outbox_days = 9"
@@ -74,7 +83,14 @@ def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0) -> Path:
     return folder
 
 
-def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App = client_app) -> Outcome:
+def run(
+    folders: Sequence[Path],
+    settings: Settings,
+    folder: Path,
+    *,
+    app: App = client_app,
+    observer: Callable[[Event], None] = lambda event: None,
+) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",), threads=1) as pool:
         return campaign.run(
@@ -83,7 +99,7 @@ def run(folders: Sequence[Path], settings: Settings, folder: Path, *, app: App =
             roster=Roster.anyone(len(folders)),
             folder=folder,
             campaign="test",
-            observer=lambda event: None,
+            observer=observer,
         )
 
 
@@ -91,8 +107,11 @@ def spent(folder: Path) -> float:
     return spending.worst(ledger.book(folder).histories(), delta=1e-5)
 
 
-def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, folders: list[Path]) -> None:
-    settings = configured(encoders=tmp_path / "encoders")
+@either
+def test_every_round_is_booked_once_and_nothing_else_leaves(
+    tmp_path: Path, folders: list[Path], train: str
+) -> None:
+    settings = configured(training(train), encoders=tmp_path / "encoders")
     left: list[TrainReply] = []
 
     def watched(message: Message, context: Context) -> Message:
@@ -121,9 +140,14 @@ def test_every_round_is_booked_once_and_nothing_else_leaves(tmp_path: Path, fold
     assert noise.std() == pytest.approx(SIGMA / 6, rel=0.15)
 
 
-def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(tmp_path: Path) -> None:
+@either
+def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(
+    tmp_path: Path, train: str
+) -> None:
     """Federated equals centralised: an oracle by autograd over all patients of both sites."""
-    text = PRIVATE.replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    text = (
+        training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"').replace("views = 2", "")
+    )
     settings = configured(text, encoders=tmp_path / "encoders")
     sites = [site(tmp_path, name, seed=seed) for seed, name in enumerate(("north", "south"))]
     for folder in sites:
@@ -142,6 +166,32 @@ def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(tmp_
     assert all(history.unbounded for folder in sites for history in ledger.book(folder).histories())
 
 
+@either
+def test_interrupted_without_privacy_it_resumes_to_the_same_bits(tmp_path: Path, train: str) -> None:
+    text = training(train).replace(f"noise_multiplier = {SIGMA}", 'mechanism = "none"')
+    settings = configured(text, encoders=tmp_path / "encoders")
+    folder = site(tmp_path, "north")
+    toml = (folder / "site.toml").read_text()
+    (folder / "site.toml").write_text(toml.replace("[policy]", "[policy]\nallow_unprotected = true"))
+
+    def interrupt(event: Event) -> None:
+        if isinstance(event, RoundRecord) and event.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run([folder], settings, tmp_path / "run", observer=interrupt)
+    run([folder], settings, tmp_path / "run")
+    run([folder], settings, tmp_path / "through")
+    resumed, through = (
+        {n.spec.name: n.weights for n in network_files.load_all(tmp_path / one / "networks")}
+        for one in ("run", "through")
+    )
+    assert resumed.keys() == through.keys()
+    for name, weights in through.items():
+        assert np.array_equal(resumed[name], weights)
+        assert bool(weights[4 * (NECK + 1) :].any()) == (train == "norms")
+
+
 def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: torch.Tensor) -> torch.Tensor:
     """Sum over a site's training patients of their mean loss, over the public number."""
     assert settings.privacy is not None
@@ -152,7 +202,8 @@ def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: 
     }
     network = build.assembled(spec, settings.network, weights.detach(), frozen)
     assert isinstance(network, ProbeNetwork)
-    head, bias = weights[:-4].view(4, -1), weights[-4:]
+    head, bias = weights[: 4 * NECK].view(4, NECK), weights[4 * NECK : 4 * (NECK + 1)]
+    moves = weights[4 * (NECK + 1) :]
     total = torch.zeros(())
     training = store.exams[store.exams["fold"] == 0].sort_values("exam_id")
     for _, exams in training.groupby("patient_id"):
@@ -162,7 +213,9 @@ def patients_loss(folder: Path, settings: Settings, spec: NetworkSpec, weights: 
             for n in spec.images
         ]
         with torch.no_grad():
-            read = network.features(pictures)
+            found = network.read(pictures)
+        numbers, slopes = found[:, :NECK], found[:, NECK:].unflatten(1, (NECK, len(moves)))
+        read = F.normalize(numbers + slopes @ moves, dim=1)
         graded = store.tensors.grades[spec.target.measurement][first].long()
         total = total + F.cross_entropy(read @ head.T + bias, graded)
     return total / settings.privacy.patients
@@ -179,6 +232,26 @@ def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list
         assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
 
 
+@either
+def test_measurements_may_have_other_numbers_of_grades(tmp_path: Path, train: str) -> None:
+    folders = [site(tmp_path, name, seed=seed, grades=3) for seed, name in enumerate(("north", "south"))]
+    settings = make_settings(
+        text=training(train), method="probe", weights=str(tmp_path / "encoders"), grades=3
+    )
+    finer = settings.measurements["vascularity"].model_copy(update={"grades": 4})
+    settings = settings.model_copy(update={"measurements": {**settings.measurements, "vascularity": finer}})
+    make_encoders(tmp_path / "encoders", settings)
+    run(folders, pretrained.resolved(settings), tmp_path / "run")
+    heads = {
+        head.spec.name: len(head.weights) for head in network_files.load_all(tmp_path / "run" / "networks")
+    }
+    coarse, fine = ({size for name, size in heads.items() if one in name} for one in settings.measurements)
+    assert {size - (NECK + 1) for size in fine} == coarse  # one more class
+    assert [len(ledger.book(folder).releases) for folder in folders] == [ROUNDS, ROUNDS]  # still one vector
+
+
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_encoder_may_be_torchvisions(tmp_path: Path, folders: list[Path]) -> None:
     file = tmp_path / "resnet18.pth"
     torch.save(torchvision_shim.resnet18().state_dict(), file)

@@ -118,6 +118,7 @@ def test_a_withdrawal_leaves_every_claim_standing_and_no_name_in_the_bundle(base
     assert CliRunner().invoke(privacy, ["verify", str(bundle)]).exception is None
 
 
+@pytest.mark.soak
 def test_a_whole_networks_steps_are_all_found_and_one_too_few_is_missed(tmp_path: Path) -> None:
     centre = approved(tmp_path)
     for server_round in (1, 2):

@@ -49,6 +49,7 @@ from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
 from simulation.cohorts import peers
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from tests.marks import SOAK_CI
 from tests.public_encoders import make_encoders
 from tests.site_folders import PUZZLES, make_settings, make_site_folder, ungrade
 
@@ -257,11 +258,13 @@ def booked(folders: Iterable[Path]) -> set[int]:
     return {len(ledger.book(folder).releases) for folder in folders}
 
 
+@pytest.mark.parametrize(("train", "length"), [("heads", 112), ("norms", 3952)])
 def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_the_plan(
-    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch, train: str, length: int
 ) -> None:
     """With the noise taken away the sum is that of sites that clip and add by themselves, to the grid."""
-    settings = private(encoders=tmp_path / "encoders")
+    text = PRIVATE.replace("[probe]", f'[probe]\ntrain = "{train}"')
+    settings = private(text, encoders=tmp_path / "encoders")
     records: list[RoundRecord] = []
     outcome = run(folders, settings, tmp_path / "run", records=records)
     assert outcome.status is Status.COMPLETE_ALL_SITES
@@ -289,14 +292,20 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     )
     monkeypatch.setattr("client.consent.private_consent.check", lambda *_: None)
     monkeypatch.setattr(KeyStream, "gaussian", lambda _, size: np.zeros(size))
-    alone = private(PRIVATE.replace(NOISED, ""), encoders=tmp_path / "encoders")
+    alone = private(text.replace(NOISED, ""), encoders=tmp_path / "encoders")
     run(folders, alone, tmp_path / "alone")
     planned = PrivateSum(
-        max_grad_norm=1.0, noise_multiplier=SIGMA, patients=6, sites=3, survivors=3, colluders=1, length=112
+        max_grad_norm=1.0,
+        noise_multiplier=SIGMA,
+        patients=6,
+        sites=3,
+        survivors=3,
+        colluders=1,
+        length=length,
     )
     np.testing.assert_allclose(bare, weights(tmp_path / "alone"), atol=ROUNDS * planned.grid)
     assert not np.array_equal(bare, weights(tmp_path / "alone"))
-    assert {len(draw) for draw in draws} == {112}
+    assert {len(draw) for draw in draws} == {length}
     of_sum = SIGMA * np.sqrt(3 / 2) / (6 * 3) * np.sqrt(ROUNDS)
     assert (noised - bare).std() == pytest.approx(of_sum, rel=0.3)
 
@@ -355,6 +364,7 @@ def test_federated_averaging_gives_the_same_networks_to_the_grid(tmp_path: Path,
     assert all(history.unbounded for folder in graders for history in ledger.book(folder).histories())
 
 
+@pytest.mark.soak
 def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, graders: list[Path]) -> None:
     """As many examples stand under the masks as in an open reply."""
     ungrade(graders[0], range(7))
@@ -368,6 +378,7 @@ def test_puzzles_of_sites_with_ungraded_exams_are_weighed_alike(tmp_path: Path, 
     np.testing.assert_allclose(found["secure"][JIGSAW], found["open"][JIGSAW], atol=2e-7)
 
 
+@pytest.mark.soak
 def test_a_site_drops_out_in_every_phase(tmp_path: Path, graders: list[Path]) -> None:
     """Before it has sent its vector the mean is the others', afterwards all three's."""
     settings = plain()
@@ -523,7 +534,9 @@ def test_a_centre_that_exchanges_keys_or_invents_a_site_opens_nothing(
     assert "[peers] in site.toml" in told
 
 
-@pytest.mark.parametrize("phase", ["shares", "masked", "unmask"])
+@pytest.mark.parametrize(
+    "phase", ["masked", pytest.param("shares", marks=pytest.mark.soak), pytest.param("unmask", marks=SOAK_CI)]
+)
 def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_twice(
     tmp_path: Path, folders: list[Path], phase: Phase
 ) -> None:
@@ -537,6 +550,7 @@ def test_a_killed_centre_goes_on_with_the_same_attempt_and_nothing_is_charged_tw
     assert booked(folders) == {ROUNDS}
 
 
+@pytest.mark.soak
 def test_an_attempt_that_failed_is_made_again_or_its_round_is_lost(
     tmp_path: Path, folders: list[Path]
 ) -> None:

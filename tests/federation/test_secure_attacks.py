@@ -408,6 +408,7 @@ def test_what_a_site_takes_part_in_stays_while_its_cohort_shrinks(tmp_path: Path
     assert np.any(Centre(tmp_path / "another", settings, made, number=1).open())
 
 
+@pytest.mark.soak
 def test_a_library_spares_whole_groups_or_none(tmp_path: Path) -> None:
     """What is trained beside networks that are known already is no group of the plan."""
     made = two_measured(tmp_path)

@@ -189,6 +189,7 @@ def test_a_site_that_asks_without_end_is_dropped(folders: list[Path], tmp_path: 
         run(folders, configured(), tmp_path, app=greedy)
 
 
+@pytest.mark.soak
 def test_interrupted_after_any_round_it_resumes_to_the_same_bits(folders: list[Path], tmp_path: Path) -> None:
     run(folders, configured(), tmp_path / "whole")
     for stop in (1, 3, 6):
@@ -263,6 +264,8 @@ def replying(started: dict[str, np.ndarray], kept: dict[str, list[TrainReply]]) 
     return app
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_puzzles_weigh_a_site_by_all_its_exams_and_graded_networks_are_as_without_the_ungraded(
     tmp_path: Path,
 ) -> None:

@@ -123,7 +123,8 @@ def test_a_reply_without_a_receipt_is_dropped(folders: list[Path], tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("site", "same_group", "says"), [("north", True, "signature"), ("south", False, "request_id")]
+    ("site", "same_group", "says"),
+    [pytest.param("north", True, "signature", marks=pytest.mark.soak), ("south", False, "request_id")],
 )
 def test_receipts_of_two_sites_or_two_groups_cannot_be_exchanged(
     folders: list[Path], tmp_path: Path, site: str, same_group: bool, says: str
@@ -159,6 +160,7 @@ def test_a_reply_of_an_earlier_round_sent_again_is_dropped(folders: list[Path], 
     assert "request_id" in second["south"]
 
 
+@pytest.mark.soak
 def test_a_reply_from_before_an_interruption_is_used_after_it(folders: list[Path], tmp_path: Path) -> None:
     """The request is the same after it, so a site may answer with the bytes that it answered before."""
     before: dict[int, RecordDict] = {}

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from common import settings as configuration
 from common.networks.spec import COMBINED
 from common.text.terminal import Console
-from private_utility import networks_study, networks_view
+from private_utility import networks_study, networks_view, private_heads, utility_study
 from private_utility.networks_study import Design
 from private_utility.networks_view import Comparison
 from private_utility.utility_study import SITES, Size
@@ -53,6 +54,7 @@ seed = {seed}
 sites = 2
 patients = 20
 exams_per_patient = 4
+image_px = 64
 held_out = 0.1
 unseen_device = false
 [cohort.phantom.shift]
@@ -88,6 +90,8 @@ def found(folder: Path) -> Comparison:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_designs_are_trained_on_the_same_patients_with_the_same_budget(found: Comparison) -> None:
     usual, varied = found.designs
     assert (found.patients, found.sites, found.tested, found.draws) == (20, SITES, 3 * SITES, 2)
@@ -101,6 +105,8 @@ def test_designs_are_trained_on_the_same_patients_with_the_same_budget(found: Co
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_what_grades_and_sites_pay_adds_up_to_what_all_pay(found: Comparison) -> None:
     for score in ("hypertrophy", "vascularity", COMBINED):
         of_score = [p for p in found.payers if p.design == "varied" and p.score == score]
@@ -119,6 +125,8 @@ def test_what_grades_and_sites_pay_adds_up_to_what_all_pay(found: Comparison) ->
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
     found: Comparison, folder: Path
 ) -> None:
@@ -134,6 +142,26 @@ def test_a_design_names_how_many_encoders_heads_have_and_where_they_start(
     assert made.plan_hash() != other.plan_hash()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
+def test_where_no_norm_has_moved_networks_answer_as_their_heads(found: Comparison, folder: Path) -> None:
+    settings = configuration.load(CONFIGS / "rating_private.toml")
+    heads = Design(name="heads", config=folder / "varied.toml", start="encoder")
+    answered, sizes = [], []
+    for design in (heads, replace(heads, train="norms")):
+        with Display(Console(quiet=True)) as display:
+            made = networks_study.designed(settings, design, folder=folder, display=display)
+        campaign = utility_study.bench(made, SIZE, cohorts=folder / "cohorts", rehearsal=True).campaign
+        sizes.append(len(campaign.start))
+        answered.append(private_heads.answers(campaign, campaign.start))
+    moves = 2 * (4 + 4 + 4 + 8 + 8 + 16 + 16)
+    assert sizes[1] - sizes[0] == 2 * (2 + 1) * moves  # two members; hypertrophy is read from two pictures
+    pd.testing.assert_frame_equal(*answered)
+    assert len(answered[0]) == found.exams
+
+
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_goal_is_reached_by_the_gain_and_its_interval_is_told(found: Comparison) -> None:
     first, other = found.designs
     gained = {name: replace(gain, value=0.03, low=-0.01, high=0.07) for name, gain in other.gained.items()}

@@ -78,6 +78,8 @@ def synthetic(*, sites: int = 3, patients: int = 20, features: int = 5) -> Campa
         sites=tuple((heads(),) for _ in range(sites)),
         start=torch.zeros(2 * shape.size),
         tested={},
+        pictures={},
+        frozen={},
         exams=pd.DataFrame(),
     )
 

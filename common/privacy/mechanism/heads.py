@@ -5,6 +5,10 @@ is linear, or has one hidden layer (ReLU). The gradient of a linear layer over o
 ``error x input`` over the patient's rows; its norm follows from the rows' inner products, so it need never be
 written out (Goodfellow 2015, arXiv 1510.01799; Li et al. 2022, arXiv 2110.05679, "ghost clipping").
 
+The encoder's norms may move beside a linear head, to first order: each image then brings the encoder's numbers and
+their derivatives by each move (``HeadShape.read``), and the head reads the numbers where the moves take them, scaled
+to unit length. The gradient by the moves is written out: that of a layer's biases.
+
 A patient's loss is the mean over their graded rows of weight(grade) x cross-entropy. The weights are public
 constants; a row is one image under one augmentation, and every image has the same number of them, so augmentations
 lie inside the mean and are no records of their own.
@@ -20,7 +24,7 @@ a feature that is not finite                zero, for all heads (:mod:`.patient_
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
@@ -31,6 +35,9 @@ from torch.nn import functional as F
 from common.errors import ConfigurationError
 from common.exam import MISSING
 
+SHORTEST = 1e-12
+"""Length below which numbers are not scaled up to unit length, as in ``torch.nn.functional.normalize``."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeadShape:
@@ -40,11 +47,13 @@ class HeadShape:
         features: numbers that it reads.
         classes: that it tells apart; four grades by default.
         hidden: width of the hidden layer; ``None``: linear.
+        moves: of the encoder's norms, which train beside a linear head; 0: the encoder stays as it is.
     """
 
     features: int
     classes: int = 4
     hidden: int | None = None
+    moves: int = 0
 
     @property
     def layers(self) -> tuple[tuple[int, int], ...]:
@@ -55,8 +64,13 @@ class HeadShape:
 
     @property
     def size(self) -> int:
-        """Numbers in its flat vector: layer by layer, weights (outputs x inputs), then biases."""
-        return sum((inputs + 1) * outputs for inputs, outputs in self.layers)
+        """Numbers in its flat vector: layer by layer, weights (outputs x inputs), then biases; then the moves."""
+        return sum((inputs + 1) * outputs for inputs, outputs in self.layers) + self.moves
+
+    @property
+    def read(self) -> int:
+        """Numbers that are read of an image: the features, then each one's derivatives by the moves."""
+        return self.features * (1 + self.moves)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +78,7 @@ class PatientRows:
     """What heads of one shape read of all patients, padded to one number of rows each.
 
     Attributes:
-        features: zero where there is none.
+        features: ``HeadShape.read`` numbers a row, zero where there is none.
         grades: the row's grade for each head, -1 where there is none.
         gram: inner products of a patient's rows, computed once since the features never change; nan for a patient
             with a feature that was not finite, which then makes the patient's whole norm nan.
@@ -195,7 +209,7 @@ def layers(weights: Float32[Tensor, " size"], shape: HeadShape, *, heads: int) -
 
 
 def initial_weights(shape: HeadShape, generator: torch.Generator) -> Float32[Tensor, " size"]:
-    """One head's weights and biases, uniform in +-1 / sqrt(inputs), PyTorch's own rule.
+    """One head's weights and biases, uniform in +-1 / sqrt(inputs), PyTorch's own rule; nothing has moved.
 
     They are public, so a seed is right.
     """
@@ -203,11 +217,13 @@ def initial_weights(shape: HeadShape, generator: torch.Generator) -> Float32[Ten
         (torch.rand((inputs + 1) * outputs, generator=generator) * 2 - 1) * inputs**-0.5
         for inputs, outputs in shape.layers
     ]
-    return torch.cat(parts)
+    return torch.cat([*parts, torch.zeros(shape.moves)])
 
 
 def patient_gradients(weights: Float32[Tensor, " size"], heads: Heads) -> list[LayerGradients]:
     """Each patient's gradient of their own mean loss, layer by layer, in factors."""
+    if heads.shape.moves:
+        return _with_moves(weights, heads)
     *hidden, last = layers(weights, heads.shape, heads=len(heads.class_weights))
     rows = heads.rows
     read = rows.features.flatten(1, 2)
@@ -220,6 +236,28 @@ def patient_gradients(weights: Float32[Tensor, " size"], heads: Heads) -> list[L
     return [
         LayerGradients(inputs=rows.features, errors=before, gram=rows.gram),
         LayerGradients(inputs=between, errors=errors, gram=_gram(between)),
+    ]
+
+
+def _with_moves(weights: Float32[Tensor, " size"], heads: Heads) -> list[LayerGradients]:
+    shape, rows, count = heads.shape, heads.rows, len(heads.class_weights)
+    linear, moves = weights.view(count, shape.size).split([shape.size - shape.moves, shape.moves], dim=1)
+    (last,) = layers(linear.flatten(), replace(shape, moves=0), heads=count)
+    still, slopes = rows.features.split([shape.features, shape.features * shape.moves], dim=-1)
+    slopes = slopes.unflatten(-1, (shape.features, shape.moves))
+    numbers = still + torch.einsum("hprfm,hm->hprf", slopes, moves)
+    length = numbers.norm(dim=-1, keepdim=True).clamp(min=SHORTEST)
+    inputs = numbers / length
+    errors = _errors(inputs.flatten(1, 2), last, heads)
+    by_input = torch.einsum("hprc,hcf->hprf", errors, last[0])
+    along = (by_input * inputs).sum(-1, keepdim=True)
+    by_number = (by_input - along * inputs) / length
+    by_move = torch.einsum("hprf,hprfm->hpm", by_number, slopes)[:, :, None]
+    nothing = by_move.new_zeros(*by_move.shape[:3], 0)
+    spoilt = 0 * rows.gram  # nan where a row was not finite
+    return [
+        LayerGradients(inputs=inputs, errors=errors, gram=_gram(inputs) + spoilt),
+        LayerGradients(inputs=nothing, errors=by_move, gram=_gram(nothing)),
     ]
 
 

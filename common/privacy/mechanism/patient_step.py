@@ -275,8 +275,8 @@ def _scaled_sum(
         keep = finite[:, None, None]
         errors, inputs = torch.where(keep, errors, 0.0), torch.where(keep, inputs, 0.0)
     scaled = (errors * scale[:, None, None]).flatten(1, 2)
-    weight = torch.zeros(len(errors), errors.shape[3], inputs.shape[3], dtype=torch.float64)
-    rows = max(1, NUMBERS_AT_ONCE // inputs.shape[3])
+    weight = errors.new_zeros(len(errors), errors.shape[3], inputs.shape[3], dtype=torch.float64)
+    rows = NUMBERS_AT_ONCE // max(1, inputs.shape[3]) or 1
     for sums, factors, read in zip(weight, scaled, inputs.flatten(1, 2), strict=True):
         for some, wide in zip(factors.split(rows), read.split(rows), strict=True):
             sums.addmm_(some.mT, wide.double())

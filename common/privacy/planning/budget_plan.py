@@ -280,7 +280,8 @@ def _row(
         spread=cohort.spread(secure_aggregation=secure_aggregation),
     )
     campaign = noise_ratio.campaign(step, steps=design.steps)
-    loss = utility.expected(table, campaign) if design.heads else None
+    heads_alone = design.heads and not design.norms
+    loss = utility.expected(table, campaign) if heads_alone else None
     return DesignCost(
         design=design,
         secure_aggregation=secure_aggregation,
@@ -289,7 +290,7 @@ def _row(
         noise_to_signal=step,
         campaign_noise=campaign,
         verdict=noise_ratio.verdict(
-            campaign, epsilon=epsilon, heads=design.heads, kappa_loss=None if loss is None else loss.kappa
+            campaign, epsilon=epsilon, heads=heads_alone, kappa_loss=None if loss is None else loss.kappa
         ),
         loss=loss,
     )

@@ -56,6 +56,7 @@ class Design:
         share: of the patients, how many stand behind one vector.
         heads: whether frozen encoders do most of the work.
         cost: of a step, in words.
+        norms: whether the encoders' norms train beside the heads; what heads alone lose says nothing of these.
     """
 
     key: Key
@@ -67,6 +68,7 @@ class Design:
     share: float | int
     heads: bool
     cost: str
+    norms: bool = False
 
 
 def designs(settings: Settings) -> tuple[Design, ...]:
@@ -175,9 +177,12 @@ def _whole(settings: Settings) -> Iterator[Design]:
 def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]:
     rounds = stage_rounds(specs, settings)
     weights = sum(_size(spec, settings.network) for spec in specs)
+    norms = any(spec.probe is not None and spec.probe.norms is not None for spec in specs)
+    read = "with their encoders' norms" if norms else "on frozen encoders"
+    what = f"{len(specs)} heads {read}"
     yield Design(
         key="head_folds",
-        title=f"{len(specs)} heads on frozen encoders, in each of {FOLDS} folds",
+        title=f"{what}, in each of {FOLDS} folds",
         networks=len(specs) * FOLDS,
         weights=weights,
         steps=rounds,
@@ -185,10 +190,11 @@ def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]
         share=(FOLDS - 1) / FOLDS,
         heads=True,
         cost=HEAD_COST,
+        norms=norms,
     )
     yield Design(
         key="heads",
-        title=f"{len(specs)} heads on frozen encoders, all clipped as one",
+        title=f"{what}, all clipped as one",
         networks=len(specs),
         weights=weights,
         steps=rounds,
@@ -196,6 +202,7 @@ def _heads(specs: Sequence[NetworkSpec], settings: Settings) -> Iterator[Design]
         share=1,
         heads=True,
         cost=HEAD_COST,
+        norms=norms,
     )
 
 
@@ -212,10 +219,11 @@ def _reference_heads(measurements: Mapping[str, MeasurementSettings]) -> Iterato
 
 def _size(spec: NetworkSpec, settings: NetworkSettings) -> int:
     """Numbers that are trained of a network."""
-    if spec.probe is not None and spec.probe.neck is not None:
+    if spec.probe is not None and spec.probe.neck is not None and spec.probe.norms is None:
         return spec.target.classes * (spec.probe.neck + 1)  # a linear head, whatever the encoders
     from common.networks import build  # noqa: PLC0415  torch
 
     if spec.probe is not None:
-        return build.part_layout(spec, settings, "head").trained_size
+        parts = ("head",) if spec.probe.norms is None else ("head", "norms")
+        return sum(build.part_layout(spec, settings, part).trained_size for part in parts)
     return build.layout(spec, settings).trained_size

@@ -90,6 +90,8 @@ def test_a_folder_without_questions_is_refused(tmp_path: Path, command: Command)
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_two_accounts_share_questions_and_answers_and_nothing_else() -> None:
     if not hasattr(os, "geteuid") or os.geteuid() != 0:
         pytest.skip("needs to be root, to be two accounts")

@@ -44,6 +44,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_a_campaign_that_has_ended_is_rehearsed_once_and_nothing_leaves(tmp_path: Path, few: None) -> None:
     said: list[str] = []
     site = Campaign.begin(tmp_path / "north").run(ROUNDS - 1)

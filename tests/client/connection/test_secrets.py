@@ -63,6 +63,8 @@ def started(parent: int) -> Iterator[int]:
                 yield from started(int(entry.name))
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_joined_site_prints_logs_and_starts_nothing_with_a_secret_in_it(site: Path, tmp_path: Path) -> None:
     printed = tmp_path / "printed.txt"
     with printed.open("wb") as file:
@@ -207,7 +209,7 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
 
-@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("begun", [pytest.param(False, marks=pytest.mark.soak), True])
 def test_a_site_joins_when_there_is_room_on_the_disk_again(site: Path, tmp_path: Path, begun: bool) -> None:
     if begun:
         (site / "flower").mkdir(mode=0o700)

@@ -261,6 +261,8 @@ KILLED = """
 """
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_processes_that_build_at_once_get_the_same_store(site: Path) -> None:
     running = [run_python(OPEN, site) for _ in range(2)]
     results = [process.communicate(timeout=PATIENCE_S) for process in running]
@@ -269,6 +271,7 @@ def test_processes_that_build_at_once_get_the_same_store(site: Path) -> None:
     assert len(stores(site)) == 1
 
 
+@pytest.mark.soak
 def test_a_builder_that_is_killed_leaves_nothing_half(site: Path) -> None:
     process = run_python(KILLED, site)
     process.communicate(timeout=PATIENCE_S)

@@ -156,6 +156,7 @@ def test_nothing_of_patients_is_told(site: Site) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_the_command_serves_it(site: Site) -> None:
     ask(site, 1)
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

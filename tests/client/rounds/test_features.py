@@ -141,7 +141,9 @@ def test_what_is_kept_is_what_would_be_computed_again(folder: Path, tmp_path: Pa
     assert "features of 16 exams under 3 views" in (folder / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("gone", ["site-a-p000", "site-a-p003", "site-a-p005"])
+@pytest.mark.parametrize(
+    "gone", ["site-a-p003", *(pytest.param(f"site-a-p00{n}", marks=pytest.mark.soak) for n in (0, 5))]
+)
 def test_nobodys_features_change_by_a_bit_when_a_patient_leaves(
     folder: Path, tmp_path: Path, gone: str
 ) -> None:

@@ -206,6 +206,7 @@ def test_the_correction_is_added_to_every_gradient() -> None:
     torch.testing.assert_close(step, torch.full_like(step, 0.05 * 0.3), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.soak
 def test_where_sites_differ_scaffold_ends_nearer_to_the_pooled_optimum_than_fedavg() -> None:
     """Two quadratic-like sites that pull apart: full batches, many local steps, label shares that differ."""
     pooled = make_exams(96, seed=3)
@@ -275,7 +276,11 @@ def test_norms_are_told_by_their_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "network"), [(FUSION, None), (SINGLE, NetworkSettings(backbone="resnet18", image_px=32))]
+    ("spec", "network"),
+    [
+        (FUSION, None),
+        pytest.param(SINGLE, NetworkSettings(backbone="resnet18", image_px=32), marks=pytest.mark.soak),
+    ],
 )
 def test_fedbn_keeps_each_sites_norms_and_the_centre_has_their_weighted_mean(
     spec: NetworkSpec, network: NetworkSettings | None

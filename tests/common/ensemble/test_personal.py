@@ -206,6 +206,7 @@ def test_thresholds_that_do_not_fit_a_site_are_replaced_by_its_own(
     assert [len(values) for values in by_cut.values()] == [1, 1, 1]  # shared by the networks of a cut
 
 
+@pytest.mark.soak
 def test_a_threshold_is_judged_by_patients_that_did_not_choose_it(settings: Settings) -> None:
     """Labels that mean nothing: thresholds found and judged on the same patients would seem to gain."""
     common = learnt(settings, make_exams(96, seed=99))
@@ -221,6 +222,7 @@ def test_a_threshold_is_judged_by_patients_that_did_not_choose_it(settings: Sett
     assert np.mean(gains) < 0.03
 
 
+@pytest.mark.soak
 def test_probabilities_that_are_too_sure_get_a_temperature_and_nothing_else_changes(
     settings: Settings, data: ExamTensors
 ) -> None:
@@ -289,6 +291,7 @@ def test_a_mean_lies_half_way(settings: Settings, data: ExamTensors) -> None:
         assert torch.equal(found["mean"].weights[name], expected)
 
 
+@pytest.mark.soak
 def test_norms_that_a_site_kept_are_put_in_their_place(settings: Settings, data: ExamTensors) -> None:
     common = learnt(settings, data)
     (first, *_) = common
@@ -308,6 +311,7 @@ def test_norms_that_a_site_kept_are_put_in_their_place(settings: Settings, data:
     assert not dict(without.candidates(common, without.common(common)))
 
 
+@pytest.mark.soak
 def test_the_time_with_the_smallest_loss_over_all_networks_is_kept(
     settings: Settings, data: ExamTensors
 ) -> None:

@@ -62,8 +62,16 @@ def test_probabilities_of_cuts_that_contradict_each_other_are_still_probabilitie
     np.testing.assert_allclose(found, [[0.4, 0.0, 0.5, 0.1], [0.1, 0.4, 0.3, 0.2]])
 
 
-@pytest.mark.parametrize("honest", [1.0, 0.5, 0.0])
-@pytest.mark.parametrize("level", [0.8, 0.9])
+@pytest.mark.parametrize(
+    ("honest", "level"),
+    [
+        *((1.0, 0.9), (0.0, 0.8)),
+        *(
+            pytest.param(*of, marks=pytest.mark.soak)
+            for of in ((0.5, 0.8), (0.5, 0.9), (1.0, 0.8), (0.0, 0.9))
+        ),
+    ],
+)
 def test_the_promise_holds_whatever_the_networks_are_worth(honest: float, level: float) -> None:
     rng = np.random.default_rng(5)
     covered = []

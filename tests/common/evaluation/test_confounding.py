@@ -23,6 +23,7 @@ def test_one_that_tells_the_other_has_one() -> None:
     assert found.notable
 
 
+@pytest.mark.soak
 def test_without_a_link_hardly_any_is_told() -> None:
     found = [two_machines(np.random.default_rng(seed), 100, tied=0.0, exams=7) for seed in range(60)]
     assert sum(one is not None and one.notable for one in found) <= 3

@@ -105,12 +105,15 @@ def test_convolutions_start_as_he_et_al_have_it() -> None:
     assert convolution.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.02)
 
 
+@pytest.mark.soak
 def test_the_small_backbone_does_not_import_torchvision() -> None:
     imports = "import sys; import common.training.local, common.ensemble.committee"
     program = f"{imports}; sys.exit('torchvision' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_torchvision_can_be_used_from_several_threads_at_once() -> None:
     program = (
         "from concurrent.futures import ThreadPoolExecutor\n"
@@ -121,6 +124,7 @@ def test_torchvision_can_be_used_from_several_threads_at_once() -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+@pytest.mark.soak
 def test_operators_that_are_there_already_are_not_declared_again() -> None:
     program = (
         "import torch\n"

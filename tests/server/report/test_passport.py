@@ -31,7 +31,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = CONFIG.format(folder=folder / "cohort")
     asked = f"[campaign]\nevaluation = true\npurpose = {json.dumps(PURPOSE)}\n[cohort]"
     (folder / "small.toml").write_text(text.replace("[cohort]", asked), encoding="utf-8")
-    overrides = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+    overrides = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "rating.fusion=joint"]
     return synofed.simulate(folder / "small.toml", out=folder / "run", overrides=overrides).path
 
 

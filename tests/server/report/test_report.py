@@ -273,6 +273,7 @@ def test_cards_and_tables_compare_as_many_models_and_say_so(run: Path, page: Pag
     assert lines == {"Federated", "g0", "g1"}  # the mean over other models is no curve beside this one
 
 
+@pytest.mark.soak
 def test_with_as_many_models_the_run_itself_is_in_every_comparison(tmp_path: Path) -> None:
     folder = make_full(tmp_path / "run", models=1)
     page = Page(write(folder).read_text(encoding="utf-8"))
@@ -315,6 +316,7 @@ def test_own_patients_are_shown_by_site_with_the_mean(run: Path, page: Page) -> 
         assert words(gain) in page.text
 
 
+@pytest.mark.soak
 def test_networks_of_a_sites_own_stand_beside_the_common_ones(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", scores=full_scores(personal=True), lines=rounds())
     page = Page(write(folder).read_text(encoding="utf-8"))
@@ -458,6 +460,8 @@ def test_a_picture_of_another_type_is_refused(tmp_path: Path) -> None:
         write_examples(tmp_path, [example])
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_contrasts_and_failures_are_pictures_with_what_they_are_an_example_of(tmp_path: Path) -> None:
     run = make_full(tmp_path / "run")
     note = "Fusion helped against GS alone: hypertrophy 0 from it, 2 from both"

@@ -88,7 +88,12 @@ def tend(run: Run, link: Link) -> None:
         ("federation", {"quorum": 3}, "quorum of at most 2, the sites that train, got 3"),
         ("federation", {"rule": "krum"}, "federation.rule cannot be used with 2 sites"),
         ("network", {"backbone": "vgg16", "image_px": 16}, "Raise network.image_px to 32"),
-        ("network", {"backbone": "resnet18"}, "training.batch_size .* to 2 or more"),
+        pytest.param(
+            "network",
+            {"backbone": "resnet18"},
+            "training.batch_size .* to 2 or more",
+            marks=pytest.mark.soak,
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_not_submitted(

@@ -14,7 +14,10 @@ from tests.command_lines import command
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
-FAST = ["--set", "federation.rounds=1", "--set", "evaluate.baselines=false", "--set", "rating.models=1"]
+FAST = [
+    *("--set", "federation.rounds=1", "--set", "evaluate.baselines=false"),
+    *("--set", "rating.models=1", "--set", "rating.fusion=joint"),
+]
 
 
 @pytest.fixture
@@ -98,6 +101,7 @@ def test_every_error_is_one_clear_message_with_its_exit_code(
         assert json.loads((out / "manifest.json").read_text())["status"] == "FAILED"
 
 
+@pytest.mark.soak
 def test_an_impossible_pair_is_quarantined_and_counted(
     config: Path, cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

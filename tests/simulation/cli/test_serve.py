@@ -18,6 +18,8 @@ SYNOFED = (sys.executable, "-c", "import synofed; synofed.main()", "serve")
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_site_is_served_until_it_is_interrupted(tmp_path: Path) -> None:
     site = make_site_folder(tmp_path / "site", patients=2, exams_per_patient=1)
     with subprocess.Popen([*SYNOFED, str(site), "--json"], stdout=subprocess.PIPE, text=True) as served:

@@ -54,6 +54,7 @@ def test_a_cut_is_a_part_of_the_patients_picture_and_has_the_points_of_what_is_i
                 assert (windows == np.asarray(cut)).all(axis=(2, 3)).any()
 
 
+@pytest.mark.soak
 def test_the_same_seed_cuts_the_same_whoever_draws(table: Path, tmp_path: Path) -> None:
     other = made(tmp_path / "other", workers=2)
     assert other.read_bytes() == table.read_bytes()

@@ -12,6 +12,7 @@ import pytest
 import synofed
 from server.runs.run_folder import RunFolder
 from simulation.engine import interruption
+from tests.marks import SOAK_CI
 from tests.patience import PATIENCE_S, wait_for
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
@@ -72,9 +73,9 @@ def left_over(mark: str) -> list[str]:
             "journal",
             marks=pytest.mark.soak,
         ),
-        ("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal"),
-        ("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal"),
-        ("phantom", signal.SIGINT, 1, [], ""),
+        pytest.param("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal", marks=SOAK_CI),
+        pytest.param("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal", marks=SOAK_CI),
+        pytest.param("phantom", signal.SIGINT, 1, [], "", marks=pytest.mark.soak),
     ],
 )
 def test_it_ends_within_seconds_and_leaves_nothing(

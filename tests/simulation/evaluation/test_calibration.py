@@ -94,6 +94,7 @@ def test_each_site_has_its_own_temperature_which_moves_its_binary_networks_alone
     )
 
 
+@pytest.mark.soak
 def test_calibration_is_shown_before_and_after_a_sites_temperature() -> None:
     systems = {**others(), "personal": frame(seed=5)}
     chosen = {"site-a": {"hypertrophy": 0.5}, "site-b": {"hypertrophy": 0.5}}

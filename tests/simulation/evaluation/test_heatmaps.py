@@ -113,6 +113,7 @@ def test_an_exam_gets_a_picture_an_image_and_the_reading_panel(
     )
 
 
+@pytest.mark.soak
 def test_the_same_exam_gives_the_same_files(site: Path, tmp_path: Path, display: Display) -> None:
     committee = untrained(settings(site))
     first = write(committee, refs(site), tmp_path / "a", display)

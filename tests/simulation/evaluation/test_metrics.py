@@ -310,6 +310,7 @@ def test_trained_at_one_site_and_judged_at_every_other(result: Json) -> None:
             assert matrix[system][site]["accuracy"] == pytest.approx(share_right(table, site=site))
 
 
+@pytest.mark.soak
 def test_no_system_of_a_sites_own_no_own_patients() -> None:
     assert metrics(frame(), settings=RATING)["own_patients"] is None
     pooled = metrics(frame(), settings=RATING, baselines={"centralised": frame(right=0.9)})

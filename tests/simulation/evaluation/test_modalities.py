@@ -87,10 +87,14 @@ def advantage(threshold: float, pulsatility: float) -> float:
     return auc(clip, above) - auc(still, above)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_without_a_network_a_clip_beats_a_still_where_the_threshold_is_high() -> None:
     assert advantage(HIGH, 0.35) > 0.02
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_it_does_not_where_the_threshold_is_low_or_nothing_pulsates() -> None:
     assert abs(advantage(LOW, 0.35)) < 0.01
     assert abs(advantage(HIGH, 0.0)) < 0.01
@@ -140,20 +144,29 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Settings]:
     settings = settings_file.load(SMALL, overrides=TINY)
     assert settings.cohort is not None and settings.cohort.phantom is not None
     cohorts.make(settings.cohort.phantom, seed=1, out=base / "cohort", workers=1)
-    for name in ("one", "other"):
-        overrides = [*TINY, settings_file.of_folder(base / "cohort")]
-        synofed.simulate(SMALL, out=base / name, overrides=overrides)
+    overrides = [*TINY, settings_file.of_folder(base / "cohort")]
+    synofed.simulate(SMALL, out=base / "one", overrides=overrides)
     return base, settings
 
 
-def test_a_campaign_over_clips_is_the_same_each_time(run: tuple[Path, Settings]) -> None:
+@pytest.mark.soak
+@pytest.mark.ci
+def test_a_campaign_over_clips_is_the_same_each_time_and_is_evaluated_anew_alike(
+    run: tuple[Path, Settings],
+) -> None:
     base, _ = run
+    overrides = [*TINY, settings_file.of_folder(base / "cohort")]
+    synofed.simulate(SMALL, out=base / "other", overrides=overrides)
     one, other = (pd.read_parquet(base / name / "predictions.parquet") for name in ("one", "other"))
     pd.testing.assert_frame_equal(one, other)
     one, other = (
         json.loads((base / name / "metrics.json").read_text(encoding="utf-8")) for name in ("one", "other")
     )
     assert one["modalities"] == other["modalities"]
+    before = (base / "other" / "metrics.json").read_bytes()
+    (base / "other" / "metrics.json").unlink()
+    synofed.simulate(SMALL, out=base / "other", overrides=overrides, resume=True)
+    assert (base / "other" / "metrics.json").read_bytes() == before
 
 
 def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Path, Settings]) -> None:
@@ -187,12 +200,3 @@ def test_readers_with_more_experience_agree_more(run: tuple[Path, Settings]) -> 
         level: np.mean([(found[f"{level}-{i}"] == truth).mean() for i in range(1, 5)]) for level in EXPERIENCE
     }
     assert right["senior"] > right["intermediate"] > right["junior"]
-
-
-def test_a_finished_run_is_evaluated_anew_alike(run: tuple[Path, Settings]) -> None:
-    base, _ = run
-    before = (base / "other" / "metrics.json").read_bytes()
-    (base / "other" / "metrics.json").unlink()
-    overrides = [*TINY, settings_file.of_folder(base / "cohort")]
-    synofed.simulate(SMALL, out=base / "other", overrides=overrides, resume=True)
-    assert (base / "other" / "metrics.json").read_bytes() == before

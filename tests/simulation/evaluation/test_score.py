@@ -19,7 +19,7 @@ from tests.site_folders import make_site_folder, read_table, write_table
 
 CPU = torch.device("cpu")
 ROI = "6 4 30 28"
-FAST = ["federation.rounds=1", "evaluate.baselines=false"]
+FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.fusion=joint"]
 
 
 @pytest.fixture(scope="module")

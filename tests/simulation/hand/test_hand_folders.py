@@ -63,6 +63,7 @@ def test_pictures_are_grey_and_as_the_manifest_names_them(made: cohort.Cohort) -
     assert machines == [{MACHINES[0].name}, {MACHINES[1].name}, {"unseen"}]
 
 
+@pytest.mark.soak
 def test_the_same_seed_writes_the_same_bytes_with_any_number_of_workers(
     made: cohort.Cohort, tmp_path: Path
 ) -> None:

@@ -124,6 +124,7 @@ def drawn_scans(strength: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     return np.array([p.diagnosis in OTHERS for p in made]), {k: np.array(v) for k, v in columns.items()}
 
 
+@pytest.mark.soak
 def test_what_is_drawn_tells_diagnoses_apart_only_where_it_should() -> None:
     bound = 3 * standard_error(60, 60)
     for strength in (0.0, 1.0):
@@ -193,6 +194,7 @@ def test_the_machine_knows_the_diagnosis_only_where_it_is_tied_to_it() -> None:
     assert closely == pytest.approx(0.897, abs=0.001)
 
 
+@pytest.mark.soak
 def test_diagnoses_have_the_same_grades() -> None:
     """Grades of the cohort's first joints are those of independent patients: tested by chi-squared."""
     settings = settings_of(exams_per_patient=1, hypertrophy_mix=(0.643, 0.175, 0.151, 0.031), image_px=64)

@@ -14,6 +14,7 @@ from simulation.phantom.random import stream
 from simulation.phantom.screen import Layout
 from simulation.phantom.severity import draw_patient
 from simulation.phantom.view import SHIFT_MM, View
+from tests.marks import SOAK_CI
 from tests.simulation.phantom.probes import (
     Sample,
     linear_auc,
@@ -25,8 +26,11 @@ from tests.simulation.phantom.probes import (
 HIDDEN_AUC = 0.65
 
 
-SIZES = [pytest.param((45, 112), id="112px"), pytest.param((160, 224), id="224px", marks=pytest.mark.soak)]
-"""Patients of each machine, and pixels: as fast as the suite allows, and as cohorts are made."""
+SIZES = [
+    pytest.param((45, 112), id="112px", marks=SOAK_CI),
+    pytest.param((160, 224), id="224px", marks=pytest.mark.soak),
+]
+"""Patients of each machine, and pixels: small, and as cohorts are made."""
 
 
 @pytest.fixture(scope="module", params=SIZES)

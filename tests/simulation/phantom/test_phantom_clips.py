@@ -91,6 +91,7 @@ def test_the_view_jitters_with_its_tissue_and_its_flow() -> None:
     assert np.ptp(jittered.shown, axis=1).max() < 0.05
 
 
+@pytest.mark.soak
 def test_a_flash_colours_one_frame_or_two_of_some_clips() -> None:
     calm = replace(FITTED[0], colour_noise=0.0)
     found = clips(calm, STILL.model_copy(update={"flash": 1.0}), vascularity=0.5)
@@ -142,6 +143,7 @@ def test_clips_lie_in_a_site_as_a_hospital_has_them(tmp_path: Path) -> None:
                     assert (np.asarray(stored) == frame).all()
 
 
+@pytest.mark.soak
 def test_readers_of_a_cohort_with_clips_grade_what_they_saw_move() -> None:
     high = replace(FITTED[0], flow_threshold=0.45)
     still, moving = (

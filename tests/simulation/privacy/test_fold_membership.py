@@ -37,6 +37,7 @@ def settings(run: synofed.Run) -> Settings:
     return RunFolder(run.path).settings()
 
 
+@pytest.mark.soak
 def test_a_runs_networks_are_asked_about_the_patients_who_trained_them(run: synofed.Run) -> None:
     held_out = pd.read_parquet(run.path / "predictions.parquet")
     assert held_out["patient_id"].nunique() == HELD_OUT  # nobody to attack there
@@ -49,6 +50,8 @@ def test_a_runs_networks_are_asked_about_the_patients_who_trained_them(run: syno
     assert 0 <= found.area <= 1
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_an_empirical_audit_of_the_run_tells_it(run: synofed.Run) -> None:
     label = "Fold membership audit"
     told = audit(run.path, Given(canaries=10)).facts[label]
@@ -57,6 +60,8 @@ def test_an_empirical_audit_of_the_run_tells_it(run: synofed.Run) -> None:
     assert "held-out exams alone" in fold_membership_audit.told(run.path, [], settings(run))
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_networks_of_one_fold_cannot_be_audited(run: synofed.Run, tmp_path: Path) -> None:
     (tmp_path / "networks").mkdir()
     for found in (run.path / "networks").glob("*fold0*"):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from common.errors import DataError
 from simulation.cli.readers_cli import readers
 from simulation.phantom.readers import draw_ordinary_readers, draw_severity, read_alone
+from simulation.readers import readers as scored
 from simulation.readers.readers import measure
 from simulation.readers.readings import read
 
@@ -30,6 +31,12 @@ ROOM = [
 CONDITIONS = {"without": 0.4, "with": 0.8}
 """Of reading, and how often readers are right."""
 PATIENTS, JOINTS = 7, 4
+
+
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of the draws is no matter of their number."""
+    monkeypatch.setattr(scored, "REPLICATES", 200)
 
 
 def room(*, seed: int = 0, count: int = 3, sessions: int = 1) -> pd.DataFrame:
@@ -173,6 +180,7 @@ def test_kappa_between_readers_is_that_of_each_pair(tmp_path: Path) -> None:
     assert one(frame, part="between_readers", condition="difference")["low"] > 0, "who is right agrees"
 
 
+@pytest.mark.soak
 def test_a_second_session_is_for_kappa_within_alone(tmp_path: Path, command: Callable[..., str]) -> None:
     table = room(sessions=2)
     mine = table[(table["session"] == 1) | ((table["reader"] == "r1") & (table["condition"] == "without"))]

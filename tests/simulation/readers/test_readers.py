@@ -21,6 +21,7 @@ from simulation.phantom.devices import FITTED
 from simulation.phantom.patients import make_patient
 from simulation.phantom.readers import draw_ordinary_readers, draw_severity, read_alone, read_assisted
 from simulation.phantom.severity import draw_patient
+from simulation.readers import readers as scored
 from simulation.readers.readers import measure
 from simulation.readers.readings import PAIR, read
 from simulation.readers.simulated_readers import readings as simulated_readings
@@ -93,6 +94,12 @@ def write(path: Path, rows: list[dict[str, object]]) -> Path:
 Command = Callable[..., str]
 
 
+@pytest.fixture(autouse=True)
+def _few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of the draws is no matter of their number."""
+    monkeypatch.setattr(scored, "REPLICATES", 200)
+
+
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     """The command in an application of its own; what it prints."""
@@ -110,6 +117,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
     return call
 
 
+@pytest.mark.soak
 def test_trained_readers_agree_as_published() -> None:
     made = [
         make_patient(seed, f"site-{number}", index, device, exams=8, roi_px=64)
@@ -251,6 +259,7 @@ def test_terminal_and_files(tmp_path: Path, command: Command) -> None:
     assert ((out / "reader_study.csv").read_bytes(), (out / "reader_accuracy.svg").read_bytes()) == again
 
 
+@pytest.mark.soak
 def test_combined_scores_with_the_reference_in_a_table_of_its_own(tmp_path: Path, command: Command) -> None:
     rows = study()
     truths = {
@@ -370,6 +379,8 @@ def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         measure(read(write(tmp_path / "unpaired.csv", rows[:32])), seed=0)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_simulated_readers_are_called_so_everywhere(run: Path, tmp_path: Path, command: Command) -> None:
     out = tmp_path / "out"
     shown = command("--simulate", run, "--out", out, "--seed", 3)

@@ -90,6 +90,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.soak
 def test_a_folder_in_use_is_refused_by_name_and_left_as_it_is(folder: Path) -> None:
     (folder / "runs" / "same").mkdir(parents=True)
     with RunFolder.alone(folder / "runs" / "same"):

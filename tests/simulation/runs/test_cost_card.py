@@ -92,8 +92,13 @@ def test_the_stages_of_the_published_plan_follow_each_other() -> None:
     assert fusion.frozen_bytes == 30 * 4 * head.frozen_values
 
 
-@pytest.mark.parametrize("fusion", ["joint", "staged"])
-@pytest.mark.parametrize("encoding", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("encoding", "fusion"),
+    [
+        *(("float32", "joint"), ("bfloat16", "staged")),
+        *(pytest.param(*of, marks=pytest.mark.soak) for of in (("float32", "staged"), ("bfloat16", "joint"))),
+    ],
+)
 def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding: str, fusion: str) -> None:
     settings = make_settings(
         measurements=("hypertrophy",),

@@ -41,6 +41,7 @@ batch_size = 16
 local_steps = 12
 [federation]
 rounds = 6
+group_bytes = 50_000_000
 [rating]
 folds = 3
 [evaluate]
@@ -99,6 +100,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> synofed.Run:
     return synofed.simulate(folder / "scores.toml", out=folder / "run")
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_everybody_is_judged_once_by_a_fold_of_their_own(run: synofed.Run) -> None:
     frame = run.predictions()
     assert len(frame) == 2 * 12 * 4
@@ -111,6 +114,8 @@ def test_everybody_is_judged_once_by_a_fold_of_their_own(run: synofed.Run) -> No
     assert frame["p:scores/severity:0"].notna().all()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_each_answer_is_of_the_network_that_left_the_patient_out(run: synofed.Run) -> None:
     frame = run.predictions().set_index(["site", "exam_id"])
     settings = load(run.path / "config.toml")
@@ -126,6 +131,8 @@ def test_each_answer_is_of_the_network_that_left_the_patient_out(run: synofed.Ru
             np.testing.assert_allclose(rows["number_score"], 3 * said.numpy(), atol=1e-4)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_numbers_and_folds_are_measured(run: synofed.Run) -> None:
     metrics = run.metrics()
     score = metrics["numbers"]["score"]
@@ -144,12 +151,16 @@ def test_numbers_and_folds_are_measured(run: synofed.Run) -> None:
     assert 0.5 < metrics["folds"]["severity"]["auc_weighted"]["mean"] <= 1
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_last_round_is_kept_and_nothing_is_told_of_the_fold(run: synofed.Run) -> None:
     results = json.loads((run.path / "manifest.json").read_text(encoding="utf-8"))["networks"]
     assert {result["best_round"] for result in results.values()} == {6}
     assert pd.read_json(run.path / "rounds.jsonl", lines=True)["auc"].isna().all()
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_report_shows_numbers_and_folds(run: synofed.Run) -> None:
     html = synofed.report(run).read_text(encoding="utf-8")
     assert "<h2>Numbers" in html

@@ -75,6 +75,7 @@ def test_event_files_hold_the_scalars(run: Path) -> None:
         synofed.tensorboard(empty)
 
 
+@pytest.mark.soak
 def test_without_the_package_it_is_said_how_to_get_it(run: Path) -> None:
     code = "import sys; sys.modules['tensorboard'] = None; import synofed; synofed.main()"
     done = subprocess.run(

@@ -73,6 +73,7 @@ def test_the_examples_are_short_and_all_of_them_are_in_the_guide() -> None:
         assert f"(examples/{example.name})" in guide
 
 
+@pytest.mark.soak
 def test_all_of_them_in_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # cohorts are made in the working folder
     folder = make_pictures(tmp_path / "public", patients=36)

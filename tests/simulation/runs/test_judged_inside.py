@@ -81,6 +81,7 @@ def by_hand(frame: pd.DataFrame, score: str, device: str) -> np.ndarray:
     return found
 
 
+@pytest.mark.soak
 def test_the_tables_equal_the_pooled_computation_exactly(run: synofed.Run) -> None:
     found, frame = site_results.tables(run.path), run.predictions()
     assert list(found) == ["north"]
@@ -92,6 +93,7 @@ def test_the_tables_equal_the_pooled_computation_exactly(run: synofed.Run) -> No
         assert bool(one.histograms) == (one.score != "combined")
 
 
+@pytest.mark.soak
 def test_what_a_site_trained_alone_stands_beside_as_many_of_the_ensembles_models(run: synofed.Run) -> None:
     baselines = pd.read_parquet(run.path / "predictions_baselines.parquet")
     frames = dict(iter(baselines.groupby("system")))
@@ -109,6 +111,7 @@ def test_what_a_site_trained_alone_stands_beside_as_many_of_the_ensembles_models
     assert "Alone against together" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.soak
 def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
     (north,) = site_results.tables(run.path).values()
     table = next(one for one in north.tables if (one.score, one.device) == ("hypertrophy", DEVICES[0]))
@@ -164,6 +167,7 @@ def efforts_by_hand(frame: pd.DataFrame, device: str) -> np.ndarray:
     return np.asarray(found[np.arange(len(part)), part["label_hypertrophy"].to_numpy()])
 
 
+@pytest.mark.soak
 def test_efforts_of_both_halves_are_those_of_the_table_of_predictions(run: synofed.Run) -> None:
     (north,) = site_results.tables(run.path).values()
     for device in DEVICES:
@@ -175,6 +179,7 @@ def test_efforts_of_both_halves_are_those_of_the_table_of_predictions(run: synof
         assert sum(table.conformity.calibration) > 0 < sum(table.conformity.reference)
 
 
+@pytest.mark.soak
 def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> None:
     assert set(inside.thresholds(run.path)) == {"hypertrophy", "vascularity"}
     html = (run.path / "report.html").read_text(encoding="utf-8")
@@ -200,6 +205,7 @@ def test_the_report_and_the_score_of_an_exam_tell_the_sets(run: synofed.Run) -> 
         assert str(row["decision_hypertrophy"]) in row["set_hypertrophy"].split()
 
 
+@pytest.mark.soak
 def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed.Run) -> None:
     """Fused ones, whose parts lie in other networks, too."""
     row = run.predictions().set_index("exam_id").loc["north-p013-e0"]
@@ -216,6 +222,7 @@ def test_every_network_says_of_an_exams_pictures_what_the_run_noted(run: synofed
         run.pictures(next(name for name in names if "hypertrophy" in name), {"gs": exam["gs"]})
 
 
+@pytest.mark.soak
 def test_what_sites_have_was_told_before_training(run: synofed.Run) -> None:
     (north,) = site_results.statistics(run.path).values()
     assert sum(north.characteristics["device"].values.values()) == 14
@@ -224,6 +231,7 @@ def test_what_sites_have_was_told_before_training(run: synofed.Run) -> None:
     assert "grade 3" in html
 
 
+@pytest.mark.soak
 def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) -> None:
     assert list(site_results.without(run.path)) == ["south"]
     html = (run.path / "report.html").read_text(encoding="utf-8")
@@ -231,6 +239,7 @@ def test_a_site_that_permits_nothing_is_named_with_its_reason(run: synofed.Run) 
     assert "south gave none: refused: policy" in html
 
 
+@pytest.mark.soak
 def test_the_report_can_be_written_again_and_says_the_same(run: synofed.Run) -> None:
     before = (run.path / "report.html").read_text(encoding="utf-8")
     app = typer.Typer()

@@ -30,6 +30,7 @@ rounds = 3
 folds = 2
 replicas = 2
 [evaluate]
+baselines = false
 bootstrap = 100
 [cohort]
 folder = "{folder}"

@@ -71,6 +71,8 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert first == second
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_own_networks_stand_beside_alone_and_federated(base: Path) -> None:
     run = base / "run"
     metrics = json.loads((run / "metrics.json").read_text())
@@ -101,6 +103,8 @@ def test_own_networks_stand_beside_alone_and_federated(base: Path) -> None:
     assert difference == pytest.approx(sides[0] - sides[1])
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_what_was_chosen_is_said_and_used(base: Path) -> None:
     run = base / "run"
     choices = json.loads((run / "metrics.json").read_text())["personal"]
@@ -124,6 +128,8 @@ def test_what_was_chosen_is_said_and_used(base: Path) -> None:
     assert "What each site made for itself" in page
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_sites_temperature_is_used_where_its_networks_show_probabilities(base: Path) -> None:
     metrics = json.loads((base / "run" / "metrics.json").read_text())
     chosen = {
@@ -141,6 +147,8 @@ def test_a_sites_temperature_is_used_where_its_networks_show_probabilities(base:
     assert "Own, at a temperature" in (base / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_own_networks_need_no_others_and_can_be_asked_by_themselves(base: Path) -> None:
     committee = open_committee(base / "run" / "personal" / "north")
     assert isinstance(committee, Committee)
@@ -148,6 +156,7 @@ def test_own_networks_need_no_others_and_can_be_asked_by_themselves(base: Path) 
     assert not any(spec.frozen for spec in committee.specs)
 
 
+@pytest.mark.soak
 def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(
     base: Path, again: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

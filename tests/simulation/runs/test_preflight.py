@@ -69,7 +69,11 @@ def change(cohort: Path, table: str, **cells: str) -> None:
         (['compute.devices=["auto", "cpu"]'], "'auto' is none of them"),
         (["federation.quorum=3"], "quorum of at most 2, the sites that train, got 3"),
         (["network.backbone=vgg16"], "Raise network.image_px to 32"),
-        (["network.backbone=resnet18", "training.batch_size=1"], "training.batch_size .* to 2 or more"),
+        pytest.param(
+            ["network.backbone=resnet18", "training.batch_size=1"],
+            "training.batch_size .* to 2 or more",
+            marks=pytest.mark.soak,
+        ),
         (['cohort.leave_out=["nobodys"]'], "Expected cohort.leave_out among \\['Resona 7'\\]"),
         (['cohort.leave_out=["Resona 7"]'], "Expected a site that trains"),
         (["rating.folds=7"], "at least 7 training patients for 7 folds"),
@@ -151,6 +155,7 @@ def test_a_site_with_nothing_to_train(config: Path, cohort: Path, tmp_path: Path
     assert (run.path / "manifest.json").read_text().count("COMPLETE_SUBSET") == 1
 
 
+@pytest.mark.soak
 def test_a_site_that_cannot_train_alone_has_no_baseline(
     config: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -189,6 +194,7 @@ def test_a_sites_own_error_is_shown_in_full(
     assert "log.txt in the site's folder): mend it there, then resume" in said
 
 
+@pytest.mark.soak
 def test_a_baselines_own_error_is_shown_too(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

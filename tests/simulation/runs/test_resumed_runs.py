@@ -19,6 +19,7 @@ FAST = [
     "federation.rounds=1",
     "evaluate.baselines=false",
     "rating.models=1",
+    "rating.fusion=joint",
     "evaluate.bootstrap=100",
     "federation.group_bytes=50_000_000",
 ]
@@ -145,6 +146,7 @@ def test_a_cohort_that_was_moved_or_whose_rows_have_another_order_is_the_same(
     )
 
 
+@pytest.mark.soak
 def test_what_is_not_in_the_plan_holds_as_it_is_given_now_and_is_written_down(
     config: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +208,7 @@ machines = ["machine.toml"]
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_another_machine_is_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config, machine = tmp_path / "small.toml", tmp_path / "machine.toml"

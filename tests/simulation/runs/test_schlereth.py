@@ -153,12 +153,14 @@ def test_scans_and_patients_are_measured_apart(run: synofed.Run) -> None:
     assert np.sum(metrics["antibodies"]["confusion"]) == len(known)  # the folds together
 
 
+@pytest.mark.soak
 def test_the_report_shows_both(run: synofed.Run) -> None:
     html = synofed.report(run).read_text(encoding="utf-8")
     assert "by patient" in html
     assert "ra_or_spa" in html
 
 
+@pytest.mark.soak
 def test_interrupted_it_resumes_to_the_same_bits(run: synofed.Run, config: Path, tmp_path: Path) -> None:
     settings, rounds = load(config), []
 
@@ -194,6 +196,7 @@ def test_without_the_policy_a_simulation_says_what_to_permit(config: Path, tmp_p
         synofed.simulate(asked, out=tmp_path / "run")
 
 
+@pytest.mark.soak
 def test_hotspots_are_of_each_predicted_class_and_in_the_report(run: synofed.Run) -> None:
     """Two scans of each predicted class, of as many patients; something in them is marked yellow."""
     for task in ("ra_or_spa", "antibodies"):

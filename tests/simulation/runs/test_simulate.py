@@ -76,7 +76,7 @@ def _configured(cohort: Path, folder: Path) -> Path:
     return path
 
 
-FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1"]
+FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "rating.fusion=joint"]
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,7 @@ def test_a_study_leaves_metrics_predictions_networks_and_a_report(whole: synofed
         run.network("rating/fold9/vascularity/gt1/a")
 
 
+@pytest.mark.soak
 def test_fewer_models_of_the_baselines_cut_the_federation_down_alike(config: Path, tmp_path: Path) -> None:
     fewer = ["federation.rounds=1", "rating.fusion=joint", "evaluate.baseline_models=1"]
     run = synofed.simulate(config, out=tmp_path / "run", overrides=fewer)
@@ -168,6 +169,7 @@ def test_fewer_models_of_the_baselines_cut_the_federation_down_alike(config: Pat
     assert "with 1 of 2 scoring models each" in (run.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.soak
 def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tmp_path: Path) -> None:
     for name, held_out in (("north", 3), ("south", 0)):
         make_site_folder(
@@ -224,6 +226,8 @@ def _wait_for_rounds(journal: Path, *, more_than: int, process: subprocess.Popen
     wait_for(reached, every_s=0.01)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_finished_study_that_is_resumed_stays_as_it_was(
     config: Path, whole: synofed.Run, tmp_path: Path
 ) -> None:
@@ -316,6 +320,7 @@ def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
     assert "north-p008-e0" not in set(run.predictions()["exam_id"])
 
 
+@pytest.mark.soak
 def test_without_validation_scores_the_last_round_is_taken_and_said(
     cohort: Path, config: Path, tmp_path: Path
 ) -> None:

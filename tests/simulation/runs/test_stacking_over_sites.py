@@ -187,6 +187,7 @@ def test_the_weights_are_in_what_the_centre_signs_and_a_site_checks_them(config:
             pieces.planned(statement.model_copy(update={"stacks": stacks}), settings)
 
 
+@pytest.mark.soak
 def test_interrupted_before_the_sums_came_it_ends_the_same(config: Path, run: Path) -> None:
     other = shutil.copytree(run, config.parent / "other")
     last = sorted((other / "journal").glob("*/round_000003.safetensors"))
@@ -203,8 +204,10 @@ def test_interrupted_before_the_sums_came_it_ends_the_same(config: Path, run: Pa
 
 @pytest.mark.parametrize(
     "south",
-    [(', "stacking_sums"', ""), ("minimum_cohort = 5", f"minimum_cohort = {FEW + 1}")],
-    ids=["no permission", "too few patients"],
+    [
+        pytest.param((', "stacking_sums"', ""), id="no permission", marks=pytest.mark.soak),
+        pytest.param(("minimum_cohort = 5", f"minimum_cohort = {FEW + 1}"), id="too few patients"),
+    ],
 )
 def test_a_site_that_sends_none_trains_all_the_same(
     tmp_path: Path, config: Path, run: Path, south: tuple[str, str]
@@ -222,6 +225,7 @@ def test_a_site_that_sends_none_trains_all_the_same(
         assert sums.total.exams == all_sums[name].sites["north"]
 
 
+@pytest.mark.soak
 def test_where_no_site_sends_any_the_mean_is_taken_and_said(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +241,7 @@ def test_where_no_site_sends_any_the_mean_is_taken_and_said(
     np.testing.assert_allclose(frame["number_svdh"], frame[columns].mean(axis=1))
 
 
+@pytest.mark.soak
 def test_networks_of_another_run_are_taken_but_those_whose_sums_have_to_come(config: Path, run: Path) -> None:
     base, settings = config.parent, load(config)
     with Display(Console(quiet=True)) as display:

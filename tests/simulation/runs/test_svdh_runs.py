@@ -114,6 +114,7 @@ def test_it_learns_and_stacks_what_the_folds_say(run: Path) -> None:
     assert np.allclose(frame["label_svdh"] * 2, (frame["label_svdh"] * 2).round(), atol=1e-4)
 
 
+@pytest.mark.soak
 def test_it_repeats_itself_and_resumes(config: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = config.parent / "other"
     synofed.simulate(config, out=other, overrides=["federation.rounds=4"])
@@ -127,6 +128,7 @@ def test_it_repeats_itself_and_resumes(config: Path, run: Path, monkeypatch: pyt
     )
 
 
+@pytest.mark.soak
 def test_folds_that_judge_are_stacked_without_themselves(config: Path) -> None:
     given = ['evaluate.design="folds"', "federation.rounds=2"]
     folder = synofed.simulate(config, out=config.parent / "folds", overrides=given).path
@@ -134,6 +136,7 @@ def test_folds_that_judge_are_stacked_without_themselves(config: Path) -> None:
     assert not pd.read_parquet(folder / "predictions.parquet")["number_svdh"].isna().any()
 
 
+@pytest.mark.soak
 def test_heatmaps_are_compared_with_damaged_joints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     phantom = "cohort={hands={sites=1, patients=24, width_px=96, unseen_device=false}}"
@@ -243,6 +246,7 @@ def test_a_sites_own_sums_for_the_stacking_do_not_go_with_secure_sums() -> None:
     assert networks(settings_of(*secure, 'svdh.stacking="mean"'))
 
 
+@pytest.mark.soak
 def test_classes_can_be_read_off_the_number(config: Path) -> None:
     given = ['svdh.classes="number"', "evaluate.baselines=true"]
     folder = synofed.simulate(config, out=config.parent / "number", overrides=given).path

@@ -10,6 +10,8 @@ from common.errors import ConfigurationError
 from common.text.terminal import Console
 from simulation.cli import study_cli
 from simulation.studies import beside_papers, study
+from simulation.studies.study_table import table
+from simulation.studies.study_view import plain_tables
 from tests.simulation.runs.test_cross_validation import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -64,6 +66,8 @@ def done(folder: Path) -> study.Study:
     return opened
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_each_system_has_as_many_models_and_its_own_patients(done: study.Study) -> None:
     (one,) = beside_papers.beside_papers(done)
     assert set(one.measured) == {"federated", "centralised", "alone"}
@@ -72,6 +76,8 @@ def test_each_system_has_as_many_models_and_its_own_patients(done: study.Study) 
     assert all(block["exams"] == 54 for block in one.measured.values())
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_page_has_printed_and_own_figures(done: study.Study, folder: Path) -> None:
     app = typer.Typer()
     app.command()(study_cli.study)
@@ -97,4 +103,33 @@ def test_a_row_without_any_base(tmp_path: Path) -> None:
     path = tmp_path / "study.toml"
     path.write_text('name = "s"\nreference = "one"\n[rows.one]\ntitle = "One"\n', encoding="utf-8")
     with pytest.raises(ConfigurationError, match="expected a base for the study, or one of row one"):
+        study.load(path)
+
+
+def test_a_study_with_a_reference_has_further_figures_of_each_run(done: study.Study, folder: Path) -> None:
+    text = STUDY.replace("rows.scores.figures", "figures")
+    head, _, rest = text.partition("[rows.scores]")
+    row, _, figures = rest.partition("[[figures]]")
+    path = folder / "compared.toml"
+    path.write_text(f'{head}reference = "scores"\n[rows.scores]{row}[[figures]]{figures}', encoding="utf-8")
+    opened = study.load(path, out=done.folder)
+    assert [run.name for run in opened.runs] == [run.name for run in done.runs]
+    (shown,) = (t for t in plain_tables(opened, table(opened)) if t.title == "further figures of each run")
+    assert [row[:3] for row in shown.rows] == [
+        ["Scores", "0", "federated"],
+        ["Scores", "0", "pooled"],
+        ["Scores", "0", "each site alone"],
+    ]
+    (one,) = beside_papers.beside_papers(opened)
+    pearson = one.cells(opened.file.figures[0])
+    assert tuple(row[3] for row in shown.rows) == pearson
+    assert len(set(pearson)) > 1
+
+
+def test_a_study_without_a_reference_has_figures_in_its_rows_alone(tmp_path: Path) -> None:
+    figure = '[[{}figures]]\nwhat = "Pearson"\nmetric = "numbers.score.pearson"\n'
+    row = f'[rows.one]\nbase = "b.toml"\n{figure.format("rows.one.")}'
+    path = tmp_path / "study.toml"
+    path.write_text(f'name = "s"\n{row}{figure.format("")}', encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="expected figures in each row"):
         study.load(path)

@@ -21,10 +21,14 @@ PHANTOM = """\
 [cohort.phantom]
 sites = 2
 patients = 24
-exams_per_patient = 1
+exams_per_patient = 2
+image_px = 64
 held_out = 0.5
 """
-FAST = ["federation.rounds=1", "evaluate.baselines=false", "rating.models=1", "rating.pretraining=none"]
+FAST = [
+    *("federation.rounds=1", "evaluate.baselines=false"),
+    *("rating.models=1", "rating.pretraining=none", "rating.fusion=joint"),
+]
 
 
 @pytest.fixture
@@ -118,6 +122,8 @@ def with_options(*given: str) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_every_seed_has_patients_of_its_own_and_the_summary_is_of_their_metrics(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -85,6 +85,8 @@ def test_every_study_that_ships_can_be_read(path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_table_has_every_row_and_the_reference_is_not_compared_with_itself(done: studies.Study) -> None:
     found = table(done)
     assert [row.row for row in found.rows] == ["rating", "gs_only", "no_multitude", "christensen", "andersen"]
@@ -99,6 +101,8 @@ def test_the_table_has_every_row_and_the_reference_is_not_compared_with_itself(d
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_python_gives_the_study_and_its_table(
     done: studies.Study, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +120,8 @@ def test_python_gives_the_study_and_its_table(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_cell_is_the_mean_of_its_runs_metrics(done: studies.Study) -> None:
     runs = [run for run in done.runs if run.row == "gs_only"]
     metrics = [json.loads((done.run_folder(run) / "metrics.json").read_text()) for run in runs]
@@ -126,6 +132,8 @@ def test_a_cell_is_the_mean_of_its_runs_metrics(done: studies.Study) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_difference_is_of_its_seeds_and_corrected_over_the_primary_rows(done: studies.Study) -> None:
     rows = {row.row: row for row in table(done).rows}
 
@@ -153,6 +161,8 @@ def test_a_difference_is_of_its_seeds_and_corrected_over_the_primary_rows(done: 
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_rows_share_networks_and_a_row_alone_gives_the_same_bits(done: studies.Study, tmp_path: Path) -> None:
     manifests = {
         run.row: json.loads((done.run_folder(run) / "manifest.json").read_text())
@@ -198,6 +208,8 @@ def test_an_array_job_does_one_run_and_the_table_names_what_is_missing(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_campaign_that_cannot_go_on_costs_its_own_run_only(
     config: Path,
     done: studies.Study,
@@ -223,6 +235,8 @@ def test_a_campaign_that_cannot_go_on_costs_its_own_run_only(
 
 
 @pytest.mark.slow
+@pytest.mark.soak
+@pytest.mark.ci
 def test_the_written_table_says_how_it_came_about(done: studies.Study) -> None:
     text = (done.folder / "table.md").read_text(encoding="utf-8")
     for words in (

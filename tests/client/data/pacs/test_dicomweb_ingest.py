@@ -149,6 +149,7 @@ def test_a_dry_run_shows_what_was_found_and_keeps_nothing(
     assert (code, json.loads(out)["archive"]["studies"]) == (0, 2)
 
 
+@pytest.mark.soak
 def test_an_import_that_is_killed_goes_on_where_it_was(
     command: Command, archive: DicomArchive, held: Studies, tmp_path: Path
 ) -> None:

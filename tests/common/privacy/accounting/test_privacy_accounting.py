@@ -23,6 +23,7 @@ from common.privacy.accounting.accounting import (
     noise_multiplier,
 )
 from common.privacy.accounting.adjacency import group_epsilon
+from tests.marks import SOAK_CI
 from tests.privacy_oracles import epsilon_prv, epsilon_replaced
 
 
@@ -54,6 +55,7 @@ def test_published_values(
     assert delta(released, epsilon=value) == pytest.approx(at, rel=1e-3)
 
 
+@pytest.mark.soak
 def test_the_second_opinion_agrees_from_above() -> None:
     for kind in (steps(0.2, 1, 100), steps(0.05, 1.5, 1000), steps(1, 1, 1), steps(0.2, 1, 6000)):
         ours, theirs = epsilon([kind], delta=1e-5), epsilon_prv([kind], delta=1e-5)
@@ -62,17 +64,24 @@ def test_the_second_opinion_agrees_from_above() -> None:
     assert epsilon_prv(mixed, delta=1e-5) == pytest.approx(epsilon(mixed, delta=1e-5), rel=0.02)
 
 
-def test_noise_for_a_budget() -> None:
+@pytest.mark.parametrize(
+    ("target", "sigma", "mu"),
+    [
+        pytest.param(8, 1.44, 1.666, marks=pytest.mark.soak),
+        pytest.param(3, 2.98, 0.719, marks=SOAK_CI),
+        (1, 7.63, 0.268),
+    ],
+)
+def test_noise_for_a_budget(target: float, sigma: float, mu: float) -> None:
     """One network, sample rate 0.2, 100 steps, and the mu of the whole cohort, both at delta 1e-5."""
-    for target, sigma, mu in ((8, 1.44, 1.666), (3, 2.98, 0.719), (1, 7.63, 0.268)):
-        found = noise_multiplier(target, sample_rate=0.2, count=100, delta=1e-5)
-        assert found == pytest.approx(sigma, abs=0.01)
-        assert epsilon([steps(0.2, found, 100)], delta=1e-5) <= target
-        assert epsilon([steps(0.2, found - 1e-3, 100)], delta=1e-5) > target
-        whole = noise_multiplier(target, sample_rate=1, count=60, delta=1e-5)
-        assert math.sqrt(60) / whole == pytest.approx(mu, abs=1e-3)
-        assert epsilon([steps(1, whole, 60)], delta=1e-5) <= target
-        assert epsilon([steps(1, whole - 1e-3, 60)], delta=1e-5) > target
+    found = noise_multiplier(target, sample_rate=0.2, count=100, delta=1e-5)
+    assert found == pytest.approx(sigma, abs=0.01)
+    assert epsilon([steps(0.2, found, 100)], delta=1e-5) <= target
+    assert epsilon([steps(0.2, found - 1e-3, 100)], delta=1e-5) > target
+    whole = noise_multiplier(target, sample_rate=1, count=60, delta=1e-5)
+    assert math.sqrt(60) / whole == pytest.approx(mu, abs=1e-3)
+    assert epsilon([steps(1, whole, 60)], delta=1e-5) <= target
+    assert epsilon([steps(1, whole - 1e-3, 60)], delta=1e-5) > target
 
 
 def test_ways_to_book_too_little() -> None:
@@ -125,6 +134,7 @@ def test_more_noise_fewer_steps_and_fewer_patients_cost_less(kind: PrivateSteps)
 
 @few
 @given(KINDS, KINDS)
+@pytest.mark.soak
 def test_composition_commutes_merges_and_never_forgets(one: PrivateSteps, other: PrivateSteps) -> None:
     both = epsilon([one, other], delta=1e-5)
     assert both == epsilon([other, one], delta=1e-5)
@@ -181,6 +191,7 @@ def test_a_delta_out_of_range_is_refused(bad: float) -> None:
         delta([steps(0.2, 1, 1)], epsilon=math.inf)
 
 
+@pytest.mark.soak
 def test_other_neighbours_are_named_and_cost_more() -> None:
     released = [steps(0.2, 4, 100)]
     one, replaced = epsilon(released, delta=1e-5), epsilon_replaced(released, delta=1e-5)

@@ -41,6 +41,7 @@ def test_the_yardstick_takes_out_how_hard_a_patient_is() -> None:
     assert without.area < 0.75
 
 
+@pytest.mark.soak
 def test_networks_that_remember_nobody_are_hardly_ever_accused() -> None:
     accused = [
         membership(*losses(np.random.default_rng(seed), patients=200, memory=0.0)).bound > 0

@@ -29,12 +29,14 @@ from common.privacy.mechanism.patient_step import (
     private_gradient,
 )
 from common.privacy.mechanism.private_sum import PrivateSum
+from tests.marks import SOAK_CI
 from tests.private_heads import entropy
 
 WHOLE = PrivateSteps(sample_rate=1.0, noise_multiplier=11.0, count=30)
 SAMPLED = PrivateSteps(sample_rate=0.2, noise_multiplier=4.2, count=100)
 HEADS, IMAGES = 6, 4
 SHARES = Shares(sites=5, survivors=4, colluders=1)
+PERMIT, DEPENDS = "sampling and clipping permit", "depends on who is there"
 FEW = 20
 """Patients of a whole network, whose gradients come one by one."""
 
@@ -97,8 +99,17 @@ def divided_by_who_came(
 
 @pytest.mark.parametrize(
     "given",
-    [parameters(), parameters(SAMPLED), SECURE, NETWORK, replace(SECURE, steps=replace(SAMPLED, count=20))],
-    ids=["heads", "heads, sampled", "secure sum", "whole network", "secure sum, sampled"],
+    [
+        pytest.param(parameters(), id="heads"),
+        pytest.param(parameters(SAMPLED), id="heads, sampled", marks=pytest.mark.soak),
+        pytest.param(SECURE, id="secure sum", marks=SOAK_CI),
+        pytest.param(NETWORK, id="whole network"),
+        pytest.param(
+            replace(SECURE, steps=replace(SAMPLED, count=20)),
+            id="secure sum, sampled",
+            marks=pytest.mark.soak,
+        ),
+    ],
 )
 def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) -> None:
     done = rehearsed(given)
@@ -112,20 +123,18 @@ def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) 
 @pytest.mark.parametrize(
     ("fault", "steps", "word"),
     [
-        (sampled_otherwise(0.6), SAMPLED, "sampling and clipping permit"),
-        (sampled_otherwise(0.4), SAMPLED, "sampling and clipping permit"),
-        (otherwise(sample_rate=0.6), SAMPLED, "noise is 0.3"),
-        (heads_clipped_alone, WHOLE, "by 2.45 clipping norms"),
-        (divided_by_who_came, WHOLE, "depends on who is there"),
-        (divided_by_who_came, SAMPLED, "depends on who is there"),
-    ],
-    ids=[
-        "q 0.6 for 0.2",
-        "q 0.4 for 0.2",
-        "q 0.6, denominator too",
-        "heads alone",
-        "who came",
-        "who came, sampled",
+        pytest.param(sampled_otherwise(0.6), SAMPLED, PERMIT, id="q 0.6 for 0.2", marks=pytest.mark.soak),
+        pytest.param(sampled_otherwise(0.4), SAMPLED, PERMIT, id="q 0.4 for 0.2", marks=SOAK_CI),
+        pytest.param(
+            otherwise(sample_rate=0.6),
+            SAMPLED,
+            "noise is 0.3",
+            id="q 0.6, denominator too",
+            marks=pytest.mark.soak,
+        ),
+        pytest.param(heads_clipped_alone, WHOLE, "by 2.45 clipping norms", id="heads alone"),
+        pytest.param(divided_by_who_came, WHOLE, DEPENDS, id="who came"),
+        pytest.param(divided_by_who_came, SAMPLED, DEPENDS, id="who came, sampled", marks=pytest.mark.soak),
     ],
 )
 def test_a_fault_in_the_step_of_heads_refutes_a_claim_of_2(
@@ -158,6 +167,8 @@ def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.n
     return (rows * (norm_steps / norm)).round().astype("int64")
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PrivateSum, "_multiplier", shares_for_all_sites)
     done = only(rehearsals(SECURE, canaries=200, entropy=entropy("faults"), date="2026-01-01"))
@@ -165,6 +176,7 @@ def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch
     assert done.measured.noise == pytest.approx((3 / 5) ** 0.5, abs=0.03)
 
 
+@pytest.mark.soak
 def test_a_secure_sum_of_heads_clipped_one_by_one_refutes_a_claim_of_2(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -221,11 +233,16 @@ def only(found: Sequence[Rehearsal]) -> Rehearsal:
 @pytest.mark.parametrize(
     ("name", "fault", "given"),
     [
-        ("clipped_sum", summed_without_clipping, NETWORK),
-        ("noised", half_the_noise, NETWORK),
-        ("_sampled", everybody, replace(NETWORK, steps=replace(SAMPLED, count=20))),
+        pytest.param("clipped_sum", summed_without_clipping, NETWORK, id="not clipped"),
+        pytest.param("noised", half_the_noise, NETWORK, id="half the noise"),
+        pytest.param(
+            "_sampled",
+            everybody,
+            replace(NETWORK, steps=replace(SAMPLED, count=20)),
+            id="everybody, booked as sampled",
+            marks=pytest.mark.soak,
+        ),
     ],
-    ids=["not clipped", "half the noise", "everybody, booked as sampled"],
 )
 def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
     name: str, fault: Callable[..., object], given: RehearsalParameters, monkeypatch: pytest.MonkeyPatch
@@ -234,6 +251,7 @@ def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
     assert rehearsed(given).measured.problems
 
 
+@pytest.mark.soak
 def test_pictures_clipped_one_by_one_in_a_whole_network_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PictureGradients, "of_patient", clipped_by_picture)
     monkeypatch.setattr(PictureGradients, "_refuse_wrong_hooks", lambda *_: None)

@@ -58,6 +58,7 @@ def test_a_true_step_stays_below_its_claim_and_the_rehearsal_says_what_that_mean
     assert done.ceiling == ceiling(parameters(), CANARIES)
 
 
+@pytest.mark.soak
 def test_sampled_steps_show_what_was_measured_before() -> None:
     """q 0.2, 100 steps, 1,000 Dirac canaries: 0.55-0.7 of a claim of 2.1 at sigma 4, 2.6-3.3 of 14.5 at sigma 1."""
     for sigma, low, high in ((4.0, 0.2, 0.9), (1.0, 2.4, 3.6)):
@@ -141,6 +142,7 @@ def test_a_bug_in_the_step_refutes_its_claim(bug: Step, given: RehearsalParamete
     assert "the claim is false" in str(done)
 
 
+@pytest.mark.soak
 def test_half_the_noise_refutes_a_claim_of_3_and_only_the_curve_sees_it() -> None:
     for count, rate in ((60, 1.0), (20, 0.5)):
         steps = at_claim(parameters(PrivateSteps(sample_rate=rate, noise_multiplier=4.0, count=count)), 3.0)

@@ -68,7 +68,13 @@ def one(design: Design, cohort: Cohort, budget: Budget, *, secure_aggregation: b
 
 
 # privacy: noise needed for epsilon 8/3/1, one network q 0.2, T 100; full batch mu 1.666/0.719/0.268
-@pytest.mark.parametrize(("epsilon", "sampled", "mu"), [(8, 1.44, 1.666), (3, 2.98, 0.719), (1, 7.63, 0.268)])
+@pytest.mark.parametrize(
+    ("epsilon", "sampled", "mu"),
+    [
+        *(pytest.param(*of, marks=pytest.mark.soak) for of in ((8, 1.44, 1.666), (3, 2.98, 0.719))),
+        (1, 7.63, 0.268),
+    ],
+)
 def test_noise_for_a_budget(epsilon: float, sampled: float, mu: float) -> None:
     cohort = Cohort(patients=450, sites=1)
     poisson = one(
