@@ -122,6 +122,7 @@ def test_histograms_hold_the_ensembles_probabilities(run: synofed.Run) -> None:
     ]
 
 
+@pytest.mark.soak
 def test_the_report_has_each_table_and_how_far_probabilities_hold(run: synofed.Run) -> None:
     """Of whoever may tell it: site by machine by grade, and at each cut what the single probabilities would give."""
     frame = run.predictions()
@@ -265,6 +266,7 @@ def test_tables_without_noise_do_not_go_with_privacy() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 def test_intervals_on_phantoms_are_as_wide_as_the_pooled_bootstraps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,6 +106,8 @@ def test_a_row_without_any_base(tmp_path: Path) -> None:
         study.load(path)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_a_study_with_a_reference_has_further_figures_of_each_run(done: study.Study, folder: Path) -> None:
     text = STUDY.replace("rows.scores.figures", "figures")
     head, _, rest = text.partition("[rows.scores]")
