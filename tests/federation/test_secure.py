@@ -258,7 +258,7 @@ def booked(folders: Iterable[Path]) -> set[int]:
     return {len(ledger.book(folder).releases) for folder in folders}
 
 
-@pytest.mark.parametrize(("train", "length"), [("heads", 112), ("norms", 3952)])
+@pytest.mark.parametrize(("train", "length"), [("heads", 112), pytest.param("norms", 3952, marks=SOAK_CI)])
 def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_the_plan(
     tmp_path: Path, folders: list[Path], monkeypatch: pytest.MonkeyPatch, train: str, length: int
 ) -> None:
