@@ -170,7 +170,15 @@ def _spoilt_in_round(server_round: int) -> Callable[[TrainReply], TrainReply]:
 @pytest.mark.parametrize("name", STATEFUL)
 def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, name: str) -> None:
     sites = [
-        make_site_folder(tmp_path / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3)
+        make_site_folder(
+            tmp_path / n,
+            name=n,
+            patients=8,
+            seed=i,
+            measurements=("hypertrophy",),
+            grades=3,
+            held_out_patients=2,
+        )
         for i, n in enumerate(("north", "south"))
     ]
 
@@ -185,7 +193,12 @@ def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, nam
 
 def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -> None:
     site = make_site_folder(
-        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "north",
+        name="north",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     settings = of("scaffold", rounds=2)
     plan_hash = settings.plan_hash()
@@ -203,7 +216,12 @@ def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -
 @pytest.mark.parametrize("name", STATEFUL)
 def test_two_rounds_of_state_are_kept_and_no_more(tmp_path: Path, name: str) -> None:
     site = make_site_folder(
-        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "north",
+        name="north",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     run([site], of(name, rounds=5), tmp_path / "run")
     for folder in (site / "state").glob("*/*/*/"):
@@ -221,7 +239,14 @@ def test_fedavg_keeps_nothing_at_the_sites(folders: list[Path], tmp_path: Path) 
 
 def _one_site(tmp_path: Path) -> list[Path]:
     return [
-        make_site_folder(tmp_path / "one", name="one", patients=8, measurements=("hypertrophy",), grades=3)
+        make_site_folder(
+            tmp_path / "one",
+            name="one",
+            patients=8,
+            measurements=("hypertrophy",),
+            grades=3,
+            held_out_patients=2,
+        )
     ]
 
 
@@ -253,7 +278,9 @@ def _far_off(reply: TrainReply) -> TrainReply:
 def five(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = tmp_path_factory.mktemp("five")
     return [
-        make_site_folder(base / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3)
+        make_site_folder(
+            base / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3, held_out_patients=2
+        )
         for i, n in enumerate(("east", "middle", "north", "south", "west"))
     ]
 
@@ -372,7 +399,12 @@ def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
 
 def test_the_cost_card_counts_what_a_site_keeps_of_its_optimisers(tmp_path: Path) -> None:
     site = make_site_folder(
-        tmp_path / "north", name="north", patients=8, measurements=("hypertrophy",), grades=3
+        tmp_path / "north",
+        name="north",
+        patients=8,
+        measurements=("hypertrophy",),
+        grades=3,
+        held_out_patients=2,
     )
     held: list[int] = []
 

@@ -56,7 +56,13 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = tmp_path_factory.mktemp("sites")
     return [
         make_site_folder(
-            base / name, name=name, patients=8, seed=seed, measurements=("hypertrophy",), grades=2
+            base / name,
+            name=name,
+            patients=8,
+            seed=seed,
+            measurements=("hypertrophy",),
+            grades=2,
+            held_out_patients=2,
         )
         for seed, name in enumerate(("north", "south"))
     ]
