@@ -128,7 +128,8 @@ def network_auc(
     """AUC of the product's small backbone, width 8, trained on balanced batches of 64 that are shifted at random."""
     generator = torch.Generator().manual_seed(0)
     read = torch.from_numpy((pictures - pictures.mean()) / pictures.std())[:, None].expand(-1, 3, -1, -1)
-    network = nn.Sequential(SmallResNet(8), nn.Linear(32, 1))
+    backbone = SmallResNet(8)
+    network = nn.Sequential(backbone, nn.Linear(backbone.features, 1))
     initialise(network, generator)
     optimiser = torch.optim.AdamW(network.parameters(), lr=4e-3, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 4e-3, total_steps=steps)
