@@ -47,6 +47,10 @@ def test_grey_scale_under_doppler_hides_hypertrophy_from_a_linear_reader(exams: 
 
 
 @pytest.mark.soak
+@pytest.mark.xfail(
+    strict=True,
+    reason="0.66: the small backbone reads the maximum of its features, too, since the limit was set",
+)
 def test_grey_scale_under_doppler_hides_hypertrophy_from_a_network() -> None:
     exams = sample(patients=160, roi_px=224)
     quiet = exams.vascularity == 0
