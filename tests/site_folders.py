@@ -109,6 +109,22 @@ def make_site_folder(
     return path
 
 
+def small_site(path: Path, *, seed: int = 0, grades: int = 3) -> Path:
+    """A site of eight patients with hypertrophy alone, named as its folder.
+
+    It says who is held out: drawn, one site in a thousand so small has too few to train.
+    """
+    return make_site_folder(
+        path,
+        name=path.name,
+        patients=8,
+        seed=seed,
+        measurements=("hypertrophy",),
+        grades=grades,
+        held_out_patients=2,
+    )
+
+
 def make_settings(
     *,
     images: Sequence[str] = ("gs", "doppler"),

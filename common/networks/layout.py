@@ -94,9 +94,14 @@ NORM_LAYERS = (
 )
 
 
+def norm_layers(network: nn.Module) -> set[str]:
+    """Names of a network's normalisation layers."""
+    return {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
+
+
 def norm_positions(network: nn.Module, layout: Layout) -> Int[Tensor, " norms"]:
     """Where the parameters and statistics of a network's normalisation layers lie in its flat vector, ascending."""
-    owners = {name for name, module in network.named_modules() if isinstance(module, NORM_LAYERS)}
+    owners = norm_layers(network)
     found, start = [torch.empty(0, dtype=torch.long)], 0
     for name, shape in layout.entries:
         stop = start + math.prod(shape)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from common.errors import ConfigurationError
-from common.networks.layout import NORM_LAYERS
+from common.networks.layout import norm_layers
 from common.networks.twins import twin
 
 
@@ -47,12 +47,8 @@ class NormMoves(nn.Module):
 
 
 def _names(backbone: nn.Module) -> tuple[str, ...]:
-    found = tuple(
-        f"{owner}.{name}" if owner else name
-        for owner, module in backbone.named_modules()
-        if isinstance(module, NORM_LAYERS)
-        for name, _ in module.named_parameters(recurse=False)
-    )
+    owners = norm_layers(backbone)
+    found = tuple(name for name, _ in backbone.named_parameters() if name.rpartition(".")[0] in owners)
     if not found:
         raise ConfigurationError(
             f'Expected norms with weights in the backbone for probe.train = "norms", {type(backbone).__name__} has '

@@ -124,11 +124,11 @@ def matrix(
     known = inside_tables.scores(judged)
     if score and score not in known:
         raise ConfigurationError(f"Expected a score that was judged ({', '.join(known)}), got {score!r}")
-    header, rows = inside_tables.matrix(judged, score or known[0])
+    shown = score or known[0]
     if as_json:
-        typer.echo(json.dumps({"score": score or known[0], "campaigns": judged}))
+        typer.echo(json.dumps({"score": shown, "campaigns": judged}))
     else:
-        Console().print(run_view.matrix(score or known[0], header, rows))
+        Console().print(run_view.matrix(shown, *inside_tables.matrix(judged, shown)))
 
 
 def list_runs(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:

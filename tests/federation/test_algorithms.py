@@ -31,7 +31,7 @@ from tests.federation.test_campaign import (
     trained,
 )
 from tests.marks import SOAK_CI
-from tests.site_folders import make_site_folder
+from tests.site_folders import small_site
 
 __all__ = ["folders"]
 ALGORITHMS = {
@@ -169,18 +169,7 @@ def _spoilt_in_round(server_round: int) -> Callable[[TrainReply], TrainReply]:
 
 @pytest.mark.parametrize("name", STATEFUL)
 def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, name: str) -> None:
-    sites = [
-        make_site_folder(
-            tmp_path / n,
-            name=n,
-            patients=8,
-            seed=i,
-            measurements=("hypertrophy",),
-            grades=3,
-            held_out_patients=2,
-        )
-        for i, n in enumerate(("north", "south"))
-    ]
+    sites = [small_site(tmp_path / n, seed=i) for i, n in enumerate(("north", "south"))]
 
     def lose(event: Event) -> None:
         if isinstance(event, RoundRecord) and event.round == 1:
@@ -192,14 +181,7 @@ def test_a_site_that_lost_its_state_says_so_and_nothing_else(tmp_path: Path, nam
 
 
 def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -> None:
-    site = make_site_folder(
-        tmp_path / "north",
-        name="north",
-        patients=8,
-        measurements=("hypertrophy",),
-        grades=3,
-        held_out_patients=2,
-    )
+    site = small_site(tmp_path / "north")
     settings = of("scaffold", rounds=2)
     plan_hash = settings.plan_hash()
     for name in "ab":
@@ -215,14 +197,7 @@ def test_runs_of_one_plan_do_not_share_state_and_can_forget_it(tmp_path: Path) -
 
 @pytest.mark.parametrize("name", STATEFUL)
 def test_two_rounds_of_state_are_kept_and_no_more(tmp_path: Path, name: str) -> None:
-    site = make_site_folder(
-        tmp_path / "north",
-        name="north",
-        patients=8,
-        measurements=("hypertrophy",),
-        grades=3,
-        held_out_patients=2,
-    )
+    site = small_site(tmp_path / "north")
     run([site], of(name, rounds=5), tmp_path / "run")
     for folder in (site / "state").glob("*/*/*/"):
         assert sorted(path.stem for path in folder.iterdir()) == ["round_000004", "round_000005"]
@@ -238,16 +213,7 @@ def test_fedavg_keeps_nothing_at_the_sites(folders: list[Path], tmp_path: Path) 
 
 
 def _one_site(tmp_path: Path) -> list[Path]:
-    return [
-        make_site_folder(
-            tmp_path / "one",
-            name="one",
-            patients=8,
-            measurements=("hypertrophy",),
-            grades=3,
-            held_out_patients=2,
-        )
-    ]
+    return [small_site(tmp_path / "one")]
 
 
 @pytest.mark.parametrize("name", STATEFUL)
@@ -277,12 +243,7 @@ def _far_off(reply: TrainReply) -> TrainReply:
 @pytest.fixture(scope="module")
 def five(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = tmp_path_factory.mktemp("five")
-    return [
-        make_site_folder(
-            base / n, name=n, patients=8, seed=i, measurements=("hypertrophy",), grades=3, held_out_patients=2
-        )
-        for i, n in enumerate(("east", "middle", "north", "south", "west"))
-    ]
+    return [small_site(base / n, seed=i) for i, n in enumerate(("east", "middle", "north", "south", "west"))]
 
 
 @pytest.mark.parametrize(
@@ -398,14 +359,7 @@ def test_the_cost_card_counts_what_an_algorithm_sends_and_keeps(
 
 
 def test_the_cost_card_counts_what_a_site_keeps_of_its_optimisers(tmp_path: Path) -> None:
-    site = make_site_folder(
-        tmp_path / "north",
-        name="north",
-        patients=8,
-        measurements=("hypertrophy",),
-        grades=3,
-        held_out_patients=2,
-    )
+    site = small_site(tmp_path / "north")
     held: list[int] = []
 
     def observe(event: Event) -> None:

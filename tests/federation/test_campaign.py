@@ -28,11 +28,12 @@ from common.settings import Settings
 from common.training.inputs import labels, training_exams
 from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, Status
+from server.campaign.library import NetworkLibrary
 from server.campaign.roster import Roster
 from server.rounds import weights
 from server.rounds.journal import RoundRecord
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
-from tests.site_folders import make_settings, make_site_folder
+from tests.site_folders import make_settings, make_site_folder, small_site
 
 FULL_BATCH_STEP = TrainingSettings(
     optimiser="sgd",
@@ -59,18 +60,7 @@ def configured(text: str = "", *, image_px: int = 16) -> Settings:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = tmp_path_factory.mktemp("sites")
-    return [
-        make_site_folder(
-            base / name,
-            name=name,
-            patients=8,
-            seed=seed,
-            measurements=("hypertrophy",),
-            grades=3,
-            held_out_patients=2,
-        )
-        for seed, name in enumerate(("north", "south", "west"))
-    ]
+    return [small_site(base / name, seed=seed) for seed, name in enumerate(("north", "south", "west"))]
 
 
 def run(
@@ -81,6 +71,7 @@ def run(
     app: App = client_app,
     workers: int = 1,
     observer: Callable[[Event], None] = lambda event: None,
+    library: NetworkLibrary | None = None,
 ) -> Outcome:
     folder.mkdir(exist_ok=True)
     with Workers(("cpu",) * workers, threads=1) as pool:
@@ -92,6 +83,7 @@ def run(
             folder=folder,
             campaign="test",
             observer=observer,
+            library=library,
         )
 
 
@@ -265,14 +257,7 @@ def test_with_a_quorum_the_campaign_goes_on_without_the_bad_site_and_says_so(
 def test_a_site_that_raises_leaves_a_code_in_the_error_and_the_text_in_its_own_log(
     tmp_path: Path, folders: list[Path]
 ) -> None:
-    broken = make_site_folder(
-        tmp_path / "broken",
-        name="broken",
-        patients=8,
-        measurements=("hypertrophy",),
-        grades=3,
-        held_out_patients=2,
-    )
+    broken = small_site(tmp_path / "broken")
     settings = configured("[federation]\nrounds = 2")
     poisoned = tmp_path / "broken" / "manifest.csv"
 
@@ -296,9 +281,7 @@ class DefectiveAtSites(Rating):
 
 
 def test_a_defect_in_the_client_leaves_no_text(tmp_path: Path) -> None:
-    folder = make_site_folder(
-        tmp_path / "odd", name="odd", patients=8, measurements=("hypertrophy",), grades=3, held_out_patients=2
-    )
+    folder = small_site(tmp_path / "odd")
     method = "tests.federation.test_campaign:DefectiveAtSites"
     toml = (folder / "site.toml").read_text(encoding="utf-8")
     permitted = toml.replace('code = ["*"]', f'code = ["{method}"]')
@@ -377,14 +360,7 @@ def test_a_quorum_that_cannot_be_reached_is_said_before_a_round(folders: list[Pa
 
 
 def test_a_site_that_does_not_permit_it_declines(folders: list[Path], tmp_path: Path) -> None:
-    wary = make_site_folder(
-        tmp_path / "wary",
-        name="wary",
-        patients=8,
-        measurements=("hypertrophy",),
-        grades=3,
-        held_out_patients=2,
-    )
+    wary = small_site(tmp_path / "wary")
     toml = (wary / "site.toml").read_text(encoding="utf-8")
     (wary / "site.toml").write_text(toml.replace("allow_unprotected = true", ""), encoding="utf-8")
     with pytest.raises(PolicyError, match=r"wary refuses \(policy\)"):

@@ -13,17 +13,14 @@ from common.settings import Settings
 from server.campaign.campaign import Event, Status
 from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import configured, run
-from tests.site_folders import make_site_folder, read_table, write_table
+from tests.site_folders import read_table, small_site, write_table
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
     ledger_file._known.clear()
     return [
-        make_site_folder(
-            tmp_path / name, name=name, patients=8, seed=seed, measurements=("hypertrophy",), grades=3,
-            held_out_patients=2,
-        )
+        small_site(tmp_path / name, seed=seed)
         for seed, name in enumerate(("north", "south", "west"))
     ]  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +27,10 @@ from common.networks.spec import NetworkSpec
 from common.privacy.accounting import of_plan, spending
 from common.privacy.accounting.accounting import epsilon
 from common.settings import Settings
-from server.campaign import campaign
-from server.campaign.campaign import Event, Outcome, Status
-from server.campaign.roster import Roster
+from server.campaign.campaign import Event, Status
 from server.rounds.journal import RoundRecord
 from server.rounds.weights import StartWeights
-from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from tests.federation.test_campaign import run
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
@@ -81,26 +79,6 @@ def site(base: Path, name: str, *, seed: int = 0, cap: float = 50.0, grades: int
     )
     (folder / "site.toml").write_text(f"{toml}maximum_epsilon = {cap}\n")
     return folder
-
-
-def run(
-    folders: Sequence[Path],
-    settings: Settings,
-    folder: Path,
-    *,
-    app: App = client_app,
-    observer: Callable[[Event], None] = lambda event: None,
-) -> Outcome:
-    folder.mkdir(exist_ok=True)
-    with Workers(("cpu",), threads=1) as pool:
-        return campaign.run(
-            StrictGrid(InProcessGrid(app, folders, pool)),
-            settings,
-            roster=Roster.anyone(len(folders)),
-            folder=folder,
-            campaign="test",
-            observer=observer,
-        )
 
 
 def spent(folder: Path) -> float:

@@ -25,7 +25,8 @@ from server.runs.run_folder import RunFolder
 from simulation.cli.privacy_cli import privacy
 from tests.client.rounds.test_private_network import approved
 from tests.federation import test_secure
-from tests.federation.test_private import ROUNDS, configured, run, site
+from tests.federation.test_campaign import run
+from tests.federation.test_private import ROUNDS, configured, site
 
 NAMES = ("north", "south")
 

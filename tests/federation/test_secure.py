@@ -163,6 +163,19 @@ def graders(tmp_path: Path) -> list[Path]:
     return _sites(tmp_path, grades=2)
 
 
+def planned_sum(length: int) -> PrivateSum:
+    """As the three sites of a private campaign make it."""
+    return PrivateSum(
+        max_grad_norm=1.0,
+        noise_multiplier=SIGMA,
+        patients=6,
+        sites=3,
+        survivors=3,
+        colluders=1,
+        length=length,
+    )
+
+
 def run(
     folders: Sequence[Path],
     settings: Settings,
@@ -294,15 +307,7 @@ def test_a_private_campaign_books_every_round_once_and_its_sum_has_the_noise_of_
     monkeypatch.setattr(KeyStream, "gaussian", lambda _, size: np.zeros(size))
     alone = private(text.replace(NOISED, ""), encoders=tmp_path / "encoders")
     run(folders, alone, tmp_path / "alone")
-    planned = PrivateSum(
-        max_grad_norm=1.0,
-        noise_multiplier=SIGMA,
-        patients=6,
-        sites=3,
-        survivors=3,
-        colluders=1,
-        length=length,
-    )
+    planned = planned_sum(length)
     np.testing.assert_allclose(bare, weights(tmp_path / "alone"), atol=ROUNDS * planned.grid)
     assert not np.array_equal(bare, weights(tmp_path / "alone"))
     assert {len(draw) for draw in draws} == {length}
@@ -480,15 +485,7 @@ def test_a_centre_that_exchanges_keys_or_invents_a_site_opens_nothing(
     secret = bytes(range(32))
 
     def signed(request: SumRequest, name: str) -> dict[str, bytes]:
-        plan = PrivateSum(
-            max_grad_norm=1.0,
-            noise_multiplier=SIGMA,
-            patients=6,
-            sites=3,
-            survivors=3,
-            colluders=1,
-            length=112,
-        )
+        plan = planned_sum(112)
         keys = {"mask_key": public_key(secret), "share_key": public_key(secret)}
         bound = binding(request.asks.context, plan.terms())
         return {**keys, "signature": sign_keys(own, binding=bound, site=name, **keys)}

@@ -1,6 +1,6 @@
 """RATING's stages over real sites in process: what starts from what, what travels, what is sent once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +18,11 @@ from common.messages import MissingWeights, Signed, TrainReply, TrainRequest, We
 from common.methods.rating import JIGSAW
 from common.methods.stages import networks
 from common.settings import Settings
-from server.campaign import campaign
 from server.campaign.campaign import Event, Outcome, StageStarted
 from server.campaign.library import NetworkLibrary
-from server.campaign.roster import Roster
 from server.rounds.journal import RoundRecord
-from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
-from tests.site_folders import make_settings, make_site_folder, read_table, ungrade, write_table
+from tests.federation.test_campaign import run
+from tests.site_folders import make_settings, make_site_folder, read_table, small_site, ungrade, write_table
 
 STAGED = """\
 replicas = 1
@@ -54,41 +52,7 @@ def configured(text: str = STAGED) -> Settings:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     base = tmp_path_factory.mktemp("sites")
-    return [
-        make_site_folder(
-            base / name,
-            name=name,
-            patients=8,
-            seed=seed,
-            measurements=("hypertrophy",),
-            grades=2,
-            held_out_patients=2,
-        )
-        for seed, name in enumerate(("north", "south"))
-    ]
-
-
-def run(
-    folders: Sequence[Path],
-    settings: Settings,
-    folder: Path,
-    *,
-    app: App = client_app,
-    observer: Callable[[Event], None] = lambda event: None,
-    library: NetworkLibrary | None = None,
-) -> Outcome:
-    folder.mkdir(exist_ok=True)
-    with Workers(("cpu",), threads=1) as pool:
-        grid = StrictGrid(InProcessGrid(app, folders, pool))
-        return campaign.run(
-            grid,
-            settings,
-            roster=Roster.anyone(len(folders)),
-            folder=folder,
-            campaign="test",
-            observer=observer,
-            library=library,
-        )
+    return [small_site(base / name, seed=seed, grades=2) for seed, name in enumerate(("north", "south"))]
 
 
 def trained(folder: Path) -> dict[str, network_files.TrainedNetwork]:

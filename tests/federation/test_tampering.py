@@ -15,7 +15,7 @@ from common.receipts import parse
 from server.campaign.campaign import Event, StageStarted, Status
 from server.rounds.journal import RoundRecord
 from tests.federation.test_campaign import App, assert_same, configured, run
-from tests.site_folders import make_site_folder
+from tests.site_folders import small_site
 
 SITES = ("north", "south", "west")
 TWO_ROUNDS = "[federation]\nrounds = 2\nquorum = 2"
@@ -23,18 +23,7 @@ TWO_ROUNDS = "[federation]\nrounds = 2\nquorum = 2"
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    return [
-        make_site_folder(
-            tmp_path / name,
-            name=name,
-            patients=8,
-            seed=seed,
-            measurements=("hypertrophy",),
-            grades=3,
-            held_out_patients=2,
-        )
-        for seed, name in enumerate(SITES)
-    ]
+    return [small_site(tmp_path / name, seed=seed) for seed, name in enumerate(SITES)]
 
 
 def on_the_way(change: Callable[[RecordDict, Signed[TrainReply]], RecordDict]) -> App:
