@@ -25,7 +25,6 @@ settings.register_profile("synofed", deadline=None, derandomize=True)
 settings.load_profile("synofed")
 
 
-
 def _free_bytes() -> int:
     """Of the machine's memory."""
     lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

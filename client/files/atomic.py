@@ -9,12 +9,12 @@ from pathlib import Path
 
 from common.errors import StorageError, refusal
 from common.machine import atomic
-from common.machine.atomic import sync
+from common.machine.atomic import Content, sync
 
 __all__ = ["create", "replace_folder", "sync", "write"]
 
 
-def write(path: Path, content: bytes | memoryview, *, mode: int = 0o600) -> None:
+def write(path: Path, content: Content, *, mode: int = 0o600) -> None:
     """Write a file so that a reader, after a crash at any instant, finds the old or the new content.
 
     Args:
@@ -55,7 +55,7 @@ def replace_folder(draft: Path, place: Path) -> None:
 
 
 @contextmanager
-def _drafted(path: Path, content: bytes | memoryview, *, mode: int) -> Iterator[Path]:
+def _drafted(path: Path, content: Content, *, mode: int) -> Iterator[Path]:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with atomic.drafted(path, content, mode=mode) as draft:

@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from client.files import atomic
 from common.errors import SiteStateError, UpdateError
+from common.machine import tensor_file
 from common.text.file_names import file_name
 
 RUN = re.compile(r"[0-9a-f]{32}")
@@ -64,7 +65,7 @@ class SiteState:
             StorageError: if it cannot be written.
         """
         path = self._path(network, server_round)
-        atomic.write(path, save({name: values.contiguous() for name, values in state.items()}))
+        atomic.write(path, tensor_file.parts({name: values.numpy() for name, values in state.items()}, {}))
         kept = self._path(network, keep).name
         for other in path.parent.glob("round_*.safetensors"):
             if other.name < path.name and other.name != kept:

@@ -6,18 +6,20 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from common.machine import file_lock
 
+Content: TypeAlias = bytes | memoryview | Sequence[bytes | memoryview]
+"""All that a file will hold, in one piece or in several that follow each other."""
 NO_LINK: int = getattr(os, "O_NOFOLLOW", 0)
 """Not on Windows."""
 
 
-def write(path: Path, content: bytes | memoryview, *, mode: int = 0o666) -> None:
+def write(path: Path, content: Content, *, mode: int = 0o666) -> None:
     """Write a file so that a reader, after a crash at any instant, finds the old or the new content.
 
     The content reaches the disk (fsync) before the name does, and the name before this returns.
@@ -51,7 +53,7 @@ def write_new(path: Path, content: bytes, *, mode: int) -> None:
 
 
 @contextmanager
-def drafted(path: Path, content: bytes | memoryview, *, mode: int) -> Iterator[Path]:
+def drafted(path: Path, content: Content, *, mode: int) -> Iterator[Path]:
     """A file beside another, on disk; what is made of it is on disk at the end, and it is gone.
 
     What a process that was killed left of the same file is removed first: whoever writes a draft holds its lock, and
@@ -64,7 +66,7 @@ def drafted(path: Path, content: bytes | memoryview, *, mode: int) -> Iterator[P
     draft, file = _begun(path, mode)
     with file:
         try:
-            file.write(content)
+            file.writelines([content] if isinstance(content, bytes | memoryview) else content)
             to_disk(file)
             yield draft
             sync(path.parent)

@@ -46,6 +46,10 @@ def path(folder: Path, name: str) -> Path:
 
 def encode(network: TrainedNetwork) -> bytes:
     """What the file of one network holds."""
+    return b"".join(_parts(network))
+
+
+def _parts(network: TrainedNetwork) -> list[bytes | memoryview]:
     # one key: safetensors writes several in no fixed order, and the same network should be the same file
     metadata = {
         "network": json.dumps(
@@ -53,7 +57,7 @@ def encode(network: TrainedNetwork) -> bytes:
         )
     }
     given = {f"{FROZEN}{part}": values for part, values in network.frozen.items()}
-    return tensor_file.encode({"weights": network.weights, **given}, metadata)
+    return tensor_file.parts({"weights": network.weights, **given}, metadata)
 
 
 def save(folder: Path, network: TrainedNetwork) -> None:
@@ -64,7 +68,7 @@ def save(folder: Path, network: TrainedNetwork) -> None:
 
 def write(file_path: Path, network: TrainedNetwork) -> None:
     """Write one network to a file, whole or not at all."""
-    atomic.write(file_path, encode(network))
+    atomic.write(file_path, _parts(network))
 
 
 def load(file_path: Path) -> TrainedNetwork:
