@@ -171,8 +171,8 @@ class GroupRounds:
         """The last round of training in which a site's reply was used, if it keeps anything from there; else 0."""
         if not self._algorithm.keeps_state:
             return 0
-        counted = [r.round for r in self.records if r.round <= self._rounds and site in r.participants]
-        return max(counted, default=0)
+        counted = (r.round for r in reversed(self.records) if r.round <= self._rounds and site in r.participants)
+        return next(counted, 0)
 
     def request_again(self, site: str) -> TrainRequest:
         """The request that a site got in this round, for a site that has not answered it."""
