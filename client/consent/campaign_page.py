@@ -343,6 +343,8 @@ def _metrics(site: Site, settings: Settings, *, stacks: bool) -> tuple[tuple[str
             permitted | {TABLES} if policy.federated_evaluation else permitted - {"number_sums", "cases"}
         )
     updates = "updates: how this site's exams changed the networks' weights"
+    if settings.federation.feeds_back:
+        updates += ", in 4 bits a number; what that loses stays here and goes with the network's next update"
     always = "the site's name, version and training hours, and hashes of the log and the policy"
     leaves = tuple(text for what, text in told.items() if what in permitted)
     return (updates, *leaves, always), tuple(text for what, text in told.items() if what not in permitted)

@@ -75,6 +75,6 @@ def test_it_is_not_for_sums_under_masks() -> None:
 
 
 def test_it_is_not_for_differential_privacy() -> None:
-    text = '[federation]\nencoding = "int8_int4"\n[privacy]\ntarget_epsilon = 3\npatients = 50'
+    text = '[federation]\nencoding = "int8_int4"\n[privacy]\nnoise_multiplier = 10\npatients = 50'
     with pytest.raises(ConfigurationError, match=r"\[privacy\] needs federation.encoding"):
         make_settings(method="probe", text=text)

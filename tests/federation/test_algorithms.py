@@ -219,7 +219,7 @@ def _one_site(tmp_path: Path) -> list[Path]:
     return [small_site(tmp_path / "one")]
 
 
-@pytest.mark.parametrize("name", STATEFUL)
+@pytest.mark.parametrize("name", [name for name in STATEFUL if name != "int8_int4"])  # which rounds
 def test_with_one_site_it_is_fedavg(tmp_path: Path, name: str) -> None:
     site = _one_site(tmp_path)
     finals = {}
