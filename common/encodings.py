@@ -10,7 +10,7 @@ encoding        weights to a site      updates back          what an update lose
 ==============  =====================  ====================  ===================================
 
 In blocks (:mod:`common.blocks`) are parameters alone: statistics of norms stay float32, since a variance that is
-small beside its block's largest would become zero. Rounding is to nearest, not at random: error feedback (Karimireddy
+small beside its block's largest could become zero. Rounding is to nearest, not at random: error feedback (Karimireddy
 et al. 2019, arXiv:1901.09847, algorithm 2) needs no unbiased rounding, and a round asked again gives the same bits.
 """
 
