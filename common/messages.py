@@ -169,8 +169,8 @@ class NetworkReply:
     """What one network's round gave at a site.
 
     Attributes:
-        update: trained minus received weights, of ``int8_int4`` with what earlier updates lost; ``None`` where nothing
-            was trained.
+        update: trained minus received weights, of ``int8_int4`` with what earlier updates lost; ``None`` where
+            nothing was trained.
         num_examples: exams before resampling; the weight in FedAvg.
         loss: mean training loss; NaN where nothing was trained.
         histograms: counts of validation scores of the received weights, class x bin; ``None`` where the site's
