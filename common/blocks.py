@@ -143,12 +143,14 @@ def _largest_scale(top: int) -> np.float32:
 
 
 def _decoded(scales: Scales, codes: Codes) -> Blocks:
-    return codes.astype(np.float32) * scales[:, None]
+    values: Blocks = codes * scales[:, None]
+    return values
 
 
 def _largest(codes: Codes) -> Int16[np.ndarray, " blocks"]:
     """Each row's largest magnitude, up to 128."""
-    return np.maximum(codes.max(axis=1), -codes.min(axis=1).astype(np.int16))
+    largest: Int16[np.ndarray, " blocks"] = np.abs(codes.astype(np.int16)).max(axis=1, initial=0)
+    return largest
 
 
 def _packed(codes: Codes, bits: int) -> bytes:

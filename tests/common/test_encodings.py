@@ -16,7 +16,8 @@ SIZE = TRAINED + 40
 
 def drawn(seed: int) -> np.ndarray:
     generator = np.random.default_rng(seed)
-    return (generator.standard_normal(SIZE) * generator.choice([1e-6, 1e-3, 1.0], SIZE)).astype(np.float32)
+    sizes = generator.choice([1e-6, 1e-3, 1.0], SIZE)
+    return np.asarray(generator.standard_normal(SIZE) * sizes, dtype=np.float32)
 
 
 @given(st.integers(0, 2**32), st.integers(1, 20))

@@ -92,7 +92,7 @@ def in_blocks_request() -> TrainRequest:
 def in_blocks_reply() -> TrainReply:
     reply = train_reply()
     update = blocks.rounded(LONG, len(LONG), bits=4)
-    return replace(reply, networks=reply.networks | {"n/b": replace(reply.networks["n/b"], update=update)})
+    return replace(reply, networks={**reply.networks, "n/b": replace(reply.networks["n/b"], update=update)})
 
 
 def sum_request(asks: sums.Request) -> SumRequest:
