@@ -282,7 +282,7 @@ def _request(spec: NetworkSpec, settings: Settings) -> TrainRequest:
         frozen={spec.name: frozen},
         attached=attached,
         extra={spec.name: {name: values for name, values in sent.items() if name != "weights"}},
-        run=RUN if keeps_state(settings.federation) else "",
+        run=RUN if keeps_state(federated, settings.federation) else "",
     )
 
 

@@ -73,7 +73,7 @@ def train(
     data = site_store(site, settings).tensors if data is None else data
     states = (
         SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
-        if keeps_state(settings.federation)
+        if keeps_state(federated, settings.federation)
         else None
     )
     works: dict[str, _Work] = {}

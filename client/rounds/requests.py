@@ -44,7 +44,7 @@ def checked(
         )
     if not set(request.attached) <= {ref.hash for parts in request.frozen.values() for ref in parts.values()}:
         raise UpdateError("Expected only attached weights that the request refers to, got different ones")
-    if keeps_state(settings.federation) and not 0 <= request.state_round < request.server_round:
+    if keeps_state(federated, settings.federation) and not 0 <= request.state_round < request.server_round:
         raise UpdateError(
             f"Expected state of a round before {request.server_round}, got {request.state_round}"
         )

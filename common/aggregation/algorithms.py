@@ -46,9 +46,9 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
     return plain[name](keeps_optimiser=keeps)
 
 
-def keeps_state(settings: FederationSettings) -> bool:
+def keeps_state(federated: FederatedAlgorithm, settings: FederationSettings) -> bool:
     """Whether a site keeps something from round to round: its algorithm's, or what its updates lost on the wire."""
-    return algorithm(settings).keeps_state or settings.feeds_back
+    return federated.keeps_state or settings.feeds_back
 
 
 def _own(settings: FederationSettings) -> FederatedAlgorithm:

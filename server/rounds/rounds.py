@@ -169,7 +169,7 @@ class GroupRounds:
 
     def _state_of(self, site: str) -> int:
         """The last round of training in which a site's reply was used, if it keeps anything from there; else 0."""
-        if not keeps_state(self._settings.federation):
+        if not keeps_state(self._algorithm, self._settings.federation):
             return 0
         counted = [r.round for r in self.records if r.round <= self._rounds and site in r.participants]
         return max(counted, default=0)
