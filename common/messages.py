@@ -22,10 +22,11 @@ TRANSIENT = frozenset({"unapproved", "paused", "hours", "busy", "behind"})
 MISHAPS = frozenset({"storage", "memory", "data", "changed", "internal"})
 """Codes of refusals of a site that had agreed: something broke there, which may be mended before the deadline."""
 
-Encoding = Literal["float32", "bfloat16"]
+Encoding = Literal["float32", "bfloat16", "int8_int4"]
 Weights = Float32[np.ndarray, " _"]
 Rounded = Annotated[Weights, "written in the message's encoding"]
 """Weights that are rounded where the campaign says so; all others never are."""
+RoundedUpdate = Annotated[Weights, "an update, written in the message's encoding"]
 Histograms = Int64[np.ndarray, "classes 256"]
 Products = Float64[np.ndarray, "answers columns"]
 """Sums of products over exams, as :class:`common.ensemble.stacked_regression.NormalSums` has them as one matrix."""
@@ -168,7 +169,8 @@ class NetworkReply:
     """What one network's round gave at a site.
 
     Attributes:
-        update: trained minus received weights; ``None`` where nothing was trained.
+        update: trained minus received weights, of ``int8_int4`` with what earlier updates lost; ``None`` where
+            nothing was trained.
         num_examples: exams before resampling; the weight in FedAvg.
         loss: mean training loss; NaN where nothing was trained.
         histograms: counts of validation scores of the received weights, class x bin; ``None`` where the site's
@@ -176,7 +178,7 @@ class NetworkReply:
         extra: further arrays of the algorithm, by name; never rounded.
     """
 
-    update: Annotated[Rounded | None, Named("updates")]
+    update: Annotated[RoundedUpdate | None, Named("updates")]
     num_examples: int
     loss: float
     histograms: Histograms | None

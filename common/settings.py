@@ -172,6 +172,11 @@ class Settings(Section):
             raise ValueError(
                 '[privacy] needs federation.optimiser_state "fresh": the optimiser of private steps is not kept'
             )
+        if federation.feeds_back:
+            raise ValueError(
+                f'[privacy] needs federation.encoding "float32" or "bfloat16", got "{federation.encoding}": what an '
+                "update lost of a round would leave with the next one, and no ledger has that"
+            )
         if self.privacy.mechanism == "none" and self.method != "probe":
             raise ValueError('privacy.mechanism "none" is for method "probe": remove [privacy] instead')
         return self
@@ -183,6 +188,11 @@ class Settings(Section):
             raise ValueError(
                 '[federation.secure] needs federation.optimiser_state "fresh": every site gets one and the same '
                 "request, which cannot say of each from which of its rounds to go on"
+            )
+        if federation.secure is not None and federation.feeds_back:
+            raise ValueError(
+                f'[federation.secure] needs federation.encoding "float32" or "bfloat16", got '
+                f'"{federation.encoding}": numbers under masks have all their bits, and no scale could be told'
             )
         problem = federation.secure and objection(
             algorithm=federation.algorithm,

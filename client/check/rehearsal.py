@@ -22,7 +22,8 @@ from client.data.store import Store
 from client.rounds import memory, node
 from client.site.site import Site
 from common import wire
-from common.aggregation.algorithms import algorithm
+from common.aggregation.algorithms import algorithm, keeps_state
+from common.encodings import sent_weights, update_bytes
 from common.errors import DataError
 from common.exam import MISSING
 from common.messages import MissingWeights, TrainReply, TrainRequest, WeightsRef
@@ -191,13 +192,15 @@ def _withheld(reply: TrainReply, spec: NetworkSpec, site: Site, store: Store) ->
 
 def campaign_up_bytes(settings: Settings) -> int:
     """About what a site sends in a whole campaign, histograms left out; nothing is allocated for it."""
-    width = 2 if settings.federation.encoding == "bfloat16" else 4
     further = 4 * len(algorithm(settings.federation).sent)
     total = 0
     for stage in stages_of(settings):
         for spec in stage.networks:
             layout = build.layout(spec, settings.network)
-            a_round = width * layout.size + further * layout.trained_size
+            a_round = update_bytes(
+                settings.federation.encoding, size=layout.size, trained=layout.trained_size
+            )
+            a_round += further * layout.trained_size
             total += a_round * network_rounds(spec, settings)
     return total
 
@@ -255,7 +258,11 @@ def _request(spec: NetworkSpec, settings: Settings) -> TrainRequest:
     """A first round's, from random weights."""
     layout: Layout = build.layout(spec, settings.network)
     federated = algorithm(settings.federation)
-    weights = initial_weights(spec, settings.network, seed=0).numpy()
+    weights = sent_weights(
+        initial_weights(spec, settings.network, seed=0).numpy(),
+        settings.federation.encoding,
+        trained=layout.trained_size,
+    )
     sent = federated.broadcast(federated.init(weights, layout))
     frozen, attached = {}, {}
     for piece in spec.frozen:
@@ -275,7 +282,7 @@ def _request(spec: NetworkSpec, settings: Settings) -> TrainRequest:
         frozen={spec.name: frozen},
         attached=attached,
         extra={spec.name: {name: values for name, values in sent.items() if name != "weights"}},
-        run=RUN if federated.keeps_state else "",
+        run=RUN if keeps_state(federated, settings.federation) else "",
     )
 
 

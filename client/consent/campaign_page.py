@@ -11,6 +11,7 @@ from client.data import prospects
 from client.site.site import Site
 from client.state import approved_budget, decisions
 from client.state.decisions import State
+from common.encodings import update_bytes
 from common.errors import SynofedError
 from common.methods.rounds import rounds_by_stage
 from common.methods.stages import networks, stacked
@@ -19,7 +20,6 @@ from common.sections.methods import SPLIT_BY_IMAGE
 from common.sections.secure import SecureSettings
 from common.settings import Settings
 
-BYTES = {"float32": 4, "bfloat16": 2}
 SUMMED_BYTES = 8
 TABLES = "tables"
 NORMS = " of heads and of the norms of their public encoders"
@@ -243,12 +243,15 @@ def _networks(settings: Settings) -> tuple[dict[str, int], int]:
     from common.networks import build  # noqa: PLC0415  torch
 
     specs = list(networks(settings).values())
-    secure = settings.federation.secure
-    width = BYTES[settings.federation.encoding] if secure is None else SUMMED_BYTES
+    layouts = [build.layout(spec, settings.network) for spec in specs]
     kinds = sorted(f"reading {'+'.join(spec.images)}" for spec in specs)
-    return {kind: len(list(same)) for kind, same in groupby(kinds)}, sum(
-        width * build.layout(spec, settings.network).size for spec in specs
+    encoding = settings.federation.encoding
+    size = (
+        sum(update_bytes(encoding, size=layout.size, trained=layout.trained_size) for layout in layouts)
+        if settings.federation.secure is None
+        else sum(SUMMED_BYTES * layout.size for layout in layouts)
     )
+    return {kind: len(list(same)) for kind, same in groupby(kinds)}, size
 
 
 def _trains(site: Site, settings: Settings) -> tuple[str, ...]:
@@ -340,6 +343,8 @@ def _metrics(site: Site, settings: Settings, *, stacks: bool) -> tuple[tuple[str
             permitted | {TABLES} if policy.federated_evaluation else permitted - {"number_sums", "cases"}
         )
     updates = "updates: how this site's exams changed the networks' weights"
+    if settings.federation.feeds_back:
+        updates += ", in 4 bits a number; what that loses stays here and goes with the network's next update"
     always = "the site's name, version and training hours, and hashes of the log and the policy"
     leaves = tuple(text for what, text in told.items() if what in permitted)
     return (updates, *leaves, always), tuple(text for what, text in told.items() if what not in permitted)

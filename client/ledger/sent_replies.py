@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord
+from flwr.app import ArrayRecord, ConfigRecord
 
 from client.ledger import issued_receipts
 from client.log import chain
@@ -14,11 +14,10 @@ from client.log import outbox as kept_replies
 from client.log.outbox import Kept
 from client.site import keys
 from client.site.site import Site
-from common import bfloat16, wire
+from common import wire
 from common.errors import DataError, SynofedError, VerificationError
 from common.receipts import Kept as KeptReceipt
-
-KIND = {"float32": "<f4", "int64": "<i8"}
+from common.wire import arrays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +119,7 @@ def tensors(kept: Kept) -> list[Tensor]:
     for name, part in kept.record.items():
         if isinstance(part, ArrayRecord):
             for key, array in part.items():
-                norm = float(np.linalg.norm(_values(array)))
+                norm = float(np.linalg.norm(arrays.read(array).astype(np.float64)))
                 found.append(
                     Tensor(
                         name=f"{name}/{key}",
@@ -131,12 +130,6 @@ def tensors(kept: Kept) -> list[Tensor]:
                     )
                 )
     return found
-
-
-def _values(array: Array) -> np.ndarray:
-    if array.dtype == "bfloat16":
-        return bfloat16.decode(np.frombuffer(array.data, dtype="<u2")).astype(np.float64)
-    return np.frombuffer(array.data, dtype=KIND[array.dtype]).astype(np.float64)
 
 
 def problem(site: Site, kept: Kept) -> str:

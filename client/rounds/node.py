@@ -14,8 +14,9 @@ from client.rounds.requests import checked
 from client.site.site import Site
 from client.state.site_state import SiteState
 from client.state.weights_cache import WeightsCache
-from common.aggregation.algorithms import FederatedAlgorithm, algorithm
+from common.aggregation.algorithms import FederatedAlgorithm, algorithm, keeps_state
 from common.aggregation.federated import WEIGHTS
+from common.encodings import RESIDUAL, sent_update
 from common.ensemble.stacked_regression import NormalSums
 from common.errors import UpdateError
 from common.evaluation.histograms import ScoreHistograms
@@ -25,8 +26,9 @@ from common.methods.stages import networks, stacked
 from common.settings import Settings
 from common.training import answers
 from common.training.data import ExamTensors
+from common.training.flat_network import flat_network
 from common.training.inputs import labels, validation_exams, wanted
-from common.training.local import score
+from common.training.local import LocalUpdate, score
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
 from common.training.trainable import patients_of_classes, trains
@@ -71,7 +73,7 @@ def train(
     data = site_store(site, settings).tensors if data is None else data
     states = (
         SiteState(site.folder, plan_hash=request.plan_hash, run=request.run)
-        if federated.keeps_state
+        if keeps_state(federated, settings.federation)
         else None
     )
     works: dict[str, _Work] = {}
@@ -115,6 +117,7 @@ def _smaller(local: LocalSettings, share: int) -> LocalSettings:
 def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Settings) -> NetworkReply:
     name, federated, local = work.local.spec.name, work.algorithm, work.local
     state = work.states.read(name, request.state_round) if work.states is not None else {}
+    residual = state.pop(RESIDUAL, None)
     counts = None
     policy = site.policy
     if policy.permits("score_histograms"):
@@ -131,6 +134,9 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Setting
         raise UpdateError(
             f"Expected finite weights of {name} after training, got NaN or infinity: nothing leaves"
         )
+    if settings.federation.feeds_back:
+        trained, residual = _with_feedback(trained, residual, local)
+        after = {**after, RESIDUAL: residual}
     if work.states is not None:
         work.states.write(name, request.server_round, after, keep=request.state_round)
     return NetworkReply(
@@ -140,6 +146,22 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Setting
         histograms=counts,
         extra={key: values.numpy() for key, values in trained.extra.items()},
     )
+
+
+def _with_feedback(
+    trained: LocalUpdate, residual: Tensor | None, local: LocalSettings
+) -> tuple[LocalUpdate, Tensor]:
+    """What leaves of an update and of what earlier ones lost, and what is lost now; all of it where none counts."""
+    residual = torch.zeros_like(trained.update) if residual is None else residual
+    if residual.shape != trained.update.shape:
+        raise UpdateError(
+            f"Expected {len(trained.update)} values that updates of {local.spec.name} lost, got {len(residual)}"
+        )
+    if not trained.num_examples:
+        return trained, residual
+    layout = flat_network(local.spec, local.network, local.device).layout
+    sent, lost = sent_update(trained.update.numpy(), residual.numpy(), trained=layout.trained_size)
+    return replace(trained, update=torch.from_numpy(sent)), torch.from_numpy(lost)
 
 
 def _large_enough(site: Site, data: ExamTensors, local: LocalSettings, settings: Settings) -> ExamTensors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from common.aggregation.algorithms import keeps_state
 from common.aggregation.federated import FederatedAlgorithm, check_sent
 from common.errors import PolicyError, UpdateError
 from common.messages import TrainRequest
@@ -43,7 +44,7 @@ def checked(
         )
     if not set(request.attached) <= {ref.hash for parts in request.frozen.values() for ref in parts.values()}:
         raise UpdateError("Expected only attached weights that the request refers to, got different ones")
-    if federated.keeps_state and not 0 <= request.state_round < request.server_round:
+    if keeps_state(federated, settings.federation) and not 0 <= request.state_round < request.server_round:
         raise UpdateError(
             f"Expected state of a round before {request.server_round}, got {request.state_round}"
         )

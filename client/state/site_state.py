@@ -1,4 +1,4 @@
-"""What a site keeps of a network from round to round: SCAFFOLD's control variates, FedBN's norms.
+"""What a site keeps of a network from round to round: control variates, norms, moments, what updates lost.
 
 ``<site folder>/state/<plan hash>/<run>/<network>/round_0007.safetensors``. It is written whole under the round that
 made it, and read from the round that the centre last counted: asked for a round again, the site starts from the same

@@ -14,7 +14,7 @@ from common.errors import ConfigurationError
 from common.extensions import is_object_path, make
 from common.sections.federation import FederationSettings
 
-__all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm"]
+__all__ = ["FedAvg", "FederatedAlgorithm", "ServerState", "SiteState", "algorithm", "keeps_state"]
 
 _SECOND_MOMENTS = {"fedadam": adam, "fedyogi": yogi}
 _FEDAVGM = {"server_learning_rate": "learning_rate", "beta1": "momentum"}
@@ -44,6 +44,11 @@ def algorithm(settings: FederationSettings) -> FederatedAlgorithm:
         return FedProx(mu=settings.proximal_mu, keeps_optimiser=keeps)
     plain = {"fedavg": FedAvg, "scaffold": Scaffold, "fedbn": FedBN}
     return plain[name](keeps_optimiser=keeps)
+
+
+def keeps_state(federated: FederatedAlgorithm, settings: FederationSettings) -> bool:
+    """Whether a site keeps something from round to round: its algorithm's, or what its updates lost on the wire."""
+    return federated.keeps_state or settings.feeds_back
 
 
 def _own(settings: FederationSettings) -> FederatedAlgorithm:

@@ -73,7 +73,9 @@ class FederationSettings(GrowingSection):
     """How long a campaign waits for the sites' approval before it goes on with those that its quorum needs."""
     group_bytes: Bytes = 256_000_000
     """Networks are packed into one message up to this size."""
-    encoding: Literal["float32", "bfloat16"] = "float32"
+    encoding: Literal["float32", "bfloat16", "int8_int4"] = "float32"
+    """How weights and updates are written on the wire: whole, in half the bytes, or in 8 bits to a site and 4 back,
+    where what an update loses is kept at the site and added to its next (:mod:`common.encodings`)."""
     secure: SecureSettings | None = None
     """Secure aggregation; ``None``: the centre sees every site's update."""
     options: Options = Field(default_factory=dict)
@@ -83,6 +85,11 @@ class FederationSettings(GrowingSection):
     def _options_are_of_ones_own(self) -> FederationSettings:
         check_options(self.options, self.algorithm, "federation.options", "federation.algorithm")
         return self
+
+    @property
+    def feeds_back(self) -> bool:
+        """Whether a site keeps what its updates lose on the wire, and adds it to its next ones."""
+        return self.encoding == "int8_int4"
 
     def needed(self, sites: int) -> int:
         """How many of this number of sites a round needs."""

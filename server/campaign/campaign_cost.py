@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.aggregation.algorithms import algorithm
+from common.encodings import update_bytes, weights_bytes
 from common.evaluation.histograms import BINS
 from common.methods import groups
 from common.methods.groups import Group
@@ -19,8 +20,6 @@ from common.sections.federation import FederationSettings
 from common.settings import Settings
 from common.training.local_settings import selects
 
-VALUE_BYTES = {"float32": 4, "bfloat16": 2}
-"""Bytes of one weight on the wire."""
 HISTOGRAM_BYTES = BINS * 8
 """Of one class's validation histogram in each reply: int64."""
 
@@ -69,7 +68,8 @@ class StageCost:
         networks_bytes: the trained networks on disk.
         journal_bytes: the journal on disk, at most.
         spool_bytes_per_site: updates on disk until their round is complete, at most.
-        site_state_bytes: what a site keeps of its optimisers on disk until the campaign ends, at most.
+        site_state_bytes: what a site keeps of its optimisers, and of what its updates lost on the wire, on disk until
+            the campaign ends, at most.
         centre_memory_bytes: the centre's weights and messages in memory, at most.
     """
 
@@ -146,9 +146,10 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
     frozen = groups.frozen_bytes(stage.networks, settings)
     its_groups = groups.of_stage(stage, settings)
     requests = [_request_bytes(group, settings.federation) for group in its_groups]
+    replies = [_update_bytes(group, settings.federation) for group in its_groups]
     histograms = [sum(_histogram_bytes(spec, settings) for spec in group.networks) for group in its_groups]
     rounds = stage_rounds(stage.networks, settings)
-    down, scored, once = sum(requests), sum(histograms), sum(frozen.values())
+    down, up, scored, once = sum(requests), sum(replies), sum(histograms), sum(frozen.values())
     # a site asks for frozen weights, and the request comes a second time with them
     twice = [
         r for r, group in zip(requests, its_groups, strict=True) if any(s.frozen for s in group.networks)
@@ -166,12 +167,12 @@ def _cost(stage: Stage, settings: Settings, stage_of: Mapping[str, str]) -> Stag
             r + sum(frozen[spec.name] for spec in group.networks)
             for r, group in zip(requests, its_groups, strict=True)
         ),
-        reply_bytes=max(r + h for r, h in zip(requests, histograms, strict=True)),
+        reply_bytes=max(r + h for r, h in zip(replies, histograms, strict=True)),
         round_down_bytes=down,
-        round_up_bytes=down + scored,
+        round_up_bytes=up + scored,
         site_down_bytes=(rounds + 1) * down + once + again,
         frozen_bytes=once,
-        site_up_bytes=rounds * down + (rounds + 1) * scored,
+        site_up_bytes=rounds * up + (rounds + 1) * scored,
         site_messages=(rounds + 1) * len(its_groups) + asked,
         networks_bytes=sum(group.size_bytes for group in its_groups),
         journal_bytes=_journal_bytes(its_groups, settings.federation, rounds),
@@ -210,9 +211,19 @@ def _histogram_bytes(spec: NetworkSpec, settings: Settings) -> int:
 
 
 def _request_bytes(group: Group, federation: FederationSettings) -> int:
-    """Of a message of weights, in either direction, and of what else the algorithm sends, which is never rounded."""
-    width = VALUE_BYTES[federation.encoding]
-    return sum(width * layout.size for layout in group.layouts.values()) + _sent_bytes(group, federation)
+    """Of a message of weights, and of what else the algorithm sends, which is never rounded."""
+    return _sent_bytes(group, federation) + sum(
+        weights_bytes(federation.encoding, size=layout.size, trained=layout.trained_size)
+        for layout in group.layouts.values()
+    )
+
+
+def _update_bytes(group: Group, federation: FederationSettings) -> int:
+    """The same of a message of updates."""
+    return _sent_bytes(group, federation) + sum(
+        update_bytes(federation.encoding, size=layout.size, trained=layout.trained_size)
+        for layout in group.layouts.values()
+    )
 
 
 def _sent_bytes(group: Group, federation: FederationSettings) -> int:
@@ -226,10 +237,11 @@ def _kept_bytes(group: Group, federation: FederationSettings) -> int:
 
 def _site_state_bytes(group: Group, settings: Settings) -> int:
     """Of the last round that counted and of the one after it."""
-    if settings.federation.optimiser_state == "fresh":
-        return 0
-    vectors = 2 if settings.training.optimiser == "adamw" else int(settings.training.momentum > 0)
-    return 2 * vectors * _trained_bytes(group)
+    lost = group.size_bytes if settings.federation.feeds_back else 0
+    vectors = 0
+    if settings.federation.optimiser_state == "kept":
+        vectors = 2 if settings.training.optimiser == "adamw" else int(settings.training.momentum > 0)
+    return 2 * (vectors * _trained_bytes(group) + lost)
 
 
 def _trained_bytes(group: Group) -> int:

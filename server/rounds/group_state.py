@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from common.aggregation.algorithms import FederatedAlgorithm, ServerState
 from common.aggregation.federated import WEIGHTS
+from common.encodings import sent_weights
 from common.errors import UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.machine.network_files import TrainedNetwork
@@ -113,7 +114,7 @@ class GroupState:
         return Best(server_round=scored_round, auc=auc, threshold=threshold, histograms=counts)
 
     def results(self) -> Iterator[TrainedNetwork]:
-        """Each network with its selected weights, once all rounds are over."""
+        """Each network with the weights that sites were sent in its selected round, once all rounds are over."""
         kept = {
             server_round: self._journal.weights(server_round)
             for server_round in {best.server_round for best in self.entry.best.values()}
@@ -127,7 +128,7 @@ class GroupState:
                     threshold=best.threshold,
                     accuracy=best.accuracy,
                 ),
-                weights=kept[best.server_round][name],
+                weights=self._as_sent(name, kept[best.server_round][name]),
             )
 
     def request(
@@ -141,6 +142,7 @@ class GroupState:
     ) -> TrainRequest:
         """What a site is asked to train in a round."""
         sent = {name: dict(self._algorithm.broadcast(state)) for name, state in self.states.items()}
+        weights = {name: self._as_sent(name, arrays.pop(WEIGHTS)) for name, arrays in sent.items()}
         return TrainRequest(
             campaign=campaign,
             plan_hash=self.entry.plan_hash,
@@ -148,7 +150,7 @@ class GroupState:
             group=self.group.name,
             server_round=server_round,
             encoding=self._settings.federation.encoding,
-            weights={name: arrays.pop(WEIGHTS) for name, arrays in sent.items()},
+            weights=weights,
             extra=sent,
             run=run,
             layouts={name: layout.hash for name, layout in self.group.layouts.items()},
@@ -175,6 +177,11 @@ class GroupState:
             for part, weights in self._start.frozen(self.group.spec(name)).items()
             if part in parts
         }
+
+    def _as_sent(self, name: str, weights: Weights) -> Weights:
+        """Weights as sites get and score them, whose scores select the round."""
+        trained = self.group.layouts[name].trained_size
+        return sent_weights(weights, self._settings.federation.encoding, trained=trained)
 
     def _write(self, entry: Entry, states: Mapping[str, ServerState]) -> None:
         """Commit a round; what the algorithm keeps beside the weights too, unless no round is left to train."""

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from common.aggregation import rules
-from common.aggregation.algorithms import FederatedAlgorithm, ServerState
+from common.aggregation.algorithms import FederatedAlgorithm, ServerState, keeps_state
 from common.aggregation.federated import UPDATE, check_sent
 from common.aggregation.mean import Weighted
 from common.aggregation.outliers import outlying, update_norm
@@ -159,7 +159,7 @@ class GroupRounds:
     def requests(self) -> list[tuple[TrainRequest, tuple[str, ...]]]:
         """Begin the next round: what to ask which sites.
 
-        One request goes to all, unless the algorithm keeps state at the sites and some have missed a round.
+        One request goes to all, unless sites keep state and some have missed a round.
         """
         request = self.request()
         sites_at: dict[int, list[str]] = {}
@@ -169,7 +169,7 @@ class GroupRounds:
 
     def _state_of(self, site: str) -> int:
         """The last round of training in which a site's reply was used, if it keeps anything from there; else 0."""
-        if not self._algorithm.keeps_state:
+        if not keeps_state(self._algorithm, self._settings.federation):
             return 0
         counted = (r.round for r in reversed(self.records) if r.round <= self._rounds and site in r.participants)
         return next(counted, 0)

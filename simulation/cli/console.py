@@ -105,7 +105,7 @@ def _campaign_rows(card: PlanCard) -> Iterator[tuple[str, str]]:
         yield "disk: replies", f"up to {_bytes(card.spool_bytes)}, until their round is complete"
     if card.site_state_bytes:
         yield (
-            "disk: a site's optimisers",
+            "disk: what a site keeps",
             f"up to {_bytes(card.site_state_bytes)} at each site, until the campaign ends",
         )
     if card.baselines_bytes:

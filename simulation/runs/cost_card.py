@@ -58,7 +58,8 @@ class PlanCard:
         networks_bytes: the trained networks on disk.
         journal_bytes: the campaign's journal on disk, at most.
         spool_bytes: replies on disk until their round is complete, at most.
-        site_state_bytes: what one site keeps of its optimisers on disk until the campaign ends, at most.
+        site_state_bytes: what one site keeps of its optimisers, and of what its updates lost on the wire, on disk
+            until the campaign ends, at most.
         baselines_bytes: networks and journals of the baselines on disk, at most.
         measured: steps on this machine, one for each shape of network.
         workers: of this machine that train at once.

@@ -458,15 +458,22 @@ def test_a_dry_round_of_an_algorithm_with_state(algorithm: str, folder: Path) ->
     assert not (folder / "state").exists() and (before is None or content(folder) == before)
 
 
-def test_bfloat16_halves_the_bytes(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "dtype", "least", "most"), [("bfloat16", "bfloat16", 2, 2), ("int8_int4", "int4", 6, 7.6)]
+)
+def test_an_encoding_of_fewer_bytes_sends_fewer(
+    folder: Path, encoding: str, dtype: str, least: float, most: float
+) -> None:
     site, settings = Site.open(folder), plan()
-    federation = settings.federation.model_copy(update={"encoding": "bfloat16"})
-    half = settings.model_copy(update={"federation": federation})
-    assert 2 * rehearsal.campaign_up_bytes(half) == rehearsal.campaign_up_bytes(settings)
-    done = rehearsal.rehearse(site, half, site_store(site, half), device=CPU)
-    assert {sent.dtype for shape in done.shapes for sent in shape.sent if sent.part == "updates"} == {
-        "bfloat16"
-    }
+    federation = settings.federation.model_copy(update={"encoding": encoding})
+    fewer = settings.model_copy(update={"federation": federation})
+    saved = rehearsal.campaign_up_bytes(settings) / rehearsal.campaign_up_bytes(fewer)
+    assert least <= saved <= most
+    done = rehearsal.rehearse(site, fewer, site_store(site, fewer), device=CPU)
+    updates = [sent for shape in done.shapes for sent in shape.sent if sent.part == "updates"]
+    assert {sent.dtype for sent in updates} == {dtype}
+    assert all(4 * sent.shape[0] / sent.size_bytes >= least for sent in updates)
+    assert not (folder / "state").exists()
 
 
 def test_a_plans_own_code_does_not_run_where_the_policy_refuses_it(folder: Path) -> None:

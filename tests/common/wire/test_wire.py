@@ -153,6 +153,30 @@ def test_arrays_of_another_length_type_or_name_are_refused() -> None:
         wire.decode(TrainRequest, record)
 
 
+@pytest.mark.parametrize(
+    ("array", "encoding", "says"),
+    [
+        (Array("int8", (64,), "raw", b"\xc0\x7f" + b"\x7f" * 64), "int8_int4", "scales"),  # NaN
+        (Array("int8", (64,), "raw", b"\x80\x3f" + b"\x80" * 64), "int8_int4", "codes"),  # -128
+        (Array("int8", (64,), "raw", b"\x80\x3f" + b"\x7f" * 63), "int8_int4", "65 bytes"),
+        (Array("int8", (-1,), "raw", b""), "int8_int4", "0 bytes"),
+        (Array("int8", (1, 64), "raw", b"\x80\x3f" + b"\x7f" * 64), "int8_int4", "Expected raw"),
+        (
+            Array("int4", (64,), "raw", b"\x80\x3f" + b"\x77" * 32),
+            "int8_int4",
+            "Expected raw",
+        ),  # of an update
+        (Array("int8", (64,), "raw", b"\x80\x3f" + b"\x7f" * 64), "float32", "written otherwise"),
+        (Array("float32", (1,), "raw", b"1234"), "int8_int4", "written otherwise"),
+    ],
+)
+def test_blocks_that_do_not_fit_are_refused(array: Array, encoding: Encoding, says: str) -> None:
+    good = wire.encode(_request(np.ones(2, dtype=np.float32), encoding))
+    record = RecordDict({"request": good.config_records["request"], "weights": ArrayRecord({"a/b": array})})
+    with pytest.raises(UpdateError, match=says):
+        wire.decode(TrainRequest, record)
+
+
 def _reply(**changes: object) -> RecordDict:
     reply = {"site": "s", "request_id": "r", "name": "a"}
     network = {

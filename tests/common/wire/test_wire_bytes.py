@@ -10,7 +10,8 @@ import pytest
 from flwr.app import RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from common import wire
+from common import blocks, wire
+from common.blocks import BLOCK
 from common.messages import (
     Encoding,
     EnsembleReply,
@@ -35,6 +36,8 @@ from tests.receipts import make_receipt
 RECEIPT = replace(make_receipt(), version="1.2", signature="77" * 64)
 
 FLAT = np.arange(-3, 4, dtype=np.float32) / 3
+LONG = np.sin(np.arange(2 * BLOCK + 5)).astype(np.float32)
+"""Two blocks and five numbers over."""
 PLAN = '{"format":1,"name":"Zürich"}'
 CONTEXT = Context(
     plan_hash="ab" * 32,
@@ -79,6 +82,17 @@ def train_reply() -> TrainReply:
             "n/a": NetworkReply(update=None, num_examples=0, loss=math.nan, histograms=None),
         },
     )
+
+
+def in_blocks_request() -> TrainRequest:
+    weights = blocks.rounded(LONG, len(LONG), bits=8)
+    return replace(train_request("int8_int4"), weights={"n/b": weights, "n/a": LONG})
+
+
+def in_blocks_reply() -> TrainReply:
+    reply = train_reply()
+    update = blocks.rounded(LONG, len(LONG), bits=4)
+    return replace(reply, networks={**reply.networks, "n/b": replace(reply.networks["n/b"], update=update)})
 
 
 def sum_request(asks: sums.Request) -> SumRequest:
@@ -166,6 +180,8 @@ def records() -> Mapping[str, RecordDict]:
         "train request, float32": wire.encode(train_request("float32")),
         "train reply, bfloat16": wire.encode(train_reply(), encoding="bfloat16"),
         "train reply, float32": wire.encode(train_reply(), encoding="float32"),
+        "train request, int8_int4": wire.encode(in_blocks_request()),
+        "train reply, int8_int4": wire.encode(in_blocks_reply(), encoding="int8_int4"),
         "train reply, stacking": wire.encode(
             replace(train_reply(), stacking={"n/fold1": np.arange(6).reshape(2, 3) / 3}), encoding="float32"
         ),
@@ -200,6 +216,8 @@ GOLDEN = {
     "train request, float32": "4cdf0f80fc080c9f0406388e3d184b76ad55c97736df76a32aa19db67af45cff",
     "train reply, bfloat16": "865fbd95833f0ec4611498b6ba669c478d088fd2ce9c216ef58d1a0b75a7c0f8",
     "train reply, float32": "3b6be77d2723d725250230abba3786056feb70bd36df48795e43db65ee2c3fe9",
+    "train request, int8_int4": "80c52fabe0cdb66446c9d9929ee1cb843e5b915bb7a015e5b37da2eebdc71e02",
+    "train reply, int8_int4": "49c4df41182d047cb3f5922a1a755a7b81ef6bffcb829312cd3e44e5fdc27cbe",
     "train reply, stacking": "da0854e8833a9ea1729673078a25b96e8adb47da53057f665b59204322a464da",
     "ensemble request": "dfa82d2346235fd79549eab0bc75c6d2d39f792464929b8bd3eae667170e4631",
     "ensemble reply": "27062e7b0a8154fe82590beccc68e32add3f8b96d80bb7a9752f324f72fabc3f",
@@ -236,3 +254,19 @@ def test_the_bytes_of_a_message_stay(name: str) -> None:
 def test_what_a_request_asks_for_has_the_same_hash_in_every_version() -> None:
     assert wire.content_hash(train_request()) == CONTENT
     assert wire.contents(records()["train reply, float32"]).hash == REPLY
+
+
+def test_what_was_rounded_arrives_as_it_was() -> None:
+    request = wire.decode(TrainRequest, wire.encode(in_blocks_request()))
+    assert wire.content_hash(request) == wire.content_hash(in_blocks_request())
+    for name, values in in_blocks_request().weights.items():
+        np.testing.assert_array_equal(request.weights[name], values)
+    weights, updates = (
+        record.array_records[part]["n/b"]
+        for record, part in (
+            (records()["train request, int8_int4"], "weights"),
+            (records()["train reply, int8_int4"], "updates"),
+        )
+    )
+    assert (weights.dtype, len(weights.data)) == ("int8", 2 * 66 + 5 * 4)
+    assert (updates.dtype, len(updates.data)) == ("int4", 2 * 34 + 5 * 4)

@@ -95,8 +95,11 @@ def test_the_stages_of_the_published_plan_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("encoding", "fusion"),
     [
-        *(("float32", "joint"), ("bfloat16", "staged")),
-        *(pytest.param(*of, marks=pytest.mark.soak) for of in (("float32", "staged"), ("bfloat16", "joint"))),
+        *(("float32", "joint"), ("int8_int4", "staged")),
+        *(
+            pytest.param(*of, marks=pytest.mark.soak)
+            for of in (("float32", "staged"), ("bfloat16", "staged"), ("bfloat16", "joint"))
+        ),
     ],
 )
 def test_a_campaign_sends_and_keeps_what_its_plan_says(tmp_path: Path, encoding: str, fusion: str) -> None:
@@ -236,6 +239,20 @@ def test_half_the_bytes_a_value_half_the_bytes_sent() -> None:
     )
     assert wide.site_down_bytes == 2 * narrow.site_down_bytes
     assert wide.networks_bytes == narrow.networks_bytes
+
+
+@pytest.mark.parametrize("rounds", [1, 12])
+def test_eight_bits_there_and_four_back_are_a_quarter_of_the_bytes(rounds: int) -> None:
+    whole, quarter = (
+        sum(
+            cost.site_down_bytes + cost.site_up_bytes
+            for cost in stage_costs(
+                configured(f"federation.encoding={e}", f"federation.rounds={rounds}", "network.width=8")
+            )
+        )
+        for e in ("float32", "int8_int4")
+    )
+    assert 0.15 * whole < quarter <= 0.25 * whole
 
 
 def test_size_of_a_phantom_cohort() -> None:
