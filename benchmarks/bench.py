@@ -1,4 +1,4 @@
-"""The product's speed on CPU cores in one go, as one JSON from which ``performance.py`` makes a document: `make bench`.
+"""The product's speed on CPU cores in one go, as one JSON that ``performance.py`` makes a page of: `make bench`.
 
     python benchmarks/bench.py runs/bench.json [--minutes 14] [--only PART ...]
     python benchmarks/bench.py OUT --dry                # every part in small, to see that it runs
@@ -21,7 +21,9 @@ TINY = ("--set", "network.width=4", "--set", "network.image_px=16", "--set", "tr
 RESNET_STEPS = ("--backbone", "resnet18", "--batch", "16", "--images", "doppler")
 
 PARTS = (
-    Part(name="start_up", script="start_up.py", full=("--repeats", "3"), small=("--repeats", "1"), seconds=120),
+    Part(
+        name="start_up", script="start_up.py", full=("--repeats", "3"), small=("--repeats", "1"), seconds=120
+    ),
     Part(
         name="federation_small",
         script="simulation_overhead.py",

@@ -1,7 +1,7 @@
 """The figures of a GPU in one go, ordered by worth, each in a process and a time box of its own.
 
-    python benchmarks/gpu.py runs/gpu.json [--device cuda] [--minutes 8] [--only PART ...]
-    python benchmarks/gpu.py OUT --device cpu --dry         # every part in small, to see that it runs
+python benchmarks/gpu.py runs/gpu.json [--device cuda] [--minutes 8] [--only PART ...]
+python benchmarks/gpu.py OUT --device cpu --dry         # every part in small, to see that it runs
 """
 
 from __future__ import annotations

@@ -144,7 +144,9 @@ def on(data: ExamTensors, device: torch.device) -> ExamTensors:
     return replace(data, images={name: pixels.to(device) for name, pixels in data.images.items()})
 
 
-def seconds(job: Callable[[int], torch.Tensor], workers: int, pool: ThreadPoolExecutor) -> tuple[float, float]:
+def seconds(
+    job: Callable[[int], torch.Tensor], workers: int, pool: ThreadPoolExecutor
+) -> tuple[float, float]:
     """Wall and processor time of one job a worker."""
     start, cpu = time.perf_counter(), time.process_time()
     list(pool.map(job, range(workers)))
@@ -168,9 +170,10 @@ def measure(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
         ours = ways["ours"](0)
         differences = {name: (ours - ways[name](0)).abs().max().item() for name in ("plain", "strong")}
-        turns = []
-        for _ in range(1 + repeats):  # the first warms up
-            turns.append({name: seconds(way, workers, pool) for name, way in ways.items()})
+        turns = [
+            {name: seconds(way, workers, pool) for name, way in ways.items()}
+            for _ in range(1 + repeats)  # the first warms up
+        ]
 
     def ratio(clock: int, other: str) -> float:
         return round(statistics.median(turn["ours"][clock] / turn[other][clock] for turn in turns[1:]), 3)

@@ -3,9 +3,9 @@
     python benchmarks/private_step.py [--patients 150] [--images 8] [--features 512] [--hidden 0 32] [--members 3]
     python benchmarks/private_step.py --only network [--device cuda]
 
-Of heads: all ways compute the gradient of the same heads (members x two tasks of four grades, on frozen features) over the
-same patients, and are taken in turn in one process and one thread; ratios are medians of ratios of neighbours, of
-processor time.
+Of heads: all ways compute the gradient of the same heads (members x two tasks of four grades, on frozen features)
+over the same patients, and are taken in turn in one process and one thread; ratios are medians of ratios of
+neighbours, of processor time.
 
 * ``plain``: the mean loss, ``backward``, no clipping, no noise;
 * ``private``: what a site does: clipped by patient over all heads, noised from ChaCha20, on the grid;
@@ -34,9 +34,8 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from opacus.grad_sample import GradSampleModule
-
 from local_training import exams, settings
+from opacus.grad_sample import GradSampleModule
 
 from common.networks import build
 from common.privacy.mechanism.heads import Heads, HeadShape, initial_weights, layers, patient_rows

@@ -61,7 +61,9 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def plain(folders: Sequence[Path], settings: Settings, *, workers: int, scoring: bool) -> dict[str, torch.Tensor]:
+def plain(
+    folders: Sequence[Path], settings: Settings, *, workers: int, scoring: bool
+) -> dict[str, torch.Tensor]:
     opened = sites.opened(folders, settings)
     return plain_loop.train(opened, settings, workers=workers, scoring=scoring)
 
@@ -111,7 +113,8 @@ def _ratios(samples: dict[str, list[tuple[float, float]]], rounds: int) -> dict[
         "wall_s": {side: [round(wall, 3) for wall, _ in taken] for side, taken in samples.items()},
         "cpu_s": {side: [round(cpu, 3) for _, cpu in taken] for side, taken in samples.items()},
         "cpu_s_a_round": {
-            side: round(statistics.median(cpu for _, cpu in taken) / rounds, 3) for side, taken in samples.items()
+            side: round(statistics.median(cpu for _, cpu in taken) / rounds, 3)
+            for side, taken in samples.items()
         },
     }
 
@@ -126,9 +129,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=plain_loop.QUICKSTART, help="of the plan")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    settings = plain_loop.planned(
-        given.config, rounds=given.rounds, models=given.models, overrides=given.set
-    )
+    settings = plain_loop.planned(given.config, rounds=given.rounds, models=given.models, overrides=given.set)
     with tempfile.TemporaryDirectory() as folder:
         folders = sites.make(Path(folder), settings)
         measured = [

@@ -28,15 +28,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
-sys.path[1:1] = [str(HERE.parent), str(ROOT)]
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
 
 import work
 from shared import facts, processes, sites
 
 from common import settings as configuration
 
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 LIMIT_S = 900.0
 FIGURES = ("wall_s", "cpu_s", "peak_mb", "start_up_s", "cpu_a_round_s")
 
@@ -103,6 +104,7 @@ def main() -> None:
     # what the sides import, in whatever process they import it; one thread a worker everywhere
     os.environ["PYTHONPATH"] = os.pathsep.join(map(str, (HERE, HERE.parent, ROOT)))
     os.environ |= {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 (Ray's spelling; for a busy machine)
     with tempfile.TemporaryDirectory() as folder:
         result = compare(Path(folder), given)
     text = json.dumps(result, indent=1) + "\n"
@@ -131,6 +133,7 @@ def compare(folder: Path, given: argparse.Namespace) -> dict[str, object]:
                 figures, last[name] = turn(SIDES[name], folder, folder / f"{name}-{repeat}")
             except RuntimeError as error:
                 failed[name] = str(error)
+                print(name, error, file=sys.stderr, flush=True)
                 continue
             turns[name].append(figures)
             print(name, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr, flush=True)
@@ -172,7 +175,9 @@ def _side(
         "version": facts.version(side.python, side.package),
         **{figure: median([one[figure] for one in taken]) for figure in figures},
         "over_plain": {
-            figure: median([one[figure] / other[figure] for one, other in pairs]) for figure in figures if pairs
+            figure: median([one[figure] / other[figure] for one, other in pairs])
+            for figure in figures
+            if pairs
         },
         "difference_of_weights": None if reference is None else round(_difference(done, reference), 5),
         "turns": [{figure: round(value, 2) for figure, value in one.items()} for one in taken],

@@ -38,7 +38,9 @@ def main() -> None:
         trained, exams = asked.train(site, asked.flat(bare(received.params)), received.current_round + 1)
         params = {f"{PREFIX}{name}": values for name, values in asked.named(trained).items()}
         weight = {"NUM_STEPS_CURRENT_ROUND": exams}  # of NVFlare's average
-        flare.send(flare.FLModel(params=received.params | params, params_type=flare.ParamsType.FULL, meta=weight))
+        flare.send(
+            flare.FLModel(params=received.params | params, params_type=flare.ParamsType.FULL, meta=weight)
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A side of ``compare.py``: Flower's own simulation on Ray with its FedAvg, two clients at once.
 
-    python benchmarks/peers/with_flower.py FOLDER OUT
+python benchmarks/peers/with_flower.py FOLDER OUT
 """
 
 import work

@@ -1,6 +1,6 @@
 """A side of ``compare.py``: a plain PyTorch loop in one process, one thread.
 
-    python benchmarks/peers/with_nothing.py FOLDER OUT
+python benchmarks/peers/with_nothing.py FOLDER OUT
 """
 
 import work

@@ -27,7 +27,7 @@ def main() -> None:
         if isinstance(event, StageStarted):
             asked.began(1)
         if isinstance(event, RoundRecord):
-            asked.began(event.server_round + 1)
+            asked.began(event.round + 1)
 
     folders = [asked.folder / "sites" / name for name in asked.sites]
     with Workers(("cpu",) * 2, threads=1) as pool:

@@ -1,4 +1,4 @@
-"""The work that every side of ``compare.py`` does, as a folder that it reads: the same sites, pictures, start and steps.
+"""The work of every side of ``compare.py``, as a folder that it reads: the same sites, pictures, start and steps.
 
 Only what trains is here: torch, and of synofed the network, the batches and the augmentation. How weights travel and
 are averaged is each side's own.
@@ -35,7 +35,12 @@ def save(folder: Path, *, overrides: Sequence[str], sites: Mapping[str, ExamTens
     facts = {"overrides": list(overrides), "sites": list(sites)}
     (folder / "work.json").write_text(json.dumps(facts), encoding="utf-8")
     for name, data in sites.items():
-        parts = {"images": dict(data.images), "grades": dict(data.grades), "fold": data.fold, "patient": data.patient}
+        parts = {
+            "images": dict(data.images),
+            "grades": dict(data.grades),
+            "fold": data.fold,
+            "patient": data.patient,
+        }
         torch.save(parts, folder / f"{name}.pt")
 
 

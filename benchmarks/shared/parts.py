@@ -29,7 +29,7 @@ class Part:
         script: in ``benchmarks/``.
         full: its arguments.
         small: those of a dry run.
-        seconds: its box.
+        seconds: its box; one that does not end in it has no result.
     """
 
     name: str
@@ -40,11 +40,16 @@ class Part:
 
 
 def add_arguments(parser: argparse.ArgumentParser, parts: Sequence[Part], *, minutes: float) -> None:
-    """The command line of a script that runs parts."""
+    """The command line of a script that runs parts, in so many minutes unless told otherwise."""
+    parser.set_defaults(usual_minutes=minutes)
     parser.add_argument("out", type=Path, help="file for the JSON")
-    parser.add_argument("--minutes", type=float, default=minutes, help="for all parts together")
+    parser.add_argument(
+        "--minutes", type=float, default=minutes, help="for all parts together; their boxes grow with it"
+    )
     parser.add_argument("--dry", action="store_true", help="every part in small, to see that it runs")
-    parser.add_argument("--only", nargs="+", choices=[part.name for part in parts], help="leave out the others")
+    parser.add_argument(
+        "--only", nargs="+", choices=[part.name for part in parts], help="leave out the others"
+    )
 
 
 def run(parts: Sequence[Part], given: argparse.Namespace, *, arguments: Sequence[str] = ()) -> None:
@@ -64,7 +69,8 @@ def run(parts: Sequence[Part], given: argparse.Namespace, *, arguments: Sequence
             continue
         left = 60 * given.minutes - (time.monotonic() - started)
         chosen = part.small if given.dry else part.full
-        found[part.name] = one = _run([part.script, *chosen, *arguments], seconds=min(part.seconds, left))
+        box = part.seconds * max(1.0, given.minutes / given.usual_minutes)
+        found[part.name] = one = _run([part.script, *chosen, *arguments], seconds=min(box, left))
         told = one.get("failed") or f"{one['seconds']} s"
         print(f"{part.name}: {told}", file=sys.stderr, flush=True)
         result["minutes"] = round((time.monotonic() - started) / 60, 1)

@@ -1,8 +1,8 @@
 """A plan's networks over sites of random pictures, trained by FedAvg in a plain PyTorch loop.
 
 What others are measured against: ordinary modules, fused ``torch.optim.AdamW`` over their parameters, pictures in
-the layout that suits the network on a CPU, everything in memory; no messages, no journal. Batches, augmentation and start weights are those of the federation, so
-both end with the same weights up to rounding.
+the layout that suits the network on a CPU, everything in memory; no messages, no journal. Batches, augmentation and
+start weights are those of the federation, so both end with the same weights up to rounding.
 """
 
 from __future__ import annotations
