@@ -53,11 +53,11 @@ HEAD = """\
 # Performance
 
 `make bench` and `make bench-peers`, then `python benchmarks/performance.py`, which wrote this page from
-`docs/results/performance/*.json`. Every figure is a ratio within one run: both sides took turns on the same machine, so
-what it is, and what else it did, matter less. Processor time (user and system, of all processes) feels other work least.
-**Wall ratios taken beside other work are marked by the load**: how many processes wanted a core, before and after; above
-the number of cores they say little. *Before* is commit `{commit}`, of another day on such a machine, by scripts that are
-not kept.
+`docs/results/performance/*.json`. Every figure is a ratio within one run: both sides took turns on the same machine,
+so what it is, and what else it did, matter less. Processor time (user and system, of all processes) feels other work
+least. **Wall ratios taken beside other work are marked by the load**: how many processes wanted a core, before and
+after; above the number of cores they say little. *Before* is commit `{commit}`, of another day on such a machine, by
+scripts that are not kept.
 """
 
 
