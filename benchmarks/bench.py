@@ -22,12 +22,12 @@ RESNET_STEPS = ("--backbone", "resnet18", "--batch", "16", "--images", "doppler"
 
 PARTS = (
     Part(
-        name="start_up", script="start_up.py", full=("--repeats", "3"), small=("--repeats", "1"), seconds=120
+        name="start_up", script="start_up.py", full=("--repeats", "2"), small=("--repeats", "1"), seconds=120
     ),
     Part(
         name="federation_small",
         script="simulation_overhead.py",
-        full=("--rounds", "3", "--repeats", "3", "--workers", "2"),
+        full=("--rounds", "3", "--repeats", "2", "--workers", "2"),
         small=("--rounds", "1", "--repeats", "1", "--workers", "1", *TINY),
         seconds=150,
     ),

@@ -92,7 +92,7 @@ def _read(path: Path) -> Found | None:
 
 
 def _about(title: str, result: Found) -> list[str]:
-    facts = f"{result['date']}, commit {result['commit']}, {result['cores']} cores of {result['processor']}"
+    facts = f"{result['date']}, {result['cores']} cores of {result['processor']}"
     minutes = f", {result['minutes']} minutes" if "minutes" in result else ""
     versions = f"Python {result['python']}, torch {result['torch']}"
     return [f"## {title}", "", f"`{result['command']}`: {facts}, {versions}{minutes}.", ""]
@@ -104,7 +104,13 @@ def _part(part: Found, title: str, header: Row, rows: Any) -> list[str]:
     if "failed" in part:
         return [*lines, f"`{part['command']}`: {part['failed']}.", ""]
     load = "{} and {}".format(*part["load"])
-    return [*lines, f"`{part['command']}`; load {load}.", "", *_table(header, rows(part["result"])), ""]
+    return [
+        *lines,
+        f"`{part['command']}`, commit {part['commit']}; load {load}.",
+        "",
+        *_table(header, rows(part["result"])),
+        "",
+    ]
 
 
 def _table(header: Row, rows: Iterable[Row]) -> Iterator[str]:
@@ -249,8 +255,9 @@ SECTIONS: Mapping[str, tuple[str, Row, Any]] = {
 def _peers(peers: Found) -> Iterator[str]:
     work = peers["work"]
     shape = f"{work['sites']} sites x {work['rounds']} rounds x {work['local_steps']} steps of {work['batch_size']}"
+    where = f"commit {peers['commit']}; load "
     yield (
-        f"{work['backbone']} at {work['image_px']} px, {shape}, FedAvg, no evaluation; load "
+        f"{work['backbone']} at {work['image_px']} px, {shape}, FedAvg, no evaluation; {where}"
         "{} and {}.".format(*peers["load_before_and_after"])
         + " Whole process trees, imports and clean-up included; ratios to the plain loop of the same turn, medians."
         " The plain loop and pfl-research have one worker, the others two: compare processor time."

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser, parts: Sequence[Part], *, min
     )
     parser.add_argument("--dry", action="store_true", help="every part in small, to see that it runs")
     parser.add_argument(
-        "--only", nargs="+", choices=[part.name for part in parts], help="leave out the others"
+        "--only", nargs="+", choices=[part.name for part in parts], help="leave the others as they are in OUT"
     )
 
 
@@ -63,14 +63,18 @@ def run(parts: Sequence[Part], given: argparse.Namespace, *, arguments: Sequence
     given.out.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     found: dict[str, object] = {}
-    result = {"command": facts.command(), **facts.machine(), "parts": found}
+    if given.only and given.out.exists():
+        found |= json.loads(given.out.read_text(encoding="utf-8"))["parts"]
+    machine = facts.machine()
+    result = {"command": facts.command(), **machine, "parts": found}
     for part in parts:
         if given.only and part.name not in given.only:
             continue
         left = 60 * given.minutes - (time.monotonic() - started)
         chosen = part.small if given.dry else part.full
         box = part.seconds * max(1.0, given.minutes / given.usual_minutes)
-        found[part.name] = one = _run([part.script, *chosen, *arguments], seconds=min(box, left))
+        one = _run([part.script, *chosen, *arguments], seconds=min(box, left))
+        found[part.name] = {"date": machine["date"], "commit": machine["commit"]} | one
         told = one.get("failed") or f"{one['seconds']} s"
         print(f"{part.name}: {told}", file=sys.stderr, flush=True)
         result["minutes"] = round((time.monotonic() - started) / 60, 1)
