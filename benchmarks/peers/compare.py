@@ -1,6 +1,6 @@
 """The same federated work in synofed and in its peers, over a plain PyTorch loop: time, processor time, memory.
 
-    python benchmarks/peers/compare.py [OUT] [--rounds 3] [--repeats 3] [--sides plain synofed ...]
+    python benchmarks/peers/compare.py runs/peers.json [--rounds 3] [--repeats 3] [--sides plain synofed ...]
 
 The work is that of ``work.toml``: ResNet-18 at 64 px, 4 sites x ROUNDS rounds x 4 steps of 16, FedAvg weighted by
 exams, no evaluation, the same start, pictures, batches and augmentation for all. Each side is a command in the
@@ -24,7 +24,7 @@ import os
 import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,6 @@ from common import settings as configuration
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 LIMIT_S = 900.0
-FIGURES = ("wall_s", "cpu_s", "peak_mb", "start_up_s", "cpu_a_round_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +94,7 @@ def turn(side: Side, folder: Path, out: Path) -> tuple[dict[str, float], work.Wo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("out", type=Path, nargs="?", help="file for the JSON, printed otherwise")
+    parser.add_argument("out", type=Path, help="file for the JSON")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
@@ -106,42 +105,19 @@ def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     os.environ["RAY_raylet_start_wait_time_s"] = "300"  # noqa: SIM112 (Ray's spelling; for a busy machine)
     with tempfile.TemporaryDirectory() as folder:
-        result = compare(Path(folder), given)
-    text = json.dumps(result, indent=1) + "\n"
-    if given.out is None:
-        print(text, end="")
-    else:
-        given.out.parent.mkdir(parents=True, exist_ok=True)
-        given.out.write_text(text, encoding="utf-8")
+        compare(Path(folder), given)
 
 
-def compare(folder: Path, given: argparse.Namespace) -> dict[str, object]:
+def compare(folder: Path, given: argparse.Namespace) -> None:
+    """Let the sides take turns; the file is written anew after each."""
     overrides = [f"federation.rounds={given.rounds}", *given.set]
     settings = configuration.load(work.CONFIG, overrides=overrides)
     opened = sites.opened(sites.make(folder / "sites", settings, histograms=False), settings)
     work.save(folder, overrides=overrides, sites=opened)
-    turns: dict[str, list[dict[str, float]]] = {name: [] for name in given.sides}
-    failed: dict[str, str] = {}
-    last: dict[str, work.Work] = {}
-    before = facts.load()
-    for repeat in range(given.repeats):
-        shift = repeat % len(given.sides)
-        for name in given.sides[shift:] + given.sides[:shift]:
-            if name in failed:
-                continue
-            try:
-                figures, last[name] = turn(SIDES[name], folder, folder / f"{name}-{repeat}")
-            except RuntimeError as error:
-                failed[name] = str(error)
-                print(name, error, file=sys.stderr, flush=True)
-                continue
-            turns[name].append(figures)
-            print(name, {key: round(value, 2) for key, value in figures.items()}, file=sys.stderr, flush=True)
     training = settings.training
-    return {
+    result: dict[str, object] = {
         "command": facts.command(),
         **facts.machine(),
-        "load_before_and_after": [before, facts.load()],
         "work": {
             "backbone": settings.network.backbone,
             "image_px": settings.network.image_px,
@@ -150,38 +126,71 @@ def compare(folder: Path, given: argparse.Namespace) -> dict[str, object]:
             "local_steps": training.local_steps,
             "batch_size": training.batch_size,
         },
-        "sides": {
-            name: {"failed": failed[name]}
-            if name in failed
-            else _side(SIDES[name], turns[name], turns.get("plain", []), last[name], last.get("plain"))
-            for name in given.sides
-        },
     }
+    taken = {name: Turns(SIDES[name]) for name in given.sides}
+    before = facts.load()
+    for repeat in range(given.repeats):
+        shift = repeat % len(given.sides)
+        for name in given.sides[shift:] + given.sides[:shift]:
+            taken[name].take(folder, folder / f"{name}-{repeat}")
+            print(name, taken[name].told(), file=sys.stderr, flush=True)
+            result["load_before_and_after"] = [before, facts.load()]
+            plain = taken.get("plain")
+            result["sides"] = {name: turns.summary(plain) for name, turns in taken.items() if turns.begun}
+            _write(result, given.out)
 
 
-def _side(
-    side: Side,
-    taken: Sequence[dict[str, float]],
-    plain: Sequence[dict[str, float]],
-    done: work.Work,
-    reference: work.Work | None,
-) -> dict[str, object]:
-    def median(values: Sequence[float]) -> float:
-        return round(statistics.median(values), 3)
+def _write(result: Mapping[str, object], out: Path) -> None:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
-    figures = [figure for figure in FIGURES if figure in taken[0]]
-    pairs = list(zip(taken, plain, strict=True)) if len(plain) == len(taken) else []
-    return {
-        "version": facts.version(side.python, side.package),
-        **{figure: median([one[figure] for one in taken]) for figure in figures},
-        "over_plain": {
-            figure: median([one[figure] / other[figure] for one, other in pairs])
-            for figure in figures
+
+class Turns:
+    """What a side's turns have given so far."""
+
+    def __init__(self, side: Side) -> None:
+        self._side, self._failed = side, ""
+        self._figures: list[dict[str, float]] = []
+        self._last: work.Work | None = None
+
+    @property
+    def begun(self) -> bool:
+        return bool(self._failed or self._figures)
+
+    def take(self, folder: Path, out: Path) -> None:
+        """One more turn, but of a side that has failed."""
+        if self._failed:
+            return
+        try:
+            figures, self._last = turn(self._side, folder, out)
+        except RuntimeError as error:
+            self._failed = str(error)
+        else:
+            self._figures.append(figures)
+
+    def told(self) -> str:
+        """The last turn in a line."""
+        return self._failed or str({name: round(value, 2) for name, value in self._figures[-1].items()})
+
+    def summary(self, plain: Turns | None) -> dict[str, object]:
+        """Medians, and medians of ratios to the plain loop's turns."""
+        if self._failed or self._last is None:
+            return {"failed": self._failed}
+        names = list(self._figures[0])
+        pairs = list(zip(self._figures, plain._figures, strict=False)) if plain else []
+        over = {
+            name: round(statistics.median(ours[name] / theirs[name] for ours, theirs in pairs), 3)
+            for name in names
             if pairs
-        },
-        "difference_of_weights": None if reference is None else round(_difference(done, reference), 5),
-        "turns": [{figure: round(value, 2) for figure, value in one.items()} for one in taken],
-    }
+        }
+        known = plain is not None and plain._last is not None
+        return {
+            "version": facts.version(self._side.python, self._side.package),
+            **{name: round(statistics.median(turn[name] for turn in self._figures), 3) for name in names},
+            "over_plain": over,
+            "difference_of_weights": round(_difference(self._last, plain._last), 5) if known else None,
+            "turns": [{name: round(value, 2) for name, value in turn.items()} for turn in self._figures],
+        }
 
 
 def _difference(done: work.Work, reference: work.Work) -> float:
