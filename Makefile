@@ -4,7 +4,7 @@ BIN := .venv/bin
 # Tests start many processes: what one of them compiles, the others read.
 export PYTHONDONTWRITEBYTECODE =
 
-.PHONY: demo federation-demo privacy-demo reading-demo weights hand-start test test-browser soak soak-ci bundle check bench bench-pfl clean
+.PHONY: demo federation-demo privacy-demo reading-demo weights hand-start test test-browser soak soak-ci bundle check bench bench-peers clean
 
 demo: .venv/installed
 	$(BIN)/synofed simulate configs/quickstart.toml
@@ -63,17 +63,19 @@ check: .venv/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Figures of speed as ratios, in under 15 minutes on two cores; `python benchmarks/performance.py` makes a page of them.
 bench: .venv/installed
-	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
+	$(BIN)/python benchmarks/bench.py runs/bench.json
 
-bench-pfl: .venv/installed .venv-pfl/installed
-	$(BIN)/python benchmarks/pfl_research/compare.py
+# The same work in Flower's simulation, NVFlare's and pfl-research, each in an environment that has it.
+bench-peers: .venv/installed .venv-pfl/installed .venv-nvflare/installed
+	$(BIN)/python benchmarks/peers/compare.py runs/peers.json
 
-.venv-pfl/installed: benchmarks/pfl_research/requirements.txt
-	$(PYTHON) -m venv .venv-pfl
-	.venv-pfl/bin/python -m pip install --quiet --upgrade pip
-	.venv-pfl/bin/python -m pip install --quiet --requirement benchmarks/pfl_research/requirements.txt
-	touch .venv-pfl/installed
+.venv-%/installed: benchmarks/peers/%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-$*/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Expected Python 3.11 or later, got " + sys.version)'
@@ -91,4 +93,4 @@ bench-pfl: .venv/installed .venv-pfl/installed
 	touch .venv/browser
 
 clean:
-	rm -rf .venv .venv-pfl build *.egg-info
+	rm -rf .venv .venv-pfl .venv-nvflare build *.egg-info

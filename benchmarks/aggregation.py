@@ -11,7 +11,6 @@ memory; the two take turns.
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
+from shared.processes import peak_bytes
 
 from common.aggregation.algorithms import algorithm
 from common.aggregation.mean import Weighted, weighted_mean
@@ -60,14 +60,6 @@ class KeptSpool(Spool):
     def clear(self) -> None:
         if not self._folder.exists():
             super().clear()
-
-
-def peak_bytes() -> int:
-    """Most resident memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # ru_maxrss may be the parent's: it survives fork and exec
-        return 1024 * int(status.read_text().partition("VmHWM:")[2].split()[0])
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 class Zeros:

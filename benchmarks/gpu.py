@@ -1,52 +1,29 @@
 """The figures of a GPU in one go, ordered by worth, each in a process and a time box of its own.
 
-    python benchmarks/gpu.py OUT [--device cuda] [--minutes 8]
-    python benchmarks/gpu.py OUT --device cpu --dry         # every part in small, to see that it runs
-
-``OUT/<part>.json`` is written as soon as a part ends, ``OUT/summary.json`` after each: a machine that is taken away
-in the middle leaves what was measured. A part that does not end within its box, or fails, says so there.
+python benchmarks/gpu.py runs/gpu.json [--device cuda] [--minutes 8] [--only PART ...]
+python benchmarks/gpu.py OUT --device cpu --dry         # every part in small, to see that it runs
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import torch
+from shared import parts
+from shared.parts import Part
 
-HERE = Path(__file__).resolve().parent
 RESNET = ("--backbone", "resnet18", "--image-px", "224", "--batch", "64")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One script, or one function of this one.
-
-    Attributes:
-        name: of its result.
-        script: beside this one.
-        full: its arguments.
-        small: those of a dry run.
-        seconds: its box.
-    """
-
-    name: str
-    script: str
-    full: tuple[str, ...]
-    small: tuple[str, ...]
-    seconds: int
-
-
 def _own(name: str, seconds: int) -> Part:
-    full = ("-", "--part", name)
+    full = ("-", name)
     return Part(name=name, script="gpu.py", full=full, small=(*full, "--dry"), seconds=seconds)
 
 
@@ -73,7 +50,13 @@ PARTS = (
         ),
         seconds=120,
     ),
-    _own("private_network", 60),
+    Part(
+        name="private_network",
+        script="private_step.py",
+        full=("--only", "network", "--repeats", "5"),
+        small=("--only", "network", "--patients", "12", "--repeats", "1"),
+        seconds=60,
+    ),
     _own("features", 45),
     _own("heatmaps", 45),
     Part(
@@ -87,46 +70,19 @@ PARTS = (
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--minutes", type=float, default=8.0)
-    parser.add_argument("--dry", action="store_true")
-    parser.add_argument("--part", choices=OWN, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.part:
-        print(json.dumps(OWN[given.part](torch.device(given.device), given.dry)))
+    if sys.argv[1:2] == ["-"]:
+        part = argparse.ArgumentParser()
+        part.add_argument("name", choices=OWN)
+        part.add_argument("--device", default="cuda")
+        part.add_argument("--dry", action="store_true")
+        asked = part.parse_args(sys.argv[2:])
+        print(json.dumps(OWN[asked.name](torch.device(asked.device), asked.dry)))
         return
-    given.out.mkdir(parents=True, exist_ok=True)
-    end, summary = time.monotonic() + 60 * given.minutes, {}
-    for part in PARTS:
-        left = min(part.seconds, end - time.monotonic())
-        summary[part.name] = _run(part, given.out, given.device, dry=given.dry, seconds=left)
-        print(part.name, summary[part.name], flush=True)
-        (given.out / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-
-
-def _run(part: Part, out: Path, device: str, *, dry: bool, seconds: float) -> str:
-    """Its result's place, or what became of it."""
-    if seconds < 1:
-        return "no time left"
-    command = [part.script, *(part.small if dry else part.full), "--device", device]
-    started = time.monotonic()
-    try:
-        done = subprocess.run(
-            [sys.executable, str(HERE / command[0]), *command[1:]],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=seconds,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not done after {seconds:.0f} s"
-    if done.returncode:
-        (out / f"{part.name}.err").write_text(done.stderr, encoding="utf-8")
-        return f"failed: {done.stderr.strip().splitlines()[-1:]}"
-    (out / f"{part.name}.json").write_text(done.stdout, encoding="utf-8")
-    return f"{part.name}.json, {time.monotonic() - started:.0f} s"
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parts.add_arguments(parser, PARTS, minutes=8)
+    parser.add_argument("--device", default="cuda")
+    given = parser.parse_args()
+    parts.run(PARTS, given, arguments=("--device", given.device))
 
 
 def _synchronised(device: torch.device, work: Callable[[], object], repeats: int) -> float:
@@ -229,34 +185,9 @@ def features(device: torch.device, dry: bool) -> Mapping[str, object]:
     return found
 
 
-def private_network(device: torch.device, dry: bool) -> Mapping[str, object]:
-    """Seconds of a private step of a whole network over those of a plain step of the same exams."""
-    import local_training  # noqa: PLC0415 (beside this script)
-
-    from common.networks import build  # noqa: PLC0415
-    from common.privacy.mechanism.network_training import PrivateTraining  # noqa: PLC0415
-    from common.privacy.mechanism.patient_step import StepSettings  # noqa: PLC0415
-    from common.training.local import train_network  # noqa: PLC0415
-
-    given = argparse.Namespace(batch=8 if dry else 64, backbone="small", image_px=64, device=str(device))
-    local = local_training.settings(("doppler",), 8, 1, given)
-    everyone = local.training.model_copy(update={"sampling": "all"})
-    local = type(local)(**{name: getattr(local, name) for name in local.__slots__} | {"training": everyone})
-    data = local_training.exams(12 if dry else 150, 64)
-    weights = build.initial_weights(local.spec, local.network, seed=0)
-    step = StepSettings(max_grad_norm=1.0, noise_multiplier=1.0, sample_rate=1.0, patients=len(data))
-    training = PrivateTraining(
-        weights, data, local, step, images=1, class_weights=torch.ones(2), server_round=1, seed=0
-    )
-    private = _synchronised(device, lambda: training.step(entropy=bytes(range(32))), 2)
-    plain = _synchronised(device, lambda: train_network(weights, {}, data, local, 1, 7), 2)
-    return {"private_s": private, "plain_s": plain, "ratio": private / plain, "patients": len(data)}
-
-
 OWN: Mapping[str, Callable[[torch.device, bool], Mapping[str, object]]] = {
     "machine": machine,
     "determinism": determinism,
-    "private_network": private_network,
     "features": features,
     "heatmaps": heatmaps,
 }

@@ -1,13 +1,13 @@
-"""Quickstart's networks over sites of random pictures, trained by FedAvg in a plain PyTorch loop.
+"""A plan's networks over sites of random pictures, trained by FedAvg in a plain PyTorch loop.
 
-What others are measured against: ordinary modules, ``torch.optim.AdamW`` over their parameters, everything
-in memory; no messages, no journal. Batches, augmentation and start weights are those of the federation, so
-both end with the same weights up to rounding.
+What others are measured against: ordinary modules, fused ``torch.optim.AdamW`` over their parameters, pictures in
+the layout that suits the network on a CPU, everything in memory; no messages, no journal. Batches, augmentation and
+start weights are those of the federation, so both end with the same weights up to rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,8 +18,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.data.site_store import site_store
-from client.site.site import Site
 from common import settings as configuration
 from common.imaging import augment
 from common.imaging.prepare import picture
@@ -35,49 +33,20 @@ from common.training.local import SCORING_BATCH
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed
-from tests.site_folders import make_site_folder
 
 ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = ROOT / "configs" / "quickstart.toml"
 
 
-def quickstart(*, rounds: int, models: int, overrides: Sequence[str] = ()) -> Settings:
-    """``configs/quickstart.toml`` in one stage, with fewer rounds and scoring models, without its baselines."""
+def planned(config: Path, *, rounds: int, models: int, overrides: Sequence[str] = ()) -> Settings:
+    """A plan in one stage, with fewer rounds and scoring models, without its baselines."""
     given = (
         f"federation.rounds={rounds}",
         f"rating.models={models}",
         "rating.fusion=joint",
         "evaluate.baselines=false",
     )
-    return configuration.load(ROOT / "configs" / "quickstart.toml", overrides=(*given, *overrides))
-
-
-def make_sites(folder: Path, settings: Settings, *, histograms: bool = True) -> list[Path]:
-    """Site folders of the cohort's size, opened once so that their stores are built.
-
-    Args:
-        folder: that they go into.
-        settings: with a phantom cohort, whose numbers are used, not its pictures.
-        histograms: whether the sites' policy permits them; without, the federation scores nothing.
-    """
-    assert settings.cohort is not None and settings.cohort.phantom is not None
-    size = settings.cohort.phantom
-    folders = []
-    for index in range(size.sites):
-        path = make_site_folder(
-            folder / f"site-{index}",
-            name=f"site-{index}",
-            patients=size.patients,
-            exams_per_patient=size.exams_per_patient,
-            held_out_patients=round(size.held_out * size.patients),
-            seed=index,
-        )
-        if not histograms:
-            policy = (path / "site.toml").read_text(encoding="utf-8")
-            policy = policy.replace(', "score_histograms"', "")
-            (path / "site.toml").write_text(policy, encoding="utf-8")
-        site_store(Site.open(path), settings)
-        folders.append(path)
-    return folders
+    return configuration.load(config, overrides=(*given, *overrides))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,29 +59,37 @@ class Job:
     module: nn.Module
 
 
-def train(folders: Sequence[Path], settings: Settings, *, workers: int, scoring: bool) -> dict[str, Tensor]:
+def train(
+    sites: Mapping[str, ExamTensors],
+    settings: Settings,
+    *,
+    workers: int,
+    scoring: bool,
+    observer: Callable[[int], object] = lambda server_round: None,
+) -> dict[str, Tensor]:
     """FedAvg of all networks over all sites; returns the final weights.
 
     Args:
-        folders: of the sites.
+        sites: exams of each site by its name.
         settings: the run's.
         workers: threads that take jobs of one round.
         scoring: whether each round first scores the received weights on the validation folds.
+        observer: told of each round that begins.
     """
     specs = networks(settings)
-    sites = [(site.name, site_store(site, settings).tensors) for site in map(Site.open, folders)]
     jobs = [
         Job(site=name, data=data, spec=spec, module=build(spec, settings.network))
         for spec in specs.values()
-        for name, data in sites
+        for name, data in sites.items()
     ]
     weights = {name: start(spec, settings) for name, spec in specs.items()}
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = map if workers == 1 else pool.map  # one worker needs no thread
         for server_round in range(1, settings.federation.rounds + 1):
+            observer(server_round)
             job = partial(_job, weights=weights, settings=settings, server_round=server_round, score=scoring)
-            trained = dict(zip(((j.site, j.spec.name) for j in jobs), run(job, jobs), strict=True))
-            weights = {name: _mean([trained[site, name] for site, _ in sites]) for name in specs}
+            done = dict(zip(((j.site, j.spec.name) for j in jobs), run(job, jobs), strict=True))
+            weights = {name: _mean([done[site, name] for site in sites]) for name in specs}
         if scoring:
             list(run(partial(_score, weights=weights, settings=settings), jobs))
     return weights
@@ -131,9 +108,10 @@ def pictures(
     generator: torch.Generator | None,
 ) -> list[Tensor]:
     """What a network reads of some exams, augmented where there is a generator."""
+    layout = torch.channels_last if settings.network.backbone == "small" else torch.contiguous_format
     read = []
     for name in spec.images:
-        stored = data.images[name][exams]
+        stored = data.images[name].index_select(0, exams)
         parameters = None
         if generator is not None and settings.training.augmentation is not None:
             parameters = augment.draw(
@@ -144,9 +122,10 @@ def pictures(
                 stored_px=stored.shape[-1],
                 generator=generator,
             )
-        read.append(
-            picture(stored, settings.images[name], image_px=settings.network.image_px, parameters=parameters)
+        ready = picture(
+            stored, settings.images[name], image_px=settings.network.image_px, parameters=parameters
         )
+        read.append(ready.contiguous(memory_format=layout))
     return read
 
 
@@ -156,7 +135,12 @@ def _job(
     """Trained weights and the number of exams behind them."""
     if score:
         _score(job, weights=weights, settings=settings)
-    load(job.module, weights[job.spec.name])
+    return trained(job, weights[job.spec.name], settings=settings, server_round=server_round)
+
+
+def trained(job: Job, weights: Tensor, *, settings: Settings, server_round: int) -> tuple[Tensor, int]:
+    """A site's weights after a round, and the number of exams behind them."""
+    load(job.module, weights)
     training = settings.training
     optimiser = torch.optim.AdamW(
         job.module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True

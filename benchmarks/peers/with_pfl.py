@@ -1,25 +1,18 @@
-"""Trains quickstart's networks over site folders with pfl-research; prints seconds as JSON.
+"""A side of ``compare.py``: pfl-research's simulation, one process.
 
-    .venv-pfl/bin/python benchmarks/pfl_research/theirs.py --sites FOLDER... --rounds N --models N --weights FILE
+    .venv-pfl/bin/python benchmarks/peers/with_pfl.py FOLDER OUT
 
-The same network classes, batches, augmentation and AdamW as ours; users are sites, central iterations are rounds,
-one network after another. No evaluation.
+Users are sites, central iterations are rounds; pfl's own loop takes the steps, on the same network, batches,
+augmentation and AdamW as the other sides. No evaluation.
 """
 
-import argparse
 import dataclasses
 import functools
-import json
-import sys
-import time
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
-
-sys.path.insert(1, str(Path(__file__).resolve().parents[2]))
-sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
 
 import torch
+import work
 from pfl.aggregate.simulate import SimulatedBackend
 from pfl.aggregate.weighting import WeightByDatapoints
 from pfl.algorithm.base import NNAlgorithmParams
@@ -33,14 +26,8 @@ from shared import plain_loop
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from client.data.site_store import site_store
-from client.site.site import Site
-from common.methods.stages import networks
 from common.networks.build import network as build
 from common.networks.layout import flatten, load
-from common.networks.spec import NetworkSpec
-from common.settings import Settings
-from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams
 from common.training.sampling import batches
 from common.training.seeds import derive_seed
@@ -49,20 +36,19 @@ from common.training.seeds import derive_seed
 class SiteDataset(Dataset):
     """A site as a user: draws and augments the batches of one round after another."""
 
-    def __init__(self, name: str, data: ExamTensors, spec: NetworkSpec, settings: Settings) -> None:
-        exams = training_exams(data, spec)
-        super().__init__(raw_data=(exams, labels(data, spec)[exams]), user_id=name)
-        self._data, self._spec, self._settings = data, spec, settings
-        self._round = 0
+    def __init__(self, asked: work.Work, site: str) -> None:
+        self._asked, self._data, self._round = asked, asked.exams(site), 0
+        exams = training_exams(self._data, asked.spec)
+        super().__init__(raw_data=(exams, labels(self._data, asked.spec)[exams]), user_id=site)
 
     def iter(self, batch_size: int | None) -> Iterator[list[Tensor]]:
         self._round += 1
-        exams, targets = self.raw_data
-        seed = derive_seed(self._settings.seed, self.user_id, self._spec.identity, self._round)
+        self._asked.began(self._round)
+        (exams, targets), spec, settings = self.raw_data, self._asked.spec, self._asked.settings
+        seed = derive_seed(settings.seed, self.user_id, spec.identity, self._round)
         generator = torch.Generator().manual_seed(seed)
-        drawn = batches(targets, self._settings.training, generator)
-        for batch in islice(drawn, self._settings.training.local_steps):
-            read = plain_loop.pictures(self._data, exams[batch], self._spec, self._settings, generator)
+        for batch in islice(batches(targets, settings.training, generator), settings.training.local_steps):
+            read = plain_loop.pictures(self._data, exams[batch], spec, settings, generator)
             yield [*read, targets[batch]]
 
 
@@ -91,11 +77,11 @@ class WithoutEvaluation(FederatedAveraging):
         return contexts, model, metrics
 
 
-def train_network(spec: NetworkSpec, sites: dict[str, ExamTensors], settings: Settings) -> Tensor:
-    """One network's federated averaging; returns its final weights."""
-    users = {name: SiteDataset(name, data, spec, settings) for name, data in sites.items()}
-    network = build(spec, settings.network)
-    load(network, plain_loop.start(spec, settings))
+def train(asked: work.Work) -> Tensor:
+    """Federated averaging; returns the final weights."""
+    settings, users = asked.settings, {name: SiteDataset(asked, name) for name in asked.sites}
+    network = build(asked.spec, settings.network)
+    load(network, asked.start())
     network.train()
     training = settings.training
     model = PyTorchModel(
@@ -128,31 +114,6 @@ def train_network(spec: NetworkSpec, sites: dict[str, ExamTensors], settings: Se
     return flatten(network)
 
 
-def train(folders: list[Path], settings: Settings) -> dict[str, Tensor]:
-    sites = {site.name: site_store(site, settings).tensors for site in map(Site.open, folders)}
-    return {name: train_network(spec, sites, settings) for name, spec in networks(settings).items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sites", type=Path, nargs="+", required=True)
-    parser.add_argument("--rounds", type=int, required=True)
-    parser.add_argument("--models", type=int, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--weights", type=Path, required=True, help="file for the final weights")
-    given = parser.parse_args()
-    torch.set_num_threads(1)
-
-    def settings(rounds: int) -> Settings:
-        return plain_loop.quickstart(rounds=rounds, models=given.models, overrides=given.set)
-
-    train(given.sites, settings(1))  # warms up
-    wall, cpu = time.perf_counter(), time.process_time()
-    weights = train(given.sites, settings(given.rounds))
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    torch.save(weights, given.weights)
-    print(json.dumps({"wall_s": wall, "cpu_s": cpu}))
-
-
 if __name__ == "__main__":
-    main()
+    given = work.asked()
+    given.done(train(given))
