@@ -12,7 +12,7 @@ from client.check.report import DetailRow, Finding, ok, problem, warning
 from client.site import file_permissions
 from client.site import training_device as training
 from client.site.site import Site
-from common.errors import ConfigurationError, StorageError
+from common.errors import ConfigurationError, MemoryLimitError, StorageError
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +72,7 @@ def _device(site: Site) -> Finding:
 
     try:
         device = training_device(site)
-    except ConfigurationError as error:
+    except (ConfigurationError, MemoryLimitError) as error:
         return problem("place", error)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if device.type == "cpu":

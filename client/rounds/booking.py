@@ -8,6 +8,9 @@
             enough left; nobody else takes part
             entropy, fresh from the operating system, for this one release
 
+A try for which a device has too little memory leaves nothing; the next one has the same entropy, and is no further
+release.
+
 Nothing else in this room asks for entropy, so nothing can be drawn that was not booked; and what is drawn has the
 parameters of the booking itself.
 """

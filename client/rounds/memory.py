@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 import torch
@@ -11,6 +13,7 @@ import torch
 from client.log.log import site_log
 from client.site.site import Site
 from common.errors import MemoryLimitError
+from common.training.memory import ran_out
 
 Result = TypeVar("Result")
 SMALLEST_SHARE = 16
@@ -31,17 +34,23 @@ def within(site: Site, device: torch.device, work: Callable[[torch.device, int],
     for where, share in _ways(site, device):
         try:
             return work(where, share)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
             how = f"batches of 1/{share}" if share > 1 else "the plan's batches"
             site_log(site.folder, logging.WARNING, f"{where} has too little memory for {how}")
-        if (
-            device.type == "cuda"
-        ):  # outside of the except clause: the error holds the tensors of the failed work
-            torch.cuda.empty_cache()
+        _let_go(device)  # outside of the except clause: the error holds the tensors of the failed work
     raise MemoryLimitError(
         f"{device} has too little memory for this campaign: free some memory, or set policy.out_of_memory "
         f"in site.toml to smaller_batch or cpu (now {site.policy.out_of_memory!r})"
     )
+
+
+def _let_go(device: torch.device) -> None:
+    gc.collect()  # networks with hooks hold themselves
+    if device.type == "cuda":
+        with suppress(RuntimeError):  # of a card that has no room for this process at all
+            torch.cuda.empty_cache()
 
 
 def _ways(site: Site, device: torch.device) -> Iterator[tuple[torch.device, int]]:

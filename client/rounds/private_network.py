@@ -7,13 +7,15 @@ method ``probe`` exists (:mod:`client.rounds.private_round`).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
 from jaxtyping import Float32
 
 from client.data.site_store import site_store
-from client.rounds.booking import Booking
+from client.rounds import memory
+from client.rounds.booking import Booking, Draw
 from client.site.site import Site
 from client.state.weights_cache import WeightsCache
 from common.messages import TrainRequest
@@ -42,7 +44,7 @@ def train(
         settings: of the campaign, as the site approved it; with noise.
         planned: the networks that were asked for, by name.
         booking: of the round, which is claimed.
-        device: where to compute.
+        device: where to compute; where its memory runs out, as the policy says (:func:`client.rounds.memory.within`).
 
     Returns:
         Each network's update; ``None`` once its rounds are over.
@@ -53,6 +55,8 @@ def train(
         PolicyError: if the policy permits no private release.
         ConfigurationError: if a network cannot be trained so.
         StorageError: if a step cannot be booked.
+        MemoryLimitError: if the device has too little memory and the policy has no other way; what was drawn until
+            then stays booked.
     """
     cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
     locals_ = {
@@ -70,10 +74,20 @@ def train(
     numbers = dict(owners)
     if trained:
         booking.check(sum(local.training.local_steps for local in trained.values()))
-    return {
-        name: _update(request, settings, local, store.tensors, booking, numbers) if name in trained else None
-        for name, local in locals_.items()
-    }
+    updates: dict[str, Float32[np.ndarray, " _"] | None] = {}
+    drawn: list[Draw] = []
+
+    def go_on(where: torch.device, share: int) -> dict[str, Float32[np.ndarray, " _"] | None]:
+        for name, local in trained.items():
+            if name not in updates:
+                moved = replace(local, device=where)
+                updates[name] = _update(
+                    request, settings, moved, store.tensors, booking, drawn, numbers, share=share
+                )
+                drawn.clear()
+        return {name: updates.get(name) for name in locals_}
+
+    return memory.within(site, device, go_on)
 
 
 def _update(
@@ -82,9 +96,16 @@ def _update(
     local: LocalSettings,
     data: ExamTensors,
     booking: Booking,
+    drawn: list[Draw],
     numbers: Mapping[str, int],
+    *,
+    share: int,
 ) -> Float32[np.ndarray, " _"]:
-    """One network's, of a round's steps, each booked before it is drawn."""
+    """One network's, of a round's steps, each booked before it is drawn.
+
+    What is drawn is added to ``drawn``. A try for which memory ran out has left some there: the next one takes the
+    same steps with them, from the first on, so that they are the releases that were booked, and only one try leaves.
+    """
     training = PrivateTraining(
         torch.from_numpy(np.array(request.weights[local.spec.name])),
         data,
@@ -94,9 +115,12 @@ def _update(
         class_weights=torch.tensor(class_weights(local.spec, settings)),
         server_round=request.server_round,
         seed=settings.seed,
+        share=share,
     )
-    for _ in range(local.training.local_steps):
-        draw = booking.draw()
+    for number in range(local.training.local_steps):
+        if number == len(drawn):
+            drawn.append(booking.draw())
+        draw = drawn[number]
         training.step(frozenset(numbers[name] for name in draw.patients), entropy=draw.entropy)
     update: Float32[np.ndarray, " _"] = training.update().update.numpy()
     return update

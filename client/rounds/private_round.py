@@ -28,7 +28,7 @@ from torch import Tensor
 from client.consent import answered_rounds
 from client.data.site_store import site_store
 from client.data.store import Store, eligible, training_exams
-from client.rounds import allow_list, features, unprotected
+from client.rounds import allow_list, features, memory, unprotected
 from client.rounds.booking import Booking, begin
 from client.rounds.requests import checked
 from client.site.site import Site
@@ -91,6 +91,7 @@ def train(
         BudgetError: if the round is beyond the policy's cap, or beyond what was approved; nothing is drawn.
         ConfigurationError: if a network cannot be trained so; nothing is drawn.
         StorageError: if a release cannot be booked; it is not drawn.
+        MemoryLimitError: if the device has too little memory and the policy has no other way.
     """
     work = prepare(site, request, settings, device=device)
     if isinstance(work, MissingWeights):
@@ -116,6 +117,8 @@ def prepare(
 ) -> Work | MissingWeights:
     """Check a request and read what it needs; nothing is drawn and nothing booked.
 
+    Where the device's memory runs out, as the policy says (:func:`client.rounds.memory.within`).
+
     Returns:
         What is to be done, or which frozen weights are not in the site's cache.
 
@@ -123,7 +126,18 @@ def prepare(
         PolicyError: if the round is none of the plan's.
         UpdateError: if a network is not in the plan, or a head of it is missing, or weights are not what the plan
             says.
+        MemoryLimitError: if the device has too little memory and the policy has no other way.
     """
+
+    def on(where: torch.device, share: int) -> Work | MissingWeights:
+        return _work(site, request, settings, device=where, share=share)
+
+    return memory.within(site, device, on)
+
+
+def _work(
+    site: Site, request: TrainRequest, settings: Settings, *, device: torch.device, share: int
+) -> Work | MissingWeights:
     planned = checked(request, settings, algorithm(settings.federation), device=device)
     _check_all_heads(planned, settings)
     cache = WeightsCache(site.folder, plan_hash=request.plan_hash, run=request.run)
@@ -140,7 +154,9 @@ def prepare(
     if settings.method != "probe":
         return Work(planned=planned, heads=(), order=(), patients=eligible(store))
     frozen = {name: {part: cache.get(ref) for part, ref in parts.items()} for name, parts in refs.items()}
-    read = features.features(site, list(planned.values()), settings, frozen, device=device, store=store)
+    read = features.features(
+        site, list(planned.values()), settings, frozen, device=device, share=share, store=store
+    )
     work = ready(store, planned, settings, read)
     _prepared[key] = (store, refs, work)
     return work

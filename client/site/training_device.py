@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from client.site.site import Site
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, MemoryLimitError
 
 if TYPE_CHECKING:
     import torch
@@ -41,13 +41,24 @@ def prepared(site: Site, *, device: str, threads: int) -> torch.device:
 
     Raises:
         ConfigurationError: if there is no such GPU.
+        MemoryLimitError: if it has no room for this process at all, so that its share cannot be set.
     """
     import torch  # noqa: PLC0415
+
+    from common.training.memory import ran_out  # noqa: PLC0415  torch
 
     if threads > 0:
         torch.set_num_threads(threads)
     chosen = found(device)
     share = site.file.compute.gpu_memory_fraction
     if chosen.type == "cuda" and share < 1:
-        torch.cuda.set_per_process_memory_fraction(share, chosen)
+        try:
+            torch.cuda.set_per_process_memory_fraction(share, chosen)
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+            raise MemoryLimitError(
+                f"{chosen} has no memory left of which compute.gpu_memory_fraction = {share} could be set: free "
+                f'some, or set compute.device = "cpu" in site.toml'
+            ) from None
     return chosen

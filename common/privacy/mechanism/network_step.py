@@ -44,6 +44,7 @@ from common.errors import ConfigurationError
 from common.privacy.mechanism import gaussian_release
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import ClippedSum, NoisedGradient, StepSettings, noised
+from common.training import memory
 from common.training.flat_network import FlatNetwork
 
 GRADIENT_BYTES = 2**28
@@ -94,7 +95,7 @@ class PictureGradients:
     @property
     def pictures_at_once(self) -> int:
         """Pictures a pass, so that memory stays bounded."""
-        return max(1, min(PICTURES_AT_ONCE, GRADIENT_BYTES // (4 * self.size)))
+        return pictures_at_once(self.size)
 
     def of_patient(
         self,
@@ -135,13 +136,18 @@ class PictureGradients:
         batch = example, expected.classes
         try:
             found = self.of_patient([batch], expected.class_weights, exams=len(example[0])).double()
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:  # an output of a layer that is changed in place
+            if memory.ran_out(error):
+                raise
             raise ConfigurationError(f"{WRONG_HOOKS}; PyTorch says {error!s:.200}") from None
         theirs = expected.gradient.double()
         if (found - theirs).norm() > HOOKS_TOLERANCE * theirs.norm():
             raise ConfigurationError(f"{WRONG_HOOKS}; they are off by {(found - theirs).norm():.2g}")
+
+
+def pictures_at_once(size: int) -> int:
+    """Pictures a pass of a network with so many parameters that train."""
+    return max(1, min(PICTURES_AT_ONCE, GRADIENT_BYTES // (4 * size)))
 
 
 def clipped_sum(

@@ -5,7 +5,7 @@ makes of a noised gradient costs nothing more. Whoever is not held out takes
 part: private training has no validation fold.
 
 Augmentation is drawn for the patient's first, second, ... exam from the public seed and the step, alike for every
-patient, so that nobody's pictures depend on who else takes part.
+patient, so that nobody's pictures depend on who else takes part, nor on how many of them a pass holds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,12 @@ from common.errors import ConfigurationError
 from common.exam import MISSING
 from common.networks import build
 from common.networks.jigsaw import TILES
-from common.privacy.mechanism.network_step import PictureGradients, Pictures, private_network_gradient
+from common.privacy.mechanism.network_step import (
+    PictureGradients,
+    Pictures,
+    pictures_at_once,
+    private_network_gradient,
+)
 from common.privacy.mechanism.patient_step import StepSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
@@ -47,9 +52,13 @@ class PrivateTraining:
         class_weights: public constants of the loss, one per class.
         server_round: counts from 1; places the round on the learning rate's schedule.
         seed: of augmentation, public; noise and sampling have none.
+        share: by what the pictures of a pass are divided, where memory is short: who takes part, pictures and noise
+            stay, a patient's gradient is the same but for rounding.
 
     Raises:
         ConfigurationError: for a network, a sampling or class weights that private training cannot have.
+        torch.OutOfMemoryError: if a pass does not fit: one as large as any is tried on pictures of nobody, before
+            anybody is sampled.
     """
 
     def __init__(
@@ -63,15 +72,20 @@ class PrivateTraining:
         class_weights: Float32[Tensor, " classes"],
         server_round: int,
         seed: int,
+        share: int = 1,
     ) -> None:
         _check(local, images, class_weights)
         frozen = tuple(piece.part for piece in local.spec.frozen)
         network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
         network.load(weights, local.frozen)
+        exams = max(1, pictures_at_once(network.layout.trained_size) // max(_frames(local)))
+        exams_a_pass = max(1, min(images, exams) // share)
         self._cohort = _Cohort(
             data=data,
             local=local,
-            gradients=PictureGradients(network, example=_example(local)),
+            gradients=PictureGradients(network, example=_example(local, exams=max(2, exams_a_pass))),
+            exams=exams,
+            exams_a_pass=exams_a_pass,
             patients=tuple(patients_exams(data, local, images=images)),
             classes=labels(data, local.spec),
             class_weights=class_weights.to(local.device),
@@ -121,6 +135,8 @@ class _Cohort:
     data: ExamTensors
     local: LocalSettings
     gradients: PictureGradients
+    exams: int
+    exams_a_pass: int
     patients: tuple[Int64[Tensor, " _"], ...]
     classes: Int64[Tensor, " all"]
     class_weights: Float32[Tensor, " classes"]
@@ -139,9 +155,11 @@ class _Cohort:
 
     def _batches(self, exams: Tensor, chance: int) -> Iterator[tuple[Pictures, Tensor]]:
         generator = torch.Generator().manual_seed(chance)
-        frames = max(_frames(self.local))
-        for some in exams.split(max(1, self.gradients.pictures_at_once // frames)):
-            yield inputs(self.data, some, self.classes[some], self.local, generator)
+        for some in exams.split(self.exams):  # what is drawn of pictures goes by these
+            pictures, classes = inputs(self.data, some, self.classes[some], self.local, generator)
+            passes = [part.split(self.exams_a_pass) for part in (*pictures, classes)]
+            for *few, theirs in zip(*passes, strict=True):
+                yield few, theirs
 
 
 def patients_exams(data: ExamTensors, local: LocalSettings, *, images: int) -> list[Int64[Tensor, " _"]]:
@@ -164,15 +182,15 @@ def check_network(local: LocalSettings) -> None:
     chance = torch.Generator().manual_seed(0)
     nobodys = {part: torch.randn(len(flat), generator=chance) * 0.05 for part, flat in network.frozen.items()}
     network.load(build.initial_weights(local.spec, local.network, seed=0), nobodys)
-    PictureGradients(network, example=_example(local))
+    PictureGradients(network, example=_example(local, exams=2))
 
 
-def _example(local: LocalSettings) -> Pictures:
-    """Two pictures of nobody, of the network's shape."""
+def _example(local: LocalSettings, *, exams: int) -> Pictures:
+    """Pictures of nobody, of the network's shape."""
     generator = torch.Generator().manual_seed(0)
     jigsaw, px = local.spec.jigsaw, local.network.image_px
     size = (3, px, px) if jigsaw is None else (TILES, 3, jigsaw.tile_px, jigsaw.tile_px)
-    shapes = [(2, *size) if frames == 1 else (2, frames, *size) for frames in _frames(local)]
+    shapes = [(exams, *size) if frames == 1 else (exams, frames, *size) for frames in _frames(local)]
     return [torch.randn(shape, generator=generator).to(local.device) for shape in shapes]
 
 

@@ -30,7 +30,7 @@ from client.site import file_permissions, policy_file
 from client.site.site import Site
 from client.state.decisions import Status
 from common import wire
-from common.errors import ConfigurationError, DataError, PolicyError, UnapprovedError
+from common.errors import ConfigurationError, DataError, MemoryLimitError, PolicyError, UnapprovedError
 from common.exam import Quarantined
 from common.messages import MissingWeights, PlanRequest, TrainReply, TrainRequest
 from common.methods.stages import method
@@ -212,6 +212,24 @@ def test_training_takes_no_more_of_a_gpu_than_the_site_gives(
     assert caps == [(0.4, torch.device("cuda:1"))]
     place.training_device(policy(folder, "gpu_memory_fraction = 0.4", "gpu_memory_fraction = 1.0"))
     assert len(caps) == 1
+
+
+@pytest.mark.parametrize("says", ["CUDA error: out of memory", "CUDA error: unspecified launch failure"])
+def test_a_gpu_that_has_no_room_for_another_process(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, says: str
+) -> None:
+    def full(share: float, device: torch.device) -> None:
+        raise torch.AcceleratorError(says)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", full)
+    site = policy(folder, 'device = "cpu"', 'device = "cuda:0"\ngpu_memory_fraction = 0.4')
+    short_of_memory = says.endswith("memory")
+    with pytest.raises(MemoryLimitError if short_of_memory else torch.AcceleratorError):
+        place.training_device(site)
+    if short_of_memory:
+        assert place.findings(site)[0][0].exit_code == MemoryLimitError.exit_code
 
 
 def test_open_folders_are_told_without_names_of_pictures(

@@ -19,7 +19,12 @@ from common.privacy.accounting.accounting import PrivateSteps, epsilon
 from common.privacy.mechanism import network_step, patient_step
 from common.privacy.mechanism.gaussian_release import clipping_norm
 from common.privacy.mechanism.heads import Heads, HeadShape, patient_rows
-from common.privacy.mechanism.network_step import PictureGradients, clipped_sum, private_network_gradient
+from common.privacy.mechanism.network_step import (
+    PictureGradients,
+    Pictures,
+    clipped_sum,
+    private_network_gradient,
+)
 from common.privacy.mechanism.network_training import PrivateTraining, patients_exams
 from common.privacy.mechanism.patient_step import StepSettings
 from common.sections.methods import JigsawSettings
@@ -245,6 +250,7 @@ def train(
     weights: Tensor | None = None,
     images: int = IMAGES,
     server_round: int = 1,
+    share: int = 1,
     entropy_of: Callable[[], bytes] = lambda: os.urandom(32),
 ) -> LocalUpdate:
     training = PrivateTraining(
@@ -256,6 +262,7 @@ def train(
         class_weights=WEIGHTS[local.spec.target.classes],
         server_round=server_round,
         seed=5,
+        share=share,
     )
     for _ in range(local.training.local_steps):
         training.step(entropy=entropy_of())
@@ -273,6 +280,28 @@ def noise_of(update: Tensor, settings: StepSettings) -> Tensor:
 
 
 ONE: dict[str, Any] = {"optimiser": "sgd", "learning_rate": 1.0, "local_steps": 1}
+
+
+def test_smaller_passes_have_the_same_pictures_and_the_same_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is drawn of a patient's pictures does not go by the size of a pass."""
+    local = settings_of(augmentation=local_settings().training.augmentation, **ONE)
+    passes: list[int] = []
+    original = PictureGradients._pass
+
+    def counted(self: PictureGradients, pictures: Pictures, *rest: Any) -> None:
+        passes.append(len(pictures[0]))
+        original(self, pictures, *rest)
+
+    monkeypatch.setattr(PictureGradients, "_pass", counted)
+    most, found = 4, {}
+    for share in (1, 2, 16):
+        del passes[:]
+        found[share] = train(local, images=most, share=share, entropy_of=lambda: entropy("share")).update
+        trial, *real = passes
+        assert max(real) == max(1, most // share)
+        assert trial >= max(real)
+    for share in (2, 16):
+        torch.testing.assert_close(found[share], found[1], rtol=0, atol=1e-5 * float(found[1].abs().max()))
 
 
 def test_noise_is_right_with_nobody_and_two_thirds_of_it_is_not() -> None:
