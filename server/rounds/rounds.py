@@ -171,7 +171,9 @@ class GroupRounds:
         """The last round of training in which a site's reply was used, if it keeps anything from there; else 0."""
         if not keeps_state(self._algorithm, self._settings.federation):
             return 0
-        counted = (r.round for r in reversed(self.records) if r.round <= self._rounds and site in r.participants)
+        counted = (
+            r.round for r in reversed(self.records) if r.round <= self._rounds and site in r.participants
+        )
         return next(counted, 0)
 
     def request_again(self, site: str) -> TrainRequest:

@@ -81,7 +81,16 @@ def test_the_benchmarks_write_one_json_and_one_page(tmp_path: Path) -> None:
     out, page = tmp_path / "bench.json", tmp_path / "performance.md"
     parts = ["start_up", "local_training_small", "multitude"]
     benchmarks = ROOT / "benchmarks"
-    command = [sys.executable, benchmarks / "bench.py", out, "--dry", "--minutes", "30", "--only", *parts]
+    command = [
+        sys.executable,
+        str(benchmarks / "bench.py"),
+        str(out),
+        "--dry",
+        "--minutes",
+        "30",
+        "--only",
+        *parts,
+    ]
     subprocess.run(command, check=True, timeout=PATIENCE_S)
     found = json.loads(out.read_text(encoding="utf-8"))["parts"]
     assert list(found) == parts

@@ -10,12 +10,10 @@ from hypothesis.extra import numpy as arrays_of
 
 from common.machine import tensor_file
 
-ARRAYS = st.dictionaries(
+SHAPES = arrays_of.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5)
+ARRAYS: st.SearchStrategy[dict[str, np.ndarray]] = st.dictionaries(
     st.text(max_size=8).filter(lambda name: name != "__metadata__"),
-    arrays_of.arrays(
-        st.sampled_from([np.dtype("<f4"), np.dtype("<f8"), np.dtype("<i8")]),
-        arrays_of.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=5),
-    ),
+    st.one_of([arrays_of.arrays(np.dtype(kind), SHAPES) for kind in ("<f4", "<f8", "<i8")]),
     max_size=4,
 )
 
