@@ -130,20 +130,16 @@ def test_four_outages_in_one_campaign_change_no_bit(federation: Federation, tmp_
 
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
-def test_every_outage_changes_no_bit(federation: Federation, tmp_path: Path) -> None:
+def test_six_more_outages_change_no_bit(federation: Federation, tmp_path: Path) -> None:
     disturb(
         federation,
         tmp_path,
-        "every-outage",
+        "more-outages",
         {
-            "a site killed": site_killed,
             "a site's task killed while it answers": task_killed,
             "a site's executor killed": executor_killed,
             "a site's disk full, then free": disk_full,
-            "the campaign's process killed": campaign_killed,
-            "the SuperLink killed": superlink_killed,
             "the whole centre killed": centre_killed,
-            "the link cut for 5 s": link_cut,
             "the link cut for 90 s": lambda federation, run: link_cut(federation, run, seconds=90.0),
             "the link stalling for 20 s": link_slow,
         },
@@ -151,9 +147,15 @@ def test_every_outage_changes_no_bit(federation: Federation, tmp_path: Path) -> 
 
 
 def records(run: Run) -> list[RoundRecord]:
-    shown = {"system"}  # what rounds.jsonl has beside
+    """As ``rounds.jsonl`` shows them."""
     return [
-        RoundRecord(**{key: value for key, value in line.items() if key not in shown})  # type: ignore[arg-type]
+        RoundRecord(
+            **{
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in line.items()
+                if key != "system"
+            }  # type: ignore[arg-type]
+        )
         for line in run.rounds()
     ]
 
