@@ -11,6 +11,7 @@ import torch
 from client.log.log import site_log
 from client.site.site import Site
 from common.errors import MemoryLimitError
+from common.training import resident
 
 Result = TypeVar("Result")
 SMALLEST_SHARE = 16
@@ -46,6 +47,8 @@ def within(site: Site, device: torch.device, work: Callable[[torch.device, int],
 
 def _ways(site: Site, device: torch.device) -> Iterator[tuple[torch.device, int]]:
     yield device, 1
+    if resident.let_go(device):
+        yield device, 1  # the same with the pictures on the host
     if site.policy.out_of_memory == "cpu" and device.type != "cpu":
         yield torch.device("cpu"), 1
     if site.policy.out_of_memory == "smaller_batch":

@@ -19,6 +19,7 @@ from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network
 from common.training.inputs import inputs, labels, training_exams, wanted
 from common.training.local_settings import LocalSettings
+from common.training.resident import resident
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 
@@ -103,6 +104,7 @@ def train_network(
     optimiser = fresh_optimiser(network, settings.training)
     _resume(optimiser, network, site_state)
     generator = torch.Generator().manual_seed(seed)
+    data = resident(data, settings.spec.images, settings.device)
     loss = _steps(network, optimiser, data, exams, strata, settings, server_round, generator, term)
     update = network.flat.cpu() - weights
     after = {name: values.cpu() for name, values in optimiser.state[network.trained].items()}
@@ -137,6 +139,7 @@ def _scored(
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
     network.module.eval()
+    data = resident(data, settings.spec.images, settings.device)
     target, targets = settings.spec.target, wanted(data, settings.spec)
     scores, classes = [torch.empty(0, target.answers)], [torch.empty(0, dtype=targets.dtype)]
     with torch.inference_mode():
