@@ -7,7 +7,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 
-def sent(values: Shaped[Tensor, "..."], device: torch.device) -> Shaped[Tensor, "..."]:
+def sent(values: Shaped[Tensor, ...], device: torch.device) -> Shaped[Tensor, ...]:
     """Values on a device; where they lie there already, themselves.
 
     To a card they go through pinned memory, so that the host goes on at once; the allocator of that memory gives it to

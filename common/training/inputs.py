@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +78,16 @@ class Drawn:
     changes: Float32[Tensor, "images n 8"] | None = None
     puzzles: Int[Tensor, " n"] | None = None
     offsets: Int[Tensor, "n 9 2"] | None = None
+
+    @classmethod
+    def together(cls, each: Sequence[Drawn]) -> Drawn:
+        """Several batches as one, after one another; all have what the first has."""
+        changes, puzzles, offsets = ([getattr(one, name) for one in each] for name in cls.__slots__)
+        return cls(
+            changes=None if changes[0] is None else torch.cat(changes, dim=1),
+            puzzles=None if puzzles[0] is None else torch.cat(puzzles),
+            offsets=None if offsets[0] is None else torch.cat(offsets),
+        )
 
 
 def inputs(

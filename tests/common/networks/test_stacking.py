@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.ensemble.architecture import gather, weights_of
-from common.ensemble.stacking import UnstackableError, logits, stacked_network
+from common.networks.stacking import UnstackableError, logits, stacked_network
 
 Layers = Callable[[Tensor], Tensor]
 
