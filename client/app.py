@@ -1,7 +1,8 @@
 """The site's Flower ClientApp: what comes is handed to :mod:`client.rounds.exchange`, what it says goes back.
 
 The node's configuration (given by the site, never by the centre) names ``site-folder`` and optionally ``device``,
-``threads`` and ``stacked``. No exception's text leaves. Nothing that trains is imported here: a plan is answered without it.
+``threads`` and ``stacked``. No exception's text leaves. Nothing that trains is imported here: a plan is answered
+without it.
 """
 
 from __future__ import annotations

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Shaped
 from torch import Tensor
 
 
 def sent(values: Shaped[Tensor, ...], device: torch.device) -> Shaped[Tensor, ...]:
     """Values on a device; where they lie there already, themselves.
 
-    To a card they go through pinned memory, so that the host goes on at once; the allocator of that memory gives it to
+    To a card they go through pinned memory, so that the host goes on at once. Such memory's allocator gives it to
     nobody else before the copy is done.
     """
     if device.type != "cuda" or not values.is_cpu:

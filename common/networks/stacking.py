@@ -94,9 +94,7 @@ def stacked_network(network: nn.Module, weights: Mapping[str, Tensor], count: in
     return twin(network, merged)
 
 
-def side_by_side(
-    pictures: Float[Tensor, "networks*n ... c h w"], count: int
-) -> Float[Tensor, "n networks*... c h w"]:
+def side_by_side(pictures: Float[Tensor, "all ... c h w"], count: int) -> Activations:
     """Pictures of which each network reads others, for :func:`logits`.
 
     Args:

@@ -82,11 +82,13 @@ class Drawn:
     @classmethod
     def together(cls, each: Sequence[Drawn]) -> Drawn:
         """Several batches as one, after one another; all have what the first has."""
-        changes, puzzles, offsets = ([getattr(one, name) for one in each] for name in cls.__slots__)
+        changes = [one.changes for one in each if one.changes is not None]
+        puzzles = [one.puzzles for one in each if one.puzzles is not None]
+        offsets = [one.offsets for one in each if one.offsets is not None]
         return cls(
-            changes=None if changes[0] is None else torch.cat(changes, dim=1),
-            puzzles=None if puzzles[0] is None else torch.cat(puzzles),
-            offsets=None if offsets[0] is None else torch.cat(offsets),
+            changes=torch.cat(changes, dim=1) if changes else None,
+            puzzles=torch.cat(puzzles) if puzzles else None,
+            offsets=torch.cat(offsets) if offsets else None,
         )
 
 

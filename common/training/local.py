@@ -200,9 +200,7 @@ def _steps(
     return float(total) / training.local_steps
 
 
-def fresh_optimiser(
-    trained: Float32[nn.Parameter, " trained"], training: TrainingSettings
-) -> torch.optim.Optimizer:
+def fresh_optimiser(trained: nn.Parameter, training: TrainingSettings) -> torch.optim.Optimizer:
     """An optimiser of a network's trained vector that has taken no step yet."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
@@ -218,8 +216,8 @@ def fresh_optimiser(
 
 def resume(
     optimiser: torch.optim.Optimizer,
-    trained: Float32[nn.Parameter, " trained"],
-    kept: Mapping[str, Float32[Tensor, ...]],
+    trained: nn.Parameter,
+    kept: Mapping[str, Tensor],
 ) -> None:
     """Let an optimiser go on from what it was left with.
 

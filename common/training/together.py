@@ -40,7 +40,7 @@ from common.training.schedule import learning_rate
 
 PIXELS = 2**22
 """Most pixels of one image that a step reads for all networks: those of a batch of 83 pictures of 224 px. A network
-whose own batch has as many fills a card by itself, and no stack takes more memory for its activations than such a one."""
+whose own batch has as many fills a card by itself, and a stack's activations take no more than such a one's."""
 
 Kept = Mapping[str, Tensor]
 
