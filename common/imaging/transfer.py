@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def sent(values: Shaped[Tensor, ...], device: torch.device) -> Shaped[Tensor, ...]:
+def sent(values: Tensor, device: torch.device) -> Tensor:
     """Values on a device; where they lie there already, themselves.
 
     To a card they go through pinned memory, so that the host goes on at once. Such memory's allocator gives it to

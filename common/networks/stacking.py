@@ -101,7 +101,10 @@ def side_by_side(pictures: Float[Tensor, "all ... c h w"], count: int) -> Activa
         pictures: network after network, equally many of each; or their tiles, with an axis of tiles before ``c``.
         count: how many networks.
     """
-    return Activations.of(pictures.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2), count)
+    beside = pictures.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
+    marked = Activations.of(beside, count)
+    assert isinstance(marked, Activations)
+    return marked
 
 
 def logits(
@@ -251,7 +254,8 @@ def _view(count: int, x: Tensor, *shape: int) -> Tensor:
     """The features of several pictures as those of one exam."""
     if not isinstance(x, Activations) or x.ndim != 2 or len(shape) != 2 or shape[1] != -1:
         raise UnstackableError(f"expected features of pictures that follow one another as one, got {shape}")
-    return _apart(x, count).unflatten(0, (shape[0], -1)).transpose(1, 2).flatten(1)
+    each: Tensor = _apart(x, count).unflatten(0, (shape[0], -1))
+    return each.transpose(1, 2).flatten(1)
 
 
 def _channelwise(func: Callable[..., object]) -> Callable[..., Tensor]:
