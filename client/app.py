@@ -1,18 +1,21 @@
 """The site's Flower ClientApp: what comes is handed to :mod:`client.rounds.exchange`, what it says goes back.
 
-The node's configuration (given by the site, never by the centre) names ``site-folder`` and optionally ``device`` and
-``threads``. No exception's text leaves. Nothing that trains is imported here: a plan is answered without it.
+The node's configuration (given by the site, never by the centre) names ``site-folder`` and optionally ``device``,
+``threads`` and ``stacked``. No exception's text leaves. Nothing that trains is imported here: a plan is answered
+without it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from client.rounds import exchange, sum_exchange
 from client.rounds.exchange import Compute
+from common.sections.compute import Stacked
 
 app = ClientApp()
 
@@ -54,6 +57,7 @@ def _compute(context: Context) -> Compute:
     return Compute(
         device=str(context.node_config.get("device", "auto")),
         threads=int(context.node_config.get("threads", 0)),
+        stacked=cast(Stacked | None, context.node_config.get("stacked")),
     )
 
 

@@ -36,6 +36,7 @@ from common.messages import (
     TrainRequest,
 )
 from common.receipts import Contents, Receipt
+from common.sections.compute import Stacked
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -56,10 +57,12 @@ class Compute:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: of the CPU; 0: as many as there are cores.
+        stacked: whether networks of one shape train at once; ``None``: as ``site.toml`` says.
     """
 
     device: str = "auto"
     threads: int = 0
+    stacked: Stacked | None = None
 
 
 def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
@@ -297,9 +300,10 @@ def _trained(
     from client.rounds import memory, node  # noqa: PLC0415  torch: only where something is trained
 
     began = time.monotonic()
+    stacked = compute.stacked or site.file.compute.stacked
 
     def work(device: torch.device, share: int) -> TrainReply | MissingWeights:
-        return node.train(site, request, settings, device=device, share=share)
+        return node.train(site, request, settings, device=device, share=share, stacked_training=stacked)
 
     reply = memory.within(site, device_of(site, compute), work)
     if isinstance(reply, TrainReply) and site.policy.permits("timings"):

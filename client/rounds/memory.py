@@ -13,6 +13,7 @@ import torch
 from client.log.log import site_log
 from client.site.site import Site
 from common.errors import MemoryLimitError
+from common.training import resident
 from common.training.memory import ran_out
 
 Result = TypeVar("Result")
@@ -55,6 +56,8 @@ def _let_go(device: torch.device) -> None:
 
 def _ways(site: Site, device: torch.device) -> Iterator[tuple[torch.device, int]]:
     yield device, 1
+    if resident.let_go(device):
+        yield device, 1  # the same with the pictures on the host
     if site.policy.out_of_memory == "cpu" and device.type != "cpu":
         yield torch.device("cpu"), 1
     if site.policy.out_of_memory == "smaller_batch":

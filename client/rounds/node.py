@@ -15,14 +15,16 @@ from client.site.site import Site
 from client.state.site_state import SiteState
 from client.state.weights_cache import WeightsCache
 from common.aggregation.algorithms import FederatedAlgorithm, algorithm, keeps_state
-from common.aggregation.federated import WEIGHTS
+from common.aggregation.federated import WEIGHTS, LocalRound
+from common.aggregation.together import local_updates, trains_only
 from common.encodings import RESIDUAL, sent_update
 from common.ensemble.stacked_regression import NormalSums
 from common.errors import UpdateError
 from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
-from common.messages import MissingWeights, NetworkReply, Products, TrainReply, TrainRequest
+from common.messages import Histograms, MissingWeights, NetworkReply, Products, TrainReply, TrainRequest
 from common.methods.stages import networks, stacked
+from common.sections.compute import Stacked
 from common.settings import Settings
 from common.training import answers
 from common.training.data import ExamTensors
@@ -31,6 +33,7 @@ from common.training.inputs import labels, validation_exams, wanted
 from common.training.local import LocalUpdate, score
 from common.training.local_settings import LocalSettings, local_settings
 from common.training.seeds import derive_seed
+from common.training.together import stacks
 from common.training.trainable import patients_of_classes, trains
 
 
@@ -42,6 +45,7 @@ def train(
     device: torch.device,
     share: int = 1,
     data: ExamTensors | None = None,
+    stacked_training: Stacked = "auto",
 ) -> TrainReply | MissingWeights:
     """Train one group of networks for one round.
 
@@ -54,6 +58,7 @@ def train(
         device: where to compute.
         share: by what batch sizes are divided, where memory is short.
         data: what to train on; ``None``: the site's exams.
+        stacked_training: whether networks of one shape train at once.
 
     Returns:
         The reply, or which frozen weights are not in the site's cache and have to come with the request.
@@ -77,7 +82,6 @@ def train(
         else None
     )
     works: dict[str, _Work] = {}
-    replies: dict[str, NetworkReply] = {}
     for name, spec in planned.items():
         received = {
             key: torch.from_numpy(np.array(values)) for key, values in request.extra.get(name, {}).items()
@@ -86,12 +90,15 @@ def train(
         frozen = {part: cache.get(ref) for part, ref in request.frozen.get(name, {}).items()}
         local = _smaller(local_settings(spec, settings, device=device, frozen=frozen), share)
         works[name] = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
-        replies[name] = _train_one(site, request, works[name], settings)
+    replies: dict[str, NetworkReply] = {}
+    each, wish = list(works.values()), stacked_training if trains_only(federated) else "never"
+    for places in stacks([work.local for work in each], wish):
+        replies |= _train_some(site, request, [each[place] for place in places], settings)
     scored = {name: work for name, work in works.items() if request.server_round > work.local.rounds}
     return TrainReply(
         site=site.name,
         request_id=request.request_id,
-        networks=replies,
+        networks={name: replies[name] for name in works},
         stacking=_stacking(site, scored, settings),
     )
 
@@ -114,28 +121,66 @@ def _smaller(local: LocalSettings, share: int) -> LocalSettings:
     return replace(local, training=local.training.model_copy(update={"batch_size": batch_size}))
 
 
-def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Settings) -> NetworkReply:
-    name, federated, local = work.local.spec.name, work.algorithm, work.local
-    state = work.states.read(name, request.state_round) if work.states is not None else {}
-    residual = state.pop(RESIDUAL, None)
-    counts = None
-    policy = site.policy
-    if policy.permits("score_histograms"):
-        histograms = _histograms(
-            site, federated.scored_weights(work.received, state, local), work.data, local, settings
+def _train_some(
+    site: Site, request: TrainRequest, works: Sequence[_Work], settings: Settings
+) -> dict[str, NetworkReply]:
+    """The replies of networks that train together, or of one, by name."""
+    states = [
+        work.states.read(work.local.spec.name, request.state_round) if work.states is not None else {}
+        for work in works
+    ]
+    residuals = [state.pop(RESIDUAL, None) for state in states]
+    rounds = [
+        _round(site, request, work, state, settings) for work, state in zip(works, states, strict=True)
+    ]
+    counts = [_counts(site, work, one.site_state, settings) for work, one in zip(works, rounds, strict=True)]
+    names = [work.local.spec.name for work in works]
+    if request.server_round > works[0].local.rounds:  # those that train together have equally many
+        return {
+            name: NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=found)
+            for name, found in zip(names, counts, strict=True)
+        }
+    done = local_updates(works[0].algorithm, rounds)
+    return {
+        name: _reply(site, request, work, settings, trained, after, residual=residual, histograms=found)
+        for name, work, residual, found, (trained, after) in zip(
+            names, works, residuals, counts, done, strict=True
         )
-        counts = histograms.counts if histograms is not None else None
-    if request.server_round > local.rounds:
-        return NetworkReply(update=None, num_examples=0, loss=float("nan"), histograms=counts)
-    data = _large_enough(site, work.data, local, settings)
-    seed = derive_seed(settings.seed, site.name, local.spec.identity, request.server_round)
-    trained, after = federated.local_update(work.received, state, data, local, request.server_round, seed)
+    }
+
+
+def _round(
+    site: Site, request: TrainRequest, work: _Work, state: Mapping[str, Tensor], settings: Settings
+) -> LocalRound:
+    spec = work.local.spec
+    return LocalRound(
+        received=work.received,
+        site_state=state,
+        data=_large_enough(site, work.data, work.local, settings),
+        settings=work.local,
+        server_round=request.server_round,
+        seed=derive_seed(settings.seed, site.name, spec.identity, request.server_round),
+    )
+
+
+def _reply(
+    site: Site,
+    request: TrainRequest,
+    work: _Work,
+    settings: Settings,
+    trained: LocalUpdate,
+    after: Mapping[str, Tensor],
+    *,
+    residual: Tensor | None,
+    histograms: Histograms | None,
+) -> NetworkReply:
+    name, policy = work.local.spec.name, site.policy
     if not np.isfinite(trained.update.numpy()).all():  # torch takes ten times as long
         raise UpdateError(
             f"Expected finite weights of {name} after training, got NaN or infinity: nothing leaves"
         )
     if settings.federation.feeds_back:
-        trained, residual = _with_feedback(trained, residual, local)
+        trained, residual = _with_feedback(trained, residual, work.local)
         after = {**after, RESIDUAL: residual}
     if work.states is not None:
         work.states.write(name, request.server_round, after, keep=request.state_round)
@@ -143,7 +188,7 @@ def _train_one(site: Site, request: TrainRequest, work: _Work, settings: Setting
         update=trained.update.numpy(),
         num_examples=trained.num_examples if policy.permits("counts") else min(trained.num_examples, 1),
         loss=trained.loss if policy.permits("losses") else float("nan"),
-        histograms=counts,
+        histograms=histograms,
         extra={key: values.numpy() for key, values in trained.extra.items()},
     )
 
@@ -171,6 +216,15 @@ def _large_enough(site: Site, data: ExamTensors, local: LocalSettings, settings:
     if trains(data, local.spec, minimum_cohort=policy.minimum_cohort, of_class=of_class):
         return data
     return replace(data, fold=torch.full_like(data.fold, MISSING))
+
+
+def _counts(site: Site, work: _Work, state: Mapping[str, Tensor], settings: Settings) -> Histograms | None:
+    """What the site tells of the received weights on the validation fold."""
+    if not site.policy.permits("score_histograms"):
+        return None
+    weights = work.algorithm.scored_weights(work.received, state, work.local)
+    histograms = _histograms(site, weights, work.data, work.local, settings)
+    return histograms.counts if histograms is not None else None
 
 
 def _histograms(

@@ -124,23 +124,31 @@ class LocalRound:
     settings: LocalSettings
     server_round: int
     seed: int
-    keeps_optimiser: bool
+    keeps_optimiser: bool = False
+
+    @property
+    def optimiser(self) -> SiteState:
+        """What the optimiser of the round before left, where it goes on."""
+        return {
+            name.removeprefix(OPTIMISER): values
+            for name, values in self.site_state.items()
+            if self.keeps_optimiser and name.startswith(OPTIMISER)
+        }
+
+    def kept(self, after: Mapping[str, Tensor]) -> SiteState:
+        """What is kept of what an optimiser is left with."""
+        if not self.keeps_optimiser:
+            return {}
+        return {f"{OPTIMISER}{name}": values for name, values in after.items()}
 
     def train(
         self, weights: Float32[Tensor, " size"], *, term: GradientTerm | None = None
     ) -> tuple[LocalUpdate, SiteState]:
         """See :func:`common.training.local.train_network`; of the site's state the optimiser's part alone."""
-        before = {
-            name.removeprefix(OPTIMISER): values
-            for name, values in self.site_state.items()
-            if self.keeps_optimiser and name.startswith(OPTIMISER)
-        }
         update, after = train_network(
-            weights, before, self.data, self.settings, self.server_round, self.seed, term=term
+            weights, self.optimiser, self.data, self.settings, self.server_round, self.seed, term=term
         )
-        if not self.keeps_optimiser:
-            return update, {}
-        return update, {f"{OPTIMISER}{name}": values for name, values in after.items()}
+        return update, self.kept(after)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

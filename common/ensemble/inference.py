@@ -1,7 +1,7 @@
 """Asking many networks: each in turn, or all of one architecture at once, whichever is faster at the place.
 
 An ensemble is built once and asked many times. Where a network is small or the device fast, starting its
-operations costs more than computing them, and :mod:`common.ensemble.stacking` starts each once for all networks;
+operations costs more than computing them, and :mod:`common.networks.stacking` starts each once for all networks;
 where networks are large, that only costs cache. What is faster depends on the architecture, the number of
 pictures, the device and its threads, so both ways are tried once per process and the choice is kept. Their
 answers differ by rounding only (at most 1e-4 in float32).
@@ -24,8 +24,8 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from common.ensemble.architecture import architecture, gather, weights_of
-from common.ensemble.stacking import logits as stacked_logits
-from common.ensemble.stacking import stacked_network
+from common.networks.stacking import logits as stacked_logits
+from common.networks.stacking import stacked_network
 
 Precision = Literal["float32", "bfloat16"]
 Way = Literal["loop", "stacked"]
@@ -98,7 +98,7 @@ class Stack:
         names: of the networks.
         images: what they read.
         networks: each by itself, in evaluation.
-        merged: all of them at once (:mod:`common.ensemble.stacking`), on the same weights.
+        merged: all of them at once (:mod:`common.networks.stacking`), on the same weights.
         architecture: equal for stacks whose networks differ in nothing but their weights.
         place: where they are.
     """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Shaped
@@ -31,6 +32,16 @@ class AugmentParameters:
     theta: Float[Tensor, "n 2 3"]
     brightness: Float[Tensor, " n"]
     contrast: Float[Tensor, " n"]
+
+    @property
+    def packed(self) -> Float[Tensor, "n 8"]:
+        """All of it in one tensor, as it travels to a device."""
+        return torch.cat([self.theta.flatten(1), self.brightness[:, None], self.contrast[:, None]], dim=1)
+
+    @classmethod
+    def unpacked(cls, values: Float[Tensor, "n 8"]) -> AugmentParameters:
+        """Views into what :attr:`packed` gave."""
+        return cls(theta=values[:, :6].unflatten(1, (2, 3)), brightness=values[:, 6], contrast=values[:, 7])
 
     def repeated(self, frames: int) -> AugmentParameters:
         """The same changes for each of an image's frames, which follow one another."""
@@ -82,10 +93,17 @@ def cut(
 
 def _grid(theta: Float[Tensor, "n 2 3"], px: int) -> Float[Tensor, "n px px 2"]:
     """``F.affine_grid`` without its batched matrix product, which costs more than the sampling itself."""
-    centres = (torch.arange(px, device=theta.device, dtype=theta.dtype) * 2 + 1) / px - 1
+    centres = _centres(px, theta.device)
     along_x = theta[:, :, 0, None, None] * centres
     along_y = theta[:, :, 1, None, None] * centres[:, None] + theta[:, :, 2, None, None]
     return (along_x + along_y).permute(0, 2, 3, 1)
+
+
+@lru_cache(maxsize=16)
+def _centres(px: int, device: torch.device) -> Float[Tensor, " px"]:
+    """Where the middles of pixels lie, -1 .. 1."""
+    with torch.inference_mode(False):  # scoring may ask first; training multiplies by them later
+        return (torch.arange(px, device=device, dtype=torch.float32) * 2 + 1) / px - 1
 
 
 def relight(

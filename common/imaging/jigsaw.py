@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.imaging.transfer import sent
 from common.sections.methods import JigsawSettings
 
 SIDE = 3
@@ -89,7 +90,7 @@ def tiles(
     )
     place = torch.arange(SIDE * SIDE)
     cells = torch.stack([place // SIDE, place % SIDE], dim=1) * (settings.image_px // SIDE)
-    corner = torch.gather(cells + offsets, 1, order[:, :, None].expand(-1, -1, 2)).to(resized.device)
+    corner = sent(torch.gather(cells + offsets, 1, order[:, :, None].expand(-1, -1, 2)), resized.device)
     inside = torch.arange(settings.tile_px, device=resized.device)
     rows = (corner[:, :, :1] + inside)[:, :, :, None]
     columns = (corner[:, :, 1:] + inside)[:, :, None, :]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Int, Shaped
+from jaxtyping import Float32, Int, Shaped
 from torch import Tensor
 
 from common.exam import MISSING
 from common.imaging import augment, jigsaw
+from common.imaging.augment import AugmentParameters
 from common.imaging.prepare import picture
+from common.imaging.transfer import sent
 from common.networks.spec import COMBINED, NetworkSpec
 from common.training.data import ExamTensors
 from common.training.local_settings import LocalSettings
@@ -62,6 +65,33 @@ def validation_exams(data: ExamTensors, spec: NetworkSpec) -> Int[Tensor, " vali
     return torch.nonzero(usable).flatten()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What chance, or the rule for pictures as they are, says of a batch; on the CPU.
+
+    Attributes:
+        changes: of each image in its order, as :attr:`AugmentParameters.packed` has them; ``None``: none.
+        puzzles: of each exam its permutation; ``None``: the network solves none.
+        offsets: of each puzzle; see :func:`common.imaging.jigsaw.draw_offsets`.
+    """
+
+    changes: Float32[Tensor, "images n 8"] | None = None
+    puzzles: Int[Tensor, " n"] | None = None
+    offsets: Int[Tensor, "n 9 2"] | None = None
+
+    @classmethod
+    def together(cls, each: Sequence[Drawn]) -> Drawn:
+        """Several batches as one, after one another; all have what the first has."""
+        changes = [one.changes for one in each if one.changes is not None]
+        puzzles = [one.puzzles for one in each if one.puzzles is not None]
+        offsets = [one.offsets for one in each if one.offsets is not None]
+        return cls(
+            changes=torch.cat(changes, dim=1) if changes else None,
+            puzzles=torch.cat(puzzles) if puzzles else None,
+            offsets=torch.cat(offsets) if offsets else None,
+        )
+
+
 def inputs(
     data: ExamTensors,
     exams: Int[Tensor, " n"],
@@ -78,36 +108,69 @@ def inputs(
         settings: what to train and where.
         generator: draws augmentation and puzzles; ``None``: pictures as they are, and puzzle i for exam i.
     """
-    pictures = list(_pictures(data, exams, settings, generator))
-    if settings.spec.jigsaw is None:
-        return pictures, classes.to(settings.device)
-    (whole,) = pictures
-    count = settings.spec.target.classes
-    if generator is None:
-        chosen, offsets = exams % count, jigsaw.central_offsets(len(exams), settings.spec.jigsaw)
-    else:
-        chosen = torch.randint(0, count, (len(exams),), generator=generator)
-        offsets = jigsaw.draw_offsets(len(exams), settings.spec.jigsaw, generator)
-    order = jigsaw.permutations(count)[chosen]
-    tiles = jigsaw.tiles(whole, settings.spec.jigsaw, offsets=offsets, order=order)
-    return [tiles], chosen.to(settings.device)
+    return applied(data, exams, classes, settings, draw(data, exams, settings, generator))
 
 
-def _pictures(
-    data: ExamTensors, exams: Tensor, settings: LocalSettings, generator: torch.Generator | None
-) -> Iterator[Tensor]:
-    image_px = settings.network.image_px
-    ranges = settings.training.augmentation
-    for name in settings.spec.images:
-        stored = data.images[name].index_select(0, exams).to(settings.device, non_blocking=True)
-        parameters = None
-        if generator is not None and ranges is not None:
-            parameters = augment.draw(
+def draw(
+    data: ExamTensors, exams: Int[Tensor, " n"], settings: LocalSettings, generator: torch.Generator | None
+) -> Drawn:
+    """What is drawn for a batch; see :func:`inputs`."""
+    changes, ranges = None, settings.training.augmentation
+    if generator is not None and ranges is not None:
+        each = [
+            augment.draw(
                 len(exams),
                 image=settings.images[name],
                 settings=ranges,
-                image_px=image_px,
-                stored_px=stored.shape[-1],
+                image_px=settings.network.image_px,
+                stored_px=data.images[name].shape[-1],
                 generator=generator,
             )
-        yield picture(stored, settings.images[name], image_px=image_px, parameters=parameters)
+            for name in settings.spec.images
+        ]
+        changes = torch.stack([parameters.packed for parameters in each])
+    if settings.spec.jigsaw is None:
+        return Drawn(changes=changes)
+    count = settings.spec.target.classes
+    if generator is None:
+        puzzles, offsets = exams % count, jigsaw.central_offsets(len(exams), settings.spec.jigsaw)
+    else:
+        puzzles = torch.randint(0, count, (len(exams),), generator=generator)
+        offsets = jigsaw.draw_offsets(len(exams), settings.spec.jigsaw, generator)
+    return Drawn(changes=changes, puzzles=puzzles, offsets=offsets)
+
+
+def applied(
+    data: ExamTensors,
+    exams: Int[Tensor, " n"],
+    classes: Shaped[Tensor, " n"],
+    settings: LocalSettings,
+    drawn: Drawn,
+) -> tuple[list[Tensor], Shaped[Tensor, " n"]]:
+    """The batch of what was drawn for it; see :func:`inputs`."""
+    pictures = list(_pictures(data, exams, settings, drawn.changes))
+    if settings.spec.jigsaw is None:
+        return pictures, sent(classes, settings.device)
+    assert drawn.puzzles is not None
+    assert drawn.offsets is not None
+    (whole,) = pictures
+    order = jigsaw.permutations(settings.spec.target.classes)[drawn.puzzles]
+    tiles = jigsaw.tiles(whole, settings.spec.jigsaw, offsets=drawn.offsets, order=order)
+    return [tiles], sent(drawn.puzzles, settings.device)
+
+
+def _pictures(
+    data: ExamTensors, exams: Tensor, settings: LocalSettings, changes: Tensor | None
+) -> Iterator[Tensor]:
+    """Stored pictures may lie on the host or, all of one image, on the device: they are gathered where they lie."""
+    images = settings.spec.images
+    resident = any(not data.images[name].is_cpu for name in images)
+    index = sent(exams, settings.device) if resident else exams
+    drawn = sent(changes, settings.device) if changes is not None else None
+    for number, name in enumerate(images):
+        stored = data.images[name]
+        chosen = sent(stored.index_select(0, exams if stored.is_cpu else index), settings.device)
+        parameters = None if drawn is None else AugmentParameters.unpacked(drawn[number])
+        yield picture(
+            chosen, settings.images[name], image_px=settings.network.image_px, parameters=parameters
+        )

@@ -10,15 +10,17 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float32, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import UpdateError
+from common.networks.spec import NetworkSpec
 from common.sections.training import TrainingSettings
 from common.training import answers
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork, flat_network
 from common.training.inputs import inputs, labels, training_exams, wanted
 from common.training.local_settings import LocalSettings
+from common.training.resident import resident
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
 
@@ -93,20 +95,34 @@ def train_network(
     Raises:
         UpdateError: if the optimiser's state is of another network.
     """
-    exams = training_exams(data, settings.spec)
-    strata = labels(data, settings.spec)[exams]
-    needed = 1 if settings.spec.target.kind == "permutation" else 2
-    if len(strata.unique()) < needed:
-        return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan")), site_state
+    exams, strata = material(data, settings.spec)
+    if not len(exams):
+        return untrained(weights), site_state
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
-    optimiser = fresh_optimiser(network, settings.training)
-    _resume(optimiser, network, site_state)
+    optimiser = fresh_optimiser(network.trained, settings.training)
+    resume(optimiser, network.trained, site_state)
     generator = torch.Generator().manual_seed(seed)
+    data = resident(data, settings.spec.images, settings.device)
     loss = _steps(network, optimiser, data, exams, strata, settings, server_round, generator, term)
     update = network.flat.cpu() - weights
     after = {name: values.cpu() for name, values in optimiser.state[network.trained].items()}
     return LocalUpdate(update=update, num_examples=len(exams), loss=loss), after
+
+
+def material(
+    data: ExamTensors, spec: NetworkSpec
+) -> tuple[Int[Tensor, " training"], Int[Tensor, " training"]]:
+    """The exams that a network trains on and their strata; none where they are all of one class."""
+    exams = training_exams(data, spec)
+    strata = labels(data, spec)[exams]
+    needed = 1 if spec.target.kind == "permutation" else 2
+    return (exams, strata) if len(strata.unique()) >= needed else (exams[:0], strata[:0])
+
+
+def untrained(weights: Float32[Tensor, " size"]) -> LocalUpdate:
+    """Of a network that trains nothing."""
+    return LocalUpdate(update=torch.zeros_like(weights), num_examples=0, loss=float("nan"))
 
 
 def score(
@@ -137,6 +153,7 @@ def _scored(
     network = flat_network(settings.spec, settings.network, settings.device)
     network.load(weights, settings.frozen)
     network.module.eval()
+    data = resident(data, settings.spec.images, settings.device)
     target, targets = settings.spec.target, wanted(data, settings.spec)
     scores, classes = [torch.empty(0, target.answers)], [torch.empty(0, dtype=targets.dtype)]
     with torch.inference_mode():
@@ -183,27 +200,35 @@ def _steps(
     return float(total) / training.local_steps
 
 
-def fresh_optimiser(network: FlatNetwork, training: TrainingSettings) -> torch.optim.Optimizer:
+def fresh_optimiser(trained: nn.Parameter, training: TrainingSettings) -> torch.optim.Optimizer:
     """An optimiser of a network's trained vector that has taken no step yet."""
     if training.optimiser == "sgd":
         return torch.optim.SGD(
-            [network.trained],
+            [trained],
             lr=training.learning_rate,
             momentum=training.momentum,
             weight_decay=training.weight_decay,
         )
     return torch.optim.AdamW(
-        [network.trained], lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        [trained], lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
 
 
-def _resume(optimiser: torch.optim.Optimizer, network: FlatNetwork, kept: Mapping[str, Tensor]) -> None:
-    """Let an optimiser go on from what it was left with."""
-    if any(values.ndim and values.shape != network.trained.shape for values in kept.values()):
-        raise UpdateError(f"Expected {len(network.trained)} values of each of the optimiser's {sorted(kept)}")
+def resume(
+    optimiser: torch.optim.Optimizer,
+    trained: nn.Parameter,
+    kept: Mapping[str, Tensor],
+) -> None:
+    """Let an optimiser go on from what it was left with.
+
+    Raises:
+        UpdateError: if that is of another network.
+    """
+    if any(values.ndim and values.shape != trained.shape for values in kept.values()):
+        raise UpdateError(f"Expected {len(trained)} values of each of the optimiser's {sorted(kept)}")
     if kept:
-        optimiser.state[network.trained] = {
-            name: values.to(network.trained.device, copy=True) for name, values in kept.items()
+        optimiser.state[trained] = {
+            name: values.to(trained.device, copy=True) for name, values in kept.items()
         }
 
 

@@ -19,6 +19,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CampaignError
+from common.sections.compute import Stacked
 
 App = Callable[[Message, Context], Message]
 """A ClientApp, or something that answers like one."""
@@ -34,10 +35,10 @@ class Workers:
         stopped: set once nobody waits for their work any more: campaigns over them end.
     """
 
-    def __init__(self, devices: Sequence[str], *, threads: int) -> None:
+    def __init__(self, devices: Sequence[str], *, threads: int, stacked: Stacked = "auto") -> None:
         torch.set_num_threads(threads)
         self.stopped = threading.Event()
-        self._threads = threads
+        self._threads, self._stacked = threads, stacked
         self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
         for device in devices:
             self._free.put(device)
@@ -53,7 +54,12 @@ class Workers:
             context = Context(
                 run_id=1,
                 node_id=message.metadata.dst_node_id,
-                node_config={"site-folder": str(folder), "device": device, "threads": self._threads},
+                node_config={
+                    "site-folder": str(folder),
+                    "device": device,
+                    "threads": self._threads,
+                    "stacked": self._stacked,
+                },
                 state=RecordDict(),
                 run_config={},
             )

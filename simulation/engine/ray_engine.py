@@ -46,12 +46,13 @@ class _Simulated:
     """Tells the site's ClientApp which folder a Ray worker's partition is."""
 
     folders: tuple[str, ...]
-    threads: int
+    compute: ComputeSettings
 
     def __call__(self, message: Message, context: Context) -> Message:
         partition = int(context.node_config["partition-id"])
         context.node_config["site-folder"] = self.folders[partition]
-        context.node_config["threads"] = self.threads
+        context.node_config["threads"] = self.compute.threads
+        context.node_config["stacked"] = self.compute.stacked
         return client_app(message, context)
 
 
@@ -74,7 +75,7 @@ def run(
     from flwr.simulation import run_simulation  # noqa: PLC0415 (Ray takes a second to import)
 
     absolute = tuple(folder.resolve() for folder in folders)
-    sites = _Simulated(tuple(map(str, absolute)), compute.threads)
+    sites = _Simulated(tuple(map(str, absolute)), compute)
     gpus = compute.ray.gpus if compute.ray.gpus is not None else float(training_device.gpu_count() > 0)
     needs: Needs = {"num_cpus": compute.threads, "num_gpus": gpus}
     strict = ServerApp()

@@ -82,7 +82,7 @@ def train(site: Site, plan_hash: str, *, models: int | None, display: Display) -
         def observe(event: Event) -> None:
             display.event("alone", event)
 
-        with Workers(compute.devices, threads=compute.threads) as workers:
+        with Workers(compute.devices, threads=compute.threads, stacked=compute.stacked) as workers:
             engines.run_campaign(fewer, (copy,), folder=working, observer=observe, workers=workers)
         networks = list(network_files.load_all(working / "networks"))
         alone.keep(site, plan_hash, networks, fewer, fingerprint=fingerprint)

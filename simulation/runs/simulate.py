@@ -214,7 +214,8 @@ def _train_and_evaluate(
     for system in beside:
         _forget_another_plan(system, display)
     _rewrite_rounds(run, (federated, *beside))
-    with Workers(devices, threads=settings.compute.threads) as workers:
+    compute = settings.compute
+    with Workers(devices, threads=compute.threads, stacked=compute.stacked) as workers:
         if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
             _train_side_by_side(beside, run, display, workers)
             baselines.keep_alone(beside, federated)

@@ -90,7 +90,7 @@ class PrivateTraining:
             classes=labels(data, local.spec),
             class_weights=class_weights.to(local.device),
         )
-        self._optimiser = fresh_optimiser(network, local.training)
+        self._optimiser = fresh_optimiser(network.trained, local.training)
         self._weights, self._network, self._local, self._settings = weights, network, local, settings
         self._seed, self._number = seed, (server_round - 1) * local.training.local_steps
 

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 from common.ensemble import inference
 from common.ensemble.architecture import architecture, weights_of
 from common.ensemble.inference import Ensemble, Member, Place, ensemble
-from common.ensemble.stacking import UnstackableError, Weights
 from common.networks import build
 from common.networks.spec import NetworkSpec, Target
+from common.networks.stacking import UnstackableError, Weights
 from common.sections.networks import NetworkSettings
 
 IMAGES = ("gs", "doppler")

@@ -5,7 +5,7 @@ tensor, the K activations ``(n, C, ...)`` in one of ``(n, K * C, ...)``, network
 
 * K convolutions are one with K times the groups, or, where all read the same picture, one ordinary
   convolution with K times the outputs;
-* K GroupNorms of g groups are one of K * g, K BatchNorms (of running statistics) one over K * C channels;
+* K GroupNorms of g groups are one of K * g, K BatchNorms one over K * C channels, each with its own statistics;
 * K linear layers are one batched product;
 * concatenation interleaves the networks; pooling, activation functions and sums are what they are.
 
@@ -94,14 +94,27 @@ def stacked_network(network: nn.Module, weights: Mapping[str, Tensor], count: in
     return twin(network, merged)
 
 
+def side_by_side(pictures: Float[Tensor, "all ... c h w"], count: int) -> Activations:
+    """Pictures of which each network reads others, for :func:`logits`.
+
+    Args:
+        pictures: network after network, equally many of each; or their tiles, with an axis of tiles before ``c``.
+        count: how many networks.
+    """
+    beside = pictures.unflatten(0, (count, -1)).transpose(0, 1).flatten(1, 2)
+    marked = Activations.of(beside, count)
+    assert isinstance(marked, Activations)
+    return marked
+
+
 def logits(
-    stacked: nn.Module, pictures: Sequence[Float[Tensor, "n _ _ _"]], count: int
+    stacked: nn.Module, pictures: Sequence[Float[Tensor, "n ..."]], count: int
 ) -> Float[Tensor, "networks n classes"]:
     """Logits of all networks.
 
     Args:
         stacked: from :func:`stacked_network`.
-        pictures: what the networks read, in their order.
+        pictures: what the networks read, in their order: the same for all, or from :func:`side_by_side`.
         count: how many networks.
 
     Raises:
@@ -200,9 +213,8 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     _own(running_mean, running_var, weight, bias)
-    if training:
-        raise UnstackableError("expected BatchNorm in evaluation, with running statistics")
-    return F.batch_norm(_spread(x, count), running_mean, running_var, weight, bias, False, momentum, eps)
+    x = _spread(x, count)
+    return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
 
 
 def _dropout(count: int, x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
@@ -231,9 +243,19 @@ def _over_picture(reduced: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def _flatten(count: int, x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    if isinstance(x, Activations) and x.ndim == 5 and (start_dim, end_dim) == (0, 1):  # tiles become pictures
+        return _apart(x, count).transpose(1, 2).flatten(0, 1).flatten(1, 2)
     if (start_dim, end_dim % x.ndim) != (1, x.ndim - 1):
         raise UnstackableError(f"expected all but the first axis flattened, got {start_dim}, {end_dim}")
     return _spread(x, count).flatten(1)
+
+
+def _view(count: int, x: Tensor, *shape: int) -> Tensor:
+    """The features of several pictures as those of one exam."""
+    if not isinstance(x, Activations) or x.ndim != 2 or len(shape) != 2 or shape[1] != -1:
+        raise UnstackableError(f"expected features of pictures that follow one another as one, got {shape}")
+    each: Tensor = _apart(x, count).unflatten(0, (shape[0], -1))
+    return each.transpose(1, 2).flatten(1)
 
 
 def _channelwise(func: Callable[..., object]) -> Callable[..., Tensor]:
@@ -294,6 +316,7 @@ _RULES: Mapping[Callable[..., object], Callable[..., Tensor]] = {
     Tensor.amax: _over_picture(torch.amax),
     torch.flatten: _flatten,
     Tensor.flatten: _flatten,
+    Tensor.view: _view,
     **{func: _channelwise(func) for func in _CHANNELWISE},
     **{func: _elementwise(func) for func in _ELEMENTWISE},
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.ensemble.architecture import gather, weights_of
-from common.ensemble.stacking import UnstackableError, logits, stacked_network
+from common.networks import build
+from common.networks.backbones import initialise
+from common.networks.spec import NetworkSpec, Target
+from common.networks.stacking import UnstackableError, logits, side_by_side, stacked_network
+from common.sections.methods import JigsawSettings
+from common.sections.networks import NetworkSettings
 
 Layers = Callable[[Tensor], Tensor]
 
@@ -172,10 +178,47 @@ def test_weights_outside_of_layers_are_refused() -> None:
         logits(merge(networks), [torch.randn(2, 3, 16, 16)], 2)
 
 
-def test_batch_statistics_are_refused() -> None:
-    networks = [randomised(Reader(LAYERS["BatchNorm"]), seed).train() for seed in range(2)]
-    with pytest.raises(UnstackableError, match="evaluation"):
-        logits(merge(networks), [torch.randn(2, 3, 16, 16)], 2)
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [(name, "images") for name in ("small", "resnet18", "mobilenet_v2", "inception_v3", "vgg16")]
+    + [("small", "tiles"), ("resnet18", "tiles")],
+)
+def test_gradients_and_statistics_at_once_are_those_of_each(
+    backbone: str, kind: Literal["images", "tiles"]
+) -> None:
+    """In double precision, where norms of few pictures do not make rounding large."""
+    spec = NetworkSpec(name="x", images=("gs",), target=Target(measurement="grade", classes=5))
+    if kind == "tiles":
+        target = Target(measurement="gs", kind="permutation", classes=5)
+        spec = spec.model_copy(update={"target": target, "jigsaw": JigsawSettings()})
+    given = NetworkSettings(backbone=backbone, width=4, hidden=8, image_px=96)
+    networks = [build.network(spec, given) for _ in range(2)]
+    generator = torch.Generator().manual_seed(0)
+    for network in networks:
+        initialise(network, generator)
+        network.double().train()
+    shape = (3, 3, 96, 96) if kind == "images" else (2, 9, 3, 40, 40)
+    pictures = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
+    weights = {
+        name: torch.stack([dict(weights_of(network))[name].detach() for network in networks])
+        for name, _ in weights_of(networks[0])
+    }
+    parameters = dict(networks[0].named_parameters())
+    for name in parameters:
+        weights[name].requires_grad_()
+    merged = stacked_network(networks[0], weights, 2)
+    found = logits(merged, [side_by_side(pictures.flatten(0, 1), 2)], 2)
+    found.square().sum().backward()
+    expected = [network([own]) for network, own in zip(networks, pictures, strict=True)]
+    for place, (network, answer) in enumerate(zip(networks, expected, strict=True)):
+        answer.square().sum().backward()
+        torch.testing.assert_close(found[place], answer, rtol=1e-9, atol=1e-9)
+        for name, values in weights_of(network):
+            mine = weights[name].grad if name in parameters else weights[name]
+            assert mine is not None
+            wanted = values.grad if name in parameters else values
+            torch.testing.assert_close(mine[place], wanted, rtol=1e-7, atol=1e-9, msg=name)
+    assert not torch.equal(expected[0], expected[1])
 
 
 def test_an_answer_that_is_not_logits_is_refused() -> None:
