@@ -7,7 +7,7 @@ start weights are those of the federation, so both end with the same weights up 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -65,7 +65,6 @@ def train(
     *,
     workers: int,
     scoring: bool,
-    observer: Callable[[int], object] = lambda server_round: None,
 ) -> dict[str, Tensor]:
     """FedAvg of all networks over all sites; returns the final weights.
 
@@ -74,7 +73,6 @@ def train(
         settings: the run's.
         workers: threads that take jobs of one round.
         scoring: whether each round first scores the received weights on the validation folds.
-        observer: told of each round that begins.
     """
     specs = networks(settings)
     jobs = [
@@ -86,7 +84,6 @@ def train(
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = map if workers == 1 else pool.map  # one worker needs no thread
         for server_round in range(1, settings.federation.rounds + 1):
-            observer(server_round)
             job = partial(_job, weights=weights, settings=settings, server_round=server_round, score=scoring)
             done = dict(zip(((j.site, j.spec.name) for j in jobs), run(job, jobs), strict=True))
             weights = {name: _mean([done[site, name] for site in sites]) for name in specs}
@@ -174,8 +171,10 @@ def _score(job: Job, *, weights: Mapping[str, Tensor], settings: Settings) -> Te
 
 
 def _mean(trained: Sequence[tuple[Tensor, int]]) -> Tensor:
-    total = sum(exams for _, exams in trained)
-    return torch.stack([weights.double() * (exams / total) for weights, exams in trained]).sum(0).float()
+    total, count = torch.zeros_like(trained[0][0]), sum(exams for _, exams in trained)
+    for weights, exams in trained:
+        total.add_(weights, alpha=exams / count)
+    return total
 
 
 def relative_difference(
