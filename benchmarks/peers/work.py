@@ -99,8 +99,8 @@ class Work:
     def train(self, site: str, flat: Tensor, server_round: int) -> tuple[Tensor, int]:
         """A site's weights after a round, and the number of exams behind them."""
         self.began(server_round)
-        job = plain_loop.Job(site=site, data=self.exams(site), spec=self.spec, module=_module(self))
-        return plain_loop.trained(job, flat, settings=self.settings, server_round=server_round)
+        job = plain_loop.Job(site=site, data=self.exams(site), spec=self.spec)
+        return plain_loop.trained(_module(self), job, flat, settings=self.settings, server_round=server_round)
 
     def began(self, server_round: int) -> None:
         """Note that a round begins; of several notes of one round the first counts."""
