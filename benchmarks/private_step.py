@@ -174,7 +174,14 @@ def measure_network(arguments: argparse.Namespace) -> dict[str, object]:
     weights = build.initial_weights(local.spec, local.network, seed=0)
     step = StepSettings(max_grad_norm=NORM, noise_multiplier=1.0, sample_rate=1.0, patients=len(data))
     training = PrivateTraining(
-        weights, data, local, step, images=1, class_weights=torch.ones(4), server_round=1, seed=0
+        weights,
+        data,
+        local,
+        step,
+        images=1,
+        class_weights=torch.ones(local.spec.target.classes),
+        server_round=1,
+        seed=0,
     )
     network = FlatNetwork(build.network(local.spec, local.network), device)
     network.load(weights)

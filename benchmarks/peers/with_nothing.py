@@ -3,15 +3,21 @@
 python benchmarks/peers/with_nothing.py FOLDER OUT
 """
 
+import torch
 import work
-from shared import plain_loop
 
 
 def main() -> None:
     asked = work.asked()
-    sites = {name: asked.exams(name) for name in asked.sites}
-    weights = plain_loop.train(sites, asked.settings, workers=1, scoring=False, observer=asked.began)
-    asked.done(weights[asked.spec.name])
+    weights = asked.start()
+    for server_round in range(1, asked.settings.federation.rounds + 1):
+        total, count = torch.zeros_like(weights), 0
+        for site in asked.sites:
+            trained, exams = asked.train(site, weights, server_round)
+            total.add_(trained, alpha=exams)
+            count += exams
+        weights = total.div_(count)
+    asked.done(weights)
 
 
 if __name__ == "__main__":

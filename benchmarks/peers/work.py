@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 from shared import plain_loop
-from torch import Tensor
+from torch import Tensor, nn
 
 from common import settings as configuration
 from common.methods.stages import networks
@@ -80,6 +80,7 @@ class Work:
         return spec
 
     def exams(self, site: str) -> ExamTensors:
+        """From files that the system pages in as they are read."""
         return ExamTensors(**torch.load(self.folder / f"{site}.pt", mmap=True))
 
     def start(self) -> Tensor:
@@ -98,8 +99,8 @@ class Work:
     def train(self, site: str, flat: Tensor, server_round: int) -> tuple[Tensor, int]:
         """A site's weights after a round, and the number of exams behind them."""
         self.began(server_round)
-        job = _job(self, site)
-        return plain_loop.trained(job, flat, settings=self.settings, server_round=server_round)
+        job = plain_loop.Job(site=site, data=self.exams(site), spec=self.spec)
+        return plain_loop.trained(_module(self), job, flat, settings=self.settings, server_round=server_round)
 
     def began(self, server_round: int) -> None:
         """Note that a round begins; of several notes of one round the first counts."""
@@ -120,10 +121,9 @@ class Work:
 
 
 @functools.cache
-def _job(work: Work, site: str) -> plain_loop.Job:
-    """A site with a module of its own, made once a process."""
-    module = build(work.spec, work.settings.network)
-    return plain_loop.Job(site=site, data=work.exams(site), spec=work.spec, module=module)
+def _module(work: Work) -> nn.Module:
+    """One a process, whatever sites it trains."""
+    return build(work.spec, work.settings.network)
 
 
 def asked() -> Work:

@@ -7,7 +7,8 @@ start weights are those of the federation, so both end with the same weights up 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -51,12 +52,11 @@ def planned(config: Path, *, rounds: int, models: int, overrides: Sequence[str] 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One network at one site, with a module of its own."""
+    """One network at one site."""
 
     site: str
     data: ExamTensors
     spec: NetworkSpec
-    module: nn.Module
 
 
 def train(
@@ -65,7 +65,6 @@ def train(
     *,
     workers: int,
     scoring: bool,
-    observer: Callable[[int], object] = lambda server_round: None,
 ) -> dict[str, Tensor]:
     """FedAvg of all networks over all sites; returns the final weights.
 
@@ -74,25 +73,33 @@ def train(
         settings: the run's.
         workers: threads that take jobs of one round.
         scoring: whether each round first scores the received weights on the validation folds.
-        observer: told of each round that begins.
     """
     specs = networks(settings)
-    jobs = [
-        Job(site=name, data=data, spec=spec, module=build(spec, settings.network))
-        for spec in specs.values()
-        for name, data in sites.items()
-    ]
+    jobs = [Job(site=name, data=data, spec=spec) for spec in specs.values() for name, data in sites.items()]
     weights = {name: start(spec, settings) for name, spec in specs.items()}
+    modules = Modules(settings)
     with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         run = map if workers == 1 else pool.map  # one worker needs no thread
         for server_round in range(1, settings.federation.rounds + 1):
-            observer(server_round)
-            job = partial(_job, weights=weights, settings=settings, server_round=server_round, score=scoring)
-            done = dict(zip(((j.site, j.spec.name) for j in jobs), run(job, jobs), strict=True))
-            weights = {name: _mean([done[site, name] for site in sites]) for name in specs}
+            job = partial(_job, modules, weights=weights, server_round=server_round, score=scoring)
+            weights = _means(jobs, run(job, jobs))
         if scoring:
-            list(run(partial(_score, weights=weights, settings=settings), jobs))
+            list(run(partial(_score, modules, weights=weights), jobs))
     return weights
+
+
+class Modules:
+    """A module for each network and each thread that asks, made at first."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._made = threading.local()
+
+    def of(self, spec: NetworkSpec) -> nn.Module:
+        made = self._made.__dict__
+        if spec.name not in made:
+            made[spec.name] = build(spec, self.settings.network)
+        return made[spec.name]
 
 
 def start(spec: NetworkSpec, settings: Settings) -> Tensor:
@@ -130,27 +137,30 @@ def pictures(
 
 
 def _job(
-    job: Job, *, weights: Mapping[str, Tensor], settings: Settings, server_round: int, score: bool
+    modules: Modules, job: Job, *, weights: Mapping[str, Tensor], server_round: int, score: bool
 ) -> tuple[Tensor, int]:
     """Trained weights and the number of exams behind them."""
     if score:
-        _score(job, weights=weights, settings=settings)
-    return trained(job, weights[job.spec.name], settings=settings, server_round=server_round)
+        _score(modules, job, weights=weights)
+    module = modules.of(job.spec)
+    return trained(module, job, weights[job.spec.name], settings=modules.settings, server_round=server_round)
 
 
-def trained(job: Job, weights: Tensor, *, settings: Settings, server_round: int) -> tuple[Tensor, int]:
+def trained(
+    module: nn.Module, job: Job, weights: Tensor, *, settings: Settings, server_round: int
+) -> tuple[Tensor, int]:
     """A site's weights after a round, and the number of exams behind them."""
-    load(job.module, weights)
+    load(module, weights)
     training = settings.training
     optimiser = torch.optim.AdamW(
-        job.module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
+        module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(
         derive_seed(settings.seed, job.site, job.spec.identity, server_round)
     )
     exams = training_exams(job.data, job.spec)
     targets = labels(job.data, job.spec)[exams]
-    job.module.train()
+    module.train()
     for step, batch in enumerate(islice(batches(targets, training, generator), training.local_steps)):
         optimiser.param_groups[0]["lr"] = learning_rate(
             training,
@@ -158,24 +168,31 @@ def trained(job: Job, weights: Tensor, *, settings: Settings, server_round: int)
             total=settings.federation.rounds * training.local_steps,
         )
         optimiser.zero_grad()
-        logits = job.module(pictures(job.data, exams[batch], job.spec, settings, generator))
+        logits = module(pictures(job.data, exams[batch], job.spec, settings, generator))
         F.cross_entropy(logits, targets[batch]).backward()
         optimiser.step()
-    return flatten(job.module), len(exams)
+    return flatten(module), len(exams)
 
 
-def _score(job: Job, *, weights: Mapping[str, Tensor], settings: Settings) -> Tensor:
-    load(job.module, weights[job.spec.name])
-    job.module.eval()
+def _score(modules: Modules, job: Job, *, weights: Mapping[str, Tensor]) -> Tensor:
+    module, settings = modules.of(job.spec), modules.settings
+    load(module, weights[job.spec.name])
+    module.eval()
     with torch.inference_mode():
         chunks = validation_exams(job.data, job.spec).split(SCORING_BATCH)
-        logits = [job.module(pictures(job.data, chunk, job.spec, settings, None)) for chunk in chunks]
+        logits = [module(pictures(job.data, chunk, job.spec, settings, None)) for chunk in chunks]
         return torch.cat(logits).softmax(dim=1)
 
 
-def _mean(trained: Sequence[tuple[Tensor, int]]) -> Tensor:
-    total = sum(exams for _, exams in trained)
-    return torch.stack([weights.double() * (exams / total) for weights, exams in trained]).sum(0).float()
+def _means(jobs: Sequence[Job], trained: Iterable[tuple[Tensor, int]]) -> dict[str, Tensor]:
+    """Each network's mean over the sites, weighted by exams; a reply is let go once it is added."""
+    total: dict[str, Tensor] = {}
+    count: dict[str, int] = {}
+    for job, (weights, exams) in zip(jobs, trained, strict=True):
+        name = job.spec.name
+        total[name] = weights.mul_(exams) if name not in total else total[name].add_(weights, alpha=exams)
+        count[name] = count.get(name, 0) + exams
+    return {name: values.div_(count[name]) for name, values in total.items()}
 
 
 def relative_difference(

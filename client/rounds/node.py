@@ -130,9 +130,7 @@ def _train_some(
         for work in works
     ]
     residuals = [state.pop(RESIDUAL, None) for state in states]
-    rounds = [
-        _round(site, request, work, state, settings) for work, state in zip(works, states, strict=True)
-    ]
+    rounds = [_round(site, request, work, state, settings) for work, state in zip(works, states, strict=True)]
     counts = [_counts(site, work, one.site_state, settings) for work, one in zip(works, rounds, strict=True)]
     names = [work.local.spec.name for work in works]
     if request.server_round > works[0].local.rounds:  # those that train together have equally many

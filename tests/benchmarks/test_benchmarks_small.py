@@ -81,17 +81,8 @@ def test_the_benchmarks_write_one_json_and_one_page(tmp_path: Path) -> None:
     out, page = tmp_path / "bench.json", tmp_path / "performance.md"
     parts = ["start_up", "local_training_small", "multitude"]
     benchmarks = ROOT / "benchmarks"
-    command = [
-        sys.executable,
-        str(benchmarks / "bench.py"),
-        str(out),
-        "--dry",
-        "--minutes",
-        "30",
-        "--only",
-        *parts,
-    ]
-    subprocess.run(command, check=True, timeout=PATIENCE_S)
+    dry = ["--dry", "--minutes", "30", "--only", *parts]
+    subprocess.run([sys.executable, benchmarks / "bench.py", out, *dry], check=True, timeout=PATIENCE_S)
     found = json.loads(out.read_text(encoding="utf-8"))["parts"]
     assert list(found) == parts
     assert found["multitude"]["result"]["same_answers"] is True
@@ -100,7 +91,5 @@ def test_the_benchmarks_write_one_json_and_one_page(tmp_path: Path) -> None:
         assert min(case["ratio"], case["ratio_to_strong"], *case["cpu"].values()) > 0
     subprocess.run([sys.executable, benchmarks / "performance.py", tmp_path, "--out", page], check=True)
     text = page.read_text(encoding="utf-8")
-    assert (
-        f"`synofed --help` | {found['start_up']['result']['commands']['synofed --help']['over_torch']} |"
-        in text
-    )
+    over_torch = found["start_up"]["result"]["commands"]["synofed --help"]["over_torch"]
+    assert f"`synofed --help` | {over_torch} |" in text

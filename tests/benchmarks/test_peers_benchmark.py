@@ -20,8 +20,8 @@ def test_synofed_and_flower_end_with_the_weights_of_the_plain_loop(tmp_path: Pat
     overrides = [part for override in TINY for part in ("--set", override)]
     sides = ["--sides", "plain", "synofed", "flower"]
     out = tmp_path / "peers.json"
-    command = [sys.executable, str(SCRIPT), str(out), "--rounds", "3", "--repeats", "1", *sides, *overrides]
-    subprocess.run(command, check=True, timeout=PATIENCE_S)
+    once = ["--rounds", "3", "--repeats", "1", *sides, *overrides]
+    subprocess.run([sys.executable, SCRIPT, out, *once], check=True, timeout=PATIENCE_S)
     result = json.loads(out.read_text(encoding="utf-8"))
     assert result["work"]["sites"] == 4
     for name, side in result["sides"].items():
