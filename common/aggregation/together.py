@@ -35,12 +35,10 @@ def local_updates(
 
 def trains_only(federated: FederatedAlgorithm) -> bool:
     """Whether all that an algorithm does at a site is to train the weights that came."""
+    if not isinstance(federated, FedAvg):
+        return False
     kind = type(federated)
-    return (
-        isinstance(federated, FedAvg)
-        and kind.trained is FedAvg.trained
-        and kind.local_update is FedAvg.local_update
-    )
+    return kind.trained is FedAvg.trained and kind.local_update is FedAvg.local_update
 
 
 def _task(one: LocalRound) -> Task:

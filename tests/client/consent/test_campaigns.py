@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -264,15 +264,17 @@ def test_a_device_without_memory(
     tried: list[int] = []
     batch = approved.settings.training.batch_size
 
-    def train_one(site: Site, request: TrainRequest, work: node._Work, settings: Settings) -> NetworkReply:
-        size = work.local.training.batch_size
+    def train_some(
+        site: Site, request: TrainRequest, works: Sequence[node._Work], settings: Settings
+    ) -> dict[str, NetworkReply]:
+        size = works[0].local.training.batch_size
         tried.append(batch // size)
         if size > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return original(site, request, work, settings)
+        return original(site, request, works, settings)
 
-    original = node._train_one
-    monkeypatch.setattr(node, "_train_one", train_one)
+    original = node._train_some
+    monkeypatch.setattr(node, "_train_some", train_some)
     answer = approved.train(approved.train_request())
     assert tried == shares
     if answered:

@@ -38,7 +38,7 @@ class Transfers(TorchDispatchMode):
     """Counts what goes from the host to another device, and the bytes of it."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.sizes: list[int] = []
 
     def __torch_dispatch__(
@@ -63,7 +63,8 @@ def data() -> Iterator[ExamTensors]:
 
 def sent(data: ExamTensors, settings: LocalSettings) -> list[int]:
     exams = torch.arange(8)
-    with Transfers() as seen:
+    seen = Transfers()
+    with seen:
         inputs(data, exams, torch.zeros(8, dtype=torch.long), settings, torch.Generator().manual_seed(0))
     return seen.sizes
 
@@ -125,13 +126,16 @@ def as_written(
     generator: torch.Generator | None,
 ) -> tuple[list[Tensor], Tensor]:
     """A batch, image after image: each is drawn when it is read."""
+    ranges = settings.training.augmentation
+    assert ranges is not None
+    assert generator is not None
     pictures = []
     for name in settings.spec.images:
         stored = data.images[name].index_select(0, exams)
         parameters = augment.draw(
             len(exams),
             image=settings.images[name],
-            settings=settings.training.augmentation,
+            settings=ranges,
             image_px=settings.network.image_px,
             stored_px=stored.shape[-1],
             generator=generator,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from common.networks import build
 from common.networks.spec import NetworkSpec, Piece
+from common.networks.stacking import UnstackableError
 from common.sections.networks import NetworkSettings
 from common.training import inputs, together
 from common.training.data import ExamTensors
@@ -142,9 +143,7 @@ def test_frozen_parts_stay_each_networks_own() -> None:
     assert not torch.allclose(updates[0], updates[1])
 
 
-@pytest.mark.parametrize(
-    "error", [together.UnstackableError("no rule"), torch.OutOfMemoryError("too little")]
-)
+@pytest.mark.parametrize("error", [UnstackableError("no rule"), torch.OutOfMemoryError("too little")])
 def test_what_cannot_be_stacked_trains_one_by_one(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> None:
         raise error
