@@ -109,7 +109,7 @@ class Assistant:
         import numpy as np  # noqa: PLC0415
         from PIL import Image  # noqa: PLC0415
 
-        from client.data.pictures.decoder import decode  # noqa: PLC0415
+        from client.data.pictures import clips  # noqa: PLC0415
         from client.ensemble import scoring  # noqa: PLC0415
         from common.ensemble.explained import explained, under  # noqa: PLC0415
         from common.ensemble.heatmaps import HeatmapSettings, heatmaps  # noqa: PLC0415
@@ -128,7 +128,7 @@ class Assistant:
         layered = {}
         for name, heatmap in zip(networks.images, found, strict=True):
             ref = pictures[name]
-            picture = decode(Path(ref.path).read_bytes(), mode="RGB").image
+            picture, _ = clips.frame(Path(ref.path), 1)
             if ref.roi is not None:
                 box = ref.roi
                 picture = picture.crop((box.x, box.y, box.x + box.width, box.y + box.height))

@@ -79,11 +79,7 @@ def read(path: Path, *, mode: str, wanted: int | None) -> Clip:
     Raises:
         DataError: if it is none, or cannot be decoded; nothing of its name or values is in the message.
     """
-    files = files_of(path)
-    try:
-        contents = [file.read_bytes() for file in files]
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror})") from None
+    contents = [content_of(file) for file in files_of(path)]
     if path.is_dir():
         return _of_folder(contents, mode=mode, wanted=wanted)
     return of_content(contents[0], mode=mode, wanted=wanted)
@@ -103,8 +99,8 @@ def frame(path: Path, number: int) -> tuple[Image.Image, int]:
     if path.is_dir():
         if not 1 <= number <= len(files):
             raise DataError(f"expected at least {number} pictures in the folder, got {len(files)}")
-        return decode(files[number - 1].read_bytes(), mode="RGB").image, len(files)
-    content = path.read_bytes()
+        return decode(content_of(files[number - 1]), mode="RGB").image, len(files)
+    content = content_of(path)
     if kind_of(content[:HEAD_BYTES]) == FILM:
         images = _whole_film(path, path.stat().st_mtime_ns)
         if number > len(images):
@@ -118,7 +114,19 @@ def frame(path: Path, number: int) -> tuple[Image.Image, int]:
 def _whole_film(path: Path, stamp: int) -> list[Image.Image]:
     """All frames of a film that somebody goes through, decoded once."""
     del stamp  # a changed file is another film
-    return film(path.read_bytes(), mode="RGB", wanted=None)[0]
+    return film(content_of(path), mode="RGB", wanted=None)[0]
+
+
+def content_of(file: Path) -> bytes:
+    """What a file holds.
+
+    Raises:
+        DataError: if it cannot be read; its name is not in the message.
+    """
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"the file cannot be read ({error.strerror})") from None
 
 
 def of_content(content: bytes, *, mode: str, wanted: int | None) -> Clip:

@@ -61,10 +61,7 @@ def read_cut(folder: Path, ref: ImageRef, image: ImageSettings, *, image_px: int
             raise DataError(f"expected {ref.frames} frames, as the manifest says, got {clip.frames}")
         cuts = [_checked_cut(frame, ref, image, image_px=image_px) for frame in clip.images]
         return Cut(pixels=np.stack(cuts), digest=clip.digest, notes=clip.notes)
-    try:
-        content = (folder / ref.path).read_bytes()
-    except OSError as error:
-        raise DataError(f"the file cannot be read ({error.strerror})") from None
+    content = clips.content_of(folder / ref.path)
     decoded = decode(content, mode=mode)
     if decoded.frames > 1:
         raise DataError(

@@ -127,6 +127,8 @@ def test_damaged_clips_are_refused_in_words(tmp_path: Path) -> None:
         clips.read(tmp_path / "empty", mode="L", wanted=None)
     with pytest.raises(DataError, match="cannot be read"):
         clips.read(tmp_path / "none", mode="L", wanted=None)
+    with pytest.raises(DataError, match="cannot be read"):
+        clips.frame(tmp_path / "none", 1)
 
 
 def test_no_frame_is_decoded_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
