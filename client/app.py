@@ -15,7 +15,6 @@ from flwr.clientapp import ClientApp
 
 from client.rounds import exchange, sum_exchange
 from client.rounds.exchange import Compute
-from common.sections.compute import Stacked
 
 app = ClientApp()
 
@@ -57,7 +56,7 @@ def _compute(context: Context) -> Compute:
     return Compute(
         device=str(context.node_config.get("device", "auto")),
         threads=int(context.node_config.get("threads", 0)),
-        stacked=cast(Stacked | None, context.node_config.get("stacked")),
+        stacked=cast(bool | None, context.node_config.get("stacked")),
     )
 
 

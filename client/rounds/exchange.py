@@ -36,7 +36,6 @@ from common.messages import (
     TrainRequest,
 )
 from common.receipts import Contents, Receipt
-from common.sections.compute import Stacked
 from common.settings import Settings
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Compute:
 
     device: str = "auto"
     threads: int = 0
-    stacked: Stacked | None = None
+    stacked: bool | None = None
 
 
 def answer_plan(folder: Path, record: RecordDict) -> RecordDict:
@@ -300,7 +299,7 @@ def _trained(
     from client.rounds import memory, node  # noqa: PLC0415  torch: only where something is trained
 
     began = time.monotonic()
-    stacked = compute.stacked or site.file.compute.stacked
+    stacked = site.file.compute.stacked if compute.stacked is None else compute.stacked
 
     def work(device: torch.device, share: int) -> TrainReply | MissingWeights:
         return node.train(site, request, settings, device=device, share=share, stacked_training=stacked)

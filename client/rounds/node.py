@@ -24,7 +24,6 @@ from common.evaluation.histograms import ScoreHistograms
 from common.exam import MISSING
 from common.messages import Histograms, MissingWeights, NetworkReply, Products, TrainReply, TrainRequest
 from common.methods.stages import networks, stacked
-from common.sections.compute import Stacked
 from common.settings import Settings
 from common.training import answers
 from common.training.data import ExamTensors
@@ -45,7 +44,7 @@ def train(
     device: torch.device,
     share: int = 1,
     data: ExamTensors | None = None,
-    stacked_training: Stacked = "auto",
+    stacked_training: bool = False,
 ) -> TrainReply | MissingWeights:
     """Train one group of networks for one round.
 
@@ -91,8 +90,9 @@ def train(
         local = _smaller(local_settings(spec, settings, device=device, frozen=frozen), share)
         works[name] = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
     replies: dict[str, NetworkReply] = {}
-    each, wish = list(works.values()), stacked_training if trains_only(federated) else "never"
-    for places in stacks([work.local for work in each], wish):
+    each = list(works.values())
+    stacked_training = stacked_training and trains_only(federated)
+    for places in stacks([work.local for work in each], stacked=stacked_training):
         replies |= _train_some(site, request, [each[place] for place in places], settings)
     scored = {name: work for name, work in works.items() if request.server_round > work.local.rounds}
     return TrainReply(

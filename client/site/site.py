@@ -13,7 +13,6 @@ from pydantic import Field, SecretStr
 from client.site.policy import Policy
 from common.enrolment import Hex32, SiteName
 from common.errors import DataError
-from common.sections.compute import Stacked
 from common.sections.section import Section, secret, section
 from common.text import toml_text
 
@@ -38,8 +37,8 @@ class ComputeSection(Section):
     """CPU threads; 0: as many as there are cores. The same number gives the same bits."""
     gpu_memory_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Share of the GPU's memory that training may take."""
-    stacked: Stacked = "auto"
-    """Whether networks of one shape train at once: ``auto`` on a GPU alone."""
+    stacked: bool = False
+    """Whether networks of one shape train at once; last bits depend on it. Slower on a CPU."""
 
 
 def proxy_objection(url: str) -> str | None:

@@ -8,9 +8,6 @@ from pydantic import Field
 
 from common.sections.section import Section, Threads
 
-Stacked = Literal["auto", "always", "never"]
-"""Whether networks of one shape train at once: ``auto`` on a GPU alone. Last bits depend on it."""
-
 
 class RaySettings(Section):
     """A Ray cluster, and what a site gets of it beside ``compute.threads`` CPUs."""
@@ -31,5 +28,5 @@ class ComputeSettings(Section):
     engine: Literal["in-process", "ray"] = "in-process"
     ray: RaySettings = RaySettings()
     groups_in_flight: Threads = 4
-    stacked: Stacked = "auto"
-    """Whether a site trains networks of one shape at once."""
+    stacked: bool = False
+    """Whether a site trains networks of one shape at once; last bits depend on it. Slower on a CPU."""

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from common.extensions import is_object_path
 from common.networks.layout import Layout, layout_of
 from common.networks.stacking import UnstackableError, logits, side_by_side, stacked_network
-from common.sections.compute import Stacked
 from common.training import answers
 from common.training.data import ExamTensors
 from common.training.flat_network import flat_network
@@ -34,6 +33,7 @@ from common.training.local import (
     untrained,
 )
 from common.training.local_settings import LocalSettings
+from common.training.memory import ran_out
 from common.training.resident import resident
 from common.training.sampling import batches
 from common.training.schedule import learning_rate
@@ -63,18 +63,17 @@ class Task:
         )
 
 
-def stacks(networks: Sequence[LocalSettings], stacked: Stacked) -> list[list[int]]:
+def stacks(networks: Sequence[LocalSettings], *, stacked: bool) -> list[list[int]]:
     """Which networks may train together, by their places in the sequence; most by themselves.
 
     Args:
         networks: of one request.
-        stacked: whether to; ``auto``: on a card, where starting an operation costs more than a small network's share
-            of it. On a CPU stacking took longer wherever it was measured.
+        stacked: whether any may. It is for cards, where starting an operation costs more than a small network's share
+            of it; on a CPU it took longer wherever it was measured.
     """
     alike: dict[Hashable, list[int]] = {}
     for place, settings in enumerate(networks):
-        wished = stacked == "always" or (stacked == "auto" and settings.device.type == "cuda")
-        key = _likeness(settings) if wished else None
+        key = _likeness(settings) if stacked else None
         alike.setdefault(place if key is None else key, []).append(place)
     return [
         places[first : first + most]
@@ -131,8 +130,10 @@ def _trained(tasks: Sequence[Task]) -> list[tuple[LocalUpdate, Kept]]:
     if len(tasks) > 1:
         try:
             return _stacked(tasks)
-        except (UnstackableError, torch.OutOfMemoryError):
-            pass  # what it held is let go before others train
+        except RuntimeError as error:
+            if not isinstance(error, UnstackableError) and not ran_out(error):
+                raise
+            # what it held is let go before others train
     return [task.alone() for task in tasks]
 
 

@@ -19,7 +19,6 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CampaignError
-from common.sections.compute import Stacked
 
 App = Callable[[Message, Context], Message]
 """A ClientApp, or something that answers like one."""
@@ -35,7 +34,7 @@ class Workers:
         stopped: set once nobody waits for their work any more: campaigns over them end.
     """
 
-    def __init__(self, devices: Sequence[str], *, threads: int, stacked: Stacked = "auto") -> None:
+    def __init__(self, devices: Sequence[str], *, threads: int, stacked: bool = False) -> None:
         torch.set_num_threads(threads)
         self.stopped = threading.Event()
         self._threads, self._stacked = threads, stacked

@@ -15,7 +15,6 @@ from common.aggregation import together
 from common.messages import TrainReply, TrainRequest
 from common.methods.stages import networks
 from common.networks import build
-from common.sections.compute import Stacked
 from common.settings import Settings, parse
 from common.training import resident
 from common.training.together import Task, train_networks
@@ -30,7 +29,7 @@ def north(tmp_path: Path) -> Site:
     return Site.open(tmp_path / "north")
 
 
-def answer(site: Site, plan: Settings, stacked: Stacked) -> TrainReply:
+def answer(site: Site, plan: Settings, *, stacked: bool) -> TrainReply:
     specs = [spec for spec in networks(plan).values() if spec.target.kind == "regression"]
     request = TrainRequest(
         campaign="c",
@@ -62,9 +61,9 @@ def test_the_reply_is_that_of_one_by_one(north: Site, state: str, monkeypatch: p
         CONFIG.format(folder="x"),
         overrides=['svdh.backbones=["small"]', f'federation.optimiser_state="{state}"'],
     )
-    expected = answer(north, plan, "auto")
+    expected = answer(north, plan, stacked=False)
     assert not counts
-    found = answer(north, plan, "always")
+    found = answer(north, plan, stacked=True)
     assert max(counts) > 1
     for name, alone in expected.networks.items():
         mine = found.networks[name]

@@ -157,10 +157,8 @@ def test_what_cannot_be_stacked_trains_one_by_one(error: Exception, monkeypatch:
 def test_who_trains_together() -> None:
     alike = [task.settings for task in tasks(SINGLE)]
     other = local_settings(FUSION)
-    assert stacks([alike[0], other, *alike[1:]], "always") == [[0, 2, 3], [1]]
-    assert stacks(alike, "never") == [[0], [1], [2]]
-    assert stacks(alike, "auto") == [[0], [1], [2]]
-    assert stacks([replace(one, device=torch.device("cuda")) for one in alike], "auto") == [[0, 1, 2]]
+    assert stacks([alike[0], other, *alike[1:]], stacked=True) == [[0, 2, 3], [1]]
+    assert stacks(alike, stacked=False) == [[0], [1], [2]]
 
 
 def test_no_more_than_fill_a_card_train_together() -> None:
@@ -170,8 +168,8 @@ def test_no_more_than_fill_a_card_train_together() -> None:
         network=NetworkSettings(backbone="resnet18", image_px=224),
         training=one.training.model_copy(update={"batch_size": 32}),
     )
-    assert stacks([large] * 5, "always") == [[0, 1], [2, 3], [4]]
-    assert stacks([one] * 5, "always") == [[0, 1, 2, 3, 4]]
+    assert stacks([large] * 5, stacked=True) == [[0, 1], [2, 3], [4]]
+    assert stacks([one] * 5, stacked=True) == [[0, 1, 2, 3, 4]]
 
 
 def test_who_trains_by_itself() -> None:
@@ -179,4 +177,4 @@ def test_who_trains_by_itself() -> None:
     whole = replace(settings, training=settings.training.model_copy(update={"sampling": "all"}))
     own = replace(settings, network=NETWORK.model_copy(update={"backbone": "module:Mine"}))
     for one in (whole, own):
-        assert stacks([one, one], "always") == [[0], [1]]
+        assert stacks([one, one], stacked=True) == [[0], [1]]
