@@ -12,8 +12,9 @@ Ray, servers, clean-up.
 * ``start_up_s``: from the command to its first training.
 * ``cpu_a_round_s``: from the second round's begin to the last one's, without starting and ending.
 * ``over_plain``: the same, over the plain loop's of the same turn; medians over the turns.
-* ``difference_of_weights``: final weights' distance from the plain loop's, over what training moved them. Rounding
-  grows by Adam; other batches, or another rate, would give a value near one.
+* ``difference_of_weights``: final parameters' distance from the plain loop's, over what training moved them: rounding
+  alone, where all do the same; other batches, or another rate, would give a value near one. Running statistics of
+  norms are left out: pfl-research does not average them.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ import work
 from shared import facts, processes, sites
 
 from common import settings as configuration
+from common.networks.build import layout
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -194,7 +196,8 @@ class Turns:
 
 
 def _difference(done: work.Work, reference: work.Work) -> float:
-    (ours, _), (theirs, _), start = done.result(), reference.result(), done.start()
+    trained = layout(done.spec, done.settings.network).trained_size
+    ours, theirs, start = (flat[:trained] for flat in (done.result()[0], reference.result()[0], done.start()))
     return float((ours - theirs).norm() / (theirs - start).norm())
 
 

@@ -3,11 +3,10 @@
     .venv-pfl/bin/python benchmarks/peers/with_pfl.py FOLDER OUT
 
 Users are sites, central iterations are rounds; pfl's own loop takes the steps, on the same network, batches,
-augmentation and AdamW as the other sides. No evaluation.
+augmentation and optimiser as the other sides. No evaluation.
 """
 
 import dataclasses
-import functools
 from collections.abc import Iterator
 from itertools import islice
 
@@ -86,9 +85,7 @@ def train(asked: work.Work) -> Tensor:
     training = settings.training
     model = PyTorchModel(
         WithLoss(network),
-        local_optimizer_create=functools.partial(
-            torch.optim.AdamW, weight_decay=training.weight_decay, fused=True
-        ),
+        local_optimizer_create=lambda parameters, lr: plain_loop.fresh_optimiser(parameters, training),
         central_optimizer=torch.optim.SGD(network.parameters(), lr=1.0),
     )
     cohort = FederatedDataset(users.__getitem__, get_user_sampler("minimize_reuse", list(users)))

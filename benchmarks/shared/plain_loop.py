@@ -1,8 +1,8 @@
 """A plan's networks over sites of random pictures, trained by FedAvg in a plain PyTorch loop.
 
-What others are measured against: ordinary modules, fused ``torch.optim.AdamW`` over their parameters, pictures in
-the layout that suits the network on a CPU, everything in memory; no messages, no journal. Batches, augmentation and
-start weights are those of the federation, so both end with the same weights up to rounding.
+What others are measured against: ordinary modules, PyTorch's optimiser over their parameters, pictures in the layout
+that suits the network on a CPU, everything in memory; no messages, no journal. Batches, augmentation and start
+weights are those of the federation, so both end with the same weights up to rounding.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from common.networks.build import initial_weights
 from common.networks.build import network as build
 from common.networks.layout import flatten, load
 from common.networks.spec import NetworkSpec
+from common.sections.training import TrainingSettings
 from common.settings import Settings
 from common.training.data import ExamTensors
 from common.training.inputs import labels, training_exams, validation_exams
@@ -152,9 +153,7 @@ def trained(
     """A site's weights after a round, and the number of exams behind them."""
     load(module, weights)
     training = settings.training
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=training.learning_rate, weight_decay=training.weight_decay, fused=True
-    )
+    optimiser = fresh_optimiser(module.parameters(), training)
     generator = torch.Generator().manual_seed(
         derive_seed(settings.seed, job.site, job.spec.identity, server_round)
     )
@@ -172,6 +171,14 @@ def trained(
         F.cross_entropy(logits, targets[batch]).backward()
         optimiser.step()
     return flatten(module), len(exams)
+
+
+def fresh_optimiser(parameters: Iterable[Tensor], training: TrainingSettings) -> torch.optim.Optimizer:
+    """The plan's, as PyTorch has it."""
+    rate, decay = training.learning_rate, training.weight_decay
+    if training.optimiser == "sgd":
+        return torch.optim.SGD(parameters, lr=rate, momentum=training.momentum, weight_decay=decay)
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=decay, fused=True)
 
 
 def _score(modules: Modules, job: Job, *, weights: Mapping[str, Tensor]) -> Tensor:
