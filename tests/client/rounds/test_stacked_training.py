@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from client.rounds import memory, node
+from client.rounds import exchange, memory, node
 from client.site.site import Site
 from common.aggregation import together
-from common.messages import TrainReply, TrainRequest
+from common.messages import MissingWeights, TrainReply, TrainRequest
 from common.methods.stages import networks
 from common.networks import build
+from common.networks.spec import NetworkSpec
 from common.settings import Settings, parse
 from common.training import resident
 from common.training.together import Task, train_networks
@@ -29,9 +30,13 @@ def north(tmp_path: Path) -> Site:
     return Site.open(tmp_path / "north")
 
 
-def answer(site: Site, plan: Settings, *, stacked: bool) -> TrainReply:
-    specs = [spec for spec in networks(plan).values() if spec.target.kind == "regression"]
-    request = TrainRequest(
+def asked(plan: Settings) -> list[NetworkSpec]:
+    return [spec for spec in networks(plan).values() if spec.target.kind == "regression"]
+
+
+def request_of(plan: Settings) -> TrainRequest:
+    specs = asked(plan)
+    return TrainRequest(
         campaign="c",
         plan_hash=plan.plan_hash(),
         request_id="r",
@@ -42,9 +47,12 @@ def answer(site: Site, plan: Settings, *, stacked: bool) -> TrainReply:
         weights={s.name: build.initial_weights(s, plan.network, seed=2).numpy() for s in specs},
         layouts={s.name: build.layout(s, plan.network).hash for s in specs},
     )
-    reply = node.train(site, request, plan, device=CPU, stacked_training=stacked)
+
+
+def answer(site: Site, plan: Settings, *, stacked: bool) -> TrainReply:
+    reply = node.train(site, request_of(plan), plan, device=CPU, stacked_training=stacked)
     assert isinstance(reply, TrainReply)
-    assert list(reply.networks) == [spec.name for spec in specs]
+    assert list(reply.networks) == [spec.name for spec in asked(plan)]
     return reply
 
 
@@ -93,3 +101,25 @@ def test_pictures_leave_a_crowded_device_before_anything_else_is_given_up(
 
     assert memory.within(north, CPU, work) == "trained"  # though its policy refuses smaller batches
     assert tried == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("run", "own", "expected"), [(None, "true", True), (False, "true", False), (None, "", False)]
+)
+def test_the_run_says_it_or_else_the_site(
+    north: Site, run: bool | None, own: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[object] = []
+
+    def train(*args: object, **kwargs: object) -> MissingWeights:
+        seen.append(kwargs["stacked_training"])
+        return MissingWeights(site="north", request_id="r", hashes=())
+
+    if own:
+        with (north.folder / "site.toml").open("a", encoding="utf-8") as file:
+            file.write(f"\n[compute]\nstacked = {own}\n")
+    monkeypatch.setattr(node, "train", train)
+    plan = parse(CONFIG.format(folder="x"), overrides=['svdh.backbones=["small"]'])
+    compute = exchange.Compute(device="cpu", threads=1, stacked=run)
+    exchange._trained(Site.open(north.folder), request_of(plan), plan, compute)
+    assert seen == [expected]
