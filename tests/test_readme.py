@@ -146,7 +146,7 @@ def command(words: list[str]) -> tuple[click.Command, list[str]]:
     if words[:1] == ["--tables"]:
         assert words[1] in FORMS
         words = words[2:]
-    while isinstance(found, click.Group) and words:
+    while isinstance(found, click.Group) and words and words != ["--help"]:
         if found.name == "ledger" and words[0] not in found.commands:
             words = ["show", *words]
         assert words[0] in found.commands, words
@@ -163,6 +163,7 @@ def test_every_command_in_the_documents_is_one(document: Path) -> None:
     for words in mentioned(text):
         found, arguments = command(words)
         known = {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        known |= set(found.get_help_option_names(click.Context(found)))
         assert {word.partition("=")[0] for word in arguments if word.startswith("--")} <= known, words
 
 
