@@ -142,7 +142,7 @@ def _told(part: Found) -> str:
 def _start_up(result: Found) -> Iterator[Row]:
     for command, cost in result["commands"].items():
         absolute = f"{cost['cpu_s']} s, {cost['peak_mb']} MB"
-        yield f"`{command}`", cost["over_torch"], absolute, START_UP_BEFORE.get(command, "")
+        yield command, cost["over_torch"], absolute, START_UP_BEFORE.get(command, "")
 
 
 def _federation(before: str) -> Any:
