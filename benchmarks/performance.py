@@ -54,9 +54,9 @@ The difference of weights tells the same work only where steps are short: in flo
 by 1.3 % when its pictures lie in another layout, and by 1.6 % when they change by 1e-5 (in float64 the layouts agree
 to 2e-14), and each step makes that grow. `work.toml` has a learning rate of 1e-5, with which four steps at a site
 come to 0.03; `peers.json` had 1e-2 and `peers_adamw.json` AdamW at 1e-3, where the column decides nothing: it is to
-be taken anew. Of one step of a small network pfl-research's weights were the plain loop's in every bit, NVFlare's 2e-5
-off. One turn beside other work (load 10 to 20) is not exact: synofed came to 1.28 and to 1.61 times the
-plain loop's processor time, pfl-research to 0.89 and 1.14.
+be taken anew. Of one step of a small network pfl-research's weights were the plain loop's in every bit, NVFlare's
+2e-5 off. One turn beside other work (load 10 to 20) is not exact: synofed came to 1.28 and to 1.61 times the plain
+loop's processor time, pfl-research to 0.89 and 1.14.
 
 Where synofed is behind, from profiles at `ff862ed`: its pictures come in channels-last while the weights are views of
 one flat vector (391 ms a step of ResNet-18; 288 with both in PyTorch's own layout), and a round of 45 MB is hashed,
