@@ -53,9 +53,10 @@ WHY = """\
 The difference of weights tells the same work only where steps are short: in float32 ResNet-18's first gradient moves
 by 1.3 % when its pictures lie in another layout, and by 1.6 % when they change by 1e-5 (in float64 the layouts agree
 to 2e-14), and each step makes that grow. `work.toml` has a learning rate of 1e-5, with which four steps at a site
-come to 0.03; the runs above had 1e-2, or (`peers_adamw.json`) AdamW at 1e-3, and their differences are
-such rounding. One turn beside other work (load 10 to 20) is not exact: synofed came to 1.28 and to 1.61 times the
-plain loop's processor time, pfl-research to 0.89 and 1.14.
+come to 0.03; `peers.json` had 1e-2 and `peers_adamw.json` AdamW at 1e-3, where the column decides nothing: it is to
+be taken anew. Of one step of a small network pfl-research's weights were the plain loop's in every bit, NVFlare's
+2e-5 off. One turn beside other work (load 10 to 20) is not exact: synofed came to 1.28 and to 1.61 times the plain
+loop's processor time, pfl-research to 0.89 and 1.14.
 
 Where synofed is behind, from profiles at `ff862ed`: its pictures come in channels-last while the weights are views of
 one flat vector (391 ms a step of ResNet-18; 288 with both in PyTorch's own layout), and a round of 45 MB is hashed,
@@ -142,7 +143,7 @@ def _told(part: Found) -> str:
 def _start_up(result: Found) -> Iterator[Row]:
     for command, cost in result["commands"].items():
         absolute = f"{cost['cpu_s']} s, {cost['peak_mb']} MB"
-        yield f"`{command}`", cost["over_torch"], absolute, START_UP_BEFORE.get(command, "")
+        yield command, cost["over_torch"], absolute, START_UP_BEFORE.get(command, "")
 
 
 def _federation(before: str) -> Any:

@@ -127,6 +127,8 @@ def compare(folder: Path, given: argparse.Namespace) -> None:
             "rounds": given.rounds,
             "local_steps": training.local_steps,
             "batch_size": training.batch_size,
+            "optimiser": training.optimiser,
+            "learning_rate": training.learning_rate,
         },
     }
     taken = {name: Turns(SIDES[name]) for name in given.sides}

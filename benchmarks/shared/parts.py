@@ -100,5 +100,5 @@ def _run(command: Sequence[str], *, seconds: float) -> dict[str, object]:
         return told | {"failed": f"not done after {seconds:.0f} s"}
     told |= {"seconds": round(time.monotonic() - started, 1), "load": [before, facts.load()]}
     if done.returncode:
-        return told | {"failed": (done.stderr.strip().splitlines() or ["no output"])[-1]}
+        return told | {"failed": (done.stderr.strip().splitlines() or [f"ended with {done.returncode}"])[-1]}
     return told | {"result": json.loads(done.stdout)}

@@ -78,7 +78,9 @@ def measured(
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     waited = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     if child.returncode or not ended:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"]
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [
+            f"ended with {child.returncode}"
+        ]
         raise RuntimeError(lines[-1] if ended else f"not done after {limit_s:.0f} s: {lines[-1]}")
     # either misses a little: what ran since the last sample; what a parent did not wait for
     return Cost(wall_s=wall, cpu_s=max(waited, sum(seen.values())), peak_mb=peak, series=tuple(series))

@@ -92,4 +92,4 @@ def test_the_benchmarks_write_one_json_and_one_page(tmp_path: Path) -> None:
     subprocess.run([sys.executable, benchmarks / "performance.py", tmp_path, "--out", page], check=True)
     text = page.read_text(encoding="utf-8")
     over_torch = found["start_up"]["result"]["commands"]["synofed --help"]["over_torch"]
-    assert f"`synofed --help` | {over_torch} |" in text
+    assert f"synofed --help | {over_torch} |" in text
