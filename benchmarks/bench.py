@@ -27,7 +27,7 @@ PARTS = (
     Part(
         name="federation_small",
         script="simulation_overhead.py",
-        full=("--rounds", "3", "--repeats", "2", "--workers", "2"),
+        full=("--rounds", "3", "--repeats", "1", "--workers", "2"),
         small=("--rounds", "1", "--repeats", "1", "--workers", "1", *TINY),
         seconds=150,
     ),

@@ -52,16 +52,14 @@ FEDERATION_BEFORE = {
 WHY = """\
 The difference of weights tells the same work only where steps are short: in float32 ResNet-18's first gradient moves
 by 1.3 % when its pictures lie in another layout, and by 1.6 % when they change by 1e-5 (in float64 the layouts agree
-to 2e-14), and each step makes that grow. `work.toml` has a learning rate of 1e-5, with which four steps at a site
-come to 0.03; `peers.json` had 1e-2 and `peers_adamw.json` AdamW at 1e-3, where the column decides nothing: it is to
-be taken anew. Of one step of a small network pfl-research's weights were the plain loop's in every bit, NVFlare's
-2e-5 off. One turn beside other work (load 10 to 20) is not exact: synofed came to 1.28 and to 1.61 times the plain
-loop's processor time, pfl-research to 0.89 and 1.14.
+to 2e-14), and each step makes that grow. `work.toml` has a learning rate of 1e-5 for that; `peers_adamw.json` had
+AdamW at 1e-3, where the column decides nothing, and ran beside other work.
 
-Where synofed is behind, from profiles at `ff862ed`: its pictures come in channels-last while the weights are views of
-one flat vector (391 ms a step of ResNet-18; 288 with both in PyTorch's own layout), and a round of 45 MB is hashed,
-tested for finite values, spooled, journaled with fsync and copied for each site, so that it can be resumed and
-proven. pfl-research keeps weights in one process, sends nothing and keeps no record.
+Where synofed is behind: a round of 45 MB is hashed, tested for finite values, spooled, journaled with fsync and
+copied for each site, so that it can be resumed and proven. In a profile (two sites, two steps a visit, so that fixed
+costs weigh most) SHA-256 took 5 % of the processor time, writing files 5 %, copies into messages 2 %; files were
+copied three times more on the way until then, which had been a quarter of all system time. pfl-research keeps weights
+in one process, sends nothing and keeps no record.
 """
 HEAD = """\
 # Performance
