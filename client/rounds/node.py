@@ -16,7 +16,7 @@ from client.state.site_state import SiteState
 from client.state.weights_cache import WeightsCache
 from common.aggregation.algorithms import FederatedAlgorithm, algorithm, keeps_state
 from common.aggregation.federated import WEIGHTS, LocalRound
-from common.aggregation.together import local_updates, trains_only
+from common.aggregation.together import local_updates
 from common.encodings import RESIDUAL, sent_update
 from common.ensemble.stacked_regression import NormalSums
 from common.errors import UpdateError
@@ -91,7 +91,6 @@ def train(
         works[name] = _Work(algorithm=federated, received=received, data=data, local=local, states=states)
     replies: dict[str, NetworkReply] = {}
     each = list(works.values())
-    stacked_training = stacked_training and trains_only(federated)
     for places in stacks([work.local for work in each], stacked=stacked_training):
         replies |= _train_some(site, request, [each[place] for place in places], settings)
     scored = {name: work for name, work in works.items() if request.server_round > work.local.rounds}

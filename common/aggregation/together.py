@@ -20,7 +20,7 @@ def local_updates(
             norms of its own) trains one network after another.
         rounds: of networks that :func:`common.training.together.stacks` put together.
     """
-    if len(rounds) > 1 and trains_only(federated):
+    if len(rounds) > 1 and _trains_only(federated):
         keeps = federated.keeps_state  # of such an algorithm the optimiser's state is all that is kept
         mine = [replace(one, keeps_optimiser=keeps) for one in rounds]
         done = train_networks([_task(one) for one in mine])
@@ -33,7 +33,7 @@ def local_updates(
     ]
 
 
-def trains_only(federated: FederatedAlgorithm) -> bool:
+def _trains_only(federated: FederatedAlgorithm) -> bool:
     """Whether all that an algorithm does at a site is to train the weights that came."""
     if not isinstance(federated, FedAvg):
         return False
