@@ -13,10 +13,11 @@ from server.runs import submit
 from tests.deployment.federation import Federation
 from tests.deployment.test_end_to_end import configured, leaked
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 SITES = ("dublin", "espoo")
 
 
+@pytest.mark.ci
 def test_tables_come_back_from_whoever_permits_them(tmp_path: Path) -> None:
     federation = Federation.make(
         tmp_path, SITES, patients=9, held_out_patients=5, policies={"dublin": "federated_evaluation = true\n"}

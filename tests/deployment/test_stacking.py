@@ -19,7 +19,7 @@ from tests.deployment.test_end_to_end import assert_same_bits, in_process
 from tests.simulation.runs.test_svdh_runs import site
 from tests.site_folders import read_table
 
-pytestmark = [pytest.mark.slow, pytest.mark.soak, pytest.mark.ci]
+pytestmark = [pytest.mark.slow, pytest.mark.soak]
 SITES = ("dublin", "espoo", "galway")
 TEXT = """
 name = "stacked"

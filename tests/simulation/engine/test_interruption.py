@@ -55,7 +55,7 @@ def left_over(mark: str) -> list[str]:
             1,
             ["--engine", "ray", "--set", "training.local_steps=2"],
             "rounds.jsonl",
-            marks=[pytest.mark.soak, pytest.mark.ci],
+            marks=SOAK_CI,
         ),
         pytest.param(
             "small",
@@ -63,7 +63,7 @@ def left_over(mark: str) -> list[str]:
             2,
             ["--engine", "ray", "--set", ENDLESS],
             "journal",
-            marks=[pytest.mark.soak, pytest.mark.ci],
+            marks=pytest.mark.soak,
         ),
         pytest.param(
             "small",
@@ -74,7 +74,7 @@ def left_over(mark: str) -> list[str]:
             marks=pytest.mark.soak,
         ),
         pytest.param("small", signal.SIGINT, 1, ["--set", ENDLESS], "journal", marks=SOAK_CI),
-        pytest.param("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal", marks=SOAK_CI),
+        pytest.param("small", signal.SIGTERM, 2, ["--set", ENDLESS], "journal", marks=pytest.mark.soak),
         pytest.param("phantom", signal.SIGINT, 1, [], "", marks=pytest.mark.soak),
     ],
 )

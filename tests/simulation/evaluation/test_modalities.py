@@ -94,7 +94,6 @@ def test_without_a_network_a_clip_beats_a_still_where_the_threshold_is_high() ->
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_it_does_not_where_the_threshold_is_low_or_nothing_pulsates() -> None:
     assert abs(advantage(LOW, 0.35)) < 0.01
     assert abs(advantage(HIGH, 0.0)) < 0.01
@@ -120,7 +119,6 @@ def network_area(spec: NetworkSpec, threshold: float, pulsatility: float) -> flo
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_so_it_is_with_tiny_networks_of_one_start() -> None:
     gained = network_area(MOVING, HIGH, 0.35) - network_area(STILL, HIGH, 0.35)
     without = network_area(MOVING, HIGH, 0.0) - network_area(STILL, HIGH, 0.0)

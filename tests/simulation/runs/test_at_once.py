@@ -181,7 +181,6 @@ def test_a_folder_that_another_process_made_meanwhile_stays(tmp_path: Path) -> N
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_runs_at_once_make_their_cohort_once(folder: Path) -> None:
     runs = [
         started(folder, "simulate", "public.toml", *options(f"name=r{i}", "federation.rounds=1"))
@@ -201,7 +200,6 @@ def test_runs_at_once_make_their_cohort_once(folder: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_of_runs_in_one_folder_one_goes_on_alone(folder: Path) -> None:
     rates = [0.01, 0.003, 0.001, 0.0003]
     runs = [
@@ -253,7 +251,6 @@ def test_what_a_killed_process_left_stops_nobody(folder: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_an_array_job_does_its_indices_at_once_and_each_once(folder: Path) -> None:
     (folder / "study.toml").write_text(
         'name = "array"\nbase = "small.toml"\nreference = "one"\nseeds = [1]\n'

@@ -184,7 +184,6 @@ def test_a_run_that_was_interrupted_goes_on_with_the_same_bits(
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_other_settings_make_them_anew_and_none_takes_them_away(base: Path, again: Path) -> None:
     before = own_networks(again, "north")
     synofed.simulate(
@@ -201,7 +200,6 @@ def test_other_settings_make_them_anew_and_none_takes_them_away(base: Path, agai
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_norms_that_sites_kept_are_tried_while_the_run_has_them(base: Path, tmp_path: Path) -> None:
     """Fused networks keep none. A finished run forgets what sites kept, and not what they chose."""
     config = [*FAST, "federation.algorithm=fedbn", "rating.models=1", "evaluate.baselines=false"]
