@@ -34,6 +34,7 @@ from common.settings import Settings, parse
 from server.rounds.journal import Journal
 from server.rounds.rounds import GroupRounds
 from server.rounds.spool import Spool, SpooledUpdate
+from server.rounds.weights import StartWeights
 
 NAME = "network"
 CONFIGURATION = """\
@@ -62,7 +63,7 @@ class KeptSpool(Spool):
             super().clear()
 
 
-class Zeros:
+class Zeros(StartWeights):
     """Start weights of a network that is not built."""
 
     def __init__(self, parameters: int) -> None:

@@ -146,7 +146,7 @@ def agreement(
         multitude.decide(v.astype(np.int8), values=(4, 4), is_valid=eoss.is_valid_pair).decision
         for v in votes
     ]
-    same = {"same_bits": bits, "same_votes": votes, "same_decisions": decided}
+    same: dict[str, list[np.ndarray]] = {"same_bits": bits, "same_votes": votes, "same_decisions": decided}
     return {name: round(float((a == b).mean()), 4) for name, (a, b) in same.items()}
 
 
@@ -227,7 +227,7 @@ def main() -> None:
         "--seconds", type=float, default=20, help="a case repeats no longer, but once at least"
     )
     options = parser.parse_args()
-    torch.backends.cudnn.conv.fp32_precision = "ieee"  # TF32 would round more than the ways differ
+    torch.backends.cudnn.fp32_precision = "ieee"  # TF32 would round more than the ways differ
     cases = [
         measure(backbone, threads, batch, options)
         for backbone, threads, batch in product(options.backbones, options.threads, options.batches)

@@ -14,7 +14,7 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from common import settings as configuration
 from common.evaluation import bootstrap
 from common.evaluation.agreement import accuracy, kappa
+from common.evaluation.paired import Metric
 from common.evaluation.seeds import estimate as over_seeds
 from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
@@ -39,7 +40,7 @@ from simulation.engine import engines
 from simulation.engine.grid import Workers
 from simulation.evaluation.predict import predictions
 from simulation.runs import personal
-from simulation.runs.simulate import baseline_settings, centralised
+from simulation.runs.baselines import baseline_settings, centralised
 
 ROOT = Path(__file__).resolve().parents[1]
 REPLICATES = 2000
@@ -229,10 +230,11 @@ def _further(
 
 
 def grades(frame: pd.DataFrame, source: str) -> np.ndarray:
-    return frame[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1).to_numpy()
+    combined: np.ndarray = frame[[f"{source}_hypertrophy", f"{source}_vascularity"]].max(axis=1).to_numpy()
+    return combined
 
 
-METRICS: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "kappa": partial(kappa, weights="linear"),
 }
@@ -251,7 +253,8 @@ def drawn(frame: pd.DataFrame, part: str, metric: str, *, seed: int) -> np.ndarr
         groups = [frame[frame["trained_site"] == (part == "seen")]]
     if not all(map(len, groups)):
         return np.full(REPLICATES + 1, np.nan)
-    return np.mean([_replicates(group, METRICS[metric], seed) for group in groups], axis=0)
+    mean: np.ndarray = np.mean([_replicates(group, METRICS[metric], seed) for group in groups], axis=0)
+    return mean
 
 
 def own_patients(frame: pd.DataFrame) -> pd.DataFrame:
@@ -259,7 +262,7 @@ def own_patients(frame: pd.DataFrame) -> pd.DataFrame:
     return frame[frame["trained_site"] & frame["system"].isin(["all"]) | (frame["system"] == frame["site"])]
 
 
-def _replicates(frame: pd.DataFrame, metric: Callable[[np.ndarray], np.ndarray], seed: int) -> np.ndarray:
+def _replicates(frame: pd.DataFrame, metric: Metric, seed: int) -> np.ndarray:
     patient, _ = pd.factorize(frame["site"].astype(str) + "/" + frame["patient_id"].astype(str), sort=True)
     count = int(patient.max()) + 1
     per_patient = bootstrap.patient_confusions(
@@ -267,7 +270,7 @@ def _replicates(frame: pd.DataFrame, metric: Callable[[np.ndarray], np.ndarray],
     )
     weights = bootstrap.resamples(count, replicates=REPLICATES, generator=np.random.default_rng(seed))
     whole = per_patient.sum(axis=0, dtype=np.float64)[None]
-    return metric(np.concatenate([whole, bootstrap.replicate_confusions(per_patient, weights)]))
+    return np.asarray(metric(np.concatenate([whole, bootstrap.replicate_confusions(per_patient, weights)])))
 
 
 Found = Mapping[tuple[str, str, str], Sequence[np.ndarray]]

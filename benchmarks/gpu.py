@@ -11,6 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
@@ -180,7 +181,7 @@ def features(device: torch.device, dry: bool) -> Mapping[str, object]:
     with torch.inference_mode():
         for at_once in (3, 8) if dry else (3, 128):
             pictures = _pictures(device, dry, at_once)
-            taken = _synchronised(device, lambda pictures=pictures: module(pictures), 5)
+            taken = _synchronised(device, partial(module, pictures), 5)
             found[f"{at_once} a pass"] = at_once / taken
     return found
 

@@ -83,7 +83,7 @@ def network(*, width: int, px: int) -> ImageNetwork:
 def gradient_of(built: ImageNetwork, *, head_alone: bool) -> Gradient:
     """The gradient, flat and differentiable, that a picture ``(1, 1, px, px)`` makes in what trains."""
     names = [n for n, _ in built.named_parameters() if n.startswith("head") or not head_alone]
-    trained = {name: dict(built.named_parameters())[name] for name in names}
+    trained: dict[str, Tensor] = {name: dict(built.named_parameters())[name] for name in names}
     mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     grade = torch.tensor([GRADE])
 
@@ -139,7 +139,11 @@ def total_variation(grey: Tensor) -> Tensor:
 def likeness(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
     """Peak signal over noise (dB), structural similarity (Wang et al. 2004, sigma 1.5), correlation."""
     square = float(np.mean((one - other) ** 2))
-    blur = lambda values: gaussian_filter(values, 1.5)  # noqa: E731
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        blurred: np.ndarray = gaussian_filter(values, 1.5)
+        return blurred
+
     mean_one, mean_other = blur(one), blur(other)
     var_one, var_other = blur(one**2) - mean_one**2, blur(other**2) - mean_other**2
     both = blur(one * other) - mean_one * mean_other

@@ -27,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -93,7 +94,7 @@ def strong(weights: torch.Tensor, data: ExamTensors, local: LocalSettings, seed:
     """``data`` lies on the device."""
     network = build.network(local.spec, local.network)
     load(network, weights)
-    network.to(local.device, memory_format=torch.channels_last)
+    nn.utils.convert_conv2d_weight_memory_format(network.to(local.device), torch.channels_last)
     optimiser = torch.optim.AdamW(network.parameters(), weight_decay=local.training.weight_decay, fused=True)
 
     def gather(name: str, exams: torch.Tensor) -> torch.Tensor:
@@ -103,7 +104,7 @@ def strong(weights: torch.Tensor, data: ExamTensors, local: LocalSettings, seed:
 
 
 def looped(
-    network: torch.nn.Module,
+    network: nn.Module,
     optimiser: torch.optim.Optimizer,
     gather: Callable[[str, torch.Tensor], torch.Tensor],
     data: ExamTensors,
@@ -113,6 +114,7 @@ def looped(
     """The weights after a round's steps; the pictures of a batch are channels-last, as ``picture`` makes them."""
     network.train()
     training, px = local.training, local.network.image_px
+    assert training.augmentation is not None
     chosen = training_exams(data, local.spec).cpu()
     targets = labels(data, local.spec).cpu()[chosen]
     on_device = targets.to(local.device)

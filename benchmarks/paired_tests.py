@@ -76,7 +76,8 @@ def patients_own(rate: float, kind: Callable[[np.ndarray], np.ndarray] = np.ones
 
     def fails(generator: np.random.Generator, patient: np.ndarray, truth: np.ndarray) -> np.ndarray:
         chance = generator.beta(rate * SPREAD, (1 - rate) * SPREAD, patient.max() + 1)[patient]
-        return (generator.random(len(truth)) < chance) & kind(truth).astype(bool)
+        failed: np.ndarray = (generator.random(len(truth)) < chance) & kind(truth).astype(bool)
+        return failed
 
     return fails
 

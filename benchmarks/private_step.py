@@ -24,7 +24,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -113,7 +113,7 @@ def opacus_step(networks: list[nn.Module], heads: Heads, *, sigma: float) -> Cal
 
 
 def compare(
-    ways: dict[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
+    ways: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.process_time
 ) -> dict[str, list[float]]:
     """Seconds of each way, in turn; by default of the processor: other work on the machine is not counted."""
     for way in ways.values():
@@ -189,8 +189,11 @@ def measure_network(arguments: argparse.Namespace) -> dict[str, object]:
     optimiser = fresh_optimiser(network.trained, local.training)
     everyone, classes, generator = torch.arange(len(data)), labels(data, local.spec), torch.Generator()
 
+    gradient = network.trained.grad
+    assert gradient is not None
+
     def plain() -> None:
-        network.trained.grad.zero_()
+        gradient.zero_()
         for batch in everyone.split(given.batch):
             pictures, right = inputs(data, batch, classes[batch], local, generator)
             with autocast(device):

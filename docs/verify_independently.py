@@ -16,8 +16,10 @@ import json
 import math
 import sys
 import zipfile
+from collections.abc import Iterator, Mapping
 from functools import reduce
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -27,15 +29,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 PARAMETERS = ("noise_multiplier", "sample_rate", "max_grad_norm", "patients", "images")
 EVENTS = ("opened", "private", "unbounded", "withdrawn", "repaired")
+Files = Mapping[str, bytes]
+Fields = dict[str, Any]  # of an entry, receipt or plan, as JSON has it
+Entries = list[tuple[str, Fields]]
+Steps = dict[tuple[float, float], int]  # (sample rate, noise multiplier) -> how many
+Place = tuple[int, str, int, str] | None  # lines of log and ledger, with hashes; None: lost, and settled
 FILES = ("*.*", "ledger/secret", "SHA256SUMS", "receipts/*.jsonl", "plans/*.json", "campaigns/*/plan.json")
 
 
-def need(condition, what):
+def need(condition: object, what: str) -> None:
     if not condition:
-        sys.exit(print(f"DOES NOT FIT: {what}") or 8)
+        print(f"DOES NOT FIT: {what}")
+        sys.exit(8)
 
 
-def load(place):
+def load(place: Path) -> dict[str, bytes]:
     """Name -> bytes of all that is looked at: a bundle whole, of a site's folder what is evidence."""
     if place.is_file():
         with zipfile.ZipFile(place) as archive:
@@ -44,24 +52,24 @@ def load(place):
     return {path.relative_to(place).as_posix(): path.read_bytes() for path in paths}
 
 
-def signed(key, signature, message, where):
+def signed(key: str, signature: str, message: bytes, where: str) -> None:
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(key)).verify(bytes.fromhex(signature), message)
     except (InvalidSignature, ValueError):
         need(False, f"{where}: the signature does not fit key {key[:16]}: edited, or signed by another")
 
 
-def canonical(content):
+def canonical(content: Fields) -> bytes:
     return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
 
 
-def lines(data):
+def lines(data: bytes) -> list[bytes]:
     return data.split(b"\n")[:-1]  # what stands after the last newline was cut short by a crash: no entry
 
 
-def chain(data, name, key=None):
+def chain(data: bytes, name: str, key: str | None = None) -> Entries:
     """Entries of a ledger (signed with `key`) or of a log, each as (hash, content)."""
-    entries = []
+    entries: Entries = []
     for number, line in enumerate(lines(data), start=1):
         where = f"{name}, line {number}"
         try:
@@ -82,13 +90,13 @@ def chain(data, name, key=None):
     return entries
 
 
-def holds(entries, name, sequence, digest, who):
+def holds(entries: Entries, name: str, sequence: int, digest: str, who: str) -> None:
     need(sequence <= len(entries), f"{name} ends with line {len(entries)}, {who} knows line {sequence}")
     if sequence:
         need(entries[sequence - 1][0] == digest, f"{name}, line {sequence}: is not the one that {who} knows")
 
 
-def counted(ledger, plan):
+def counted(ledger: Entries, plan: str) -> Iterator[tuple[int, int, str]]:
     """Entries that booked something for a plan, as (how much with it, number, hash): steps, or 1 without privacy."""
     count = 0
     for number, (digest, entry) in enumerate(ledger, start=1):
@@ -98,10 +106,10 @@ def counted(ledger, plan):
             yield count, number, digest
 
 
-def placed(receipt, log, ledger, salt, where):
+def placed(receipt: Fields, log: Entries, ledger: Entries, salt: bytes, where: str) -> Place:
     """Numbers and hashes of the lines of log and ledger that a receipt of format 2 names; None: lost, and settled."""
 
-    def is_told(digest, told):
+    def is_told(digest: str, told: str) -> bool:
         return hashlib.sha256(b"synofed head 1\n" + salt + bytes.fromhex(digest)).hexdigest() == told
 
     plan, settled, at, booked = receipt["plan_hash"], 0, None, list(counted(ledger, receipt["plan_hash"]))
@@ -118,9 +126,9 @@ def placed(receipt, log, ledger, salt, where):
     return None
 
 
-def debits(log, ledger, known):
+def debits(log: Entries, ledger: Entries, known: Mapping[str, Fields]) -> int:
     """Every private reply has its debit before it, with the parameters of its plan."""
-    booked = {}
+    booked: dict[tuple[str, str], int] = {}
     for number, (_, entry) in enumerate(ledger, start=1):
         if entry["event"] == "private":
             booked.setdefault((entry["plan_hash"], entry["request_id"]), number)
@@ -130,7 +138,7 @@ def debits(log, ledger, known):
                 need(entry[name] == agreed[name], f"{where} {entry[name]}, the plan has {agreed[name]}")
     count = 0
     for number, (_, entry) in enumerate(log, start=1):
-        plan = known.get(entry.get("plan_hash"), {})
+        plan = known.get(entry.get("plan_hash", ""), {})
         if entry["event"] != "reply" or (plan.get("privacy") or {}).get("mechanism") != "gaussian":
             continue
         if entry["server_round"] and entry["reply_bytes"]:  # what closes a stage holds no bytes
@@ -140,9 +148,9 @@ def debits(log, ledger, known):
     return count
 
 
-def spent(ledger):
+def spent(ledger: Entries) -> tuple[list[Steps], set[int]]:
     """Of each patient (sample rate, noise multiplier) -> steps; and who was in releases without a bound."""
-    patients, unbounded = [], set()
+    patients, unbounded = list[Steps](), set[int]()
     for _, entry in ledger:
         patients += [{} for _ in entry.get("new", [])]
         need(entry.get("steps", 1) > 0, f"ledger.jsonl, line {entry['seq']}: books nothing, or less")
@@ -150,14 +158,14 @@ def spent(ledger):
             need(0 <= first <= last < len(patients), f"ledger.jsonl, line {entry['seq']}: names nobody")
             for number in range(first, last + 1):
                 unbounded |= {number} if entry["event"] == "unbounded" else set()
-                kind = (entry.get("sample_rate"), entry.get("noise_multiplier"))
                 if entry["event"] == "private":
+                    kind = (entry["sample_rate"], entry["noise_multiplier"])
                     patients[number][kind] = patients[number].get(kind, 0) + entry["steps"]
     return patients, unbounded
 
 
-def epsilon(steps, delta):
-    """Of one patient, one added or removed; None where dp_accounting is needed and not here."""
+def epsilon(steps: Steps, delta: float) -> float:
+    """Of one patient, one added or removed; nan where dp_accounting is needed and not here."""
     if all(rate == 1 for rate, _ in steps):
         mu = math.sqrt(sum(count / sigma**2 for (_, sigma), count in steps.items()))
         low, high = 0.0, mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1
@@ -170,12 +178,12 @@ def epsilon(steps, delta):
     try:
         from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism  # noqa: PLC0415
     except ImportError:
-        return None
+        return math.nan
     losses = [from_gaussian_mechanism(k[1], sampling_prob=k[0]).self_compose(n) for k, n in steps.items()]
-    return reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta)
+    return float(reduce(lambda one, other: one.compose(other), losses).get_epsilon_for_delta(delta))
 
 
-def salt(files, plan, where):
+def salt(files: Files, plan: str, where: str) -> bytes:
     """Of a plan's receipts: a bundle tells it, a site's folder has the secret that it is made of."""
     if "ledger/secret" in files:
         return hmac.digest(files["ledger/secret"], b"receipt\n" + plan.encode(), "sha256")
@@ -184,7 +192,7 @@ def salt(files, plan, where):
     return bytes.fromhex(told)
 
 
-def receipts_of(files, name, key, log, ledger):
+def receipts_of(files: Files, name: str, key: str | None, log: Entries, ledger: Entries) -> Iterator[Place]:
     """Places of a file's receipts, which log and ledger hold; None: of a part that was lost, and settled since."""
     for number, kept in enumerate(map(json.loads, lines(files[name])), start=1):
         where = f"{name}, line {number}"
@@ -192,7 +200,8 @@ def receipts_of(files, name, key, log, ledger):
         version = receipt.get("format", 1)
         need(version in (1, 2), f"{where}: is of format {version}, which is not known here")
         signed(key, receipt.pop("signature"), b"synofed receipt %d\n" % version + canonical(receipt), where)
-        place = [receipt[name] for name in ("sequence", "log_head", "ledger_sequence", "ledger_head")]
+        place: Place
+        place = receipt["sequence"], receipt["log_head"], receipt["ledger_sequence"], receipt["ledger_head"]
         if version == 2 and (log or ledger):
             place = placed(receipt, log, ledger, salt(files, receipt["plan_hash"], where), where)
         if place and (log or ledger):
@@ -201,7 +210,7 @@ def receipts_of(files, name, key, log, ledger):
         yield place
 
 
-def verify(files, key):
+def verify(files: Files, key: str | None) -> None:
     for line in files.get("SHA256SUMS", b"").decode().splitlines():
         digest, name = line.split("  ", 1)
         need(hashlib.sha256(files.get(name, b"")).hexdigest() == digest, f"{name}: is missing or was changed")
@@ -234,7 +243,7 @@ def verify(files, key):
     patients, unbounded = spent(ledger)
     totals = [epsilon(dict(kind), delta) for kind in {tuple(sorted(steps.items())) for steps in patients}]
     print(f"{len(patients)} patients, {len(unbounded)} of them in releases without a bound")
-    worst = max(totals, default=0.0) if None not in totals else math.nan  # nan: install dp_accounting
+    worst = math.nan if any(map(math.isnan, totals)) else max(totals, default=0.0)
     print(f"the patient who has spent most: epsilon {worst:.3f} at delta {delta:g}, one added or removed")
     for told in (one["spending"]["total"]["epsilon"] for one in stated):
         wrong = abs(told - worst) > 0.01 * max(1, worst)
@@ -244,7 +253,7 @@ def verify(files, key):
     print(f"all fits{but}{'' if given else own}")
 
 
-def passport(data, authority):
+def passport(data: bytes, authority: Path | None) -> None:
     """An ensemble's passport: the page around it is the one that it names, and the centre signed it."""
     begin, end = '<script type="application/json" id="passport">', "</script>"
     text = data.decode()
@@ -255,17 +264,18 @@ def passport(data, authority):
     document = json.loads(text)
     stated, mark = document["passport"], document["signature"]
     if begin in data.decode():
-        need(
-            hashlib.sha256(page.encode()).hexdigest() == stated["page"],
-            "the page is not the one that was signed",
-        )
+        digest = hashlib.sha256(page.encode()).hexdigest()
+        need(digest == stated["page"], "the page is not the one that was signed")
     if not mark:
         need(authority is None, "the passport is not signed")
         return print("not signed: made of a simulation, which has no centre; only its page was checked")
     centre = x509.load_pem_x509_certificate(document["certificate"].encode())
     message = b"synofed passport 1\n" + canonical(stated)
+    key = centre.public_key()
     try:
-        centre.public_key().verify(bytes.fromhex(mark), message, ec.ECDSA(hashes.SHA256()))
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise TypeError
+        key.verify(bytes.fromhex(mark), message, ec.ECDSA(hashes.SHA256()))
         if authority is not None:
             centre.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.read_bytes()))
     except (InvalidSignature, ValueError, TypeError):

@@ -77,7 +77,7 @@ def turn(side: Side, folder: Path, out: Path) -> tuple[dict[str, float], work.Wo
     if not side.python.exists():
         raise RuntimeError(f"no environment {side.python.parents[1].name}: make bench-peers makes it")
     out.mkdir()
-    command = [side.python, HERE / side.script, folder, out, *side.arguments]
+    command: list[str | Path] = [side.python, HERE / side.script, folder, out, *side.arguments]
     cost = processes.measured(command, log=out / "log.txt", cwd=out, limit_s=LIMIT_S)
     done = work.Work(folder, out)
     _, begun = done.result()
@@ -187,12 +187,12 @@ class Turns:
             for name in names
             if pairs
         }
-        known = plain is not None and plain._last is not None
+        reference = plain._last if plain else None
         return {
             "version": facts.version(self._side.python, self._side.package),
             **{name: round(statistics.median(turn[name] for turn in self._figures), 3) for name in names},
             "over_plain": over,
-            "difference_of_weights": round(_difference(self._last, plain._last), 5) if known else None,
+            "difference_of_weights": round(_difference(self._last, reference), 5) if reference else None,
             "turns": [{name: round(value, 2) for name, value in turn.items()} for turn in self._figures],
         }
 

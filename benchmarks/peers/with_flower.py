@@ -17,13 +17,14 @@ asked = work.asked()
 @client.train()
 def train(message: Message, context: Context) -> Message:
     site = asked.sites[int(context.node_config["partition-id"])]
-    flat = asked.flat(message.content["arrays"].to_torch_state_dict())
-    trained, exams = asked.train(site, flat, int(message.content["config"]["server-round"]))
-    content = {
-        "arrays": ArrayRecord(asked.named(trained)),
-        "metrics": MetricRecord({"num-examples": exams}),
-    }
-    return Message(content=RecordDict(content), reply_to=message)
+    content, answer = message.content, RecordDict()
+    server_round = content.config_records["config"]["server-round"]
+    assert isinstance(server_round, int)
+    flat = asked.flat(content.array_records["arrays"].to_torch_state_dict())
+    trained, exams = asked.train(site, flat, server_round)
+    answer["arrays"] = ArrayRecord(asked.named(trained))
+    answer["metrics"] = MetricRecord({"num-examples": exams})
+    return Message(content=answer, reply_to=message)
 
 
 @server.main()

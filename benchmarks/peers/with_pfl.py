@@ -69,7 +69,7 @@ class WithLoss(nn.Module):
 class WithoutEvaluation(FederatedAveraging):
     """FederatedAveraging evaluates before and after the first round, whatever the frequency; not here."""
 
-    def get_next_central_contexts(self, *args, **kwargs):
+    def get_next_central_contexts(self, *args: object, **kwargs: object) -> tuple[object, object, object]:
         contexts, model, metrics = super().get_next_central_contexts(*args, **kwargs)
         if contexts is not None:
             contexts = tuple(dataclasses.replace(context, do_evaluation=False) for context in contexts)

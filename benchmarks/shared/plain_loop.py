@@ -97,7 +97,7 @@ class Modules:
         self._made = threading.local()
 
     def of(self, spec: NetworkSpec) -> nn.Module:
-        made = self._made.__dict__
+        made: dict[str, nn.Module] = self._made.__dict__
         if spec.name not in made:
             made[spec.name] = build(spec, self.settings.network)
         return made[spec.name]

@@ -62,7 +62,9 @@ def measured(
     """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # orphans become ours
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    started, seen, series, peak = time.time(), {}, [], 0.0
+    started, peak = time.time(), 0.0
+    seen: dict[tuple[int, str], float] = {}
+    series: list[tuple[float, float]] = []
     ours = set(_tree(os.getpid()))
     with log.open("wb") as output:
         child = subprocess.Popen([str(part) for part in command], stdout=output, stderr=output, cwd=cwd)
@@ -117,8 +119,9 @@ def _stat(pid: int) -> list[str] | None:
 
 def _cpu(pid: int) -> tuple[tuple[int, str], float] | None:
     """(Process and when it started, which tells it from a later one of its number) and its processor seconds."""
-    fields = _stat(pid)
-    return fields and ((pid, fields[19]), (int(fields[11]) + int(fields[12])) * TICK_S)
+    if not (fields := _stat(pid)):
+        return None
+    return (pid, fields[19]), (int(fields[11]) + int(fields[12])) * TICK_S
 
 
 def _memory_mb(pid: int) -> float:

@@ -17,6 +17,7 @@ class Momentum(FedAvg):
     """Federated averaging whose mean update goes on in the direction of those before."""
 
     kept = ("velocity",)  # what the centre remembers beside the weights
+    beta: np.float32
 
     def __init__(self, settings: FederationSettings) -> None:
         super().__init__(keeps_optimiser=settings.optimiser_state == "kept")

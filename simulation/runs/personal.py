@@ -19,7 +19,6 @@ from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
-from simulation.engine.progress import Bar
 from simulation.evaluation.predict import predictions
 
 FOLDER = "personal"
@@ -35,7 +34,7 @@ def make(
     *,
     run_name: str,
     devices: Sequence[str],
-    bar: Bar,
+    bar: Callable[[int, int], None],
 ) -> Mapping[str, object]:
     """Make every training site's own networks in ``<run>/personal/<site>``; those that are there already are kept.
 
@@ -112,7 +111,7 @@ def temperatures(choices: Mapping[str, object]) -> dict[str, dict[str, float]]:
 class _Together:
     """One bar for the work of all sites."""
 
-    def __init__(self, bar: Bar, sites: int) -> None:
+    def __init__(self, bar: Callable[[int, int], None], sites: int) -> None:
         self._bar = bar
         self._sites = sites
         self._done: dict[str, int] = {}
