@@ -7,6 +7,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding
 from typer.testing import CliRunner
 
 import synofed
@@ -103,6 +108,25 @@ def test_any_change_of_the_page_shows(run: Path, home: Home, what: str) -> None:
     page.write_text(CHANGES[what](before), encoding="utf-8")
     assert page.read_text(encoding="utf-8") != before
     code, said = verify(page, "--authority", home.ca_certificate)
+    assert (code, "DOES NOT FIT" in said) == (8, True)
+
+
+def test_a_certificate_whose_key_cannot_sign_does_not_fit(run: Path, home: Home) -> None:
+    statement, _ = passport.write(run)
+    document = json.loads(statement.read_bytes())
+    certificate = x509.load_pem_x509_certificate(document["certificate"].encode())
+    other = (
+        x509.CertificateBuilder(
+            certificate.issuer, certificate.subject, X25519PrivateKey.generate().public_key()
+        )
+        .serial_number(certificate.serial_number)
+        .not_valid_before(certificate.not_valid_before_utc)
+        .not_valid_after(certificate.not_valid_after_utc)
+        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    )
+    document["certificate"] = other.public_bytes(Encoding.PEM).decode()
+    statement.write_text(json.dumps(document), encoding="utf-8")
+    code, said = verify(statement)
     assert (code, "DOES NOT FIT" in said) == (8, True)
 
 
