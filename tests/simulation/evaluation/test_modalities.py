@@ -167,6 +167,8 @@ def test_a_campaign_over_clips_is_the_same_each_time_and_is_evaluated_anew_alike
     assert (base / "other" / "metrics.json").read_bytes() == before
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Path, Settings]) -> None:
     base, settings = run
     block = json.loads((base / "one" / "metrics.json").read_text(encoding="utf-8"))["modalities"]
@@ -186,6 +188,8 @@ def test_tables_have_both_cohorts_every_network_and_twelve_readers(run: tuple[Pa
         assert name in text
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_readers_with_more_experience_agree_more(run: tuple[Path, Settings]) -> None:
     _, settings = run
     rng = np.random.default_rng(0)
