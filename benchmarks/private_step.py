@@ -186,7 +186,7 @@ def measure_network(arguments: argparse.Namespace) -> dict[str, object]:
     network = FlatNetwork(build.network(local.spec, local.network), device)
     network.load(weights)
     network.training_mode()
-    optimiser = fresh_optimiser(network, local.training)
+    optimiser = fresh_optimiser(network.trained, local.training)
     everyone, classes, generator = torch.arange(len(data)), labels(data, local.spec), torch.Generator()
 
     def plain() -> None:
