@@ -1,8 +1,8 @@
 """The gradient of every exam of a pass, layer by layer: from what a layer read and what came back to it.
 
-One ordinary forward pass, and one backward pass to the outputs of layers; a layer's weights then have of each exam the
-sum, over its pictures and their places, of products of the two (Goodfellow 2015, arXiv 1510.01799, and for convolutions
-Rochette et al. 2019, arXiv 1912.06015). No sum ever goes over two exams.
+One ordinary forward pass, and one backward pass to the answers of layers; a layer's weights then have of each exam
+the sum, over its pictures and their places, of products of the two (Goodfellow 2015, arXiv 1510.01799; of
+convolutions Rochette et al. 2019, arXiv 1912.06015). No sum ever goes over two exams.
 
 ==============================================  ================================================================
 layer                                           from what
@@ -13,8 +13,8 @@ convolutions, of any dimensions and groups      products of errors and windows o
 any other module with parameters of its own     :func:`torch.func.vmap` of its gradient
 ==============================================  ================================================================
 
-Rows of a layer's input that are not exams (frames of a clip, tiles of a puzzle) belong to the exams in equal shares, in
-their order. Where a network has them otherwise it is wrong here, and whoever asks must try it first.
+Rows of a layer's input that are not exams (frames of a clip, tiles of a puzzle) belong to the exams in equal shares,
+in their order. Of a network that has them otherwise this is wrong: whoever asks must try it first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from common.errors import ConfigurationError
 from common.networks.layout import Layout
 
 WINDOW_NUMBERS = 2**20
-"""Of convolutions' windows that are written out at once, at least one exam's: 4 MB, which caches hold."""
+"""Of convolutions' windows that are written out at once, at least one exam's: 4 MB."""
 
 Pictures = Sequence[Float32[Tensor, "n ..."]]
 OfParameters: TypeAlias = dict[str, Tensor]
@@ -129,28 +129,37 @@ def _linear(call: _Call, error: Tensor, exams: int) -> OfParameters:
 def _convolution(call: _Call, error: Tensor, exams: int) -> OfParameters:
     layer: Any = call.layer
     error = error.movedim(1, -1).reshape(exams, -1, layer.groups, layer.out_channels // layer.groups)
-    numbers = error.shape[1] * layer.in_channels * math.prod(layer.kernel_size)
+    numbers = error.shape[1] * layer.in_channels * math.prod(layer.kernel_size[1:])
     some = max(1, WINDOW_NUMBERS // numbers)
     reads = call.given[0].unflatten(0, (exams, -1)).split(some)
     parts = [_products(layer, e, r.flatten(0, 1)) for e, r in zip(error.split(some), reads, strict=True)]
-    return {"weight": torch.cat(parts), "bias": error.sum(1).flatten(1)}
+    return {"weight": torch.cat(parts) if len(parts) > 1 else parts[0], "bias": error.sum(1).flatten(1)}
 
 
 def _products(layer: Any, error: Tensor, read: Tensor) -> Tensor:
-    """Of some exams: errors ``(exams, places, groups, out)`` times the windows that ``read`` has at those places."""
+    """Of some exams: errors ``(exams, places, groups, out)`` times what the kernel saw of ``read`` at those places.
+
+    Windows are written out along all axes but the first, where each of the kernel's lines is a shifted view of them.
+    """
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     windows = F.pad(read, layer._reversed_padding_repeated_twice, mode=mode).movedim(1, -1)
-    steps = zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)
-    for axis, (size, stride, dilation) in enumerate(steps, start=1):
+    (lines, *sizes), (step, *strides), (apart, *dilations) = layer.kernel_size, layer.stride, layer.dilation
+    for axis, (size, stride, dilation) in enumerate(zip(sizes, strides, dilations, strict=True), start=2):
         windows = windows.unfold(axis, dilation * (size - 1) + 1, stride)[..., ::dilation]
-    windows = windows.movedim(1 + len(layer.kernel_size), -1)  # rows, places, kernel, channels
-    exams, places, groups, _ = error.shape
-    if groups == 1:
-        products = torch.bmm(error[:, :, 0].mT, windows.reshape(exams, places, -1))
-    else:
-        windows = windows.reshape(exams, places, -1, groups, layer.in_channels // groups)
-        products = torch.einsum("epgo,epkgc->egokc", error, windows)
-    return products.reshape(exams, layer.out_channels, *layer.kernel_size, -1).movedim(-1, 2)
+    windows = windows.movedim(2 + len(sizes), -1)  # rows, lines, other places, other kernel, channels
+    exams, places, groups, out = error.shape
+    height = places * exams // (len(read) * math.prod(windows.shape[2 : 2 + len(sizes)]))
+    every = {
+        first: windows[:, first::step].contiguous() for first in {i * apart % step for i in range(lines)}
+    }
+    products = []
+    for line in range(lines):
+        above, first = divmod(line * apart, step)
+        seen = every[first][:, above : above + height]
+        seen = seen.reshape(exams, places, -1, groups, layer.in_channels // groups)
+        products.append(torch.einsum("epgo,epkgc->egokc", error, seen))
+    weights = torch.stack(products, dim=3)
+    return weights.reshape(exams, groups * out, *layer.kernel_size, -1).movedim(-1, 2)
 
 
 def _group_norm(call: _Call, error: Tensor, exams: int) -> OfParameters:

@@ -39,9 +39,10 @@ from common.training.local_settings import LocalSettings
 from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed
 
-
 DRAWN_AT_ONCE = 32
 """Pictures of a patient whose augmentation is drawn together; another number draws another."""
+EVEN = 16
+"""Exams a pass at least, where memory has room: of fewer, libraries round the last otherwise than the first."""
 
 
 class PrivateTraining:
@@ -84,15 +85,17 @@ class PrivateTraining:
         frozen = tuple(piece.part for piece in local.spec.frozen)
         network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
         network.load(weights, local.frozen)
-        pictures, frames = pictures_at_once(network.layout.trained_size), max(_frames(local))
-        expected = math.ceil(settings.sample_rate * settings.patients * images)
-        passes = math.ceil(expected / max(1, pictures // frames))
-        exams_a_pass = max(1, math.ceil(expected / passes) // share)
+        frames = max(_frames(local))
+        most = max(1, pictures_at_once(network.layout.trained_size) // frames)
+        expected = settings.sample_rate * settings.patients * images
+        exams_a_pass = max(EVEN, math.ceil(expected / math.ceil(expected / most)))
         self._cohort = _Cohort(
             data=data,
             local=local,
-            gradients=PatientGradients(network, example=_example(local, exams=exams_a_pass)),
-            drawn_at_once=max(1, min(DRAWN_AT_ONCE, pictures) // frames),
+            gradients=PatientGradients(
+                network, example=_example(local, exams=max(1, min(most, exams_a_pass) // share))
+            ),
+            drawn_at_once=max(1, min(DRAWN_AT_ONCE // frames, most)),
             patients=tuple(patients_exams(data, local, images=images)),
             classes=labels(data, local.spec),
             class_weights=class_weights.to(local.device),
