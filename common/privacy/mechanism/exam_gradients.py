@@ -107,7 +107,8 @@ class ExamGradients:
             )
         found = _RULES.get(type(call.layer), _any_layer)(call, error, len(rows))
         for name, (start, shape) in self._places[call.layer].items():
-            rows[:, start : start + math.prod(shape)].unflatten(1, shape).add_(found[name])
+            part = rows[:, start : start + math.prod(shape)]
+            part.unflatten(1, (*shape, 1)).squeeze(-1).add_(found[name])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
