@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional as F
@@ -37,7 +37,7 @@ from common.networks.layout import Layout
 WINDOW_NUMBERS = 2**20
 """Of convolutions' windows that are written out at once, at least one exam's: 4 MB."""
 
-Pictures = Sequence[Float32[Tensor, "n ..."]]
+Pictures = Sequence[Float[Tensor, "n ..."]]
 OfParameters: TypeAlias = dict[str, Tensor]
 """A layer's parameter -> its gradients, one per exam: ``(exams, *shape)``."""
 
@@ -65,7 +65,7 @@ class ExamGradients:
                 self._places[layer] = trained
 
     def add_to(
-        self, rows: Float32[Tensor, "exams size"], pictures: Pictures, loss_of: Callable[[Tensor], Tensor]
+        self, rows: Float[Tensor, "exams size"], pictures: Pictures, loss_of: Callable[[Tensor], Tensor]
     ) -> None:
         """Add each exam's gradient to its row.
 
