@@ -210,7 +210,6 @@ def test_a_patients_gradient_of_clips_is_that_of_automatic_differentiation(spec:
     loss = torch.nn.functional.cross_entropy(plain(pictures), classes)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plain.parameters()))])
     gradients = PatientGradients(network, example=read(spec, DATA, torch.arange(16) % len(DATA)))
-    assert gradients.exams_a_pass == 16
 
     def some(which: slice) -> Exams:
         return [part[which] for part in pictures], classes[which]
