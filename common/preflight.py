@@ -142,6 +142,6 @@ def _in_training(module: nn.Module, spec: NetworkSpec) -> nn.Module:
 
 def _check_privately(spec: NetworkSpec, settings: Settings) -> None:
     """Whether the network's gradients can be had patient by patient, and whether it keeps nothing of what it saw."""
-    from common.privacy.mechanism import network_training  # noqa: PLC0415  opacus
+    from common.privacy.mechanism import network_training  # noqa: PLC0415  a private network's alone
 
     network_training.check_network(local_settings(spec, settings))

@@ -91,6 +91,14 @@ class Drawn:
             offsets=torch.cat(offsets) if offsets else None,
         )
 
+    def part(self, some: slice) -> Drawn:
+        """What was drawn for some of the batch."""
+        return Drawn(
+            changes=None if self.changes is None else self.changes[:, some],
+            puzzles=None if self.puzzles is None else self.puzzles[some],
+            offsets=None if self.offsets is None else self.offsets[some],
+        )
+
 
 def inputs(
     data: ExamTensors,

@@ -12,14 +12,14 @@ heads               the release of one site
 secure sum          the opened sum over the fewest survivors, less the shares of the colluders, who know theirs.
                     One site has all patients; the others have nothing but their share of the noise
 whole network       the gradient of a network of one linear layer, of which each canary's picture has a number
-                    of its own: by Opacus's hooks, picture by picture
+                    of its own: exam by exam, many patients a pass
 ==================  ============================================================================================
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +31,7 @@ from common.exam import MISSING
 from common.privacy.audit.attacks import RehearsalParameters, Shares, Step, derived
 from common.privacy.mechanism import network_step
 from common.privacy.mechanism.heads import Heads
-from common.privacy.mechanism.network_step import PictureGradients
+from common.privacy.mechanism.network_step import Exams, PatientGradients, pictures_at_once
 from common.privacy.mechanism.noise import KeyStream
 from common.privacy.mechanism.patient_step import (
     NoisedGradient,
@@ -122,19 +122,23 @@ def whole_network(
     (some,) = heads
     network = FlatNetwork(_Reader(some.shape.features, some.shape.classes), CPU)
     network.load(weights)
-    gradients = PictureGradients(network, example=[torch.eye(2, some.shape.features)])
+    rows = some.rows
+    exams_a_pass = min(pictures_at_once(len(weights)), rows.grades[0].numel())
+    example = torch.randn(exams_a_pass, some.shape.features, generator=torch.Generator().manual_seed(0))
+    gradients = PatientGradients(network, example=[example])
+    kept = rows.grades[0] != MISSING
+    broken = rows.gram[0].isnan().flatten(1).any(1)
+    features = torch.where(broken[:, None, None], torch.nan, rows.features[0])
 
-    def gradient_of(patient: int) -> Tensor:
-        kept = some.rows.grades[0, patient] != MISSING
-        pictures, classes = some.rows.features[0, patient][kept], some.rows.grades[0, patient][kept]
-        if bool(some.rows.gram[0, patient].isnan().any()):
-            pictures = torch.full_like(pictures, torch.nan)
-        most = gradients.pictures_at_once
-        batches = [
-            ([part], named) for part, named in zip(pictures.split(most), classes.split(most), strict=True)
-        ]
-        return gradients.of_patient(batches, some.class_weights[0], exams=len(pictures))
+    def gradients_of(patients: Sequence[int]) -> Iterator[Tensor]:
+        chosen = torch.tensor(patients, dtype=torch.long)
+        pictures, classes = (part[chosen][kept[chosen]] for part in (features, rows.grades[0]))
+
+        def read(exams: slice) -> Exams:
+            return [pictures[exams]], classes[exams]
+
+        return gradients.of_patients(read, kept[chosen].sum(1).tolist(), some.class_weights[0])
 
     return network_step.private_network_gradient(
-        gradient_of, settings, patients=some.rows.patients, size=len(weights), entropy=entropy
+        gradients_of, settings, patients=rows.patients, size=len(weights), entropy=entropy
     )

@@ -5,12 +5,13 @@ makes of a noised gradient costs nothing more. Whoever is not held out takes
 part: private training has no validation fold.
 
 Augmentation is drawn for the patient's first, second, ... exam from the public seed and the step, alike for every
-patient, so that nobody's pictures depend on who else takes part, nor on how many of them a pass holds.
+patient with as many, so that nobody's pictures depend on who else takes part, nor on how many of them a pass holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+import math
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,20 +23,26 @@ from common.errors import ConfigurationError
 from common.exam import MISSING
 from common.networks import build
 from common.networks.jigsaw import TILES
+from common.privacy.mechanism.exam_gradients import Pictures
 from common.privacy.mechanism.network_step import (
-    PictureGradients,
-    Pictures,
+    Exams,
+    PatientGradients,
     pictures_at_once,
     private_network_gradient,
 )
 from common.privacy.mechanism.patient_step import StepSettings
 from common.training.data import ExamTensors
 from common.training.flat_network import FlatNetwork
-from common.training.inputs import inputs, labels
+from common.training.inputs import Drawn, applied, draw, labels
 from common.training.local import LocalUpdate, fresh_optimiser
 from common.training.local_settings import LocalSettings
 from common.training.schedule import learning_rate
 from common.training.seeds import derive_seed
+
+DRAWN_AT_ONCE = 32
+"""Pictures of a patient whose augmentation is drawn together; another number draws another."""
+EVEN = 16
+"""Exams a pass at least, where memory has room: of fewer, libraries round the last otherwise than the first."""
 
 
 class PrivateTraining:
@@ -78,14 +85,17 @@ class PrivateTraining:
         frozen = tuple(piece.part for piece in local.spec.frozen)
         network = FlatNetwork(build.network(local.spec, local.network), local.device, frozen=frozen)
         network.load(weights, local.frozen)
-        exams = max(1, pictures_at_once(network.layout.trained_size) // max(_frames(local)))
-        exams_a_pass = max(1, min(images, exams) // share)
+        frames = max(_frames(local))
+        most = max(1, pictures_at_once(network.layout.trained_size) // frames)
+        expected = settings.sample_rate * settings.patients * images
+        exams_a_pass = max(EVEN, math.ceil(expected / math.ceil(expected / most)))
         self._cohort = _Cohort(
             data=data,
             local=local,
-            gradients=PictureGradients(network, example=_example(local, exams=max(2, exams_a_pass))),
-            exams=exams,
-            exams_a_pass=exams_a_pass,
+            gradients=PatientGradients(
+                network, example=_example(local, exams=max(1, min(most, exams_a_pass) // share))
+            ),
+            drawn_at_once=max(1, min(DRAWN_AT_ONCE // frames, most)),
             patients=tuple(patients_exams(data, local, images=images)),
             classes=labels(data, local.spec),
             class_weights=class_weights.to(local.device),
@@ -107,7 +117,7 @@ class PrivateTraining:
         taking_part, training = self._cohort.of(patients), self._local.training
         noised = private_network_gradient(
             partial(
-                taking_part.gradient, chance=derive_seed(self._seed, "private augmentation", self._number)
+                taking_part.of_patients, chance=derive_seed(self._seed, "private augmentation", self._number)
             ),
             self._settings,
             patients=len(taking_part.patients),
@@ -134,9 +144,8 @@ class _Cohort:
 
     data: ExamTensors
     local: LocalSettings
-    gradients: PictureGradients
-    exams: int
-    exams_a_pass: int
+    gradients: PatientGradients
+    drawn_at_once: int
     patients: tuple[Int64[Tensor, " _"], ...]
     classes: Int64[Tensor, " all"]
     class_weights: Float32[Tensor, " classes"]
@@ -148,18 +157,27 @@ class _Cohort:
         chosen = tuple(exams for exams in self.patients if int(self.data.patient[exams[0]]) in numbers)
         return replace(self, patients=chosen)
 
-    def gradient(self, number: int, *, chance: int) -> Float32[Tensor, " size"]:
-        """Of one patient, under the augmentation of a step."""
-        exams = self.patients[number]
-        return self.gradients.of_patient(self._batches(exams, chance), self.class_weights, exams=len(exams))
+    def of_patients(
+        self, numbers: Sequence[int], *, chance: int
+    ) -> Iterator[Float32[Tensor, "patients size"]]:
+        """The gradients of some patients, under the augmentation of a step."""
+        chosen = [self.patients[number] for number in numbers]
+        counts = [len(exams) for exams in chosen]
+        drawn = {count: list(self._drawn(chosen[counts.index(count)], chance)) for count in set(counts)}
+        exams = torch.cat([torch.empty(0, dtype=torch.long), *chosen])
+        whole = Drawn.together([part for count in counts for part in drawn[count]])
 
-    def _batches(self, exams: Tensor, chance: int) -> Iterator[tuple[Pictures, Tensor]]:
+        def read(some: slice) -> Exams:
+            one = exams[some]
+            return applied(self.data, one, self.classes[one], self.local, whole.part(some))
+
+        return self.gradients.of_patients(read, counts, self.class_weights)
+
+    def _drawn(self, exams: Tensor, chance: int) -> Iterator[Drawn]:
+        """What chance says of a patient's exams; of others as many it says the same."""
         generator = torch.Generator().manual_seed(chance)
-        for some in exams.split(self.exams):  # what is drawn of pictures goes by these
-            pictures, classes = inputs(self.data, some, self.classes[some], self.local, generator)
-            passes = [part.split(self.exams_a_pass) for part in (*pictures, classes)]
-            for *few, theirs in zip(*passes, strict=True):
-                yield few, theirs
+        for some in exams.split(self.drawn_at_once):
+            yield draw(self.data, some, self.local, generator)
 
 
 def patients_exams(data: ExamTensors, local: LocalSettings, *, images: int) -> list[Int64[Tensor, " _"]]:
@@ -182,7 +200,7 @@ def check_network(local: LocalSettings) -> None:
     chance = torch.Generator().manual_seed(0)
     nobodys = {part: torch.randn(len(flat), generator=chance) * 0.05 for part, flat in network.frozen.items()}
     network.load(build.initial_weights(local.spec, local.network, seed=0), nobodys)
-    PictureGradients(network, example=_example(local, exams=2))
+    PatientGradients(network, example=_example(local, exams=2))
 
 
 def _example(local: LocalSettings, *, exams: int) -> Pictures:

@@ -19,7 +19,7 @@ from common.messages import Signed, TrainRequest, WeightsRef
 from common.methods.stages import networks
 from common.networks import build
 from common.networks.probe import ProbeNetwork
-from common.privacy.mechanism.network_step import PictureGradients
+from common.privacy.mechanism.network_step import PatientGradients
 from common.settings import Settings
 from tests import asking
 from tests.asking import Centre
@@ -106,12 +106,12 @@ def site_of(folder: Path, way: str, plan: Settings | None = None) -> Centre:
     return whole.approved(folder, plan=plan, policy=policy + "keep_outbox_days = 0\n")
 
 
-PASSES = 1 + STEPS * 3
-"""About how many a round has: the trial, and three of six patients in a step."""
+PASSES = 2 + STEPS
+"""As many a round has: two trials, and in each step one for all who take part."""
 
 
 @pytest.mark.parametrize(
-    "at", [{1}, {2}, {6}, {PASSES - 2}, {1, 2}, {1, 7}], ids=lambda at: "+".join(map(str, sorted(at)))
+    "at", [{1}, {2}, {4}, {PASSES}, {1, 2}, {1, 5}], ids=lambda at: "+".join(map(str, sorted(at)))
 )
 def test_a_whole_network_goes_on_with_the_same_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_chance: Callable[[], None], at: set[int]
@@ -123,7 +123,7 @@ def test_a_whole_network_goes_on_with_the_same_draws(
     )
     same_chance()
     centre = site_of(tmp_path / "short", "smaller_batch")
-    fail(monkeypatch, PictureGradients, "of_patient", at=at, error=TOO_FULL["allocator"])
+    fail(monkeypatch, PatientGradients, "_pass", at=at, error=TOO_FULL["allocator"])
     found = update_of(centre.train(centre.train_request()))
     assert centre.text_log().count("has too little memory") == len(at)
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
@@ -137,7 +137,7 @@ def test_where_memory_is_short_after_a_draw_and_the_policy_refuses_the_draw_stay
     centre = site_of(tmp_path, "refuse")
     request = centre.train_request()
     with monkeypatch.context() as patch:
-        fail(patch, PictureGradients, "of_patient", at={6}, error=TOO_FULL["allocator"])
+        fail(patch, PatientGradients, "_pass", at={4}, error=TOO_FULL["allocator"])
         centre.refused(centre.train(request), "memory", says="set policy.out_of_memory in site.toml")
     drawn = len(whole.booked(centre))
     assert 1 <= drawn < STEPS
@@ -150,7 +150,7 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_booked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     centre = site_of(tmp_path, "refuse")
-    fail(monkeypatch, PictureGradients, "of_patient", at={1}, error=error)
+    fail(monkeypatch, PatientGradients, "_pass", at={1}, error=error)
     centre.refused(
         centre.train(centre.train_request()), "memory", says="set policy.out_of_memory in site.toml"
     )

@@ -15,7 +15,7 @@ from common.imaging.prepare import picture
 from common.networks import build
 from common.networks.layout import load
 from common.networks.spec import NetworkSpec, Probe, Target
-from common.privacy.mechanism.network_step import PictureGradients
+from common.privacy.mechanism.network_step import Exams, PatientGradients
 from common.privacy.mechanism.network_training import check_network, patients_exams
 from common.sections.networks import ImageSettings, NetworkSettings
 from common.sections.training import AugmentationSettings
@@ -209,8 +209,12 @@ def test_a_patients_gradient_of_clips_is_that_of_automatic_differentiation(spec:
     plain = built(spec)
     loss = torch.nn.functional.cross_entropy(plain(pictures), classes)
     expected = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(plain.parameters()))])
-    gradients = PictureGradients(network, example=read(spec, DATA, torch.arange(2)))
-    found = gradients.of_patient([(pictures, classes)], torch.ones(2), exams=len(exams))
+    gradients = PatientGradients(network, example=read(spec, DATA, torch.arange(16) % len(DATA)))
+
+    def some(which: slice) -> Exams:
+        return [part[which] for part in pictures], classes[which]
+
+    ((found,),) = gradients.of_patients(some, [len(exams)], torch.ones(2))
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-5)
 
 

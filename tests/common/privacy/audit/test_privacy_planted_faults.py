@@ -5,7 +5,7 @@ Steps of secure sums and of whole networks have their faults planted in the func
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from common.privacy.audit.attacks import RehearsalParameters, Shares, Step
 from common.privacy.audit.rehearsal import Rehearsal, at_claim, rehearsals, rehearse
 from common.privacy.mechanism import gaussian_release, network_step
 from common.privacy.mechanism.heads import Heads
-from common.privacy.mechanism.network_step import PictureGradients
+from common.privacy.mechanism.network_step import Exams, PatientGradients
 from common.privacy.mechanism.patient_step import (
     ClippedSum,
     NoisedGradient,
@@ -191,28 +191,26 @@ def test_a_secure_sum_of_heads_clipped_one_by_one_refutes_a_claim_of_2(
 
 
 def clipped_by_picture(
-    self: PictureGradients,
-    batches: Iterable[tuple[list[Tensor], Tensor]],
-    class_weights: Tensor,
-    *,
-    exams: int,
-) -> Tensor:
+    self: PatientGradients, read: Callable[[slice], Exams], counts: Sequence[int], class_weights: Tensor
+) -> Iterator[Tensor]:
     """Each picture's gradient clipped, and their sum."""
-    total = torch.zeros_like(self.network.trained.detach())
-    for pictures, classes in batches:
-        for picture, one in zip(pictures[0], classes, strict=True):
-            alone = torch.zeros_like(total)
-            self._pass([picture[None]], one[None], class_weights, alone)
-            total += alone * min(1.0, 0.5 / max(float(alone.norm()), 1e-12))
-    return total
+    first = 0
+    for count in counts:
+        total = self._blank(1)
+        for exam in range(first, first + count):
+            rows = self._blank(self.exams_a_pass)
+            self._pass(rows, *read(slice(exam, exam + 1)), class_weights, [1])
+            total += rows[0] * min(1.0, 0.5 / max(float(rows[0].norm()), 1e-12))
+        first += count
+        yield total
 
 
-def summed_without_clipping(gradients: Iterable[Tensor], *, size: int, max_norm: float) -> ClippedSum:
-    total, norms = torch.zeros(size, dtype=torch.float64), []
-    for gradient in gradients:
-        total += gradient.double().nan_to_num()
-        norms.append(float(gradient.norm()))
-    return ClippedSum(total=total, norms=torch.tensor(norms, dtype=torch.float64))
+def summed_without_clipping(blocks: Iterable[Tensor], *, size: int, max_norm: float) -> ClippedSum:
+    total, norms = torch.zeros(size, dtype=torch.float64), [torch.empty(0, dtype=torch.float64)]
+    for block in blocks:
+        total += block.double().nan_to_num().sum(0)
+        norms.append(block.double().norm(dim=1))
+    return ClippedSum(total=total, norms=torch.cat(norms))
 
 
 def half_the_noise(summed: ClippedSum, settings: StepSettings, *, entropy: bytes) -> NoisedGradient:
@@ -253,7 +251,6 @@ def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
 
 @pytest.mark.soak
 def test_pictures_clipped_one_by_one_in_a_whole_network_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PictureGradients, "of_patient", clipped_by_picture)
-    monkeypatch.setattr(PictureGradients, "_refuse_wrong_hooks", lambda *_: None)
+    monkeypatch.setattr(PatientGradients, "of_patients", clipped_by_picture)
     monkeypatch.setattr(network_step, "clipped_sum", summed_without_clipping)
     assert rehearsed(NETWORK).measured.contribution_low > 2

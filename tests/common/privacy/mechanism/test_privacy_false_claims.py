@@ -442,7 +442,7 @@ def test_an_accountant_that_starts_afresh(bug: Callable[[Sequence[PrivateSteps]]
 # Opacus: what is taken from it, and what is not.
 
 ROOT = Path(__file__).resolve().parents[4]
-TAKEN = {"opacus.accountants": {"PRVAccountant"}, "opacus.grad_sample": {"GradSampleModule"}}
+TAKEN = {"opacus.accountants": {"PRVAccountant"}}
 """An accountant and gradients of pictures: no engine, sampler, optimiser, batch splitter, noise."""
 
 
