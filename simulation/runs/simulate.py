@@ -43,6 +43,7 @@ from simulation.cohorts import cohort, disjoint, peers, public
 from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
+from simulation.engine.places import Places
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
 from simulation.evaluation import (
@@ -215,18 +216,22 @@ def _train_and_evaluate(
         _forget_another_plan(system, display)
     _rewrite_rounds(run, (federated, *beside))
     compute = settings.compute
+    folders = [*(site.folder for site in sites.sites), run.path]
+    if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
+        if beside:
+            with engines.places(compute, folders, display.line) as places:
+                _train_side_by_side(beside, run, display, places)
+        baselines.keep_alone(beside, federated)
     with Workers(devices, threads=compute.threads, stacked=compute.stacked) as workers:
-        if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
-            _train_side_by_side(beside, run, display, workers)
-            baselines.keep_alone(beside, federated)
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
         for site, reason in site_results.without(run.path).items():
             display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
         _warn_of_unstacked(outcome, settings, display)
-        if not settings.campaign.evaluation:
-            _train_side_by_side(beside, run, display, workers)
+    if beside and not settings.campaign.evaluation:
+        with engines.places(compute, folders, display.line) as places:
+            _train_side_by_side(beside, run, display, places)
     with display.step("personal networks") as bar:
         choices = personal.make(
             run.path,
@@ -331,7 +336,7 @@ def _train(
     system: System,
     run: RunFolder,
     display: Display,
-    workers: Workers,
+    workers: Places,
     library: NetworkLibrary | None = None,
 ) -> Outcome:
     def observe(event: Event) -> None:
@@ -357,15 +362,10 @@ def _train(
     return outcome
 
 
-def _train_side_by_side(
-    systems: Sequence[System], run: RunFolder, display: Display, workers: Workers
-) -> None:
-    """Each baseline has one site, so several at once keep all workers busy."""
-    if not systems:
-        return
-    at_once = len(systems) if systems[0].settings.compute.engine == "in-process" else 1
-    with interruption.threads(at_once) as pool:
-        for future in [pool.submit(_train, system, run, display, workers) for system in systems]:
+def _train_side_by_side(systems: Sequence[System], run: RunFolder, display: Display, places: Places) -> None:
+    """Each baseline has one site, so several at once keep all places busy."""
+    with interruption.threads(len(systems)) as pool:
+        for future in [pool.submit(_train, system, run, display, places) for system in systems]:
             future.result()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,7 +52,13 @@ def address() -> Iterator[str]:
 
 
 def networks(run: synofed.Run) -> dict[str, np.ndarray]:
-    return {n.spec.name: np.asarray(n.weights) for n in network_files.load_all(run.path / "networks")}
+    """Of the federation and of each baseline."""
+    folders = [run.path, *sorted((run.path / "baselines").iterdir())]
+    return {
+        f"{folder.name if folder != run.path else ''}/{network.spec.name}": np.asarray(network.weights)
+        for folder in folders
+        for network in network_files.load_all(folder / "networks")
+    }
 
 
 def test_two_nodes_give_the_bits_of_one_machine(config: Path, address: str, tmp_path: Path) -> None:
@@ -65,6 +72,15 @@ def test_two_nodes_give_the_bits_of_one_machine(config: Path, address: str, tmp_
     for name, weights in one.items():
         np.testing.assert_array_equal(weights, other[name])
     assert not list(config.parent.glob("cohort/.nodes-*"))
+    assert nodes_that_worked(there) == 2
+
+
+def nodes_that_worked(run: synofed.Run) -> int:
+    """As the run says."""
+    (line,) = re.findall(
+        "^Pieces of work on nodes of Ray: (.*)", (run.path / "log.txt").read_text(), re.MULTILINE
+    )
+    return len(line.split(", "))
 
 
 def test_a_site_too_large_for_every_node_is_said_with_what_they_have(
