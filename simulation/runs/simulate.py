@@ -56,6 +56,7 @@ from simulation.evaluation import (
 )
 from simulation.evaluation.blocks import calibration, layers, single_image
 from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.predict import predictions
 from simulation.runs import baselines, links, personal, preflight, same_sites
@@ -229,21 +230,21 @@ def _train_and_evaluate(
             display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
         _warn_of_unstacked(outcome, settings, display)
-    if beside and not settings.campaign.evaluation:
-        with engines.places(compute, folders, display.line) as places:
+    with engines.places(compute, folders, display.line) as places:
+        if beside and not settings.campaign.evaluation:
             _train_side_by_side(beside, run, display, places)
-    with display.step("personal networks") as bar:
-        choices = personal.make(
-            run.path,
-            list(_networks(federated)),
-            sites,
-            settings,
-            run_name=campaign.run_name(federated.folder),
-            devices=devices,
-            bar=bar,
-        )
-    with display.step("evaluation"):
-        frame = _evaluate(run, federated, beside, sites, devices, choices)
+        with display.step("personal networks") as bar:
+            choices = personal.make(
+                run.path,
+                list(_networks(federated)),
+                sites,
+                settings,
+                run_name=campaign.run_name(federated.folder),
+                devices=devices,
+                bar=bar,
+            )
+        with display.step("evaluation"):
+            frame = _evaluate(run, federated, beside, sites, places, choices)
     if settings.evaluate.heatmaps:
         _compare_heatmaps(run, federated, frame, sites, devices[0], display)
     else:
@@ -396,33 +397,31 @@ def _evaluate(
     federated: System,
     beside: Sequence[System],
     sites: Cohort,
-    devices: Sequence[str],
+    places: Places,
     choices: Mapping[str, object],
 ) -> pd.DataFrame:
     """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
 
-    def scored(members: Sequence[TrainedNetwork]) -> pd.DataFrame:
-        return predictions(members, sites, settings, devices=devices)
+    def trained(system: System) -> Ensemble:
+        return Ensemble(folder=system.folder / "networks", settings=settings)
 
-    ensemble = list(_networks(federated))
+    ensemble, common = list(_networks(federated)), trained(federated)
     simplest = trivial.learnt(sites, settings)
-    frame = scored(ensemble)
+    frame = predictions(common, sites, places)
     asked_apart = {
-        **single_image.answers(ensemble, sites, settings, device=devices[0]),
-        **layers.answers(ensemble, sites, settings, device=devices[0]),
+        **single_image.answers(ensemble, common, sites, places),
+        **layers.answers(ensemble, common, sites, places),
     }
     frame = frame.assign(**simplest.answers(frame, settings), **asked_apart)
     frame, stacking = _stacked(run, ensemble, frame, sites, settings)
-    others = {system.name: scored(list(_networks(system))) for system in beside}
+    others = {system.name: predictions(trained(system), sites, places) for system in beside}
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
-    if beside:
-        cut = [network for network in ensemble if network.spec.fold < models]
-        if len(cut) < len(ensemble):
-            others[FEDERATED] = scored(cut)
+    if beside and any(network.spec.fold >= models for network in ensemble):
+        others[FEDERATED] = predictions(replace(common, models=models), sites, places)
     if choices:
-        others[PERSONAL] = personal.predicted(run.path, sites, settings, models=models, devices=devices)
+        others[PERSONAL] = personal.predicted(run.path, sites, settings, models=models, places=places)
     frame.to_parquet(run.path / "predictions.parquet", index=False)
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
