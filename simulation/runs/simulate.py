@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from client.data.site_store import site_store
 from client.data.store import close_all
@@ -245,15 +244,14 @@ def _train_and_evaluate(
             )
         with display.step("evaluation"):
             frame = _evaluate(run, federated, beside, sites, places, choices)
-    if settings.evaluate.heatmaps:
-        _compare_heatmaps(run, federated, frame, sites, devices[0], display)
-    else:
-        shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
-    shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
-    if settings.evaluate.hotspots:
-        with display.step("hotspots") as bar:
-            committee = network_files.committee(list(_networks(federated)), settings)
-            hotspots.write(run.path, committee.on(torch.device(devices[0])), frame, sites, progress=bar)
+        if settings.evaluate.heatmaps:
+            _compare_heatmaps(run, federated, frame, sites, places, display)
+        else:
+            shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+        shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
+        if settings.evaluate.hotspots:
+            with display.step("hotspots") as bar:
+                hotspots.write(run.path, _ensemble(federated), frame, sites, places=places, progress=bar)
     _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
@@ -403,10 +401,7 @@ def _evaluate(
     """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
 
-    def trained(system: System) -> Ensemble:
-        return Ensemble(folder=system.folder / "networks", settings=settings)
-
-    ensemble, common = list(_networks(federated)), trained(federated)
+    ensemble, common = list(_networks(federated)), _ensemble(federated)
     simplest = trivial.learnt(sites, settings)
     frame = predictions(common, sites, places)
     asked_apart = {
@@ -415,7 +410,10 @@ def _evaluate(
     }
     frame = frame.assign(**simplest.answers(frame, settings), **asked_apart)
     frame, stacking = _stacked(run, ensemble, frame, sites, settings)
-    others = {system.name: predictions(trained(system), sites, places) for system in beside}
+    others = {
+        system.name: predictions(replace(common, folder=system.folder / "networks"), sites, places)
+        for system in beside
+    }
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
     if beside and any(network.spec.fold >= models for network in ensemble):
@@ -480,23 +478,27 @@ def _networks(system: System) -> Iterator[TrainedNetwork]:
     return network_files.load_all(system.folder / "networks")
 
 
+def _ensemble(system: System) -> Ensemble:
+    return Ensemble(folder=system.folder / "networks", settings=system.settings)
+
+
 def _compare_heatmaps(
     run: RunFolder,
     federated: System,
     predictions: pd.DataFrame,
     sites: Cohort,
-    device: str,
+    places: Places,
     display: Display,
 ) -> None:
     """Add to the metrics how much of the heatmaps lies inside a phantom's synovium."""
-    committee = network_files.committee(list(_networks(federated)), federated.settings)
     found = heatmap_truth.write(
         run.path,
-        committee.on(torch.device(device)),
+        _ensemble(federated),
         predictions,
         sites,
         exams=federated.settings.evaluate.heatmaps,
         settings=HeatmapSettings(method=federated.settings.evaluate.heatmap_method),
+        places=places,
         display=display,
     )
     measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))
