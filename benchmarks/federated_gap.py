@@ -38,6 +38,7 @@ from simulation.cohorts import cohort
 from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines
 from simulation.engine.grid import Workers
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.predict import predictions
 from simulation.runs import personal
 from simulation.runs.baselines import baseline_settings, centralised
@@ -195,10 +196,12 @@ def run(case: Case, out: Path, overrides: Sequence[str], *, further: bool) -> No
                 settings, folders, folder=folder, observer=lambda event: None, workers=workers
             )
             trained = list(network_files.load_all(folder / "networks"))
-            frames[""].append(predictions(trained, there, settings, devices=devices).assign(system=name))
+            ensemble = Ensemble(folder=folder / "networks", settings=settings)
+            frames[""].append(predictions(ensemble, there, workers).assign(system=name))
             if further:
                 own = replace(there, sites=tuple(s for s in training if s.folder in folders))
-                frames[FURTHER].append(_further(folder, trained, own, settings, devices).assign(system="all"))
+                found = _further(folder, trained, own, settings, devices, workers)
+                frames[FURTHER].append(found.assign(system="all"))
             shutil.rmtree(folder)
     for suffix, found in frames.items():
         if found:
@@ -214,6 +217,7 @@ def _further(
     own: Cohort,
     settings: Settings,
     devices: Sequence[str],
+    workers: Workers,
 ) -> pd.DataFrame:
     """Each site's answers to its own held-out exams after personalisation (:mod:`common.ensemble.personal`)."""
     personal.make(
@@ -226,7 +230,7 @@ def _further(
         bar=lambda done, total: None,
     )
     models = settings.rating.models or settings.rating.folds
-    return personal.predicted(folder, own, settings, models=models, devices=devices)
+    return personal.predicted(folder, own, settings, models=models, places=workers)
 
 
 def grades(frame: pd.DataFrame, source: str) -> np.ndarray:

@@ -7,6 +7,7 @@ Bo et al. take is not told; here it is the last one that still has places, befor
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 from jaxtyping import Float, Float32
@@ -16,6 +17,8 @@ from common.errors import ConfigurationError
 
 LAST = ("stages", "layer4", "features")
 """Names of what gives the last maps in the small backbone, in ResNet-18, in MobileNetV2 and VGG-16."""
+_hooks = threading.Lock()
+"""Captum hangs hooks on a network, through which another thread's pictures must not pass."""
 
 
 def attributed(
@@ -38,7 +41,8 @@ def attributed(
 
     found = []
     for layer, picture in zip(_layers(module), pictures, strict=True):
-        values = LayerGradCam(told, layer).attribute(tuple(pictures))
+        with _hooks:
+            values = LayerGradCam(told, layer).attribute(tuple(pictures))
         size = (int(picture.shape[2]), int(picture.shape[3]))
         larger: Tensor = LayerAttribution.interpolate(values, size, interpolate_mode="bilinear")
         found.append(larger.detach().float().sum(1).mean(0).cpu())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 
 from client.app import app as client_app
 from client.site import training_device
@@ -19,6 +19,8 @@ from server.campaign.campaign import Observer, Outcome
 from server.campaign.library import NetworkLibrary
 from simulation.engine import ray_engine
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from simulation.engine.places import Places
+from simulation.engine.ray_workers import RayWorkers
 
 DIGITS = re.compile(r"[0-9]{1,4}")
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,4})?")
@@ -64,13 +66,33 @@ def _number(device: str) -> int:
     return int(device.partition(":")[2] or 0)
 
 
+def places(
+    compute: ComputeSettings, folders: Sequence[Path], say: Callable[[str], None] = lambda line: None
+) -> Places:
+    """Where pieces of work run with the engine that the settings name; entered, they are there.
+
+    Args:
+        compute: the engine, its devices or its cluster.
+        folders: that pieces read and write: the sites' and the run's.
+        say: told at the end where pieces ran, if that was on nodes.
+    """
+    if compute.engine == "ray":
+        return RayWorkers(compute, folders, say)
+    return Workers(devices(compute), threads=compute.threads, stacked=compute.stacked)
+
+
+def site_app(message: Message, context: Context) -> Message:
+    """A hospital's ClientApp, under a name by which a node of a cluster finds it."""
+    return client_app(message, context)
+
+
 def run_campaign(
     settings: Settings,
     folders: Sequence[Path],
     *,
     folder: Path,
     observer: Observer,
-    workers: Workers,
+    workers: Places,
     library: NetworkLibrary | None = None,
 ) -> Outcome:
     """Run a campaign over simulated sites with the engine that the settings name.
@@ -80,7 +102,7 @@ def run_campaign(
         folders: the sites' folders.
         folder: where the campaign keeps its journal and its networks.
         observer: told of every stage and round.
-        workers: the in-process engine's workers; several campaigns can share them.
+        workers: where the in-process engine's sites answer; several campaigns can share them.
         library: networks that need not be trained again.
 
     Raises:
@@ -98,7 +120,7 @@ def run_campaign(
     if settings.compute.engine == "ray":
         ray_engine.run(centre, folders, workers.stopped, settings.compute)
     else:
-        grid = StrictGrid(InProcessGrid(client_app, folders, workers), workers.stopped)
+        grid = StrictGrid(InProcessGrid(site_app, folders, workers), workers.stopped)
         context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
         centre(grid, context)
     if not outcomes:

@@ -1,4 +1,4 @@
-"""A Flower Grid whose messages are direct calls: no server, no network, no copies that can be avoided."""
+"""A Flower Grid whose messages are pieces of work: here direct calls, without a server, a network or spare copies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
+from typing import Concatenate
 
 import torch
 from flwr.app import Context, Error, Message, RecordDict
@@ -19,6 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CampaignError
+from simulation.engine.places import Kept, P, Place, Places, R
 
 App = Callable[[Message, Context], Message]
 """A ClientApp, or something that answers like one."""
@@ -28,46 +30,31 @@ POLL_S = 0.01
 
 
 class Workers:
-    """One thread per device; each works on one site's message at a time.
-
-    Attributes:
-        stopped: set once nobody waits for their work any more: campaigns over them end.
-    """
+    """One thread per device of this machine; each works on one piece at a time."""
 
     def __init__(self, devices: Sequence[str], *, threads: int, stacked: bool = False) -> None:
         torch.set_num_threads(threads)
         self.stopped = threading.Event()
-        self._threads, self._stacked = threads, stacked
-        self._free: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._free: queue.SimpleQueue[Place] = queue.SimpleQueue()
+        kept = {device: Kept() for device in devices}
         for device in devices:
-            self._free.put(device)
+            self._free.put(Place(device=device, threads=threads, stacked=stacked, kept=kept[device]))
         self._pool = ThreadPoolExecutor(max_workers=len(devices), thread_name_prefix="site")
 
-    def submit(self, app: App, message: Message, folder: Path) -> Future[Message]:
-        """Answer a message at a site as soon as a device is free."""
-        return self._pool.submit(self._run, app, message, folder)
+    def submit(
+        self, work: Callable[Concatenate[Place, P], R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R]:
+        """See :class:`simulation.engine.places.Places`."""
 
-    def _run(self, app: App, message: Message, folder: Path) -> Message:
-        device = self._free.get()
-        try:
-            context = Context(
-                run_id=1,
-                node_id=message.metadata.dst_node_id,
-                node_config={
-                    "site-folder": str(folder),
-                    "device": device,
-                    "threads": self._threads,
-                    "stacked": self._stacked,
-                },
-                state=RecordDict(),
-                run_config={},
-            )
-            return app(message, context)
-        except Exception as error:
-            # the app answers its own errors; what is raised here is a defect of the engine
-            return Message(Error(code=CRASHED, reason=type(error).__name__), reply_to=message)
-        finally:
-            self._free.put(device)
+        def run() -> R:
+            place = self._free.get()
+            try:
+                torch.set_num_threads(place.threads)  # each thread has its own number
+                return work(place, *args, **kwargs)
+            finally:
+                self._free.put(place)
+
+        return self._pool.submit(run)
 
     def __enter__(self) -> Workers:
         return self
@@ -77,6 +64,27 @@ class Workers:
     ) -> None:
         self.stopped.set()
         self._pool.shutdown(wait=kind is not KeyboardInterrupt, cancel_futures=True)
+
+
+def answer(place: Place, app: App, message: Message, folder: Path) -> Message:
+    """A piece of work: answer a message at a site."""
+    try:
+        context = Context(
+            run_id=1,
+            node_id=message.metadata.dst_node_id,
+            node_config={
+                "site-folder": str(folder),
+                "device": place.device,
+                "threads": place.threads,
+                "stacked": place.stacked,
+            },
+            state=RecordDict(),
+            run_config={},
+        )
+        return app(message, context)
+    except Exception as error:
+        # the app answers its own errors; what is raised here is a defect of the engine
+        return Message(Error(code=CRASHED, reason=type(error).__name__), reply_to=message)
 
 
 class LocalGrid(Grid):
@@ -128,9 +136,9 @@ def arrive(message: Message) -> str:
 
 
 class InProcessGrid(LocalGrid):
-    """Sites in this process, answering through the same ClientApp that a hospital runs."""
+    """Sites that answer wherever the workers are, through the same ClientApp that a hospital runs."""
 
-    def __init__(self, app: App, folders: Sequence[Path], workers: Workers) -> None:
+    def __init__(self, app: App, folders: Sequence[Path], workers: Places) -> None:
         super().__init__()
         self._app = app
         self._workers = workers
@@ -147,7 +155,7 @@ class InProcessGrid(LocalGrid):
         for message in messages:
             ids.append(arrive(message))
             folder = self._folders[message.metadata.dst_node_id]
-            self._replies[ids[-1]] = self._workers.submit(self._app, message, folder)
+            self._replies[ids[-1]] = self._workers.submit(answer, self._app, message, folder)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

@@ -76,8 +76,7 @@ def run(
 
     absolute = tuple(folder.resolve() for folder in folders)
     sites = _Simulated(tuple(map(str, absolute)), compute)
-    gpus = compute.ray.gpus if compute.ray.gpus is not None else float(training_device.gpu_count() > 0)
-    needs: Needs = {"num_cpus": compute.threads, "num_gpus": gpus}
+    each = needs(compute)
     strict = ServerApp()
 
     @strict.main()
@@ -89,13 +88,13 @@ def run(
 
     def simulate() -> None:
         if compute.ray.address is not None:
-            _join(compute.ray.address, absolute, needs)
+            join(compute.ray.address, absolute, each)
         run_simulation(
             server_app=strict,
             client_app=cast(ClientApp, sites),
             num_supernodes=len(folders),
             backend_config={
-                "client_resources": {**needs},
+                "client_resources": {**each},
                 "init_args": {"logging_level": "ERROR", "log_to_driver": False, "include_dashboard": False},
             },
         )
@@ -105,28 +104,44 @@ def run(
         _apart(simulate, stopped)
 
 
-def _join(address: str, folders: Sequence[Path], needs: Needs) -> None:
-    """Connect to a cluster, which Flower's engine then uses and leaves, once all its nodes can do what is needed."""
+def needs(compute: ComputeSettings) -> Needs:
+    """What a site, or another piece of work, takes of a node."""
+    gpus = compute.ray.gpus if compute.ray.gpus is not None else float(training_device.gpu_count() > 0)
+    return {"num_cpus": compute.threads, "num_gpus": gpus}
+
+
+def join(address: str | None, folders: Sequence[Path], needs: Needs) -> None:
+    """Connect to a cluster, if all its nodes can do what is needed; without an address, to one of this machine.
+
+    Raises:
+        ConfigurationError: as :func:`run`.
+    """
+    os.environ.update(FLOWER_ENVIRONMENT)
     import ray  # noqa: PLC0415
 
     try:
-        if address != "auto":  # Ray itself goes on trying for minutes
+        if address is not None and address != "auto":  # Ray itself goes on trying for minutes
             host, port = address.split(":")
             socket.create_connection((host, int(port)), timeout=CONNECT_S).close()
-        ray.init(
-            address=address,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            runtime_env={
-                "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **FLOWER_ENVIRONMENT}
-            },
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ray.init(
+                address=address,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                runtime_env={
+                    "env_vars": {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **FLOWER_ENVIRONMENT}
+                },
+                include_dashboard=None if address is not None else False,
+            )
     except (OSError, OverflowError, RuntimeError, ValueError) as error:
         got = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise ConfigurationError(
             f'Expected a Ray cluster at compute.ray.address = "{address}", got: {got}. Start one with `ray start '
             "--head`, or leave the address out to work on this machine alone"
         ) from None
+    if address is None:
+        return
     try:
         _check(ray, folders, needs)
     except BaseException:

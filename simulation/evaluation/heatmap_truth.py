@@ -13,12 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+import torch
+from jaxtyping import Float32
 from scipy.ndimage import binary_dilation
-from torch import Tensor
 
-from common.ensemble.committee import Committee
-from common.ensemble.explained import explained, under
+from common.ensemble.explained import under
 from common.ensemble.heatmaps import HeatmapSettings, networks_above_zero
 from common.errors import DataError
 from common.evaluation.bootstrap import Estimate, resamples
@@ -30,8 +29,10 @@ from server.report.examples import HEATMAP, Example, write_examples
 from simulation.cohorts import cohort as cohorts
 from simulation.cohorts import hands
 from simulation.cohorts.cohort import Cohort
+from simulation.engine.places import Places, in_order
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmaps, predict
+from simulation.evaluation.ensembles import Opens
 from simulation.evaluation.examples import example
 from simulation.hand import folders as hand_folders
 from simulation.hand import places
@@ -48,23 +49,25 @@ OUTLINE = (0, 255, 255)
 
 def write(
     folder: Path,
-    committee: Committee,
+    ensemble: Opens,
     predictions: pd.DataFrame,
     cohort: Cohort,
     *,
     exams: int,
     settings: HeatmapSettings,
+    places: Places,
     display: Display,
 ) -> dict[str, object]:
     """Compare heatmaps of held-out exams that have disease with where it is, and write a few for the report.
 
     Args:
         folder: of the run; examples go to ``figures/heatmaps``.
-        committee: the trained ensemble.
+        ensemble: the trained ensemble.
         predictions: as :func:`simulation.evaluation.predict.predictions` returns them.
         cohort: the sites, of phantoms.
         exams: how many, up to ``MOST_EXAMS``; of as many patients as there are.
         settings: steps, copies, cut.
+        places: each explains one exam at a time.
         display: shows cost and progress.
 
     Returns:
@@ -74,24 +77,30 @@ def write(
         ConfigurationError: if the run's method gives no heatmaps.
         DataError: if the cohort is none of phantoms, another version made it, or no such exam is there.
     """
-    networks = explained(committee)
-    chosen = _chosen(predictions, committee.settings, exams=min(exams, MOST_EXAMS))
+    chosen = _chosen(predictions, ensemble.settings, exams=min(exams, MOST_EXAMS))
     names = list(zip(chosen["site"], chosen["exam_id"], strict=True))
     made = jobs(cohort)
     truth = regions_of(made, names)
+    each = [chosen.iloc[[place]] for place in range(len(chosen))]
     start = time.monotonic()
-    found = heatmaps.compute(networks, heatmaps.stored(committee, chosen, cohort), settings, display)
+    cost, networks = places.submit(
+        heatmaps.cost_of, ensemble, each[0], cohort, settings, exams=len(each)
+    ).result()
+    display.line(str(cost))
+    with display.step("heatmaps") as bar:
+        one = in_order([places.submit(heatmaps.of_exam, ensemble, e, cohort, settings) for e in each], bar)
+    found = {name: np.concatenate([exam[name] for exam in one]) for name in networks.images}
     seconds = time.monotonic() - start
-    image_px = committee.settings.network.image_px
+    image_px = ensemble.settings.network.image_px
     patient, patients = pd.factorize(pd.MultiIndex.from_frame(chosen[["site", "patient_id"]]))
     weights = resamples(
         len(patients),
-        replicates=committee.settings.evaluate.bootstrap,
-        generator=np.random.default_rng(committee.settings.seed),
+        replicates=ensemble.settings.evaluate.bootstrap,
+        generator=np.random.default_rng(ensemble.settings.seed),
     )
     images = {
         name: localisation(
-            values.numpy(),
+            values,
             np.stack([truth[exam][name].shares(image_px) for exam in names]),
             patient.astype(np.int64),
             weights,
@@ -100,7 +109,7 @@ def write(
     }
     write_examples(
         folder / "figures" / "heatmaps",
-        _examples(chosen, found, truth, list(committee.settings.measurements)),
+        _examples(chosen, found, truth, list(ensemble.settings.measurements)),
     )
     return {
         "measurement": networks.measurement,
@@ -108,7 +117,7 @@ def write(
         "region": JOINTS if isinstance(made[0], hand_folders.Job) else SYNOVIUM,
         "exams": len(chosen),
         "patients": len(patients),
-        "networks": len(networks.modules),
+        "networks": cost.networks,
         **settings.model_dump(include={"method", "steps", "noise_sigma", "cut"}),
         "copies": settings.copies,
         "seconds": round(seconds, 1),
@@ -188,7 +197,7 @@ def _block(result: Localisation) -> dict[str, object]:
 
 def _examples(
     chosen: pd.DataFrame,
-    found: Mapping[str, Float[Tensor, "n h w"]],
+    found: Mapping[str, Float32[np.ndarray, "n h w"]],
     truth: Mapping[SiteExam, Mapping[str, Region]],
     measurements: Sequence[str],
 ) -> Iterator[Example]:
@@ -202,14 +211,14 @@ def _examples(
         yield example(row, pictures, reference="truth", names=names)
 
 
-def _pair(regions: Mapping[str, Region], found: Mapping[str, Float[Tensor, "h w"]]) -> dict[str, Bytes]:
+def _pair(regions: Mapping[str, Region], found: Mapping[str, Float32[np.ndarray, "h w"]]) -> dict[str, Bytes]:
     """An exam's regions of interest as they are, then each under its heatmap."""
     plain = {name: region.shown for name, region in regions.items()}
     return plain | {f"{name}{HEATMAP}": _outlined(regions[name], values) for name, values in found.items()}
 
 
-def _outlined(region: Region, heatmap: Float[Tensor, "h w"]) -> Bytes:
+def _outlined(region: Region, heatmap: Float32[np.ndarray, "h w"]) -> Bytes:
     """A region under its heatmap, with a line around what it should show."""
-    shown = under(region.shown, heatmap)
+    shown = under(region.shown, torch.from_numpy(heatmap))
     shown[binary_dilation(region.wanted) & ~region.wanted] = OUTLINE
     return shown

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 from torch import Tensor
 
@@ -30,8 +30,10 @@ from common.exam import ImageRef
 from common.text.notices import RESEARCH_ONLY
 from server.report.tables import title
 from simulation.cohorts.cohort import Cohort
+from simulation.engine.places import Place
 from simulation.engine.progress import Display
-from simulation.evaluation import panel
+from simulation.evaluation import ensembles, panel
+from simulation.evaluation.ensembles import Opens
 
 MEASURED_S = 0.5
 """Passes that are shorter are measured with more steps at once."""
@@ -116,6 +118,33 @@ def cost(
         * exams,  # others may use the machine too
         device=str(networks.device),
     )
+
+
+def cost_of(
+    place: Place,
+    ensemble: Opens,
+    exam: pd.DataFrame,
+    cohort: Cohort,
+    settings: HeatmapSettings,
+    *,
+    exams: int,
+) -> tuple[Cost, Explained]:
+    """A piece of work: what heatmaps cost, measured on an exam, and which networks they explain, without these."""
+    committee = ensembles.opened(place, ensemble)
+    networks, pictures = explained(committee), stored(committee, exam, cohort)
+    found = cost(networks, [pictures[name] for name in networks.images], settings, exams=exams)
+    return found, replace(networks, modules=())
+
+
+def of_exam(
+    place: Place, ensemble: Opens, exam: pd.DataFrame, cohort: Cohort, settings: HeatmapSettings
+) -> dict[str, Float32[np.ndarray, "1 h w"]]:
+    """A piece of work: the heatmaps of one exam, by image."""
+    committee = ensembles.opened(place, ensemble)
+    networks, pictures = explained(committee), stored(committee, exam, cohort)
+    read = [pictures[name] for name in networks.images]
+    found = heatmaps(networks.modules, read, settings=settings, generator=networks.generator())
+    return {name: values.numpy() for name, values in zip(networks.images, found, strict=True)}
 
 
 def stored(

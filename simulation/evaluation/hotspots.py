@@ -12,6 +12,7 @@ Nothing is measured here. A heatmap says what a network used, not that it was ri
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,11 @@ from common.ensemble.committee import Committee
 from common.ensemble.explained import under
 from common.ensemble.heatmaps import HeatmapSettings, Progress, attributions, scaled
 from common.exam import MISSING, Roi
+from common.settings import Settings
 from simulation.cohorts.cohort import Cohort
-from simulation.evaluation import heatmaps
+from simulation.engine.places import Place, Places, in_order
+from simulation.evaluation import ensembles, heatmaps
+from simulation.evaluation.ensembles import Opens
 from simulation.evaluation.scorer import grades_in, likeliness
 
 FOLDER = "hotspots"
@@ -38,10 +42,11 @@ FOLDER = "hotspots"
 
 def write(
     run: Path,
-    committee: Committee,
+    ensemble: Opens,
     predictions: pd.DataFrame,
     cohort: Cohort,
     *,
+    places: Places,
     progress: Progress | None = None,
     settings: HeatmapSettings | None = None,
 ) -> list[Path]:
@@ -49,49 +54,55 @@ def write(
 
     Args:
         run: the run's folder.
-        committee: its ensemble.
+        ensemble: its ensemble.
         predictions: of the run; ``evaluate.hotspots`` scans of each predicted class are taken.
         cohort: the sites.
+        places: each explains one scan at a time.
         progress: told of scans done, out of all.
         settings: steps, copies, cut; ``None``: RATING's.
 
     Returns:
         The files; none where the plan has no diagnosis.
     """
-    tasks = [name for name in committee.settings.diagnoses if f"decision_{name}" in predictions]
-    chosen = {task: _chosen(predictions, task, committee) for task in tasks}
-    total, done, files = sum(map(len, chosen.values())), 0, []
-    for task, scans in chosen.items():
-        screens = []
-        for _, scan in scans.iterrows():
-            screens.append(_screen(committee, scan.to_frame().T, task, cohort, settings or HeatmapSettings()))
-            done += 1
-            if progress is not None:
-                progress(done, total)
-        if screens:
-            path = run / "figures" / FOLDER / f"{task}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            contact_sheet.draw(screens).save(path, optimize=True)
-            files.append(path)
+    tasks = [name for name in ensemble.settings.diagnoses if f"decision_{name}" in predictions]
+    scans = [
+        (task, scan.to_frame().T)
+        for task in tasks
+        for _, scan in _chosen(predictions, task, ensemble.settings).iterrows()
+    ]
+    how = settings or HeatmapSettings()
+    pieces = [places.submit(_screen, ensemble, scan, task, cohort, how) for task, scan in scans]
+    screens = in_order(pieces, progress or (lambda done, total: None))
+    files = []
+    for task, found in groupby(zip(scans, screens, strict=True), key=lambda one: one[0][0]):
+        path = run / "figures" / FOLDER / f"{task}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        contact_sheet.draw([screen for _, screen in found]).save(path, optimize=True)
+        files.append(path)
     return files
 
 
-def _chosen(predictions: pd.DataFrame, task: str, committee: Committee) -> pd.DataFrame:
+def _chosen(predictions: pd.DataFrame, task: str, settings: Settings) -> pd.DataFrame:
     """Of each predicted class the scans with the highest probability, one a patient, with the probability."""
     known = predictions[grades_in(predictions, f"label_{task}") != MISSING]
-    shares = likeliness(known, task, grades=committee.settings.measurements[task].grades)
+    shares = likeliness(known, task, grades=settings.measurements[task].grades)
     if shares is None or shares.shape[1] != 2:
         return known.iloc[:0]
     sure = known.assign(hotspot=shares.max(axis=1), predicted=shares.argmax(axis=1))
     sure = sure.sort_values(["predicted", "hotspot"], ascending=[True, False], kind="stable")
     first = sure.groupby(["predicted", "site", "patient_id"], sort=False).head(1)
-    return first.groupby("predicted", sort=True).head(committee.settings.evaluate.hotspots)
+    return first.groupby("predicted", sort=True).head(settings.evaluate.hotspots)
 
 
 def _screen(
-    committee: Committee, scan: pd.DataFrame, task: str, cohort: Cohort, settings: HeatmapSettings
+    place: Place,
+    ensemble: Opens,
+    scan: pd.DataFrame,
+    task: str,
+    cohort: Cohort,
+    settings: HeatmapSettings,
 ) -> Screen:
-    row = scan.iloc[0]
+    row, committee = scan.iloc[0], ensembles.opened(place, ensemble)
     asked = committee.of_fold(int(row["fold"])) if "fold" in scan else committee
     found = _heatmaps(asked, scan, task, cohort, settings, negative=row["predicted"] == 0)
     classes = ["/".join(values) for values in committee.settings.measurements[task].classes]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -15,34 +14,25 @@ from client.data.site_store import site_store
 from client.data.store import Store
 from client.data.tables.rows import read_rows
 from client.site.site import Site
-from common.ensemble.committee import Committee
 from common.exam import MISSING
-from common.machine import network_files
-from common.machine.network_files import TrainedNetwork
 from common.networks.spec import without_fold
 from common.sections.measurements import MeasurementSettings
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
-from simulation.engine import interruption
-from simulation.evaluation import trivial
+from simulation.engine.places import Place, Places, in_order
+from simulation.evaluation import ensembles, trivial
 from simulation.evaluation.blocks import numbers, subgroups
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.score import score_columns
 
 
-def predictions(
-    networks: Sequence[TrainedNetwork],
-    cohort: Cohort,
-    settings: Settings,
-    *,
-    devices: Sequence[str],
-) -> pd.DataFrame:
+def predictions(ensemble: Ensemble, cohort: Cohort, places: Places) -> pd.DataFrame:
     """Score every held-out exam of a cohort; where folds judge, every exam, by the networks of its fold.
 
     Args:
-        networks: the trained ensemble.
+        ensemble: the trained ensemble.
         cohort: the sites; the truth is read here, never by the client.
-        settings: the configuration.
-        devices: a worker scores one site on each.
+        places: each scores one site at a time.
 
     Returns:
         One row per exam: ``exam_id, patient_id, site, device, trained_site, joint, age, sex``, and for each
@@ -55,20 +45,16 @@ def predictions(
         Where folds judge there is a column ``fold``, networks are named without theirs, and the exams of a site come
         fold by fold.
     """
-    ensemble = network_files.committee(networks, settings)
-    by_device = {device: ensemble.on(torch.device(device)) for device in devices}
-    with interruption.threads(len(devices)) as pool:
-        turns = itertools.cycle(devices)
-        frames = pool.map(_site, [by_device[next(turns)] for _ in cohort.sites], cohort.sites)
-        return pd.concat(list(frames), ignore_index=True)
+    pieces = [places.submit(_site, ensemble, site) for site in cohort.sites]
+    return pd.concat(in_order(pieces), ignore_index=True)
 
 
-def _site(ensemble: Committee, site: CohortSite) -> pd.DataFrame:
-    settings = ensemble.settings
+def _site(place: Place, ensemble: Ensemble, site: CohortSite) -> pd.DataFrame:
+    settings, committee = ensemble.settings, ensembles.opened(place, ensemble)
     store = site_store(Site.open(site.folder), settings)
     parts = []
     for fold, exams in tested(store, settings):
-        asked = ensemble if fold is None else ensemble.of_fold(fold)
+        asked = committee if fold is None else committee.of_fold(fold)
         columns = _known(site, store, exams, settings)
         scores = asked.score(store.tensors.images, exams)
         columns |= score_columns(scores)

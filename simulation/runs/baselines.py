@@ -73,7 +73,8 @@ def of(run: RunFolder, sites: Cohort, settings: Settings, display: Display) -> t
 def baseline_settings(settings: Settings) -> Settings:
     """The settings of a baseline: the run's, where asked for with fewer models, without privacy and secure sums.
 
-    Of one site any rule of aggregation is the mean, and some would refuse.
+    Of one site any rule of aggregation is the mean, and some would refuse. The rounds of all baselines are led from
+    one process; what they ask of a site goes wherever the run's pieces of work go.
     """
     models = settings.rating.models or settings.rating.folds
     if settings.evaluate.baseline_models is not None:
@@ -81,6 +82,7 @@ def baseline_settings(settings: Settings) -> Settings:
     changes: dict[str, Section | None] = {
         "rating": settings.rating.model_copy(update={"models": models}),
         "federation": settings.federation.model_copy(update={"secure": None, "rule": "mean"}),
+        "compute": settings.compute.model_copy(update={"engine": "in-process"}),
         "campaign": settings.campaign.model_copy(update={"evaluation": False, "cases": False}),
     }
     if settings.privacy is not None:

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,11 +15,12 @@ import torch
 
 from client.ensemble import personal
 from client.site.site import Site
-from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort, CohortSite
 from simulation.engine import interruption
+from simulation.engine.places import Places
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.predict import predictions
 
 FOLDER = "personal"
@@ -81,9 +83,7 @@ def make(
     return dict(zip((site.name for site in training), found, strict=True))
 
 
-def predicted(
-    run: Path, sites: Cohort, settings: Settings, *, models: int, devices: Sequence[str]
-) -> pd.DataFrame:
+def predicted(run: Path, sites: Cohort, settings: Settings, *, models: int, places: Places) -> pd.DataFrame:
     """What each training site's own networks say of its held-out exams, as :func:`predictions` has it.
 
     Args:
@@ -91,15 +91,12 @@ def predicted(
         sites: of the study.
         settings: the configuration.
         models: scoring models that are asked, the first ones.
-        devices: where.
+        places: where.
     """
     frames = []
     for site in (site for site in sites.sites if site.trains):
-        own = network_files.load_all(run / FOLDER / site.name / "networks")
-        asked = [network for network in own if network.spec.fold < models]
-        frames.append(
-            predictions(asked, Cohort(folder=sites.folder, sites=(site,)), settings, devices=devices)
-        )
+        own = Ensemble(folder=run / FOLDER / site.name / "networks", settings=settings, models=models)
+        frames.append(predictions(own, replace(sites, sites=(site,)), places))
     return pd.concat(frames, ignore_index=True)
 
 

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from client.data.site_store import site_store
 from client.data.store import close_all
@@ -43,6 +42,7 @@ from simulation.cohorts import cohort, disjoint, peers, public
 from simulation.cohorts.cohort import Cohort
 from simulation.engine import engines, interruption
 from simulation.engine.grid import Workers
+from simulation.engine.places import Places
 from simulation.engine.progress import Display
 from simulation.engine.site_logs import SiteLogs
 from simulation.evaluation import (
@@ -55,6 +55,7 @@ from simulation.evaluation import (
 )
 from simulation.evaluation.blocks import calibration, layers, single_image
 from simulation.evaluation.blocks.own_patients import FEDERATED, PERSONAL
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.metrics import metrics, scorer_of
 from simulation.evaluation.predict import predictions
 from simulation.runs import baselines, links, personal, preflight, same_sites
@@ -215,39 +216,42 @@ def _train_and_evaluate(
         _forget_another_plan(system, display)
     _rewrite_rounds(run, (federated, *beside))
     compute = settings.compute
+    folders = [*(site.folder for site in sites.sites), run.path]
+    if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
+        if beside:
+            with engines.places(compute, folders, display.line) as places:
+                _train_side_by_side(beside, run, display, places)
+        baselines.keep_alone(beside, federated)
     with Workers(devices, threads=compute.threads, stacked=compute.stacked) as workers:
-        if settings.campaign.evaluation:  # sites count what they trained alone beside what the ensemble says
-            _train_side_by_side(beside, run, display, workers)
-            baselines.keep_alone(beside, federated)
         outcome = _train(federated, run, display, workers, _library(networks_folder, sites, settings))
         run.update_manifest(**_outcome_facts(outcome, sites, settings))
         for site, reason in site_results.without(run.path).items():
             display.line(f"{site} gives no tables of its held-out patients: {reason}")
         _warn_of_unselected(outcome, settings, display)
         _warn_of_unstacked(outcome, settings, display)
-        if not settings.campaign.evaluation:
-            _train_side_by_side(beside, run, display, workers)
-    with display.step("personal networks") as bar:
-        choices = personal.make(
-            run.path,
-            list(_networks(federated)),
-            sites,
-            settings,
-            run_name=campaign.run_name(federated.folder),
-            devices=devices,
-            bar=bar,
-        )
-    with display.step("evaluation"):
-        frame = _evaluate(run, federated, beside, sites, devices, choices)
-    if settings.evaluate.heatmaps:
-        _compare_heatmaps(run, federated, frame, sites, devices[0], display)
-    else:
-        shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
-    shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
-    if settings.evaluate.hotspots:
-        with display.step("hotspots") as bar:
-            committee = network_files.committee(list(_networks(federated)), settings)
-            hotspots.write(run.path, committee.on(torch.device(devices[0])), frame, sites, progress=bar)
+    with engines.places(compute, folders, display.line) as places:
+        if beside and not settings.campaign.evaluation:
+            _train_side_by_side(beside, run, display, places)
+        with display.step("personal networks") as bar:
+            choices = personal.make(
+                run.path,
+                list(_networks(federated)),
+                sites,
+                settings,
+                run_name=campaign.run_name(federated.folder),
+                devices=devices,
+                bar=bar,
+            )
+        with display.step("evaluation"):
+            frame = _evaluate(run, federated, beside, sites, places, choices)
+        if settings.evaluate.heatmaps:
+            _compare_heatmaps(run, federated, frame, sites, places, display)
+        else:
+            shutil.rmtree(run.path / "figures" / "heatmaps", ignore_errors=True)
+        shutil.rmtree(run.path / "figures" / hotspots.FOLDER, ignore_errors=True)
+        if settings.evaluate.hotspots:
+            with display.step("hotspots") as bar:
+                hotspots.write(run.path, _ensemble(federated), frame, sites, places=places, progress=bar)
     _tidy(federated, *beside)
     run.update_manifest(status=str(outcome.status), ended=datetime.now(UTC).isoformat(timespec="seconds"))
     return outcome.status
@@ -331,7 +335,7 @@ def _train(
     system: System,
     run: RunFolder,
     display: Display,
-    workers: Workers,
+    workers: Places,
     library: NetworkLibrary | None = None,
 ) -> Outcome:
     def observe(event: Event) -> None:
@@ -357,15 +361,10 @@ def _train(
     return outcome
 
 
-def _train_side_by_side(
-    systems: Sequence[System], run: RunFolder, display: Display, workers: Workers
-) -> None:
-    """Each baseline has one site, so several at once keep all workers busy."""
-    if not systems:
-        return
-    at_once = len(systems) if systems[0].settings.compute.engine == "in-process" else 1
-    with interruption.threads(at_once) as pool:
-        for future in [pool.submit(_train, system, run, display, workers) for system in systems]:
+def _train_side_by_side(systems: Sequence[System], run: RunFolder, display: Display, places: Places) -> None:
+    """Each baseline has one site, so several at once keep all places busy."""
+    with interruption.threads(len(systems)) as pool:
+        for future in [pool.submit(_train, system, run, display, places) for system in systems]:
             future.result()
 
 
@@ -396,33 +395,31 @@ def _evaluate(
     federated: System,
     beside: Sequence[System],
     sites: Cohort,
-    devices: Sequence[str],
+    places: Places,
     choices: Mapping[str, object],
 ) -> pd.DataFrame:
     """Write predictions, metrics and examples; gives the federated ensemble's predictions."""
     settings = federated.settings
 
-    def scored(members: Sequence[TrainedNetwork]) -> pd.DataFrame:
-        return predictions(members, sites, settings, devices=devices)
-
-    ensemble = list(_networks(federated))
+    ensemble, common = list(_networks(federated)), _ensemble(federated)
     simplest = trivial.learnt(sites, settings)
-    frame = scored(ensemble)
+    frame = predictions(common, sites, places)
     asked_apart = {
-        **single_image.answers(ensemble, sites, settings, device=devices[0]),
-        **layers.answers(ensemble, sites, settings, device=devices[0]),
+        **single_image.answers(ensemble, common, sites, places),
+        **layers.answers(ensemble, common, sites, places),
     }
     frame = frame.assign(**simplest.answers(frame, settings), **asked_apart)
     frame, stacking = _stacked(run, ensemble, frame, sites, settings)
-    others = {system.name: scored(list(_networks(system))) for system in beside}
+    others = {
+        system.name: predictions(replace(common, folder=system.folder / "networks"), sites, places)
+        for system in beside
+    }
     fewest = beside[0].settings if beside else settings
     models = fewest.rating.models or settings.rating.folds
-    if beside:
-        cut = [network for network in ensemble if network.spec.fold < models]
-        if len(cut) < len(ensemble):
-            others[FEDERATED] = scored(cut)
+    if beside and any(network.spec.fold >= models for network in ensemble):
+        others[FEDERATED] = predictions(replace(common, models=models), sites, places)
     if choices:
-        others[PERSONAL] = personal.predicted(run.path, sites, settings, models=models, devices=devices)
+        others[PERSONAL] = personal.predicted(run.path, sites, settings, models=models, places=places)
     frame.to_parquet(run.path / "predictions.parquet", index=False)
     if others:
         systems = [other.assign(system=name) for name, other in others.items()]
@@ -481,23 +478,27 @@ def _networks(system: System) -> Iterator[TrainedNetwork]:
     return network_files.load_all(system.folder / "networks")
 
 
+def _ensemble(system: System) -> Ensemble:
+    return Ensemble(folder=system.folder / "networks", settings=system.settings)
+
+
 def _compare_heatmaps(
     run: RunFolder,
     federated: System,
     predictions: pd.DataFrame,
     sites: Cohort,
-    device: str,
+    places: Places,
     display: Display,
 ) -> None:
     """Add to the metrics how much of the heatmaps lies inside a phantom's synovium."""
-    committee = network_files.committee(list(_networks(federated)), federated.settings)
     found = heatmap_truth.write(
         run.path,
-        committee.on(torch.device(device)),
+        _ensemble(federated),
         predictions,
         sites,
         exams=federated.settings.evaluate.heatmaps,
         settings=HeatmapSettings(method=federated.settings.evaluate.heatmap_method),
+        places=places,
         display=display,
     )
     measured = json.loads((run.path / "metrics.json").read_text(encoding="utf-8"))

@@ -11,19 +11,17 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import ArrayLike
 
-from client.data.site_store import site_store
-from client.site.site import Site
 from common.evaluation import agreement, bootstrap, roc
 from common.evaluation.agreement import Values
 from common.exam import MISSING
-from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.methods import andersen, single_score
-from common.settings import Settings
 from simulation.cohorts.cohort import Cohort
+from simulation.engine.places import Places, in_order
+from simulation.evaluation import ensembles
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.scorer import Block, Patients, Scorer, grades_in, interval
 
 PREFIX = "layer"
@@ -38,7 +36,7 @@ BINARY: Mapping[str, Callable[[ArrayLike], Values]] = {
 
 
 def answers(
-    networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
+    networks: Sequence[TrainedNetwork], ensemble: Ensemble, cohort: Cohort, places: Places
 ) -> Mapping[str, object]:
     """Columns ``layer_<k>_<score>`` for a table of predictions, in its order of exams.
 
@@ -46,25 +44,24 @@ def answers(
 
     Args:
         networks: of the run, those included that do not score.
+        ensemble: where they lie.
         cohort: the sites.
-        settings: of the run.
-        device: where to compute.
+        places: where to compute.
     """
+    settings = ensemble.settings
     if settings.method != "andersen" or settings.held_out is None:
         return {}
     score, _ = single_score.score(settings)
-    by_name = {network.spec.name: network for network in networks}
-    asked = [by_name[name] for name in andersen.candidates(settings) if name in by_name]
-    scoring = [replace(n, spec=n.spec.model_copy(update={"scoring": True})) for n in asked]
-    committee = network_files.committee(scoring, settings).on(torch.device(device))
-    found: list[list[np.ndarray]] = [[] for _ in asked]
-    for site in cohort.sites:
-        store = site_store(Site.open(site.folder), settings)
-        held_out = torch.nonzero(store.tensors.fold < 0).flatten()
-        for grades, output in zip(found, committee.outputs(store.tensors.images, held_out), strict=True):
-            grades.append(output.probabilities.argmax(axis=1))
-    layers = [network.spec.layer for network in asked]
-    return {f"{PREFIX}_{k}_{score}": np.concatenate(parts) for k, parts in zip(layers, found, strict=True)}
+    layers = {network.spec.name: network.spec.layer for network in networks}
+    names = tuple(name for name in andersen.candidates(settings) if name in layers)
+    if not names:
+        return {}
+    asked = replace(ensemble, asked=names)
+    said = in_order([places.submit(ensembles.outputs, asked, site, settings) for site in cohort.sites])
+    return {
+        f"{PREFIX}_{layers[name]}_{score}": np.concatenate([o.probabilities.argmax(axis=1) for o in of_sites])
+        for name, *of_sites in zip(names, *said, strict=True)
+    }
 
 
 def block(scorer: Scorer, predictions: pd.DataFrame, networks: Sequence[TrainedNetwork]) -> Block:

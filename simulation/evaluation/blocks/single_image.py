@@ -13,15 +13,15 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import torch
 
-from client.data.site_store import site_store
-from client.site.site import Site
+from common.ensemble.committee import decided
 from common.exam import MISSING
-from common.machine import network_files
 from common.machine.network_files import TrainedNetwork
 from common.settings import Settings
 from simulation.cohorts.cohort import Cohort
+from simulation.engine.places import Places, in_order
+from simulation.evaluation import ensembles
+from simulation.evaluation.ensembles import Ensemble
 from simulation.evaluation.scorer import Block, Patients, Scorer, grades_in
 
 PREFIX = "only"
@@ -29,7 +29,7 @@ PREFIX = "only"
 
 
 def answers(
-    networks: Sequence[TrainedNetwork], cohort: Cohort, settings: Settings, *, device: str
+    networks: Sequence[TrainedNetwork], ensemble: Ensemble, cohort: Cohort, places: Places
 ) -> Mapping[str, object]:
     """Columns ``only_<image>_<m>`` for a table of predictions, in its order of exams.
 
@@ -37,10 +37,11 @@ def answers(
 
     Args:
         networks: of the run, those included that the scoring ones are built on.
+        ensemble: where they lie.
         cohort: the sites.
-        settings: of the run.
-        device: where to compute.
+        places: where to compute.
     """
+    settings = ensemble.settings
     if settings.method != "rating" or settings.held_out is None:
         return {}
     columns: dict[str, object] = {}
@@ -49,13 +50,11 @@ def answers(
         asked = settings.model_copy(
             update={"measurements": {name: one.model_copy(update={"images": (image,)})}, "validity": "any"}
         )
-        committee = network_files.committee(members, asked).on(torch.device(device))
-        decided = []
-        for site in cohort.sites:
-            store = site_store(Site.open(site.folder), settings)
-            held_out = torch.nonzero(store.tensors.fold < 0).flatten()
-            decided.append(committee.score(store.tensors.images, held_out).decision[:, 0])
-        columns[f"{PREFIX}_{image}_{name}"] = np.concatenate(decided)
+        alone = replace(ensemble, settings=asked, asked=members)
+        said = [places.submit(ensembles.outputs, alone, site, settings) for site in cohort.sites]
+        columns[f"{PREFIX}_{image}_{name}"] = np.concatenate(
+            [decided(outputs, asked).decision[:, 0] for outputs in in_order(said)]
+        )
     return columns
 
 
@@ -89,8 +88,8 @@ def block(scorer: Scorer, seen: pd.DataFrame) -> Block:
 
 def _alone(
     networks: Sequence[TrainedNetwork], settings: Settings
-) -> Iterator[tuple[str, str, list[TrainedNetwork]]]:
-    """Measurement, image, and the networks that grade it from that image, as if they were the ensemble."""
+) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Measurement, image, and the names of the networks that grade it from that image."""
     sources = {
         piece.network
         for network in networks
@@ -102,5 +101,4 @@ def _alone(
         for image in settings.images:
             members = [n for n in parts if n.spec.target.measurement == name and n.spec.images == (image,)]
             if members:
-                asked = [replace(n, spec=n.spec.model_copy(update={"scoring": True})) for n in members]
-                yield name, image, asked
+                yield name, image, tuple(network.spec.name for network in members)

@@ -10,6 +10,7 @@ from flwr.clientapp import ClientApp
 
 from common.errors import CampaignError
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
+from simulation.engine.places import Place, in_order
 
 LATE, BROKEN = 101, 102
 late = threading.Event()
@@ -49,3 +50,30 @@ def test_a_worker_that_broke_is_an_error_of_the_simulation(grid: InProcessGrid) 
     message = strict.create_message(RecordDict(), "query", BROKEN, "1")
     with pytest.raises(CampaignError, match=r"worker broke: RuntimeError"):
         strict.send_and_receive([message])
+
+
+def test_pieces_come_in_order_and_open_once_what_they_share() -> None:
+    opened: list[str] = []
+
+    def piece(place: Place, number: int, shared: str) -> tuple[int, str]:
+        if number == 0:
+            second.wait(timeout=60)
+        if number == 1:
+            second.set()
+
+        def make() -> str:
+            opened.append(shared)
+            return shared.upper()
+
+        return number, place.kept.get(shared, make)
+
+    second, told = threading.Event(), list[tuple[int, int]]()
+    with Workers(["cpu", "cpu"], threads=1) as workers:
+        pieces = [workers.submit(piece, number, "one") for number in range(4)]
+        assert in_order(pieces, lambda done, total: told.append((done, total))) == [
+            (n, "ONE") for n in range(4)
+        ]
+        assert workers.submit(piece, 4, "two").result() == (4, "TWO")
+        assert workers.submit(piece, 5, "one").result() == (5, "ONE")
+    assert told == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert opened == ["one", "two", "one"]

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 import synofed
-from common.errors import ConfigurationError
+from common.errors import CampaignError, ConfigurationError, DataError
 from common.machine import network_files
+from common.sections.cohort import PhantomSettings
+from common.sections.compute import ComputeSettings, RaySettings
 from common.version import VERSION
-from simulation.engine import ray_engine
+from simulation.cohorts import cohort
+from simulation.engine import engines, ray_engine
+from simulation.engine.places import Place, in_order
 from tests.simulation.runs.test_simulate import CONFIG
-from tests.site_folders import make_site_folder
 
-SHORT = ["federation.rounds=2", "compute.engine=ray"]
+HERE = ["federation.rounds=1", "federation.group_bytes=50_000_000", "rating.models=1", "evaluate.heatmaps=2"]
 pytestmark = [
     pytest.mark.soak,
     # of Ray's own processes and logs
@@ -31,8 +37,8 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
-    for seed, name in enumerate(("north", "south")):
-        make_site_folder(folder / "cohort" / name, name=name, patients=9, seed=seed, held_out_patients=3)
+    small = PhantomSettings(sites=2, patients=20, exams_per_patient=2, image_px=64, unseen_device=False)
+    cohort.make(small, seed=1, out=folder / "cohort", workers=1)
     (folder / "small.toml").write_text(CONFIG.format(folder=folder / "cohort"), encoding="utf-8")
     return folder / "small.toml"
 
@@ -51,26 +57,96 @@ def address() -> Iterator[str]:
 
 
 def networks(run: synofed.Run) -> dict[str, np.ndarray]:
-    return {n.spec.name: np.asarray(n.weights) for n in network_files.load_all(run.path / "networks")}
+    """Of the federation and of each baseline."""
+    folders = [run.path, *sorted((run.path / "baselines").iterdir())]
+    return {
+        f"{folder.name if folder != run.path else ''}/{network.spec.name}": np.asarray(network.weights)
+        for folder in folders
+        for network in network_files.load_all(folder / "networks")
+    }
 
 
-def test_two_nodes_give_the_bits_of_one_machine(config: Path, address: str, tmp_path: Path) -> None:
-    here = synofed.simulate(config, out=tmp_path / "here", overrides=SHORT[:1])
-    there = synofed.simulate(
-        config, out=tmp_path / "there", overrides=[*SHORT, f"compute.ray.address={address}"]
-    )
+def at(address: str) -> list[str]:
+    return [*HERE, "compute.engine=ray", f"compute.ray.address={address}"]
+
+
+def test_two_nodes_give_the_bits_of_one_machine(
+    config: Path, address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = synofed.simulate(config, out=tmp_path / "here", overrides=HERE)
+    monkeypatch.chdir(tmp_path)
+    there = synofed.simulate(config, out="there", overrides=at(address))
     assert not ray.is_initialized()
     one, other = networks(here), networks(there)
     assert list(one) == list(other)
     for name, weights in one.items():
         np.testing.assert_array_equal(weights, other[name])
+    for name in ("predictions.parquet", "predictions_baselines.parquet"):
+        pd.testing.assert_frame_equal(
+            pd.read_parquet(here.path / name), pd.read_parquet(there.path / name), check_exact=True
+        )
+    measured, same = metrics(here), metrics(there)
+    assert measured == same
+    assert measured["heatmaps"]
+    drawn = sorted((here.path / "figures" / "heatmaps").glob("*-heatmap.png"))
+    assert drawn
+    for path in drawn:
+        assert path.read_bytes() == (there.path / path.relative_to(here.path)).read_bytes()
     assert not list(config.parent.glob("cohort/.nodes-*"))
+    assert nodes_that_worked(there) == 2
+
+
+def metrics(run: synofed.Run) -> dict[str, Any]:
+    """All but how long the heatmaps took."""
+    found = dict(run.metrics())
+    return found | {"heatmaps": {**found["heatmaps"], "seconds": None}}
+
+
+def nodes_that_worked(run: synofed.Run) -> int:
+    """As the run says of its baselines, scores and heatmaps."""
+    said = re.findall(
+        "^Pieces of work on nodes of Ray: (.*)", (run.path / "log.txt").read_text(), re.MULTILINE
+    )
+    return len(said[0].split(", "))
+
+
+def refuses(place: Place) -> None:
+    raise DataError(f"Expected a store on {place.device}, got none")
+
+
+def breaks(place: Place) -> None:
+    raise ValueError(f"patient 7 on {place.device}")
+
+
+def dies_once(place: Place, mark: Path) -> str:
+    if mark.exists():
+        return place.device
+    mark.touch()
+    os._exit(1)
+
+
+def twice(place: Place, number: int) -> int:
+    return 2 * number
+
+
+def test_a_piece_that_dies_is_run_again_and_its_errors_are_ours(address: str, tmp_path: Path) -> None:
+    compute = ComputeSettings(engine="ray", ray=RaySettings(address=address))
+    with engines.places(compute, [tmp_path]) as places:
+        died = places.submit(dies_once, tmp_path / "mark")
+        with pytest.raises(DataError, match=r"^Expected a store on cpu, got none$"):
+            places.submit(refuses).result()
+        with pytest.raises(CampaignError, match=r"broke on a node of the Ray cluster: ValueError") as error:
+            places.submit(breaks).result()
+        assert "patient" not in str(error.value)
+        assert died.result() == "cpu"
+        assert in_order([places.submit(twice, number) for number in range(5)]) == [0, 2, 4, 6, 8]
+    assert not ray.is_initialized()
 
 
 def test_a_site_too_large_for_every_node_is_said_with_what_they_have(
     config: Path, address: str, tmp_path: Path
 ) -> None:
-    overrides = [*SHORT, f"compute.ray.address={address}", "compute.threads=2"]
+    overrides = [*at(address), "compute.threads=2"]
     with pytest.raises(
         ConfigurationError, match=r"with 2 CPUs .* got nodes with 1 CPUs, 0 GPUs; 1 CPUs, 0 GPUs"
     ):
@@ -78,7 +154,7 @@ def test_a_site_too_large_for_every_node_is_said_with_what_they_have(
 
 
 def test_no_cluster_is_said_with_what_to_do(config: Path, tmp_path: Path) -> None:
-    overrides = [*SHORT, "compute.ray.address=127.0.0.1:1"]
+    overrides = at("127.0.0.1:1")
     with pytest.raises(ConfigurationError, match=r'compute.ray.address = "127.0.0.1:1".*ray start --head'):
         synofed.simulate(config, out=tmp_path / "run", overrides=overrides)
 

@@ -25,6 +25,7 @@ from common.sections.cohort import PhantomSettings
 from common.settings import Settings, parse
 from common.text.terminal import Console
 from simulation.cohorts import cohort
+from simulation.engine.grid import Workers
 from simulation.engine.progress import Display
 from simulation.evaluation import heatmap_truth, heatmaps
 from tests.simulation.runs.test_simulate import CONFIG
@@ -209,15 +210,17 @@ def trial(
 ) -> dict[str, object]:
     chosen = settings(phantoms.folder)
     chosen = chosen.model_copy(update={"network": chosen.network.model_copy(update={"image_px": 32})})
-    return heatmap_truth.write(
-        folder,
-        looks_at_flow(chosen),
-        predictions,
-        phantoms,
-        exams=exams,
-        settings=HeatmapSettings(steps=3, noisy_copies=2, noise_sigma=0.1),
-        display=display,
-    )
+    with Workers(("cpu", "cpu"), threads=1) as places:
+        return heatmap_truth.write(
+            folder,
+            looks_at_flow(chosen),
+            predictions,
+            phantoms,
+            exams=exams,
+            settings=HeatmapSettings(steps=3, noisy_copies=2, noise_sigma=0.1),
+            places=places,
+            display=display,
+        )
 
 
 def test_a_network_that_looks_at_flow_looks_at_the_synovium(
