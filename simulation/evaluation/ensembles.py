@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -20,6 +20,7 @@ from simulation.cohorts.cohort import CohortSite
 from simulation.engine.places import Place
 
 
+@runtime_checkable
 class Opens(Protocol):
     """An ensemble that is opened where it is asked: an :class:`Ensemble`, or a committee that is open already."""
 

@@ -38,7 +38,7 @@ WINDOW_NUMBERS = 2**20
 """Of convolutions' windows that are written out at once, at least one exam's: 4 MB."""
 
 Pictures = Sequence[Float[Tensor, "n ..."]]
-OfParameters: TypeAlias = dict[str, Tensor]
+OfParameters: TypeAlias = Mapping[str, Tensor]
 """A layer's parameter -> its gradients, one per exam: ``(exams, *shape)``."""
 
 
@@ -177,7 +177,7 @@ def _any_layer(call: _Call, error: Tensor, exams: int) -> OfParameters:
     given = [t.unflatten(0, (exams, -1)) if is_ else t for t, is_ in zip(call.given, batched, strict=True)]
 
     def product(parameters: OfParameters, error: Tensor, *given: object) -> Tensor:
-        answer = functional_call(call.layer, parameters, given, dict(call.named))
+        answer = functional_call(call.layer, dict(parameters), given, dict(call.named))
         total: Tensor = (answer * error).sum()
         return total
 

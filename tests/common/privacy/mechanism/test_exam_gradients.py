@@ -31,7 +31,8 @@ class Network(nn.Module):
 
     def forward(self, pictures: Sequence[Tensor]) -> Tensor:
         answered: Tensor = self.layers(pictures[0])
-        return answered.flatten(1).unflatten(0, (-1, self.pictures_an_exam)).flatten(1)
+        exams: Tensor = answered.flatten(1).unflatten(0, (-1, self.pictures_an_exam))
+        return exams.flatten(1)
 
 
 def loss_of(answers: Tensor) -> Tensor:
