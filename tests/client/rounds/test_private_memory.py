@@ -88,15 +88,10 @@ def fail(monkeypatch: pytest.MonkeyPatch, kind: type, name: str, *, at: set[int]
     monkeypatch.setattr(kind, name, failing)
 
 
-@pytest.fixture
-def same_chance(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """The operating system's entropy, from its beginning whenever this is called."""
-
-    def begin() -> None:
-        numbers = itertools.count()
-        monkeypatch.setattr(booking, "os", SimpleNamespace(urandom=lambda size: entropy(next(numbers))))
-
-    return begin
+def begin_chance(patch: pytest.MonkeyPatch) -> None:
+    """Let the operating system's entropy come from its beginning."""
+    numbers = itertools.count()
+    patch.setattr(booking, "os", SimpleNamespace(urandom=lambda size: entropy(next(numbers))))
 
 
 def site_of(folder: Path, way: str, plan: Settings | None = None) -> Centre:
@@ -110,23 +105,28 @@ PASSES = 2 + STEPS
 """As many a round has: two trials, and in each step one for all who take part."""
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> np.ndarray:
+    """A whole network's update where memory suffices."""
+    with pytest.MonkeyPatch.context() as patch:
+        begin_chance(patch)
+        centre = site_of(tmp_path_factory.mktemp("enough"), "smaller_batch")
+        return update_of(centre.train(centre.train_request()))
+
+
 @pytest.mark.parametrize(
     "at", [{1}, {2}, {4}, {PASSES}, {1, 2}, {1, 5}], ids=lambda at: "+".join(map(str, sorted(at)))
 )
 def test_a_whole_network_goes_on_with_the_same_draws(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_chance: Callable[[], None], at: set[int]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undisturbed: np.ndarray, at: set[int]
 ) -> None:
     """Wherever it fails, and as often: the same patients and the same noise, each step booked once."""
-    same_chance()
-    expected = update_of(
-        (centre := site_of(tmp_path / "enough", "smaller_batch")).train(centre.train_request())
-    )
-    same_chance()
-    centre = site_of(tmp_path / "short", "smaller_batch")
+    begin_chance(monkeypatch)
+    centre = site_of(tmp_path, "smaller_batch")
     fail(monkeypatch, PatientGradients, "_pass", at=at, error=TOO_FULL["allocator"])
     found = update_of(centre.train(centre.train_request()))
     assert centre.text_log().count("has too little memory") == len(at)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(found, undisturbed, rtol=0, atol=1e-5 * np.abs(undisturbed).max())
     assert len(whole.booked(centre)) == STEPS
 
 
@@ -159,13 +159,13 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_booked(
 
 @pytest.mark.parametrize("way", ["smaller_batch", "refuse"])
 def test_heads_are_booked_once_however_often_their_features_are_tried(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_chance: Callable[[], None], way: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     plan = heads(tmp_path)
-    same_chance()
+    begin_chance(monkeypatch)
     expected = updates_of(enough := site_of(tmp_path / "enough", way, plan))
     assert len(whole.booked(enough)) == 1
-    same_chance()
+    begin_chance(monkeypatch)
     short = site_of(tmp_path / "short", way, plan)
     fail(monkeypatch, ProbeNetwork, "read", at={1, 4}, error=TOO_FULL["context"])
     if way == "refuse":
