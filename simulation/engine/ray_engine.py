@@ -126,7 +126,7 @@ def join(address: str | None, folders: Sequence[Path], needs: Needs) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ray.init(
-                address=address,
+                address=address or "local",  # never the one that Flower's engine has just left
                 logging_level=logging.ERROR,
                 log_to_driver=False,
                 runtime_env={

@@ -43,6 +43,8 @@ class RayWorkers:
         self._compute, self._folders = compute, tuple(folder.resolve() for folder in folders)
         self._needs = ray_engine.needs(compute)
         self._task: Any = None
+        # In the main thread Ray would answer SIGTERM itself; its processes here die with the thread that began them.
+        self._apart = ThreadPoolExecutor(1, thread_name_prefix="ray")
 
     def submit(
         self, work: Callable[Concatenate[Place, P], R], /, *args: P.args, **kwargs: P.kwargs
@@ -66,9 +68,7 @@ class RayWorkers:
         return answer
 
     def __enter__(self) -> RayWorkers:
-        # in the main thread Ray would answer SIGTERM itself
-        with ThreadPoolExecutor(1) as apart:
-            apart.submit(ray_engine.join, self._compute.ray.address, self._folders, self._needs).result()
+        self._apart.submit(ray_engine.join, self._compute.ray.address, self._folders, self._needs).result()
         import ray  # noqa: PLC0415
 
         self._task = cast(Any, ray.remote)(**self._needs, max_retries=RETRIES)(_work)
@@ -85,6 +85,7 @@ class RayWorkers:
             if self._done:
                 nodes = ", ".join(f"{count} at {node}" for node, count in sorted(self._done.items()))
                 self._say(f"Pieces of work on nodes of Ray: {nodes}")
+        self._apart.shutdown(wait=False)
 
 
 def _work(

@@ -23,15 +23,11 @@ from common.version import VERSION
 from simulation.cohorts import cohort
 from simulation.engine import engines, ray_engine
 from simulation.engine.places import Place, in_order
+from tests.marks import RAY
 from tests.simulation.runs.test_simulate import CONFIG
 
 HERE = ["federation.rounds=1", "federation.group_bytes=50_000_000", "rating.models=1", "evaluate.heatmaps=2"]
-pytestmark = [
-    pytest.mark.soak,
-    # of Ray's own processes and logs
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = [pytest.mark.soak, RAY]
 
 
 @pytest.fixture(scope="module")

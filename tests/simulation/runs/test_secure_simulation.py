@@ -10,6 +10,7 @@ import pytest
 import synofed
 from client.site.site import Site
 from common.machine import network_files
+from tests.marks import RAY
 from tests.simulation.runs.test_simulate import CONFIG
 from tests.site_folders import make_site_folder
 
@@ -51,6 +52,7 @@ def test_a_study_whose_sites_know_each_other_beside_baselines_that_sum_nothing(
 
 @pytest.mark.slow
 @pytest.mark.soak
+@RAY
 def test_on_ray_it_is_the_same(config: Path, tmp_path: Path) -> None:
     short = [*SECURE, "evaluate.baselines=false", "rating.models=1", "rating.fusion=joint"]
     here = synofed.simulate(config, out=tmp_path / "here", overrides=short).path

@@ -18,6 +18,7 @@ from common.machine import network_files
 from common.scoring import ecoc, eoss
 from server.rounds import journal
 from server.runs.run_folder import RunFolder
+from tests.marks import RAY
 from tests.patience import PATIENCE_S, wait_for
 from tests.site_folders import make_site_folder
 
@@ -239,6 +240,7 @@ def test_a_finished_study_that_is_resumed_stays_as_it_was(
 
 @pytest.mark.soak
 @pytest.mark.ci
+@RAY
 def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
     short = ["evaluate.baselines=false", "rating.models=1"]
     ours = synofed.simulate(config, out=tmp_path / "ours", overrides=short)
