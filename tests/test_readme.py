@@ -34,7 +34,8 @@ def test_the_example_in_the_readme_runs(
             seed=seed,
             held_out_patients=2,
         )
-    config = CONFIG.format(folder=tmp_path / "cohort").replace("[rating]", '[rating]\nfusion = "joint"')
+    fewer = '[rating]\nfusion = "joint"\nmodels = 1'
+    config = CONFIG.format(folder=tmp_path / "cohort").replace("[rating]", fewer)
     (tmp_path / "small.toml").write_text(config, encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     smaller = example.replace("configs/quickstart.toml", "small.toml").replace("rounds=20", "rounds=1")
