@@ -9,7 +9,7 @@ import pytest
 
 from tests.patience import PATIENCE_S
 
-pytestmark = [pytest.mark.soak, pytest.mark.ci]  # minutes, and nothing of the product
+pytestmark = [pytest.mark.soak]  # minutes, and nothing of the product
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "peers" / "compare.py"

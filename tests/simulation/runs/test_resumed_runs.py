@@ -169,7 +169,6 @@ def test_what_is_not_in_the_plan_holds_as_it_is_given_now_and_is_written_down(
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_baselines_of_other_settings_are_trained_anew(config: Path) -> None:
     both = ["rating.models=2", "rating.fusion=joint", "evaluate.baselines=true"]
     one, two = ([*both, f"evaluate.baseline_models={models}"] for models in (1, 2))

@@ -249,7 +249,6 @@ def test_both_engines_give_the_same_bits(config: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.ci
 def test_a_ray_worker_that_dies_fails_the_run(cohort: Path, config: Path, tmp_path: Path) -> None:
     module = tmp_path / "deadly.py"
     module.write_text(

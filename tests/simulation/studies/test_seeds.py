@@ -123,7 +123,6 @@ def with_options(*given: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.soak
-@pytest.mark.ci
 def test_every_seed_has_patients_of_its_own_and_the_summary_is_of_their_metrics(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
