@@ -229,9 +229,8 @@ def clipped_sum(
         norm = torch.stack(norms_of_parts).norm(dim=0)
         finite = norm.isfinite()
         scale = torch.where(finite, (max_norm / norm).clamp(max=1.0), 0.0)
-        kept = (
-            block if bool(finite.all()) else torch.where(finite[:, None], block, 0.0)
-        )  # zero times nan is nan
+        # zero times nan is nan
+        kept = block if bool(finite.all()) else torch.where(finite[:, None], block, 0.0)
         for sums, part in zip(total.split(columns), kept.split(columns, dim=1), strict=True):
             sums.addmv_(part.double().mT, scale)
         norms.append(torch.where(finite, norm, torch.nan).cpu())
