@@ -26,6 +26,7 @@ from common.messages import (
     Refusal,
     Signed,
 )
+from server.campaign import waiting
 from server.campaign.ensemble import Ensemble
 from server.campaign.flower_errors import explained
 from server.campaign.members import PACE, Pace
@@ -130,12 +131,12 @@ def hand_out(
     """
     work = _HandOut(grid, ensemble, errand, receipts, told, pace, patient=nodes is None)
     look = nodes or (lambda: {i.name: (i.node_id, i.last_activated_at) for i in grid.get_nodes()})
-    deadline = time.monotonic() + patience_s
+    began = time.monotonic()
     found, refused = keys(), dict[str, str]()
     first = tuple(ensemble.sizes) if errand.begins else ()
     asks = {site: _Ask(site=site, key=found.get(site, ""), hashes=ensemble.chunk(first)) for site in sites}
     looked_at = -math.inf
-    while asks and time.monotonic() < deadline:
+    while asks and time.monotonic() < began + patience_s:
         if time.monotonic() - looked_at >= pace.look:
             looked_at = time.monotonic()
             there, found = look(), keys()
@@ -147,7 +148,10 @@ def hand_out(
                 told(ask.site, reason)
                 if reason != RECEIVED:
                     refused[ask.site] = reason
-        time.sleep(min(0.1, pace.look) if nodes is None else 0.0005)
+        if nodes is None:
+            time.sleep(min(0.1, pace.look))
+        else:
+            waiting.for_reply(grid, since=began)
     return refused | {ask.site: ask.reason for ask in asks.values()}
 
 

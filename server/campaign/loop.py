@@ -21,7 +21,7 @@ from flwr.serverapp import Grid
 from common.errors import SynofedError, UpdateError, VerificationError
 from common.messages import MISHAPS, TRANSIENT, MissingWeights, Refusal
 from common.sections.federation import FederationSettings
-from server.campaign import hours
+from server.campaign import hours, waiting
 from server.campaign.events import CentreNews, Observer, SiteNews
 from server.campaign.flower_errors import explained
 from server.campaign.members import Members, Pace
@@ -121,8 +121,7 @@ class Loop:
             if self._pull() | self._give_up() | self._close(active):
                 last_event = time.monotonic()
             else:
-                # 1 % of the time waited so far: prompt when rounds are short, idle when they are long
-                time.sleep(min(0.5, max(0.0005, 0.01 * (time.monotonic() - last_event))))
+                waiting.for_reply(self._grid, since=last_event)
             active = [group for group in active if not group.done]
 
     def _begin(self, group: Rounds) -> None:

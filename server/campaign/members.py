@@ -23,7 +23,7 @@ from common.evaluation.inside import site_statistics
 from common.messages import TRANSIENT, PlanReply, PlanRequest, Refusal, Signed
 from common.settings import Settings
 from common.version import VERSION
-from server.campaign import flower_errors
+from server.campaign import flower_errors, waiting
 from server.campaign.events import Observer, SiteNews
 from server.campaign.received_receipts import Receipts
 from server.campaign.roster import Roster
@@ -181,10 +181,13 @@ class Members:
             CampaignError: if too few sites agree in time, or two call themselves the same.
         """
         patience_s = self._settings.federation.approval_s if self._roster.registered else CONNECT_S
-        deadline = time.monotonic() + patience_s
+        began = time.monotonic()
         self.step()
-        while not self._settled() and time.monotonic() < deadline:
-            time.sleep(0.0005 if not self._roster.registered and self._nodes else min(0.1, self._pace.look))
+        while not self._settled() and time.monotonic() < began + patience_s:
+            if self._roster.registered or not self._nodes:
+                time.sleep(min(0.1, self._pace.look))
+            else:
+                waiting.for_reply(self._grid, since=began)
             self.step()
         self._check_quorum(patience_s)
 

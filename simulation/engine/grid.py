@@ -20,6 +20,7 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from common.errors import CampaignError
+from server.campaign import waiting
 from simulation.engine.places import Kept, P, Place, Places, R
 
 App = Callable[[Message, Context], Message]
@@ -144,6 +145,7 @@ class InProcessGrid(LocalGrid):
         self._workers = workers
         self._folders: Mapping[int, Path] = {100 + index: folder for index, folder in enumerate(folders)}
         self._replies: dict[str, Future[Message]] = {}
+        self._arrived = threading.Event()
 
     def get_node_ids(self) -> list[int]:
         """See :class:`flwr.serverapp.Grid`."""
@@ -155,8 +157,14 @@ class InProcessGrid(LocalGrid):
         for message in messages:
             ids.append(arrive(message))
             folder = self._folders[message.metadata.dst_node_id]
-            self._replies[ids[-1]] = self._workers.submit(answer, self._app, message, folder)
+            reply = self._replies[ids[-1]] = self._workers.submit(answer, self._app, message, folder)
+            reply.add_done_callback(lambda _: self._arrived.set())
         return ids
+
+    def wait(self, seconds: float) -> None:
+        """See :class:`server.campaign.waiting.Telling`."""
+        self._arrived.wait(seconds)
+        self._arrived.clear()
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See :class:`flwr.serverapp.Grid`."""
@@ -203,6 +211,10 @@ class StrictGrid(Grid):
         """See :meth:`pull_messages`."""
         self._check()
         return self._grid.push_messages(messages)
+
+    def wait(self, seconds: float) -> None:
+        """See :class:`server.campaign.waiting.Telling`."""
+        waiting.for_reply(self._grid, since=time.monotonic())
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See :class:`flwr.serverapp.Grid`.
