@@ -68,7 +68,13 @@ class RayWorkers:
         return answer
 
     def __enter__(self) -> RayWorkers:
-        self._apart.submit(ray_engine.join, self._compute.ray.address, self._folders, self._needs).result()
+        try:
+            self._apart.submit(
+                ray_engine.join, self._compute.ray.address, self._folders, self._needs
+            ).result()
+        except BaseException:
+            self._apart.shutdown(wait=False)
+            raise
         import ray  # noqa: PLC0415
 
         self._task = cast(Any, ray.remote)(**self._needs, max_retries=RETRIES)(_work)
