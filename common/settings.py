@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from common import signed_json
-from common.errors import ConfigurationError
+from common.errors import ConfigurationError, refusal
 from common.sections.campaign import CampaignSettings
 from common.sections.cohort import CohortSettings, MachineProfile
 from common.sections.compute import ComputeSettings
@@ -32,6 +32,7 @@ from common.sections.secure import objection, overstated
 from common.sections.training import TrainingSettings
 from common.sections.validity import Validity, ValidityTable
 from common.text import toml_text
+from common.text.overrides import pair
 
 PRIVATE_ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that only post-process what private sites send."""
@@ -308,6 +309,10 @@ def _document(text: str, overrides: Sequence[str], *, source: str) -> dict[str, 
 
 
 def _checked(document: dict[str, Any], *, source: str, past: bool) -> Settings:
+    if "rows" in document:
+        raise ConfigurationError(
+            f"Expected the configuration of one run in {source}, got a study's, of several: synofed study {source}"
+        )
     settings = section(Settings, document, source=source)
     if settings.overstated and not past:
         raise ConfigurationError(f"{source} cannot be used:\n{settings.overstated}")
@@ -322,7 +327,7 @@ def load(path: Path, *, overrides: Sequence[str] = (), past: bool = False) -> Se
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"Expected a configuration file at {path}: {error}") from None
+        raise ConfigurationError(f"Expected a configuration file at {path}: {refusal(error)}") from None
     document = _document(toml_text.decoded(content, source=str(path)), overrides, source=str(path))
     _read_machines(document)
     return _checked(document, source=str(path), past=past)
@@ -346,7 +351,7 @@ def machine_profile(path: Path) -> MachineProfile:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"Expected a machine's profile at {path}: {error}") from None
+        raise ConfigurationError(f"Expected a machine's profile at {path}: {refusal(error)}") from None
     return section(MachineProfile, toml_text.read(content, source=str(path)), source=str(path))
 
 
@@ -356,10 +361,8 @@ def of_folder(cohort: Path) -> str:
 
 
 def _set(document: dict[str, Any], override: str) -> None:
-    key, separator, value = override.partition("=")
-    if not separator or not key:
-        raise ConfigurationError(f"Expected key=value after --set, got {override!r}")
-    *names, last = key.strip().split(".")
+    key, value = pair(override)
+    *names, last = key.split(".")
     target = document
     for name in names:
         target = target.setdefault(name, {})

@@ -33,7 +33,7 @@ from common.enrolment import (
     certificate_fingerprint,
     split_address,
 )
-from common.errors import ConfigurationError, DataError, SynofedError
+from common.errors import ConfigurationError, DataError, SynofedError, refusal
 from common.sections.section import Section, describe
 from common.text import toml_text
 from common.version import VERSION
@@ -265,7 +265,7 @@ def _site_name(path: Path) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error}") from None
+        raise ConfigurationError(f"{path} cannot be read: {refusal(error)}") from None
 
 
 def _show(path: Path, text: str) -> None:

@@ -12,7 +12,7 @@ from pydantic import Field, SecretStr
 
 from client.site.policy import Policy
 from common.enrolment import Hex32, SiteName
-from common.errors import DataError
+from common.errors import DataError, refusal
 from common.sections.section import Section, secret, section
 from common.text import toml_text
 
@@ -123,7 +123,9 @@ class Site:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise DataError(f"Expected a site's folder with site.toml at {folder}: {error}") from None
+            raise DataError(
+                f"Expected a site's folder with site.toml at {folder}: {refusal(error)}"
+            ) from None
         document = toml_text.read(content, source=str(path))
         return cls(folder=folder, file=section(SiteFile, document, source=str(path)))
 

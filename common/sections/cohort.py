@@ -277,7 +277,10 @@ class CohortSettings(GrowingSection):
         sources = ("folder", "phantom", "hands", "public")
         given = [name for name in sources if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"cohort needs exactly one of {', '.join(sources)}; got {given or 'none'}")
+            raise ValueError(
+                f"cohort needs exactly one of {', '.join(sources)}; got "
+                f"{' and '.join(given) or 'none'}: simulate --cohort FOLDER takes the place of what is there"
+            )
         return self
 
     @property

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -108,19 +109,43 @@ def section(kind: type[AnySection], values: Mapping[str, object], *, source: str
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(describe(error, source=source)) from None
+        raise ConfigurationError(describe(error, source=source, kind=kind)) from None
 
 
-def describe(error: ValidationError, *, source: str) -> str:
-    """Every unknown key and every value out of range, one line each."""
-    lines = [_describe(detail) for detail in error.errors()]
+def describe(error: ValidationError, *, source: str, kind: type[BaseModel] | None = None) -> str:
+    """Every unknown key and every value out of range, one line each.
+
+    Args:
+        error: of pydantic.
+        source: what cannot be used.
+        kind: of model that it was to be; then an unknown key is set beside those that may be meant.
+    """
+    known = list(_paths(kind)) if kind is not None else []
+    lines = [_describe(detail, known) for detail in error.errors()]
     return redacted(f"{source} cannot be used:\n" + "\n".join(lines))
 
 
-def _describe(detail: Any) -> str:
+def _paths(kind: type[BaseModel], above: str = "") -> Iterator[str]:
+    """Every setting by its full name, without the names that are the user's own."""
+    for name, field in kind.model_fields.items():
+        yield above + name
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                yield from _paths(part, f"{above}{name}.")
+
+
+def _meant(where: str, known: Sequence[str]) -> str:
+    """Settings of this name in other sections, or else the nearest name."""
+    name = where.rpartition(".")[2]
+    others = sorted((path for path in known if path.endswith("." + name)), key=lambda path: path.count("."))
+    near = others[:3] or get_close_matches(where, known, n=1, cutoff=0.85)
+    return f": is {' or '.join(near)} meant?" if near else ""
+
+
+def _describe(detail: Any, known: Sequence[str]) -> str:
     where = ".".join(str(part) for part in detail["loc"]) or "(top level)"
     if detail["type"] == "extra_forbidden":
-        return f"  {where}: no such setting"
+        return f"  {where}: no such setting{_meant(where, known)}"
     if detail["type"] == "missing":
         return f"  {where}: is missing"
     message = detail["msg"].removeprefix("Value error, ")

@@ -35,6 +35,7 @@ def group(table: Table) -> type[TyperGroup]:
             super().__init__(**attributes)  # type: ignore[arg-type]
             self.listed = {name: click.Command(name, help=escape(line)) for name, (_, line) in table.items()}
             self.commands = _Commands(table)
+            self.suggest_commands = False  # click does, and Typer would say the same again
 
         def list_commands(self, ctx: click.Context) -> list[str]:
             return list(self.listed)
@@ -96,7 +97,8 @@ def _as_written(command: click.Command) -> click.Command:
         if isinstance(parameter, TyperArgument | TyperOption) and parameter.name in said:
             # from the source: what Typer gives an argument to say, click 8.5 drops
             parameter.help = escape(getattr(said[parameter.name].default, "help", None) or "")
-    if isinstance(command, click.Group) and not isinstance(command.commands, _Commands):
+    if isinstance(command, TyperGroup) and not isinstance(command.commands, _Commands):
+        command.suggest_commands = False
         for inner in command.commands.values():
             _as_written(inner)
     return command

@@ -12,6 +12,7 @@ from rich.live import Live
 
 from common import settings as configuration
 from common.errors import ConfigurationError, DataError
+from common.text.overrides import SetOption
 from common.text.terminal import Console
 from server.cli import run_view
 from server.cli.federation_cli import DEFAULT_HOME, HomeOption, JsonOption
@@ -35,10 +36,7 @@ def submit(
     judges: Annotated[
         str, typer.Option(help="Registered sites that train nothing and judge the ensemble, comma-separated.")
     ] = "",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for its end and exit with its exit code, as `watch` does.")
     ] = False,

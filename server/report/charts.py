@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import TypeAlias
 
 from server.report import certainty, figures, paper_figures, tables
 from server.report.content import Content, Json
 from server.report.figures import Curve, Figure
 from server.report.scored_tables import SYSTEM_NAMES
 from server.report.tables import METRICS, title
+
+Points: TypeAlias = list[tuple[int, float]]
 
 
 def drawn(content: Content, judged: Json) -> Iterator[Figure]:
@@ -30,7 +33,11 @@ def drawn(content: Content, judged: Json) -> Iterator[Figure]:
     for quantity, axis in (("loss", "training loss"), ("auc", "validation AUC")):
         lines = list(_curves(content, quantity))
         if lines:
-            caption = f"{axis[0].upper()}{axis[1:]} by round: every group of networks faint, the mean bold."
+            several = any(line.stage for line in lines)
+            mean = (
+                "the mean of each stage bold; stages have rounds of their own" if several else "the mean bold"
+            )
+            caption = f"{axis[0].upper()}{axis[1:]} by round: every group of networks faint, {mean}."
             yield figures.curves(f"learning_{quantity}", caption, lines, axis=f"mean {axis}")
 
 
@@ -87,15 +94,28 @@ def _curves(content: Content, quantity: str) -> Iterator[Curve]:
     groups = tables.curves(content.rounds, "federated", quantity)
     for group, points in groups.items():
         yield Curve(label=group, kind="federated", points=points, faint=True)
-    alone: dict[str, list[tuple[int, float]]] = {}
+    stage_of = {line.group: line.stage for line in content.rounds}
+    several = len({stage_of[group] for group in groups}) > 1
+    alone: dict[str, dict[str, Points]] = {}
     for system in dict.fromkeys(line.system for line in content.rounds):
         if system != "federated" and tables.fewer_models(content):
             continue
-        mean = tables.mean_curve(tables.curves(content.rounds, system, quantity))
-        if system.startswith("alone:"):
-            alone[system] = mean
-        elif mean:
-            kind = system if system in figures.COLOURS else "readers"
-            yield Curve(label=SYSTEM_NAMES.get(system, system), kind=kind, points=mean, faint=False)
-    if any(alone.values()):
-        yield Curve(label="Sites alone, mean", kind="alone", points=tables.mean_curve(alone), faint=False)
+        for stage, of_stage in _by_stage(tables.curves(content.rounds, system, quantity), stage_of).items():
+            mean, name = tables.mean_curve(of_stage), stage if several else ""
+            if system.startswith("alone:"):
+                alone.setdefault(name, {})[system] = mean
+            else:
+                kind = system if system in figures.COLOURS else "readers"
+                label = SYSTEM_NAMES.get(system, system)
+                yield Curve(label=label, kind=kind, points=mean, faint=False, stage=name)
+    for name, means in alone.items():
+        mean = tables.mean_curve(means)
+        yield Curve(label="Sites alone, mean", kind="alone", points=mean, faint=False, stage=name)
+
+
+def _by_stage(groups: Mapping[str, Points], stage_of: Mapping[str, str]) -> dict[str, dict[str, Points]]:
+    """Groups by the stage that they train in; a mean over stages would jump where the shorter one ends."""
+    stages: dict[str, dict[str, Points]] = {}
+    for group, points in groups.items():
+        stages.setdefault(stage_of[group], {})[group] = points
+    return stages

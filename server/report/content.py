@@ -21,6 +21,7 @@ class Round:
     """One line of ``rounds.jsonl``; ``None`` for what was not measured."""
 
     system: str
+    stage: str
     group: str
     number: int
     loss: float | None
@@ -128,6 +129,7 @@ def _rounds(run: Path) -> list[Round]:
 def _round(line: Json) -> Round:
     return Round(
         system=str(line.get("system", "federated")),
+        stage=str(line.get("stage", "")),
         group=str(line["group"]),
         number=int(line["round"]),
         loss=line.get("loss"),

@@ -135,20 +135,25 @@ def intervals(name: str, caption: str, rows: Sequence[Interval], *, axis: str, p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Curve:
-    """A line over the rounds; ``faint`` ones are single groups behind their mean."""
+    """A line over the rounds; ``faint`` ones are single groups behind their mean, ``stage`` stands at its end."""
 
     label: str
     kind: str
     points: Sequence[tuple[int, float]]
     faint: bool
+    stage: str = ""
 
 
 def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Figure:
     """Lines over the rounds."""
     with mpl.rc_context(CHART_STYLE):
         canvas, axes = _canvas(3.9, 2.6)
+        told: set[str] = set()
         for line in lines:
             x, y = zip(*line.points, strict=True)
+            axes.annotate(
+                line.stage, (x[-1], y[-1]), xytext=(0, 5), textcoords="offset points", ha="right", size=7
+            )
             axes.plot(
                 x, y,
                 color=COLOURS[line.kind],
@@ -156,15 +161,20 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
                 alpha=0.35 if line.faint else 1.0,
                 linestyle="-" if line.kind == "federated" else (0, (4, 2)),
                 marker="o" if len(x) == 1 else None,
-                label="_" if line.faint else line.label,
+                label="_" if line.faint or line.label in told else line.label,
             )  # fmt: skip
+            told.add(line.label)
         axes.set(xlabel="round", ylabel=axis)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.grid()
         axes.tick_params(length=0)
         axes.legend(frameon=False, loc="best")
         drawn = saved(canvas, name)
-    data = [(line.label, number, value) for line in lines for number, value in line.points]
+    data = [
+        (", ".join(filter(None, (line.label, line.stage))), number, value)
+        for line in lines
+        for number, value in line.points
+    ]
     return Figure(name=name, caption=caption, svg=drawn, csv=table(("line", "round", "value"), data))
 
 

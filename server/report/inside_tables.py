@@ -186,7 +186,7 @@ def sets_table(judged: Json, unseen: Json) -> tuple[Sequence[str], Rows]:
             common, own = block["common"], block["own"]
             if common is None:
                 continue
-            interval = f"{100 * common['low']:.0f} to {100 * common['high']:.0f} %"
+            interval = f"{100 * common['low']:.1f} to {100 * common['high']:.1f} %"
             cells = [
                 (f"{100 * common['coverage']:.1f} %", interval),
                 (f"{100 * own['coverage']:.1f} %" if own else NOTHING, ""),
@@ -218,7 +218,7 @@ def promises(judged: Json, unseen: Json) -> list[str]:
         failing |= {"machines never trained on": unseen.get(score)}
         said += [
             f"{title(score)}: on {place} the promise of {level} fails: {100 * block['coverage']:.1f} % "
-            f"({100 * block['low']:.0f} to {100 * block['high']:.0f} %)."
+            f"({100 * block['low']:.1f} to {100 * block['high']:.1f} %)."
             for place, block in failing.items()
             if block and block["high"] < sets["level"]
         ]

@@ -263,7 +263,14 @@ def _networks(content: Content) -> Table | None:
     networks: dict[str, Json] = content.manifest.get("networks") or {}
     columns = list(dict.fromkeys(key for result in networks.values() for key in result))
     rows = [(name, [(_inner(result.get(key)), "") for key in columns]) for name, result in networks.items()]
-    return Table(header=("Network", *map(title, columns)), rows=rows) if rows else None
+    return (
+        Table(
+            header=("Network", *("AUC" if column == "auc" else title(column) for column in columns)),
+            rows=rows,
+        )
+        if rows
+        else None
+    )
 
 
 def _missing(content: Content) -> list[str]:

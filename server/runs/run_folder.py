@@ -14,7 +14,7 @@ from pathlib import Path
 import tomli_w
 
 from common import settings as configuration
-from common.errors import BusyError, CampaignError, ConfigurationError
+from common.errors import BusyError, CampaignError, ConfigurationError, refusal
 from common.machine import atomic, file_lock
 from common.machine.file_lock import LockedError
 from common.privacy.planning import notice
@@ -130,7 +130,11 @@ class RunFolder:
         """
         try:
             content = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ConfigurationError(
+                f"Expected a run's folder with manifest.json at {self.path}: {refusal(error)}"
+            ) from None
+        except ValueError as error:
             raise ConfigurationError(f"Expected a run's folder at {self.path}: {error}") from None
         if not isinstance(content, dict):
             raise ConfigurationError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,9 @@ from common.sections.cohort import HandSettings, PhantomSettings
 from common.sections.section import LAST_SEED, section
 from common.text.terminal import Console
 from simulation.engine.progress import Display
+
+if TYPE_CHECKING:
+    from simulation.cohorts.cohort import Cohort
 
 cohort = typer.Typer(no_args_is_help=True)
 
@@ -45,7 +48,7 @@ def make_cohort(
     )
     with Display(Console()) as display, display.step("phantom cohort") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
-    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+    typer.echo(_said(made))
 
 
 @cohort.command("hands")
@@ -64,7 +67,7 @@ def make_hands(
     settings = section(HandSettings, asked, source="The cohort")
     with Display(Console()) as display, display.step("phantom radiographs") as bar:
         made = cohorts.make(settings, seed=seed, out=out, progress=bar)
-    typer.echo(f"{len(made.sites)} sites in {made.folder}")
+    typer.echo(_said(made))
 
 
 @cohort.command("joints")
@@ -234,3 +237,10 @@ def _word_grades(given: Sequence[str]) -> dict[str, int]:
     if not all(re.fullmatch(r"[0-9]|1[0-5]", number.strip()) for number in pairs.values()):
         raise ConfigurationError(f"Expected {form}, got {list(given)}")
     return {word.strip(): int(number) for word, number in pairs.items()}
+
+
+def _said(made: Cohort) -> str:
+    training = sum(site.trains for site in made.sites)
+    other = ", ".join(site.name for site in made.sites if not site.trains)
+    beside = f", and {other}, never trained on" if other else ""
+    return f"{training} sites in {made.folder}{beside}"

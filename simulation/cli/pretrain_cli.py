@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from common import settings as configuration
+from common.text.overrides import SetOption
 from common.text.terminal import Console, Table
 from simulation.engine.progress import Display
 
@@ -18,10 +19,7 @@ FOLDER = Path("encoders")
 def pretrain(
     config: Annotated[Path, typer.Argument(help="A TOML file, for example configs/pretrain.toml.")],
     out: Annotated[Path | None, typer.Option(help="Folder to create; default: encoders/<name>.")] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Train public encoders on phantoms, for private campaigns to build on. They cost no privacy."""

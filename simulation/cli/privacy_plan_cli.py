@@ -22,6 +22,7 @@ from common.privacy.planning.budget_plan import Budget, Cohort, Plan
 from common.privacy.planning.promise import Promise, SitePromise
 from common.sections.secure import SecureSettings, overstated
 from common.settings import Settings
+from common.text.overrides import SetOption
 from common.text.terminal import Console
 from common.version import VERSION
 from simulation.cli import privacy_plan_view
@@ -47,10 +48,7 @@ def plan(
     delta: Annotated[
         float | None, typer.Option(help="Delta; default: the configuration's privacy.delta, or 1e-5.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     annex: Annotated[
         Path | None,
         typer.Option(

@@ -12,6 +12,7 @@ import typer
 from common import settings as configuration
 from common.errors import SubsetError
 from common.privacy.planning import notice
+from common.text.overrides import SetOption
 from common.text.terminal import Console
 from server.campaign.status import Status
 from simulation.cli import seeds_cli, study_cli
@@ -22,10 +23,7 @@ from simulation.studies import study as studies
 
 def simulate(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     engine: Annotated[
         str | None, typer.Option(help="in-process or ray; default: the configuration's.")
     ] = None,
@@ -80,10 +78,7 @@ def simulate(
 
 def plan(
     config: Annotated[Path, typer.Argument(help="TOML configuration.")],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
 ) -> None:
     """Show what a run or study will cost before it starts: bytes, disk, memory, hours, epsilon."""

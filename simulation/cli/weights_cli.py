@@ -11,6 +11,7 @@ import typer
 
 from common.machine import known_weights
 from common.machine.known_weights import KnownFile
+from common.text.overrides import SetOption
 from common.text.terminal import Console, Table
 
 weights = typer.Typer(no_args_is_help=True)
@@ -72,10 +73,7 @@ def learn_weights(
     group: Annotated[
         str, typer.Option(help="Column of the patient: pictures of one are held out together or not at all.")
     ] = "",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a setting; repeatable."),
-    ] = None,
+    overrides: SetOption = None,
 ) -> None:
     """Train backbones on a folder of labelled pictures, to start from."""
     from common import settings as configuration  # noqa: PLC0415

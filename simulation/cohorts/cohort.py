@@ -178,7 +178,7 @@ def make(
         DataError: if ``out`` exists or cannot be written.
     """
     if out.exists():
-        raise DataError(f"Expected no folder at {out}: choose another place or remove it")
+        raise DataError(f"Expected nothing at {out} yet: choose another place, or remove what is there")
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -266,12 +266,15 @@ def ensure(
 def discover(folder: Path) -> Cohort:
     """The sites of a folder: those that ``cohort.json`` names, or else all subfolders with a manifest.
 
+    A subfolder with ``site.toml`` alone is a site whose manifest is missing.
+
     Raises:
         DataError: if the folder has no sites, or one that is named is missing.
     """
     index = _index(folder)
     if index is None:
-        names = [(p.parent.name, True) for p in sorted(folder.glob("*/manifest.csv"))]
+        files = (path for name in ("manifest.csv", "site.toml") for path in folder.glob(f"*/{name}"))
+        names = [(name, True) for name in sorted({path.parent.name for path in files})]
     else:
         try:
             names = [(str(site["name"]), bool(site["trains"])) for site in index["sites"]]
@@ -281,12 +284,18 @@ def discover(folder: Path) -> Cohort:
             ) from error
     missing = [name for name, _ in names if not (folder / name / "manifest.csv").is_file()]
     if not names or missing:
-        what = f"no manifest.csv for {', '.join(missing)}" if missing else "none"
+        what = f"no manifest.csv for {', '.join(missing)}" if missing else _instead_of_sites(folder)
         raise DataError(f"Expected site folders with a manifest.csv in {folder}, got {what}")
     return Cohort(
         folder=folder,
         sites=tuple(CohortSite(name=name, folder=folder / name, trains=trains) for name, trains in names),
     )
+
+
+def _instead_of_sites(folder: Path) -> str:
+    if (folder / "manifest.csv").is_file():
+        return "one site's own: name the folder that holds the sites'"
+    return "none" if folder.is_dir() else "no folder"
 
 
 def show(folder: Path, out: Path, *, seed: int = 0, cell_px: int = 168) -> None:

@@ -274,7 +274,7 @@ def import_pictures(images: Path, labels: Path, columns: Mapping[str, str] | Lab
 def draft_folder(out: Path) -> Iterator[Path]:
     """A folder beside ``out`` that is renamed to it when all went well."""
     if out.exists():
-        raise DataError(f"Expected no folder at {out}: choose another place or remove it")
+        raise DataError(f"Expected nothing at {out} yet: choose another place, or remove what is there")
     out.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

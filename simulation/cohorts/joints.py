@@ -83,7 +83,7 @@ def write(
         DataError: if ``out`` exists, or a cut would be larger than the picture.
     """
     if out.exists():
-        raise DataError(f"Expected no folder at {out}: choose another place or remove it")
+        raise DataError(f"Expected nothing at {out} yet: choose another place, or remove what is there")
     if side_px > width_px:
         raise DataError(
             f"Expected cuts of at most {width_px} px of pictures that wide, got {side_px}: make them smaller, or the "

@@ -18,7 +18,7 @@ from statistics import median_low
 import numpy as np
 
 from client.data.tables.rows import Row, read_rows, refuse, whole
-from common.errors import ConfigurationError, DataError
+from common.errors import ConfigurationError, DataError, refusal
 from common.extensions import is_object_path, load_object
 from common.sections.cohort import PublicSettings
 from common.sections.section import section
@@ -299,7 +299,8 @@ def _patients(collection: Collection, *, column: str | None) -> list[Patient]:
         DataError: if the column is missing, a patient is in both splits, or only some are in one.
     """
     if column is not None and any(column not in row for row in collection.manifest):
-        raise DataError(f"Expected a column {column!r} in the manifest, to split by")
+        there = ", ".join(collection.manifest[0])
+        raise DataError(f"Expected a column {column!r} in the manifest, to split by; there are: {there}")
     exams: dict[str, list[Row]] = {}
     highest: dict[str, int] = {}
     for row, readings in zip(collection.manifest, collection.readings, strict=True):
@@ -478,4 +479,4 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        raise DataError(f"Expected a table of labels at {path}: {error}") from None
+        raise DataError(f"Expected a table of labels at {path}: {refusal(error)}") from None

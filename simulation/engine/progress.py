@@ -75,7 +75,8 @@ class Display:
             self._tasks[system] = self._progress.add_task(
                 f"{system}: {event.stage}", total=event.total, completed=event.done
             )
-            self.line(f"{system}: stage {event.stage}, {event.networks} networks in {event.groups} groups")
+            s = "" if event.groups == 1 else "s"
+            self.line(f"{system}: stage {event.stage}, {event.networks} networks in {event.groups} group{s}")
             return
         if not isinstance(event, RoundRecord):
             return

@@ -92,7 +92,7 @@ def learn(settings: Settings, table: Table, *, out: Path, display: Display) -> l
     if bool(table.number) == bool(table.classes):
         raise ConfigurationError("Expected one column to be learnt, a number or a class: name exactly one")
     if out.exists():
-        raise DataError(f"Expected no folder at {out}: choose another place or remove it")
+        raise DataError(f"Expected nothing at {out} yet: choose another place, or remove what is there")
     settings = pretrained.resolved(settings)
     image, kind = next(iter(settings.images.items()))
     paths, groups, values, classes = _labels(table)

@@ -194,6 +194,10 @@ def _open_stores(sites: Cohort, settings: Settings, display: Display) -> None:
             puzzles = f", {ungraded} without grades for puzzles only" if ungraded else ""
             role = "" if site.trains else "  (never trained on)"
             display.line(f"{site.name}: usable exams {usable}{puzzles}{quarantined}{role}")
+            if store.quarantined:
+                first, *others = store.quarantined
+                more = f"; {len(others)} more, see synofed data check {site.folder}" if others else ""
+                display.line(f"  quarantined {first.exam_id}: {first.reason}{more}")
 
 
 def _training(sites: Cohort, names: Sequence[str]) -> Cohort:

@@ -44,7 +44,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, ValidationError
 
 from common import settings as configuration
-from common.errors import BusyError, CampaignError, ConfigurationError
+from common.errors import BusyError, CampaignError, ConfigurationError, refusal
 from common.networks.spec import COMBINED
 from common.sections.section import Name, Section, Seed, describe
 from common.settings import Settings
@@ -216,11 +216,16 @@ def load(path: Path, *, out: Path | None = None) -> Study:
         ConfigurationError: if the file, or any run's configuration, cannot be used.
     """
     try:
-        file = StudyFile.model_validate(toml_text.read(path.read_bytes(), source=str(path)))
+        document = toml_text.read(path.read_bytes(), source=str(path))
+        if "rows" not in document and "measurements" in document:
+            raise ConfigurationError(
+                f"Expected a study of several runs in {path}, got the configuration of one: synofed simulate {path}"
+            )
+        file = StudyFile.model_validate(document)
     except OSError as error:
-        raise ConfigurationError(f"Expected a study at {path}: {error}") from None
+        raise ConfigurationError(f"Expected a study at {path}: {refusal(error)}") from None
     except ValidationError as error:
-        raise ConfigurationError(describe(error, source=str(path))) from None
+        raise ConfigurationError(describe(error, source=str(path), kind=StudyFile)) from None
     bare = [name for name, row in file.rows.items() if row.base is None and file.base is None]
     if bare:
         raise ConfigurationError(f"{path}: expected a base for the study, or one of row {bare[0]}")

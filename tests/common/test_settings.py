@@ -35,8 +35,35 @@ def test_all_that_is_wrong_is_said_at_once() -> None:
         parse(text)
     message = str(raised.value)
     assert "federation.round: no such setting" in message
-    assert "federation.rounds" in message
+    assert "federation.rounds: " in message
     assert "network.backbone" in message
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [
+        ("federation.round", "federation.rounds"),
+        ("federaton.rounds", "federation"),
+        ("local_steps", "training.local_steps or rating.jigsaw.local_steps or rating.head.local_steps"),
+        (
+            "federation.batch_size",
+            "training.batch_size or rating.jigsaw.batch_size or rating.head.batch_size",
+        ),
+    ],
+)
+def test_an_unknown_setting_stands_beside_what_may_be_meant(given: str, meant: str) -> None:
+    with pytest.raises(ConfigurationError, match=rf"no such setting: is {meant} meant\?$"):
+        parse(MINIMAL, overrides=[f"{given}=3"])
+
+
+def test_an_unknown_setting_that_is_like_no_other_gets_no_guess() -> None:
+    with pytest.raises(ConfigurationError, match=r"colour: no such setting$"):
+        parse(MINIMAL, overrides=["colour=3"])
+
+
+def test_a_study_is_no_configuration_of_a_run() -> None:
+    with pytest.raises(ConfigurationError, match=r"got a study's, of several: synofed study x\.toml$"):
+        parse("[rows.a]\n", source="x.toml")
 
 
 def test_unknown_image_and_eoss_without_its_measurements_are_refused() -> None:

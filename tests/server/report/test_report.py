@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import re
+import shutil
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -271,6 +272,25 @@ def test_cards_and_tables_compare_as_many_models_and_say_so(run: Path, page: Pag
         assert each in page.text.split(figure)[0]
     lines = {row["line"] for row in data_of(run, "learning_loss")}
     assert lines == {"Federated", "g0", "g1"}  # the mean over other models is no curve beside this one
+
+
+def test_a_mean_by_round_is_of_one_stage(run: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(run, tmp_path / "run")
+    lines = [
+        {**line, "stage": "features" if line["group"] == "g0" else "fusion", "loss": loss}
+        for line in rounds()
+        for loss in [1.0 if line["group"] == "g0" else 3.0]
+        if line["group"] == "g0" or line["round"] < 3
+    ]
+    (folder / "rounds.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    write(folder)
+    means = [(row["line"], row["round"], row["value"]) for row in data_of(folder, "learning_loss")]
+    for name, number, value in (
+        ("Federated, features", "3", "1.0"),
+        ("Federated, fusion", "2", "3.0"),
+    ):
+        assert (name, number, value) in means
+    assert "2.0" not in {value for _, _, value in means}
 
 
 @pytest.mark.soak

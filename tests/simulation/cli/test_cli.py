@@ -60,8 +60,14 @@ def _overwrite(path: Path, old: str, new: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sabotage", "code", "says"),
     [
-        (["--set", "federation.round=3"], None, 3, "federation.round: no such setting"),
+        (
+            ["--set", "federation.round=3"],
+            None,
+            3,
+            "federation.round: no such setting: is federation.rounds meant?",
+        ),
         (["--set", "federation.rounds"], None, 3, "key=value"),
+        (["--set", "federation.rounds", "3"], None, 3, "key=value in one word, as federation.rounds=10"),
         (["--set", "cohort.folder=nowhere"], None, 4, "nowhere"),
         (["--engine", "quantum"], None, 3, "compute.engine"),
         (["--resume"], None, 3, "Expected a run's folder"),
@@ -115,7 +121,12 @@ def test_an_impossible_pair_is_quarantined_and_counted(
         writer.writerows(rows)
     out = tmp_path / "run"
     assert command(monkeypatch, "simulate", str(config), *FAST, "--out", str(out), "--json") == 0
-    assert "1 quarantined" in (out / "log.txt").read_text(encoding="utf-8")
+    log = (out / "log.txt").read_text(encoding="utf-8")
+    assert "1 quarantined" in log
+    assert (
+        f"  quarantined {rows[0]['exam_id']}: grades line 2: hypertrophy 0 with vascularity 2 cannot be"
+        in log
+    )
 
 
 def test_a_cohort_is_made_shown_and_split(
@@ -124,7 +135,9 @@ def test_a_cohort_is_made_shown_and_split(
     made = tmp_path / "made"
     small = ["--sites", "2", "--patients", "3", "--exams", "2", "--image-px", "64"]
     assert command(monkeypatch, "cohort", "make", "--out", str(made), *small) == 0
+    assert capsys.readouterr().out == f"2 sites in {made}, and unseen, never trained on\n"
     assert command(monkeypatch, "cohort", "make", "--out", str(made), *small) == 4
+    assert "Expected nothing at" in capsys.readouterr().err
     assert command(monkeypatch, "cohort", "show", str(made), "--out", str(tmp_path / "sheet.png")) == 0
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     manifest = str(make_site_folder(tmp_path / "all", patients=12, exams_per_patient=2) / "manifest.csv")

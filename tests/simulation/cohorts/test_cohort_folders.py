@@ -131,7 +131,7 @@ def test_a_complete_cohort_is_used_again(folder: Path) -> None:
     assert (folder / "cohort.json").stat().st_mtime_ns == before
     with pytest.raises(DataError, match="seed 4"):
         cohort.ensure(SMALL, seed=4, out=folder)
-    with pytest.raises(DataError, match="Expected no folder"):
+    with pytest.raises(DataError, match="Expected nothing at"):
         cohort.make(SMALL, seed=3, out=folder)
 
 
@@ -174,7 +174,17 @@ def test_folders_without_an_index_are_sites_too(tmp_path: Path) -> None:
 
 
 def test_discover_says_what_is_wrong(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Expected site folders"):
+    with pytest.raises(DataError, match=r"Expected site folders with a manifest\.csv in .*, got none$"):
+        cohort.discover(tmp_path)
+    with pytest.raises(DataError, match=r"got no folder$"):
+        cohort.discover(tmp_path / "nowhere")
+    (tmp_path / "manifest.csv").touch()
+    with pytest.raises(DataError, match=r"got one site's own: name the folder that holds the sites'$"):
+        cohort.discover(tmp_path)
+    for name in ("north/manifest.csv", "south/site.toml"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=r"got no manifest\.csv for south$"):
         cohort.discover(tmp_path)
     index = tmp_path / "cohort.json"
     index.write_text('{"sites": [{"name": "gone", "trains": true}]}')

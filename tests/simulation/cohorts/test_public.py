@@ -228,7 +228,7 @@ def test_import_makes_a_collection_that_can_be_split(pictures: Path, tmp_path: P
     public.split(manifest, by="dirichlet", sites=2, seed=0, out=tmp_path / "c")
     row = read_table(next((tmp_path / "c").glob("*/manifest.csv")))[0]
     assert row["gs_path"].count("images/") == 1
-    with pytest.raises(DataError, match="Expected no folder"):
+    with pytest.raises(DataError, match="Expected nothing at"):
         public.import_pictures(pictures, pictures / "labels.csv", COLUMNS, tmp_path / "set")
 
 

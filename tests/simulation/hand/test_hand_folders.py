@@ -83,7 +83,7 @@ def test_a_cohort_of_other_settings_or_of_ultrasound_is_not_taken_for_this_one(m
 
 
 def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="Expected no folder"):
+    with pytest.raises(DataError, match="Expected nothing at"):
         cohort.make(SMALL, seed=1, out=tmp_path, workers=1)
 
 

@@ -120,7 +120,7 @@ def test_tables_and_settings_that_cannot_be_used_say_so(pictures: Path, tmp_path
         learn(pictures, tmp_path / "w", number="kind")
     with pytest.raises(DataError, match="Expected 2 to 16 classes in age, got"):
         learn(pictures, tmp_path / "w", classes="age")
-    with pytest.raises(DataError, match="Expected no folder"):
+    with pytest.raises(DataError, match="Expected nothing at"):
         learn(pictures, tmp_path, number="age")
 
 

@@ -78,6 +78,12 @@ def done(config: Path) -> studies.Study:
     return studies.load(config, out=config.parent / "runs" / "little")
 
 
+def test_the_configuration_of_one_run_is_no_study() -> None:
+    path = STUDIES[0].with_name("quickstart.toml")
+    with pytest.raises(ConfigurationError, match=f"got the configuration of one: synofed simulate {path}$"):
+        studies.load(path)
+
+
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_every_study_that_ships_can_be_read(path: Path) -> None:
     study = studies.load(path)
