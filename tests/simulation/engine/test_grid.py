@@ -1,14 +1,18 @@
 """The grid of a simulation answers as Flower's does."""
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
 
 from common.errors import CampaignError
+from server.campaign import waiting
 from simulation.engine.grid import InProcessGrid, StrictGrid, Workers
 from simulation.engine.places import Place, in_order
 
@@ -43,6 +47,29 @@ def test_replies_that_come_in_time_are_received(grid: InProcessGrid) -> None:
     assert asked(grid, [100, LATE], timeout=5.0) == [100]
     late.set()
     assert sorted(asked(grid, [100, LATE], timeout=None)) == [100, LATE]
+
+
+def test_the_centre_is_told_of_replies_even_of_one_that_came_before_it_waited(grid: InProcessGrid) -> None:
+    strict, never_s = StrictGrid(grid), 60.0
+    (early,) = strict.push_messages([grid.create_message(RecordDict(), "query", 100, "1")])
+    began = time.monotonic()
+    while not (pulled := strict.pull_messages([early])):
+        grid.wait(never_s)
+    assert [reply.metadata.src_node_id for reply in pulled] == [100]
+    (waited,) = strict.push_messages([grid.create_message(RecordDict(), "query", LATE, "1")])
+    threading.Timer(0.05, late.set).start()
+    while not strict.pull_messages([waited]):
+        waiting.for_reply(grid, since=began)
+    assert time.monotonic() - began < never_s
+
+
+def test_who_is_not_told_looks_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(waiting.time, "sleep", slept.append)
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: 100.0)
+    for since in (100.0, 90.0, 0.0):
+        waiting.for_reply(cast(Grid, object()), since=since)
+    assert slept == [pytest.approx(0.005), pytest.approx(0.2), waiting.LONGEST_S]
 
 
 def test_a_worker_that_broke_is_an_error_of_the_simulation(grid: InProcessGrid) -> None:
