@@ -1,6 +1,7 @@
 """Start weights from a file with torchvision's names and random values, and from folders of public encoders."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ def configured(weights: Path | str, *, backbone: str = "resnet18", rating: str =
     )
 
 
+@cache
 def random_state() -> dict[str, Tensor]:
     """ResNet-18 with torchvision's names, its classifier of 1000 classes too, and values of our own."""
     generator = torch.Generator().manual_seed(0)
@@ -45,13 +47,10 @@ def random_state() -> dict[str, Tensor]:
     return drawn | {"fc.weight": torch.zeros(1000, 512), "fc.bias": torch.zeros(1000)}
 
 
-STATE = random_state()
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "resnet18-f37072fd.pth"
-    torch.save(STATE, path)
+    torch.save(random_state(), path)
     return path
 
 
@@ -73,7 +72,7 @@ def test_backbones_start_as_the_file_says_and_heads_at_random(file: Path, tmp_pa
     compared = [name for name, value in backbone.items() if value.is_floating_point()]
     assert len(compared) == 100  # 20 convolutions, and weight, bias, mean, variance of 20 norms
     for name in compared:
-        torch.testing.assert_close(backbone[name], STATE[name], rtol=0, atol=0)
+        torch.testing.assert_close(backbone[name], random_state()[name], rtol=0, atol=0)
     assert found["head.weight"].abs().min() > 0
 
 
@@ -87,7 +86,7 @@ def test_every_backbone_of_every_image_starts_there(file: Path, tmp_path: Path) 
 def test_puzzles_start_there_and_what_starts_from_puzzles_does_not(file: Path, tmp_path: Path) -> None:
     settings = configured(file, rating="jigsaw")
     found = started(networks(settings)["rating/jigsaw"], settings, tmp_path)
-    assert torch.equal(found["backbone.conv1.weight"], STATE["conv1.weight"])
+    assert torch.equal(found["backbone.conv1.weight"], random_state()["conv1.weight"])
     with pytest.raises(Exception, match="Expected a trained network"):
         StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
 
@@ -95,7 +94,7 @@ def test_puzzles_start_there_and_what_starts_from_puzzles_does_not(file: Path, t
 def test_pth_safetensors_and_a_folder_of_them_are_the_same(file: Path, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     tensors = tmp_path / "folder" / "resnet18.safetensors"
-    safetensors.torch.save_file(STATE, tensors)
+    safetensors.torch.save_file(random_state(), tensors)
     sources = [configured(file), configured(tensors), configured(tensors.parent)]
     starts = [StartWeights(s, tmp_path).start(of_image(s, "gs")) for s in sources]
     np.testing.assert_array_equal(starts[0], starts[1])
@@ -105,7 +104,7 @@ def test_pth_safetensors_and_a_folder_of_them_are_the_same(file: Path, tmp_path:
 
 
 def test_other_weights_are_another_plan(file: Path, tmp_path: Path) -> None:
-    torch.save(STATE | {"conv1.weight": STATE["conv1.weight"] + 1}, tmp_path / "other.pth")
+    torch.save(random_state() | {"conv1.weight": random_state()["conv1.weight"] + 1}, tmp_path / "other.pth")
     plans = {
         pretrained.resolved(configured(path)).plan_hash() for path in (file, tmp_path / "other.pth", "none")
     }
@@ -113,14 +112,16 @@ def test_other_weights_are_another_plan(file: Path, tmp_path: Path) -> None:
 
 
 def test_a_tensor_of_another_shape_is_named_with_both_shapes(tmp_path: Path) -> None:
-    torch.save(STATE | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
+    torch.save(random_state() | {"conv1.weight": torch.zeros(64, 1, 7, 7)}, tmp_path / "grey.pth")
     settings = configured(tmp_path / "grey.pth")
     with pytest.raises(ConfigurationError, match=r"conv1.weight.*64, 3, 7, 7.*64, 1, 7, 7"):
         StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
 
 
 def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
-    torch.save({k: v for k, v in STATE.items() if k != "layer1.0.bn1.running_var"}, tmp_path / "part.pth")
+    torch.save(
+        {k: v for k, v in random_state().items() if k != "layer1.0.bn1.running_var"}, tmp_path / "part.pth"
+    )
     settings = configured(tmp_path / "part.pth")
     with pytest.raises(ConfigurationError, match=r"layer1.0.bn1.running_var.*got none"):
         StartWeights(settings, tmp_path).start(of_image(settings, "gs"))
@@ -261,7 +262,9 @@ def test_probes_on_torchvision_take_its_backbone_for_every_image(file: Path, tmp
     found = StartWeights(settings, tmp_path).frozen(spec)
     assert set(found) == {"backbones.0", "backbones.1"}
     np.testing.assert_array_equal(found["backbones.0"], found["backbones.1"])
-    np.testing.assert_array_equal(found["backbones.0"][: 64 * 3 * 49], STATE["conv1.weight"].flatten())
+    np.testing.assert_array_equal(
+        found["backbones.0"][: 64 * 3 * 49], random_state()["conv1.weight"].flatten()
+    )
 
 
 def test_probes_take_any_encoder_of_ones_own_and_the_plan_names_its_licence_and_hash(tmp_path: Path) -> None:

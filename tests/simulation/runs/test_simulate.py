@@ -187,13 +187,6 @@ def test_a_site_that_holds_nobody_out_is_trained_and_not_judged(config: Path, tm
     assert (own["sites"]["south"]["exams"], own["mean"]["combined"]["accuracy"]["sites"]) == (0, 1)
 
 
-def test_a_former_run_is_moved_aside(config: Path, finished: Path, tmp_path: Path) -> None:
-    (finished / "mine.txt").write_text("kept", encoding="utf-8")
-    synofed.simulate(config, out=finished, overrides=FAST)
-    assert (tmp_path / "run.1" / "mine.txt").exists()
-    assert not (tmp_path / "run" / "mine.txt").exists()
-
-
 @pytest.mark.soak
 @pytest.mark.ci
 def test_killed_at_any_instant_a_study_resumes_to_the_same_bits(
@@ -310,15 +303,18 @@ def test_what_is_wrong_is_said_before_a_run_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_corrupt_picture_is_quarantined_and_the_rest_goes_on(
-    cohort: Path, config: Path, tmp_path: Path
+def test_a_corrupt_picture_is_quarantined_the_rest_goes_on_and_a_former_run_is_moved_aside(
+    cohort: Path, config: Path, finished: Path, tmp_path: Path
 ) -> None:
+    (finished / "mine.txt").write_text("kept", encoding="utf-8")
     folder = tmp_path / "cohort"
     shutil.copytree(cohort, folder, ignore=shutil.ignore_patterns("store"))
     picture = folder / "north" / "images" / "north-p008-e0_gs.png"
     picture.write_bytes(picture.read_bytes()[:60])
-    run = synofed.simulate(config, out=tmp_path / "run", overrides=[*FAST, f"cohort.folder={folder}"])
+    run = synofed.simulate(config, out=finished, overrides=[*FAST, f"cohort.folder={folder}"])
     assert "north-p008-e0" not in set(run.predictions()["exam_id"])
+    assert (tmp_path / "run.1" / "mine.txt").exists()
+    assert not (finished / "mine.txt").exists()
 
 
 @pytest.mark.soak

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -48,8 +49,14 @@ def parameters(steps: PrivateSteps = WHOLE, *, claim: float = 2.0, **changes: ob
     return at_claim(replace(made, **changes), claim)  # type: ignore[arg-type]
 
 
-SECURE = parameters(shares=SHARES, heads=2)
-NETWORK = parameters(replace(WHOLE, count=6), trained="network", heads=1, patients=FEW)
+@cache
+def secure() -> RehearsalParameters:
+    return parameters(shares=SHARES, heads=2)
+
+
+@cache
+def network() -> RehearsalParameters:
+    return parameters(replace(WHOLE, count=6), trained="network", heads=1, patients=FEW)
 
 
 def rehearsed(given: RehearsalParameters, step: Step | None = None, *, canaries: int = 100) -> Rehearsal:
@@ -100,19 +107,19 @@ def divided_by_who_came(
 @pytest.mark.parametrize(
     "given",
     [
-        pytest.param(parameters(), id="heads"),
-        pytest.param(parameters(SAMPLED), id="heads, sampled", marks=pytest.mark.soak),
-        pytest.param(SECURE, id="secure sum", marks=SOAK_CI),
-        pytest.param(NETWORK, id="whole network"),
+        pytest.param(parameters, id="heads"),
+        pytest.param(lambda: parameters(SAMPLED), id="heads, sampled", marks=pytest.mark.soak),
+        pytest.param(secure, id="secure sum", marks=SOAK_CI),
+        pytest.param(network, id="whole network"),
         pytest.param(
-            replace(SECURE, steps=replace(SAMPLED, count=20)),
+            lambda: replace(secure(), steps=replace(SAMPLED, count=20)),
             id="secure sum, sampled",
             marks=pytest.mark.soak,
         ),
     ],
 )
-def test_the_steps_that_ship_are_as_they_are_booked(given: RehearsalParameters) -> None:
-    done = rehearsed(given)
+def test_the_steps_that_ship_are_as_they_are_booked(given: Callable[[], RehearsalParameters]) -> None:
+    done = rehearsed(given())
     assert not done.refuted, str(done)
     assert done.measured.problems == ()
     assert 0.99 < done.measured.change <= 1 + measured_step.ROUNDING
@@ -171,7 +178,7 @@ def not_clipped_again(rows: np.ndarray, *, norm: float, norm_steps: int) -> np.n
 @pytest.mark.ci
 def test_shares_made_for_more_sites_than_survive_refute_a_claim_of_2(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PrivateSum, "_multiplier", shares_for_all_sites)
-    done = only(rehearsals(SECURE, canaries=200, entropy=entropy("faults"), date="2026-01-01"))
+    done = only(rehearsals(secure(), canaries=200, entropy=entropy("faults"), date="2026-01-01"))
     assert done.refuted
     assert done.measured.noise == pytest.approx((3 / 5) ** 0.5, abs=0.03)
 
@@ -183,9 +190,9 @@ def test_a_secure_sum_of_heads_clipped_one_by_one_refutes_a_claim_of_2(
     from common.privacy.audit import rehearsed_steps
 
     monkeypatch.setattr(rehearsed_steps, "clipped_each", gradients_not_clipped)
-    assert not rehearsed(SECURE).refuted  # on the grid everything is clipped once more
+    assert not rehearsed(secure()).refuted  # on the grid everything is clipped once more
     monkeypatch.setattr("common.privacy.mechanism.private_sum.quantise", not_clipped_again)
-    done = rehearsed(SECURE)
+    done = rehearsed(secure())
     assert done.refuted
     assert done.measured.change == pytest.approx(2**0.5, abs=0.01)
 
@@ -231,26 +238,29 @@ def only(found: Sequence[Rehearsal]) -> Rehearsal:
 @pytest.mark.parametrize(
     ("name", "fault", "given"),
     [
-        pytest.param("clipped_sum", summed_without_clipping, NETWORK, id="not clipped"),
-        pytest.param("noised", half_the_noise, NETWORK, id="half the noise"),
+        pytest.param("clipped_sum", summed_without_clipping, network, id="not clipped"),
+        pytest.param("noised", half_the_noise, network, id="half the noise"),
         pytest.param(
             "_sampled",
             everybody,
-            replace(NETWORK, steps=replace(SAMPLED, count=20)),
+            lambda: replace(network(), steps=replace(SAMPLED, count=20)),
             id="everybody, booked as sampled",
             marks=pytest.mark.soak,
         ),
     ],
 )
 def test_a_fault_in_the_step_of_a_whole_network_refutes_a_claim_of_2(
-    name: str, fault: Callable[..., object], given: RehearsalParameters, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    fault: Callable[..., object],
+    given: Callable[[], RehearsalParameters],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(network_step, name, fault)
-    assert rehearsed(given).measured.problems
+    assert rehearsed(given()).measured.problems
 
 
 @pytest.mark.soak
 def test_pictures_clipped_one_by_one_in_a_whole_network_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PatientGradients, "of_patients", clipped_by_picture)
     monkeypatch.setattr(network_step, "clipped_sum", summed_without_clipping)
-    assert rehearsed(NETWORK).measured.contribution_low > 2
+    assert rehearsed(network()).measured.contribution_low > 2
