@@ -44,10 +44,10 @@ test: .venv/installed
 test-browser: .venv/browser
 	$(BIN)/python -m pytest -n 0 -m browser -rs tests/browser
 
-# What needs minutes, or what not every machine has; it lists what it had to skip. One worker has the real federation of
-# tests/deployment, which mostly waits; three have all the rest, outages among them, which wait too.
+# What needs minutes, or what not every machine has; it lists what it had to skip. Each worker may have a real federation
+# of tests/deployment, which mostly waits, but takes 4 GB: a fourth worker would not fit into 24.
 soak: .venv/installed
-	$(BIN)/python -m pytest -n 4 --no-loadscope-reorder -m soak -rs
+	$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m soak -rs
 
 # The part of it that runs with every change: a real SuperLink, Ray, many processes at once. Half of it is waiting.
 soak-ci: .venv/installed

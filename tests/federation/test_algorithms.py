@@ -120,7 +120,7 @@ def _final(folder: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    "name", ["kept", "int8_int4", *(pytest.param(n, marks=SOAK_CI) for n in ("scaffold", "fedbn"))]
+    "name", ["kept", *(pytest.param(n, marks=SOAK_CI) for n in ("scaffold", "fedbn", "int8_int4"))]
 )
 def test_a_site_that_missed_a_round_goes_on_from_its_last_one_that_counted(
     folders: list[Path], tmp_path: Path, name: str

@@ -31,10 +31,12 @@ from server.campaign.campaign import Event, Status
 from server.rounds.journal import RoundRecord
 from server.rounds.weights import StartWeights
 from tests.federation.test_campaign import run
+from tests.marks import SOAK_CI
 from tests.public_encoders import make_encoders
 from tests.site_folders import make_settings, make_site_folder
 
 either = pytest.mark.parametrize("train", ["heads", "norms"])
+heads_first = pytest.mark.parametrize("train", ["heads", pytest.param("norms", marks=SOAK_CI)])
 """What is trained of a public encoder's networks."""
 App = Callable[[Message, Context], Message]
 ROUNDS, NECK = 3, 6
@@ -118,7 +120,7 @@ def test_every_round_is_booked_once_and_nothing_else_leaves(
     assert noise.std() == pytest.approx(SIGMA / 6, rel=0.15)
 
 
-@either
+@heads_first
 def test_without_privacy_two_sites_are_one_and_plain_descent_finds_the_same(
     tmp_path: Path, train: str
 ) -> None:
@@ -210,7 +212,7 @@ def test_patients_can_be_drawn_and_pay_less_for_it(tmp_path: Path, folders: list
         assert spent(folder) == pytest.approx(epsilon([steps], delta=1e-5), abs=1e-9)
 
 
-@either
+@heads_first
 def test_measurements_may_have_other_numbers_of_grades(tmp_path: Path, train: str) -> None:
     folders = [site(tmp_path, name, seed=seed, grades=3) for seed, name in enumerate(("north", "south"))]
     settings = make_settings(

@@ -135,6 +135,7 @@ def test_the_ensemble_stands_beside_the_readers(tmp_path: Path) -> None:
     assert one(against, metric="accuracy", reader="average", condition="without")["high"] < 0
 
 
+@pytest.mark.soak
 def test_an_ensemble_that_is_told_in_part_counts_where_it_is_told(tmp_path: Path) -> None:
     table = room()
     columns = ["ensemble_hypertrophy", "ensemble_vascularity"]
@@ -344,6 +345,8 @@ def test_habits_of_simulated_readers_are_found(tmp_path: Path) -> None:
         assert set(habits["exams"]) == {len(patient)}
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_files_and_json_say_the_same(tmp_path: Path, command: Callable[..., str]) -> None:
     path, out = write(tmp_path / "s.csv", room(sessions=2)), tmp_path / "out"
     got = json.loads(command(path, "--json"))

@@ -95,10 +95,15 @@ def test_the_stages_of_the_published_plan_follow_each_other() -> None:
 @pytest.mark.parametrize(
     ("encoding", "fusion"),
     [
-        *(("float32", "joint"), ("int8_int4", "staged")),
+        *(("float32", "joint"), ("int8_int4", "joint")),
         *(
             pytest.param(*of, marks=pytest.mark.soak)
-            for of in (("float32", "staged"), ("bfloat16", "staged"), ("bfloat16", "joint"))
+            for of in (
+                ("float32", "staged"),
+                ("int8_int4", "staged"),
+                ("bfloat16", "staged"),
+                ("bfloat16", "joint"),
+            )
         ),
     ],
 )

@@ -118,12 +118,16 @@ def test_each_fold_has_each_machine_and_each_diagnosis_and_no_patient_is_in_two(
         assert strata.tolist() == [1] * (3 * 2 * 3)
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_it_learns_to_grade_and_to_tell_diagnoses_apart(run: synofed.Run) -> None:
     folds = run.metrics()["folds"]
     for task, least in {"hypertrophy": 0.65, "ra_or_spa": 0.85, "antibodies": 0.85}.items():
         assert folds[task]["auc_weighted"]["mean"] > least, (task, folds[task]["auc_weighted"])
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_scans_and_patients_are_measured_apart(run: synofed.Run) -> None:
     frame, metrics = run.predictions(), run.metrics()
     known = frame[frame["label_antibodies"] >= 0]

@@ -34,6 +34,7 @@ from server.rounds import journal
 from simulation.engine.progress import Display
 from simulation.evaluation import score
 from simulation.runs.simulate import simulate
+from tests.marks import SOAK_CI
 from tests.simulation.runs.test_svdh_runs import CONFIG, site
 
 TWO = """
@@ -206,7 +207,9 @@ def test_interrupted_before_the_sums_came_it_ends_the_same(config: Path, run: Pa
     "south",
     [
         pytest.param((', "stacking_sums"', ""), id="no permission", marks=pytest.mark.soak),
-        pytest.param(("minimum_cohort = 5", f"minimum_cohort = {FEW + 1}"), id="too few patients"),
+        pytest.param(
+            ("minimum_cohort = 5", f"minimum_cohort = {FEW + 1}"), id="too few patients", marks=SOAK_CI
+        ),
     ],
 )
 def test_a_site_that_sends_none_trains_all_the_same(

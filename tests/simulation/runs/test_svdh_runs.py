@@ -96,6 +96,8 @@ def measured(run: Path) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.soak
+@pytest.mark.ci
 def test_it_learns_and_stacks_what_the_folds_say(run: Path) -> None:
     metrics = measured(run)
     number = metrics["numbers"]["svdh"]
