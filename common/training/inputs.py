@@ -14,6 +14,7 @@ from common.imaging import augment, jigsaw
 from common.imaging.augment import AugmentParameters
 from common.imaging.prepare import picture
 from common.imaging.transfer import sent
+from common.networks.backbones import CONTIGUOUS
 from common.networks.spec import COMBINED, NetworkSpec
 from common.training.data import ExamTensors
 from common.training.local_settings import LocalSettings
@@ -175,10 +176,13 @@ def _pictures(
     resident = any(not data.images[name].is_cpu for name in images)
     index = sent(exams, settings.device) if resident else exams
     drawn = sent(changes, settings.device) if changes is not None else None
+    backbone = settings.spec.backbone or settings.network.backbone
+    contiguous = settings.device.type == "cpu" and backbone in CONTIGUOUS
     for number, name in enumerate(images):
         stored = data.images[name]
         chosen = sent(stored.index_select(0, exams if stored.is_cpu else index), settings.device)
         parameters = None if drawn is None else AugmentParameters.unpacked(drawn[number])
-        yield picture(
+        ready = picture(
             chosen, settings.images[name], image_px=settings.network.image_px, parameters=parameters
         )
+        yield ready.contiguous() if contiguous else ready
