@@ -18,13 +18,15 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import median_abs_deviation
 
 from common.aggregation.mean import CHUNK, UpdateSource
 from common.errors import ConfigurationError
 
 MINIMUM_SITES = 4
 """With three, the median and its deviation follow whichever two happen to be close."""
+
+NORMAL_QUARTILE = 0.6744897501960817
+"""Of the standard normal: half of it lies within, so the median absolute deviation over it is the deviation."""
 
 SMALLEST_SPREAD = math.log(1.25)
 """Deviation of log norms that is taken at least: sites that agree within a quarter would else be split by chance."""
@@ -63,7 +65,7 @@ def outlying(norms: Mapping[str, float], *, tolerance: float) -> dict[str, str]:
         return {}
     values = np.array(list(logs.values()))
     middle = float(np.median(values))
-    spread = max(float(median_abs_deviation(values, scale="normal")), SMALLEST_SPREAD)
+    spread = max(float(np.median(np.abs(values - middle))) / NORMAL_QUARTILE, SMALLEST_SPREAD)
     limit = middle + tolerance * spread
     return {
         site: f"the update of {site} has norm {norms[site]:.3g}, the median of {len(logs)} sites is "

@@ -28,7 +28,6 @@ from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float32, Float64
-from scipy.spatial.distance import pdist, squareform
 
 from common.aggregation.mean import Weighted, weighted_mean
 from common.errors import CampaignError, ConfigurationError
@@ -154,6 +153,8 @@ def squared_distances(
     From differences and not from inner products, so that equal updates are at 0 exactly, and equally far from
     any third.
     """
+    from scipy.spatial.distance import pdist, squareform  # noqa: PLC0415  takes long
+
     total = np.zeros(len(updates) * (len(updates) - 1) // 2)
     for start, stop in _chunks(size, chunk):
         rows = np.stack([update.source.read(start, stop) for update in updates])

@@ -19,7 +19,6 @@ import math
 import numpy as np
 from jaxtyping import Float64, Int, Int64
 from numpy.typing import ArrayLike
-from scipy.optimize import minimize_scalar
 
 LEAST, MOST = 0.1, 10.0
 """Beyond these a site has too few exams to tell."""
@@ -70,6 +69,8 @@ def fit(probabilities: ArrayLike, labels: Int[np.ndarray, " exams"]) -> float:
 
     def loss(log_temperature: float) -> float:
         return float(log_loss(p, labels, math.exp(log_temperature)).mean())
+
+    from scipy.optimize import minimize_scalar  # noqa: PLC0415  takes long
 
     found = minimize_scalar(loss, bounds=(math.log(LEAST), math.log(MOST)), method="bounded")
     return math.exp(found.x) if found.fun < loss(0.0) else 1.0

@@ -28,7 +28,6 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from pydantic import Field, model_validator
-from scipy.stats import binomtest
 
 from common.evaluation.histograms import BINS
 from common.sections.section import Section
@@ -184,6 +183,8 @@ def tried(told: Conformity, at: float) -> Tried | None:
         return None
     below = round(at * BINS)
     covered = sum(told.reference[:below])
+    from scipy.stats import binomtest  # noqa: PLC0415  takes long
+
     interval = binomtest(covered, exams).proportion_ci(method="wilson")
     return Tried(
         exams=exams,

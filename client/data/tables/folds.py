@@ -8,15 +8,17 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from common.errors import DataError
 from common.exam import MISSING, Exam
 from common.settings import Settings
+
+if TYPE_CHECKING:
+    from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 
 def is_held_out(exam: Exam, *, secret: bytes, share: float | None) -> bool:
@@ -109,6 +111,11 @@ def _graded_folds(
     exams: Sequence[Exam], count: int, diagnoses: Sequence[str]
 ) -> Sequence[int] | NDArray[np.int8]:
     """Folds of training exams that have a grade; ``count`` is at least 2."""
+    from sklearn.model_selection import (  # noqa: PLC0415  a store that is there needs none
+        GroupKFold,
+        StratifiedGroupKFold,
+    )
+
     if not exams:
         return []
     given = [exam.fold for exam in exams]
