@@ -21,7 +21,7 @@ from common.networks.spec import NetworkSpec, Target
 from common.sections.methods import JigsawSettings
 from common.sections.networks import NetworkSettings
 from common.training.data import ExamTensors
-from common.training.inputs import labels, training_exams, validation_exams
+from common.training.inputs import inputs, labels, training_exams, validation_exams
 from common.training.local import LocalUpdate, score, train_network
 from common.training.local_settings import LocalSettings
 from common.training.sampling import batches
@@ -314,6 +314,18 @@ def test_weights_of_another_length_are_refused() -> None:
     settings = local_settings(FUSION)
     with pytest.raises(UpdateError, match="Expected"):
         train(settings, weights=torch.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("backbone", "layout"), [("small", torch.channels_last), ("resnet18", torch.contiguous_format)]
+)
+def test_pictures_lie_as_their_backbone_reads_them_fastest(
+    backbone: str, layout: torch.memory_format
+) -> None:
+    settings = replace(local_settings(SINGLE), network=NETWORK.model_copy(update={"backbone": backbone}))
+    exams = training_exams(DATA, SINGLE)[:2]
+    (pictures,), _ = inputs(DATA, exams, labels(DATA, SINGLE)[exams], settings, generator=None)
+    assert pictures.is_contiguous(memory_format=layout)
 
 
 def test_resnet18_takes_a_step_at_full_size() -> None:
