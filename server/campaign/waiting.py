@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from flwr.serverapp import Grid
 
 LONGEST_S = 0.5
-_SHORTEST_S, _SHARE = 0.005, 0.02
+_SHORTEST_S, _SHARE = 0.02, 0.05
 
 
 @runtime_checkable
@@ -22,7 +22,7 @@ class Telling(Protocol):
 def for_reply(grid: Grid, *, since: float) -> None:
     """Wait until a reply may have come, at most :data:`LONGEST_S`.
 
-    A grid that does not tell is asked after 2 % of the time waited so far: prompt when rounds are short, idle when
+    A grid that does not tell is asked after 5 % of the time waited so far: prompt when rounds are short, idle when
     they are long.
 
     Args:

@@ -67,9 +67,9 @@ def test_who_is_not_told_looks_ever_more_seldom(monkeypatch: pytest.MonkeyPatch)
     slept: list[float] = []
     monkeypatch.setattr(waiting.time, "sleep", slept.append)
     monkeypatch.setattr(waiting.time, "monotonic", lambda: 100.0)
-    for since in (100.0, 90.0, 0.0):
+    for since in (100.0, 98.0, 0.0):
         waiting.for_reply(cast(Grid, object()), since=since)
-    assert slept == [pytest.approx(0.005), pytest.approx(0.2), waiting.LONGEST_S]
+    assert slept == [pytest.approx(0.02), pytest.approx(0.1), waiting.LONGEST_S]
 
 
 def test_a_worker_that_broke_is_an_error_of_the_simulation(grid: InProcessGrid) -> None:
