@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from common.imaging import augment, jigsaw
 from common.imaging.prepare import picture
 from common.networks import build
+from common.networks.backbones import CONTIGUOUS
 from common.networks.spec import NetworkSpec, Target
 from common.sections.methods import JigsawSettings
 from common.sections.networks import NetworkSettings
@@ -141,7 +142,8 @@ def as_written(
             generator=generator,
         )
         px = settings.network.image_px
-        pictures.append(picture(stored, settings.images[name], image_px=px, parameters=parameters))
+        drawn = picture(stored, settings.images[name], image_px=px, parameters=parameters)
+        pictures.append(drawn.contiguous() if settings.network.backbone in CONTIGUOUS else drawn)
     if settings.spec.jigsaw is None:
         return pictures, classes
     count = settings.spec.target.classes

@@ -65,8 +65,8 @@ def test_the_centre_is_told_of_replies_even_of_one_that_came_before_it_waited(gr
 
 def test_who_is_not_told_looks_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(waiting.time, "sleep", slept.append)
-    monkeypatch.setattr(waiting.time, "monotonic", lambda: 100.0)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    monkeypatch.setattr(time, "monotonic", lambda: 100.0)
     for since in (100.0, 98.0, 0.0):
         waiting.for_reply(cast(Grid, object()), since=since)
     assert slept == [pytest.approx(0.02), pytest.approx(0.1), waiting.LONGEST_S]
