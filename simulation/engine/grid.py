@@ -182,6 +182,8 @@ class StrictGrid(Grid):
     def __init__(self, grid: Grid, stopped: threading.Event | None = None) -> None:
         self._grid = grid
         self._stopped = stopped or threading.Event()
+        if isinstance(grid, waiting.Telling):  # else this one does not tell either
+            self.wait = grid.wait
 
     def set_run(self, run: Run) -> None:
         """See :class:`flwr.serverapp.Grid`."""
@@ -211,10 +213,6 @@ class StrictGrid(Grid):
         """See :meth:`pull_messages`."""
         self._check()
         return self._grid.push_messages(messages)
-
-    def wait(self, seconds: float) -> None:
-        """See :class:`server.campaign.waiting.Telling`."""
-        waiting.for_reply(self._grid, since=time.monotonic())
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """See :class:`flwr.serverapp.Grid`.

@@ -59,8 +59,10 @@ def test_the_centre_is_told_of_replies_even_of_one_that_came_before_it_waited(gr
     (waited,) = strict.push_messages([grid.create_message(RecordDict(), "query", LATE, "1")])
     threading.Timer(0.05, late.set).start()
     while not strict.pull_messages([waited]):
-        waiting.for_reply(grid, since=began)
+        waiting.for_reply(strict, since=began)
     assert time.monotonic() - began < never_s
+    assert isinstance(strict, waiting.Telling)
+    assert not isinstance(StrictGrid(cast(Grid, object())), waiting.Telling)
 
 
 def test_who_is_not_told_looks_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
