@@ -32,7 +32,6 @@ from common.sections.secure import objection, overstated
 from common.sections.training import TrainingSettings
 from common.sections.validity import Validity, ValidityTable
 from common.text import toml_text
-from common.text.overrides import pair
 
 PRIVATE_ALGORITHMS = ("fedavg", "fedavgm", "fedadam", "fedyogi")
 """Algorithms that only post-process what private sites send."""
@@ -361,7 +360,7 @@ def of_folder(cohort: Path) -> str:
 
 
 def _set(document: dict[str, Any], override: str) -> None:
-    key, value = pair(override)
+    key, value = toml_text.pair(override)
     *names, last = key.split(".")
     target = document
     for name in names:

@@ -6,21 +6,7 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-from common.errors import ConfigurationError
-
-
-def pair(override: str) -> tuple[str, str]:
-    """Key and value of an override, the key without spaces around it.
-
-    Raises:
-        ConfigurationError: if one of the two is missing.
-    """
-    key, separator, value = override.partition("=")
-    if not separator or not key.strip():
-        raise ConfigurationError(
-            f"Expected --set with key=value in one word, as federation.rounds=10, got {override!r}"
-        )
-    return key.strip(), value
+from common.text.toml_text import pair
 
 
 def _each_a_pair(overrides: list[str] | None) -> list[str] | None:

@@ -1,4 +1,4 @@
-"""TOML as people save it: with a byte order mark or without; another code page is named, with its place."""
+"""TOML as people save it, and ``--set``: a byte order mark is left out, another code page named with its place."""
 
 from __future__ import annotations
 
@@ -54,3 +54,17 @@ def decoded(content: bytes, *, source: str) -> str:
             f"{source} is not TOML: line {line} has the byte 0x{byte.hex().upper()}, which is not UTF-8 (in "
             f"Windows-1252 it is {letter!r}): save the file as UTF-8"
         ) from None
+
+
+def pair(override: str) -> tuple[str, str]:
+    """Key and value of an override, the key without spaces around it.
+
+    Raises:
+        ConfigurationError: if one of the two is missing.
+    """
+    key, separator, value = override.partition("=")
+    if not separator or not key.strip():
+        raise ConfigurationError(
+            f"Expected --set with key=value in one word, as federation.rounds=10, got {override!r}"
+        )
+    return key.strip(), value

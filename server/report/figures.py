@@ -151,9 +151,10 @@ def curves(name: str, caption: str, lines: Sequence[Curve], *, axis: str) -> Fig
         told: set[str] = set()
         for line in lines:
             x, y = zip(*line.points, strict=True)
-            axes.annotate(
-                line.stage, (x[-1], y[-1]), xytext=(0, 5), textcoords="offset points", ha="right", size=7
-            )
+            if line.stage:
+                axes.annotate(
+                    line.stage, (x[-1], y[-1]), xytext=(0, 5), textcoords="offset points", ha="right", size=7
+                )
             axes.plot(
                 x, y,
                 color=COLOURS[line.kind],
